@@ -1,0 +1,178 @@
+"""The command line, and nothing else. Verbs are imported when they are called, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.monotonic()
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any, TypeVar  # noqa: E402
+
+import click  # noqa: E402
+
+from yeastexp.errors import RUN_FAILED, UserError  # noqa: E402
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+Item = TypeVar("Item")
+FILE = click.Path(path_type=Path, dir_okay=False)
+ANY = click.Path(path_type=Path)
+SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key, as train.epochs=2.")
+FORCE = click.option("--force", is_flag=True, help="Overwrite the output file.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print for a script to read.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="yeastexp")
+def commands() -> None:
+    """Experiments in microscopy segmentation: one TOML file, one repeatable run.
+
+    Begin with: python -m yeastexp run experiments/base.toml
+    """
+
+
+@commands.command()
+@click.argument("experiment", type=FILE)
+@SET
+@click.option("--budget", metavar="TIME", help="Wall-clock time of the whole command, as 5m; in place of a length.")
+def run(experiment: Path, settings: tuple[str, ...], budget: str | None) -> None:
+    """Train an experiment, measure it, and print its run directory on the last line.
+
+    Example: python -m yeastexp run experiments/base.toml --set train.epochs=2
+    """
+    from yeastexp.run import run as verb
+
+    if budget:
+        settings = (*settings, f"train.budget={json.dumps(budget)}")
+    click.echo(verb(experiment, settings, started=STARTED, console=_console()))
+
+
+@commands.command()
+@click.argument("experiment", type=FILE)
+@SET
+def check(experiment: Path, settings: tuple[str, ...]) -> None:
+    """Name every fault of an experiment file, then try one batch through model and loss and back; write nothing.
+
+    Example: python -m yeastexp check experiments/base.toml
+    """
+    from yeastexp.check import check as verb
+
+    found = verb(experiment, settings)
+    names = {label: f"{label}: {count:,} pixels" for label, count in found.labels.items()}
+    click.echo(f"images       {found.train_images} to train on, {found.validation_images} to validate on")
+    click.echo(f"labels       {'; '.join(names.values())}")
+    click.echo(f"model        {found.parameters:,} parameters")
+    click.echo(f"batch        {' × '.join(map(str, found.batch_shape))} (B × C × H × W), loss {found.loss:.4f}")
+    click.echo(f"epoch        {found.steps_per_epoch} steps; validation every {found.validate_every} epochs")
+    click.echo(f"first step   {found.seconds:.2f} s; peak memory {found.peak_memory_mb} MB")
+    click.echo(f"{experiment}: no faults")
+
+
+@commands.command("list")
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+@click.option("--experiment", type=FILE, help="Count the plugins of this file in.")
+@JSON
+def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_json: bool) -> None:
+    """List what an experiment can name: all parts, those of one KIND, or one part with its options.
+
+    Example: python -m yeastexp list model unet
+    """
+    from yeastexp import catalogue
+    from yeastexp.experiment import load_plugins
+
+    if experiment:
+        load_plugins(experiment)
+    found = catalogue.parts(kind, name)
+    if as_json:
+        click.echo(json.dumps(found, indent=1, default=str))
+    elif kind and name:
+        _print_part(found[0])
+    else:
+        width = max((len(part["name"]) for part in found), default=0)
+        for part in found:
+            click.echo(f"{part['kind']:<10} {part['name']:<{width}}  {part['summary']}")
+
+
+@commands.command()
+@click.argument("experiment", required=False, type=FILE)
+def schema(experiment: Path | None) -> None:
+    """Print the JSON Schema of experiment files (with the plugins of EXPERIMENT), for editors that complete keys.
+
+    Example: python -m yeastexp schema > experiment.schema.json
+    """
+    from yeastexp import catalogue
+    from yeastexp.experiment import load_plugins
+
+    if experiment:
+        load_plugins(experiment)
+    click.echo(json.dumps(catalogue.json_schema(), indent=1))
+
+
+@commands.command()
+@click.argument("run_directory", metavar="RUN", type=ANY)
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", type=ANY, required=True, help="Folder for the masks.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def predict(run_directory: Path, images: tuple[str, ...], output: Path, device: str) -> None:
+    """Segment whole images (files, folders, globs) with a run's best checkpoint into PNG masks of the same names.
+
+    Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
+    """
+    from yeastexp.predict import predict as verb
+
+    count = verb(run_directory, images, output, device=device, progress=_progress)
+    click.echo(f"{count} masks in {output}")
+
+
+def main() -> None:
+    """Run a command; faults of the user are lines on stderr, never a traceback."""
+    try:
+        commands(standalone_mode=False)
+    except UserError as error:
+        for fault in error.faults:
+            click.echo(fault, err=True)
+        sys.exit(error.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(RUN_FAILED)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _progress(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, with a bar on stderr where that is a terminal."""
+    listed = list(items)
+    with click.progressbar(listed, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        yield from bar
+
+
+def _print_part(part: dict[str, Any]) -> None:
+    click.echo(f"{part['kind']} '{part['name']}'   {part['place']}\n\n{part['doc']}\n")
+    rows = [
+        (option["name"], option["type"], "required" if option["required"] else f"= {option['default']}")
+        for option in part["options"]
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    for option, (name, type_, default) in zip(part["options"], rows, strict=True):
+        click.echo(f"  {name:<{widths[0]}}  {type_:<{widths[1]}}  {default}  {option['description']}".rstrip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Answers without learning: all background, and a fitted threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from yeastexp.sample import IGNORE, Sample
+
+Answer = Callable[[Tensor], Tensor]
+"""From an image (C, H, W) to class indices (H, W)."""
+
+LARGEST_FIT = 1_000_000
+"""Pixels that the threshold is fitted on: whole training images, spread over the list, that hold about so many."""
+
+SMOOTHINGS_PX = (0.0, 1.0, 2.0, 4.0)
+LEVELS = np.linspace(-3, 3, 61)
+EROSIONS_PX = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The commonest class of the training images, everywhere."""
+
+    label: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return torch.full(image.shape[-2:], self.label)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Pixels brighter (or darker) than the image's mean by `level` standard deviations, after a Gaussian.
+
+    Enclosed background is filled on request, then the mask shrinks by `erosion_px`. Channels are averaged.
+    """
+
+    smoothing_px: float
+    bright: bool
+    level: float
+    filled: bool = False
+    erosion_px: int = 0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        mask = self.mask(smoothed(image.cpu().numpy(), self.smoothing_px))
+        return torch.from_numpy(mask.astype(np.int64))
+
+    def mask(self, standard: np.ndarray) -> np.ndarray:
+        """The answer (H, W) for a smoothed, standardised image."""
+        mask = standard > self.level if self.bright else standard < -self.level
+        if self.filled:
+            mask = _filled(mask)
+        if self.erosion_px:
+            mask = ndimage.binary_erosion(mask, iterations=self.erosion_px, border_value=1)
+        return mask
+
+
+def smoothed(image: np.ndarray, smoothing_px: float) -> np.ndarray:
+    """The channel mean (H, W), smoothed, with zero mean and unit standard deviation."""
+    grey = image.mean(axis=0, dtype=np.float64)
+    if smoothing_px:
+        grey = ndimage.gaussian_filter(grey, smoothing_px)
+    return np.asarray((grey - grey.mean()) / max(grey.std(), 1e-12))
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The mask with all background that does not reach the border of the image."""
+    regions, count = ndimage.label(~mask)
+    border = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    open_regions = np.zeros(count + 1, dtype=bool)
+    open_regions[border] = True
+    open_regions[0] = False
+    return np.asarray(~open_regions[regions])
+
+
+def fit(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, Answer]:
+    """The baselines of a training split by name; the threshold only where there are two classes."""
+    listed = list(samples)
+    counts = sum(torch.bincount(one.labels[one.labels != IGNORE], minlength=len(classes)) for one in listed)
+    label = int(torch.as_tensor(counts).argmax())
+    answers: dict[str, Answer] = {f"all {classes[label]}": Majority(label)}
+    if len(classes) == 2:
+        answers["threshold"] = fit_threshold(listed)
+    return answers
+
+
+def fit_threshold(samples: Sequence[Sample]) -> Threshold:
+    """The threshold with the best mean foreground IoU on the training images.
+
+    Smoothing, polarity and level are searched fully for plain masks; with filling, levels are searched for the best
+    smoothings of each polarity; erosion and a finer level follow on the best of all.
+    """
+    chosen = _spread(samples)
+    truths = [(one.labels == 1).numpy() for one in chosen]
+    smooth = {sigma: [smoothed(one.image.numpy(), sigma) for one in chosen] for sigma in SMOOTHINGS_PX}
+
+    def score(threshold: Threshold) -> float:
+        masks = (threshold.mask(image) for image in smooth[threshold.smoothing_px])
+        return float(np.mean([_iou(mask, truth) for mask, truth in zip(masks, truths, strict=True)]))
+
+    plain = [_plain_best(smooth[sigma], truths, sigma, bright) for sigma in SMOOTHINGS_PX for bright in (True, False)]
+    plain.sort(key=lambda pair: pair[0], reverse=True)
+    candidates = [plain[0][1]]
+    for bright in (True, False):
+        for _, found in [pair for pair in plain if pair[1].bright is bright][:2]:
+            candidates += [replace(found, level=float(level), filled=True) for level in LEVELS[4:-4:4]]
+    best = max(candidates, key=score)
+    best = max((replace(best, erosion_px=erosion) for erosion in EROSIONS_PX), key=score)
+    return max((replace(best, level=best.level + 0.1 * step) for step in range(-3, 4)), key=score)
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples spread over the list that hold about LARGEST_FIT pixels; those with cells, where there are any."""
+    able = [one for one in samples if bool((one.labels == 1).any())] or list(samples)
+    pixels = sum(one.labels.numel() for one in able)
+    step = max(1, -(-pixels // LARGEST_FIT))
+    return able[::step]
+
+
+def _iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    either = np.count_nonzero(mask | truth)
+    return np.count_nonzero(mask & truth) / either if either else 1.0
+
+
+def _plain_best(
+    images: Sequence[np.ndarray], truths: Sequence[np.ndarray], sigma: float, bright: bool
+) -> tuple[float, Threshold]:
+    """The best level of a plain mask and its IoU, from the histograms of both classes."""
+    scores = np.zeros(len(LEVELS))
+    for image, truth in zip(images, truths, strict=True):
+        scores += list(_ious(image if bright else -image, truth))
+    best = int(scores.argmax())
+    return scores[best] / len(images), Threshold(sigma, bright, float(LEVELS[best]))
+
+
+def _ious(image: np.ndarray, truth: np.ndarray) -> Iterator[float]:
+    inside = np.sort(image[truth])
+    outside = np.sort(image[~truth])
+    for level in LEVELS:
+        hits = len(inside) - np.searchsorted(inside, level, side="right")
+        alarms = len(outside) - np.searchsorted(outside, level, side="right")
+        yield hits / max(len(inside) + alarms, 1)

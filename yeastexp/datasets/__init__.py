@@ -1,0 +1,4 @@
+"""The data sets that an experiment can name."""
+
+from yeastexp.datasets import hdf5 as hdf5
+from yeastexp.registry import dataset as dataset

@@ -1,0 +1,66 @@
+"""The data set in one HDF5 file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from yeastexp.errors import UserError
+from yeastexp.registry import InputFile, dataset
+from yeastexp.sample import Sample
+from yeastexp.store import Reader, chosen
+
+
+@dataset("hdf5")
+class Hdf5:
+    """A file of `pack` or `normalize`, or a plain one with stacked `raw` and `gt`, whose last 8 of 18 images validate.
+
+    `val` chooses other images to validate: so many from the end, or by name or glob; all others but `test` train.
+    """
+
+    def __init__(self, path: InputFile, val: tuple[str, ...] | Annotated[int, Field(ge=1)] | None = None) -> None:
+        self._reader = Reader(path)
+        try:
+            contents = self._reader.contents
+        except UserError as error:
+            raise UserError(*error.faults, key="path") from None
+        self.maps: tuple[str, ...] = contents.maps
+        self.normalization: dict[str, Any] | None = contents.normalization
+        self.splits = {split: list(names) for split, names in contents.splits.items()}
+        if val is not None:
+            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
+        for split, act in (("train", "training"), ("val", "validation")):
+            if not self.splits.get(split):
+                raise UserError(f"{path}: has no {act} image; choose with 'val'", key="path" if val is None else "val")
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self._reader.shape(name)
+
+    def read(self, name: str) -> Sample:
+        """An image with its truth, its stored values as float32; UserError where one is not finite."""
+        arrays = self._reader.read(name)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found as infinite
+            image = arrays["raw"].astype(np.float32)
+        if not np.isfinite(image).all():
+            raise UserError(f"{self._reader.path}: image '{name}' holds NaN or infinite values; mend or remove it")
+        maps = {key: _integers(arrays[key]) for key in self.maps}
+        pixel_um = self._reader.contents.pixel_um
+        return Sample(torch.from_numpy(image), _integers(arrays["gt"]), name, pixel_um, maps)
+
+
+def _resplit(names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int) -> dict[str, list[str]]:
+    candidates = [name for name in names if name not in test]
+    try:
+        picked = chosen(candidates, val)
+    except UserError as error:
+        raise UserError(*error.faults, key="val") from None
+    return {"train": [name for name in candidates if name not in set(picked)], "val": list(picked)}
+
+
+def _integers(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,322 @@
+"""TOML files merged into one tree in which every value knows where it was written."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yeastexp.errors import UserError
+
+Keys = tuple[str | int, ...]
+
+LARGEST_FILE = 1_000_000
+"""Bytes; an experiment file fits on a screen, and a larger one is something else."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written: a file with line and column, or an option of the command line."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+    folder: Path = field(default_factory=Path.cwd, compare=False)
+    """What relative paths of this value start from."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass
+class Document:
+    """The merged values, and the place of each by its keys (array elements by their index)."""
+
+    top: Place
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Keys, Place] = field(default_factory=dict)
+
+    def place(self, keys: Keys) -> Place:
+        """The place of a value, or of the nearest table around it that was written anywhere."""
+        while keys and keys not in self.places:
+            keys = keys[:-1]
+        return self.places.get(keys, self.top)
+
+    def assign(self, keys: Keys, value: Any, places: Mapping[Keys, Place]) -> None:
+        """Put a value where another may stand; `places` are those of the value and all below it."""
+        self.drop(keys)
+        table: Any = self.values
+        for key in keys[:-1]:
+            table = table.setdefault(key, {}) if isinstance(table, dict) else table[key]
+        table[keys[-1]] = value
+        self.places.update(places)
+
+    def drop(self, keys: Keys) -> None:
+        """Forget a value and all below it."""
+        self.places = {k: place for k, place in self.places.items() if k[: len(keys)] != keys}
+        table: Any = self.values
+        for key in keys[:-1]:
+            table = table.get(key, {}) if isinstance(table, dict) else table[key]
+        if isinstance(table, dict):
+            table.pop(keys[-1], None)
+
+
+def read(path: Path, exclusive: Mapping[Keys, Collection[str]]) -> Document:
+    """A file with all that it extends; of keys that exclude each other (by table), the later written one stays."""
+    return _read(path, exclusive, ())
+
+
+def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple[Path, ...]) -> Document:
+    child = parse(_text(path), source=str(path), folder=path.parent)
+    parent_name = child.values.get("extends")
+    if parent_name is None:
+        return child
+    place = child.place(("extends",))
+    if not isinstance(parent_name, str):
+        raise UserError(f"{place}: extends: should be one file name, got {parent_name!r}")
+    parent_path = path.parent / parent_name
+    family = (*children, path.resolve())
+    if parent_path.resolve() in family:
+        raise UserError(f"{place}: extends: '{parent_name}' extends this file in turn; break the circle")
+    if not parent_path.is_file():
+        raise UserError(f"{place}: extends: no file '{parent_path}'")
+    merged = _read(parent_path, exclusive, family)
+    child.values.pop("extends")
+    merged.values.pop("name", None)  # the name of an experiment is its own, never inherited
+    merge(merged, child, exclusive)
+    merged.top = child.top
+    return merged
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path}: {path.stat().st_size} bytes are more than an experiment file has; wrong file?")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def parse(text: str, source: str, folder: Path) -> Document:
+    """One TOML text; UserError names the line of a syntax error."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(_syntax_error(str(error), text, source)) from None
+    except RecursionError:
+        raise UserError(f"{source}: nested too deeply; an experiment needs three levels") from None
+    places = {keys: Place(source, *position, folder) for keys, position in positions(text).items()}
+    return Document(Place(source, 1, 1, folder), values, places)
+
+
+def _syntax_error(message: str, text: str, source: str) -> str:
+    if found := re.search(r" \(at line (\d+), column (\d+)\)", message):
+        return f"{source}:{found[1]}:{found[2]}: {message[: found.start()]}"
+    last = text.rstrip("\n").count("\n") + 1
+    return f"{source}:{last}:1: {message.removesuffix(' (at end of document)')} at the end of the file"
+
+
+def merge(parent: Document, child: Document, exclusive: Mapping[Keys, Collection[str]]) -> None:
+    """Write a child's values over its parent's: tables key by key, everything else whole."""
+    _merge(parent, child, (), child.values, exclusive)
+
+
+def _merge(
+    parent: Document, child: Document, at: Keys, table: Mapping[str, Any], exclusive: Mapping[Keys, Collection[str]]
+) -> None:
+    group = exclusive.get(at, ())
+    if any(key in table for key in group):
+        for key in group:
+            parent.drop((*at, key))
+    for key, value in table.items():
+        keys = (*at, key)
+        old = _value(parent, keys)
+        if isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name"):
+            if keys in child.places:
+                parent.places[keys] = child.places[keys]
+            _merge(parent, child, keys, value, exclusive)
+        else:
+            parent.assign(keys, value, {k: place for k, place in child.places.items() if k[: len(keys)] == keys})
+
+
+def _value(document: Document, keys: Keys) -> Any:
+    value: Any = document.values
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def override(document: Document, setting: str, exclusive: Mapping[Keys, Collection[str]]) -> None:
+    """Apply one `key.key=value` from outside; the value is TOML, else a string."""
+    dotted, equals, written = setting.partition("=")
+    keys: Keys = tuple(int(key) if key.isdecimal() else key for key in dotted.strip().split("."))
+    place = Place(f"--set {setting}")
+    if not equals or not all(str(key) for key in keys):
+        raise UserError(f"{place}: should be key=value, as in train.epochs=2")
+    value = _toml_or_string(written.strip())
+    if any(isinstance(key, int) for key in keys):
+        _check_address(document, keys, place)
+        document.assign(keys, value, {keys: place})
+        return
+    child = Document(place)
+    for depth in range(1, len(keys)):
+        _refuse_value(document, keys[:depth], place)
+    child.assign(keys, value, {keys[:depth]: place for depth in range(1, len(keys) + 1)})
+    inherited = dict(document.places)
+    merge(document, child, exclusive)
+    for depth in range(1, len(keys)):  # a table that a file wrote keeps its line
+        if keys[:depth] in inherited:
+            document.places[keys[:depth]] = inherited[keys[:depth]]
+
+
+def _toml_or_string(written: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return written
+
+
+def _refuse_value(document: Document, keys: Keys, place: Place) -> None:
+    value = _value(document, keys)
+    if value is not None and not isinstance(value, dict):
+        dotted = ".".join(map(str, keys))
+        remedy = f"name an element, as in {dotted}.0" if isinstance(value, list) else "it has no keys"
+        raise UserError(f"{place}: '{dotted}' is {'an array' if isinstance(value, list) else 'a value'}; {remedy}")
+
+
+def _check_address(document: Document, keys: Keys, place: Place) -> None:
+    value: Any = document.values
+    for depth, key in enumerate(keys):
+        dotted = ".".join(map(str, keys[:depth]))
+        if isinstance(key, int):
+            length = len(value) if isinstance(value, list) else 0
+            if key >= length:
+                raise UserError(f"{place}: '{dotted}' has {length} elements, counted from 0")
+            value = value[key]
+        elif isinstance(value, dict):
+            value = value.get(key, {})
+        else:
+            raise UserError(f"{place}: '{dotted}' is no table")
+
+
+_SPACE = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
+_STRING = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)
+_SCALAR = re.compile(r"[^,\]}\n#]+")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def positions(text: str) -> dict[Keys, tuple[int, int]]:
+    """Line and column (both from 1) of every key and array element of a TOML text that is known to be valid."""
+    return _Scanner(text).scan()
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.found: dict[Keys, tuple[int, int]] = {}
+        self.elements: dict[Keys, int] = {}
+
+    def scan(self) -> dict[Keys, tuple[int, int]]:
+        table: Keys = ()
+        self.skip_space()
+        while self.at < len(self.text):
+            if self.text[self.at] == "[":
+                table = self.header()
+            else:
+                self.pair(table)
+            self.skip_space()
+        return self.found
+
+    def header(self) -> Keys:
+        start = self.at
+        brackets = 2 if self.text.startswith("[[", self.at) else 1
+        self.at += brackets
+        keys = self.resolved(self.key())
+        if brackets == 2:
+            index = self.elements.get(keys, 0)
+            self.elements[keys] = index + 1
+            self.note(keys, start)
+            keys = (*keys, index)
+        self.note(keys, start)
+        self.at = self.text.index("]", self.at) + brackets
+        return keys
+
+    def resolved(self, keys: Sequence[str]) -> Keys:
+        """A header's keys with the index of the current element behind each array of tables on the way."""
+        out: Keys = ()
+        for depth, key in enumerate(keys):
+            out = (*out, key)
+            if depth < len(keys) - 1 and out in self.elements:
+                out = (*out, self.elements[out] - 1)
+        return out
+
+    def pair(self, table: Keys) -> None:
+        start = self.at
+        keys = table
+        for key in self.key():
+            keys = (*keys, key)
+            self.note(keys, start)
+        self.at = self.text.index("=", self.at) + 1
+        self.value(keys)
+
+    def key(self) -> list[str]:
+        keys = []
+        while True:
+            self.skip_space()
+            if self.text[self.at] in "\"'":
+                found = _STRING.match(self.text, self.at)
+                assert found
+                keys.append(str(tomllib.loads(f"k = {found[0]}")["k"]))
+            else:
+                found = _BARE.match(self.text, self.at)
+                assert found
+                keys.append(found[0])
+            self.at = found.end()
+            self.skip_space()
+            if self.text[self.at] != ".":
+                return keys
+            self.at += 1
+
+    def value(self, keys: Keys) -> None:
+        self.skip_space()
+        opening = self.text[self.at]
+        if opening == "[":
+            self.sequence("]", lambda index: self.element((*keys, index)))
+        elif opening == "{":
+            self.sequence("}", lambda _: self.pair(keys))
+        else:
+            found = _STRING.match(self.text, self.at) or _SCALAR.match(self.text, self.at)
+            assert found
+            self.at = found.end()
+
+    def sequence(self, closing: str, item: Callable[[int], None]) -> None:
+        self.at += 1
+        index = 0
+        self.skip_space()
+        while self.text[self.at] != closing:
+            item(index)
+            index += 1
+            self.skip_space()
+            if self.text[self.at] == ",":
+                self.at += 1
+                self.skip_space()
+        self.at += 1
+
+    def element(self, keys: Keys) -> None:
+        self.note(keys, self.at)
+        self.value(keys)
+
+    def skip_space(self) -> None:
+        found = _SPACE.match(self.text, self.at)
+        assert found
+        self.at = found.end()
+
+    def note(self, keys: Keys, start: int) -> None:
+        line_start = self.text.rfind("\n", 0, start) + 1
+        self.found.setdefault(keys, (self.text.count("\n", 0, start) + 1, start - line_start + 1))

@@ -1,0 +1,180 @@
+"""Parts to Ignite engines: one that trains on windows, one that sees whole images."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.metrics import PerImageMetric, Scores
+from yeastexp.sample import Sample
+from yeastexp.transforms import BasicTransform2D, chain
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Transforms = tuple[BasicTransform2D, ...]
+
+logging.getLogger("ignite").addHandler(logging.NullHandler())  # it repeats every exception that is raised anyway
+
+TIMED_STEPS = 5
+TIMED_SECONDS = 2.0
+
+
+def checked_logits(logits: Tensor, images: Tensor, classes: int) -> Tensor:
+    """The logits; UserError where they are not (B, K, H, W) for images (B, C, H, W)."""
+    wanted = (images.shape[0], classes, *images.shape[-2:])
+    if logits.shape != wanted:
+        raise UserError(
+            f"[model] name: gives {tuple(logits.shape)} for images {tuple(images.shape)}, not {wanted} (B, K, H, W)"
+        )
+    return logits
+
+
+def trainer(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    device: torch.device,
+    classes: int,
+) -> Engine:
+    """An engine whose step takes (images, labels) forward, back and on, and gives the loss without waiting for it.
+
+    On the CPU, where reading a loss costs nothing, one that is not finite ends the run before the weights change.
+    """
+
+    def step(engine: Engine, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = (one.to(device, non_blocking=True) for one in batch)
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(checked_logits(model(images), images, classes), labels)
+        if device.type == "cpu":
+            check_finite(value.detach()[None], engine.state.iteration)
+        value.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        return value.detach()
+
+    return Engine(step)
+
+
+def check_finite(losses: Tensor, last_step: int) -> list[float]:
+    """The losses of the steps up to `last_step` as numbers; UserError names the first that is not finite."""
+    values: list[float] = losses.tolist()
+    for index, value in enumerate(values):
+        if not math.isfinite(value):
+            step = last_step - len(values) + 1 + index
+            raise UserError(
+                f"step {step}: the loss is {value}; lower [optimizer] learning_rate, or look for bad values in the "
+                "images. The last good checkpoint is kept",
+                status=RUN_FAILED,
+            )
+    return values
+
+
+def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int) -> None:
+    """Let an engine's next run begin behind `step` steps, in the epoch they belong to."""
+    engine.load_state_dict({"iteration": step, "epoch_length": steps_per_epoch, "max_epochs": epochs})
+
+
+@dataclass
+class Validation:
+    """What whole images gave: the scores of each metric, and the loss of each image, by name in the order seen."""
+
+    scores: dict[str, Scores]
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """The mean over images, the same whatever their order."""
+        return math.fsum(self.losses.values()) / len(self.losses)
+
+
+@torch.no_grad()
+def whole_image_logits(model: nn.Module, transforms: Transforms, sample: Sample, device: torch.device) -> Tensor:
+    """Logits (K, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
+    seen = chain.whole(transforms, replace(sample, image=sample.image.to(device), labels=sample.labels.to(device)))
+    return chain.restore(transforms, model(seen.image[None])[0], sample.size)
+
+
+def evaluator(
+    answer: Callable[[Sample], Tensor], metrics: Mapping[str, PerImageMetric], device: torch.device
+) -> Engine:
+    """An engine over samples that scores `answer(sample)`, class indices (H, W), with every metric."""
+
+    def step(engine: Engine, sample: Sample) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        maps = {name: labels.to(device) for name, labels in sample.maps.items()}
+        return answer(sample).to(device), sample.labels.to(device), maps
+
+    engine = Engine(step)
+    for name, metric in metrics.items():
+        metric.attach(engine, name)
+    return engine
+
+
+def score(
+    answer: Callable[[Sample], Tensor],
+    samples: Iterable[Sample],
+    metrics: Mapping[str, PerImageMetric],
+    device: torch.device,
+) -> dict[str, Scores]:
+    """The scores of an answer on whole images."""
+    engine = evaluator(answer, metrics, device)
+    return dict(engine.run(samples).metrics)
+
+
+def validate(
+    model: nn.Module,
+    transforms: Transforms,
+    loss: Loss,
+    samples: Iterable[Sample],
+    metrics: Mapping[str, PerImageMetric],
+    device: torch.device,
+    look: Callable[[Sample, Tensor], None] | None = None,
+) -> Validation:
+    """The model's scores and losses on whole images; `look` is shown each sample with its predicted classes (H, W)."""
+    losses: dict[str, Tensor] = {}
+
+    def answer(sample: Sample) -> Tensor:
+        logits = whole_image_logits(model, transforms, sample, device)
+        losses[sample.name] = loss(logits[None], sample.labels.to(device)[None])
+        prediction = logits.argmax(dim=0)
+        if look is not None:
+            look(sample, prediction)
+        return prediction
+
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        scores = score(answer, samples, metrics, device)
+    model.train(training)
+    return Validation(scores, {name: float(value) for name, value in losses.items()})
+
+
+def seconds_per_step(
+    model: nn.Module,
+    loss: Loss,
+    optimizer_of: Callable[[nn.Module], torch.optim.Optimizer],
+    batch_of: Callable[[int], tuple[Tensor, Tensor]],
+    device: torch.device,
+    classes: int,
+) -> float:
+    """Time of a training step, from a few steps of a copy; the model and all generators stay as they are."""
+    with torch.random.fork_rng():
+        throwaway = copy.deepcopy(model).train()
+        engine = trainer(throwaway, loss, optimizer_of(throwaway), None, device, classes)
+        engine.run([batch_of(0), batch_of(1)], max_epochs=1)  # allocations and kernel choices
+        start, steps = time.monotonic(), 0
+        while steps < TIMED_STEPS or time.monotonic() - start < TIMED_SECONDS:
+            engine.run([batch_of(steps)], max_epochs=1)
+            steps += 1
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return (time.monotonic() - start) / steps

@@ -1,0 +1,30 @@
+"""The one error that a user should ever meet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+INPUT_WRONG = 2
+RUN_FAILED = 1
+
+
+class UserError(Exception):
+    """Something that the user can mend: a line a fault, each with its place, what is wrong, and the remedy.
+
+    `status` is the exit status of the command line: 2 where the input was wrong, 1 where the run failed. A part that
+    refuses one of its options names it in `key`, so that the line of the file can be shown.
+    """
+
+    def __init__(self, *faults: str, status: int = INPUT_WRONG, key: str | None = None) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+        self.status = status
+        self.key = key
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, where there is one, and all there are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return (f"; did you mean '{near[0]}'?" if near else ";") + f" (known: {', '.join(names) or 'none'})"

@@ -1,0 +1,404 @@
+"""One TOML file, checked: every fault of it in one go, and what it says in frozen form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, StringConstraints
+
+from yeastexp import datasets, document, losses, metrics, models, optimizers, plugins, schedulers, transforms
+from yeastexp.document import Document, Keys, Place
+from yeastexp.errors import UserError, did_you_mean
+from yeastexp.registry import KINDS, Schema
+from yeastexp.transforms.basic import BasicTransform2D
+
+ROOMS = (datasets, transforms, models, losses, optimizers, schedulers, metrics)
+"""Importing them is what fills the registries."""
+
+LENGTHS = ("epochs", "steps", "budget")
+EXCLUSIVE: Mapping[Keys, Sequence[str]] = {("train",): LENGTHS}
+TABLES = {"dataset": "dataset", "model": "model", "loss": "loss", "optimizer": "optimizer", "scheduler": "scheduler"}
+ARRAYS = {"transform": "transform", "augment": "transform", "metric": "metric"}
+OPTIONAL = ("scheduler", "transform", "augment")
+
+ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s]+$")]
+Duration = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?[smh]$")]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is segmented: image channels, and the class names in the order of their label values."""
+
+    channels: Annotated[int, Field(ge=1)]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=120)]
+
+
+@dataclass(frozen=True)
+class Train:
+    """How training runs: exactly one of `epochs`, `steps` and `budget`, and the rest."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    budget: Annotated[Duration | None, Field(description="wall-clock time of the whole command, as in '5m'")] = None
+    window: Annotated[int | None, Field(ge=1, description="side in pixels; 128, or the smallest image")] = None
+    batch: Annotated[int, Field(ge=1, description="windows a step")] = 8
+    windows_per_image: Annotated[
+        int | None, Field(ge=1, description="random windows of each image an epoch; as many as cover its area")
+    ] = None
+    stride: Annotated[int | None, Field(ge=1, description="pixels between sliding windows, instead of random")] = None
+    monitor: Annotated[str | None, Field(description="the metric that picks the best checkpoint, or 'loss'")] = None
+    validate_every: Annotated[
+        int | None, Field(ge=1, description="epochs; as often as costs about a twentieth of the training")
+    ] = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=64, description="processes that cut windows; 0: the training process")] = 0
+    threads: Annotated[int | None, Field(ge=1, le=1024, description="compute threads; all cores")] = None
+    deterministic: bool = True
+    initial: Annotated[Path | None, Field(description="a run whose best weights training starts from")] = None
+
+
+TASK, TRAIN = Schema(Task), Schema(Train)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as the file names it; `build` makes it, and names the line of the file where its factory refuses."""
+
+    kind: str
+    name: str
+    options: dict[str, Any]
+    table: str
+    place: Place
+    places: dict[str, Place] = field(default_factory=dict, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The part's table as the file writes it."""
+        return f"[[{self.table}]]" if self.table in ARRAYS else f"[{self.table}]"
+
+    def make(self, *given: Any) -> Any:
+        """Call the factory with what the file cannot hold, then the keys of the table."""
+        return KINDS[self.kind][self.name](*given, **self.options)
+
+    def faults(self, error: UserError) -> list[tuple[Place, str]]:
+        """What the factory refused, and where the file wrote it."""
+        place = self.places.get(error.key or "", self.place)
+        where = f"{self.label} {error.key or 'name'}"
+        return [(place, f"{where}: {fault}") for fault in error.faults]
+
+    def build(self, *given: Any) -> Any:
+        """`make`, with the place in the file before each fault."""
+        try:
+            return self.make(*given)
+        except UserError as error:
+            faults = (f"{place}: {message}" for place, message in self.faults(error))
+            raise UserError(*faults, status=error.status) from error
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The checked content of one experiment file."""
+
+    name: str
+    task: Task
+    train: Train
+    dataset: Part
+    model: Part
+    loss: Part
+    optimizer: Part
+    scheduler: Part | None
+    transforms: tuple[Part, ...]
+    augmentations: tuple[Part, ...]
+    metrics: tuple[Part, ...]
+    plugins: tuple[Path, ...] = ()
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """All parts in the order of the file."""
+        yield from (self.dataset, *self.transforms, *self.augmentations, self.model, self.loss, self.optimizer)
+        yield from (*([self.scheduler] if self.scheduler else []), *self.metrics)
+
+    @property
+    def monitor(self) -> str:
+        """The metric (or 'loss') that picks the best checkpoint."""
+        return self.train.monitor or self.metrics[0].name
+
+    def resolved(self, plugin_folder: str = "plugins") -> str:
+        """The whole experiment as TOML, every default written out; data paths absolute, plugins the run's copies."""
+        tree: dict[str, Any] = {"name": self.name}
+        if self.plugins:
+            tree["plugins"] = [f"{plugin_folder}/{path.name}" for path in self.plugins]
+        tree["task"] = _plain(vars(self.task))
+        for part in self.parts:
+            table = {"name": part.name, **_plain(_with_defaults(part))}
+            if part.table in ARRAYS:
+                tree.setdefault(part.table, []).append(table)
+            else:
+                tree[part.table] = table
+        tree["train"] = _plain(vars(self.train))
+        return tomli_w.dumps(tree)
+
+
+def _with_defaults(part: Part) -> dict[str, Any]:
+    schema = KINDS[part.kind].find(part.name).schema
+    defaults = {p.name: p.default for p in schema.parameters if p.default is not p.empty}
+    return {**defaults, **part.options}
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as TOML holds them: no nothing, and paths as text."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
+
+
+def load(path: Path, settings: Sequence[str] = (), *, data: bool = True) -> Experiment:
+    """Read, merge and check an experiment file; UserError lists every fault, a line each.
+
+    Without `data` nothing is asked of the data set, which need not be there to predict.
+    """
+    return _Checker(_open(path, settings), path.stem, data).experiment()
+
+
+def load_plugins(path: Path) -> None:
+    """Load the plugins of an experiment file and nothing else, so that the registry holds what it can name."""
+    checker = _Checker(_open(path, ()), path.stem, data=False)
+    checker.plugins()
+    if checker.faults:
+        raise UserError(*(f"{place}: {message}" for place, message in checker.faults))
+
+
+def _open(path: Path, settings: Sequence[str]) -> Document:
+    if not path.is_file():
+        raise UserError(f"{path}: no such experiment file")
+    tree = document.read(path, EXCLUSIVE)
+    for setting in settings:
+        document.override(tree, setting, EXCLUSIVE)
+    return tree
+
+
+class _Checker:
+    """Walks a document once, collecting faults; what it returns is only used where it found none."""
+
+    def __init__(self, tree: Document, stem: str, data: bool) -> None:
+        self.tree = tree
+        self.stem = stem
+        self.with_data = data
+        self.faults: list[tuple[Place, str]] = []
+
+    def experiment(self) -> Experiment:
+        paths = self.plugins()
+        self.unknown_tables()
+        name = self.name()
+        task = self.table("task", TASK)
+        train = self.train()
+        single = {table: self.part(table) for table in TABLES}
+        lists = {table: self.parts(table) for table in ARRAYS}
+        if task and train is not None and not self.faults:
+            self.relations(task, train, single, lists)
+        if self.faults:
+            ordered = sorted(self.faults, key=lambda fault: (fault[0].source, fault[0].line, fault[0].column))
+            raise UserError(*dict.fromkeys(f"{place}: {message}" for place, message in ordered))
+        assert task is not None and train is not None
+        return Experiment(
+            name=name,
+            task=Task(**task),
+            train=Train(**train),
+            transforms=lists["transform"],
+            augmentations=lists["augment"],
+            metrics=lists["metric"],
+            plugins=paths,
+            **single,  # type: ignore[arg-type]  # required ones are there where no fault was found
+        )
+
+    def fault(self, keys: Keys, message: str) -> None:
+        self.faults.append((self.tree.place(keys), message))
+
+    def plugins(self) -> tuple[Path, ...]:
+        plugins.load_installed()
+        plugins.load([])
+        written = self.tree.values.get("plugins", [])
+        if not isinstance(written, list) or not all(isinstance(one, str) for one in written):
+            self.fault(("plugins",), f"plugins: should be an array of file names, got {written!r}")
+            return ()
+        good: list[Path] = []
+        for index, one in enumerate(written):
+            place = self.tree.place(("plugins", index))
+            path = (place.folder / one).resolve()
+            if not path.is_file():
+                self.faults.append((place, f"plugins: no file '{path}'"))
+                continue
+            try:
+                plugins.load([*good, path])
+                good.append(path)
+            except UserError as error:
+                self.faults.append((place, f"plugins: {error}"))
+                plugins.load(good)
+        if len({path.name for path in good}) < len(good):
+            self.fault(("plugins",), "plugins: two files of one name; a run keeps its copies side by side")
+        return tuple(good)
+
+    def unknown_tables(self) -> None:
+        known = ["name", "extends", "plugins", "task", "train", *TABLES, *ARRAYS]
+        for key in self.tree.values:
+            if key not in known:
+                self.fault((key,), f"{key}: unknown table or key{did_you_mean(key, known)}")
+
+    def name(self) -> str:
+        name = self.tree.values.get("name", self.stem)
+        if not isinstance(name, str) or not name or set(name) & set("/\\\0") or name.startswith("."):
+            self.fault(("name",), f"name: should be a plain name for a folder, got {name!r}")
+        return str(name)
+
+    def train(self) -> dict[str, Any] | None:
+        table = self.tree.values.get("train")
+        lengths = [key for key in LENGTHS if isinstance(table, dict) and key in table]
+        if len(lengths) > 1:
+            others = " and ".join(f"'{key}'" for key in lengths[:-1])
+            self.fault(("train", lengths[-1]), f"[train] {lengths[-1]}: stands beside {others}; keep one of them")
+        if isinstance(table, dict) and not lengths:
+            self.fault(("train",), "[train]: needs one of 'epochs', 'steps' and 'budget'")
+        return self.table("train", TRAIN)
+
+    def table(self, name: str, schema: Schema) -> dict[str, Any] | None:
+        """A table that is no part, typed; nothing where it has faults."""
+        values = self.tree.values.get(name)
+        if not isinstance(values, dict):
+            self.missing_or_wrong(name, values, "a table")
+            return None
+        return self.checked((name,), f"[{name}]", schema, values)
+
+    def missing_or_wrong(self, name: str, value: Any, wanted: str) -> None:
+        if value is None:
+            self.faults.append((self.tree.top, f"[{name}]: missing; every experiment needs it"))
+        else:
+            self.fault((name,), f"{name}: should be {wanted}, got {value!r}")
+
+    def checked(self, at: Keys, label: str, schema: Schema, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        typed, problems = schema.check(values)
+        for problem in problems:
+            key = ".".join(map(str, problem.keys))
+            self.fault((*at, *problem.keys), f"{label} {key}: {problem.message}")
+        if problems:
+            return None
+        return {key: self.rooted(at, label, schema, key, value) for key, value in typed.items()}
+
+    def rooted(self, at: Keys, label: str, schema: Schema, key: str, value: Any) -> Any:
+        """A path made absolute from the folder of the file that wrote it; everything else as it is."""
+        if not isinstance(value, Path):
+            return value
+        path = (self.tree.place((*at, key)).folder / value.expanduser()).resolve()
+        if self.with_data and (marked := schema.must_exist(key)) and not path.exists():
+            self.fault((*at, key), f"{label} {key}: no {marked.what} '{path}'")
+        return path
+
+    def part(self, table: str) -> Part | None:
+        values = self.tree.values.get(table)
+        if values is None and table in OPTIONAL:
+            return None
+        if not isinstance(values, dict):
+            self.missing_or_wrong(table, values, "a table")
+            return None
+        return self.one(table, TABLES[table], (table,), f"[{table}]", values)
+
+    def parts(self, table: str) -> tuple[Part, ...]:
+        values = self.tree.values.get(table, [])
+        if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+            self.fault((table,), f"{table}: should be an array of tables, [[{table}]], got {values!r}")
+            return ()
+        if not values and table not in OPTIONAL:
+            self.faults.append((self.tree.top, f"[[{table}]]: missing; every experiment needs one"))
+        made = [self.one(table, ARRAYS[table], (table, i), f"[[{table}]]", one) for i, one in enumerate(values)]
+        return tuple(part for part in made if part)
+
+    def one(self, table: str, kind: str, at: Keys, label: str, values: Mapping[str, Any]) -> Part | None:
+        name = values.get("name")
+        if not isinstance(name, str):
+            message = "missing; add 'name = …'" if name is None else f"should be a string, got {name!r}"
+            self.fault((*at, "name"), f"{label} name: {message} (known: {', '.join(KINDS[kind])})")
+            return None
+        if name not in KINDS[kind]:
+            self.fault((*at, "name"), f"{label} name: unknown {kind} '{name}'{did_you_mean(name, KINDS[kind])}")
+            return None
+        rest = {key: value for key, value in values.items() if key != "name"}
+        typed = self.checked(at, label, KINDS[kind].find(name).schema, rest)
+        if typed is None:
+            return None
+        places = {key: self.tree.place((*at, key)) for key in rest}
+        return Part(kind, name, typed, table, self.tree.place((*at, "name")), places)
+
+    def relations(
+        self,
+        task: Mapping[str, Any],
+        train: Mapping[str, Any],
+        single: Mapping[str, Part | None],
+        lists: Mapping[str, tuple[Part, ...]],
+    ) -> None:
+        """What no table can know by itself."""
+        if len(set(task["classes"])) < len(task["classes"]):
+            self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
+        names = [part.name for part in lists["metric"]]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                self.fault(("metric", index, "name"), f"[[metric]] name: '{name}' stands twice")
+        if (monitor := train.get("monitor")) and monitor not in (*names, "loss"):
+            known = did_you_mean(monitor, [*names, "loss"])
+            self.fault(("train", "monitor"), f"[train] monitor: no metric '{monitor}'{known}")
+        if train.get("stride") and train.get("windows_per_image"):
+            self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
+        for part in lists["transform"]:
+            self.whole_image_transform(part)
+        for part in lists["augment"]:
+            self.guarded(part)
+        if self.with_data:
+            self.data(task, single["dataset"], lists["metric"])
+
+    def guarded(self, part: Part, *given: Any) -> Any:
+        """The part made, or nothing and a fault."""
+        try:
+            return part.make(*given)
+        except UserError as error:
+            self.faults += part.faults(error)
+            return None
+
+    def whole_image_transform(self, part: Part) -> None:
+        made = self.guarded(part)
+        if made is None:
+            return
+        if not isinstance(made, BasicTransform2D):
+            self.faults.append((part.place, f"[[transform]] name: '{part.name}' is no BasicTransform2D"))
+        elif made.draws():
+            message = f"'{part.name}' draws random numbers; it belongs under [[augment]]"
+            self.faults.append((part.place, f"[[transform]] name: {message}"))
+        elif made.has("geometry") and not made.has("restore"):
+            message = f"'{part.name}' changes the grid and has no 'restore'; scores are on the original pixels"
+            self.faults.append((part.place, f"[[transform]] name: {message}"))
+
+    def data(self, task: Mapping[str, Any], part: Part | None, metric_parts: Sequence[Part]) -> None:
+        made = self.guarded(part) if part else None
+        if made is None or part is None:
+            return
+        for split in ("train", "val"):
+            if not made.splits.get(split):
+                self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {split} on"))
+        names = [name for split in made.splits.values() for name in split]
+        wrong = [name for name in names if made.shape(name)[0] != task["channels"]]
+        if wrong:
+            has = made.shape(wrong[0])[0]
+            message = f"is {task['channels']}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
+            self.fault(("task", "channels"), f"[task] channels: {message}")
+        for metric_part in metric_parts:
+            metric = self.guarded(metric_part, len(task["classes"]))
+            for wanted in metric.maps if metric is not None else ():
+                if wanted not in made.maps:
+                    known = f"; the data has {', '.join(made.maps) or 'no further maps'}"
+                    message = f"'{metric_part.name}' needs the map '{wanted}'{known}"
+                    self.faults.append((metric_part.place, f"[[metric]] name: {message}"))
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a `budget` such as '90s', '5m' or '1.5h'."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]

@@ -1,0 +1,39 @@
+"""Optimizers over a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from yeastexp.registry import optimizer
+
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+@optimizer("adamw")
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    learning_rate: LearningRate = 1e-3,
+    weight_decay: Decay = 1e-4,
+    betas: tuple[Decay, Decay] = (0.9, 0.999),
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norm scales are not decayed."""
+    return torch.optim.AdamW(decayed_apart(parameters, weight_decay), lr=learning_rate, betas=betas, fused=True)
+
+
+def decayed_apart(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """Two parameter groups: weights with decay; vectors (biases, norm scales) without."""
+    listed = list(parameters)
+    groups = (
+        {"params": [p for p in listed if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in listed if p.ndim <= 1], "weight_decay": 0.0},
+    )
+    return [group for group in groups if group["params"]]
+
+
+__all__ = ["adamw", "optimizer"]

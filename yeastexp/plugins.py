@@ -1,0 +1,93 @@
+"""A study's own parts: files named in an experiment, and what installed packages offer."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from yeastexp import files
+from yeastexp.errors import UserError
+from yeastexp.registry import KINDS, Entry, Registry
+
+_loaded: dict[str, tuple[Path, dict[str, list[Entry]]]] = {}
+"""By module name: the file it was loaded from, and what it registered."""
+
+_active: list[str] = []
+
+
+def load(paths: Sequence[Path]) -> None:
+    """Make the parts of these files, and of no other plugin files, available by name.
+
+    A module's name carries the digest of its text, so that the copy in a run directory is the same module, and parts
+    unpickle wherever the same files were loaded before.
+    """
+    deactivate()
+    for path in paths:
+        name = f"yeastexp_plugin_{path.stem}_{files.digest(path)[:12]}"
+        if name in _loaded:
+            _activate(name)
+        else:
+            _load(name, path)
+        _active.append(name)
+
+
+def deactivate() -> None:
+    """Forget the parts of all plugin files."""
+    for name in _active:
+        for registry in KINDS.values():
+            registry.forget([_loaded[name][0]])
+    _active.clear()
+
+
+def active() -> tuple[Path, ...]:
+    """The plugin files whose parts are available now."""
+    return tuple(_loaded[name][0] for name in _active)
+
+
+def _activate(name: str) -> None:
+    for kind, entries in _loaded[name][1].items():
+        KINDS[kind].restore(entries)
+
+
+def _load(name: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: not a Python file; a plugin ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    Registry.loading = path
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        for registry in KINDS.values():
+            registry.forget([path])
+        raise _fault(error, path) from error
+    finally:
+        Registry.loading = None
+    _loaded[name] = (path, {kind: [e for e in r.entries() if e.plugin == path] for kind, r in KINDS.items()})
+
+
+def _fault(error: BaseException, path: Path) -> BaseException:
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, SyntaxError):
+        return UserError(f"{error.filename}:{error.lineno}:{error.offset}: {error.msg}")
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return UserError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}")
+
+
+@functools.cache
+def load_installed() -> None:
+    """Load what installed packages offer under the entry-point group `yeastexp.plugins`; a broken one only warns."""
+    for point in importlib.metadata.entry_points(group="yeastexp.plugins"):
+        try:
+            point.load()
+        except Exception as error:
+            warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {error}", stacklevel=2)

@@ -1,0 +1,208 @@
+"""Names to factories, and factories to the schemas of their tables.
+
+A part is made by calling its factory with what the file cannot hold, by position, then with the keys of its table. The
+factory's signature (type hints, `Annotated` ranges, defaults) is the schema of that table.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from yeastexp.errors import UserError, did_you_mean
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class MustExist:
+    """Marks a path that has to be there before an experiment starts."""
+
+    what: str = "file"
+
+
+InputFile = Annotated[Path, MustExist()]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a table: the keys that lead to it, and what is wrong there."""
+
+    keys: tuple[str | int, ...]
+    message: str
+
+
+class Schema:
+    """The keys of a table, read off a factory's signature; the first `given` parameters are not keys."""
+
+    def __init__(self, factory: Callable[..., Any], given: int = 0) -> None:
+        parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
+        self.given = [parameter.name for parameter in parameters[:given]]
+        self.parameters = parameters[given:]
+        if len(self.given) < given:
+            raise UserError(f"takes {len(self.given)} of the {given} arguments that are given by position")
+        for parameter in parameters:
+            if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                raise UserError(f"takes *{parameter.name}; name every option, so that a misspelt one is found")
+        for parameter in self.parameters:
+            if parameter.annotation is parameter.empty:
+                raise UserError(f"option '{parameter.name}' has no type hint; the hint is the schema of the TOML key")
+            if repr(parameter.default) == "<factory>":
+                raise UserError(f"option '{parameter.name}' has a default factory; give it a plain, immutable default")
+            if parameter.name == "name":
+                raise UserError("option 'name' would hide the name of the part; call it something else")
+
+    @functools.cached_property
+    def model(self) -> type[BaseModel]:
+        """The pydantic model of the table: unknown keys are faults, and no value is converted."""
+        fields: dict[str, Any] = {
+            p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in self.parameters
+        }
+        config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+        return create_model("table", __config__=config, **fields)
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of all keys."""
+        return [parameter.name for parameter in self.parameters]
+
+    def must_exist(self, key: str) -> MustExist | None:
+        """What kind of file has to stand at a key's path, if any has to."""
+        return next((m for m in self.model.model_fields[key].metadata if isinstance(m, MustExist)), None)
+
+    def check(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+        """The typed values of a table, and every fault in it."""
+        try:
+            # JSON's strict mode is the wanted one: arrays become tuples, but no string becomes a number.
+            table = self.model.model_validate_json(json.dumps(values, default=str))
+        except ValidationError as error:
+            return {}, list(self._problems(error))
+        return {key: getattr(table, key) for key in values}, []
+
+    def _problems(self, error: ValidationError) -> Iterator[Problem]:
+        merged: dict[tuple[str | int, ...], list[str]] = {}
+        for fault in error.errors(include_url=False):
+            # A union reports each of its members as a further element of the location; a TOML path ends before.
+            where = fault["loc"][:1] if fault["loc"][1:] and isinstance(fault["loc"][1], str) else fault["loc"]
+            merged.setdefault(where, []).append(self._message(fault))
+        for where, messages in merged.items():
+            yield Problem(where, " or ".join(dict.fromkeys(messages)))
+
+    def _message(self, fault: Any) -> str:
+        if fault["type"] == "extra_forbidden":
+            return "unknown key" + did_you_mean(str(fault["loc"][-1]), self.keys)
+        if fault["type"] == "missing":
+            return f"missing; add '{fault['loc'][-1]} = …'"
+        wanted = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        message = f"{wanted}, got {json.dumps(fault['input'])}"
+        if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+            message += did_you_mean(fault["input"], fault["ctx"]["expected"].replace("'", "").split(" or "))
+        return message
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    schema: Schema
+    plugin: Path | None
+
+    @functools.cached_property
+    def place(self) -> str:
+        """Where the part is defined, as `file:line`."""
+        return source_of(self.factory)
+
+    @property
+    def doc(self) -> str:
+        """The part's docstring, or nothing."""
+        written = inspect.getdoc(self.factory) or ""
+        return "" if written.startswith(f"{getattr(self.factory, '__name__', '')}(") else written  # a dataclass's own
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.doc.partition("\n")[0]
+
+
+class Registry:
+    """The parts of one kind by name. Calling it with a name gives the decorator that registers a factory."""
+
+    loading: Path | None = None
+    """The plugin being loaded: what is registered meanwhile belongs to it."""
+
+    def __init__(self, kind: str, given: int) -> None:
+        self.kind = kind
+        self.given = given
+        self._entries: dict[str, Entry] = {}
+
+    def __call__(self, name: str) -> Callable[[Factory], Factory]:
+        def register(factory: Factory) -> Factory:
+            if taken := self._entries.get(name):
+                raise UserError(
+                    f"{source_of(factory)}: {self.kind} '{name}' is taken by {taken.place}; choose another name"
+                )
+            try:
+                schema = Schema(factory, self.given)
+            except UserError as error:
+                raise UserError(f"{source_of(factory)}: {self.kind} '{name}' {error}") from None
+            self._entries[name] = Entry(self.kind, name, factory, schema, Registry.loading)
+            return factory
+
+        return register
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self.find(name).factory
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def find(self, name: str) -> Entry:
+        """The entry of a name; UserError with the names there are."""
+        if name not in self._entries:
+            raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self)}")
+        return self._entries[name]
+
+    def entries(self) -> list[Entry]:
+        """All entries, by name."""
+        return [self._entries[name] for name in self]
+
+    def forget(self, plugins: Iterable[Path]) -> None:
+        """Drop what plugins registered."""
+        gone = set(plugins)
+        self._entries = {name: entry for name, entry in self._entries.items() if entry.plugin not in gone}
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Put back entries that were forgotten."""
+        self._entries.update({entry.name: entry for entry in entries})
+
+
+def source_of(factory: Callable[..., Any]) -> str:
+    """`file:line` of a factory's definition."""
+    try:
+        return f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
+    except (OSError, TypeError):
+        return f"{getattr(factory, '__module__', '?')}.{getattr(factory, '__qualname__', '?')}"
+
+
+dataset = Registry("dataset", given=0)
+transform = Registry("transform", given=0)
+model = Registry("model", given=2)
+loss = Registry("loss", given=1)
+optimizer = Registry("optimizer", given=1)
+scheduler = Registry("scheduler", given=2)
+metric = Registry("metric", given=1)
+
+KINDS = {r.kind: r for r in (dataset, transform, model, loss, optimizer, scheduler, metric)}

@@ -1,0 +1,40 @@
+"""Learning rates over the steps of a run, as factors of the optimizer's own."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from yeastexp.registry import scheduler
+
+
+@scheduler("constant")
+def constant(optimizer: Optimizer, steps: int) -> LambdaLR:
+    """The optimizer's learning rate throughout; the only one that a longer run may continue."""
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+@scheduler("one_cycle")
+def one_cycle(
+    optimizer: Optimizer,
+    steps: int,
+    warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps")] = 0.1,
+    final: Annotated[float, Field(ge=0, le=1, description="factor at the end")] = 0.0,
+) -> LambdaLR:
+    """Linear warm-up to the optimizer's learning rate, then half a cosine down to `final` of it."""
+    rising = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < rising and warmup:
+            return (step + 1) / (rising + 1)
+        through = (step - rising) / max(1, steps - rising)
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
+
+    return LambdaLR(optimizer, factor)
+
+
+__all__ = ["constant", "one_cycle", "scheduler"]

@@ -1,0 +1,67 @@
+"""The contract of every transform: one draw a sample, applied to the image and to all its label maps alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+class BasicTransform2D:
+    """A transform: any of the hooks below, each optional, in a frozen dataclass whose fields are the options.
+
+    A geometric transform gives `geometry` alone; an intensity transform gives `image`; one that draws objects gives
+    `image` and `labels` from the same `drawn`; one that changes the grid gives `image` (its filter, applied first),
+    `geometry` and `restore`.
+    """
+
+    normalizes: bool = False
+    """Whether the transform brings values to a standard range: left out for data that is stored normalised."""
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """The random variables of one sample, drawn once and handed to all other hooks."""
+        return None
+
+    def image(self, image: Tensor, drawn: Any) -> Tensor:
+        """New values of an image (C, H, W) float32; its size stays, and the input is left as it was."""
+        return image
+
+    def labels(self, labels: Tensor, drawn: Any) -> Tensor:
+        """New labels (H, W) int64, for a transform that draws objects."""
+        return labels
+
+    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray | Tensor, Size]:
+        """Where output pixels come from: (3, 3) matrix or (2, H, W) coordinates (y, x), and the output's size.
+
+        The matrix takes (y, x, 1) of an output pixel to the input pixel, both counted from the first pixel's centre.
+        Coordinates keep the size.
+        """
+        return np.eye(3), size
+
+    def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
+        """`image` for a batch (B, C, H, W), one `drawn` each."""
+        return torch.stack([self.image(image, one) for image, one in zip(images, drawn, strict=True)])
+
+    def fit(self, training_images: Iterable[Tensor]) -> dict[str, Any]:
+        """Values for the transform's own fields, from one pass over the training images, each (C, H, W)."""
+        return {}
+
+    def restore(self, logits: Tensor, size: Size) -> Tensor:
+        """Logits (K, H', W') of the transformed image brought back to the original size (K, H, W)."""
+        return logits
+
+    def draws(self) -> bool:
+        """Whether `draw` takes numbers from its generator."""
+        source = np.random.Philox(0)
+        untouched = repr(source.state)
+        self.draw(np.random.Generator(source))
+        return repr(source.state) != untouched
+
+    def has(self, hook: str) -> bool:
+        """Whether the transform has a hook of its own."""
+        return getattr(type(self), hook) is not getattr(BasicTransform2D, hook)

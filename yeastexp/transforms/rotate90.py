@@ -1,0 +1,33 @@
+"""Quarter turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from yeastexp.registry import transform
+from yeastexp.transforms.basic import BasicTransform2D, Size
+
+
+@transform("rotate90")
+@dataclass(frozen=True)
+class Rotate90(BasicTransform2D):
+    """Turns by a random multiple of 90 degrees counter-clockwise, with probability `p`; all four are equally likely."""
+
+    p: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    def draw(self, generator: np.random.Generator) -> int:
+        turns = int(generator.integers(4))
+        return turns if generator.random() < self.p else 0
+
+    def geometry(self, size: Size, drawn: int) -> tuple[np.ndarray, Size]:
+        height, width = size
+        return {
+            0: (np.eye(3), (height, width)),
+            1: (np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]), (width, height)),
+            2: (np.array([[-1, 0, height - 1], [0, -1, width - 1], [0, 0, 1]]), (height, width)),
+            3: (np.array([[0, -1, height - 1], [1, 0, 0], [0, 0, 1]]), (width, height)),
+        }[drawn]
