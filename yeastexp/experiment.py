@@ -130,18 +130,14 @@ class Experiment:
 
     def resolved(self, plugin_folder: str = "plugins") -> str:
         """The whole experiment as TOML, every default written out; data paths absolute, plugins the run's copies."""
-        tree: dict[str, Any] = {"name": self.name}
+        head: dict[str, Any] = {"name": self.name}
         if self.plugins:
-            tree["plugins"] = [f"{plugin_folder}/{path.name}" for path in self.plugins]
-        tree["task"] = _plain(vars(self.task))
-        for part in self.parts:
-            table = {"name": part.name, **_plain(_with_defaults(part))}
-            if part.table in ARRAYS:
-                tree.setdefault(part.table, []).append(table)
-            else:
-                tree[part.table] = table
-        tree["train"] = _plain(vars(self.train))
-        return tomli_w.dumps(tree)
+            head["plugins"] = [f"{plugin_folder}/{path.name}" for path in self.plugins]
+        tables = [("[task]", vars(self.task))]
+        tables += [(part.label, {"name": part.name, **_with_defaults(part)}) for part in self.parts]
+        tables += [("[train]", vars(self.train))]
+        written = [tomli_w.dumps(head), *(f"{label}\n{tomli_w.dumps(_plain(options))}" for label, options in tables)]
+        return "\n".join(written)
 
 
 def _with_defaults(part: Part) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,10 +65,9 @@ def parse_choice(text: str) -> Choice:
     word = text.strip()
     if word.isdecimal():
         return int(word)
-    try:
+    if re.fullmatch(r"\d*\.\d+|\d+\.", word):
         return float(word)
-    except ValueError:
-        return tuple(piece.strip() for piece in text.split(",") if piece.strip())
+    return tuple(piece.strip() for piece in word.split(",") if piece.strip())
 
 
 def pack(
@@ -134,7 +134,7 @@ def pack(
 def normalize(
     source: Path, output: Path, *, fit: Fit = "all", force: bool = False, progress: Progress = iter
 ) -> Normalized:
-    """Write a second file whose raw values, float32, have mean 0 and standard deviation 1 over all images or `train`."""
+    """Write a second file: raw values as float32, with mean 0 and standard deviation 1 over the images of `fit`."""
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"{output}: is the file that is read; name another one to write")
     refuse_overwriting(output, force)
@@ -147,15 +147,15 @@ def normalize(
         raise UserError(f"{source}: has no training image to fit; use --fit all")
     moments = _Moments()
     for name in progress(fitted):
-        moments.add(_finite(reader, name))
-    if moments.low == moments.high:
+        moments.add(_finite(source, name, reader.read(name)["raw"]))
+    if moments.low == moments.high or moments.std == 0:
         which = "all pixels" if fit == "all" else "all pixels of the training images"
         raise UserError(f"{source}: {which} have the value {moments.low:g}, so their spread is 0; check the images")
     mean, std = moments.mean, moments.std
 
     def read(name: str) -> dict[str, Array]:
         arrays = reader.read(name)
-        raw = ((_finite(reader, name) - mean) / std).astype(np.float32)
+        raw = ((_finite(source, name, arrays["raw"]) - mean) / std).astype(np.float32)
         return {**arrays, "raw": raw[0] if len(raw) == 1 else raw}
 
     write(
@@ -181,19 +181,22 @@ def normalize(
 
 def split(names: Sequence[str], val: Choice | None = None, test: Choice | None = None) -> dict[str, tuple[str, ...]]:
     """Names to train, val and, if asked for, test: counts and fractions (of all) from the end, test last."""
-    rest, parts = tuple(names), {}
+    parts: dict[str, tuple[str, ...]] = {}
+    rest = tuple(names)
     if test is not None:
         parts["test"] = _chosen("test", rest, test, len(names))
-        rest = tuple(name for name in rest if name not in parts["test"])
-    if val is None:
-        parts["val"] = plain_splits(rest)["val"] if rest else ()
-    else:
-        parts["val"] = _chosen("val", rest, val, len(names))
-    parts["train"] = tuple(name for name in rest if name not in parts["val"])
+        rest = _without(rest, parts["test"])
+    parts["val"] = plain_splits(rest)["val"] if val is None else _chosen("val", rest, val, len(names))
+    parts["train"] = _without(rest, parts["val"])
     if not parts["train"] or not parts["val"]:
         sizes = ", ".join(f"{len(parts[part])} {part}" for part in ("train", "val", "test") if part in parts)
-        raise UserError(f"{len(names)} images give {sizes}; training and validation need one each at least")
+        raise UserError(f"of {len(names)} in all {sizes}; training and validation need one image each at least")
     return {part: parts[part] for part in ("train", "val", "test") if part in parts}
+
+
+def _without(names: tuple[str, ...], others: Iterable[str]) -> tuple[str, ...]:
+    gone = set(others)
+    return tuple(name for name in names if name not in gone)
 
 
 def _chosen(part: str, names: tuple[str, ...], choice: Choice, total: int) -> tuple[str, ...]:
@@ -350,12 +353,13 @@ class _Moments:
         return math.sqrt(self.squares / self.count)
 
 
-def _finite(reader: Reader, name: str) -> Array:
-    """The raw values (C, H, W) of an image as float64; UserError where one is not finite."""
-    raw = reader.read(name)["raw"].astype(np.float64)
-    if not np.isfinite(raw).all():
-        raise UserError(f"{reader.path}: image '{name}' holds NaN or infinite values; mend or remove it")
-    return raw
+def _finite(source: Path, name: str, raw: Array) -> Array:
+    """Raw values as float64; UserError where one is not finite, or would not be as float32."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(raw.astype(np.float32)).all()
+    if not finite:
+        raise UserError(f"{source}: image '{name}' holds NaN or infinite values; mend or remove it")
+    return raw.astype(np.float64)
 
 
 def _normalized_forms(forms: Mapping[str, Form]) -> dict[str, Form]:

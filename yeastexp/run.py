@@ -325,7 +325,8 @@ def finish(training: Training) -> None:
         "val": {"selected_on_these_images": True, **summaries},
         "baselines": training.baselines,
     }
-    title = f"{len(best.losses)} validation images; best checkpoint, step {training.best.step}: selected on these images"
+    chosen = f"best checkpoint (step {training.best.step}), selected on these images"
+    title = f"{len(best.losses)} validation images; {chosen}"
     tables = [tracking.final_table(title, summaries["best"], summaries["last"], training.baselines)]
     if assembly.dataset.splits.get("test"):
         test = _test(assembly)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ Form = tuple[tuple[int, ...], np.dtype[Any]]
 LAYOUT = 1
 SPLITS = ("train", "val", "test")
 MAPS = ("instances", "dead")
+
+DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What h5py raises, depending on which bytes of a file are wrong."""
 
 
 @dataclass(frozen=True)
@@ -126,17 +129,13 @@ def _is_utf8(name: str) -> bool:
 
 
 def _check_forms(known: Mapping[str, Mapping[str, Form]]) -> None:
-    keys = {tuple(sorted(forms)) for forms in known.values()}
-    if len(keys) > 1 or not keys <= {tuple(sorted(("raw", "gt", *some))) for some in _subsets(MAPS)}:
-        raise ValueError(f"every image needs 'raw', 'gt' and the same maps of {MAPS}, got {sorted(keys)}")
+    keys = {frozenset(forms) for forms in known.values()}
+    if len(keys) > 1 or not {"raw", "gt"} <= min(keys) <= {"raw", "gt", *MAPS}:
+        raise ValueError(f"every image needs 'raw', 'gt' and the same of {MAPS}, got {sorted(map(sorted, keys))}")
     for name, forms in known.items():
         for key, (shape, _) in forms.items():
             if shape[-2:] != forms["raw"][0][-2:] or len(shape) not in ((2, 3) if key == "raw" else (2,)):
                 raise ValueError(f"image '{name}': '{key}' {shape} does not fit 'raw' {forms['raw'][0]}")
-
-
-def _subsets(items: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    return (some for size in range(len(items) + 1) for some in combinations(items, size))
 
 
 def _write_names(file: h5py.File, key: str, names: Sequence[str]) -> None:
@@ -190,7 +189,7 @@ class Reader:
         try:
             with self._open() as file:
                 stored = {key: _array_of(file[key], name, index) for key in ("raw", "gt", *self.contents.maps)}
-        except (OSError, KeyError) as error:
+        except DAMAGED as error:
             raise UserError(f"{self.path}: image '{name}' cannot be read ({error}); the file is damaged") from None
         return {**stored, "raw": stored["raw"].reshape(self.shape(name))}
 
@@ -205,7 +204,7 @@ class Reader:
                 return _look(file)
             except UserError as error:
                 raise UserError(*(f"{self.path}: {fault}" for fault in error.faults)) from None
-            except (OSError, RuntimeError) as error:
+            except DAMAGED as error:
                 raise UserError(f"{self.path}: cannot be read ({error}); the file is damaged") from None
 
     def _open(self) -> h5py.File:
@@ -347,8 +346,8 @@ def _splits(file: h5py.File, names: tuple[str, ...]) -> dict[str, tuple[str, ...
     stored = file["splits"]
     splits = {split: _strings(stored, split) for split in SPLITS if split in set(stored)}
     members = [name for split in splits.values() for name in split]
-    if unknown := [name for name in members if name not in set(names)]:
-        raise UserError(f"'splits' names an image '{unknown[0]}' that is not there; make the file again")
+    if unknown := set(members) - set(names):
+        raise UserError(f"'splits' names an image '{min(unknown)}' that is not there; make the file again")
     if len(set(members)) < len(members):
         raise UserError("an image is in two splits, or twice in one; make the file again")
     return splits
@@ -388,15 +387,21 @@ def chosen(names: Sequence[str], choice: int | float | Sequence[str], total: int
     """Those of `names` that are chosen: so many or such a fraction (of `total`) from the end, or by name or glob."""
     if isinstance(choice, int | float):
         return _last(names, choice, total or len(names))
-    picked: set[str] = set()
+    known, picked = set(names), set[str]()
     for pattern in choice:
-        found = {pattern} & set(names) or {name for name in names if fnmatchcase(name, pattern)}
+        found = {pattern} & known or {name for name in names if fnmatchcase(name, pattern)}
         if not found:
-            raise UserError(f"no image is called '{pattern}'{did_you_mean(pattern, names)}")
+            raise UserError(f"none of the images is called '{pattern}'; {_nearest(pattern, names)}")
         picked |= found
     if not picked:
         raise UserError("no image is chosen; name at least one")
     return tuple(name for name in names if name in picked)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    if near := get_close_matches(name, names, n=1):
+        return f"did you mean '{near[0]}'?"
+    return f"there are {len(names)}, from '{names[0]}' to '{names[-1]}'" if names else "there is none left"
 
 
 def _last(names: Sequence[str], choice: int | float, total: int) -> tuple[str, ...]:

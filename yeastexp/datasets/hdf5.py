@@ -35,7 +35,8 @@ class Hdf5:
             self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
         for split, act in (("train", "training"), ("val", "validation")):
             if not self.splits.get(split):
-                raise UserError(f"{path}: has no {act} image; choose with 'val'", key="path" if val is None else "val")
+                key = "path" if val is None else "val"
+                raise UserError(f"{path}: leaves no {act} image; choose others with 'val'", key=key)
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
@@ -59,7 +60,8 @@ def _resplit(names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int)
         picked = chosen(candidates, val)
     except UserError as error:
         raise UserError(*error.faults, key="val") from None
-    return {"train": [name for name in candidates if name not in set(picked)], "val": list(picked)}
+    gone = set(picked)
+    return {"train": [name for name in candidates if name not in gone], "val": list(picked)}
 
 
 def _integers(array: npt.NDArray[Any]) -> torch.Tensor:
