@@ -27,4 +27,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the nearest known one, where there is one, and all there are."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return (f"; did you mean '{near[0]}'?" if near else ";") + f" (known: {', '.join(names) or 'none'})"
+    return (f"; did you mean '{near[0]}'?" if near else "") + f" (known: {', '.join(names) or 'none'})"

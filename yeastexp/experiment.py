@@ -183,6 +183,8 @@ class _Checker:
         self.tree = tree
         self.stem = stem
         self.with_data = data
+        self.absent = False
+        """Whether a file that has to exist does not."""
         self.faults: list[tuple[Place, str]] = []
 
     def experiment(self) -> Experiment:
@@ -193,8 +195,7 @@ class _Checker:
         train = self.train()
         single = {table: self.part(table) for table in TABLES}
         lists = {table: self.parts(table) for table in ARRAYS}
-        if task and train is not None and not self.faults:
-            self.relations(task, train, single, lists)
+        self.relations(task, train, single, lists)
         if self.faults:
             ordered = sorted(self.faults, key=lambda fault: (fault[0].source, fault[0].line, fault[0].column))
             raise UserError(*dict.fromkeys(f"{place}: {message}" for place, message in ordered))
@@ -278,17 +279,17 @@ class _Checker:
         for problem in problems:
             key = ".".join(map(str, problem.keys))
             self.fault((*at, *problem.keys), f"{label} {key}: {problem.message}")
-        if problems:
-            return None
-        return {key: self.rooted(at, label, schema, key, value) for key, value in typed.items()}
+        paths = {key: Path(value) for key, value in values.items() if isinstance(value, str) and schema.must_exist(key)}
+        paths |= {key: value for key, value in typed.items() if isinstance(value, Path)}
+        rooted = {key: self.rooted(at, label, schema, key, path) for key, path in paths.items()}
+        return None if problems else {**typed, **rooted}
 
-    def rooted(self, at: Keys, label: str, schema: Schema, key: str, value: Any) -> Any:
-        """A path made absolute from the folder of the file that wrote it; everything else as it is."""
-        if not isinstance(value, Path):
-            return value
-        path = (self.tree.place((*at, key)).folder / value.expanduser()).resolve()
+    def rooted(self, at: Keys, label: str, schema: Schema, key: str, path: Path) -> Path:
+        """A path made absolute from the folder of the file that wrote it; a fault where it has to exist and is not."""
+        path = (self.tree.place((*at, key)).folder / path.expanduser()).resolve()
         if self.with_data and (marked := schema.must_exist(key)) and not path.exists():
             self.fault((*at, key), f"{label} {key}: no {marked.what} '{path}'")
+            self.absent = True
         return path
 
     def part(self, table: str) -> Part | None:
@@ -328,29 +329,40 @@ class _Checker:
 
     def relations(
         self,
-        task: Mapping[str, Any],
-        train: Mapping[str, Any],
+        task: Mapping[str, Any] | None,
+        train: Mapping[str, Any] | None,
         single: Mapping[str, Part | None],
         lists: Mapping[str, tuple[Part, ...]],
     ) -> None:
-        """What no table can know by itself."""
-        if len(set(task["classes"])) < len(task["classes"]):
-            self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
+        """What no table can know by itself; of tables with faults nothing is asked."""
         names = [part.name for part in lists["metric"]]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                self.fault(("metric", index, "name"), f"[[metric]] name: '{name}' stands twice")
-        if (monitor := train.get("monitor")) and monitor not in (*names, "loss"):
-            known = did_you_mean(monitor, [*names, "loss"])
-            self.fault(("train", "monitor"), f"[train] monitor: no metric '{monitor}'{known}")
-        if train.get("stride") and train.get("windows_per_image"):
-            self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
+        for part in lists["metric"]:
+            if names.count(part.name) > 1:
+                self.faults.append(
+                    (part.place, f"[[metric]] name: '{part.name}' stands {names.count(part.name)} times")
+                )
+        if train is not None:
+            self.train_relations(train, names)
         for part in lists["transform"]:
             self.whole_image_transform(part)
         for part in lists["augment"]:
             self.guarded(part)
-        if self.with_data:
-            self.data(task, single["dataset"], lists["metric"])
+        if task is None:
+            return
+        if len(set(task["classes"])) < len(task["classes"]):
+            self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
+        if single["loss"]:
+            self.guarded(single["loss"], len(task["classes"]))
+        metrics_ = [(part, self.guarded(part, len(task["classes"]))) for part in lists["metric"]]
+        if self.with_data and single["dataset"] and not self.absent:
+            self.data(task, single["dataset"], metrics_)
+
+    def train_relations(self, train: Mapping[str, Any], metric_names: Sequence[str]) -> None:
+        if (monitor := train.get("monitor")) and monitor not in (*metric_names, "loss"):
+            known = did_you_mean(monitor, [*metric_names, "loss"])
+            self.fault(("train", "monitor"), f"[train] monitor: no metric '{monitor}'{known}")
+        if train.get("stride") and train.get("windows_per_image"):
+            self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
 
     def guarded(self, part: Part, *given: Any) -> Any:
         """The part made, or nothing and a fault."""
@@ -373,9 +385,9 @@ class _Checker:
             message = f"'{part.name}' changes the grid and has no 'restore'; scores are on the original pixels"
             self.faults.append((part.place, f"[[transform]] name: {message}"))
 
-    def data(self, task: Mapping[str, Any], part: Part | None, metric_parts: Sequence[Part]) -> None:
-        made = self.guarded(part) if part else None
-        if made is None or part is None:
+    def data(self, task: Mapping[str, Any], part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
+        made = self.guarded(part)
+        if made is None:
             return
         for split in ("train", "val"):
             if not made.splits.get(split):
@@ -386,8 +398,7 @@ class _Checker:
             has = made.shape(wrong[0])[0]
             message = f"is {task['channels']}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
             self.fault(("task", "channels"), f"[task] channels: {message}")
-        for metric_part in metric_parts:
-            metric = self.guarded(metric_part, len(task["classes"]))
+        for metric_part, metric in metrics_:
             for wanted in metric.maps if metric is not None else ():
                 if wanted not in made.maps:
                     known = f"; the data has {', '.join(made.maps) or 'no further maps'}"

@@ -75,7 +75,8 @@ class Schema:
 
     def must_exist(self, key: str) -> MustExist | None:
         """What kind of file has to stand at a key's path, if any has to."""
-        return next((m for m in self.model.model_fields[key].metadata if isinstance(m, MustExist)), None)
+        found = self.model.model_fields.get(key)
+        return next((m for m in found.metadata if isinstance(m, MustExist)), None) if found else None
 
     def check(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         """The typed values of a table, and every fault in it."""
