@@ -124,7 +124,8 @@ def edited(edit):
 
 
 def truncated(path):
-    plain((40, 50, 50), (40, 50, 50))(path)
+    with h5py.File(path, "w") as file:
+        file["raw"] = file["gt"] = np.zeros((40, 50, 50), np.uint8)
     path.write_bytes(path.read_bytes()[:20_000])
 
 
@@ -154,7 +155,7 @@ def external(path):
         file.create_dataset("raw", (4, 2, 3), "u2", external=[(str(path.with_name("secret")), 0, 48)])
 
 
-def grouped(edit=None, names=("a", "b")):
+def grouped(edit):
     def make(path):
         sizes = {"a": (2, 3), "b": (4, 5)}
         write(
@@ -184,9 +185,9 @@ BAD = {
     "empty": (lambda path: path.touch(), "is empty; make it again"),
     "text": (lambda path: path.write_text("raw"), "is not an HDF5 file; 'yeastexp pack' makes one from images"),
     "truncated": (truncated, "is cut short; copy or make it again"),
-    "nothing": (plain(None, None), "has no 'raw'; (known: none)"),
-    "no raw": (plain(raw=None), "has no 'raw'; (known: gt)"),
-    "no gt": (plain(gt=None), "has no 'gt'; (known: raw)"),
+    "nothing": (plain(None, None), "has no 'raw' (it holds nothing); store images as 'raw' and their labels as 'gt'"),
+    "no raw": (plain(raw=None), "has no 'raw' (it holds gt); store images as 'raw' and their labels as 'gt'"),
+    "no gt": (plain(gt=None), "has no 'gt' (it holds raw); store images as 'raw' and their labels as 'gt'"),
     "one picture": (plain((2, 3), (2, 3)), "'raw' has shape (2, 3); it must be (N, H, W) or (N, C, H, W)"),
     "five axes": (
         plain((1, 1, 1, 2, 3)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import time
 
 import h5py
@@ -75,14 +77,15 @@ def test_names_follow_the_splits_and_test_comes_last(tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    for sizes in (SIZES, {**SIZES, "c": (6, 3)}):
-        digests = set()
-        for number in range(2):
-            path = tmp_path / f"{number}.h5"
-            write(path, SPLITS, lambda name, sizes=sizes: arrays(name, sizes), provenance={"a": 1}, force=True)
-            digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    digests = []
+    for _ in range(2):
+        for sizes in (SIZES, {**SIZES, "c": (6, 3)}):
+            path = tmp_path / f"{len(digests)}.h5"
+            write(path, SPLITS, lambda name, sizes=sizes: arrays(name, sizes), provenance={"a": 1})
+            digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        if len(digests) == 2:
             time.sleep(1.05)  # time stamps of HDF5 are in seconds
-        assert len(digests) == 1
+    assert digests[:2] == digests[2:]
 
 
 def test_images_are_read_once_where_forms_are_known(tmp_path):
@@ -140,9 +143,38 @@ def test_an_image_that_changes_meanwhile_is_an_error(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written") as caught:
-        write(tmp_path / "file" / "data.h5", SPLITS, arrays, provenance={})
+    path = tmp_path / "file" / "data.h5"
+    with pytest.raises(UserError) as caught:
+        write(path, SPLITS, arrays, provenance={})
+    assert str(caught.value) == f"{path}: cannot be written (File exists); make room or name another place"
     assert caught.value.status == 1
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from yeastexp.errors import UserError
+from yeastexp.store import write
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+image = {"raw": np.zeros((300, 300), np.uint16), "gt": np.zeros((300, 300), np.uint8)}
+try:
+    write(Path(sys.argv[1]), {"train": ("a", "b"), "val": ("c",)}, lambda name: image, provenance={}, force=True)
+except UserError as error:
+    print(error, error.status)
+"""
+
+
+@pytest.mark.parametrize("limit", [300_000, 800_000])
+def test_a_full_disk_leaves_the_old_file(tmp_path, limit):
+    path = tmp_path / "data.h5"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", FULL, str(path), str(limit)], capture_output=True, text=True)
+    fault = f"{path}: cannot be written (File too large); make room or name another place"
+    assert done.stdout == f"{fault} 1\n", done.stderr
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "a\udc80"])
@@ -235,7 +267,7 @@ def test_a_name_with_brackets_is_a_name_before_it_is_a_glob():
         (3, "3 of 2 images cannot be chosen; give a number from 1 to 2"),
         (1.5, "1.5 is not a fraction; give a number between 0 and 1, or a whole number of images"),
         ((), "no image is chosen; name at least one"),
-        (("frame_03",), "none of the images is called 'frame_03'; did you mean 'frame_01'?"),
+        (("frame_01.png",), "none of the images is called 'frame_01.png'; did you mean 'frame_01'?"),
         (("x*",), "none of the images is called 'x*'; there are 2, from 'frame_01' to 'frame_02'"),
     ],
 )

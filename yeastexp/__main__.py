@@ -8,9 +8,9 @@ STARTED = time.monotonic()
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterable, Iterator  # noqa: E402
+from collections.abc import Iterable, Iterator, Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Any, TypeVar  # noqa: E402
+from typing import TYPE_CHECKING, Any, Literal, TypeVar  # noqa: E402
 
 import click  # noqa: E402
 
@@ -114,6 +114,79 @@ def schema(experiment: Path | None) -> None:
     if experiment:
         load_plugins(experiment)
     click.echo(json.dumps(catalogue.json_schema(), indent=1))
+
+
+@commands.command()
+@click.argument("images", nargs=1)
+@click.argument("labels", nargs=1)
+@click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
+@click.option("--labels", "kind", type=click.Choice(["auto", "class", "instance"]), default="auto", show_default=True)
+@click.option("--val", metavar="CHOICE", help="Validation images: '8' from the end, '0.3' of them, names or globs.")
+@click.option("--test", metavar="CHOICE", help="Test images, chosen likewise; scored once, at the end.")
+@click.option("--pixel-um", type=float, help="Side of a pixel in micrometres.")
+@FORCE
+def pack(
+    images: str,
+    labels: str,
+    output: Path,
+    kind: Literal["auto", "class", "instance"],
+    val: str | None,
+    test: str | None,
+    pixel_um: float | None,
+    force: bool,
+) -> None:
+    """Pack IMAGES and LABELS (folders or quoted globs of PNG or TIFF, pairs by name) into one HDF5 file.
+
+    Values are stored as they came. Masks of 0 and 1 or of 0 and 255 are recognised; other label values need
+    --labels class (they are class indices) or --labels instance (they are ids; everything above 0 is foreground).
+
+    Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
+    """
+    from yeastexp import pack as room
+
+    chosen = [room.parse_choice(text) if text is not None else None for text in (val, test)]
+    done = room.pack(
+        [images],
+        [labels],
+        output,
+        kind=kind,
+        val=chosen[0],
+        test=chosen[1],
+        pixel_um=pixel_um,
+        force=force,
+        progress=_progress,
+    )
+    form = "stacked" if done.stacked else "one array an image, for their sizes or types differ"
+    click.echo(f"images   {_counts(done.splits)}; {done.channels} × {done.dtype}, {form}")
+    values = ", ".join(map(str, done.label_values[:8])) + (", …" if len(done.label_values) > 8 else "")
+    click.echo(f"labels   {done.kind}: {values}; foreground {done.foreground:.1%}")
+    for names in done.duplicates:
+        click.echo(f"warning: the same picture in several splits: {', '.join(names)}", err=True)
+    click.echo(done.output)
+
+
+@commands.command()
+@click.argument("source", type=FILE)
+@click.argument("output", type=FILE)
+@click.option("--fit", type=click.Choice(["all", "train"]), default="all", show_default=True, help="Images measured.")
+@FORCE
+def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: bool) -> None:
+    """Write a second file with zero mean and unit standard deviation over all images, or those to train on.
+
+    Figures from all images let the validation images have a say; --fit train does not.
+
+    Example: python -m yeastexp normalize data.h5 normalized.h5 --fit train
+    """
+    from yeastexp import pack as room
+
+    done = room.normalize(source, output, fit=fit, force=force, progress=_progress)
+    click.echo(f"images   {_counts(done.splits)}")
+    click.echo(f"figures  mean {done.mean:.6g}, standard deviation {done.std:.6g}, from {done.fit} images")
+    click.echo(done.output)
+
+
+def _counts(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in splits.items())
 
 
 @commands.command()

@@ -35,4 +35,27 @@ class CrossEntropy(nn.Module):
         return terms.sum() / counted.clamp_min(torch.finfo(logits.dtype).tiny)
 
 
-__all__ = ["CrossEntropy", "loss"]
+@loss("dice_cross_entropy")
+class DiceCrossEntropy(nn.Module):
+    """Cross-entropy plus the soft Dice loss of the classes but the first: 1 - 2 Σ p·g / (Σ p + Σ g), over the batch.
+
+    Dice: Milletari et al. 2016, arXiv:1606.04797, without squares; `smooth` pixels are added to both sums of a class.
+    """
+
+    def __init__(self, classes: int, weights: Weights = None, smooth: Annotated[float, Field(ge=0)] = 1.0) -> None:
+        super().__init__()
+        self.cross_entropy = CrossEntropy(classes, weights)
+        self.smooth = smooth
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        known = (labels != IGNORE)[:, None]
+        probabilities = (logits.softmax(dim=1) * known)[:, 1:]
+        truth = torch.stack([labels == label for label in range(1, logits.shape[1])], dim=1)
+        both = (probabilities * truth).sum(dim=(0, 2, 3))
+        either = probabilities.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+        dice = 1 - (2 * both + self.smooth) / (either + self.smooth).clamp_min(torch.finfo(logits.dtype).tiny)
+        entropy: Tensor = self.cross_entropy(logits, labels)
+        return entropy + dice.mean()
+
+
+__all__ = ["CrossEntropy", "DiceCrossEntropy", "loss"]

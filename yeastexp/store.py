@@ -9,7 +9,9 @@ where sizes or types differ, a group with one array per image name; `names` in t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -22,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yeastexp import files
-from yeastexp.errors import RUN_FAILED, UserError, did_you_mean
+from yeastexp.errors import RUN_FAILED, UserError
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -74,7 +76,7 @@ def write(
     known = forms or {name: {key: (a.shape, a.dtype) for key, a in read(name).items()} for name in names}
     _check_forms(known)
     try:
-        with files.appearing(output) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+        with files.appearing(output) as temporary, _created(temporary) as file:
             file.attrs["yeastexp_layout"] = LAYOUT
             file.attrs["provenance"] = json.dumps(dict(provenance), allow_nan=False)
             if pixel_um is not None:
@@ -93,7 +95,25 @@ def write(
                     dataset, index = places[key, name]
                     dataset[index] = array
     except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error})", status=RUN_FAILED) from error
+        why = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        fault = f"{output}: cannot be written ({why}); make room or name another place"
+        raise UserError(fault, status=RUN_FAILED) from error
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[h5py.File]:
+    """A new file. What could not be written is an OSError, which h5py raises only before the file is closed."""
+    file = h5py.File(path, "w", track_order=False)
+    try:
+        yield file
+    except BaseException:
+        with suppress(RuntimeError):
+            file.close()
+        raise
+    try:
+        file.close()
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
 
 
 def is_stacked(forms: Iterable[Mapping[str, Form]]) -> bool:
@@ -241,7 +261,8 @@ def _look(file: h5py.File) -> tuple[Contents, dict[str, dict[str, Form]]]:
     there = set(file)
     for key in ("raw", "gt"):
         if key not in there:
-            raise UserError(f"has no '{key}'{did_you_mean(key, there)}")
+            held = ", ".join(sorted(there)) or "nothing"
+            raise UserError(f"has no '{key}' (it holds {held}); store images as 'raw' and their labels as 'gt'")
     maps = tuple(key for key in MAPS if key in there)
     names = _names(file) if layout is not None else _numbered(file)
     by_key = {key: _forms(file, key, names) for key in ("raw", "gt", *maps)}
@@ -409,5 +430,6 @@ def _last(names: Sequence[str], choice: int | float, total: int) -> tuple[str, .
         raise UserError(f"{choice} is not a fraction; give a number between 0 and 1, or a whole number of images")
     count = choice if isinstance(choice, int) else max(1, round(choice * total))
     if not 0 < count <= len(names):
-        raise UserError(f"{count} of {len(names)} images cannot be chosen; give a number from 1 to {len(names)}")
+        remedy = f"give a number from 1 to {len(names)}" if names else "no image is left"
+        raise UserError(f"{count} of {len(names)} images cannot be chosen; {remedy}")
     return tuple(names[-count:])
