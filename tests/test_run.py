@@ -119,6 +119,9 @@ def test_tensorboard_tags(finished: Path) -> None:
     assert {"train/loss", "train/learning_rate", "val/loss", "val/accuracy", "val/iou/cell"} <= set(events["scalars"])
     assert events["images"] == ["val/pictures"]
     assert "experiment/text_summary" in events["tensors"]
+    plugin = EventAccumulator(str(finished)).Reload().SummaryMetadata("_hparams_/session_start_info")
+    assert b"model.width" in plugin.plugin_data.content and b"train.seed" in plugin.plugin_data.content
+    assert "final/iou/cell" in events["scalars"]
     for baseline in ("all_background", "threshold"):
         drawn = EventAccumulator(str(finished / "baselines" / baseline)).Reload().Tags()["scalars"]
         assert {"val/accuracy", "val/iou/cell"} <= set(drawn)

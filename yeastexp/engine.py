@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ Transforms = tuple[BasicTransform2D, ...]
 
 logging.getLogger("ignite").addHandler(logging.NullHandler())  # it repeats every exception that is raised anyway
 
-TIMED_STEPS = 5
+TIMED_STEPS = 7
 TIMED_SECONDS = 2.0
 
 
@@ -166,15 +167,16 @@ def seconds_per_step(
     device: torch.device,
     classes: int,
 ) -> float:
-    """Time of a training step, from a few steps of a copy; the model and all generators stay as they are."""
+    """Median time of a training step, from some steps of a copy; the model and all generators stay as they are."""
     with torch.random.fork_rng():
         throwaway = copy.deepcopy(model).train()
         engine = trainer(throwaway, loss, optimizer_of(throwaway), None, device, classes)
         engine.run([batch_of(0), batch_of(1)], max_epochs=1)  # allocations and kernel choices
-        start, steps = time.monotonic(), 0
-        while steps < TIMED_STEPS or time.monotonic() - start < TIMED_SECONDS:
-            engine.run([batch_of(steps)], max_epochs=1)
-            steps += 1
+        times: list[float] = []
+        while len(times) < TIMED_STEPS or sum(times) < TIMED_SECONDS:
+            start = time.monotonic()
+            engine.run([batch_of(len(times))], max_epochs=1)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        return (time.monotonic() - start) / steps
+            times.append(time.monotonic() - start)
+        return statistics.median(times)

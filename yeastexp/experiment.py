@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,16 @@ class Experiment:
         tables += [("[train]", vars(self.train))]
         written = [tomli_w.dumps(head), *(f"{label}\n{tomli_w.dumps(_plain(options))}" for label, options in tables)]
         return "\n".join(written)
+
+    def options(self) -> dict[str, bool | int | float | str]:
+        """All options by dotted key, arrays as text: one flat table for people who compare runs."""
+        flat: dict[str, bool | int | float | str] = {}
+        for table, options in tomllib.loads(self.resolved()).items():
+            for index, one in enumerate(options if isinstance(options, list) else [options]):
+                at = f"{table}.{index}" if isinstance(options, list) else table
+                pairs = one.items() if isinstance(one, dict) else [("", one)]
+                flat |= {f"{at}.{k}".rstrip("."): v if isinstance(v, int | float | str) else str(v) for k, v in pairs}
+        return flat
 
 
 def _with_defaults(part: Part) -> dict[str, Any]:

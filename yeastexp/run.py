@@ -67,12 +67,14 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
     ended = {name: _score_baseline(assembly, answer) for name, answer in fitted.items()}
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
     folder = files.claim_directory(Path("runs") / loaded.name)
-    assembly = replace(assembly, experiment=counted_steps(assembly, deadline))
+    counted, last_step_by = counted_steps(assembly, deadline)
+    assembly = replace(assembly, experiment=counted)
     described = _open_directory(folder, assembly)
-    training = Training(assembly, folder, ended, console, deadline)
+    training = Training(assembly, folder, ended, console, last_step_by)
     training.start()
     try:
         training.train()
+        finish(training)
     except BaseException as error:
         training.tracker.log(f"ended by {type(error).__name__}: {error}")
         raise
@@ -80,7 +82,6 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
         training.tracker.close()
         written = environment.ended(described, time.monotonic() - began)
         files.write_text(folder / "environment.json", json.dumps(written, indent=1))
-    finish(training)
     return folder
 
 
@@ -94,25 +95,29 @@ def fixed_threads(loaded: Experiment) -> Experiment:
     return replace(loaded, train=replace(loaded.train, threads=threads))
 
 
-def counted_steps(assembly: Assembly, deadline: float) -> Experiment:
-    """The experiment with a time budget turned into the number of steps that fits it."""
+def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, float]:
+    """The experiment with a time budget turned into the number of steps that fits it, and when the last one must end.
+
+    Steps and validations are timed on throwaway copies. A machine that slows down later cuts the run short at that
+    moment, for the command keeps its time; the result says so.
+    """
     train = assembly.experiment.train
     if not train.budget:
-        return assembly.experiment
+        return assembly.experiment, deadline
     step = engine.seconds_per_step(
         assembly.model, assembly.loss, assembly.optimizer, assembly.stream.batch, assembly.device, len(assembly.classes)
     )
     start = time.monotonic()
     _validate(assembly)
     validation = time.monotonic() - start
-    left = (deadline - time.monotonic()) - RESERVE * experiment.seconds(train.budget) - CLOSING_SECONDS
-    left -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
+    deadline -= CLOSING_SECONDS + validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
+    left = deadline - time.monotonic() - RESERVE * experiment.seconds(train.budget)
     steps = int(left / (step + validation / (assembly.validate_every * assembly.stream.steps_per_epoch)))
     if steps < 1:
         raise UserError(
             f"[train] budget: {train.budget} is too short; a step takes {step:.2f} s, a validation {validation:.1f} s"
         )
-    return replace(assembly.experiment, train=replace(train, budget=None, steps=steps))
+    return replace(assembly.experiment, train=replace(train, budget=None, steps=steps)), deadline
 
 
 def _validate(assembly: Assembly, look: Callable[[Sample, Tensor], None] | None = None) -> Validation:
@@ -336,6 +341,7 @@ def finish(training: Training) -> None:
         tables.append(tracking.final_table(f"test images ({len(test.losses)}), scored once", result["test"], None, {}))
     files.write_text(folder / "per_image.csv", tracking.as_csv(rows))
     files.write_text(folder / "result.json", json.dumps(result, indent=1))
+    training.tracker.outcome(assembly.experiment.options(), tracking.tags(summaries["best"]), training.step)
     _write_pictures(training, best)
     for table in tables:
         training.console.print(table)
