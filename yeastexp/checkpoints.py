@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; the run ended before its first one")
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that it goes on to refuse
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: damaged, or no checkpoint of yeastexp ({reason})") from None
