@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +16,9 @@ Keys = tuple[str | int, ...]
 
 LARGEST_FILE = 1_000_000
 """Bytes; an experiment file fits on a screen, and a larger one is something else."""
+
+DEEPEST = 20
+"""Levels of tables and arrays; what walks a document recursively relies on it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple
     place = child.place(("extends",))
     if not isinstance(parent_name, str):
         raise UserError(f"{place}: extends: should be one file name, got {parent_name!r}")
-    parent_path = path.parent / parent_name
+    parent_path = path.parent / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     family = (*children, path.resolve())
     if parent_path.resolve() in family:
         raise UserError(f"{place}: extends: '{parent_name}' extends this file in turn; break the circle")
@@ -85,7 +89,7 @@ def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple
         raise UserError(f"{place}: extends: no file '{parent_path}'")
     merged = _read(parent_path, exclusive, family)
     child.values.pop("extends")
-    merged.values.pop("name", None)  # the name of an experiment is its own, never inherited
+    merged.drop(("name",))  # the name of an experiment is its own, never inherited
     merge(merged, child, exclusive)
     merged.top = child.top
     return merged
@@ -108,9 +112,16 @@ def parse(text: str, source: str, folder: Path) -> Document:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(_syntax_error(str(error), text, source)) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise UserError(f"{source}: cannot be read ({error})") from None
     except RecursionError:
         raise UserError(f"{source}: nested too deeply; an experiment needs three levels") from None
-    places = {keys: Place(source, *position, folder) for keys, position in positions(text).items()}
+    try:
+        found = positions(text)
+    except _TooDeep as error:
+        line, column = error.args
+        raise UserError(f"{source}:{line}:{column}: nested too deeply; an experiment needs three levels") from None
+    places = {keys: Place(source, *position, folder) for keys, position in found.items()}
     return Document(Place(source, 1, 1, folder), values, places)
 
 
@@ -158,9 +169,14 @@ def override(document: Document, setting: str, exclusive: Mapping[Keys, Collecti
     place = Place(f"--set {setting}")
     if not equals or not all(str(key) for key in keys):
         raise UserError(f"{place}: should be key=value, as in train.epochs=2")
+    if keys[0] == "extends":
+        raise UserError(f"{place}: 'extends' belongs in the file; here it would come too late")
     value = _toml_or_string(written.strip())
     if any(isinstance(key, int) for key in keys):
-        _check_address(document, keys, place)
+        around = _check_address(document, keys, place)
+        if keys[-1] == "name" and around.get("name") != value:
+            # As in a merge, another part starts without the old one's keys.
+            keys, value = keys[:-1], {"name": value}
         document.assign(keys, value, {keys: place})
         return
     child = Document(place)
@@ -177,7 +193,7 @@ def override(document: Document, setting: str, exclusive: Mapping[Keys, Collecti
 def _toml_or_string(written: str) -> Any:
     try:
         return tomllib.loads(f"value = {written}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return written
 
 
@@ -189,19 +205,24 @@ def _refuse_value(document: Document, keys: Keys, place: Place) -> None:
         raise UserError(f"{place}: '{dotted}' is {'an array' if isinstance(value, list) else 'a value'}; {remedy}")
 
 
-def _check_address(document: Document, keys: Keys, place: Place) -> None:
+def _check_address(document: Document, keys: Keys, place: Place) -> Mapping[str, Any]:
+    """Refuse what leads nowhere; gives the table that holds the last key, or an empty one."""
     value: Any = document.values
+    around: Any = {}
     for depth, key in enumerate(keys):
         dotted = ".".join(map(str, keys[:depth]))
+        around = value
         if isinstance(key, int):
-            length = len(value) if isinstance(value, list) else 0
-            if key >= length:
-                raise UserError(f"{place}: '{dotted}' has {length} elements, counted from 0")
+            if not isinstance(value, list):
+                raise UserError(f"{place}: '{dotted or key}' is no array, so that '{key}' addresses nothing")
+            if key >= len(value):
+                raise UserError(f"{place}: '{dotted}' has {len(value)} elements, counted from 0")
             value = value[key]
         elif isinstance(value, dict):
             value = value.get(key, {})
         else:
             raise UserError(f"{place}: '{dotted}' is no table")
+    return around if isinstance(around, dict) else {}
 
 
 _SPACE = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
@@ -215,9 +236,14 @@ def positions(text: str) -> dict[Keys, tuple[int, int]]:
     return _Scanner(text).scan()
 
 
+class _TooDeep(Exception):
+    """Keys that lead deeper than `DEEPEST`: the line and column."""
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
+        self.lines = [0, *(found.end() for found in re.finditer("\n", text))]
         self.at = 0
         self.found: dict[Keys, tuple[int, int]] = {}
         self.elements: dict[Keys, int] = {}
@@ -241,9 +267,9 @@ class _Scanner:
         if brackets == 2:
             index = self.elements.get(keys, 0)
             self.elements[keys] = index + 1
-            self.note(keys, start)
             keys = (*keys, index)
-        self.note(keys, start)
+        for depth in range(1, len(keys) + 1):  # tables on the way may be written nowhere else
+            self.note(keys[:depth], start)
         self.at = self.text.index("]", self.at) + brackets
         return keys
 
@@ -318,5 +344,8 @@ class _Scanner:
         self.at = found.end()
 
     def note(self, keys: Keys, start: int) -> None:
-        line_start = self.text.rfind("\n", 0, start) + 1
-        self.found.setdefault(keys, (self.text.count("\n", 0, start) + 1, start - line_start + 1))
+        line = bisect.bisect(self.lines, start)
+        place = (line, start - self.lines[line - 1] + 1)
+        if len(keys) > DEEPEST:
+            raise _TooDeep(*place)
+        self.found.setdefault(keys, place)

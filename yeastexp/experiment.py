@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pydantic import Field, StringConstraints
 from yeastexp import datasets, document, losses, metrics, models, optimizers, plugins, schedulers, transforms
 from yeastexp.document import Document, Keys, Place
 from yeastexp.errors import UserError, did_you_mean
+from yeastexp.metrics import PerImageMetric
 from yeastexp.registry import KINDS, Schema
 from yeastexp.transforms.basic import BasicTransform2D
 
@@ -25,6 +27,9 @@ EXCLUSIVE: Mapping[Keys, Sequence[str]] = {("train",): LENGTHS}
 TABLES = {"dataset": "dataset", "model": "model", "loss": "loss", "optimizer": "optimizer", "scheduler": "scheduler"}
 ARRAYS = {"transform": "transform", "augment": "transform", "metric": "metric"}
 OPTIONAL = ("scheduler", "transform", "augment")
+
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and run directories are not all that is named after an experiment."""
 
 ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s]+$")]
 Duration = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?[smh]$")]
@@ -74,7 +79,7 @@ class Part:
     name: str
     options: dict[str, Any]
     table: str
-    place: Place
+    place: Place = field(compare=False)
     places: dict[str, Place] = field(default_factory=dict, compare=False)
 
     @property
@@ -257,7 +262,8 @@ class _Checker:
 
     def name(self) -> str:
         name = self.tree.values.get("name", self.stem)
-        if not isinstance(name, str) or not name or set(name) & set("/\\\0") or name.startswith("."):
+        plain = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME
+        if not plain or set(name) & set("/\\") or name.startswith("."):
             self.fault(("name",), f"name: should be a plain name for a folder, got {name!r}")
         return str(name)
 
@@ -297,7 +303,12 @@ class _Checker:
 
     def rooted(self, at: Keys, label: str, schema: Schema, key: str, path: Path) -> Path:
         """A path made absolute from the folder of the file that wrote it; a fault where it has to exist and is not."""
-        path = (self.tree.place((*at, key)).folder / path.expanduser()).resolve()
+        try:
+            path = (self.tree.place((*at, key)).folder / path.expanduser()).resolve()
+        except (RuntimeError, ValueError) as error:  # no such user's home; a null character
+            self.fault((*at, key), f"{label} {key}: no path ({error}), got {json.dumps(str(path))}")
+            self.absent = True
+            return path
         if self.with_data and (marked := schema.must_exist(key)) and not path.exists():
             self.fault((*at, key), f"{label} {key}: no {marked.what} '{path}'")
             self.absent = True
@@ -357,14 +368,15 @@ class _Checker:
         for part in lists["transform"]:
             self.whole_image_transform(part)
         for part in lists["augment"]:
-            self.guarded(part)
+            self.guarded(part, instance_of=BasicTransform2D)
         if task is None:
             return
         if len(set(task["classes"])) < len(task["classes"]):
             self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
+        classes = len(task["classes"])
         if single["loss"]:
-            self.guarded(single["loss"], len(task["classes"]))
-        metrics_ = [(part, self.guarded(part, len(task["classes"]))) for part in lists["metric"]]
+            self.guarded(single["loss"], classes)
+        metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
         if self.with_data and single["dataset"] and not self.absent:
             self.data(task, single["dataset"], metrics_)
 
@@ -375,21 +387,23 @@ class _Checker:
         if train.get("stride") and train.get("windows_per_image"):
             self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
 
-    def guarded(self, part: Part, *given: Any) -> Any:
+    def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
         """The part made, or nothing and a fault."""
         try:
-            return part.make(*given)
+            made = part.make(*given)
         except UserError as error:
             self.faults += part.faults(error)
             return None
+        if isinstance(made, instance_of):
+            return made
+        self.faults.append((part.place, f"{part.label} name: '{part.name}' is no {instance_of.__name__}"))
+        return None
 
     def whole_image_transform(self, part: Part) -> None:
-        made = self.guarded(part)
+        made = self.guarded(part, instance_of=BasicTransform2D)
         if made is None:
             return
-        if not isinstance(made, BasicTransform2D):
-            self.faults.append((part.place, f"[[transform]] name: '{part.name}' is no BasicTransform2D"))
-        elif made.draws():
+        if made.draws():
             message = f"'{part.name}' draws random numbers; it belongs under [[augment]]"
             self.faults.append((part.place, f"[[transform]] name: {message}"))
         elif made.has("geometry") and not made.has("restore"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +31,13 @@ def load(paths: Sequence[Path]) -> None:
     """
     deactivate()
     for path in paths:
-        name = f"yeastexp_plugin_{path.stem}_{files.digest(path)[:12]}"
-        if name in _loaded:
-            _activate(name)
-        else:
+        name = f"yeastexp_plugin_{path.stem}_{_digest(path)[:12]}"
+        known = name in _loaded
+        if not known:
             _load(name, path)
         _active.append(name)
+        if known:
+            _activate(name)
 
 
 def deactivate() -> None:
@@ -55,15 +58,33 @@ def _activate(name: str) -> None:
         KINDS[kind].restore(entries)
 
 
+def _digest(path: Path) -> str:
+    try:
+        return files.digest(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles the text each time: bytecode kept beside a plugin may be older than an edit of the same second."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        path = self.get_filename(fullname)
+        code: types.CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def _load(name: str, path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise UserError(f"{path}: not a Python file; a plugin ends in .py")
+    loader = _Loader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     Registry.loading = path
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         for registry in KINDS.values():
@@ -75,10 +96,10 @@ def _load(name: str, path: Path) -> None:
 
 
 def _fault(error: BaseException, path: Path) -> BaseException:
-    if isinstance(error, UserError) or not isinstance(error, Exception):
+    if isinstance(error, UserError) or not isinstance(error, Exception | SystemExit):
         return error
     if isinstance(error, SyntaxError):
-        return UserError(f"{error.filename}:{error.lineno}:{error.offset}: {error.msg}")
+        return UserError(f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}: {error.msg}")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return UserError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}")
 
@@ -89,5 +110,5 @@ def load_installed() -> None:
     for point in importlib.metadata.entry_points(group="yeastexp.plugins"):
         try:
             point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {error}", stacklevel=2)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,12 @@ class Schema:
         for parameter in parameters:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 raise UserError(f"takes *{parameter.name}; name every option, so that a misspelt one is found")
+        for parameter in parameters[:given]:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                raise UserError(f"takes '{parameter.name}' by name only; it is given by position")
         for parameter in self.parameters:
+            if parameter.kind is parameter.POSITIONAL_ONLY or parameter.name.startswith("_"):
+                raise UserError(f"option '{parameter.name}' cannot be a TOML key; drop the '/' or the underscore")
             if parameter.annotation is parameter.empty:
                 raise UserError(f"option '{parameter.name}' has no type hint; the hint is the schema of the TOML key")
             if repr(parameter.default) == "<factory>":
@@ -65,8 +72,10 @@ class Schema:
         fields: dict[str, Any] = {
             p.name: (p.annotation, ... if p.default is p.empty else p.default) for p in self.parameters
         }
-        config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-        return create_model("table", __config__=config, **fields)
+        config = ConfigDict(extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Field name .* shadows")  # an option may be called `copy`
+            return create_model("table", __config__=config, **fields)
 
     @property
     def keys(self) -> list[str]:
@@ -89,7 +98,10 @@ class Schema:
 
     def _problems(self, error: ValidationError) -> Iterator[Problem]:
         merged: dict[tuple[str | int, ...], list[str]] = {}
-        for fault in error.errors(include_url=False):
+        faults = error.errors(include_url=False)
+        for fault in faults:
+            if fault["type"] == "too_short" and any(other["loc"][:-1] == fault["loc"] for other in faults):
+                continue  # only elements without faults were counted
             # A union reports each of its members as a further element of the location; a TOML path ends before.
             where = fault["loc"][:1] if fault["loc"][1:] and isinstance(fault["loc"][1], str) else fault["loc"]
             merged.setdefault(where, []).append(self._message(fault))
@@ -101,10 +113,14 @@ class Schema:
             return "unknown key" + did_you_mean(str(fault["loc"][-1]), self.keys)
         if fault["type"] == "missing":
             return f"missing; add '{fault['loc'][-1]} = …'"
-        wanted = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        wanted = re.sub("^(Input|String|Tuple|Value error,) | after validation, not [0-9]+$", "", fault["msg"])
+        if fault["type"] == "string_pattern_mismatch" and (
+            meant := self.model.model_fields[fault["loc"][0]].description
+        ):
+            wanted += f" ({meant})"
         message = f"{wanted}, got {json.dumps(fault['input'])}"
         if fault["type"] == "literal_error" and isinstance(fault["input"], str):
-            message += did_you_mean(fault["input"], fault["ctx"]["expected"].replace("'", "").split(" or "))
+            message += did_you_mean(fault["input"], re.findall("'(.*?)'", fault["ctx"]["expected"]))
         return message
 
 
@@ -149,9 +165,7 @@ class Registry:
     def __call__(self, name: str) -> Callable[[Factory], Factory]:
         def register(factory: Factory) -> Factory:
             if taken := self._entries.get(name):
-                raise UserError(
-                    f"{source_of(factory)}: {self.kind} '{name}' is taken by {taken.place}; choose another name"
-                )
+                raise UserError(_taken(source_of(factory), taken))
             try:
                 schema = Schema(factory, self.given)
             except UserError as error:
@@ -186,8 +200,14 @@ class Registry:
         self._entries = {name: entry for name, entry in self._entries.items() if entry.plugin not in gone}
 
     def restore(self, entries: Iterable[Entry]) -> None:
-        """Put back entries that were forgotten."""
-        self._entries.update({entry.name: entry for entry in entries})
+        """Put back entries that were forgotten; UserError where another part took a name meanwhile."""
+        for entry in entries:
+            if (taken := self._entries.setdefault(entry.name, entry)) is not entry:
+                raise UserError(_taken(entry.place, taken))
+
+
+def _taken(place: str, by: Entry) -> str:
+    return f"{place}: {by.kind} '{by.name}' is taken by {by.place}; choose another name"
 
 
 def source_of(factory: Callable[..., Any]) -> str:

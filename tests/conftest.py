@@ -1,0 +1,67 @@
+"""What several test files share: a tiny experiment on disk, and a registry that every test leaves as it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from yeastexp import experiment, plugins
+from yeastexp.registry import KINDS
+
+assert experiment.ROOMS, "the rooms have to be imported before a snapshot of the registries is taken"
+
+WriteExperiment = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def registries_as_they_were() -> Iterator[None]:
+    """Put back what is registered and which plugins are loaded."""
+    entries = {kind: dict(registry._entries) for kind, registry in KINDS.items()}
+    loaded, active = dict(plugins._loaded), list(plugins._active)
+    yield
+    for kind, registry in KINDS.items():
+        registry._entries = entries[kind]
+    plugins._loaded.clear()
+    plugins._loaded.update(loaded)
+    plugins._active[:] = active
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    """Put back the number of threads and the choice of algorithms."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed file of six images, 1 × 32 × 32, with four to train on; not to be written to."""
+    return tiny.write_data(tmp_path_factory.mktemp("tiny_data") / "data.h5")
+
+
+@pytest.fixture
+def experiment_file(tmp_path: Path, tiny_data: Path) -> WriteExperiment:
+    """`experiment_file({"epochs = 2": "epochs = 3"}, name="tiny.toml")` writes a tiny experiment beside its data.
+
+    Lines keep their numbers as long as the changes keep theirs.
+    """
+    shutil.copyfile(tiny_data, tmp_path / "data.h5")
+
+    def write(changes: Mapping[str, str] | None = None, name: str = "tiny.toml", text: str = tiny.EXPERIMENT) -> Path:
+        for old, new in (changes or {}).items():
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write

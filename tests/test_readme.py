@@ -1,0 +1,74 @@
+"""The README's commands, in its order, in a folder of their own; long runs are shortened."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from yeastexp.__main__ import main
+from yeastexp.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.images import write_png
+
+HOME = Path(__file__).parent.parent
+README = (HOME / "README.md").read_text()
+SHORT = ["--set", "train.steps=2", "--set", "train.window=32", "--set", "train.batch=2", "--set", "model.width=2"]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language; commands have none."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("") for line in block.splitlines()]
+OURS = [line.partition("python -m yeastexp ")[2] for line in COMMANDS if "python -m yeastexp " in line]
+
+
+def test_set_up_takes_one_line_each() -> None:
+    assert COMMANDS[0] == "pip install -e . && python -m yeastexp run experiments/base.toml"
+    assert COMMANDS[1] == "pip install -e '.[test]' && pytest"
+
+
+def test_the_plugin_shown_is_the_file() -> None:
+    plugin = (HOME / "experiments" / "my_transforms.py").read_text()
+    assert plugin in blocks("python")
+    assert len([line for line in plugin.splitlines() if line]) == 8
+
+
+def test_every_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(HOME / "experiments", "experiments")
+    data = SyntheticYeast(images=18, size=64, seed=0)
+    for name in data.splits["train"] + data.splits["val"]:
+        sample = data.read(name)
+        write_png(tmp_path / "images" / f"{name}.png", sample.image[0].numpy().astype("uint16"))
+        write_png(tmp_path / "masks" / f"{name}.png", (sample.labels.numpy() * 255).astype("uint8"))
+    (mine,) = [block for block in blocks("toml") if "hdf5.toml" in block]
+    (tmp_path / "mine.toml").write_text(mine)
+    written: set[str] = set()
+    for line in OURS:
+        words = shlex.split(line.partition(" > ")[0])
+        if words[0] in ("run", "check"):
+            words = [word for word in words if word not in ("--budget", "5m")] + SHORT
+        if "-o" in words and words[words.index("-o") + 1] in written:
+            words.append("--force")
+        written |= {words[words.index("-o") + 1]} if "-o" in words else set()
+        monkeypatch.setattr(sys, "argv", ["yeastexp", *words])
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, (line, capsys.readouterr().err)
+        assert capsys.readouterr().out, line
+    assert len(list((tmp_path / "predicted").glob("*.png"))) == 18
+
+
+def test_every_command_is_in_the_readme() -> None:
+    from yeastexp.__main__ import commands
+
+    assert set(commands.commands) <= {line.split()[0] for line in OURS}
