@@ -185,6 +185,26 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: b
     click.echo(done.output)
 
 
+@commands.command()
+@click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
+@click.option("--images", type=click.IntRange(2, 99_999), default=18, show_default=True)
+@click.option("--size", type=click.IntRange(64, 4096), default=256, show_default=True, help="Pixels of a side.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@FORCE
+def synth(output: Path, images: int, size: int, seed: int, force: bool) -> None:
+    """Write synthetic brightfield yeast images with their truth: those of the data set `synthetic_yeast`.
+
+    Example: python -m yeastexp synth -o data.h5 --images 18 --seed 0
+    """
+    from yeastexp.datasets.synthetic_yeast import SyntheticYeast
+    from yeastexp.synth import synth as verb
+
+    made = SyntheticYeast(images=images, size=size, seed=seed)
+    verb(output, made, force=force, progress=_progress)
+    click.echo(f"images   {_counts({split: len(names) for split, names in made.splits.items()})}; {size} × {size}")
+    click.echo(output)
+
+
 def _counts(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in splits.items())
 

@@ -34,7 +34,7 @@ class UNet(nn.Module):
         classes: int,
         width: Annotated[int, Field(ge=1, le=1024)] = 16,
         levels: Annotated[int, Field(ge=1, le=8)] = 4,
-        patch: Annotated[int, Field(ge=1, le=8)] = 1,
+        patch: Annotated[int, Field(ge=1, le=8)] = 2,
         norm: Norm = "batch",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:

@@ -1,0 +1,154 @@
+"""Synthetic yeast: the same every time, consistent, and beyond any threshold."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from yeastexp import baselines
+from yeastexp.datasets.hdf5 import Hdf5
+from yeastexp.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.datasets.yeast_scene import BUD_RATIOS, Field, Look
+from yeastexp.errors import UserError
+from yeastexp.randomness import generator
+from yeastexp.synth import synth
+
+
+@pytest.fixture(scope="module")
+def default() -> SyntheticYeast:
+    return SyntheticYeast(images=10)
+
+
+def test_an_image_depends_on_its_number_alone(default: SyntheticYeast) -> None:
+    more = pickle.loads(pickle.dumps(SyntheticYeast(images=12, val=3)))
+    for name in ("yeast_007", "yeast_002"):
+        one, other = default.read(name), more.read(name)
+        assert torch.equal(one.image, other.image) and torch.equal(one.labels, other.labels)
+    assert not torch.equal(default.read("yeast_000").image, default.read("yeast_001").image)
+
+
+def test_the_last_eight_of_eighteen_validate() -> None:
+    splits = SyntheticYeast().splits
+    assert (len(splits["train"]), len(splits["val"])) == (10, 8)
+    assert splits["val"][-1] == "yeast_017"
+
+
+def test_maps_and_truth_agree(default: SyntheticYeast) -> None:
+    for name in default.splits["train"]:
+        sample = default.read(name)
+        instances, dead = sample.maps["instances"], sample.maps["dead"]
+        assert torch.equal(sample.labels, (instances > 0).long())
+        assert not ((instances > 0) & (dead > 0)).any()
+        assert sample.image.shape == default.shape(name) == (1, 256, 256)
+        assert torch.equal(sample.image, sample.image.round())
+        assert float(sample.image.min()) >= 0 and float(sample.image.max()) <= 4095
+        assert 0.05 < float(sample.labels.float().mean()) < 0.4
+
+
+def field(**changes: float) -> Field:
+    settings = {"size": 512, "cell_diameter_px": 26.0, "crowding": 0.3, "dead_fraction": 0.25}
+    made = Field(Look(**{**settings, "bright_rim_fraction": 0.5, "noise": 1.0, **changes}), generator(0, "test"))
+    made.fill()
+    return made
+
+
+def test_neighbours_touch_with_gaps_of_one_to_three_pixels() -> None:
+    taken = field().taken
+    gaps = []
+    for number in np.unique(taken)[1:]:
+        away = ndimage.distance_transform_edt(taken != number)
+        gaps.append(away[(taken > 0) & (taken != number)].min() - 1)  # pixels between, not from centre to centre
+    gaps = np.array(gaps)
+    assert gaps.min() >= 0.4
+    assert np.mean((gaps >= 0.9) & (gaps <= 3.2)) > 0.7
+
+
+def test_buds_are_small_cells() -> None:
+    look = field()
+    mother = next(cell for cell in look.cells if cell.alive and cell.short_px > 12)
+    ratios = [
+        np.sqrt(bud.long_px * bud.short_px / (mother.long_px * mother.short_px))
+        for bud in (look.bud(mother) for _ in range(200))
+    ]
+    assert BUD_RATIOS[0] - 0.01 <= min(ratios) < 0.25 and 0.55 < max(ratios) <= BUD_RATIOS[1] + 0.01
+    sizes = np.array([np.sqrt(cell.long_px * cell.short_px) for cell in look.cells if cell.alive])
+    assert np.mean(sizes < 8) > 0.05
+
+
+def test_dead_cells_overlap_live_ones_in_size_and_brightness(default: SyntheticYeast) -> None:
+    live, dead = [], []
+    for name in default.splits["train"]:
+        sample = default.read(name)
+        standard = (sample.image[0] - sample.image.mean()) / sample.image.std()
+        for found, ids in ((live, sample.maps["instances"]), (dead, sample.maps["dead"])):
+            areas = [(int((ids == number).sum()), float(standard[ids == number].mean())) for number in ids.unique()[1:]]
+            found += [pair for pair in areas if pair[0] > 100]
+    (live_area, live_light), (dead_area, dead_light) = (np.array(found).T for found in (live, dead))
+    low, high = np.percentile(live_area, [5, 95])
+    assert np.mean((dead_area > low) & (dead_area < high)) > 0.6
+    assert np.mean(dead_light > np.percentile(live_light, 10)) > 0.25
+
+
+def test_no_threshold_solves_it(default: SyntheticYeast) -> None:
+    samples = [default.read(name) for split in default.splits.values() for name in split]
+    fitted = baselines.fit_threshold(samples)  # even when it has seen all the truth
+    scores = []
+    for sample in samples:
+        found, truth = fitted(sample.image) > 0, sample.labels > 0
+        scores.append(float((found & truth).sum() / (found | truth).sum()))
+    assert np.mean(scores) < 0.7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"cell_diameter_px": 40.0},
+        {"crowding": 0.05},
+        {"dead_fraction": 0.0},
+        {"bright_rim_fraction": 0.0},
+        {"noise": 3.0},
+    ],
+)
+def test_every_setting_changes_the_images(change: dict[str, float]) -> None:
+    plain = SyntheticYeast(images=2, size=64)
+    changed = SyntheticYeast(images=2, size=64, **change)
+    assert any(not torch.equal(plain.read(n).image, changed.read(n).image) for n in ("yeast_000", "yeast_001"))
+
+
+def test_settings_do_what_they_say() -> None:
+    assert all(cell.alive for cell in field(dead_fraction=0.0).cells)
+    assert not any(cell.alive for cell in field(dead_fraction=1.0).cells)
+    assert not field(crowding=0.0).cells
+    sparse, crowded = (np.mean(field(crowding=share).taken > 0) for share in (0.05, 0.4))
+    assert sparse < 0.15 and crowded > 0.22
+    noisy, still = (
+        np.diff(SyntheticYeast(images=2, size=64, noise=n, crowding=0.0).read("yeast_000").image[0].numpy()).std()
+        for n in (3.0, 0.0)
+    )
+    assert noisy > 10 * still
+
+
+def test_no_image_is_left_to_train_on() -> None:
+    with pytest.raises(UserError, match="5 of 5 images leave none to train on") as caught:
+        SyntheticYeast(images=5, val=5)
+    assert caught.value.key == "val"
+
+
+def test_the_file_holds_the_same_samples_and_the_same_bytes(tmp_path: Path) -> None:
+    made = SyntheticYeast(images=3, size=64)
+    for name in ("a.h5", "b.h5"):
+        synth(tmp_path / name, made)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    read = Hdf5(tmp_path / "a.h5")
+    assert read.splits == made.splits and read.maps == made.maps
+    for name in made.splits["train"] + made.splits["val"]:
+        one, other = made.read(name), read.read(name)
+        assert torch.equal(one.image, other.image) and torch.equal(one.labels, other.labels)
+        assert one.pixel_um == other.pixel_um
+        assert all(torch.equal(one.maps[key], other.maps[key]) for key in made.maps)
