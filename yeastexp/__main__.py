@@ -34,7 +34,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print for a script 
 def commands() -> None:
     """Experiments in microscopy segmentation: one TOML file, one repeatable run.
 
-    Begin with: python -m yeastexp run experiments/base.toml
+    Example: python -m yeastexp run experiments/base.toml
     """
 
 
@@ -258,13 +258,18 @@ def _progress(items: Iterable[Item]) -> Iterator[Item]:
 
 def _print_part(part: dict[str, Any]) -> None:
     click.echo(f"{part['kind']} '{part['name']}'   {part['place']}\n\n{part['doc']}\n")
-    rows = [
-        (option["name"], option["type"], "required" if option["required"] else f"= {option['default']}")
-        for option in part["options"]
-    ]
+    rows = [(option["name"], option["type"], _default(option)) for option in part["options"]]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     for option, (name, type_, default) in zip(part["options"], rows, strict=True):
         click.echo(f"  {name:<{widths[0]}}  {type_:<{widths[1]}}  {default}  {option['description']}".rstrip())
+
+
+def _default(option: Mapping[str, Any]) -> str:
+    if option["required"]:
+        return "required"
+    if option["default"] is None:
+        return "optional"
+    return f"= {json.dumps(option['default'], ensure_ascii=False, default=str)}"
 
 
 if __name__ == "__main__":
