@@ -92,6 +92,12 @@ class Empty:
     normalization = None
     def __init__(self, folder: Path | None = None):
         self.folder = folder
+
+@dataset("damaged")
+class Damaged(Empty):
+    splits = {"train": ["a"], "val": ["b"]}
+    def shape(self, name):
+        raise UserError(f"image '{name}' cannot be read", key="folder")
 """
 
 
@@ -348,7 +354,17 @@ WITH_PLUGIN = {
         {'name = "hdf5"\npath = "data.h5"': 'name = "empty"'},
         [
             "6:1: [dataset] name: 'empty' has no images to train on",
-            "6:1: [dataset] name: 'empty' has no images to val on",
+            "6:1: [dataset] name: 'empty' has no images to validate on",
+        ],
+    ),
+    "data set that finds out late": (
+        {
+            'name = "hdf5"\npath = "data.h5"': 'name = "damaged"\nfolder = "x"',
+            "epochs = 2": "epochs = 2\nmonitor = 'x'",
+        },
+        [
+            "7:1: [dataset] folder: image 'a' cannot be read",
+            "29:1: [train] monitor: no metric 'x' (known: iou, loss)",
         ],
     ),
     "home of nobody": (

@@ -187,9 +187,9 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: b
 
 @commands.command()
 @click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
-@click.option("--images", type=click.IntRange(2, 99_999), default=18, show_default=True)
+@click.option("--images", type=click.IntRange(2, 99_999), default=18, show_default=True, help="How many.")
 @click.option("--size", type=click.IntRange(64, 4096), default=256, show_default=True, help="Pixels of a side.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each gives other images.")
 @FORCE
 def synth(output: Path, images: int, size: int, seed: int, force: bool) -> None:
     """Write synthetic brightfield yeast images with their truth: those of the data set `synthetic_yeast`.

@@ -51,7 +51,7 @@ def described(entry: Entry) -> dict[str, Any]:
 
 
 TYPES = {"integer": "int", "number": "float", "string": "string", "boolean": "true | false"}
-LIMITS = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def shape(schema: dict[str, Any]) -> str:

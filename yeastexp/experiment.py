@@ -378,7 +378,10 @@ class _Checker:
             self.guarded(single["loss"], classes)
         metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
         if self.with_data and single["dataset"] and not self.absent:
-            self.data(task, single["dataset"], metrics_)
+            try:
+                self.data(task, single["dataset"], metrics_)
+            except UserError as error:  # a data set may find out late what is wrong with its files
+                self.faults += single["dataset"].faults(error)
 
     def train_relations(self, train: Mapping[str, Any], metric_names: Sequence[str]) -> None:
         if (monitor := train.get("monitor")) and monitor not in (*metric_names, "loss"):
@@ -414,9 +417,9 @@ class _Checker:
         made = self.guarded(part)
         if made is None:
             return
-        for split in ("train", "val"):
+        for split, act in (("train", "train"), ("val", "validate")):
             if not made.splits.get(split):
-                self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {split} on"))
+                self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {act} on"))
         names = [name for split in made.splits.values() for name in split]
         wrong = [name for name in names if made.shape(name)[0] != task["channels"]]
         if wrong:

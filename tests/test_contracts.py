@@ -1,0 +1,227 @@
+"""Laws that hold for everything registered, the example plugin alike."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from yeastexp import experiment, plugins
+from yeastexp.metrics import PerImageMetric
+from yeastexp.randomness import generator
+from yeastexp.registry import KINDS
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.transforms import BasicTransform2D, chain
+from yeastexp.transforms.geometry import Pixels
+
+PLUGIN = Path(__file__).parent.parent / "experiments" / "my_transforms.py"
+assert experiment.ROOMS
+
+plugins.load([PLUGIN])
+NAMES = {kind: list(registry) for kind, registry in KINDS.items()}
+plugins.load([])
+
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {("dataset", "synthetic_yeast"): {"images": 3, "size": 64}}
+"""What a part cannot be made without, or is too large without."""
+
+SHAPES = [(1, 32, 32), (1, 33, 47), (3, 40, 24)]
+
+
+@pytest.fixture(autouse=True)
+def example_plugin() -> Iterator[None]:
+    plugins.load([PLUGIN])
+    yield
+    plugins.load([])
+
+
+def made(kind: str, name: str, *given: Any) -> Any:
+    return KINDS[kind][name](*given, **OPTIONS.get((kind, name), {}))
+
+
+def sample(shape: tuple[int, int, int], classes: int = 2) -> Sample:
+    source = torch.Generator().manual_seed(sum(shape))
+    labels = torch.randint(0, classes, shape[1:], generator=source)
+    maps = {"instances": labels * torch.randint(1, 9, shape[1:], generator=source)}
+    return Sample(torch.randn(shape, generator=source) + labels, labels, "x", 0.1, maps)
+
+
+def windows(transform: BasicTransform2D, count: int, epoch: int = 0) -> tuple[Tensor, Tensor]:
+    """Windows of one image through one augmentation."""
+    one = sample((1, 40, 40))
+    pixels = Pixels.of([one.image], [one.labels[None]])
+    drawn = [[transform.draw(generator(0, "augment", epoch, index))] for index in range(count)]
+    return chain.windows(pixels, np.zeros(count, int), np.full((count, 2), 8), 16, [transform], drawn)
+
+
+@pytest.mark.parametrize("name", NAMES["transform"])
+class TestTransforms:
+    def test_shape_type_and_inputs(self, name: str) -> None:
+        transform = made("transform", name)
+        assert isinstance(transform, BasicTransform2D)
+        for shape in SHAPES:
+            before = sample(shape)
+            kept = pickle.loads(pickle.dumps(before))
+            after = chain.whole([transform], before)
+            assert after.image.dtype == torch.float32 and bool(after.image.isfinite().all())
+            assert after.labels.dtype == torch.int64 and after.image.shape[0] == shape[0]
+            assert after.image.shape[1:] == after.labels.shape == after.maps["instances"].shape
+            assert set(after.labels.unique().tolist()) <= {*before.labels.unique().tolist(), IGNORE}
+            assert torch.equal(before.image, kept.image) and torch.equal(before.labels, kept.labels)
+            logits = torch.zeros(2, *after.size)
+            if not transform.draws():  # one that draws is no [[transform]]
+                assert chain.restore([transform], logits, before.size).shape == (2, *before.size)
+
+    def test_the_same_generator_gives_the_same(self, name: str) -> None:
+        transform = made("transform", name)
+        torch.manual_seed(1)
+        one = windows(transform, 6)
+        torch.manual_seed(2)
+        np.random.seed(0)  # no global generator may matter
+        other = windows(pickle.loads(pickle.dumps(transform)), 6)
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    def test_a_batch_is_its_windows_one_by_one(self, name: str) -> None:
+        transform = made("transform", name)
+        images, labels = windows(transform, 5)
+        one = sample((1, 40, 40))
+        pixels = Pixels.of([one.image], [one.labels[None]])
+        for index in range(5):
+            drawn = [[transform.draw(generator(0, "augment", 0, index))]]
+            alone = chain.windows(pixels, np.zeros(1, int), np.full((1, 2), 8), 16, [transform], drawn)
+            torch.testing.assert_close(alone[0][0], images[index], rtol=0, atol=1e-6)
+            assert torch.equal(alone[1][0], labels[index])
+
+    def test_geometry_keeps_image_and_labels_in_step(self, name: str) -> None:
+        """An image that equals its labels still does where pixels fall on pixels."""
+        transform = made("transform", name)
+        if transform.has("image") or not transform.has("geometry"):
+            pytest.skip("changes values")
+        labels = torch.arange(40 * 40).reshape(1, 40, 40)
+        pixels = Pixels.of([labels.float()], [labels])
+        drawn = [[transform.draw(generator(0, "augment", 0, index))] for index in range(8)]
+        images, read = chain.windows(pixels, np.zeros(8, int), np.full((8, 2), 8), 16, [transform], drawn)
+        known = read != IGNORE
+        assert known.any() and torch.equal(images[:, 0][known], read[known].float())
+
+
+@pytest.mark.parametrize("name", NAMES["model"])
+class TestModels:
+    @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 5)])
+    def test_logits_have_the_size_of_the_image(self, name: str, channels: int, classes: int) -> None:
+        model = made("model", name, channels, classes).eval()
+        for height, width in ((1, 1), (7, 13), (32, 48), (65, 33)):
+            assert model(torch.randn(2, channels, height, width)).shape == (2, classes, height, width)
+
+    def test_every_parameter_learns(self, name: str) -> None:
+        model = made("model", name, 1, 2)
+        model(torch.randn(2, 1, 32, 32)).square().mean().backward()
+        assert all(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in model.parameters())
+
+    def test_evaluation_does_not_depend_on_the_batch(self, name: str) -> None:
+        model = made("model", name, 1, 2).eval()
+        images = torch.randn(3, 1, 32, 32)
+        torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES["loss"])
+class TestLosses:
+    def test_a_finite_scalar_that_learns(self, name: str) -> None:
+        loss = made("loss", name, 3)
+        logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+        value = loss(logits, torch.randint(0, 3, (2, 8, 8)))
+        value.backward()
+        assert value.shape == () and bool(value.isfinite()) and bool(logits.grad.abs().sum() > 0)
+
+    def test_ignored_pixels_count_nothing(self, name: str) -> None:
+        loss = made("loss", name, 2)
+        logits, labels = torch.randn(1, 2, 8, 8), torch.randint(0, 2, (1, 8, 8))
+        labels[:, :4] = IGNORE
+        other = logits.clone()
+        other[:, :, :4] = torch.randn(1, 2, 4, 8) * 50
+        torch.testing.assert_close(loss(logits, labels), loss(other, labels))
+
+    def test_nothing_known_is_no_fault(self, name: str) -> None:
+        logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+        value = made("loss", name, 2)(logits, torch.full((1, 4, 4), IGNORE))
+        value.backward()
+        assert bool(value.isfinite()) and not bool(logits.grad.any())
+
+    def test_right_answers_cost_less(self, name: str) -> None:
+        loss, labels = made("loss", name, 2), torch.randint(0, 2, (1, 16, 16))
+        right = torch.stack([labels == 0, labels == 1], dim=1) * 20.0
+        assert loss(right, labels) < 1e-3 < loss(-right, labels)
+
+
+@pytest.mark.parametrize("name", NAMES["optimizer"])
+def test_an_optimizer_goes_downhill(name: str) -> None:
+    weight = torch.nn.Parameter(torch.full((2, 2), 3.0))
+    optimizer = made("optimizer", name, [weight])
+    for _ in range(5):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    assert bool((weight < 3).all())
+
+
+@pytest.mark.parametrize("name", NAMES["scheduler"])
+def test_a_scheduler_stays_between_nothing_and_the_whole(name: str) -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    scheduler = made("scheduler", name, optimizer, 20)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert all(0 < rate <= 0.5 for rate in rates) and max(rates) > 0.4
+    again = torch.optim.SGD([weight], lr=0.5)
+    resumed = made("scheduler", name, again, 20)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert resumed.last_epoch == 20
+
+
+@pytest.mark.parametrize("name", NAMES["metric"])
+class TestMetrics:
+    def maps(self, metric: PerImageMetric) -> dict[str, Tensor]:
+        return {name: torch.randint(0, 3, (9, 9)) for name in metric.maps}
+
+    def test_whole_numbers_whatever_the_order(self, name: str) -> None:
+        metric = made("metric", name, 3)
+        images = [(torch.randint(0, 3, (9, 9)), torch.randint(-1, 3, (9, 9)), self.maps(metric)) for _ in range(5)]
+        found = []
+        for order in (images, images[::-1]):
+            metric.reset()
+            for one in order:
+                metric.update(one)
+            found.append(metric.compute())
+        assert found[0].counts.dtype == torch.int64
+        assert torch.equal(found[0].counts, found[1].counts.flip(0))
+        assert torch.equal(found[0].pooled, found[1].pooled)
+        assert found[0].rows.shape == (5, len(found[0].pooled)) and len(found[0].pooled) in (1, 3)
+
+    def test_nothing_known_has_no_score(self, name: str) -> None:
+        metric = made("metric", name, 2)
+        counts = metric.counts(torch.zeros(9, 9).long(), torch.full((9, 9), IGNORE), **self.maps(metric))
+        assert bool(metric.score(counts).isnan().all())
+
+
+@pytest.mark.parametrize("name", NAMES["dataset"])
+def test_a_data_set_reads_what_it_says(name: str, tmp_path: Path) -> None:
+    if name == "hdf5":
+        from tiny import write_data
+
+        OPTIONS["dataset", "hdf5"] = {"path": write_data(tmp_path / "data.h5")}
+    data = made("dataset", name)
+    again = pickle.loads(pickle.dumps(data))
+    for one in data.splits["train"] + data.splits["val"]:
+        read, other = data.read(one), again.read(one)
+        assert read.name == one and read.image.shape == data.shape(one) and torch.equal(read.image, other.image)
+        assert read.image.dtype == torch.float32 and read.labels.dtype == torch.int64
+        assert set(read.maps) == set(data.maps) and read.labels.shape == read.image.shape[1:]
+    assert not set(data.splits["train"]) & set(data.splits["val"])
