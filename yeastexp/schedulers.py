@@ -31,7 +31,7 @@ def one_cycle(
     def factor(step: int) -> float:
         if step < rising and warmup:
             return (step + 1) / (rising + 1)
-        through = (step - rising) / max(1, steps - rising)
+        through = (step - rising) / (steps - rising) if steps > rising else 1.0
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
 
     return LambdaLR(optimizer, factor)

@@ -1,0 +1,115 @@
+"""The stream of training batches: any step, in any order, on any process."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from yeastexp import assemble, plugins
+from yeastexp.assemble import Stream, plan_windows
+from yeastexp.errors import UserError
+from yeastexp.experiment import Train
+from yeastexp.registry import transform
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.transforms.geometry import Pixels
+from yeastexp.transforms.reflect import Reflect
+from yeastexp.transforms.rotate90 import Rotate90
+
+PLUGIN = Path(__file__).parent.parent / "experiments" / "my_transforms.py"
+SIZES = np.array([[40, 50], [33, 61], [24, 24]])
+
+
+def stream(train: Train | None = None, more: tuple = ()) -> Stream:
+    train = train or Train(epochs=1, window=16, batch=4)
+    images = [torch.randn(1, *size) for size in SIZES.tolist()]
+    labels = [torch.full((1, *size), index, dtype=torch.int8) for index, size in enumerate(SIZES.tolist())]
+    pixels = Pixels.of(images, labels)
+    return Stream(pixels, plan_windows(train, pixels.sizes), train.batch, (Reflect(), Rotate90(), *more), seed=5)
+
+
+def test_a_batch_does_not_depend_on_those_before() -> None:
+    made = stream()
+    forward = [made.batch(step) for step in range(10)]
+    for step in (9, 3, 0, 7):
+        assert all(torch.equal(a, b) for a, b in zip(made.batch(step), forward[step], strict=True))
+    assert not torch.equal(forward[0][0], forward[made.steps_per_epoch][0])  # another epoch, other windows
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_worker_processes_cut_the_same_windows(context: str) -> None:
+    """With an augmentation that a plugin defines: a worker has to load it before it can unpickle the part."""
+    plugins.load([PLUGIN])
+    made = stream(more=(transform["invert"](),))
+    here = list(made.batches(2, 8))
+    there = list(made.batches(2, 8, workers=2, context=context))
+    gc.collect()
+    assert len(here) == len(there) == 6
+    assert all(
+        torch.equal(a, b) for one, other in zip(here, there, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_an_epoch_takes_every_planned_window_once() -> None:
+    made = stream(Train(epochs=1, window=16, batch=4, windows_per_image=3))
+    assert made.plan.images.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and made.steps_per_epoch == 3
+    labels = torch.cat([made.batch(step)[1] for step in range(3)])
+    owners = [int(one[one != IGNORE][0]) for one in labels]
+    assert sorted(owners) == made.plan.images.tolist()
+    assert made.batch(2)[0].shape == (1, 1, 16, 16)
+
+
+def test_windows_cover_as_much_as_the_images_have() -> None:
+    plan = plan_windows(Train(epochs=1, window=16), SIZES)
+    assert np.bincount(plan.images).tolist() == [round(40 * 50 / 256), round(33 * 61 / 256), round(24 * 24 / 256)]
+
+
+def test_the_window_shrinks_to_the_smallest_image() -> None:
+    assert plan_windows(Train(epochs=1), SIZES).side == 24
+    assert plan_windows(Train(epochs=1), SIZES * 10).side == assemble.DEFAULT_WINDOW
+
+
+def test_random_windows_lie_inside() -> None:
+    made = stream()
+    assert not any(bool((made.batch(step)[1] == IGNORE).any()) for step in range(20))
+
+
+@pytest.mark.parametrize("stride", [5, 16, 30])
+def test_sliding_windows_cover_the_border_from_inside(stride: int) -> None:
+    plan = plan_windows(Train(epochs=1, window=16, stride=stride), SIZES)
+    assert plan.corners is not None
+    for index, (height, width) in enumerate(SIZES.tolist()):
+        covered = np.zeros((height, width), bool)
+        corners = plan.corners[plan.images == index]
+        for y, x in corners:
+            assert 0 <= y <= height - 16 and 0 <= x <= width - 16
+            covered[y : y + 16, x : x + 16] = True
+        assert covered.all() or stride > 16
+        assert covered[[0, 0, -1, -1], [0, -1, 0, -1]].all()
+        assert len({tuple(corner) for corner in corners.tolist()}) == len(corners)
+
+
+def test_a_sliding_window_larger_than_the_image_is_centred() -> None:
+    plan = plan_windows(Train(epochs=1, window=30, stride=10), np.array([[24, 24]]))
+    assert plan.corners is not None and plan.corners.tolist() == [[-3, -3]]
+
+
+def test_rescaling_between_normalizations() -> None:
+    raw = torch.tensor([100.0, 300.0])
+    one, other = {"mean": 100.0, "std": 50.0}, {"mean": 0.0, "std": 10.0}
+    stored = assemble.rescaled(raw, None, one)
+    assert stored.tolist() == [0.0, 4.0]
+    assert assemble.rescaled(stored, one, None).tolist() == [100.0, 300.0]
+    assert assemble.rescaled(stored, one, other).tolist() == [10.0, 30.0]
+    assert assemble.rescaled(stored, one, dict(one)) is stored
+
+
+def test_labels_that_are_no_classes_are_shown() -> None:
+    sample = Sample(torch.zeros(1, 1, 3), torch.tensor([[0, 255, 7]]), "frame")
+    with pytest.raises(UserError, match="image 'frame': its labels hold 0, 7, 255 where"):
+        assemble.checked_labels(sample, 2)
+    assert assemble.checked_labels(Sample(torch.zeros(1, 1, 2), torch.tensor([[IGNORE, 1]]), "x"), 2)

@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from yeastexp import files
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with files.appearing(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), files.appearing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_directories_are_claimed_once(tmp_path: Path) -> None:
+    (tmp_path / "007").mkdir()
+    (tmp_path / "notes").mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(files.claim_directory, [tmp_path] * 40))
+    assert sorted(path.name for path in claimed) == [f"{number:03d}" for number in range(8, 48)]
+
+
+def test_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"yeast" * 100_000)
+    assert files.digest(tmp_path / "a") == hashlib.sha256(b"yeast" * 100_000).hexdigest()
