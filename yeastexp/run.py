@@ -62,15 +62,13 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
     began = time.monotonic() if started is None else started
     loaded = fixed_threads(experiment.load(path, settings))
     assembly = assemble.assemble(loaded)
-    classes = assembly.classes
-    fitted = baselines.fit(assembly.samples("train"), classes)
-    ended = {name: _score_baseline(assembly, answer) for name, answer in fitted.items()}
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
     folder = files.claim_directory(Path("runs") / loaded.name)
+    without_learning = scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, deadline)
     assembly = replace(assembly, experiment=counted)
     described = _open_directory(folder, assembly)
-    training = Training(assembly, folder, ended, console, last_step_by)
+    training = Training(assembly, folder, without_learning, console, last_step_by)
     training.start()
     try:
         training.train()
@@ -132,6 +130,12 @@ def _validate(assembly: Assembly, look: Callable[[Sample, Tensor], None] | None 
     )
 
 
+def scored_baselines(assembly: Assembly) -> dict[str, Summary]:
+    """What answers without learning, fitted on the training images, get on the validation images."""
+    fitted = baselines.fit(assembly.samples("train"), assembly.classes)
+    return {name: _score_baseline(assembly, answer) for name, answer in fitted.items()}
+
+
 def _score_baseline(assembly: Assembly, answer: baselines.Answer) -> Summary:
     found = engine.score(
         lambda sample: answer(sample.image), assembly.samples("val"), assembly.metrics, torch.device("cpu")
@@ -159,7 +163,7 @@ class Training:
 
     assembly: Assembly
     folder: Path
-    baselines: dict[str, Summary]
+    baselines: dict[str, Summary] | None
     console: Console
     deadline: float = math.inf
     step: int = 0
@@ -180,7 +184,7 @@ class Training:
         self.scheduler = self.assembly.scheduler(self.optimizer, self.steps)
         metric = self.assembly.metrics.get(experiment_.monitor)
         self.best = Best(higher_is_better=metric.higher_is_better if metric else False)
-        self.tracker = Tracker(self.folder, self.baselines)
+        self.tracker = Tracker(self.folder)
         self.tracker.text("experiment", experiment_.resolved())
         self.tracker.log(f"{self.steps} steps in {self.epochs} epochs on {self.assembly.device}")
         if train.initial:
@@ -262,7 +266,9 @@ class Training:
 
         self.last_validation = validation = _validate(self.assembly, look)
         summary = tracking.summarise(validation.scores, self.assembly.classes)
-        self.tracker.validation(self.step, validation.loss, summary)
+        if self.baselines is None:  # fitted so late that the first step need not wait for it
+            self.baselines = scored_baselines(self.assembly)
+        self.tracker.validation(self.step, validation.loss, summary, self.baselines)
         if panels:
             self.tracker.picture(self.step, pictures.stacked(list(panels.values())))
         monitor = self.assembly.experiment.monitor
@@ -311,7 +317,7 @@ def finish(training: Training) -> None:
     """Scores of best and last, the test split once, pictures, tables and `result.json`."""
     assembly, folder = training.assembly, training.folder
     last = training.last_validation
-    assert last is not None, "the last step always validates"
+    assert last is not None and training.baselines is not None, "the last step always validates"
     best = training.best_validation or last
     if training.best.value is None:
         training.save("best.pt")

@@ -86,13 +86,10 @@ def _number(value: float | None) -> float:
 class Tracker:
     """The files of a run directory that grow: TensorBoard events, `metrics.csv`, `log.txt`."""
 
-    def __init__(self, folder: Path, baselines: Mapping[str, Summary], purge_step: int | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
-        self.baselines = {
-            SummaryWriter(str(folder / "baselines" / name.replace(" ", "_")), purge_step=purge_step): tags(summary)
-            for name, summary in baselines.items()
-        }
+        self.writer = SummaryWriter(str(folder))
+        self.baselines: dict[str, SummaryWriter] = {}
         self.rows: list[dict[str, Any]] = []
 
     def log(self, line: str) -> None:
@@ -109,13 +106,20 @@ class Tracker:
         self.writer.add_scalar("train/loss", loss, step)
         self.writer.add_scalar("train/learning_rate", learning_rate, step)
 
-    def validation(self, step: int, loss: float, summary: Summary) -> None:
+    def validation(self, step: int, loss: float, summary: Summary, baselines: Mapping[str, Summary]) -> None:
         """Validation loss and scores; the baselines draw their constant lines into the same charts."""
         self.writer.add_scalar("val/loss", loss, step)
-        for writer, figures in [(self.writer, tags(summary)), *self.baselines.items()]:
-            for tag, value in figures.items():
+        for name, found in {"": summary, **baselines}.items():
+            writer = self.baseline(name) if name else self.writer
+            for tag, value in tags(found).items():
                 if not math.isnan(value):
                     writer.add_scalar(tag, value, step)
+
+    def baseline(self, name: str) -> SummaryWriter:
+        """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
+        if name not in self.baselines:
+            self.baselines[name] = SummaryWriter(str(self.folder / "baselines" / name.replace(" ", "_")))
+        return self.baselines[name]
 
     def picture(self, step: int, picture: np.ndarray) -> None:
         """A picture (H, W, 3) uint8 under the one tag for pictures."""
@@ -137,12 +141,12 @@ class Tracker:
 
     def flush(self) -> None:
         """Let readers see everything so far."""
-        for writer in (self.writer, *self.baselines):
+        for writer in (self.writer, *self.baselines.values()):
             writer.flush()
 
     def close(self) -> None:
         """Close the event files."""
-        for writer in (self.writer, *self.baselines):
+        for writer in (self.writer, *self.baselines.values()):
             writer.close()
 
 
