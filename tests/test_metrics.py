@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, jaccard_score
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
-from yeastexp.metrics import Accuracy, IoU, confusion
+from yeastexp.metrics import (
+    Accuracy,
+    BoundaryF1,
+    DeadCellFalsePositives,
+    Dice,
+    IoU,
+    PerImageMetric,
+    Precision,
+    Recall,
+    confusion,
+)
 from yeastexp.sample import IGNORE
 
 
-def rows(metric: IoU | Accuracy, prediction: np.ndarray, truth: np.ndarray) -> list[float]:
+def rows(metric: PerImageMetric, prediction: np.ndarray, truth: np.ndarray) -> list[float]:
     metric.reset()
     metric.update((torch.from_numpy(prediction), torch.from_numpy(truth), {}))
     return list(metric.compute().rows[0].tolist())
@@ -82,3 +94,61 @@ def test_ignored_pixels_are_no_part_of_any_count() -> None:
     truth, prediction = torch.tensor([[0, 1, IGNORE, IGNORE]]), torch.tensor([[0, 0, 1, 0]])
     assert confusion(prediction, truth, 2).tolist() == [[1, 0], [1, 0]]
     assert Accuracy(2).counts(prediction, truth).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("metric", "peer"), [(Dice(3), f1_score), (Precision(3), precision_score), (Recall(3), recall_score)]
+)
+def test_ratios_of_a_class_as_scikit_learn_has_them(metric: PerImageMetric, peer: Any, seed: int) -> None:
+    truth, prediction = np.random.default_rng(seed).integers(0, 3, (2, 20, 30))
+    wanted = peer(truth.ravel(), prediction.ravel(), labels=[0, 1, 2], average=None)
+    np.testing.assert_allclose(rows(metric, prediction, truth), wanted, rtol=1e-14)
+
+
+def square(size: int, at: int, side: int) -> np.ndarray:
+    made = np.zeros((size, size), np.int64)
+    made[at : at + side, at : at + side] = 1
+    return made
+
+
+@pytest.mark.parametrize(
+    ("shift", "tolerance", "wanted"), [(0, 0.0, 1.0), (1, 1.0, 1.0), (2, 2.0, 1.0), (30, 5.0, 0.0)]
+)
+def test_boundaries_of_shifted_squares(shift: int, tolerance: float, wanted: float) -> None:
+    truth, prediction = square(80, 10, 20), np.roll(square(80, 10, 20), shift, axis=1)
+    assert rows(BoundaryF1(2, tolerance_px=tolerance), prediction, truth)[1] == wanted
+
+
+def test_a_boundary_by_hand() -> None:
+    """A square of side 3 and one grown by a pixel: 8 and 16 boundary pixels, within √2, four not within 1."""
+    truth, prediction = square(15, 6, 3), square(15, 5, 5)
+    assert BoundaryF1(2, 1.5).counts(*map(torch.from_numpy, (prediction, truth))).reshape(4, 2)[:, 1].tolist() == [
+        16,
+        16,
+        8,
+        8,
+    ]
+    assert BoundaryF1(2, 1.0).counts(*map(torch.from_numpy, (prediction, truth))).reshape(4, 2)[:, 1].tolist() == [
+        12,
+        16,
+        8,
+        8,
+    ]
+
+
+def test_the_border_of_the_image_is_no_boundary() -> None:
+    full = np.ones((5, 5), np.int64)
+    assert np.isnan(rows(BoundaryF1(2), full, full)).all()
+
+
+def test_dead_cells_taken_for_live() -> None:
+    dead = torch.zeros(4, 12, dtype=torch.int64)
+    dead[:, 0:3], dead[:, 4:7], dead[:, 8:11] = 1, 2, 9
+    prediction = torch.zeros_like(dead)
+    prediction[:, 0:2] = 1  # two thirds of the first
+    prediction[:2, 4:7] = 1  # half of the second is not most of it
+    metric = DeadCellFalsePositives(2)
+    assert metric.maps == ("dead",)
+    counts = metric.counts(prediction, torch.zeros_like(dead), dead=dead)
+    assert counts.tolist() == [1, 3] and float(metric.score(counts)) == 1 / 3

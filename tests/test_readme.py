@@ -36,7 +36,7 @@ def test_set_up_takes_one_line_each() -> None:
 def test_the_plugin_shown_is_the_file() -> None:
     plugin = (HOME / "experiments" / "my_transforms.py").read_text()
     assert plugin in blocks("python")
-    assert len([line for line in plugin.splitlines() if line]) == 8
+    assert len(plugin.splitlines()) == 8
 
 
 def test_every_command_runs(

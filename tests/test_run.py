@@ -168,6 +168,7 @@ def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
 def test_a_budget_that_is_too_short_is_refused(here: Path) -> None:
     with pytest.raises(UserError, match=r"\[train\] budget: 1s is too short"):
         run(write_experiment(here), ["train.budget=1s"], console=quiet())
+    assert not (here / "runs").exists()
 
 
 NAN_LOSS = """

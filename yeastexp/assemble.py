@@ -63,8 +63,8 @@ def fitted_transforms(experiment: Experiment, dataset: Any) -> Transforms:
 
 
 def figures_of(transforms: Sequence[BasicTransform2D]) -> list[dict[str, Any]]:
-    """The options of each transform, what `fit` found among them: state of a checkpoint."""
-    return [dict(vars(transform)) for transform in transforms]
+    """The options of each transform that fits some of them, and nothing of the others: state of a checkpoint."""
+    return [dict(vars(transform)) if transform.has("fit") else {} for transform in transforms]
 
 
 def with_figures(experiment: Experiment, normalized: bool, figures: Sequence[Mapping[str, Any]]) -> Transforms:

@@ -101,7 +101,8 @@ class Validation:
 @torch.no_grad()
 def whole_image_logits(model: nn.Module, transforms: Transforms, sample: Sample, device: torch.device) -> Tensor:
     """Logits (K, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
-    seen = chain.whole(transforms, replace(sample, image=sample.image.to(device), labels=sample.labels.to(device)))
+    moved = replace(sample, image=sample.image.to(device), labels=sample.labels.to(device), maps={})
+    seen = chain.whole(transforms, moved)
     return chain.restore(transforms, model(seen.image[None])[0], sample.size)
 
 

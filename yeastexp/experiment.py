@@ -16,7 +16,7 @@ from yeastexp import datasets, document, losses, metrics, models, optimizers, pl
 from yeastexp.document import Document, Keys, Place
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.metrics import PerImageMetric
-from yeastexp.registry import KINDS, Schema
+from yeastexp.registry import KINDS, MustExist, Schema
 from yeastexp.transforms.basic import BasicTransform2D
 
 ROOMS = (datasets, transforms, models, losses, optimizers, schedulers, metrics)
@@ -65,7 +65,9 @@ class Train:
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut windows; 0: the training process")] = 0
     threads: Annotated[int | None, Field(ge=1, le=1024, description="compute threads; all cores")] = None
     deterministic: bool = True
-    initial: Annotated[Path | None, Field(description="a run whose best weights training starts from")] = None
+    initial: Annotated[
+        Path | None, MustExist("run"), Field(description="a run whose best weights training starts from")
+    ] = None
 
 
 TASK, TRAIN = Schema(Task), Schema(Train)
@@ -373,6 +375,10 @@ class _Checker:
             return
         if len(set(task["classes"])) < len(task["classes"]):
             self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
+        if taken := {"all", "mean"} & set(task["classes"]):
+            self.fault(
+                ("task", "classes"), f"[task] classes: '{min(taken)}' names a row of every table; rename the class"
+            )
         classes = len(task["classes"])
         if single["loss"]:
             self.guarded(single["loss"], classes)

@@ -35,16 +35,15 @@ class CrossEntropy(nn.Module):
         return terms.sum() / counted.clamp_min(torch.finfo(logits.dtype).tiny)
 
 
-@loss("dice_cross_entropy")
-class DiceCrossEntropy(nn.Module):
-    """Cross-entropy plus the soft Dice loss of the classes but the first: 1 - 2 Σ p·g / (Σ p + Σ g), over the batch.
+@loss("dice")
+class Dice(nn.Module):
+    """The soft Dice loss of the classes but the first: 1 - (2 Σ p·g + s) / (Σ p + Σ g + s), sums over the batch.
 
-    Dice: Milletari et al. 2016, arXiv:1606.04797, without squares; `smooth` pixels are added to both sums of a class.
+    Milletari et al. 2016, arXiv:1606.04797, without squares; s = `smooth` pixels keep absent classes harmless.
     """
 
-    def __init__(self, classes: int, weights: Weights = None, smooth: Annotated[float, Field(ge=0)] = 1.0) -> None:
+    def __init__(self, classes: int, smooth: Annotated[float, Field(ge=0)] = 1.0) -> None:
         super().__init__()
-        self.cross_entropy = CrossEntropy(classes, weights)
         self.smooth = smooth
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -53,9 +52,74 @@ class DiceCrossEntropy(nn.Module):
         truth = torch.stack([labels == label for label in range(1, logits.shape[1])], dim=1)
         both = (probabilities * truth).sum(dim=(0, 2, 3))
         either = probabilities.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-        dice = 1 - (2 * both + self.smooth) / (either + self.smooth).clamp_min(torch.finfo(logits.dtype).tiny)
-        entropy: Tensor = self.cross_entropy(logits, labels)
-        return entropy + dice.mean()
+        least = torch.finfo(logits.dtype).tiny
+        return (1 - (2 * both + self.smooth) / (either + self.smooth).clamp_min(least)).mean()
 
 
-__all__ = ["CrossEntropy", "DiceCrossEntropy", "loss"]
+@loss("dice_cross_entropy")
+class DiceCrossEntropy(nn.Module):
+    """Cross-entropy plus the soft Dice loss: smooth gradients early, overlap of rare classes late."""
+
+    def __init__(self, classes: int, weights: Weights = None, smooth: Annotated[float, Field(ge=0)] = 1.0) -> None:
+        super().__init__()
+        self.cross_entropy = CrossEntropy(classes, weights)
+        self.dice = Dice(classes, smooth)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        total: Tensor = self.cross_entropy(logits, labels) + self.dice(logits, labels)
+        return total
+
+
+@loss("focal")
+class Focal(nn.Module):
+    """-(1 - p)^γ log p of the true class, averaged over the pixels with truth: easy pixels weigh less.
+
+    Lin et al. 2017, arXiv:1708.02002, without class weights; γ = `gamma`, and 0 gives the cross-entropy.
+    """
+
+    def __init__(self, classes: int, gamma: Annotated[float, Field(ge=0, le=10)] = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        wrong = -torch.expm1(-terms)  # 1 - p, exact for p near 1
+        known = (labels != IGNORE).sum()
+        return (wrong.clamp_min(0).pow(self.gamma) * terms).sum() / known.clamp_min(1)
+
+
+@loss("boundary_cross_entropy")
+class BoundaryCrossEntropy(nn.Module):
+    """Cross-entropy in which pixels within `radius_px` of another class (chessboard distance) weigh `weight` times.
+
+    After the weight map of Ronneberger et al. 2015, arXiv:1505.04597, with a box in place of its Gaussian; narrow gaps
+    between cells lie within the radius from both sides.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        weight: Annotated[float, Field(ge=1, le=100)] = 4.0,
+        radius_px: Annotated[int, Field(ge=1, le=32)] = 2,
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.radius_px = radius_px
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+        weights = self.weights(labels, logits.shape[1]).to(logits.dtype)
+        return (terms * weights).sum() / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
+
+    def weights(self, labels: Tensor, classes: int) -> Tensor:
+        """The weight of each pixel (B, H, W): 0 without truth, else 1, or more near another class."""
+        known = labels != IGNORE
+        side = 2 * self.radius_px + 1
+        near = torch.where(known, labels, -1).float()[:, None]
+        highest = functional.max_pool2d(near, side, 1, self.radius_px)[:, 0]
+        near = torch.where(known, labels, classes).float()[:, None]
+        lowest = -functional.max_pool2d(-near, side, 1, self.radius_px)[:, 0]
+        return known * torch.where(highest > lowest, self.weight, 1.0)
+
+
+__all__ = ["BoundaryCrossEntropy", "CrossEntropy", "Dice", "DiceCrossEntropy", "Focal", "loss"]

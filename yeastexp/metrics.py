@@ -5,13 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from ignite.metrics import Metric
+from pydantic import Field
+from scipy import ndimage
 from torch import Tensor
 
 from yeastexp.registry import metric
 from yeastexp.sample import IGNORE
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -91,18 +98,124 @@ class Accuracy(PerImageMetric):
         return _ratio(counts[0], counts[1])
 
 
-@metric("iou")
-class IoU(PerImageMetric):
-    """Intersection over union of each class, the Jaccard index: n_kk / (Σ_l n_kl + Σ_l n_lk - n_kk)."""
+class ByClass(PerImageMetric):
+    """A ratio of each class from its hits (true and predicted), truth and predictions, three counts a class."""
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
+        """Hits, true and predicted pixels of each class, (3 K,)."""
         table = confusion(prediction, labels, self.classes)
-        both = table.diagonal()
-        return torch.stack([both, table.sum(dim=0) + table.sum(dim=1) - both]).flatten()
+        return torch.stack([table.diagonal(), table.sum(dim=1), table.sum(dim=0)]).flatten()
 
     def score(self, counts: Tensor) -> Tensor:
-        both, either = counts.reshape(2, self.classes)
-        return _ratio(both, either)
+        """The ratio of each class, (K,)."""
+        return _ratio(*self.ratio(*counts.reshape(3, self.classes)))
+
+    def ratio(self, hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Numerator and denominator; a class whose denominator is 0 has no score."""
+        raise NotImplementedError(f"{type(self).__name__} has to say what it divides")
 
 
-__all__ = ["Accuracy", "IoU", "PerImageMetric", "Scores", "confusion", "metric"]
+@metric("iou")
+class IoU(ByClass):
+    """Intersection over union of each class, the Jaccard index: n_kk / (Σ_l n_kl + Σ_l n_lk - n_kk)."""
+
+    def ratio(self, hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, true + predicted - hits
+
+
+@metric("dice")
+class Dice(ByClass):
+    """Dice coefficient of each class, the F1 score of its pixels: 2 n_kk / (Σ_l n_kl + Σ_l n_lk)."""
+
+    def ratio(self, hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * hits, true + predicted
+
+
+@metric("precision")
+class Precision(ByClass):
+    """Share of the pixels predicted as a class that are of it: n_kk / Σ_l n_lk."""
+
+    def ratio(self, hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, predicted
+
+
+@metric("recall")
+class Recall(ByClass):
+    """Share of the pixels of a class that are predicted as it: n_kk / Σ_l n_kl."""
+
+    def ratio(self, hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, true
+
+
+@metric("boundary_f1")
+class BoundaryF1(PerImageMetric):
+    """F1 of the boundary pixels of each class: one counts as found within `tolerance_px` of one of the other map.
+
+    2 P R / (P + R), with P the share of predicted boundary pixels near a true one and R the share of true ones near a
+    predicted one (Csurka et al. 2013, BMVC). A boundary pixel has one of its four neighbours outside its class; the
+    border of the image makes none, and pixels without truth have none.
+    """
+
+    def __init__(self, classes: int, tolerance_px: Annotated[float, Field(ge=0, le=100)] = 2.0) -> None:
+        super().__init__(classes)
+        self.tolerance_px = tolerance_px
+
+    def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
+        known = (labels != IGNORE).cpu().numpy()
+        maps = prediction.cpu().numpy(), labels.cpu().numpy()
+        rows = [self._matches(*(_boundary(one == label) & known for one in maps)) for label in range(self.classes)]
+        return torch.tensor(rows, dtype=torch.int64).T.flatten()
+
+    def _matches(self, predicted: Mask, true: Mask) -> tuple[int, int, int, int]:
+        right = predicted & (_distance_to(true) <= self.tolerance_px)
+        found = true & (_distance_to(predicted) <= self.tolerance_px)
+        return int(right.sum()), int(predicted.sum()), int(found.sum()), int(true.sum())
+
+    def score(self, counts: Tensor) -> Tensor:
+        right, predicted, found, true = counts.reshape(4, self.classes).double()
+        precision, recall = right / predicted.clamp_min(1), found / true.clamp_min(1)
+        score = 2 * precision * recall / (precision + recall).clamp_min(1e-300)
+        return torch.where(predicted + true > 0, score, torch.nan)
+
+
+@metric("dead_cell_false_positives")
+class DeadCellFalsePositives(PerImageMetric):
+    """Share of the dead cells (objects of the map `dead`) of which most pixels are predicted as no background."""
+
+    higher_is_better = False
+
+    def counts(  # type: ignore[override]  # it asks for a map, by its name
+        self, prediction: Tensor, labels: Tensor, *, dead: Tensor
+    ) -> Tensor:
+        known = labels != IGNORE
+        pixels = torch.bincount(dead[known])
+        taken = torch.bincount(dead[known & (prediction > 0)], minlength=len(pixels))
+        return torch.stack([(2 * taken > pixels)[1:].sum(), (pixels > 0)[1:].sum()])
+
+    def score(self, counts: Tensor) -> Tensor:
+        return _ratio(counts[0], counts[1])
+
+
+def _boundary(mask: Mask) -> Mask:
+    return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
+
+
+def _distance_to(mask: Mask) -> npt.NDArray[np.float64]:
+    if not mask.any():
+        return np.full(mask.shape, np.inf)
+    return np.asarray(ndimage.distance_transform_edt(~mask))
+
+
+__all__ = [
+    "Accuracy",
+    "BoundaryF1",
+    "DeadCellFalsePositives",
+    "Dice",
+    "IoU",
+    "PerImageMetric",
+    "Precision",
+    "Recall",
+    "Scores",
+    "confusion",
+    "metric",
+]

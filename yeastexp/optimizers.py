@@ -26,6 +26,19 @@ def adamw(
     return torch.optim.AdamW(decayed_apart(parameters, weight_decay), lr=learning_rate, betas=betas, fused=True)
 
 
+@optimizer("sgd")
+def sgd(
+    parameters: Iterable[nn.Parameter],
+    learning_rate: LearningRate = 1e-2,
+    momentum: Decay = 0.9,
+    nesterov: bool = True,
+    weight_decay: Decay = 1e-4,
+) -> torch.optim.SGD:
+    """Stochastic gradient descent with momentum (Nesterov's by default); biases and norm scales are not decayed."""
+    groups = decayed_apart(parameters, weight_decay)
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+
+
 def decayed_apart(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
     """Two parameter groups: weights with decay; vectors (biases, norm scales) without."""
     listed = list(parameters)
@@ -36,4 +49,4 @@ def decayed_apart(parameters: Iterable[nn.Parameter], weight_decay: float) -> li
     return [group for group in groups if group["params"]]
 
 
-__all__ = ["adamw", "optimizer"]
+__all__ = ["adamw", "optimizer", "sgd"]

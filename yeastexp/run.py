@@ -63,10 +63,10 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
     loaded = fixed_threads(experiment.load(path, settings))
     assembly = assemble.assemble(loaded)
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
-    folder = files.claim_directory(Path("runs") / loaded.name)
     without_learning = scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, deadline)
     assembly = replace(assembly, experiment=counted)
+    folder = files.claim_directory(Path("runs") / loaded.name)
     described = _open_directory(folder, assembly)
     training = Training(assembly, folder, without_learning, console, last_step_by)
     training.start()
@@ -90,6 +90,8 @@ def fixed_threads(loaded: Experiment) -> Experiment:
     if loaded.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(loaded.train.deterministic, warn_only=True)
+    # Measured: filling takes a quarter of the time of a forward pass, and nothing here reads what it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
     return replace(loaded, train=replace(loaded.train, threads=threads))
 
 

@@ -37,4 +37,26 @@ def one_cycle(
     return LambdaLR(optimizer, factor)
 
 
-__all__ = ["constant", "one_cycle", "scheduler"]
+@scheduler("cosine")
+def cosine(
+    optimizer: Optimizer,
+    steps: int,
+    final: Annotated[float, Field(ge=0, le=1, description="factor at the end")] = 0.0,
+) -> LambdaLR:
+    """Half a cosine from the optimizer's learning rate down to `final` of it (Loshchilov and Hutter 2017)."""
+    return LambdaLR(
+        optimizer, lambda step: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+    )
+
+
+@scheduler("polynomial")
+def polynomial(
+    optimizer: Optimizer,
+    steps: int,
+    power: Annotated[float, Field(gt=0, le=10)] = 0.9,
+) -> LambdaLR:
+    """(1 - step / steps)^power of the optimizer's learning rate, as nnU-Net and DeepLab have it."""
+    return LambdaLR(optimizer, lambda step: (1 - min(1.0, step / steps)) ** power)
+
+
+__all__ = ["constant", "cosine", "one_cycle", "polynomial", "scheduler"]

@@ -1,7 +1,17 @@
 """Transforms and augmentations."""
 
-from yeastexp.registry import transform
-from yeastexp.transforms import downscale, reflect, rotate90, zscore
-from yeastexp.transforms.basic import BasicTransform2D
-
-__all__ = ["BasicTransform2D", "downscale", "reflect", "rotate90", "transform", "zscore"]
+from yeastexp.registry import transform as transform
+from yeastexp.transforms import affine as affine
+from yeastexp.transforms import brightness_contrast as brightness_contrast
+from yeastexp.transforms import downscale as downscale
+from yeastexp.transforms import elastic as elastic
+from yeastexp.transforms import gamma as gamma
+from yeastexp.transforms import gaussian_blur as gaussian_blur
+from yeastexp.transforms import gaussian_noise as gaussian_noise
+from yeastexp.transforms import invert_contrast as invert_contrast
+from yeastexp.transforms import percentile as percentile
+from yeastexp.transforms import poisson_noise as poisson_noise
+from yeastexp.transforms import reflect as reflect
+from yeastexp.transforms import rotate90 as rotate90
+from yeastexp.transforms import zscore as zscore
+from yeastexp.transforms.basic import BasicTransform2D as BasicTransform2D

@@ -1,0 +1,42 @@
+"""Defocus, as far as a Gaussian is one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from yeastexp.registry import transform
+from yeastexp.transforms.basic import BasicTransform2D
+
+
+@transform("gaussian_blur")
+@dataclass(frozen=True)
+class GaussianBlur(BasicTransform2D):
+    """Smooths with a Gaussian whose standard deviation is drawn between 0 and `sigma_px`, with probability `p`.
+
+    The kernel reaches four standard deviations; beyond the window its border pixel is repeated.
+    """
+
+    sigma_px: Annotated[float, Field(gt=0, le=20)] = 1.5
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def draw(self, generator: np.random.Generator) -> float:
+        return float(generator.uniform(0, self.sigma_px) * (generator.random() < self.p))
+
+    def image(self, image: Tensor, drawn: float) -> Tensor:
+        reach = math.ceil(4 * drawn)
+        if not reach:
+            return image
+        places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
+        kernel = torch.exp(-0.5 * (places / drawn) ** 2)
+        kernel = kernel / kernel.sum()
+        smooth = functional.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
+        smooth = functional.conv2d(smooth, kernel.view(1, 1, -1, 1))
+        return functional.conv2d(smooth, kernel.view(1, 1, 1, -1))[:, 0]
