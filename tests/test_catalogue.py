@@ -278,3 +278,9 @@ def test_unknown_kinds_and_names() -> None:
         catalogue.parts("modle")
     with pytest.raises(UserError, match=r"^unknown model 'unett'; did you mean 'unet'\? \(known: "):
         catalogue.parts("model", "unett")
+
+
+def test_the_reference_is_current() -> None:
+    """`python -m yeastexp list --markdown > docs/parts.md` after a change of a part."""
+    written = (Path(__file__).parent.parent / "docs" / "parts.md").read_text(encoding="utf-8")
+    assert written == catalogue.reference()

@@ -98,7 +98,7 @@ def test_validation_leaves_the_model_as_it_was() -> None:
 def test_timing_touches_nothing() -> None:
     model, state = Scale(), torch.get_rng_state()
     seconds = engine.seconds_per_step(
-        model, CrossEntropy(2), lambda m: adamw(m.parameters()), lambda step: batch(), CPU, 2
+        model, CrossEntropy(2), lambda m: adamw(m.parameters()), lambda step: batch(), CPU, 2, 0.01
     )
     assert seconds > 0
     assert torch.equal(model.weight, torch.ones(1)) and torch.equal(torch.get_rng_state(), state)

@@ -80,7 +80,8 @@ def check(experiment: Path, settings: tuple[str, ...]) -> None:
 @click.argument("name", required=False)
 @click.option("--experiment", type=FILE, help="Count the plugins of this file in.")
 @JSON
-def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print the reference of all parts.")
+def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_json: bool, markdown: bool) -> None:
     """List what an experiment can name: all parts, those of one KIND, or one part with its options.
 
     Example: python -m yeastexp list model unet
@@ -91,7 +92,9 @@ def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_j
     if experiment:
         load_plugins(experiment)
     found = catalogue.parts(kind, name)
-    if as_json:
+    if markdown:
+        click.echo(catalogue.reference(), nl=False)
+    elif as_json:
         click.echo(json.dumps(found, indent=1, default=str))
     elif kind and name:
         _print_part(found[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,6 +49,28 @@ def described(entry: Entry) -> dict[str, Any]:
         "given": entry.schema.given,
         "options": options,
     }
+
+
+def reference() -> str:
+    """All parts with their options, as Markdown: `docs/parts.md`."""
+    lines = ["# Parts", "", "Written by `python -m yeastexp list --markdown > docs/parts.md`."]
+    for kind, registry in KINDS.items():
+        lines += ["", f"## {kind}"]
+        for entry in registry.entries():
+            part = described(entry)
+            lines += ["", f"### `{part['name']}`", "", part["doc"]]
+            if part["options"]:
+                lines += ["", "| option | type | default | |", "| --- | --- | --- | --- |"]
+            for option in part["options"]:
+                default = "required" if option["required"] else _written(option["default"])
+                cells = (f"`{option['name']}`", option["type"], default, option["description"])
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _written(default: Any) -> str:
+    """A default as TOML writes it; nothing where the key is left out."""
+    return "" if default is None else f"`{json.dumps(default, ensure_ascii=False, default=str)}`"
 
 
 TYPES = {"integer": "int", "number": "float", "string": "string", "boolean": "true | false"}

@@ -25,7 +25,6 @@ Transforms = tuple[BasicTransform2D, ...]
 logging.getLogger("ignite").addHandler(logging.NullHandler())  # it repeats every exception that is raised anyway
 
 TIMED_STEPS = 7
-TIMED_SECONDS = 2.0
 
 
 def checked_logits(logits: Tensor, images: Tensor, classes: int) -> Tensor:
@@ -167,17 +166,21 @@ def seconds_per_step(
     batch_of: Callable[[int], tuple[Tensor, Tensor]],
     device: torch.device,
     classes: int,
+    seconds: float,
 ) -> float:
-    """Median time of a training step, from some steps of a copy; the model and all generators stay as they are."""
+    """Time of an undisturbed training step: the lower quartile over about so many seconds of steps of a copy.
+
+    The model and all generators stay as they are.
+    """
     with torch.random.fork_rng():
         throwaway = copy.deepcopy(model).train()
         engine = trainer(throwaway, loss, optimizer_of(throwaway), None, device, classes)
         engine.run([batch_of(0), batch_of(1)], max_epochs=1)  # allocations and kernel choices
         times: list[float] = []
-        while len(times) < TIMED_STEPS or sum(times) < TIMED_SECONDS:
+        while len(times) < TIMED_STEPS or sum(times) < seconds:
             start = time.monotonic()
             engine.run([batch_of(len(times))], max_epochs=1)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.monotonic() - start)
-        return statistics.median(times)
+        return statistics.quantiles(times, n=4)[0]

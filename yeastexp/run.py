@@ -50,6 +50,9 @@ PICTURE_TIMES = 10
 RESERVE = 0.03
 """Share of a time budget kept for a machine that slows down."""
 
+TIMING = 0.02
+"""Share of a time budget that finds out how long a step takes."""
+
 CLOSING_SECONDS = 2.0
 """Kept of a time budget for tables and files at the end."""
 
@@ -105,11 +108,15 @@ def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, floa
     if not train.budget:
         return assembly.experiment, deadline
     step = engine.seconds_per_step(
-        assembly.model, assembly.loss, assembly.optimizer, assembly.stream.batch, assembly.device, len(assembly.classes)
+        assembly.model,
+        assembly.loss,
+        assembly.optimizer,
+        assembly.stream.batch,
+        assembly.device,
+        len(assembly.classes),
+        seconds=TIMING * experiment.seconds(train.budget),
     )
-    start = time.monotonic()
-    _validate(assembly)
-    validation = time.monotonic() - start
+    validation = min(_seconds(lambda: _validate(assembly)) for _ in range(2))
     deadline -= CLOSING_SECONDS + validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
     left = deadline - time.monotonic() - RESERVE * experiment.seconds(train.budget)
     steps = int(left / (step + validation / (assembly.validate_every * assembly.stream.steps_per_epoch)))
@@ -118,6 +125,12 @@ def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, floa
             f"[train] budget: {train.budget} is too short; a step takes {step:.2f} s, a validation {validation:.1f} s"
         )
     return replace(assembly.experiment, train=replace(train, budget=None, steps=steps)), deadline
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    start = time.monotonic()
+    act()
+    return time.monotonic() - start
 
 
 def _validate(assembly: Assembly, look: Callable[[Sample, Tensor], None] | None = None) -> Validation:

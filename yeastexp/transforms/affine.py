@@ -18,7 +18,7 @@ Drawn = tuple[float, float, float]
 @transform("affine")
 @dataclass(frozen=True)
 class Affine(BasicTransform2D):
-    """Turns by up to ± `rotation`, magnifies by 1 / `scale` to `scale`, shears by up to ± `shear`, with probability `p`.
+    """Turns up to ± `rotation`, magnifies by 1 / `scale` to `scale`, shears by up to ± `shear`, with probability `p`.
 
     Angles are in degrees; the magnification is drawn log-uniformly. All are about the centre of the window.
     """
