@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,31 @@ def test_an_image_depends_on_its_number_alone(default: SyntheticYeast) -> None:
         one, other = default.read(name), more.read(name)
         assert torch.equal(one.image, other.image) and torch.equal(one.labels, other.labels)
     assert not torch.equal(default.read("yeast_000").image, default.read("yeast_001").image)
+
+
+def test_another_process_draws_the_same() -> None:
+    program = (
+        "import zlib; from yeastexp.datasets.synthetic_yeast import SyntheticYeast;"
+        "made = SyntheticYeast(images=2, size=64).arrays('yeast_001');"
+        "print(zlib.crc32(b''.join(array.tobytes() for array in made.values())))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    made = SyntheticYeast(images=2, size=64).arrays("yeast_001")
+    assert outputs == {f"{zlib.crc32(b''.join(array.tobytes() for array in made.values()))}\n"}
+
+
+def test_an_image_that_is_not_there_is_not_drawn() -> None:
+    with pytest.raises(KeyError, match="yeast_002"):
+        SyntheticYeast(images=2).read("yeast_002")
 
 
 def test_the_last_eight_of_eighteen_validate() -> None:
@@ -92,6 +121,28 @@ def test_dead_cells_overlap_live_ones_in_size_and_brightness(default: SyntheticY
     low, high = np.percentile(live_area, [5, 95])
     assert np.mean((dead_area > low) & (dead_area < high)) > 0.6
     assert np.mean(dead_light > np.percentile(live_light, 10)) > 0.25
+
+
+def test_live_cells_are_as_dark_as_dead_ones_in_either_focus() -> None:
+    for share in (0.0, 1.0):
+        made = SyntheticYeast(images=4, bright_rim_fraction=share)
+        live: list[float] = []
+        dead: list[float] = []
+        for name in made.splits["train"] + made.splits["val"]:
+            sample = made.read(name)
+            for found, ids in ((live, sample.maps["instances"]), (dead, sample.maps["dead"])):
+                field_light = sample.image[0][(sample.maps["instances"] + sample.maps["dead"]) == 0].median()
+                found += [float(sample.image[0][ids == n].mean() / field_light) for n in ids.unique()[1:]]
+        assert np.mean(np.array(dead) > np.percentile(live, 5)) > 0.1
+
+
+def test_no_threshold_solves_an_image_even_when_fitted_on_it(default: SyntheticYeast) -> None:
+    scores = []
+    for name in (*default.splits["train"], *default.splits["val"]):
+        sample = default.read(name)
+        found, truth = baselines.fit_threshold([sample])(sample.image) > 0, sample.labels > 0
+        scores.append(float((found & truth).sum() / (found | truth).sum()))
+    assert np.mean(scores) < 0.68
 
 
 def test_no_threshold_solves_it(default: SyntheticYeast) -> None:

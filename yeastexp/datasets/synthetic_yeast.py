@@ -20,6 +20,9 @@ from yeastexp.store import default_validation
 PIXEL_UM = 0.2
 """Micrometres: makes the default cell 5.2 µm wide, as yeast is."""
 
+LARGEST_REMEMBERED_PX = 512
+"""Of a side: 64 larger pictures would fill the memory."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -43,7 +46,7 @@ class SyntheticYeast:
         seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0,
         val: Annotated[int, Field(ge=1)] | None = None,
         cell_diameter_px: Annotated[float, Field(ge=10, le=80, description="mean over live cells but buds")] = 26.0,
-        crowding: Annotated[float, Field(ge=0, le=0.7, description="share of the area under cells")] = 0.22,
+        crowding: Annotated[float, Field(ge=0, le=0.5, description="share of the area under cells")] = 0.22,
         dead_fraction: Share = 0.25,
         bright_rim_fraction: Share = 0.6,
         noise: Annotated[float, Field(ge=0, le=10, description="factor on the camera's noise")] = 1.0,
@@ -53,6 +56,7 @@ class SyntheticYeast:
         self.seed = seed
         self.look = Look(size, cell_diameter_px, crowding, dead_fraction, bright_rim_fraction, noise)
         names = [f"yeast_{index:03d}" for index in range(images)]
+        self._indices = {name: index for index, name in enumerate(names)}
         first = images - (val or default_validation(images))
         self.splits = {"train": names[:first], "val": names[first:]}
         self.pixel_um = PIXEL_UM
@@ -63,7 +67,8 @@ class SyntheticYeast:
 
     def arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """`raw` (H, W) uint16 with `gt`, `instances` and `dead`, as a file stores them."""
-        return _rendered(self.look, self.seed, int(name.removeprefix("yeast_")))
+        draw = _remembered if self.look.size <= LARGEST_REMEMBERED_PX else _rendered
+        return draw(self.look, self.seed, self._indices[name])
 
     def read(self, name: str) -> Sample:
         """An image with its truth."""
@@ -73,6 +78,8 @@ class SyntheticYeast:
         return Sample(torch.from_numpy(arrays["raw"].astype(np.float32))[None], labels, name, self.pixel_um, maps)
 
 
-@functools.lru_cache(maxsize=64)
 def _rendered(look: Look, seed: int, index: int) -> dict[str, npt.NDArray[Any]]:
     return render(look, generator(seed, "synthetic_yeast", index=index))
+
+
+_remembered = functools.lru_cache(maxsize=64)(_rendered)

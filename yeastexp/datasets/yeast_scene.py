@@ -199,7 +199,8 @@ def _live(
     halo = 0.34 * np.exp(-(((distance - 1.4) / 1.5) ** 2)) + 0.06 * np.exp(-(((distance - 4.5) / 2.0) ** 2))
     rim = 0.33 * np.exp(-(((distance + 1.5) / 1.6) ** 2))
     within = 1 / (1 + np.exp(np.clip(distance / 0.6, -50, 50)))
-    plasma = within * (-0.10 * strength + source.normal(0, 0.05) + 0.05 * coarse + 0.035 * fine)
+    absorbed = source.normal(0.09, 0.10)  # does not swap with focus, so that live cells are as dark as dead ones
+    plasma = within * (-0.02 * strength - absorbed + 0.05 * coarse + 0.035 * fine)
     turn, off = source.uniform(0, 2 * math.pi), source.uniform(0.1, 0.4) * cell.short_px
     radius = source.uniform(0.3, 0.5) * cell.short_px
     deep = np.sqrt((-distance).clip(0))  # a vacuole stays inside
@@ -214,7 +215,7 @@ def _live(
 def _dead(distance: Floats, fine: Floats, coarse: Floats, source: np.random.Generator) -> Floats:
     """A dead cell: dark, granular, its outline soft and without a bright rim."""
     within = 1 / (1 + np.exp(np.clip(distance / 1.3, -50, 50)))
-    darkness = source.uniform(0.10, 0.34)
+    darkness = source.uniform(0.05, 0.32)
     outline = source.uniform(0.02, 0.14) * np.exp(-(((distance + 1.0) / 1.8) ** 2))
     return np.asarray(within * (-darkness + 0.09 * fine + 0.06 * coarse) - outline)
 
