@@ -71,7 +71,7 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
     assembly = replace(assembly, experiment=counted)
     folder = files.claim_directory(Path("runs") / loaded.name)
     described = _open_directory(folder, assembly)
-    training = Training(assembly, folder, without_learning, console, last_step_by)
+    training = Training(assembly, folder, without_learning, console, began, last_step_by)
     training.start()
     try:
         training.train()
@@ -180,6 +180,7 @@ class Training:
     folder: Path
     baselines: dict[str, Summary] | None
     console: Console
+    began: float
     deadline: float = math.inf
     step: int = 0
     stopped: bool = False
@@ -232,6 +233,8 @@ class Training:
         self.step += 1
         loss: Any = trainer.state.output
         self.pending.append(loss)
+        if self.step == 1:
+            self.tracker.log(f"first step done {time.monotonic() - self.began:.1f} s after the start of the command")
         if self.step % LOG_EVERY == 0:
             self.read_losses()
         self.stopped = self.stopped or time.monotonic() > self.deadline
