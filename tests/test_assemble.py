@@ -63,6 +63,44 @@ def test_an_epoch_takes_every_planned_window_once() -> None:
     assert made.batch(2)[0].shape == (1, 1, 16, 16)
 
 
+def test_all_epochs_take_all_windows_in_other_orders() -> None:
+    made = stream(Train(epochs=1, window=16, batch=4, stride=9))
+    assert made.plan.corners is not None
+    planned = sorted(map(tuple, np.column_stack([made.plan.images, made.plan.corners]).tolist()))
+    orders = []
+    for epoch in range(3):
+        order = assemble._order(5, epoch, len(planned)).tolist()
+        seen = np.column_stack([made.plan.images, made.plan.corners])[order]
+        assert sorted(map(tuple, seen.tolist())) == planned
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2]
+    sizes = [len(made.batch(step)[0]) for step in range(made.steps_per_epoch)]
+    assert sizes == [4] * (len(planned) // 4) + ([len(planned) % 4] if len(planned) % 4 else [])
+
+
+def test_another_seed_is_another_stream() -> None:
+    one = stream()
+    other = Stream(one.pixels, one.plan, one.size, one.augmentations, seed=6)
+    same = Stream(one.pixels, one.plan, one.size, one.augmentations, seed=5)
+    assert torch.equal(one.batch(3)[0], same.batch(3)[0]) and not torch.equal(one.batch(3)[0], other.batch(3)[0])
+
+
+def test_a_window_does_not_depend_on_the_size_of_the_batch() -> None:
+    """Its corner and its draws are keyed by its own number in the epoch."""
+    one = stream()
+    other = Stream(one.pixels, one.plan, 5, one.augmentations, seed=5)
+    whole = [torch.cat([made.batch(step)[0] for step in range(made.steps_per_epoch)]) for made in (one, other)]
+    assert torch.equal(*whole)
+
+
+def test_an_image_smaller_than_the_window_is_centred_in_it() -> None:
+    pixels = Pixels.of([torch.ones(1, 10, 40)], [torch.zeros(1, 10, 40, dtype=torch.int8)])
+    made = Stream(pixels, plan_windows(Train(epochs=1, window=16), pixels.sizes), 8, (), seed=0)
+    _, labels = made.batch(0)
+    known = (labels != IGNORE).float()
+    assert torch.equal(known[:, 3:13].unique(), torch.ones(1)) and float(known.mean()) == 10 / 16
+
+
 def test_windows_cover_as_much_as_the_images_have() -> None:
     plan = plan_windows(Train(epochs=1, window=16), SIZES)
     assert np.bincount(plan.images).tolist() == [round(40 * 50 / 256), round(33 * 61 / 256), round(24 * 24 / 256)]

@@ -60,6 +60,32 @@ def test_all_background_is_the_commonest_known_class() -> None:
     assert answers["all cell"](torch.zeros(1, 2, 3)).tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
+def test_pixels_without_truth_are_no_background() -> None:
+    """What nobody annotated is brighter than one of two cells: as background it would cost that cell."""
+    image, labels = torch.zeros(1, 96, 96), torch.zeros(96, 96).long()
+    for column, value in ((10, 0.3), (60, 0.6)):
+        image[0, 10:30, column : column + 20] = value
+        labels[10:30, column : column + 20] = 1
+    image[0, 48:], labels[48:] = 0.45, IGNORE
+    found = baselines.fit_threshold([Sample(image, labels, "x")])
+    assert torch.equal(found(image)[:48], labels[:48])
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_a_clean_picture_is_answered_exactly(bright: bool) -> None:
+    samples = discs(bright, noise=0.0)
+    found = baselines.fit_threshold(samples)
+    assert all(torch.equal(found(sample.image), sample.labels) for sample in samples)
+    again = baselines.fit_threshold([Sample(one.image * 3 - 9, one.labels, one.name) for one in samples])
+    assert again == found  # gain and offset change nothing
+
+
+def test_channels_are_averaged() -> None:
+    image = torch.zeros(2, 9, 9)
+    image[0, 2:5, 2:5], image[1, 4:7, 4:7] = 2, 2
+    assert int(Threshold(0, True, 0.0)(image).sum()) == 9 + 9 - 1
+
+
 def test_more_classes_have_no_threshold() -> None:
     assert set(baselines.fit(discs(True), ("background", "cell", "bud"))) == {"all background"}
 

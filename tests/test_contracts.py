@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,36 @@ class TestTransforms:
             torch.testing.assert_close(alone[0][0], images[index], rtol=0, atol=1e-6)
             assert torch.equal(alone[1][0], labels[index])
 
+    def test_a_draw_is_a_few_numbers_and_takes_none_from_a_global_generator(self, name: str) -> None:
+        transform = made("transform", name)
+        torch_state, numpy_state = torch.get_rng_state(), repr(np.random.get_state())
+        drawn = [transform.draw(generator(0, "augment", 0, index)) for index in range(20)]
+        windows(transform, 3)
+        assert torch.equal(torch.get_rng_state(), torch_state) and repr(np.random.get_state()) == numpy_state
+        assert max(len(pickle.dumps(one)) for one in drawn) < 500
+        assert pickle.dumps(drawn) == pickle.dumps(
+            [pickle.loads(pickle.dumps(transform)).draw(generator(0, "augment", 0, index)) for index in range(20)]
+        )
+
+    def test_windows_leave_the_stored_pixels_alone(self, name: str) -> None:
+        transform = made("transform", name)
+        one = sample((3, 30, 26), classes=5)
+        pixels = Pixels.of([one.image], [one.labels[None].to(torch.int8)])
+        kept = pixels.values.clone(), pixels.labels.clone()
+        drawn = [[transform.draw(generator(0, "augment", 0, index))] for index in range(4)]
+        images, labels = chain.windows(pixels, np.zeros(4, int), np.full((4, 2), 3), 11, [transform], drawn)
+        assert images.shape == (4, 3, 11, 11) and images.dtype == torch.float32 and bool(images.isfinite().all())
+        assert labels.shape == (4, 11, 11) and labels.dtype == torch.int64
+        assert set(labels.unique().tolist()) <= {IGNORE, 0, 1, 2, 3, 4}
+        assert torch.equal(pixels.values, kept[0]) and torch.equal(pixels.labels, kept[1])
+
+    def test_a_single_pixel_is_an_image(self, name: str) -> None:
+        transform = made("transform", name)
+        pixel = Sample(torch.full((1, 1, 1), 3.0), torch.ones(1, 1).long(), "x")
+        after = chain.whole([transform], pixel)
+        assert after.image.shape == (1, 1, 1) and bool(after.image.isfinite().all())
+        assert after.labels.tolist() in ([[1]], [[IGNORE]])
+
     def test_geometry_keeps_image_and_labels_in_step(self, name: str) -> None:
         """A ramp that equals its labels still does where pixels fall on pixels, else to half a pixel on each axis."""
         transform = made("transform", name)
@@ -130,6 +161,17 @@ class TestModels:
         model = made("model", name, 1, 2).eval()
         images = torch.randn(3, 1, 32, 32)
         torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
+        assert torch.equal(model(images), model(images))
+
+    def test_the_weights_are_all_the_state_there_is(self, name: str) -> None:
+        model, other = made("model", name, 1, 2), made("model", name, 1, 2)
+        images = torch.randn(2, 1, 32, 32)
+        model(images)  # running figures of norms are state as well
+        other.load_state_dict(model.state_dict())
+        again = pickle.loads(pickle.dumps(model))
+        with torch.no_grad():
+            assert torch.equal(model.eval()(images), other.eval()(images))
+            assert torch.equal(model(images), again.eval()(images))
 
 
 @pytest.mark.parametrize("name", NAMES["loss"])
@@ -148,12 +190,28 @@ class TestLosses:
         other = logits.clone()
         other[:, :, :4] = torch.randn(1, 2, 4, 8) * 50
         torch.testing.assert_close(loss(logits, labels), loss(other, labels))
+        other.requires_grad_()
+        loss(other, labels).backward()
+        assert other.grad is not None and not bool(other.grad[:, :, :4].any()) and bool(other.grad[:, :, 4:].any())
 
     def test_nothing_known_is_no_fault(self, name: str) -> None:
         logits = torch.randn(1, 2, 4, 4, requires_grad=True)
         value = made("loss", name, 2)(logits, torch.full((1, 4, 4), IGNORE))
         value.backward()
-        assert bool(value.isfinite()) and not bool(logits.grad.any())
+        assert float(value.detach()) == 0 and not bool(logits.grad.any())
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3)])
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 1000.0])
+    def test_gradients_are_finite_however_sure_the_model_is(
+        self, name: str, size: tuple[int, int], scale: float
+    ) -> None:
+        loss = made("loss", name, 3)
+        for labels in (torch.zeros(2, *size).long(), torch.randint(-1, 3, (2, *size))):
+            logits = (torch.randn(2, 3, *size) * scale).requires_grad_()
+            value = loss(logits, labels)
+            value.backward()
+            assert bool(value.isfinite()) and float(value.detach()) >= 0
+            assert logits.grad is not None and bool(logits.grad.isfinite().all())
 
     def test_right_answers_cost_less(self, name: str) -> None:
         loss, labels = made("loss", name, 2), torch.randint(0, 2, (1, 16, 16))
@@ -170,6 +228,26 @@ def test_an_optimizer_goes_downhill(name: str) -> None:
         weight.square().sum().backward()
         optimizer.step()
     assert bool((weight < 3).all())
+    optimizer.zero_grad()
+    kept = weight.detach().clone()
+    other = torch.nn.Parameter(kept.clone())
+    resumed = made("optimizer", name, [other])
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # else both share their momenta
+    for one, stepped in ((weight, optimizer), (other, resumed)):
+        one.square().sum().backward()
+        stepped.step()
+    assert torch.equal(weight, other) and not torch.equal(weight, kept)
+
+
+@pytest.mark.parametrize("name", NAMES["optimizer"])
+def test_an_optimizer_decays_no_vectors(name: str) -> None:
+    keys = KINDS["optimizer"].find(name).schema.keys
+    decay = {"weight_decay": 0.5} if "weight_decay" in keys else {}
+    matrix, vector = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = KINDS["optimizer"][name]([matrix, vector], learning_rate=0.1, **decay)
+    (0 * matrix.sum() + 0 * vector.sum()).backward()
+    optimizer.step()
+    assert torch.equal(vector, torch.ones(2)) and bool((matrix < 1).all()) == bool(decay)
 
 
 @pytest.mark.parametrize("name", NAMES["scheduler"])
@@ -205,13 +283,53 @@ class TestMetrics:
             found.append(metric.compute())
         assert found[0].counts.dtype == torch.int64
         assert torch.equal(found[0].counts, found[1].counts.flip(0))
-        assert torch.equal(found[0].pooled, found[1].pooled)
+        for scores in ("pooled", "per_image"):
+            assert torch.equal(*(getattr(one, scores).nan_to_num(-1) for one in found))
         assert found[0].rows.shape == (5, len(found[0].pooled)) and len(found[0].pooled) in (1, 3)
 
     def test_nothing_known_has_no_score(self, name: str) -> None:
         metric = made("metric", name, 2)
         counts = metric.counts(torch.zeros(9, 9).long(), torch.full((9, 9), IGNORE), **self.maps(metric))
         assert bool(metric.score(counts).isnan().all())
+
+    def test_means_are_the_same_bits_in_every_order(self, name: str) -> None:
+        metric = made("metric", name, 3)
+        images = [(torch.randint(0, 3, (9, 9)), torch.randint(-1, 3, (9, 9)), self.maps(metric)) for _ in range(60)]
+        seen = set()
+        for seed in range(10):
+            metric.reset()
+            for index in np.random.default_rng(seed).permutation(60):
+                metric.update(images[index])
+            found = metric.compute()
+            seen.add(tuple(found.per_image.nan_to_num(-1).tolist() + found.pooled.nan_to_num(-1).tolist()))
+        assert len(seen) == 1
+
+    def test_counts_skip_what_is_ignored(self, name: str) -> None:
+        metric = made("metric", name, 3)
+        for seed in range(5):
+            source = torch.Generator().manual_seed(seed)
+            labels = torch.randint(-1, 3, (12, 12), generator=source)
+            labels[4:] = labels[4:].clamp_min(IGNORE + 1)[:, :1]  # stripes that reach into the ignored part
+            labels[:, 6:9] = IGNORE
+            maps = {one: torch.randint(0, 3, (12, 12), generator=source) for one in metric.maps}
+            prediction, other = torch.randint(0, 3, (2, 12, 12), generator=source)
+            other = torch.where(labels == IGNORE, other, prediction)
+            kept = labels.clone(), prediction.clone()
+            assert torch.equal(metric.counts(prediction, labels, **maps), metric.counts(other, labels, **maps))
+            assert torch.equal(labels, kept[0]) and torch.equal(prediction, kept[1])
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 6), (9, 9)])
+    def test_a_perfect_prediction_scores_one_in_every_class_there_is(self, name: str, size: tuple[int, int]) -> None:
+        metric = made("metric", name, 4)
+        if metric.maps:
+            pytest.skip("asks for more than the truth")
+        labels = torch.randint(0, 3, size)
+        metric.update((labels, labels, {}))
+        found = metric.compute()
+        scored = found.rows[0][~found.rows[0].isnan()]
+        assert bool((scored == 1).all())
+        if len(found.rows[0]) == 4:
+            assert bool(found.rows[0, 3].isnan())
 
 
 @pytest.mark.parametrize("name", NAMES["dataset"])

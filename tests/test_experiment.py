@@ -556,8 +556,8 @@ def test_paths_start_from_the_file_that_wrote_them_and_from_here_for_settings(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write({"plugins = []": 'plugins = ["mine.py"]'}, name="base.toml")
-    for folder in ("study", "elsewhere"):
-        (tmp_path / folder).mkdir()
+    for folder in ("study/runs/base/001", "elsewhere/x"):
+        (tmp_path / folder).mkdir(parents=True)
     child = tmp_path / "study" / "child.toml"
     child.write_text("extends = '../base.toml'\n[train]\ninitial = 'runs/base/001'\n")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -605,7 +605,7 @@ def written_out(experiment: Experiment) -> Experiment:
         ({'[scheduler]\nname = "one_cycle"': ""}, ["augment=[]", "transform=[]"]),
         ({"plugins = []": 'plugins = ["mine.py"]\nname = "ä \\"quoted\\" #"'}, ["transform.0.name=fussy"]),
         ({"plugins = []": 'plugins = ["mine.py"]'}, ["augment=[{name='fussy', odd=7}]", "metric.0.name=accuracy"]),
-        ({}, ["train.budget=1.5h", "train.seed=9223372036854775807", "train.initial=x", "train.deterministic=false"]),
+        ({}, ["train.budget=1.5h", "train.seed=9223372036854775807", "train.initial=.", "train.deterministic=false"]),
         ({}, ["dataset.val=['square_1', 'square_[34]']", "loss.weights=[1, 0.5]"]),
         ({}, ["dataset.val=2", "optimizer.betas=[0.1, 0.2]", "optimizer.learning_rate=1e-7"]),
         ({}, ["task.classes=['Zelle\"', 'ü#']"]),

@@ -31,6 +31,27 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_nothing_written_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.appearing(tmp_path / "a.txt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "µ.txt"
+    for text in ("first, and longer", "zweite: größer\n"):
+        files.write_text(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    assert [entry.name for entry in path.parent.iterdir()] == ["µ.txt"]
+
+
+def test_a_thousand_directories_go_on(tmp_path: Path) -> None:
+    (tmp_path / "999").mkdir()
+    (tmp_path / "1003").write_text("a file takes its number too")
+    assert files.claim_directory(tmp_path).name == "1004"
+    assert files.claim_directory(tmp_path / "new" / "runs").name == "001"
+
+
 def test_directories_are_claimed_once(tmp_path: Path) -> None:
     (tmp_path / "007").mkdir()
     (tmp_path / "notes").mkdir()

@@ -206,6 +206,41 @@ def test_an_augmentation_may_coarsen_the_grid() -> None:
     assert torch.allclose(filtered[0], functional.avg_pool2d(IMAGE[:, 4:36, 7:39].float(), 2))
 
 
+def test_a_field_moves_to_where_the_pixels_are() -> None:
+    """A transform may make its field on the host for pixels on another device."""
+    assert field(grid((2, 3)), (2, 3), torch.device("meta")).device.type == "meta"
+    assert field(np.eye(3), (2, 3), torch.device("meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("matrix", [((0.9, 0.3), (-0.3, 0.9)), ((0.0, 1.0), (-1.0, 0.0)), ((1.5, 0.0), (0.2, 0.7))])
+def test_fields_and_matrices_compose_in_both_orders(matrix: Any) -> None:
+    """On a plane, which bilinear reading keeps exactly: each order is what the two maps give by hand."""
+    rows, columns = np.mgrid[:200, :220].astype(np.float64)
+    image = torch.from_numpy(3 * rows - 2 * columns).float()[None]
+    store = Pixels.of([image], [torch.zeros(1, 200, 220).long()])
+    corner, centre = np.array([[90, 100]]), np.array([90, 100]) + 7.5
+    places = np.stack(np.mgrid[:16, :16]) - 7.5
+    turned = np.einsum("ij,jyx->iyx", np.array(matrix), places)
+    moved = np.einsum("ij,jyx->iyx", np.array(matrix), places + 1.25)
+    for steps, wanted in (([Shift(1.25), Matrix(matrix)], turned + 1.25), ([Matrix(matrix), Shift(1.25)], moved)):
+        y, x = wanted + centre[:, None, None]
+        found, _ = chain.windows(store, np.zeros(1, int), corner, 16, steps, [[None, None]])
+        np.testing.assert_allclose(found[0, 0], 3 * y - 2 * x, atol=2e-3)
+
+
+def test_every_window_of_a_batch_has_its_own_geometry() -> None:
+    steps = [Reflect(), Rotate90()]
+    drawn = [[mirrored, turns] for mirrored, turns in SYMMETRIES]
+    count = len(drawn)
+    corners = np.stack([np.arange(count), np.arange(count) * 2], axis=1)
+    images, labels = chain.windows(pixels(IMAGE), np.zeros(count, int), corners, 16, steps, drawn)
+    for index, (mirrored, turns) in enumerate(SYMMETRIES):
+        y, x = corners[index]
+        axes = [axis for axis, yes in enumerate(mirrored) if yes]
+        wanted = torch.rot90(IMAGE[0, y : y + 16, x : x + 16].flip(axes), turns, (0, 1))
+        assert torch.equal(labels[index], wanted) and torch.equal(images[index, 0], wanted.float())
+
+
 def test_composition_of_fields_is_interpolated_inside() -> None:
     outer, inner = grid((8, 8)) * 0.5 + 2, grid((8, 8)) + 1.5
     assert torch.allclose(torch.as_tensor(compose(outer, inner, (8, 8))), outer + 1.5)

@@ -142,6 +142,53 @@ def test_the_border_of_the_image_is_no_boundary() -> None:
     assert np.isnan(rows(BoundaryF1(2), full, full)).all()
 
 
+def test_what_is_unknown_makes_no_boundary() -> None:
+    """A cell that is only annotated in part: its end of truth is no boundary, whatever is predicted beyond."""
+    truth = torch.zeros(20, 20).long()
+    truth[5:15, 5:15] = 1
+    truth[:, 10:] = IGNORE
+    for beyond in (0, 1):
+        prediction = torch.where(truth == IGNORE, beyond, truth)
+        counts = BoundaryF1(2, tolerance_px=0).counts(prediction, truth).reshape(4, 2)
+        assert counts[:, 1].tolist() == [5 + 8 + 5] * 4  # top, left and bottom of the part with truth
+        assert (counts[:2] == counts[2:]).all()
+
+
+def test_the_mean_over_images_is_the_same_bits_in_every_order() -> None:
+    source = np.random.default_rng(0)
+    images = [tuple(torch.from_numpy(one) for one in source.integers(0, 3, (2, 9, 9))) for _ in range(50)]
+    metric = IoU(3)
+    seen = set()
+    for _ in range(20):
+        metric.reset()
+        for index in source.permutation(50):
+            metric.update((*images[index], {}))
+        seen.add(tuple(metric.compute().per_image.tolist()))
+    assert len(seen) == 1
+
+
+def test_an_image_without_a_class_is_left_out_of_its_mean() -> None:
+    metric = IoU(3)
+    metric.reset()
+    empty = torch.zeros(4, 4).long()
+    half = empty.clone()
+    half[:2] = 1
+    for prediction, truth in ((empty, empty), (half, half), (empty, half)):
+        metric.update((prediction, truth, {}))
+    found = metric.compute()
+    assert found.per_image[:2].tolist() == [(1 + 1 + 0.5) / 3, 0.5] and bool(found.per_image[2].isnan())
+    assert found.pooled[:2].tolist() == [(16 + 8 + 8) / 40, 8 / 16] and bool(found.pooled[2].isnan())
+
+
+def test_dead_cells_in_part_without_truth() -> None:
+    dead = torch.tensor([[1, 1, 1, 0, 2, 2]])
+    labels = torch.tensor([[0, IGNORE, IGNORE, 0, IGNORE, IGNORE]])
+    counts = DeadCellFalsePositives(2).counts(torch.tensor([[1, 0, 0, 0, 1, 1]]), labels, dead=dead)
+    assert counts.tolist() == [1, 1]  # of the second nothing is known
+    none = DeadCellFalsePositives(2).counts(torch.ones(1, 6).long(), torch.zeros(1, 6).long(), dead=dead * 0)
+    assert none.tolist() == [0, 0] and bool(DeadCellFalsePositives(2).score(none).isnan())
+
+
 def test_dead_cells_taken_for_live() -> None:
     dead = torch.zeros(4, 12, dtype=torch.int64)
     dead[:, 0:3], dead[:, 4:7], dead[:, 8:11] = 1, 2, 9

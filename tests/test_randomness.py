@@ -9,6 +9,8 @@ import pytest
 
 from yeastexp.randomness import generator
 
+FROZEN_FIRST = [7800264732414960, 2722031417030632, 7264895071412117, 1769808456732560]
+
 
 def test_the_same_key_draws_the_same() -> None:
     assert np.array_equal(generator(3, "augment", 1, 2, 4).random(5), generator(3, "augment", 1, 2, 4).random(5))
@@ -32,6 +34,26 @@ def test_neighbouring_samples_are_independent(seed: int) -> None:
 def test_the_numbers_never_change() -> None:
     """Or old runs could not be repeated."""
     assert generator(0, "augment", 1, 2, 3).integers(1_000_000, size=3).tolist() == FROZEN
+
+
+def test_a_draw_of_one_purpose_does_not_move_another() -> None:
+    one = generator(0, "augment", 0, 0)
+    one.random(1000)
+    assert generator(0, "augment", 0, 1).random() == generator(0, "augment", 0, 1).random()
+    assert one.random() == generator(0, "augment", 0, 0).random(1001)[-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [
+        ((0, "model"), FROZEN_FIRST[0]),
+        ((0, "order", 7), FROZEN_FIRST[1]),
+        ((2**63 - 1, "window", 3, 17), FROZEN_FIRST[2]),
+        ((5, "augment", 10**6, 10**6, 9), FROZEN_FIRST[3]),
+    ],
+)
+def test_the_first_numbers_of_every_purpose_never_change(key: tuple[int, ...], wanted: int) -> None:
+    assert int(generator(*key).integers(2**53)) == wanted
 
 
 FROZEN = [1095, 30859, 536286]

@@ -21,7 +21,8 @@ SHORT = ["--set", "train.steps=2", "--set", "train.window=32", "--set", "train.b
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language; commands have none."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == language]
 
 
 COMMANDS = [line for block in blocks("") for line in block.splitlines()]

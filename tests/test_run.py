@@ -289,3 +289,8 @@ def test_predicting_refuses_what_would_be_lost(finished: Path, here: Path) -> No
     images.write_png(here / "colour" / "a.png", np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(UserError, match="has 3 channels; the run was trained on 1"):
         predict(finished, ["colour"], here / "out")
+
+
+def test_a_run_to_start_from_has_to_be_there(here: Path) -> None:
+    with pytest.raises(UserError, match=rf"--set train.initial=gone: \[train\] initial: no run '{here}/gone'"):
+        run(write_experiment(here), ["train.initial=gone"], console=quiet())

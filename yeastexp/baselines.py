@@ -90,18 +90,18 @@ def fit(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, Answer]:
 
 
 def fit_threshold(samples: Sequence[Sample]) -> Threshold:
-    """The threshold with the best mean foreground IoU on the training images.
+    """The threshold with the best mean foreground IoU on the training images, pixels without truth left out.
 
     Smoothing, polarity and level are searched fully for plain masks; with filling, levels are searched for the best
     smoothings of each polarity; erosion and a finer level follow on the best of all.
     """
     chosen = _spread(samples)
-    truths = [(one.labels == 1).numpy() for one in chosen]
+    truths = [((one.labels == 1).numpy(), (one.labels == 0).numpy()) for one in chosen]
     smooth = {sigma: [smoothed(one.image.numpy(), sigma) for one in chosen] for sigma in SMOOTHINGS_PX}
 
     def score(threshold: Threshold) -> float:
         masks = (threshold.mask(image) for image in smooth[threshold.smoothing_px])
-        return float(np.mean([_iou(mask, truth) for mask, truth in zip(masks, truths, strict=True)]))
+        return float(np.mean([_iou(mask, *truth) for mask, truth in zip(masks, truths, strict=True)]))
 
     plain = [_plain_best(smooth[sigma], truths, sigma, bright) for sigma in SMOOTHINGS_PX for bright in (True, False)]
     plain.sort(key=lambda pair: pair[0], reverse=True)
@@ -122,25 +122,25 @@ def _spread(samples: Sequence[Sample]) -> list[Sample]:
     return able[::step]
 
 
-def _iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    either = np.count_nonzero(mask | truth)
-    return np.count_nonzero(mask & truth) / either if either else 1.0
+def _iou(mask: np.ndarray, cell: np.ndarray, background: np.ndarray) -> float:
+    either = np.count_nonzero(cell) + np.count_nonzero(mask & background)
+    return np.count_nonzero(mask & cell) / either if either else 1.0
 
 
 def _plain_best(
-    images: Sequence[np.ndarray], truths: Sequence[np.ndarray], sigma: float, bright: bool
+    images: Sequence[np.ndarray], truths: Sequence[tuple[np.ndarray, np.ndarray]], sigma: float, bright: bool
 ) -> tuple[float, Threshold]:
     """The best level of a plain mask and its IoU, from the histograms of both classes."""
     scores = np.zeros(len(LEVELS))
     for image, truth in zip(images, truths, strict=True):
-        scores += list(_ious(image if bright else -image, truth))
+        scores += list(_ious(image if bright else -image, *truth))
     best = int(scores.argmax())
     return scores[best] / len(images), Threshold(sigma, bright, float(LEVELS[best]))
 
 
-def _ious(image: np.ndarray, truth: np.ndarray) -> Iterator[float]:
-    inside = np.sort(image[truth])
-    outside = np.sort(image[~truth])
+def _ious(image: np.ndarray, cell: np.ndarray, background: np.ndarray) -> Iterator[float]:
+    inside = np.sort(image[cell])
+    outside = np.sort(image[background])
     for level in LEVELS:
         hits = len(inside) - np.searchsorted(inside, level, side="right")
         alarms = len(outside) - np.searchsorted(outside, level, side="right")

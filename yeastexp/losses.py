@@ -83,9 +83,9 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-        wrong = -torch.expm1(-terms)  # 1 - p, exact for p near 1
+        wrong = -torch.expm1(-terms)  # 1 - p, exact for p near 1; at 0 a power below 1 has no slope
         known = (labels != IGNORE).sum()
-        return (wrong.clamp_min(0).pow(self.gamma) * terms).sum() / known.clamp_min(1)
+        return (wrong.clamp_min(torch.finfo(logits.dtype).tiny).pow(self.gamma) * terms).sum() / known.clamp_min(1)
 
 
 @loss("boundary_cross_entropy")

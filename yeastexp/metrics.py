@@ -72,7 +72,8 @@ class PerImageMetric(Metric):
         """The scores over all images seen; the means are taken in float64."""
         counts = torch.stack(self._rows).cpu()
         rows = torch.stack([self.score(row).double().reshape(-1) for row in counts])
-        return Scores(counts, rows, rows.nanmean(dim=0), self.score(counts.sum(dim=0)).double().reshape(-1))
+        per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
+        return Scores(counts, rows, per_image, self.score(counts.sum(dim=0)).double().reshape(-1))
 
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -153,7 +154,7 @@ class BoundaryF1(PerImageMetric):
 
     2 P R / (P + R), with P the share of predicted boundary pixels near a true one and R the share of true ones near a
     predicted one (Csurka et al. 2013, BMVC). A boundary pixel has one of its four neighbours outside its class; the
-    border of the image makes none, and pixels without truth have none.
+    border of the image makes none, and pixels without truth neither make nor have any.
     """
 
     def __init__(self, classes: int, tolerance_px: Annotated[float, Field(ge=0, le=100)] = 2.0) -> None:
@@ -161,9 +162,9 @@ class BoundaryF1(PerImageMetric):
         self.tolerance_px = tolerance_px
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
-        known = (labels != IGNORE).cpu().numpy()
+        unknown = (labels == IGNORE).cpu().numpy()
         maps = prediction.cpu().numpy(), labels.cpu().numpy()
-        rows = [self._matches(*(_boundary(one == label) & known for one in maps)) for label in range(self.classes)]
+        rows = [self._matches(*(_boundary(one == label, unknown) for one in maps)) for label in range(self.classes)]
         return torch.tensor(rows, dtype=torch.int64).T.flatten()
 
     def _matches(self, predicted: Mask, true: Mask) -> tuple[int, int, int, int]:
@@ -196,8 +197,9 @@ class DeadCellFalsePositives(PerImageMetric):
         return _ratio(counts[0], counts[1])
 
 
-def _boundary(mask: Mask) -> Mask:
-    return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
+def _boundary(mask: Mask, unknown: Mask) -> Mask:
+    inside = ndimage.binary_erosion(mask | unknown, border_value=1)
+    return np.asarray(mask & ~inside & ~unknown)
 
 
 def _distance_to(mask: Mask) -> npt.NDArray[np.float64]:

@@ -53,7 +53,7 @@ RESERVE = 0.03
 TIMING = 0.02
 """Share of a time budget that finds out how long a step takes."""
 
-CLOSING_SECONDS = 2.0
+CLOSING_SECONDS = 4.0
 """Kept of a time budget for tables and files at the end."""
 
 

@@ -26,10 +26,10 @@ def one_cycle(
     final: Annotated[float, Field(ge=0, le=1, description="factor at the end")] = 0.0,
 ) -> LambdaLR:
     """Linear warm-up to the optimizer's learning rate, then half a cosine down to `final` of it."""
-    rising = max(1, round(warmup * steps))
+    rising = max(1, round(warmup * steps)) if warmup else 0
 
     def factor(step: int) -> float:
-        if step < rising and warmup:
+        if step < rising:
             return (step + 1) / (rising + 1)
         through = (step - rising) / (steps - rising) if steps > rising else 1.0
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))

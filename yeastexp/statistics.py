@@ -21,7 +21,8 @@ class Interval:
 
 def interval(values: Sequence[float]) -> Interval:
     """Student's interval of the mean of the values that are no NaN: mean ± t(0.975, n - 1) · s / √n."""
-    kept = np.array([value for value in values if not np.isnan(value)], dtype=np.float64)
+    # Sorted, so that rounding does not depend on the order of images.
+    kept = np.array(sorted(value for value in values if not np.isnan(value)), dtype=np.float64)
     if len(kept) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     mean = float(kept.mean())

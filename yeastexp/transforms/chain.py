@@ -57,9 +57,9 @@ def whole(transforms: Transforms, sample: Sample) -> Sample:
             sample = _read_sample(sample, coordinates, size)
         if stage.values is not None:
             transform = transforms[stage.values]
-            drawn = transform.draw(source)
-            image, labels = transform.image(sample.image, drawn), transform.labels(sample.labels, drawn)
-            sample = dataclasses.replace(sample, image=image, labels=labels)
+            drawn = [transform.draw(source)]
+            images, labels = _changed(transform, sample.image[None], sample.labels[None], drawn)
+            sample = dataclasses.replace(sample, image=images[0], labels=labels[0])
     return sample
 
 

@@ -45,6 +45,8 @@ class Downscale(BasicTransform2D):
         return np.diag([self.factor, self.factor, 1.0]), coarse
 
     def restore(self, logits: Tensor, size: Size) -> Tensor:
-        padded = (logits.shape[-2] * self.factor, logits.shape[-1] * self.factor)
-        fine = functional.interpolate(logits[None], size=padded, mode="bilinear", align_corners=False)[0]
-        return fine[..., : size[0], : size[1]]
+        # A logit belongs where its label was taken: at the kept pixel, not at the middle of the block.
+        between = [(n - 1) * self.factor + 1 for n in logits.shape[-2:]]
+        fine = functional.interpolate(logits[None], size=between, mode="bilinear", align_corners=True)
+        beyond = (0, size[1] - between[1], 0, size[0] - between[0])
+        return functional.pad(fine, beyond, mode="replicate")[0]

@@ -63,9 +63,9 @@ def grid(size: Size, device: torch.device | None = None) -> Tensor:
 
 
 def field(coordinates: Coordinates, size: Size, device: torch.device | None = None) -> Tensor:
-    """Coordinates as a field (2, H, W) for an output of `size`."""
+    """Coordinates as a field (2, H, W) for an output of `size`, on `device` if one is given."""
     if isinstance(coordinates, Tensor):
-        return coordinates
+        return coordinates if device is None else coordinates.to(device)
     return _moved(coordinates, grid(size, device))
 
 

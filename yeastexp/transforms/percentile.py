@@ -42,6 +42,8 @@ class Percentile(BasicTransform2D):
         if (self.at_low is None) != (self.at_high is None):
             key = "at_low" if self.at_high is None else "at_high"
             raise UserError("needs 'at_low' and 'at_high' together, or neither", key=key)
+        if self.at_low is not None and self.at_high is not None and self.at_low >= self.at_high:
+            raise UserError(f"{self.at_low} is not below 'at_high', {self.at_high}", key="at_low")
 
     def fit(self, training_images: Iterable[Tensor]) -> dict[str, Any]:
         """The means of the training images' percentiles."""

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from yeastexp.errors import UserError
 from yeastexp.randomness import draw_key, normal_fields
 from yeastexp.registry import transform
 from yeastexp.transforms.basic import BasicTransform2D
@@ -31,6 +32,12 @@ class PoissonNoise(BasicTransform2D):
     photons: tuple[Annotated[float, Field(ge=20)], Annotated[float, Field(le=1e9)]] = (100.0, 10_000.0)
     contrast: Annotated[float, Field(gt=0, le=10)] = 0.15
     p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        if self.photons[0] > self.photons[1]:
+            raise UserError(
+                f"{self.photons[0]} is above {self.photons[1]}; the fewer photons come first", key="photons"
+            )
 
     def draw(self, generator: np.random.Generator) -> Drawn:
         photons = float(np.exp(generator.uniform(*np.log(self.photons))))

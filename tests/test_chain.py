@@ -1,0 +1,215 @@
+"""Lists of transforms: their order, their one draw a sample, batches against single windows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from yeastexp.randomness import generator
+from yeastexp.registry import transform as registered
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.transforms import BasicTransform2D, chain
+from yeastexp.transforms.basic import Size
+from yeastexp.transforms.chain import Stage, stages
+from yeastexp.transforms.downscale import Downscale
+from yeastexp.transforms.geometry import Pixels
+from yeastexp.transforms.reflect import Reflect
+from yeastexp.transforms.rotate90 import Rotate90
+from yeastexp.transforms.zscore import ZScore
+
+SIDE = 12
+
+
+@dataclass(frozen=True)
+class Add(BasicTransform2D):
+    """Adds a drawn number."""
+
+    def draw(self, generator: np.random.Generator) -> float:
+        return float(generator.integers(1, 1000))
+
+    def image(self, image: Tensor, drawn: float) -> Tensor:
+        return image + drawn
+
+
+@dataclass(frozen=True)
+class Double(BasicTransform2D):
+    """Doubles values; written for a batch alone."""
+
+    def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
+        return images * 2
+
+
+@dataclass(frozen=True)
+class Paint(BasicTransform2D):
+    """Draws a bright square of class 1 at a drawn place."""
+
+    def draw(self, generator: np.random.Generator) -> tuple[int, int]:
+        y, x = generator.integers(0, 4, 2)
+        return int(y), int(x)
+
+    def image(self, image: Tensor, drawn: tuple[int, int]) -> Tensor:
+        return self.painted(image, drawn, 100.0)
+
+    def labels(self, labels: Tensor, drawn: tuple[int, int]) -> Tensor:
+        return self.painted(labels, drawn, 1)
+
+    def painted(self, plane: Tensor, drawn: tuple[int, int], value: float) -> Tensor:
+        y, x = drawn
+        made = plane.clone()
+        made[..., y : y + 3, x : x + 3] = value
+        return made
+
+
+@dataclass(frozen=True)
+class Crop(BasicTransform2D):
+    """Leaves out `border` pixels on each side."""
+
+    border: int = 2
+
+    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+        matrix = np.eye(3)
+        matrix[:2, 2] = self.border
+        return matrix, (size[0] - 2 * self.border, size[1] - 2 * self.border)
+
+
+@dataclass(frozen=True)
+class HalfRight(BasicTransform2D):
+    """A field that reads half a pixel further right."""
+
+    def geometry(self, size: Size, drawn: Any) -> tuple[Tensor, Size]:
+        rows, columns = (torch.arange(n, dtype=torch.float32) for n in size)
+        return torch.stack(torch.meshgrid(rows, columns + 0.5, indexing="ij")), size
+
+
+def store(channels: int = 1) -> Pixels:
+    """Two images of different sizes."""
+    source = torch.Generator().manual_seed(0)
+    images = [torch.randn(channels, *size, generator=source) for size in ((60, 70), (41, 52))]
+    return Pixels.of(images, [torch.randint(0, 3, (1, *image.shape[1:]), generator=source) for image in images])
+
+
+def draws(transforms: Sequence[BasicTransform2D], count: int) -> list[list[Any]]:
+    return [
+        [one.draw(generator(0, "augment", 0, index, position)) for position, one in enumerate(transforms)]
+        for index in range(count)
+    ]
+
+
+def test_a_list_is_cut_where_values_change() -> None:
+    flip, turn, add, coarse = Reflect(), Rotate90(), Add(), Downscale(2)
+    assert stages([]) == []
+    assert stages([flip, turn]) == [Stage((0, 1), None)]
+    assert stages([add, add]) == [Stage((), 0), Stage((), 1)]
+    assert stages([flip, add, turn]) == [Stage((0,), 1), Stage((2,), None)]
+    assert stages([flip, coarse, turn, add]) == [Stage((0,), 1), Stage((1, 2), 3)]
+    assert stages([BasicTransform2D()]) == []
+
+
+RANDOM = [name for name in registered if name not in ("zscore", "percentile", "gaussian_blur", "downscale")]
+"""Left out: what looks at whole windows, or beyond the pixel it changes."""
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(("affine", "elastic", "rotate90"))), ids="-".join)
+def test_geometry_in_any_order_is_the_same_batched_or_not(names: tuple[str, ...]) -> None:
+    same_batched_or_not([registered[name]() for name in names])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_long_lists_are_the_same_batched_or_not(seed: int) -> None:
+    names = np.random.default_rng(seed).choice(RANDOM, 4)
+    same_batched_or_not([registered[name]() for name in names])
+
+
+def same_batched_or_not(transforms: list[BasicTransform2D]) -> None:
+    pixels, owners = store(2), np.array([0, 1, 1, 0, 1])
+    corners = np.array([[3, 5], [-4, 20], [29, 40], [30, 30], [10, 10]])
+    drawn = draws(transforms, 5)
+    images, labels = chain.windows(pixels, owners, corners, SIDE, transforms, drawn)
+    assert images.shape == (5, 2, SIDE, SIDE) and labels.shape == (5, SIDE, SIDE)
+    for index in range(5):
+        part = slice(index, index + 1)
+        alone = chain.windows(pixels, owners[part], corners[part], SIDE, transforms, drawn[part])
+        torch.testing.assert_close(alone[0][0], images[index], rtol=1e-3, atol=1e-3)
+        assert int((alone[1][0] != labels[index]).sum()) <= 1  # half-way between pixels, the last bit decides
+
+
+def test_one_draw_serves_image_and_labels() -> None:
+    pixels = Pixels.of([torch.zeros(1, 30, 30)], [torch.zeros(1, 30, 30).long()])
+    transforms = [Paint(), Rotate90(), Paint()]
+    images, labels = chain.windows(pixels, np.zeros(6, int), np.full((6, 2), 9), SIDE, transforms, draws(transforms, 6))
+    assert torch.equal(images[:, 0] == 100, labels == 1) and int(labels.sum()) > 6 * 9
+    assert len({one.numpy().tobytes() for one in labels}) > 3
+
+
+def test_each_window_has_a_draw_of_its_own() -> None:
+    transforms = [Add()]
+    drawn = draws(transforms, 8)
+    pixels = Pixels.of([torch.zeros(1, 30, 30)], [torch.zeros(1, 30, 30).long()])
+    images, _ = chain.windows(pixels, np.zeros(8, int), np.full((8, 2), 9), SIDE, transforms, drawn)
+    assert images[:, 0, 0, 0].tolist() == [one for (one,) in drawn] and len({one for (one,) in drawn}) == 8
+    assert torch.equal(images, images[:, :, :1, :1].expand_as(images))
+
+
+def test_the_listed_order_decides() -> None:
+    sample = Sample(torch.full((1, 3, 3), 5.0), torch.zeros(3, 3).long(), "x")
+    pixels = Pixels.of([sample.image], [sample.labels[None]])
+    for transforms, wanted in (([Add(), Double()], 2 * (5 + 7)), ([Double(), Add()], 2 * 5 + 7)):
+        drawn = [[7.0 if isinstance(one, Add) else None for one in transforms]]
+        images, _ = chain.windows(pixels, np.zeros(1, int), np.zeros((1, 2), int), 3, transforms, drawn)
+        assert torch.equal(images[0], torch.full((1, 3, 3), float(wanted)))
+
+
+def test_what_is_written_for_a_batch_holds_for_a_whole_image() -> None:
+    sample = Sample(torch.randn(2, 4, 5), torch.zeros(4, 5).long(), "x")
+    assert torch.equal(chain.whole([Double()], sample).image, sample.image * 2)
+
+
+def test_a_whole_image_keeps_its_name_scale_and_maps_in_step() -> None:
+    labels = torch.arange(63).reshape(7, 9)
+    sample = Sample(labels.float()[None], labels, "frame", 0.1, {"dead": labels + 1, "instances": labels * 2})
+    for transforms in ([Crop()], [Downscale(2, filter_probability=0)], [Crop(1), Downscale(2, filter_probability=0)]):
+        found = chain.whole(transforms, sample)
+        assert (found.name, found.pixel_um, list(found.maps)) == ("frame", 0.1, ["dead", "instances"])
+        assert torch.equal(found.image[0], found.labels.float())
+        assert torch.equal(found.maps["dead"], found.labels + 1)
+        assert torch.equal(found.maps["instances"], found.labels * 2)
+    assert torch.equal(chain.whole([Crop()], sample).labels, labels[2:-2, 2:-2])
+    assert chain.whole([], sample) is sample
+
+
+def test_fields_and_matrices_on_whole_images() -> None:
+    """Half a pixel twice is a pixel: smooth values are shifted exactly, and the border is mirrored."""
+    image = torch.arange(40.0).reshape(1, 4, 10)
+    sample = Sample(image, torch.zeros(4, 10).long(), "x")
+    found = chain.whole([HalfRight(), HalfRight()], sample)
+    assert torch.equal(found.image[:, :, :8], image[:, :, 1:9])
+    found = chain.whole([Crop(1), HalfRight()], sample)
+    assert torch.equal(found.image[:, :, :7], image[:, 1:-1, 1:8] + 0.5)
+    found = chain.whole([HalfRight(), Crop(1)], sample)
+    assert torch.equal(found.image, image[:, 1:-1, 1:-1] + 0.5)
+
+
+def test_labels_beyond_the_image_stay_unknown_through_several_readings() -> None:
+    pixels = Pixels.of([torch.zeros(1, 20, 20)], [torch.zeros(1, 20, 20, dtype=torch.int8)])
+    transforms = [Add(), Rotate90(), Add(), Reflect()]
+    drawn = [[1.0, 1, 1.0, (True, False)]]
+    images, labels = chain.windows(pixels, np.zeros(1, int), np.array([[-4, 0]]), SIDE, transforms, drawn)
+    assert images.unique().tolist() == [2.0] and int((labels == IGNORE).sum()) == 4 * SIDE
+    known = torch.ones(SIDE, SIDE).long()
+    known[:4] = 0
+    assert torch.equal((labels[0] != IGNORE).long(), torch.rot90(known, 1, (0, 1)).flip(0))
+
+
+def test_figures_are_fitted_in_the_order_of_the_list() -> None:
+    image = torch.arange(36.0).reshape(1, 6, 6)
+    fitted = chain.fitted([ZScore(per="dataset"), Double(), ZScore(per="dataset")], lambda: iter([image]))
+    assert isinstance(fitted[0], ZScore) and isinstance(fitted[2], ZScore)
+    assert fitted[0].mean == 17.5 and fitted[2].mean == pytest.approx(0, abs=1e-6)
+    assert fitted[2].std == pytest.approx(2, rel=1e-6)
