@@ -158,11 +158,14 @@ def test_steps_may_end_within_an_epoch(here: Path) -> None:
 
 
 def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
-    folder = run(write_experiment(here), ["train.budget='12s'", "model.width=1"], console=quiet())
+    folder = run(write_experiment(here), ["train.budget='6s'", "model.width=1"], console=quiet())
     train = tomllib.loads((folder / "experiment.toml").read_text())["train"]
     assert "budget" not in train and "epochs" not in train
     result = json.loads((folder / "result.json").read_text())
-    assert result["stopped_by_budget"] or result["steps"] == train["steps"]
+    if not result["stopped_by_budget"]:  # a busy machine may cut it short
+        assert result["steps"] == train["steps"]
+        again = run(folder / "experiment.toml", console=quiet())
+        assert same(weights(folder), weights(again))
 
 
 def test_a_budget_that_is_too_short_is_refused(here: Path) -> None:

@@ -168,7 +168,7 @@ def seconds_per_step(
     classes: int,
     seconds: float,
 ) -> float:
-    """Time of an undisturbed training step: the lower quartile over about so many seconds of steps of a copy.
+    """Time of a training step: the median over about so many seconds of steps of a copy.
 
     The model and all generators stay as they are.
     """
@@ -183,4 +183,4 @@ def seconds_per_step(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.monotonic() - start)
-        return statistics.quantiles(times, n=4)[0]
+        return statistics.median(times)

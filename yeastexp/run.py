@@ -53,8 +53,9 @@ RESERVE = 0.03
 TIMING = 0.02
 """Share of a time budget that finds out how long a step takes."""
 
-CLOSING_SECONDS = 4.0
-"""Kept of a time budget for tables and files at the end."""
+CLOSING = 0.01
+CLOSING_SECONDS = 3.0
+"""Kept of a time budget, with that share of it, for tables, pictures and files at the end and for leaving Python."""
 
 
 def run(path: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> Path:
@@ -117,7 +118,8 @@ def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, floa
         seconds=TIMING * experiment.seconds(train.budget),
     )
     validation = min(_seconds(lambda: _validate(assembly)) for _ in range(2))
-    deadline -= CLOSING_SECONDS + validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
+    deadline -= CLOSING_SECONDS + CLOSING * experiment.seconds(train.budget)
+    deadline -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
     left = deadline - time.monotonic() - RESERVE * experiment.seconds(train.budget)
     steps = int(left / (step + validation / (assembly.validate_every * assembly.stream.steps_per_epoch)))
     if steps < 1:
