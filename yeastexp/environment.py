@@ -17,7 +17,7 @@ import torch
 
 from yeastexp import files
 
-PACKAGES = ("yeastexp", "torch", "pytorch-ignite", "numpy", "scipy", "scikit-image", "h5py", "tensorboard", "pydantic")
+PACKAGES = ("yeastexp", "torch", "pytorch-ignite", "numpy", "scipy", "h5py", "tensorboard", "pydantic")
 
 
 def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plugins: Iterable[Path]) -> dict[str, Any]:
