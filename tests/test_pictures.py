@@ -55,9 +55,9 @@ def test_a_panel_shows_four_captioned_tiles(size: tuple[int, int]) -> None:
     panel = pictures.panel(np.random.default_rng(0).normal(size=(1, *size)).astype(np.float32), labels, labels)
     shrink = max(1, max(size) / pictures.LARGEST_SIDE)
     height, width = (max(1, round(n / shrink)) for n in size)
-    assert panel.shape == (height + pictures.CAPTION, 4 * (max(width, 120) + pictures.GAP), 3)
+    assert panel.shape == (height + pictures.CAPTION, 4 * (max(width, pictures.NARROWEST) + pictures.GAP), 3)
     assert panel.dtype == np.uint8
-    truth = panel[pictures.CAPTION :, max(width, 120) + pictures.GAP :][:, :width]
+    truth = panel[pictures.CAPTION :, max(width, pictures.NARROWEST) + pictures.GAP :][:, :width]
     assert not truth.any()
 
 

@@ -15,6 +15,8 @@ Picture = npt.NDArray[np.uint8]
 
 GAP = 6
 CAPTION = 18
+NARROWEST = 160
+"""Pixels that the longest caption needs."""
 LARGEST_SIDE = 512
 """Pixels of one tile; larger images are shown smaller."""
 
@@ -77,7 +79,7 @@ def _shrunk(tile: Picture) -> Picture:
 
 def _captioned(tile: Picture, text: str) -> Picture:
     height, width = tile.shape[:2]
-    canvas = Image.new("RGB", (max(width, 120), height + CAPTION), "white")
+    canvas = Image.new("RGB", (max(width, NARROWEST), height + CAPTION), "white")
     canvas.paste(Image.fromarray(tile), (0, CAPTION))
     ImageDraw.Draw(canvas).text((2, 2), text, fill="black", font=ImageFont.load_default(size=11))
     return np.asarray(canvas)
