@@ -335,6 +335,8 @@ import os, signal, sys
 from pathlib import Path
 from yeastexp.pack import pack
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
+
 def progress(names):
     for index, name in enumerate(names):
         if index == 2 and list(Path(sys.argv[3]).parent.glob(".data.h5.*")):

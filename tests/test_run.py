@@ -158,7 +158,7 @@ def test_steps_may_end_within_an_epoch(here: Path) -> None:
 
 
 def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
-    folder = run(write_experiment(here), ["train.budget='6s'", "model.width=1"], console=quiet())
+    folder = run(write_experiment(here), ["train.budget='9s'", "model.width=1"], console=quiet())
     train = tomllib.loads((folder / "experiment.toml").read_text())["train"]
     assert "budget" not in train and "epochs" not in train
     result = json.loads((folder / "result.json").read_text())

@@ -47,14 +47,14 @@ PICTURES = 3
 PICTURE_TIMES = 10
 """Pictures a run writes at most: TensorBoard grows slow with many."""
 
-RESERVE = 0.03
+RESERVE = 0.06
 """Share of a time budget kept for a machine that slows down."""
 
 TIMING = 0.02
 """Share of a time budget that finds out how long a step takes."""
 
 CLOSING = 0.01
-CLOSING_SECONDS = 3.0
+CLOSING_SECONDS = 5.0
 """Kept of a time budget, with that share of it, for tables, pictures and files at the end and for leaving Python."""
 
 
