@@ -297,3 +297,12 @@ def test_predicting_refuses_what_would_be_lost(finished: Path, here: Path) -> No
 def test_a_run_to_start_from_has_to_be_there(here: Path) -> None:
     with pytest.raises(UserError, match=rf"--set train.initial=gone: \[train\] initial: no run '{here}/gone'"):
         run(write_experiment(here), ["train.initial=gone"], console=quiet())
+
+
+def test_the_quick_experiment_beats_what_needs_no_learning(here: Path) -> None:
+    folder = run(Path(__file__).parent.parent / "experiments" / "quick.toml", console=quiet())
+    result = json.loads((folder / "result.json").read_text())
+    learned, fitted = (
+        one["iou"]["cell"]["per_image"] for one in (result["val"]["best"], result["baselines"]["threshold"])
+    )
+    assert learned > fitted + 0.1

@@ -239,7 +239,7 @@ class Training:
             self.tracker.log(f"first step done {time.monotonic() - self.began:.1f} s after the start of the command")
         if self.step % LOG_EVERY == 0:
             self.read_losses()
-        self.stopped = self.stopped or time.monotonic() > self.deadline
+        self.stopped = self.step < self.steps and time.monotonic() > self.deadline
         if (self.step == self.steps or self.stopped) and self.step % self.epoch_length:
             trainer.terminate_epoch()
         if self.stopped:
