@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
+import loopback
 import pytest
 
 from yeastexp.__main__ import main
@@ -52,9 +55,30 @@ def test_every_command_runs(
         write_png(tmp_path / "masks" / f"{name}.png", (sample.labels.numpy() * 255).astype("uint8"))
     (mine,) = [block for block in blocks("toml") if "hdf5.toml" in block]
     (tmp_path / "mine.toml").write_text(mine)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with loopback.serving() as server:
+        run_all(server.at("/yeast.zip", loopback.answer(zipped(tmp_path / "images"))), monkeypatch, capsys)
+    assert len(list((tmp_path / "predicted").glob("*.png"))) == 18
+    assert len(list((tmp_path / "yeast").glob("*.png"))) == 18
+
+
+def zipped(folder: Path) -> bytes:
+    """A zip archive of a folder's files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    return file.getvalue()
+
+
+def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the README's commands; `address` stands in for the one that it fetches from."""
     written: set[str] = set()
     for line in OURS:
         words = shlex.split(line.partition(" > ")[0])
+        if words[0] == "fetch":
+            words[1] = address
         if words[0] in ("run", "check"):
             words = [word for word in words if word not in ("--budget", "5m")] + SHORT
         if "-o" in words and words[words.index("-o") + 1] in written:
@@ -66,7 +90,6 @@ def test_every_command_runs(
         except SystemExit as end:
             assert not end.code, (line, capsys.readouterr().err)
         assert capsys.readouterr().out, line
-    assert len(list((tmp_path / "predicted").glob("*.png"))) == 18
 
 
 def test_every_command_is_in_the_readme() -> None:
