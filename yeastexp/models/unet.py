@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -10,9 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from yeastexp.models.blocks import Norm, double_convolution, extended
 from yeastexp.registry import model
-
-Norm = Literal["batch", "group", "instance", "none"]
 
 
 @model("unet")
@@ -25,7 +23,12 @@ class UNet(nn.Module):
     pixel is lost, and the finest resolution costs p² times less. An image whose sides are no multiples of
     patch · 2^(levels - 1) is extended by repeating its last row and column, at the far sides alone, and the logits are
     cut back: an image and its upper left part then see the same grid. "batch" norm is the choice for whole images;
-    "instance" and "group" make every pixel depend on the whole image.
+    "instance" and "group" make every pixel depend on the whole image, and "instance" empties a level that is one pixel.
+
+    `downsampling = "stride"` has no pooling: the first convolution of each coarser level steps by two pixels. With
+    `residual`, every pair of convolutions is a block of He et al. 2016 (arXiv:1512.03385), on the way down and up:
+    y = ReLU(N(C(ReLU(N(C(x))))) + S(x)), C a convolution and N its norm; S is x itself where channels and size stay,
+    else a 1×1 convolution (with the stride of the first C) and its norm. Without norm, C and S have biases.
     """
 
     def __init__(
@@ -37,45 +40,32 @@ class UNet(nn.Module):
         patch: Annotated[int, Field(ge=1, le=8)] = 2,
         norm: Norm = "batch",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        residual: bool = False,
+        downsampling: Literal["pool", "stride"] = "pool",
     ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(levels)]
         self.multiple = patch * 2 ** (levels - 1)
         self.patch = patch
+        self.pools = downsampling == "pool"
         self.down = nn.ModuleList(
-            _block(inner, outer, norm, dropout)
+            double_convolution(inner, outer, norm, dropout, residual, stride=1 if self.pools or outer == width else 2)
             for inner, outer in zip([channels * patch**2, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * outer, outer, 2, 2) for outer in reversed(widths[:-1]))
-        self.merge = nn.ModuleList(_block(2 * outer, outer, norm, dropout) for outer in reversed(widths[:-1]))
+        self.merge = nn.ModuleList(
+            double_convolution(2 * outer, outer, norm, dropout, residual) for outer in reversed(widths[:-1])
+        )
         self.head = nn.Conv2d(width, classes * patch**2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        features = functional.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        features = functional.pixel_unshuffle(features, self.patch)
+        features = functional.pixel_unshuffle(extended(images, self.multiple), self.patch)
         skips: list[Tensor] = []
         for block in self.down:
-            features = block(functional.max_pool2d(features, 2) if skips else features)
+            features = block(functional.max_pool2d(features, 2) if skips and self.pools else features)
             skips.append(features)
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))
         return functional.pixel_shuffle(self.head(features), self.patch)[..., :height, :width]
-
-
-def _block(inner: int, outer: int, norm: Norm, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for channels in (inner, outer):
-        layers += [nn.Conv2d(channels, outer, 3, padding=1, bias=norm == "none"), *_norm(norm, outer), nn.ReLU(True)]
-    return nn.Sequential(*layers, *([nn.Dropout2d(dropout)] if dropout else []))
-
-
-def _norm(norm: Norm, channels: int) -> list[nn.Module]:
-    if norm == "batch":
-        return [nn.BatchNorm2d(channels)]
-    if norm == "instance":
-        return [nn.InstanceNorm2d(channels, affine=True)]
-    if norm == "group":
-        return [nn.GroupNorm(math.gcd(8, channels), channels)]
-    return []

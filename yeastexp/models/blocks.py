@@ -1,0 +1,115 @@
+"""Blocks that the networks share: convolutions with their norms, borders, bilinear upsampling."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from yeastexp.errors import UserError
+
+Norm = Literal["batch", "group", "instance", "none"]
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm of (B, C, H, W); UserError in training where a channel has a single value, hence no variance."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training and features[:, 0].numel() == 1:
+            raise UserError(
+                "[train] window: a batch of one window leaves batch norm a single pixel at the model's coarsest level; "
+                "take larger windows, a larger batch, fewer [model] levels or another norm"
+            )
+        return super().forward(features)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm of (B, C, H, W), where torch's own refuses an image of one pixel: here it becomes the bias."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.instance_norm(features, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of (B, C, H, W), where torch's own refuses a group of one value: here it becomes the bias."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def norms(norm: Norm, channels: int) -> list[nn.Module]:
+    """The layer that a norm is, if any; groups are 8 or as many as divide the channels."""
+    if norm == "batch":
+        return [BatchNorm(channels)]
+    if norm == "instance":
+        return [InstanceNorm(channels, affine=True)]
+    if norm == "group":
+        return [GroupNorm(math.gcd(8, channels), channels)]
+    return []
+
+
+def convolution(inner: int, outer: int, side: int, norm: Norm, stride: int = 1) -> list[nn.Module]:
+    """A zero-padded convolution and its norm; it has a bias where no norm brings one."""
+    bias = norm == "none"
+    return [nn.Conv2d(inner, outer, side, stride, side // 2, bias=bias), *norms(norm, outer)]
+
+
+def double_convolution(
+    inner: int, outer: int, norm: Norm, dropout: float = 0.0, residual: bool = False, stride: int = 1
+) -> nn.Sequential:
+    """Two 3×3 convolutions, the first with a stride, each followed by norm and ReLU; maybe residual, maybe dropout."""
+    first = convolution(inner, outer, 3, norm, stride)
+    second = convolution(outer, outer, 3, norm)
+    last = [nn.Dropout2d(dropout)] if dropout else []
+    if not residual:
+        return nn.Sequential(*first, nn.ReLU(True), *second, nn.ReLU(True), *last)
+    branch = nn.Sequential(*first, nn.ReLU(True), *second)
+    project = inner != outer or stride != 1
+    return nn.Sequential(Residual(branch, convolution(inner, outer, 1, norm, stride) if project else []), *last)
+
+
+class Residual(nn.Module):
+    """ReLU(branch(x) + shortcut(x)); a shortcut without layers is the identity."""
+
+    def __init__(self, branch: nn.Module, shortcut: list[nn.Module]) -> None:
+        super().__init__()
+        self.branch = branch
+        self.shortcut = nn.Sequential(*shortcut)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.relu(self.branch(features) + self.shortcut(features), inplace=True)
+
+
+def extended(images: Tensor, multiple: int) -> Tensor:
+    """Images (B, C, H, W) with their last row and column repeated until both sides are multiples."""
+    # An image needs no gradient, so the backward pass of this (slow on CUDA, where it is deterministic) never runs.
+    height, width = images.shape[-2:]
+    return functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+class Bilinear(nn.Module):
+    """Bilinear upsampling of (B, K, H, W) by an even factor: `interpolate` without aligned corners.
+
+    A transposed convolution with fixed weights, each class by itself. Where it costs anything it is twice as fast as
+    `interpolate` on a CPU (measured), and CUDA has a deterministic kernel for its gradient; for that of `interpolate`
+    PyTorch has a slower stand-in alone.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        hat = 1 - ((torch.arange(2 * factor) + 0.5) / factor - 1).abs()
+        self.register_buffer("kernel", torch.outer(hat, hat)[None, None], persistent=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        classes = scores.shape[1]
+        # Beyond the border its pixels are repeated; what the repeated ones give beyond it is cut off again.
+        bordered = functional.pad(scores, (1, 1, 1, 1), mode="replicate")
+        kernels = self.kernel.expand(classes, 1, -1, -1)
+        cut = self.factor + self.factor // 2
+        return functional.conv_transpose2d(bordered, kernels, stride=self.factor, padding=cut, groups=classes)
