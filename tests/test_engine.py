@@ -11,9 +11,11 @@ from yeastexp import engine
 from yeastexp.errors import UserError
 from yeastexp.losses import CrossEntropy
 from yeastexp.metrics import Accuracy, IoU
-from yeastexp.optimizers import adamw
+from yeastexp.models.unet import UNet
+from yeastexp.optimizers import adamw, sgd
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.transforms.downscale import Downscale
+from yeastexp.updates import Groups, Options, Precision, Update
 
 CPU = torch.device("cpu")
 
@@ -34,7 +36,8 @@ def batch(value: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def trainer(model: nn.Module) -> Engine:
-    return engine.trainer(model, CrossEntropy(2), adamw(model.parameters(), 0.1), None, CPU, 2)
+    update = Update(model, adamw(model.parameters(), 0.1), None, Options(), CPU)
+    return engine.trainer(update, CrossEntropy(2), Groups(1, [2], steps=3), 2)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights() -> None:
@@ -98,7 +101,96 @@ def test_validation_leaves_the_model_as_it_was() -> None:
 def test_timing_touches_nothing() -> None:
     model, state = Scale(), torch.get_rng_state()
     seconds = engine.seconds_per_step(
-        model, CrossEntropy(2), lambda m: adamw(m.parameters()), lambda step: batch(), CPU, 2, 0.01
+        model, CrossEntropy(2), lambda m: adamw(m.parameters()), Options(ema=0.9), lambda step: batch(), CPU, 2, 0.01
     )
     assert seconds > 0
     assert torch.equal(model.weight, torch.ones(1)) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_timing_counts_an_update_for_as_many_batches_as_training_has() -> None:
+    """After two batches to warm up come whole groups of three, at least seven steps of them."""
+    asked: list[int] = []
+    made: list[torch.optim.Optimizer] = []
+
+    def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+        made.append(adamw(model.parameters()))
+        return made[-1]
+
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
+        asked.append(step)
+        return batch()
+
+    engine.seconds_per_step(Scale(), CrossEntropy(2), optimizer_of, Options(accumulate=3), batch_of, CPU, 2, 0)
+    assert asked == [0, 1, *range(9)]
+    (state,) = made[0].state.values()
+    assert state["step"] == 3
+
+
+PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
+
+
+def windows(count: int) -> tuple[Tensor, Tensor]:
+    """Windows of one channel, 8 × 8, with their labels."""
+    images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    return images, (images[:, 0] > 0.3).long()
+
+
+def trained(sizes: list[int], options: Options, steps: int) -> Update:
+    """A U-Net without norm after so many steps on the same ten windows, in batches of these sizes an epoch."""
+    torch.manual_seed(0)
+    model = UNet(1, 2, width=4, levels=2, norm="none")
+    update = Update(model, sgd(model.parameters(), 0.1), None, options, CPU)
+    images, labels = windows(sum(sizes))
+    epoch = list(zip(images.split(sizes), labels.split(sizes), strict=True))
+    batches = [epoch[step % len(sizes)] for step in range(steps)]
+    engine.trainer(update, CrossEntropy(2), Groups(options.accumulate, sizes, steps), 2).run(batches)
+    return update
+
+
+@torch.no_grad()
+def apart(one: Update, other: Update) -> float:
+    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "large"), [(2, [8, 2]), (3, [10]), (7, [10])], ids=["pairs", "whole epochs", "more than an epoch"]
+)
+def test_a_group_of_batches_is_one_large_batch(accumulate: int, large: list[int]) -> None:
+    """The smaller batch and the smaller group at the end of an epoch weigh as much as their windows do."""
+    grouped = trained([4, 4, 2], Options(accumulate=accumulate), steps=5 * 3)
+    at_once = trained(large, Options(), steps=5 * len(large))
+    assert apart(grouped, at_once) < 1e-6
+    assert apart(at_once, trained(large, Options(), steps=4 * len(large))) > 1e-3
+
+
+def test_the_group_that_the_run_cuts_short_changes_the_weights() -> None:
+    grouped = trained([5, 5], Options(accumulate=2), steps=3)
+    update = trained([10], Options(), steps=1)
+    assert apart(grouped, update) > 1e-3
+    images, labels = windows(10)
+    engine.trainer(update, CrossEntropy(2), Groups(1, [5], 1), 2).run([(images[:5], labels[:5])])
+    assert apart(grouped, update) < 1e-6
+
+
+def test_mixed_precision_is_for_the_forward_pass_alone() -> None:
+    """Logits are bfloat16, the loss is float32 of them, and so are gradients and weights."""
+    seen: list[torch.dtype] = []
+
+    class Remembering(CrossEntropy):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            seen.append(logits.dtype)
+            return super().forward(logits, labels)
+
+    model = nn.Conv2d(1, 2, 1)
+    model.register_forward_hook(lambda module, given, logits: seen.append(logits.dtype))
+    update = Update(model, adamw(model.parameters()), None, Options(precision="bfloat16"), CPU)
+    state = engine.trainer(update, Remembering(2), Groups(1, [2], 1), 2).run([batch()])
+    assert seen == [torch.bfloat16, torch.float32]
+    assert state.output.dtype == torch.float32
+    assert {tensor.dtype for p in model.parameters() for tensor in (p, p.grad)} == {torch.float32}
+
+
+def test_mixed_precision_stays_near_the_full_one() -> None:
+    full, mixed = (trained([4, 4, 2], Options(precision=precision), steps=9) for precision in PRECISIONS)
+    assert 0 < apart(full, mixed) < 0.01

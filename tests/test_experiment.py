@@ -183,6 +183,11 @@ SPELT = {
         "29:1: [train] device: should be 'auto', 'cpu' or 'cuda', got \"gpu\"; did you mean 'cpu'? "
         "(known: auto, cpu, cuda)",
     ),
+    "precision": (
+        {"epochs = 2": 'epochs = 2\nprecision = "float61"'},
+        "29:1: [train] precision: should be 'float32', 'bfloat16' or 'float16', got \"float61\"; "
+        "did you mean 'float16'? (known: bfloat16, float16, float32)",
+    ),
     "monitor": (
         {"epochs = 2": 'epochs = 2\nmonitor = "iuo"'},
         "29:1: [train] monitor: no metric 'iuo'; did you mean 'iou'? (known: iou, loss)",
@@ -266,6 +271,26 @@ RANGES = {
     "seed": (
         {"epochs = 2": "epochs = 2\nseed = -1"},
         "29:1: [train] seed: should be greater than or equal to 0, got -1",
+    ),
+    "early stopping": (
+        {"epochs = 2": "epochs = 2\nearly_stopping = 0"},
+        "29:1: [train] early_stopping: should be greater than or equal to 1, got 0",
+    ),
+    "accumulate": (
+        {"epochs = 2": "epochs = 2\naccumulate = 0"},
+        "29:1: [train] accumulate: should be greater than or equal to 1, got 0",
+    ),
+    "clipping": (
+        {"epochs = 2": "epochs = 2\nclip_norm = 0"},
+        "29:1: [train] clip_norm: should be greater than 0, got 0",
+    ),
+    "average of nothing": (
+        {"epochs = 2": "epochs = 2\nema = 0"},
+        "29:1: [train] ema: should be greater than 0, got 0",
+    ),
+    "average that never moves": (
+        {"epochs = 2": "epochs = 2\nema = 1.0"},
+        "29:1: [train] ema: should be less than 1, got 1.0",
     ),
     "channels": ({"channels = 1": "channels = 0"}, "3:1: [task] channels: should be greater than or equal to 1, got 0"),
     "one class": (
@@ -609,6 +634,8 @@ def written_out(experiment: Experiment) -> Experiment:
         ({}, ["dataset.val=['square_1', 'square_[34]']", "loss.weights=[1, 0.5]"]),
         ({}, ["dataset.val=2", "optimizer.betas=[0.1, 0.2]", "optimizer.learning_rate=1e-7"]),
         ({}, ["task.classes=['Zelle\"', 'ü#']"]),
+        ({}, ["train.ema=0.999", "train.clip_norm=1", "train.accumulate=3", "train.early_stopping=4"]),
+        ({}, ["train.precision=float16"]),
     ],
 )
 def test_the_resolved_file_is_the_experiment(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp import assemble, engine, environment, experiment
+from yeastexp.training import groups_of, options_of
+from yeastexp.updates import Update
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ def check(path: Path, settings: Sequence[str] = ()) -> Finding:
     for _ in assembly.samples("val"):
         pass  # reading them checks their labels
     optimizer = assembly.optimizer(assembly.model)
-    trainer = engine.trainer(assembly.model, assembly.loss, optimizer, None, assembly.device, len(assembly.classes))
+    update = Update(assembly.model, optimizer, None, options_of(assembly), assembly.device)
+    trainer = engine.trainer(update, assembly.loss, groups_of(assembly, steps=1), len(assembly.classes))
     batch = assembly.stream.batch(0)
     start = time.monotonic()
     loss: Any = trainer.run([batch], max_epochs=1).output

@@ -16,19 +16,21 @@ from yeastexp.errors import UserError
 
 @dataclass
 class Best:
-    """The best validation so far: its monitored value, where higher or lower is better."""
+    """The best validation so far: its monitored value, where higher or lower is better, and how many came since."""
 
     higher_is_better: bool
     value: float | None = None
     step: int = 0
+    validations_since: int = 0
 
     def improves(self, value: float, step: int) -> bool:
         """Whether a value beats the best, which it then is; NaN never does."""
+        self.validations_since += 1
         if value != value:
             return False
         if self.value is not None and (value <= self.value if self.higher_is_better else value >= self.value):
             return False
-        self.value, self.step = value, step
+        self.value, self.step, self.validations_since = value, step, 0
         return True
 
 
@@ -36,6 +38,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint: the old file stays until the new one is whole on disk."""
     with files.appearing(path) as temporary:
         torch.save(state, temporary)
+
+
+def generators(device: torch.device) -> dict[str, torch.Tensor | None]:
+    """The state of the generators that a model draws from (dropout); all other randomness is keyed by the step."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:

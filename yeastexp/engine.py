@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.metrics import PerImageMetric, Scores
 from yeastexp.sample import Sample
 from yeastexp.transforms import BasicTransform2D, chain
+from yeastexp.updates import Groups, Options, Update
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Transforms = tuple[BasicTransform2D, ...]
@@ -37,29 +39,26 @@ def checked_logits(logits: Tensor, images: Tensor, classes: int) -> Tensor:
     return logits
 
 
-def trainer(
-    model: nn.Module,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-    device: torch.device,
-    classes: int,
-) -> Engine:
-    """An engine whose step takes (images, labels) forward, back and on, and gives the loss without waiting for it.
+def trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
+    """An engine whose step takes (images, labels) forward and back, and gives the loss without waiting for it.
 
-    On the CPU, where reading a loss costs nothing, one that is not finite ends the run before the weights change.
+    The weights change with the last step of each group. On the CPU, where reading a loss costs nothing, one that is not
+    finite ends the run before they do.
     """
 
     def step(engine: Engine, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = (one.to(device, non_blocking=True) for one in batch)
-        optimizer.zero_grad(set_to_none=True)
-        value = loss(checked_logits(model(images), images, classes), labels)
-        if device.type == "cpu":
-            check_finite(value.detach()[None], engine.state.iteration)
-        value.backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
+        number = engine.state.iteration
+        images, labels = (one.to(update.device, non_blocking=True) for one in batch)
+        if groups.ends(number - 1):
+            update.begin()
+        with update.autocast():
+            logits = checked_logits(update.model(images), images, classes)
+        value = loss(logits.float(), labels)
+        if update.device.type == "cpu":
+            check_finite(value.detach()[None], number)
+        update.add(value, groups.share(number))
+        if groups.ends(number):
+            update.apply(number)
         return value.detach()
 
     return Engine(step)
@@ -163,24 +162,28 @@ def seconds_per_step(
     model: nn.Module,
     loss: Loss,
     optimizer_of: Callable[[nn.Module], torch.optim.Optimizer],
+    options: Options,
     batch_of: Callable[[int], tuple[Tensor, Tensor]],
     device: torch.device,
     classes: int,
     seconds: float,
 ) -> float:
-    """Time of a training step: the median over about so many seconds of steps of a copy.
+    """Time of a training step: the median over about so many seconds of groups of steps of a copy.
 
     The model and all generators stay as they are.
     """
+    size = options.accumulate
     with torch.random.fork_rng():
         throwaway = copy.deepcopy(model).train()
-        engine = trainer(throwaway, loss, optimizer_of(throwaway), None, device, classes)
+        update = Update(throwaway, optimizer_of(throwaway), None, options, device)
+        engine = trainer(update, loss, Groups(size, [1] * size, sys.maxsize), classes)
         engine.run([batch_of(0), batch_of(1)], max_epochs=1)  # allocations and kernel choices
         times: list[float] = []
-        while len(times) < TIMED_STEPS or sum(times) < seconds:
+        while len(times) * size < TIMED_STEPS or sum(times) * size < seconds:
             start = time.monotonic()
-            engine.run([batch_of(len(times))], max_epochs=1)
+            first = len(times) * size
+            engine.run(map(batch_of, range(first, first + size)), max_epochs=1, epoch_length=size)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append(time.monotonic() - start)
+            times.append((time.monotonic() - start) / size)
         return statistics.median(times)

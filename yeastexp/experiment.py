@@ -60,6 +60,19 @@ class Train:
     validate_every: Annotated[
         int | None, Field(ge=1, description="epochs; as often as costs about a twentieth of the training")
     ] = None
+    early_stopping: Annotated[
+        int | None,
+        Field(ge=1, description="validations without improvement that end the run, wherever the scheduler then is"),
+    ] = None
+    accumulate: Annotated[int, Field(ge=1, description="batches whose gradients add up to one update")] = 1
+    clip_norm: Annotated[float | None, Field(gt=0, description="largest L2 norm of all gradients together")] = None
+    ema: Annotated[
+        float | None, Field(gt=0, lt=1, description="decay of the average of the weights that is kept and scored")
+    ] = None
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Field(description="of the model in training; float16 needs a GPU, and whole images are always seen in float32"),
+    ] = "float32"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut windows; 0: the training process")] = 0

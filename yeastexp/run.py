@@ -8,44 +8,20 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
-from yeastexp import (
-    assemble,
-    baselines,
-    checkpoints,
-    engine,
-    environment,
-    experiment,
-    files,
-    images,
-    pictures,
-    tracking,
-)
+from yeastexp import assemble, checkpoints, engine, environment, experiment, files, images, tracking
 from yeastexp.assemble import Assembly
-from yeastexp.checkpoints import Best
 from yeastexp.engine import Validation
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
-from yeastexp.sample import Sample
-from yeastexp.tracking import Summary, Tracker
-
-LOG_EVERY = 10
-"""Steps between readings of the loss, which make the program wait for a GPU."""
-
-PICTURES = 3
-"""Validation images in the picture that TensorBoard shows, spread over the split."""
-
-PICTURE_TIMES = 10
-"""Pictures a run writes at most: TensorBoard grows slow with many."""
+from yeastexp.training import Training, options_of, panel, scored_baselines, validate
+from yeastexp.updates import Options
 
 RESERVE = 0.06
 """Share of a time budget kept for a machine that slows down."""
@@ -66,13 +42,14 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
     began = time.monotonic() if started is None else started
     loaded = fixed_threads(experiment.load(path, settings))
     assembly = assemble.assemble(loaded)
+    options = options_of(assembly)
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
     without_learning = scored_baselines(assembly) if loaded.train.budget else None  # they count as well
-    counted, last_step_by = counted_steps(assembly, deadline)
+    counted, last_step_by = counted_steps(assembly, options, deadline)
     assembly = replace(assembly, experiment=counted)
     folder = files.claim_directory(Path("runs") / loaded.name)
     described = _open_directory(folder, assembly)
-    training = Training(assembly, folder, without_learning, console, began, last_step_by)
+    training = Training(assembly, options, folder, without_learning, console, began, last_step_by)
     training.start()
     try:
         training.train()
@@ -99,7 +76,7 @@ def fixed_threads(loaded: Experiment) -> Experiment:
     return replace(loaded, train=replace(loaded.train, threads=threads))
 
 
-def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, float]:
+def counted_steps(assembly: Assembly, options: Options, deadline: float) -> tuple[Experiment, float]:
     """The experiment with a time budget turned into the number of steps that fits it, and when the last one must end.
 
     Steps and validations are timed on throwaway copies. A machine that slows down later cuts the run short at that
@@ -112,15 +89,17 @@ def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, floa
         assembly.model,
         assembly.loss,
         assembly.optimizer,
+        options,
         assembly.stream.batch,
         assembly.device,
         len(assembly.classes),
         seconds=TIMING * experiment.seconds(train.budget),
     )
-    validation = min(_seconds(lambda: _validate(assembly)) for _ in range(2))
+    validation = min(_seconds(lambda: validate(assembly, assembly.model)) for _ in range(2))
     deadline -= CLOSING_SECONDS + CLOSING * experiment.seconds(train.budget)
     deadline -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
     left = deadline - time.monotonic() - RESERVE * experiment.seconds(train.budget)
+    deadline -= (options.accumulate - 1) * step  # a group of batches that is under way then is finished
     steps = int(left / (step + validation / (assembly.validate_every * assembly.stream.steps_per_epoch)))
     if steps < 1:
         raise UserError(
@@ -135,31 +114,6 @@ def _seconds(act: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def _validate(assembly: Assembly, look: Callable[[Sample, Tensor], None] | None = None) -> Validation:
-    return engine.validate(
-        assembly.model,
-        assembly.transforms,
-        assembly.loss,
-        assembly.samples("val"),
-        assembly.metrics,
-        assembly.device,
-        look,
-    )
-
-
-def scored_baselines(assembly: Assembly) -> dict[str, Summary]:
-    """What answers without learning, fitted on the training images, get on the validation images."""
-    fitted = baselines.fit(assembly.samples("train"), assembly.classes)
-    return {name: _score_baseline(assembly, answer) for name, answer in fitted.items()}
-
-
-def _score_baseline(assembly: Assembly, answer: baselines.Answer) -> Summary:
-    found = engine.score(
-        lambda sample: answer(sample.image), assembly.samples("val"), assembly.metrics, torch.device("cpu")
-    )
-    return tracking.summarise(found, assembly.classes)
-
-
 def _open_directory(folder: Path, assembly: Assembly) -> dict[str, Any]:
     """The resolved experiment, its plugins and its environment, in place before the first step."""
     loaded = assembly.experiment
@@ -172,165 +126,6 @@ def _open_directory(folder: Path, assembly: Assembly) -> dict[str, Any]:
     described = environment.describe(assembly.device, resolved, inputs, loaded.plugins)
     files.write_text(folder / "environment.json", json.dumps(described, indent=1))
     return described
-
-
-@dataclass
-class Training:
-    """A run under way: the handlers of its trainer, and what they keep."""
-
-    assembly: Assembly
-    folder: Path
-    baselines: dict[str, Summary] | None
-    console: Console
-    began: float
-    deadline: float = math.inf
-    step: int = 0
-    stopped: bool = False
-    pending: list[Tensor] = field(default_factory=list)
-    epoch_losses: list[float] = field(default_factory=list)
-    last_validation: Validation | None = None
-    best_validation: Validation | None = None
-
-    def start(self) -> None:
-        """Make what training needs beside the parts, and the first checkpoint."""
-        experiment_ = self.assembly.experiment
-        train = experiment_.train
-        self.epoch_length = self.assembly.stream.steps_per_epoch
-        self.steps = train.steps or (train.epochs or 0) * self.epoch_length
-        self.epochs = -(-self.steps // self.epoch_length)
-        self.optimizer = self.assembly.optimizer(self.assembly.model)
-        self.scheduler = self.assembly.scheduler(self.optimizer, self.steps)
-        metric = self.assembly.metrics.get(experiment_.monitor)
-        self.best = Best(higher_is_better=metric.higher_is_better if metric else False)
-        self.tracker = Tracker(self.folder)
-        self.tracker.text("experiment", experiment_.resolved())
-        self.tracker.log(f"{self.steps} steps in {self.epochs} epochs on {self.assembly.device}")
-        if train.initial:
-            self.tracker.log(checkpoints.start_from(self.assembly.model, train.initial, self.assembly.device))
-        shown = list(self.assembly.dataset.splits["val"])
-        self.pictured = shown[:: max(1, -(-len(shown) // PICTURES))]
-        self.save("last.pt")
-
-    def train(self) -> None:
-        """Run the trainer to its last step."""
-        assembly = self.assembly
-        trainer = engine.trainer(
-            assembly.model, assembly.loss, self.optimizer, self.scheduler, assembly.device, len(assembly.classes)
-        )
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, self.after_epoch)
-        engine.start_at(trainer, self.step, self.epoch_length, self.epochs)
-        assembly.model.train()
-        batches = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)
-        self.epoch_began = time.monotonic()
-        with _progress(self.console) as self.progress:
-            self.bar = self.progress.add_task("training", total=self.steps, loss="", score="")
-            try:
-                trainer.run(batches)
-            finally:
-                batches.close()  # type: ignore[attr-defined]  # ends the worker processes
-
-    def after_step(self, trainer: Engine) -> None:
-        """Count, read the losses at intervals, and end the last epoch where it is a part of one."""
-        self.step += 1
-        loss: Any = trainer.state.output
-        self.pending.append(loss)
-        if self.step == 1:
-            self.tracker.log(f"first step done {time.monotonic() - self.began:.1f} s after the start of the command")
-        if self.step % LOG_EVERY == 0:
-            self.read_losses()
-        self.stopped = self.step < self.steps and time.monotonic() > self.deadline
-        if (self.step == self.steps or self.stopped) and self.step % self.epoch_length:
-            trainer.terminate_epoch()
-        if self.stopped:
-            self.steps = self.step
-
-    def read_losses(self) -> None:
-        """Bring the losses since the last reading to the host."""
-        if not self.pending:
-            return
-        values = engine.check_finite(torch.stack(self.pending), self.step)
-        self.pending.clear()
-        self.epoch_losses += values
-        loss = math.fsum(values) / len(values)
-        self.tracker.training(self.step, loss, self.optimizer.param_groups[0]["lr"])
-        self.progress.update(self.bar, completed=self.step, loss=f"loss {loss:.3f}")
-
-    def after_epoch(self, trainer: Engine) -> None:
-        """Validate when it is time, keep checkpoints, and write the epoch's row."""
-        self.read_losses()
-        epoch = -(-self.step // self.epoch_length)
-        row: dict[str, Any] = {"epoch": epoch, "step": self.step}
-        row["train/loss"] = math.fsum(self.epoch_losses) / len(self.epoch_losses)
-        row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self.epoch_losses.clear()
-        if epoch % self.assembly.validate_every == 0 or self.step == self.steps:
-            row |= self.validate(epoch)
-        self.save("last.pt")
-        row["seconds"] = round(time.monotonic() - self.epoch_began, 2)
-        self.epoch_began = time.monotonic()
-        self.tracker.epoch(row)
-        if self.stopped:
-            trainer.terminate()
-
-    def validate(self, epoch: int) -> dict[str, float]:
-        """Scores on the whole validation images; the best checkpoint follows the monitored one."""
-        every = self.assembly.validate_every
-        times = -(-self.epochs // every)
-        pictured = (-(-epoch // every)) % max(1, -(-times // PICTURE_TIMES)) == 0 or self.step == self.steps
-        panels: dict[str, Any] = {}
-
-        def look(sample: Sample, prediction: Tensor) -> None:
-            if pictured and sample.name in self.pictured:
-                panels[sample.name] = panel(sample, prediction)
-
-        self.last_validation = validation = _validate(self.assembly, look)
-        summary = tracking.summarise(validation.scores, self.assembly.classes)
-        if self.baselines is None:  # fitted so late that the first step need not wait for it
-            self.baselines = scored_baselines(self.assembly)
-        self.tracker.validation(self.step, validation.loss, summary, self.baselines)
-        if panels:
-            self.tracker.picture(self.step, pictures.stacked(list(panels.values())))
-        monitor = self.assembly.experiment.monitor
-        value = validation.loss if monitor == "loss" else tracking.monitored(summary, monitor)
-        if self.best.improves(value, self.step):
-            self.best_validation = validation
-            self.save("best.pt")
-        self.tracker.log(f"step {self.step}: val/loss {validation.loss:.4f}, {monitor} {value:.4f}")
-        self.progress.update(self.bar, score=f"{monitor} {value:.4f}")
-        return {"val/loss": validation.loss, **tracking.tags(summary)}
-
-    def save(self, name: str) -> None:
-        """Write a checkpoint of this moment."""
-        state = {
-            "model": self.assembly.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "generator": torch.get_rng_state(),
-            "step": self.step,
-            "best": vars(self.best),
-            "normalization": self.assembly.dataset.normalization,
-            "transforms": assemble.figures_of(self.assembly.transforms),
-        }
-        checkpoints.save(self.folder / "checkpoints" / name, state)
-
-
-def panel(sample: Sample, prediction: Tensor) -> pictures.Picture:
-    """Image, truth, prediction and where they differ, side by side, as (H, W, 3) uint8."""
-    return pictures.panel(sample.image.numpy(), sample.labels.numpy(), prediction.cpu().numpy())
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]} {task.fields[score]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def finish(training: Training) -> None:
@@ -349,7 +144,8 @@ def finish(training: Training) -> None:
     result: dict[str, Any] = {
         "name": assembly.experiment.name,
         "steps": training.step,
-        "stopped_by_budget": training.stopped,
+        "stopped_by_budget": training.stopped_by_budget,
+        **_early_stopping(training),
         "monitor": assembly.experiment.monitor,
         "best": {"step": training.best.step, "value": training.best.value, "loss": best.loss},
         "last": {"step": training.step, "loss": last.loss},
@@ -360,7 +156,7 @@ def finish(training: Training) -> None:
     title = f"{len(best.losses)} validation images; {chosen}"
     tables = [tracking.final_table(title, summaries["best"], summaries["last"], training.baselines)]
     if assembly.dataset.splits.get("test"):
-        test = _test(assembly)
+        test = validate(assembly, assembly.model, "test")
         result["test"] = tracking.summarise(test.scores, assembly.classes)
         test_rows = tracking.image_rows(list(test.losses), test.scores, assembly.classes)
         rows += [{"split": "test", **row} for row in test_rows]
@@ -373,10 +169,11 @@ def finish(training: Training) -> None:
         training.console.print(table)
 
 
-def _test(assembly: Assembly) -> Validation:
-    return engine.validate(
-        assembly.model, assembly.transforms, assembly.loss, assembly.samples("test"), assembly.metrics, assembly.device
-    )
+def _early_stopping(training: Training) -> dict[str, Any]:
+    """Whether the run, which may do so, ended before its planned steps."""
+    if training.assembly.experiment.train.early_stopping is None:
+        return {}
+    return {"stopped_early": training.stopped_early, "planned_steps": training.planned_steps}
 
 
 def _write_pictures(training: Training, best: Validation) -> None:
