@@ -13,6 +13,7 @@ import yeastexp
 FLOORS = (
     {"sample", "errors", "files"},
     {
+        "archives",
         "environment",
         "document",
         "images",
@@ -24,9 +25,9 @@ FLOORS = (
         "store",
     },
     {"datasets", "transforms", "models", "losses", "optimizers", "schedulers", "metrics", "plugins"},
-    {"experiment", "pack", "synth", "tiling", "baselines"},
-    {"assemble"},
-    {"engine", "tracking", "checkpoints"},
+    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download"},
+    {"assemble", "engine", "tracking", "checkpoints"},
+    {"training"},
     {
         "catalogue",
         "check",

@@ -8,7 +8,9 @@ STARTED = time.monotonic()
 
 import json  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Iterable, Iterator, Mapping  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator, Mapping  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any, Literal, TypeVar  # noqa: E402
 
@@ -24,6 +26,7 @@ INTERRUPTED = 130
 Item = TypeVar("Item")
 FILE = click.Path(path_type=Path, dir_okay=False)
 ANY = click.Path(path_type=Path)
+POSITIVE = click.IntRange(1)
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key, as train.epochs=2.")
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output file.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print for a script to read.")
@@ -73,6 +76,40 @@ def check(experiment: Path, settings: tuple[str, ...]) -> None:
     click.echo(f"epoch        {found.steps_per_epoch} steps; validation every {found.validate_every} epochs")
     click.echo(f"first step   {found.seconds:.2f} s; peak memory {found.peak_memory_mb} MB")
     click.echo(f"{experiment}: no faults")
+
+
+@commands.command()
+@click.argument("experiment", required=False, type=FILE)
+@click.option("--model", metavar="NAME", help="A registered model, in place of an experiment's.")
+@SET
+@click.option("--input", "image", type=(POSITIVE,) * 3, metavar="C H W", help="The image; else the training window.")
+@click.option("--classes", type=click.IntRange(1), help="With --model: how many; else 2.")
+@JSON
+def inspect(
+    experiment: Path | None,
+    model: str | None,
+    settings: tuple[str, ...],
+    image: tuple[int, int, int] | None,
+    classes: int | None,
+    as_json: bool,
+) -> None:
+    """Show a model's layers with their parameters and receptive fields, the memory it takes to train, and its cost.
+
+    Of an EXPERIMENT, whose data need not be there, or of a --model, whose options are set as in --set width=8. The
+    receptive field is exact for any model: what a position sees to each side, for every phase of its grid.
+
+    Example: python -m yeastexp inspect experiments/base.toml
+    """
+    from yeastexp import inspect as room
+
+    if (experiment is None) == (model is None) or (experiment and classes):
+        raise click.UsageError("give an EXPERIMENT or a --model, and --classes with a --model alone")
+    if experiment:
+        subject = room.of_experiment(experiment, settings, image)
+    else:
+        subject = room.of_model(model or "", settings, image, classes or 2)
+    found = room.inspect(subject)
+    click.echo(json.dumps(room.as_json(found), indent=1) if as_json else "\n".join(room.lines(found)))
 
 
 @commands.command("list")
@@ -208,6 +245,36 @@ def synth(output: Path, images: int, size: int, seed: int, force: bool) -> None:
     click.echo(output)
 
 
+@commands.command()
+@click.argument("url")
+@click.option("-o", "--output", type=ANY, required=True, metavar="DIR", help="Folder for the file or its contents.")
+@click.option("--sha256", metavar="HEX", help="The digest that the file must have.")
+@click.option("--max-size", default="4GB", show_default=True, help="Refuse more, downloaded or unpacked.")
+@click.option("--force", is_flag=True, help="Overwrite files of the same names.")
+def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool) -> None:
+    """Download a file into a folder, check it, and unpack it there if it is a zip or tar archive.
+
+    A download that broke off continues with the same command. An archive is unpacked whole or not at all, and not
+    where it has links or paths out of the folder.
+
+    Example: python -m yeastexp fetch https://example.org/yeast.zip -o yeast
+    """
+    from yeastexp import fetch as room
+    from yeastexp.archives import readable
+
+    say = partial(click.echo, err=True)
+    limit = room.parse_size(max_size)
+    done = room.fetch(url, output, sha256=sha256, limit=limit, force=force, progress=_bytes_progress, say=say)
+    click.echo(f"file     {done.file}, {readable(done.size)}" + ("" if done.downloaded else ", was there already"))
+    click.echo(f"sha256   {done.sha256}" + (", as it should be" if sha256 else ""))
+    if done.contents:
+        tops = done.contents.tops()
+        names = ", ".join(tops[:8]) + (", …" if len(tops) > 8 else "")
+        amount = f"{len(done.contents.files)} files, {readable(done.contents.size)}, {done.written} of them new"
+        click.echo(f"unpacked {amount}: {names}")
+    click.echo(output if done.contents else done.file)
+
+
 def _counts(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in splits.items())
 
@@ -257,6 +324,18 @@ def _progress(items: Iterable[Item]) -> Iterator[Item]:
     listed = list(items)
     with click.progressbar(listed, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield from bar
+
+
+@contextmanager
+def _bytes_progress(total: int | None, there: int) -> Iterator[Callable[[int], None]]:
+    """What to tell of each piece of a download, with a bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=total, completed=there)
+        yield lambda count: bar.advance(task, count)
 
 
 def _print_part(part: dict[str, Any]) -> None:
