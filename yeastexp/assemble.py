@@ -134,11 +134,24 @@ def _sliding(size: np.ndarray, side: int, stride: int) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
+def _foreground(pixels: Pixels) -> list[np.ndarray]:
+    """The flat places of each image's pixels whose label is above 0."""
+    ends = pixels.offsets + pixels.sizes.prod(axis=1)
+    labels = pixels.labels[0].cpu().numpy()
+    return [
+        np.flatnonzero(labels[start:end] > 0).astype(np.int32) for start, end in zip(pixels.offsets, ends, strict=True)
+    ]
+
+
 class Stream:
     """Training batches by step: images (B, C, h, w) and labels (B, h, w); any step, in any order, on any process."""
 
-    def __init__(self, pixels: Pixels, plan: Plan, batch: int, augmentations: Transforms, seed: int) -> None:
+    def __init__(
+        self, pixels: Pixels, plan: Plan, batch: int, augmentations: Transforms, seed: int, foreground: float = 0.0
+    ) -> None:
         self.pixels = pixels
+        self.foreground = foreground
+        self.places = _foreground(pixels) if foreground else []
         self.plan = plan
         self.size = batch
         self.augmentations = augmentations
@@ -162,10 +175,15 @@ class Stream:
         return chain.windows(self.pixels, images, corners, self.plan.side, self.augmentations, drawn)
 
     def _corner(self, epoch: int, index: int) -> np.ndarray:
-        room = self.pixels.sizes[self.plan.images[index]] - self.plan.side
+        image = self.plan.images[index]
+        room = self.pixels.sizes[image] - self.plan.side
         source = generator(self.seed, "window", epoch, index)
-        corner: np.ndarray = np.where(room >= 0, source.integers(np.maximum(room, 0) + 1), room // 2)
-        return corner
+        corner: np.ndarray = source.integers(np.maximum(room, 0) + 1)
+        if self.foreground and source.random() < self.foreground and len(self.places[image]):
+            place = self.places[image][source.integers(len(self.places[image]))]
+            centre = np.array(np.divmod(place, self.pixels.sizes[image][1]))
+            corner = np.clip(centre - self.plan.side // 2, 0, np.maximum(room, 0))
+        return np.where(room >= 0, corner, room // 2)
 
     def _drawn(self, epoch: int, index: int) -> list[Any]:
         return [
@@ -272,6 +290,7 @@ def assemble(experiment: Experiment) -> Assembly:
         train.batch,
         tuple(part.build() for part in experiment.augmentations),
         train.seed,
+        train.foreground,
     )
     loss = experiment.loss.build(classes).to(device)
     model = build_model(experiment).to(device)

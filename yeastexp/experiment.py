@@ -55,6 +55,9 @@ class Train:
     windows_per_image: Annotated[
         int | None, Field(ge=1, description="random windows of each image an epoch; as many as cover its area")
     ] = None
+    foreground: Annotated[
+        float, Field(ge=0, le=1, description="share of random windows that are centred on a pixel of no class 0")
+    ] = 0.0
     stride: Annotated[int | None, Field(ge=1, description="pixels between sliding windows, instead of random")] = None
     monitor: Annotated[str | None, Field(description="the metric that picks the best checkpoint, or 'loss'")] = None
     validate_every: Annotated[

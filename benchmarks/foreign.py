@@ -1,0 +1,203 @@
+"""Fields unlike the one that a model was trained on, made from images with known truth.
+
+Drawn with other code, and other shapes, than the augmentations: a model that learnt those by heart gains nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+HALO_PX = 7
+"""How far the light about a cell of the home field reaches."""
+
+
+@dataclass(frozen=True)
+class View:
+    """An image (H, W) in units of its own standard deviation about its mean, and its labels (H, W)."""
+
+    image: Floats
+    labels: Labels
+
+
+Change = Callable[[View, np.random.Generator], View]
+
+
+def scaled(factor: float) -> Change:
+    """Another magnification, by cubic splines; smoothed first where it shrinks."""
+
+    def change(view: View, source: np.random.Generator) -> View:
+        smooth = ndimage.gaussian_filter(view.image, 0.5 * (1 / factor - 1)) if factor < 1 else view.image
+        grey = ndimage.zoom(view.image if factor >= 1 else smooth, factor, order=3, mode="reflect", grid_mode=True)
+        soft = ndimage.zoom(view.labels.astype(float), factor, order=1, mode="nearest", grid_mode=True)
+        return View(grey + 0.1 * source.normal(size=grey.shape), (soft > 0.5).astype(np.int64))
+
+    return change
+
+
+def contrast(view: View, source: np.random.Generator) -> View:
+    """Weaker light with more noise, unevenly spread, on a bent brightness curve."""
+    rows, columns = (np.linspace(-1, 1, n) for n in view.image.shape)
+    slope = source.uniform(-0.6, 0.6, 2)
+    shade = slope[0] * rows[:, None] + slope[1] * columns[None, :] + source.uniform(-0.4, 0.4) * rows[:, None] ** 2
+    share = np.clip((view.image + 3) / 12, 0, None) ** source.uniform(0.7, 1.4)
+    return View(12 * share + shade + source.normal(0, 0.35, view.image.shape), view.labels)
+
+
+def inverted(view: View, source: np.random.Generator) -> View:
+    """Bright for dark."""
+    return View(-view.image, view.labels)
+
+
+def crowded(view: View, source: np.random.Generator) -> View:
+    """More cells: those of the image, with their halos, turned and put down wherever they do not cover another."""
+    image, labels = view.image.copy(), view.labels.copy()
+    patches = list(_patches(view))
+    for _ in range(60 * len(patches)):
+        if labels.mean() > 0.3 or not patches:
+            break
+        patch = patches[int(source.integers(len(patches)))]
+        turned = _turned(patch, int(source.integers(4)), bool(source.integers(2)))
+        height, width = turned.labels.shape
+        row, column = (
+            int(source.integers(-n // 3, room - n // 3)) for n, room in zip((height, width), labels.shape, strict=True)
+        )
+        _put_down(image, labels, turned, row, column)
+    return View(image, labels)
+
+
+def _turned(view: View, quarters: int, flipped: bool) -> View:
+    image, labels = (np.rot90(one, quarters) for one in (view.image, view.labels))
+    return View(image[::-1], labels[::-1]) if flipped else View(image, labels)
+
+
+def _patches(view: View) -> Iterator[View]:
+    """Each group of cells that does not touch the image's border, on a margin for its halo."""
+    groups = ndimage.label(view.labels > 0)[0]
+    for index, box in enumerate(ndimage.find_objects(groups), start=1):
+        low = [one.start - 2 * HALO_PX for one in box]
+        high = [one.stop + 2 * HALO_PX for one in box]
+        if min(low) < 0 or high[0] > groups.shape[0] or high[1] > groups.shape[1]:
+            continue
+        cut = slice(low[0], high[0]), slice(low[1], high[1])
+        yield View(view.image[cut], (groups[cut] == index).astype(np.int64))
+
+
+def _put_down(image: Floats, labels: Labels, patch: View, row: int, column: int) -> None:
+    """Blend a patch into an image in place, unless its cells would touch others."""
+    height, width = patch.labels.shape
+    there = slice(max(row, 0), row + height), slice(max(column, 0), column + width)
+    here = slice(max(-row, 0), None), slice(max(-column, 0), None)
+    room = labels[there].shape
+    cells, grey = (one[here][: room[0], : room[1]] for one in (patch.labels, patch.image))
+    if not cells.size or (ndimage.binary_dilation(cells > 0, iterations=4) & (labels[there] > 0)).any():
+        return
+    far = ndimage.distance_transform_edt(cells == 0)
+    weight = np.clip((2 * HALO_PX - far) / HALO_PX, 0, 1) * (labels[there] == 0)
+    image[there] += weight * (grey - image[there])
+    labels[there] |= cells
+
+
+def structures(view: View, source: np.random.Generator) -> View:
+    """Bright walls of channels, a comb of short bars, a row of posts and dust, blurred like the cells."""
+    drawn, solid = np.zeros(view.image.shape), np.zeros(view.image.shape, bool)
+    for draw in (_channel, _comb, _posts, _dust):
+        draw(drawn, solid, source)
+    light = ndimage.gaussian_filter(drawn, 1.2)
+    fringe = ndimage.gaussian_filter(drawn, 5.0)
+    covered = ndimage.gaussian_filter(solid.astype(float), 0.8)
+    image = view.image * (1 - 0.85 * covered) + light - 0.6 * fringe
+    return View(image, np.where(solid, 0, view.labels))
+
+
+def _strip(shape: tuple[int, ...], source: np.random.Generator) -> Floats:
+    """Distance in pixels of every pixel from a random, slightly bent line across the image."""
+    turn = source.uniform(0, np.pi)
+    rows, columns = np.indices(shape, dtype=float)
+    rows -= source.uniform(0.2, 0.8) * shape[0]
+    columns -= source.uniform(0.2, 0.8) * shape[1]
+    along, across = rows * np.sin(turn) + columns * np.cos(turn), rows * np.cos(turn) - columns * np.sin(turn)
+    return across + source.uniform(-1e-4, 1e-4) * along**2
+
+
+def _channel(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generator) -> None:
+    """Two parallel bright lines, the material between them darker or brighter than the medium."""
+    away, half, line = np.abs(_strip(drawn.shape, source)), source.uniform(8, 40), source.uniform(2, 5)
+    drawn += source.uniform(3, 8) * (np.abs(away - half) < line / 2)
+    drawn += source.uniform(-0.8, 0.8) * (away < half)
+    solid |= away < half + line / 2
+
+
+def _comb(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generator) -> None:
+    """Short bars side by side, each an outline brighter than its inside."""
+    height, width = (int(source.integers(*span)) for span in ((30, 90), (8, 24)))
+    level, rim = source.uniform(-1, 3), source.uniform(3, 7)
+    row, column = (int(source.integers(0, n - 80)) for n in drawn.shape)
+    for bar in range(int(source.integers(3, 7))):
+        box = slice(row, row + height), slice(column + 2 * bar * width, column + (2 * bar + 1) * width)
+        inner = slice(row + 3, row + height - 3), slice(box[1].start + 3, box[1].stop - 3)
+        drawn[box], solid[box] = rim, True
+        drawn[inner] = level
+
+
+def _posts(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generator) -> None:
+    """A row of posts with a bright rim, as large as cells, of even brightness inside."""
+    rows, columns = np.indices(drawn.shape)
+    radius, step = source.uniform(9, 22), source.uniform(60, 110)
+    y, x, turn = source.uniform(0, drawn.shape[0]), source.uniform(0, drawn.shape[1] / 2), source.uniform(-0.5, 0.5)
+    level = source.uniform(-1, 2)
+    for post in range(4):
+        away = np.hypot(rows - y - post * step * np.sin(turn), columns - x - post * step * np.cos(turn))
+        drawn[away < radius] = level
+        drawn[np.abs(away - radius) < 2] = source.uniform(4, 7)
+        solid |= away < radius + 2
+
+
+def _dust(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generator) -> None:
+    """Specks of one to a few pixels, bright or dark."""
+    for _ in range(int(source.integers(10, 40))):
+        y, x = (int(source.integers(0, n)) for n in drawn.shape)
+        size = int(source.integers(1, 6))
+        drawn[y : y + size, x : x + size] += source.choice([-1, 1]) * source.uniform(3, 9)
+        solid[y : y + size, x : x + size] = True
+
+
+def combined(*changes: Change) -> Change:
+    """One change after the other."""
+
+    def change(view: View, source: np.random.Generator) -> View:
+        for one in changes:
+            view = one(view, source)
+        return view
+
+    return change
+
+
+def anything(view: View, source: np.random.Generator) -> View:
+    """Crowded, with structures, at another magnification and contrast: all in one."""
+    return combined(crowded, structures, scaled(float(source.uniform(0.5, 1.6))), contrast)(view, source)
+
+
+FIELDS: dict[str, Change] = {
+    "half size": scaled(0.5),
+    "size × 0.75": scaled(0.75),
+    "size × 1.6": scaled(1.6),
+    "contrast": contrast,
+    "inverted": inverted,
+    "crowded": crowded,
+    "structures": structures,
+    "all but polarity": anything,
+}
+
+
+def foreign(image: Floats, labels: Labels, change: Change, key: tuple[int, ...]) -> View:
+    """An image of the home field changed; the same key gives the same."""
+    standard = (image - image.mean()) / image.std()
+    return change(View(standard, (labels > 0).astype(np.int64)), np.random.default_rng(key))
