@@ -36,7 +36,8 @@ def scaled(factor: float) -> Change:
     def change(view: View, source: np.random.Generator) -> View:
         smooth = ndimage.gaussian_filter(view.image, 0.5 * (1 / factor - 1)) if factor < 1 else view.image
         grey = ndimage.zoom(view.image if factor >= 1 else smooth, factor, order=3, mode="reflect", grid_mode=True)
-        soft = ndimage.zoom(view.labels.astype(float), factor, order=1, mode="nearest", grid_mode=True)
+        soft = ndimage.gaussian_filter(view.labels.astype(float), 0.7, mode="nearest")  # else ties make cells smaller
+        soft = ndimage.zoom(soft, factor, order=1, mode="nearest", grid_mode=True)
         return View(grey + 0.1 * source.normal(size=grey.shape), (soft > 0.5).astype(np.int64))
 
     return change
@@ -74,7 +75,7 @@ def crowded(view: View, source: np.random.Generator) -> View:
 
 
 def _turned(view: View, quarters: int, flipped: bool) -> View:
-    image, labels = (np.rot90(one, quarters) for one in (view.image, view.labels))
+    image, labels = np.rot90(view.image, quarters), np.rot90(view.labels, quarters)
     return View(image[::-1], labels[::-1]) if flipped else View(image, labels)
 
 
@@ -96,7 +97,7 @@ def _put_down(image: Floats, labels: Labels, patch: View, row: int, column: int)
     there = slice(max(row, 0), row + height), slice(max(column, 0), column + width)
     here = slice(max(-row, 0), None), slice(max(-column, 0), None)
     room = labels[there].shape
-    cells, grey = (one[here][: room[0], : room[1]] for one in (patch.labels, patch.image))
+    cells, grey = patch.labels[here][: room[0], : room[1]], patch.image[here][: room[0], : room[1]]
     if not cells.size or (ndimage.binary_dilation(cells > 0, iterations=4) & (labels[there] > 0)).any():
         return
     far = ndimage.distance_transform_edt(cells == 0)
@@ -124,7 +125,7 @@ def _strip(shape: tuple[int, ...], source: np.random.Generator) -> Floats:
     rows -= source.uniform(0.2, 0.8) * shape[0]
     columns -= source.uniform(0.2, 0.8) * shape[1]
     along, across = rows * np.sin(turn) + columns * np.cos(turn), rows * np.cos(turn) - columns * np.sin(turn)
-    return across + source.uniform(-1e-4, 1e-4) * along**2
+    return np.asarray(across + source.uniform(-1e-4, 1e-4) * along**2)
 
 
 def _channel(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generator) -> None:
@@ -137,9 +138,9 @@ def _channel(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Gene
 
 def _comb(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generator) -> None:
     """Short bars side by side, each an outline brighter than its inside."""
-    height, width = (int(source.integers(*span)) for span in ((30, 90), (8, 24)))
+    height, width = int(source.integers(30, 90)), int(source.integers(8, 24))
     level, rim = source.uniform(-1, 3), source.uniform(3, 7)
-    row, column = (int(source.integers(0, n - 80)) for n in drawn.shape)
+    row, column = (int(source.integers(0, max(1, n - 80))) for n in drawn.shape)
     for bar in range(int(source.integers(3, 7))):
         box = slice(row, row + height), slice(column + 2 * bar * width, column + (2 * bar + 1) * width)
         inner = slice(row + 3, row + height - 3), slice(box[1].start + 3, box[1].stop - 3)

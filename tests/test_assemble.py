@@ -151,3 +151,38 @@ def test_labels_that_are_no_classes_are_shown() -> None:
     with pytest.raises(UserError, match="image 'frame': its labels hold 0, 7, 255 where"):
         assemble.checked_labels(sample, 2)
     assert assemble.checked_labels(Sample(torch.zeros(1, 1, 2), torch.tensor([[IGNORE, 1]]), "x"), 2)
+
+
+def spotted(foreground: float, window: int = 9) -> Stream:
+    """Windows of two images: one with two pixels of class 1 far from the border, one with none."""
+    labels = [torch.zeros(1, 40, 50, dtype=torch.int8) for _ in range(2)]
+    labels[0][0, 20, 30] = labels[0][0, 12, 25] = 1
+    pixels = Pixels.of([torch.zeros(1, 40, 50)] * 2, labels)
+    plan = plan_windows(Train(epochs=1, window=window, windows_per_image=200), pixels.sizes)
+    return Stream(pixels, plan, 400, (), seed=3, foreground=foreground)
+
+
+def test_windows_are_centred_on_the_foreground() -> None:
+    made = spotted(1.0)
+    labels = made.batch(0)[1]
+    centred = labels[:, 4, 4] == 1
+    assert int(centred.sum()) == 200  # all of the first image; the other has nothing to be centred on
+    assert spotted(1.0).batch(1)[1].shape == labels.shape and not torch.equal(spotted(1.0).batch(1)[1], labels)
+
+
+def test_a_share_of_the_windows_is_centred_and_the_others_stay_where_they_were() -> None:
+    made, plain = spotted(0.3), spotted(0.0)
+    centred = [index for index in range(200) if bool((made._corner(0, index) != plain._corner(0, index)).any())]
+    assert len(centred) == pytest.approx(60, abs=20)
+    assert int((made.batch(0)[1][:, 4, 4] == 1).sum()) == pytest.approx(len(centred), abs=1)
+
+
+def test_a_centred_window_stays_inside_the_image() -> None:
+    labels = torch.zeros(1, 20, 20, dtype=torch.int8)
+    labels[0, 0, 19] = 1
+    pixels = Pixels.of([torch.zeros(1, 20, 20)], [labels])
+    plan = plan_windows(Train(epochs=1, window=8), pixels.sizes)
+    made = Stream(pixels, plan, 4, (), seed=0, foreground=1.0)
+    assert made._corner(0, 0).tolist() == [0, 12]
+    small = Stream(pixels, plan_windows(Train(epochs=1, window=30), pixels.sizes), 4, (), seed=0, foreground=1.0)
+    assert small._corner(0, 0).tolist() == [-5, -5]

@@ -336,6 +336,10 @@ TOGETHER = {
         {"epochs = 2": "epochs = 2\nwindows_per_image = 3\nstride = 8"},
         "30:1: [train] stride: sliding windows are not counted; drop 'windows_per_image'",
     ),
+    "sliding and centred windows": (
+        {"epochs = 2": "epochs = 2\nforeground = 0.5\nstride = 8"},
+        "30:1: [train] stride: sliding windows cannot be centred; set 'foreground = 0'",
+    ),
     "drawing transform": (
         {'[[augment]]\nname = "reflect"\nx = 0.25': '[[transform]]\nname = "reflect"'},
         "11:1: [[transform]] name: 'reflect' draws random numbers; it belongs under [[augment]]",

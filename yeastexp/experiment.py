@@ -411,6 +411,8 @@ class _Checker:
             self.fault(("train", "monitor"), f"[train] monitor: no metric '{monitor}'{known}")
         if train.get("stride") and train.get("windows_per_image"):
             self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
+        if train.get("stride") and train.get("foreground"):
+            self.fault(("train", "stride"), "[train] stride: sliding windows cannot be centred; set 'foreground = 0'")
 
     def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
         """The part made, or nothing and a fault."""

@@ -22,7 +22,7 @@ class Polarity(BasicTransform2D):
     Skewness is the third central moment over the cubed standard deviation: bright cells or halos on a dark field give
     a positive one. An image is left alone where it is weaker than `least`, and all are where the training images do
     not agree on a sign of that strength, as those of a bright field seldom do. `sign` is fitted unless it is given;
-    0 stands for none.
+    0 (or no fit) changes nothing.
     """
 
     least: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -42,7 +42,6 @@ class Polarity(BasicTransform2D):
         return 0 if abs(skewness) < self.least else 1 if skewness > 0 else -1
 
     def image(self, image: Tensor, drawn: Any) -> Tensor:
-        assert self.sign is not None, "fit comes first"
-        if self.sign * self.sign_of(image) >= 0:
+        if not self.sign or self.sign * self.sign_of(image) >= 0:
             return image
         return 2 * image.mean(dtype=torch.float64).float() - image

@@ -1,0 +1,87 @@
+"""Trained runs on fields unlike the one they were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.foreign import FIELDS, View, foreign
+from yeastexp import baselines, images, pictures, predict
+from yeastexp.datasets.hdf5 import Hdf5
+
+Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
+"""From an image (1, H, W) and its name to its classes (H, W)."""
+
+HOME = "home"
+
+
+def fields(data: Hdf5) -> Iterator[tuple[str, list[View]]]:
+    """The validation images as they are, then each foreign field made of them."""
+    samples = [data.read(name) for name in data.splits["val"]]
+    grey = [sample.image[0].double().numpy() for sample in samples]
+    truth = [(sample.labels > 0).long().numpy() for sample in samples]
+    yield HOME, [View(image, labels) for image, labels in zip(grey, truth, strict=True)]
+    for position, (name, change) in enumerate(FIELDS.items()):
+        made = [
+            foreign(image, labels, change, (0, position, index))
+            for index, (image, labels) in enumerate(zip(grey, truth, strict=True))
+        ]
+        yield name, made
+
+
+def foreground_iou(predicted: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
+    """Intersection over union of what is above 0; NaN where both are empty."""
+    both, either = (predicted > 0) & (truth > 0), (predicted > 0) | (truth > 0)
+    return float(both.sum() / either.sum()) if either.any() else float("nan")
+
+
+def answers(data: Hdf5, runs: Sequence[Path]) -> dict[str, Answer]:
+    """The best checkpoint of each run, and the threshold that fits the training images."""
+    samples = (data.read(name) for name in data.splits["train"])
+    threshold = baselines.fit(samples, ("background", "cell"))["threshold"]
+    found: dict[str, Answer] = {"threshold": lambda image, name: threshold(torch.from_numpy(image)).numpy()}
+    return found | {str(run): _of_run(run) for run in runs}
+
+
+def _of_run(run: Path) -> Answer:
+    predictor = predict.load(run)
+    return lambda image, name: predictor.classes_of(image, name).astype(np.int64)
+
+
+def table(path: Path, runs: Sequence[Path], folder: Path | None) -> str:
+    """Markdown: a row a field with the mean over its images of each answer, then the mean over the foreign fields."""
+    data = Hdf5(path)
+    asked = answers(data, runs)
+    scores: dict[str, dict[str, float]] = {}
+    for field, views in fields(data):
+        seen = [(view.image[None].astype(np.float32), view.labels) for view in views]
+        found = {name: [answer(image, field) for image, _ in seen] for name, answer in asked.items()}
+        scores[field] = {
+            name: float(np.nanmean([foreground_iou(one, truth) for one, (_, truth) in zip(masks, seen, strict=True)]))
+            for name, masks in found.items()
+        }
+        if folder:
+            last = list(asked)[-1]
+            _write(folder / f"{field.replace(' ', '_')}.png", *seen[0], found[last][0])
+    scores["mean of the foreign fields"] = {
+        name: float(np.mean([scores[field][name] for field in FIELDS])) for name in asked
+    }
+    return _markdown(scores, list(asked))
+
+
+def _write(
+    path: Path, image: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images.write_png(path, pictures.panel(image, truth, mask).transpose(2, 0, 1))
+
+
+def _markdown(scores: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
+    lines = ["| field | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for field, row in scores.items():
+        lines.append(f"| {field} | " + " | ".join(f"{row[name]:.3f}" for name in names) + " |")
+    return "\n".join(lines)

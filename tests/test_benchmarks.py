@@ -1,0 +1,73 @@
+"""The foreign fields: what each changes, and what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import foreign, robustness
+from benchmarks.__main__ import commands
+from benchmarks.foreign import FIELDS
+from yeastexp import store
+
+SIZE = 160
+
+
+def discs(index: int) -> dict[str, np.ndarray]:
+    """Dark discs with bright rims (raw, 16 bit) and their truth."""
+    rows, columns = np.indices((SIZE, SIZE))
+    raw, truth = np.random.default_rng(index).normal(500, 5, (SIZE, SIZE)), np.zeros((SIZE, SIZE), np.uint8)
+    for y, x in ((45, 50), (100, 110), (110, 40)):
+        away = np.hypot(rows - y - index, columns - x)
+        raw += 400 * np.exp(-(((away - 12) / 2) ** 2))
+        truth[away < 11] = 1
+    return {"raw": np.rint(raw).astype(np.uint16), "gt": truth}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("discs") / "discs.h5"
+    store.write(path, {"train": ["0", "1"], "val": ["2", "3"]}, lambda name: discs(int(name)), provenance={})
+    return path
+
+
+def made(name: str, key: int = 0) -> foreign.View:
+    one = discs(0)
+    return foreign.foreign(one["raw"].astype(float), one["gt"].astype(np.int64), FIELDS[name], (key,))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_is_an_image_with_two_classes_and_repeats(name: str) -> None:
+    one, again, other = made(name), made(name), made(name, key=1)
+    assert one.image.shape == one.labels.shape and set(np.unique(one.labels)) == {0, 1}
+    assert np.isfinite(one.image).all() and np.array_equal(one.image, again.image)
+    assert name == "inverted" or not np.array_equal(one.image, other.image)
+
+
+def test_what_each_field_changes() -> None:
+    truth = discs(0)["gt"]
+    assert np.array_equal(made("contrast").labels, truth) and np.array_equal(made("inverted").labels, truth)
+    assert made("half size").labels.shape == (80, 80) and made("size × 1.6").labels.shape == (256, 256)
+    assert made("half size").labels.mean() == pytest.approx(truth.mean(), rel=0.05)
+    assert (made("structures").labels <= truth).all()
+    assert (made("crowded").labels >= truth).all() and made("crowded").labels.sum() > truth.sum()
+
+
+def test_scores_of_a_known_answer() -> None:
+    truth = np.array([[1, 1, 0], [0, 0, 0]])
+    assert robustness.foreground_iou(np.array([[0, 1, 1], [0, 0, 0]]), truth) == pytest.approx(1 / 3)
+    assert np.isnan(robustness.foreground_iou(0 * truth, 0 * truth))
+
+
+def test_the_table_has_a_row_a_field(data: Path, tmp_path: Path) -> None:
+    lines = robustness.table(data, [], tmp_path / "seen").splitlines()
+    assert lines[0] == "| field | threshold |" and lines[2].startswith("| home | 0.")
+    assert [line.split(" | ")[0][2:] for line in lines[3:]] == [*FIELDS, "mean of the foreign fields"]
+    assert len(list((tmp_path / "seen").glob("*.png"))) == len(FIELDS) + 1
+
+
+def test_help_shows_an_example() -> None:
+    assert "Example: python -m benchmarks robustness" in CliRunner().invoke(commands, ["robustness", "--help"]).output
