@@ -3,6 +3,7 @@
 from yeastexp.registry import transform as transform
 from yeastexp.transforms import affine as affine
 from yeastexp.transforms import brightness_contrast as brightness_contrast
+from yeastexp.transforms import crop as crop
 from yeastexp.transforms import downscale as downscale
 from yeastexp.transforms import elastic as elastic
 from yeastexp.transforms import gamma as gamma
