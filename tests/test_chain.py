@@ -16,9 +16,12 @@ from yeastexp.randomness import generator
 from yeastexp.registry import transform as registered
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.transforms import BasicTransform2D, chain
+from yeastexp.transforms.affine import Affine
 from yeastexp.transforms.basic import Size
 from yeastexp.transforms.chain import Stage, stages
 from yeastexp.transforms.downscale import Downscale
+from yeastexp.transforms.elastic import Elastic
+from yeastexp.transforms.gaussian_blur import GaussianBlur
 from yeastexp.transforms.geometry import Pixels
 from yeastexp.transforms.reflect import Reflect
 from yeastexp.transforms.rotate90 import Rotate90
@@ -213,3 +216,27 @@ def test_figures_are_fitted_in_the_order_of_the_list() -> None:
     assert isinstance(fitted[0], ZScore) and isinstance(fitted[2], ZScore)
     assert fitted[0].mean == 17.5 and fitted[2].mean == pytest.approx(0, abs=1e-6)
     assert fitted[2].std == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize("after", [Affine(rotation=180.0, scale=2.0), Elastic(shift_px=6.0, p=1.0)])
+def test_what_looks_at_neighbours_sees_the_same_beside_any_other_window(after: BasicTransform2D) -> None:
+    """The border that a blur repeats lies beyond all that is read of it, however far the batch reads."""
+    image = torch.randn(1, 80, 80, generator=torch.Generator().manual_seed(0))
+    pixels = Pixels.of([image], [torch.zeros(1, 80, 80, dtype=torch.int8)])
+    steps = [GaussianBlur(sigma_px=2.0, p=1.0), after]
+    drawn = [
+        [step.draw(generator(0, "augment", 0, index, place)) for place, step in enumerate(steps)] for index in range(6)
+    ]
+    corners = np.full((6, 2), 32)
+    together = chain.windows(pixels, np.zeros(6, int), corners, 16, steps, drawn)[0]
+    for index in range(6):
+        alone = chain.windows(pixels, np.zeros(1, int), corners[:1], 16, steps, [drawn[index]])[0]
+        torch.testing.assert_close(alone[0], together[index], rtol=0, atol=1e-5)
+
+
+def test_a_blurred_window_is_cut_out_of_the_blurred_image() -> None:
+    image = torch.randn(1, 60, 60, generator=torch.Generator().manual_seed(0))
+    pixels = Pixels.of([image], [torch.zeros(1, 60, 60, dtype=torch.int8)])
+    blur = GaussianBlur(sigma_px=2.0)
+    found = chain.windows(pixels, np.zeros(1, int), np.array([[20, 22]]), 16, [blur], [[1.7]])[0]
+    torch.testing.assert_close(found[0], blur.image(image, 1.7)[:, 20:36, 22:38], rtol=0, atol=1e-5)

@@ -23,6 +23,9 @@ class BasicTransform2D:
     normalizes: bool = False
     """Whether the transform brings values to a standard range: left out for data that is stored normalised."""
 
+    margin_px: int = 0
+    """How far `image` looks beyond a pixel, at most: windows are read so much larger and cut back afterwards."""
+
     def draw(self, generator: np.random.Generator) -> Any:
         """The random variables of one sample, drawn once and handed to all other hooks."""
         return None

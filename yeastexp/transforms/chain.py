@@ -108,6 +108,8 @@ def windows(
     steps: list[tuple[list[Coordinates], Size]] = []
     size = (side, side)
     for stage in reversed(plan):
+        margin = 0 if stage.values is None else transforms[stage.values].margin_px
+        size = size[0] + 2 * margin, size[1] + 2 * margin
         coordinates = [_centred(stage, transforms, one, size) for one in drawn]
         steps.append((coordinates, size))
         size = _reach(coordinates, size)
@@ -118,9 +120,15 @@ def windows(
         labels = planes[:, 0]
         if stage.values is not None:
             values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in drawn])
+            values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
         pixels, images = Pixels.stacked(values, labels), np.arange(len(images))
-        centres = np.tile((np.array(size) - 1) / 2, (len(images), 1))
+        centres = np.tile((np.array(values.shape[-2:]) - 1) / 2, (len(images), 1))
     return values, labels.long()
+
+
+def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    kept = slice(margin, -margin or None)
+    return values[..., kept, kept], labels[..., kept, kept]
 
 
 def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size) -> Coordinates:

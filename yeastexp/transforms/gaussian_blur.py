@@ -21,11 +21,17 @@ from yeastexp.transforms.basic import BasicTransform2D
 class GaussianBlur(BasicTransform2D):
     """Smooths with a Gaussian whose standard deviation is drawn between 0 and `sigma_px`, with probability `p`.
 
-    The kernel reaches four standard deviations; beyond the window its border pixel is repeated.
+    The kernel reaches four standard deviations; beyond the image's border pixels are mirrored in training windows, and
+    the last one is repeated in whole images.
     """
 
     sigma_px: Annotated[float, Field(gt=0, le=20)] = 1.5
     p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @property
+    def margin_px(self) -> int:  # type: ignore[override]  # a number to those who read it
+        """How far the widest kernel reaches."""
+        return math.ceil(4 * self.sigma_px)
 
     def draw(self, generator: np.random.Generator) -> float:
         return float(generator.uniform(0, self.sigma_px) * (generator.random() < self.p))
