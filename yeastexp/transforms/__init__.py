@@ -16,5 +16,6 @@ from yeastexp.transforms import poisson_noise as poisson_noise
 from yeastexp.transforms import polarity as polarity
 from yeastexp.transforms import reflect as reflect
 from yeastexp.transforms import rotate90 as rotate90
+from yeastexp.transforms import uneven_illumination as uneven_illumination
 from yeastexp.transforms import zscore as zscore
 from yeastexp.transforms.basic import BasicTransform2D as BasicTransform2D
