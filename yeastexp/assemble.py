@@ -27,7 +27,7 @@ from yeastexp.transforms.geometry import Pixels
 Batch = tuple[Tensor, Tensor]
 Transforms = tuple[BasicTransform2D, ...]
 
-DEFAULT_WINDOW = 192
+DEFAULT_WINDOW = 128
 VALIDATION_SHARE = 0.05
 """Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
 

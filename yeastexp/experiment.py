@@ -50,7 +50,7 @@ class Train:
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     budget: Annotated[Duration | None, Field(description="wall-clock time of the whole command, as in '5m'")] = None
-    window: Annotated[int | None, Field(ge=1, description="side in pixels; 192, or the smallest image")] = None
+    window: Annotated[int | None, Field(ge=1, description="side in pixels; 128, or the smallest image")] = None
     batch: Annotated[int, Field(ge=1, description="windows a step")] = 8
     windows_per_image: Annotated[
         int | None, Field(ge=1, description="random windows of each image an epoch; as many as cover its area")
