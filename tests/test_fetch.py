@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -382,12 +383,16 @@ def test_a_command_that_was_ended_continues(server: Server, folder: Path) -> Non
     def route(request: loopback.Handler) -> None:
         ranged(ZIP, 200, ETag='"1"')(request)
         request.wfile.flush()
-        running.send_signal(2)
+        running.send_signal(signal.SIGINT)
         running.wait()
 
     url = server.at("/yeast.zip", route, ranged(ZIP, ETag='"1"'))
     command = [sys.executable, "-m", "yeastexp", "fetch", url, "-o", str(folder)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    try:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err.strip()) == (130, "", "interrupted")
     fetch.fetch(url, folder)
