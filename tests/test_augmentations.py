@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch import Tensor
 
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator, normal_fields, uniform_fields
@@ -20,6 +23,7 @@ from yeastexp.transforms.gaussian_blur import GaussianBlur
 from yeastexp.transforms.gaussian_noise import GaussianNoise
 from yeastexp.transforms.geometry import Pixels, grid
 from yeastexp.transforms.invert_contrast import InvertContrast
+from yeastexp.transforms.pasted_structures import DUST_PX, ENDLESS_PX, FRINGE_PX, PastedStructures, distance
 from yeastexp.transforms.percentile import Percentile
 from yeastexp.transforms.poisson_noise import PoissonNoise
 
@@ -159,3 +163,109 @@ def test_percentile_of_each_image_and_of_all() -> None:
     assert (fitted.at_low, fitted.at_high) == pytest.approx(tuple(2 * np.percentile(image.numpy(), [5, 95])), rel=1e-6)
     with pytest.raises(UserError, match="is not below"):
         Percentile(50, 50)
+
+
+def row(y: float, x: float, angle: float, long_px: float, short_px: float) -> Tensor:
+    """A structure with nothing but an outline."""
+    return torch.tensor([[y, x, angle, long_px, short_px, 0.0, 1.0, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize(("long_px", "short_px"), [(12.0, 5.0), (5.0, 12.0)])
+@pytest.mark.parametrize("angle", [0.0, 0.6, 2.5])
+def test_a_pillar_is_all_that_lies_near_a_straight_piece(angle: float, long_px: float, short_px: float) -> None:
+    """Against the distance to the piece between the middles of its two round ends."""
+    rows, columns = np.mgrid[-25:26, -30:31].astype(np.float64)
+    found = distance(row(3, -5, angle, long_px, short_px), (51, 61))[0]
+    radius, half = min(long_px, short_px), abs(long_px - short_px)
+    down, right = (np.cos(angle), np.sin(angle)) if long_px > short_px else (-np.sin(angle), np.cos(angle))
+    on_piece = np.clip((rows - 3) * down + (columns + 5) * right, -half, half)
+    expected = np.hypot(rows - 3 - on_piece * down, columns + 5 - on_piece * right) - radius
+    torch.testing.assert_close(found, torch.from_numpy(expected).float(), atol=1e-4, rtol=0)
+
+
+def test_several_structures_are_measured_at_once() -> None:
+    rows = torch.cat([row(0, 0, 0.3, 6, 6), row(2, -4, 1.0, 9, 3), row(1, 1, 0.2, ENDLESS_PX, 4)])
+    together = distance(rows, (30, 21))
+    assert together.shape == (3, 30, 21)
+    assert all(torch.equal(together[index], distance(rows[index : index + 1], (30, 21))[0]) for index in range(3))
+
+
+def test_image_and_labels_change_in_the_same_places() -> None:
+    """Deep inside, a flat image has the structure's value where labels are 0; none of that value is elsewhere."""
+    flat, cells = torch.full((1, 121, 121), 50.0), torch.ones(121, 121, dtype=torch.int64)
+    pillars = PastedStructures(most=1, kinds=("pillar",), size_px=(70.0, 90.0), strength=2.0, reach_px=30.0, p=1.0)
+    for index in range(12):
+        drawn = pillars.draw(generator(0, "augment", 0, index))
+        image, labels = pillars.image(flat, drawn), pillars.labels(cells, drawn)
+        ((_, structure),) = pillars.layers([drawn], flat.device)
+        inside, _, fringe_px, cover = structure[0, 5:].tolist()
+        far = distance(structure, (121, 121))[0].abs() > max(5 * fringe_px, 10)
+        covered = far & (labels == 0)
+        assert int(covered.sum()) > 100
+        expected = torch.where(covered, 50 + cover * (inside - 50), 50.0)
+        torch.testing.assert_close(image[0][far], expected[far], rtol=0, atol=1e-3)
+
+
+@dataclass(frozen=True)
+class Disc(PastedStructures):
+    """Always one disc of radius 10 about the middle: inside 3, an edge of 4, a fringe of 2, covering 0.8."""
+
+    def structures(self, count: int, key: int) -> list[np.ndarray]:
+        return [np.array([0, 0, 0, 10, 10, 3.0, 4.0, 2.0, 0.8])]
+
+
+def test_an_edge_and_its_fringe_have_opposite_signs() -> None:
+    """At the middle, on the outline, twice the fringe's width outside, and where nothing is left of it."""
+    found = Disc().image(torch.full((1, 61, 61), 1.0), (1, 0))[0, 30, 30:]
+    edge, fringe = 4 * (1 - 0.5 * np.exp(-4)), 4 * (np.exp(-4) - 0.5)
+    assert float(found[0]) == pytest.approx(1 + 0.8 * 2, abs=1e-6)
+    assert float(found[10]) == pytest.approx(1 + 0.8 * 2 / 2 + edge, abs=1e-5)
+    assert float(found[14]) == pytest.approx(1 + 0.8 * 2 / (1 + np.exp(8)) + fringe, abs=1e-5)
+    assert torch.equal(found[26:], torch.ones(5))
+
+
+def test_pasted_structures_of_a_batch_are_its_windows_one_by_one() -> None:
+    """With other numbers of structures in each, and none in some."""
+    transform = PastedStructures(most=5, p=0.6)
+    images = torch.randn(12, 2, 48, 40, generator=torch.Generator().manual_seed(0))
+    kept, drawn = images.clone(), [transform.draw(generator(0, "augment", 0, index)) for index in range(12)]
+    assert 0 in (counts := {count for count, _ in drawn}) and len(counts) > 3
+    found = transform.batch(images, drawn)
+    for before, after, one in zip(images, found, drawn, strict=True):
+        torch.testing.assert_close(after, transform.image(before, one), rtol=0, atol=1e-6)
+        assert one[0] or torch.equal(after, before)
+    assert torch.equal(images, kept)
+
+
+def test_nothing_is_drawn_where_the_probability_is_nothing() -> None:
+    transform = PastedStructures(p=0.0)
+    image, labels = torch.randn(1, 20, 20), torch.ones(20, 20, dtype=torch.int64)
+    for index in range(20):
+        drawn = transform.draw(generator(0, "augment", 0, index))
+        assert drawn[0] == 0
+        assert torch.equal(transform.image(image, drawn), image) and torch.equal(
+            transform.labels(labels, drawn), labels
+        )
+
+
+def test_every_figure_of_a_structure_is_within_its_bounds() -> None:
+    transform = PastedStructures(size_px=(6.0, 20.0), strength=3.0, reach_px=40.0)
+    found = np.stack(transform.structures(6000, key=3))
+    places, angles, sides, (inside, edge, fringe_px, cover) = found[:, :2], found[:, 2], found[:, 3:5], found[:, 5:].T
+    assert np.abs(places).max() <= 40 and np.abs(places.mean(axis=0)).max() < 2
+    assert 0 <= angles.min() < 0.01 and np.pi - 0.01 < angles.max() <= np.pi
+    assert np.abs(inside).max() <= 3 and np.mean(inside == 0) == pytest.approx(0.5, abs=0.03)
+    assert 0.6 <= np.abs(edge).min() < 0.61 and 2.99 < np.abs(edge).max() <= 3
+    assert np.mean(edge > 0) == pytest.approx(0.5, abs=0.03)
+    assert FRINGE_PX[0] <= fringe_px.min() and fringe_px.max() <= FRINGE_PX[1]
+    assert np.median(fringe_px) == pytest.approx(np.sqrt(FRINGE_PX[0] * FRINGE_PX[1]), rel=0.05)
+    assert cover.min() >= 0.7 and cover.max() <= 1
+    wall = sides[:, 0] == ENDLESS_PX / 2
+    assert wall.mean() == pytest.approx(1 / 3, abs=0.03) and np.all((sides[wall, 1] >= 3) & (sides[wall, 1] <= 10))
+    assert sides[~wall].min() >= DUST_PX[0] / 2 and sides[~wall].max() <= 10
+    assert np.mean(sides[~wall, 0] == sides[~wall, 1]) == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_pillar_has_the_sizes_that_are_asked_for() -> None:
+    found = PastedStructures(kinds=("pillar",), size_px=(6.0, 10.0)).structures(300, key=1)
+    assert all(3 <= side <= 5 for one in found for side in one[3:5])

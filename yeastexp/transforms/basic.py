@@ -18,13 +18,19 @@ class BasicTransform2D:
     A geometric transform gives `geometry` alone; an intensity transform gives `image`; one that draws objects gives
     `image` and `labels` from the same `drawn`; one that changes the grid gives `image` (its filter, applied first),
     `geometry` and `restore`.
+
+    A training window is read as large as later geometry needs, so its hooks see more or less of the image around the
+    same centre: what they place, they place from the centre, and they take no figures of all they see.
     """
 
     normalizes: bool = False
     """Whether the transform brings values to a standard range: left out for data that is stored normalised."""
 
     margin_px: int = 0
-    """How far `image` looks beyond a pixel, at most: windows are read so much larger and cut back afterwards."""
+    """How far `image` looks beyond a pixel, at most: windows are read so much larger on each side, then cut back.
+
+    It may be a property of the options. Whole images are not enlarged: there `image` meets the real border.
+    """
 
     def draw(self, generator: np.random.Generator) -> Any:
         """The random variables of one sample, drawn once and handed to all other hooks."""

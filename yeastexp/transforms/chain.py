@@ -110,7 +110,7 @@ def windows(
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        coordinates = [_centred(stage, transforms, one, size) for one in drawn]
+        coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
         steps.append((coordinates, size))
         size = _reach(coordinates, size)
     centres = corners + (side - 1) / 2
@@ -131,15 +131,19 @@ def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor
     return values[..., kept, kept], labels[..., kept, kept]
 
 
-def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size) -> Coordinates:
+def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size, window: Size) -> Coordinates:
     """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads."""
     composed: Coordinates = np.eye(3)
     reach = size
     for position in reversed(stage.geometry):
-        step, out = transforms[position].geometry(reach, drawn[position])
+        geometry, source = transforms[position].geometry, reach
+        step, out = geometry(source, drawn[position])
+        if out != source:  # where a coarser grid starts follows from the window, not from how far a batch reads
+            source = window
+            step, out = geometry(source, drawn[position])
         if isinstance(step, np.ndarray):
             middle = translation(*((n - 1) / 2 for n in out))
-            composed = compose(composed, translation(*(-(n - 1) / 2 for n in reach)) @ step @ middle, size)
+            composed = compose(composed, translation(*(-(n - 1) / 2 for n in source)) @ step @ middle, size)
         else:
             inward = translation(*((n - 1) / 2 for n in reach))
             placed = compose(_placed(composed, size, np.zeros(2)), inward, size)

@@ -26,6 +26,11 @@ class Downscale(BasicTransform2D):
     factor: Annotated[int, Field(ge=2, le=32)] = 2
     filter_probability: Annotated[float, Field(ge=0, le=1)] = 1.0
 
+    @property
+    def margin_px(self) -> int:  # type: ignore[override]  # a number to those who read it
+        """How far the box reaches beyond the kept pixel, 0 if no box is ever drawn."""
+        return self.factor - 1 if self.filter_probability else 0
+
     def draw(self, generator: np.random.Generator) -> bool:
         if self.filter_probability in (0, 1):
             return self.filter_probability == 1

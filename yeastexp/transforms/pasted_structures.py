@@ -110,7 +110,8 @@ class PastedStructures(BasicTransform2D):
 def distance(structures: Tensor, size: Size) -> Tensor:
     """Signed distance in pixels to each structure's outline, negative inside, from the window's centre: (N, H, W).
 
-    Corners are as round as the shorter side allows, but for walls, which have none.
+    Corners are as round as the shorter side allows, so the outline is where the distance to a straight piece is half
+    that side. (A wall is so long that its corners are never seen.)
     """
     y, x, angle, long_px, short_px = structures[:, :5, None, None].unbind(1)
     rows, columns = (torch.arange(n, device=structures.device) - (n - 1) / 2 for n in size)
@@ -118,7 +119,4 @@ def distance(structures: Tensor, size: Size) -> Tensor:
     along = (down * angle.cos() + right * angle.sin()).abs()
     across = (right * angle.cos() - down * angle.sin()).abs()
     corner = torch.minimum(long_px, short_px)
-    beyond = [(place - half + corner).clamp_min(0) for place, half in ((along, long_px), (across, short_px))]
-    within = torch.maximum(along - long_px, across - short_px)
-    outside = torch.hypot(*beyond) - corner
-    return torch.where(outside > 0, outside, torch.maximum(within, outside))
+    return torch.hypot((along - long_px + corner).clamp_min(0), (across - short_px + corner).clamp_min(0)) - corner
