@@ -20,6 +20,7 @@ FLOORS = (
         "pictures",
         "randomness",
         "receptive_field",
+        "costs",
         "registry",
         "statistics",
         "store",

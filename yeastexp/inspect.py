@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain as chained
 from math import prod, sqrt
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils.flop_counter import FlopCounterMode
 
-from yeastexp import assemble, document, experiment, plugins
+from yeastexp import assemble, costs, document, experiment, plugins
+from yeastexp.costs import Memory, Parameters, stepped
 from yeastexp.errors import UserError
 from yeastexp.experiment import EXCLUSIVE, Experiment, Train
 from yeastexp.optimizers import adamw
@@ -30,8 +28,6 @@ DEFAULT_SIDE = 256
 """Pixels of an image where nothing else says how large it is."""
 CELL_IMAGES = 8
 """Training images whose cells are measured."""
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
@@ -51,24 +47,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """The parameters that a layer itself holds, each counted once, where it is first used."""
-
-    layer: str
-    factors: str
-    """How the weights come about: `3×3×16×32` is height × width × inputs × outputs."""
-    weights: int
-    biases: int
-    norm_scales: int
-    norm_shifts: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.weights + self.biases + self.norm_scales + self.norm_shifts
-
-
-@dataclass(frozen=True)
 class Row:
     """A layer's call: what it gives (C, H, W) and sees, what it holds and costs for one image."""
 
@@ -80,22 +58,6 @@ class Row:
     multiply_adds: int | None
     """Of all calls of this layer together; of the first call alone where there are several."""
     in_place: bool
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of a training step in float32 that are held at once, when its backward pass begins."""
-
-    parameters: int
-    gradients: int
-    optimizer_state: int
-    activations: int
-    """Saved for the backward pass, every storage once; the batch of images is among them."""
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.parameters + self.gradients + self.optimizer_state + self.activations
 
 
 @dataclass(frozen=True)
@@ -129,10 +91,11 @@ def inspect(subject: Subject) -> Inspection:
     """Look into a model; UserError where it cannot be run on such an image."""
     channels, height, width = subject.image
     found = survey(subject.model, channels, (height, width))
-    parameters = tuple(_parameters(subject.model))
-    costs, total = _multiply_adds(subject.model, subject.image)
+    parameters = tuple(costs.parameters(subject.model))
+    by_layer, total = costs.multiply_adds(subject.model, subject.image)
+    memory = costs.memory(subject.model, (subject.batch, *subject.image), subject.optimizer)
     return Inspection(
-        subject, found, parameters, tuple(_rows(subject.model, found, parameters, costs)), total, _memory(subject)
+        subject, found, parameters, tuple(_rows(subject.model, found, parameters, by_layer)), total, memory
     )
 
 
@@ -143,7 +106,7 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = assemble.build_model(loaded)
     diameters, smallest = _data(loaded)
-    window = loaded.train.window or min(assemble.DEFAULT_WINDOW, smallest or assemble.DEFAULT_WINDOW)
+    window = assemble.window_side(loaded.train, smallest)
     return Subject(
         name=f"{path}: {loaded.model.name}",
         model=model,
@@ -196,20 +159,8 @@ def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
     return typed
 
 
-def stepped(make: Any, model: nn.Module) -> torch.optim.Optimizer | None:
-    """An optimizer after its first step, when it has all of its state; the model's own parameters are left alone."""
-    parameters = [nn.Parameter(torch.zeros_like(one, device="cpu")) for one in model.parameters()]
-    if not parameters:
-        return None
-    optimizer: torch.optim.Optimizer = make(parameters)
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    return optimizer
-
-
-def _data(loaded: Experiment) -> tuple[tuple[float, ...], int | None]:
-    """The diameters of some cells and the shortest side of the training images; neither where there is no data."""
+def _data(loaded: Experiment) -> tuple[tuple[float, ...], int]:
+    """The diameters of some cells and the shortest side of the training images; where there is no data, defaults."""
     try:
         dataset = loaded.dataset.build()
         transforms = assemble.fitted_transforms(loaded, dataset)
@@ -222,7 +173,7 @@ def _data(loaded: Experiment) -> tuple[tuple[float, ...], int | None]:
             scale = min(seen.size) / min(sample.size)
         return tuple(found), int(scale * min(min(dataset.shape(name)[1:]) for name in names))
     except (UserError, OSError):
-        return (), None
+        return (), assemble.DEFAULT_WINDOW
 
 
 def diameters(instances: Tensor | None, labels: Tensor) -> list[float]:
@@ -231,31 +182,9 @@ def diameters(instances: Tensor | None, labels: Tensor) -> list[float]:
     return [2 * sqrt(area / np.pi) for area in np.unique(pieces[pieces > 0], return_counts=True)[1].tolist()]
 
 
-def _parameters(model: nn.Module) -> Iterator[Parameters]:
-    counted: set[int] = set()
-    for name, layer in model.named_modules():
-        own = {key: one for key, one in layer.named_parameters(recurse=False) if id(one) not in counted}
-        counted |= {id(one) for one in own.values()}
-        biases = sum(one.numel() for key, one in own.items() if "bias" in key)
-        rest = {key: one for key, one in own.items() if "bias" not in key}
-        weights = sum(one.numel() for one in rest.values())
-        if own and isinstance(layer, NORMS):
-            yield Parameters(name, "", 0, 0, weights, biases)
-        elif own:
-            factors = " + ".join(_factors(layer, tuple(one.shape)) for one in rest.values())
-            yield Parameters(name, factors, weights, biases, 0, 0)
-
-
-def _factors(layer: nn.Module, shape: tuple[int, ...]) -> str:
-    if isinstance(layer, nn.modules.conv._ConvNd) and len(shape) > 2:
-        inner, outer = (shape[0], shape[1]) if layer.transposed else (shape[1], shape[0])
-        shape = (*shape[2:], inner, outer)
-    elif isinstance(layer, nn.Linear):
-        shape = shape[::-1]
-    return "×".join(map(str, shape))
-
-
-def _rows(model: nn.Module, found: Survey, parameters: Sequence[Parameters], costs: Mapping[str, int]) -> Iterator[Row]:
+def _rows(
+    model: nn.Module, found: Survey, parameters: Sequence[Parameters], multiply_adds: Mapping[str, int]
+) -> Iterator[Row]:
     held = {one.layer: one for one in parameters}
     layers = dict(model.named_modules())
     seen: Counter[str] = Counter()
@@ -270,59 +199,9 @@ def _rows(model: nn.Module, found: Survey, parameters: Sequence[Parameters], cos
             shape=step.shape[1:],
             field=field,
             parameters=held.get(step.name) if first else None,
-            multiply_adds=costs.get(step.name) if first else None,
+            multiply_adds=multiply_adds.get(step.name) if first else None,
             in_place=called and (bool(getattr(layer, "inplace", False)) or isinstance(layer, nn.Flatten | nn.Identity)),
         )
-
-
-def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str, Tensor]:
-    """Run a model on images without pixels; gives the state that stood for its own."""
-    state = {
-        name: one.detach().to("meta").requires_grad_(training and isinstance(one, nn.Parameter) and one.requires_grad)
-        for name, one in chained(model.named_parameters(), model.named_buffers())
-    }
-    modes = {layer: layer.training for layer in model.modules()}
-    floating = (one.dtype for one in state.values() if one.is_floating_point())
-    image = torch.empty(*shape, device="meta", dtype=next(floating, torch.float32))
-    try:
-        with torch.device("meta"), torch.set_grad_enabled(training):
-            torch.func.functional_call(model.train(training), state, (image,))
-    finally:
-        for layer, mode in modes.items():
-            layer.training = mode
-    return state
-
-
-def _multiply_adds(model: nn.Module, image: Sequence[int]) -> tuple[dict[str, int], int]:
-    """Of convolutions and matrix products, by layer and in all; other operators have none."""
-    with FlopCounterMode(display=False) as counter:
-        _on_meta(model, (1, *image), training=False)
-    flops = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
-    prefix = f"{type(model).__name__}."
-    own = {name.removeprefix(prefix): count for name, count in flops.items() if name.startswith(prefix)}
-    return own, counter.get_total_flops() // 2
-
-
-def _memory(subject: Subject) -> Memory:
-    saved: dict[StorageWeakRef, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[StorageWeakRef(storage)] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        state = _on_meta(subject.model, (subject.batch, *subject.image), training=True)
-    own = {StorageWeakRef(one.untyped_storage()) for one in state.values()}
-    parameters = list(subject.model.parameters())
-    held = subject.optimizer.state.values() if subject.optimizer else ()
-    states = (one for state_of_one in held for one in state_of_one.values() if isinstance(one, Tensor))
-    return Memory(
-        parameters=sum(one.nbytes for one in parameters),
-        gradients=sum(one.nbytes for one in parameters if one.requires_grad),
-        optimizer_state=sum(one.nbytes for one in states),
-        activations=sum(storage.nbytes() for key, storage in saved.items() if key not in own),
-    )
 
 
 def _advice(subject: Subject, found: Survey) -> Iterator[str]:
