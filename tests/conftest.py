@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import loopback
 import pytest
 import tiny
 import torch
 
-from yeastexp import experiment, plugins
+from yeastexp import download, experiment, plugins
 from yeastexp.registry import KINDS
 
 assert experiment.ROOMS, "the rooms have to be imported before a snapshot of the registries is taken"
@@ -39,6 +40,17 @@ def torch_as_it_was() -> Iterator[None]:
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Server]:
+    """A server to which no proxy stands in the way; attempts follow each other at once."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(download, "WAIT", 0)
+    with loopback.serving() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -22,17 +22,6 @@ BODY = bytes(range(256)) * 1000
 LIMIT = 10**6
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server to which no proxy stands in the way; attempts follow each other at once."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(download, "WAIT", 0)
-    with loopback.serving() as found:
-        yield found
-
-
 def get(url: str, folder: Path, limit: int = LIMIT) -> tuple[bytes, list[str]]:
     """The bytes of an address, and what was said on the way; they stay in the folder as a part."""
     said: list[str] = []

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import loopback
@@ -50,17 +50,6 @@ ZIP = zipped(FILES)
 def sha256(data: bytes) -> str:
     """A digest in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server to which no proxy stands in the way; attempts follow each other at once."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(download, "WAIT", 0)
-    with loopback.serving() as found:
-        yield found
 
 
 @pytest.fixture

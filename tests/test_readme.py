@@ -44,7 +44,7 @@ def test_the_plugin_shown_is_the_file() -> None:
 
 
 def test_every_command_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: loopback.Server
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(HOME / "experiments", "experiments")
@@ -55,10 +55,7 @@ def test_every_command_runs(
         write_png(tmp_path / "masks" / f"{name}.png", (sample.labels.numpy() * 255).astype("uint8"))
     (mine,) = [block for block in blocks("toml") if "hdf5.toml" in block]
     (tmp_path / "mine.toml").write_text(mine)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with loopback.serving() as server:
-        run_all(server.at("/yeast.zip", loopback.answer(zipped(tmp_path / "images"))), monkeypatch, capsys)
+    run_all(server.at("/yeast.zip", loopback.answer(zipped(tmp_path / "images"))), monkeypatch, capsys)
     assert len(list((tmp_path / "predicted").glob("*.png"))) == 18
     assert len(list((tmp_path / "yeast").glob("*.png"))) == 18
 

@@ -22,6 +22,10 @@ from yeastexp.transforms.rotate90 import Rotate90
 from yeastexp.transforms.zscore import ZScore
 
 
+def sample(image: np.ndarray) -> Sample:
+    return Sample(torch.from_numpy(image).float(), torch.zeros(image.shape[1:]).long(), "x")
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 60000.1, -3e7])
 def test_a_constant_image_becomes_zero(value: float) -> None:
     for transform in (ZScore(), Percentile()):
@@ -135,3 +139,32 @@ def test_chances_are_kept() -> None:
 def test_options_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ZScore().per = "dataset"  # type: ignore[misc]
+
+
+def test_a_later_transform_is_fitted_behind_the_earlier() -> None:
+    images = [torch.arange(16.0).reshape(1, 4, 4)]
+    _, fitted = chain.fitted([Downscale(2), ZScore(per="dataset")], lambda: iter(images))
+    assert (
+        isinstance(fitted, ZScore)
+        and fitted.mean == 7.5
+        and fitted.std == pytest.approx(np.std([2.5, 4.5, 10.5, 12.5]))
+    )
+
+
+def test_zscore_refuses_half_a_figure() -> None:
+    with pytest.raises(UserError, match="'mean' and 'std' together"):
+        ZScore(per="dataset", mean=1.0)
+    with pytest.raises(UserError, match="per = 'dataset'"):
+        ZScore(mean=1.0, std=2.0)
+    with pytest.raises(UserError, match="one constant value"):
+        chain.fitted([ZScore(per="dataset")], lambda: iter([torch.ones(1, 4, 4)]))
+
+
+def test_downscale_means_its_blocks() -> None:
+    image = np.random.default_rng(1).normal(size=(1, 7, 10))
+    found = chain.whole([Downscale(3)], sample(image)).image[0].numpy()
+    wanted = [[image[0, y : y + 3, x : x + 3].mean() for x in range(0, 10, 3)] for y in range(0, 7, 3)]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    plain = chain.whole([Downscale(3, filter_probability=0)], sample(image)).image[0].numpy()
+    np.testing.assert_array_equal(plain, image[0, ::3, ::3].astype(np.float32))
+    assert Downscale(3, filter_probability=0.5).draws() and not Downscale(3).draws()
