@@ -344,6 +344,14 @@ TOGETHER = {
         {'[[augment]]\nname = "reflect"\nx = 0.25': '[[transform]]\nname = "reflect"'},
         "11:1: [[transform]] name: 'reflect' draws random numbers; it belongs under [[augment]]",
     ),
+    "fitted augmentation": (
+        {'[[augment]]\nname = "reflect"\nx = 0.25': '[[augment]]\nname = "zscore"\nper = "dataset"'},
+        "11:1: [[augment]] name: 'zscore' is for whole images; it belongs under [[transform]]",
+    ),
+    "augmentation of whole images": (
+        {'[[augment]]\nname = "reflect"\nx = 0.25': '[[augment]]\nname = "crop"\ntop = 2'},
+        "11:1: [[augment]] name: 'crop' is for whole images; it belongs under [[transform]]",
+    ),
     "weights of another number of classes": (
         {'name = "cross_entropy"': 'name = "cross_entropy"\nweights = [1, 2, 3]'},
         "20:1: [loss] weights: needs 2 weights, not all zero; got [1.0, 2.0, 3.0]",

@@ -386,7 +386,7 @@ class _Checker:
         for part in lists["transform"]:
             self.whole_image_transform(part)
         for part in lists["augment"]:
-            self.guarded(part, instance_of=BasicTransform2D)
+            self.augmentation(part)
         if task is None:
             return
         if len(set(task["classes"])) < len(task["classes"]):
@@ -436,6 +436,12 @@ class _Checker:
         elif made.has("geometry") and not made.has("restore"):
             message = f"'{part.name}' changes the grid and has no 'restore'; scores are on the original pixels"
             self.faults.append((part.place, f"[[transform]] name: {message}"))
+
+    def augmentation(self, part: Part) -> None:
+        made = self.guarded(part, instance_of=BasicTransform2D)
+        if made is not None and (made.whole_images or made.has("fit")):
+            message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
+            self.faults.append((part.place, f"[[augment]] name: {message}"))
 
     def data(self, task: Mapping[str, Any], part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
         made = self.guarded(part)

@@ -26,6 +26,9 @@ class BasicTransform2D:
     normalizes: bool = False
     """Whether the transform brings values to a standard range: left out for data that is stored normalised."""
 
+    whole_images: bool = False
+    """Whether it is refused under [[augment]], as is every transform that has `fit`."""
+
     margin_px: int = 0
     """How far `image` looks beyond a pixel, at most: windows are read so much larger on each side, then cut back.
 

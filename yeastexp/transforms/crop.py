@@ -28,6 +28,8 @@ class Crop(BasicTransform2D):
     Predictions and scores stay on the original pixels, where what was cut off counts as class 0.
     """
 
+    whole_images = True
+
     top: Pixels = 0
     bottom: Pixels = 0
     left: Pixels = 0
