@@ -187,8 +187,9 @@ def test_the_last_step_is_no_early_one(here: Path) -> None:
     assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (False, 12, 12)
 
 
-def test_a_run_that_may_not_stop_early_says_nothing_of_it(here: Path) -> None:
-    assert not {"stopped_early", "planned_steps"} & result(trained(here, ["train.steps=1"])).keys()
+def test_a_run_that_may_not_stop_early_takes_all_its_steps(here: Path) -> None:
+    found = result(trained(here, ["train.epochs=3", "train.validate_every=1", *STILL]))
+    assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (False, 12, 12)
 
 
 # Precision

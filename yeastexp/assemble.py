@@ -112,9 +112,14 @@ class Plan:
     corners: np.ndarray | None
 
 
+def window_side(train: Train, smallest: int = DEFAULT_WINDOW) -> int:
+    """Pixels of a window's side, for images whose shortest side is `smallest`."""
+    return train.window or min(DEFAULT_WINDOW, smallest)
+
+
 def plan_windows(train: Train, sizes: np.ndarray) -> Plan:
     """How many windows an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
-    side = train.window or int(min(DEFAULT_WINDOW, sizes.min()))
+    side = window_side(train, int(sizes.min()))
     if train.stride:
         lists = [_sliding(size, side, train.stride) for size in sizes]
         images = np.repeat(np.arange(len(sizes)), [len(corners) for corners in lists])

@@ -34,7 +34,8 @@ def checked_logits(logits: Tensor, images: Tensor, classes: int) -> Tensor:
     wanted = (images.shape[0], classes, *images.shape[-2:])
     if logits.shape != wanted:
         raise UserError(
-            f"[model] name: gives {tuple(logits.shape)} for images {tuple(images.shape)}, not {wanted} (B, K, H, W)"
+            f"[model] name: gives {tuple(logits.shape)} for images {tuple(images.shape)}, not {wanted} (B, K, H, W); "
+            "choose a model that segments"
         )
     return logits
 

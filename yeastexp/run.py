@@ -144,8 +144,9 @@ def finish(training: Training) -> None:
     result: dict[str, Any] = {
         "name": assembly.experiment.name,
         "steps": training.step,
+        "planned_steps": training.planned_steps,
         "stopped_by_budget": training.stopped_by_budget,
-        **_early_stopping(training),
+        "stopped_early": training.stopped_early,
         "monitor": assembly.experiment.monitor,
         "best": {"step": training.best.step, "value": training.best.value, "loss": best.loss},
         "last": {"step": training.step, "loss": last.loss},
@@ -167,13 +168,6 @@ def finish(training: Training) -> None:
     _write_pictures(training, best)
     for table in tables:
         training.console.print(table)
-
-
-def _early_stopping(training: Training) -> dict[str, Any]:
-    """Whether the run, which may do so, ended before its planned steps."""
-    if training.assembly.experiment.train.early_stopping is None:
-        return {}
-    return {"stopped_early": training.stopped_early, "planned_steps": training.planned_steps}
 
 
 def _write_pictures(training: Training, best: Validation) -> None:

@@ -101,10 +101,15 @@ class Tracker:
         """A TOML text under TensorBoard's TEXT tab."""
         self.writer.add_text(tag, "".join(f"    {line}\n" for line in toml.splitlines()))
 
-    def training(self, step: int, loss: float, learning_rate: float) -> None:
-        """The training loss, a mean over the steps since the last one, and the learning rate."""
+    def training(self, step: int, loss: float, learning_rate: float, norms: Sequence[float] = ()) -> None:
+        """The learning rate, and means since the last ones: of the training loss and of the gradients' norms, if any.
+
+        A norm that is not finite is left out: float16 skips such an update.
+        """
         self.writer.add_scalar("train/loss", loss, step)
         self.writer.add_scalar("train/learning_rate", learning_rate, step)
+        if finite := [norm for norm in norms if math.isfinite(norm)]:
+            self.writer.add_scalar("train/gradient_norm", math.fsum(finite) / len(finite), step)
 
     def validation(self, step: int, loss: float, summary: Summary, baselines: Mapping[str, Summary]) -> None:
         """Validation loss and scores; the baselines draw their constant lines into the same charts."""

@@ -161,11 +161,8 @@ class Training:
         self.pending.clear()
         self.epoch_losses += values
         loss = math.fsum(values) / len(values)
-        self.tracker.training(self.step, loss, self.learning_rate)
-        norms = [norm for norm in map(float, self.update.norms) if math.isfinite(norm)]  # float16 skips the others
+        self.tracker.training(self.step, loss, self.learning_rate, [float(norm) for norm in self.update.norms])
         self.update.norms.clear()
-        if norms:
-            self.tracker.writer.add_scalar("train/gradient_norm", math.fsum(norms) / len(norms), self.step)
         self.progress.update(self.bar, completed=self.step, loss=f"loss {loss:.3f}")
 
     @property
