@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.foreign import FIELDS, View, foreign
-from yeastexp import baselines, images, pictures, predict
+from yeastexp import baselines, images, pictures, trained
 from yeastexp.datasets.hdf5 import Hdf5
 
 Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
@@ -48,7 +48,7 @@ def answers(data: Hdf5, runs: Sequence[Path]) -> dict[str, Answer]:
 
 
 def _of_run(run: Path) -> Answer:
-    predictor = predict.load(run)
+    predictor = trained.load(run)
     return lambda image, name: predictor.classes_of(image, name).astype(np.int64)
 
 
