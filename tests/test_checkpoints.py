@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from yeastexp import checkpoints
-from yeastexp.checkpoints import Best
 from yeastexp.errors import UserError
+from yeastexp.progress import Best
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -62,7 +62,7 @@ def test_the_generator_of_a_gpu_is_state() -> None:
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     state = {"model": {"weight": torch.arange(3.0)}, "step": 7, "best": {"value": None}, "figures": [{"mean": 0.5}]}
     checkpoints.save(tmp_path / "a.pt", state)
-    found = checkpoints.load(tmp_path / "a.pt", CPU)
+    found = checkpoints.load(tmp_path / "a.pt")
     assert torch.equal(found.pop("model")["weight"], state.pop("model")["weight"])
     assert found == state
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.pt"]
@@ -90,15 +90,15 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, kind: str) -> None:
     else:
         path.write_bytes(pickle.dumps({"model": Harmful()}))
     with pytest.raises(UserError, match=f"{path}: (no such|damaged)"):
-        checkpoints.load(path, CPU)
+        checkpoints.load(path)
 
 
 def test_initial_weights_fit_by_name_and_shape(tmp_path: Path) -> None:
     old = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1))
     checkpoints.save(tmp_path / "checkpoints" / "best.pt", {"model": old.state_dict()})
     new = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 1))
-    line = checkpoints.start_from(new, tmp_path, CPU)
+    line = checkpoints.start_from(new, tmp_path)
     assert line == f"initial weights from {tmp_path}: 2 of 4 tensors; not fitted: 1.bias, 1.weight"
     assert torch.equal(new[0].weight, old[0].weight)
     with pytest.raises(UserError, match="none of its tensors fits"):
-        checkpoints.start_from(nn.Linear(3, 3), tmp_path, CPU)
+        checkpoints.start_from(nn.Linear(3, 3), tmp_path)

@@ -11,9 +11,12 @@ import pytest
 import yeastexp
 
 FLOORS = (
-    {"sample", "errors", "files"},
+    {"sample", "errors", "files", "interruption"},
     {
         "archives",
+        "failures",
+        "locks",
+        "workers",
         "environment",
         "document",
         "images",
@@ -27,9 +30,11 @@ FLOORS = (
         "store",
     },
     {"datasets", "transforms", "models", "losses", "optimizers", "schedulers", "metrics", "plugins"},
-    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download"},
+    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download", "progress"},
     {"assemble", "engine", "tracking", "checkpoints"},
-    {"training", "trained", "contact_sheet"},
+    {"trained", "contact_sheet", "scoring"},
+    {"training"},
+    {"execution"},
     {
         "catalogue",
         "check",

@@ -33,7 +33,7 @@ def quiet() -> Console:
 
 
 def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = checkpoints.load(folder / "checkpoints" / name, CPU)["model"]
+    found: dict[str, torch.Tensor] = checkpoints.load(folder / "checkpoints" / name)["model"]
     return found
 
 
@@ -63,6 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_holds_everything(finished: Path) -> None:
     names = {entry.name for entry in finished.iterdir() if not entry.name.startswith("events.")}
     assert names == {
+        ".lock",
         "baselines",
         "checkpoints",
         "environment.json",
@@ -73,7 +74,7 @@ def test_a_run_directory_holds_everything(finished: Path) -> None:
         "pictures",
         "result.json",
     }
-    assert {entry.name for entry in (finished / "checkpoints").iterdir()} == {"best.pt", "last.pt"}
+    assert {entry.name for entry in (finished / "checkpoints").iterdir()} == {"best.pt", "last.pt", "previous.pt"}
     assert not list(finished.rglob("*.part"))
 
 
@@ -196,7 +197,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(here: Path) -> None:
     with pytest.raises(UserError, match="step 6: the loss is nan") as caught:
         run(write_experiment(here, text), console=quiet())
     assert caught.value.status == 1
-    kept = checkpoints.load(here / "runs" / "tiny" / "001" / "checkpoints" / "last.pt", CPU)
+    kept = checkpoints.load(here / "runs" / "tiny" / "001" / "checkpoints" / "last.pt")
     assert kept["step"] == 4
     assert all(bool(tensor.isfinite().all()) for tensor in kept["model"].values())
     assert (here / "runs/tiny/001/plugins/breaks.py").read_text() == NAN_LOSS
@@ -215,7 +216,7 @@ def test_data_that_is_stored_normalized_is_not_normalized_twice(here: Path) -> N
     path = write_experiment(here)
     normalize(here / "data.h5", here / "normalized.h5")
     folder = run(path, ["dataset.path='normalized.h5'"], console=quiet())
-    state = checkpoints.load(folder / "checkpoints" / "best.pt", CPU)
+    state = checkpoints.load(folder / "checkpoints" / "best.pt")
     assert state["transforms"] == []
     assert set(state["normalization"]) >= {"mean", "std"}
     for index in (4, 5):
@@ -232,7 +233,7 @@ def test_data_that_is_stored_normalized_is_not_normalized_twice(here: Path) -> N
 def test_fitted_figures_travel_with_the_checkpoint(here: Path) -> None:
     folder = run(write_experiment(here), ["transform.0.per='dataset'"], console=quiet())
     pixels = np.stack([image(index)["raw"] for index in range(4)]).astype(np.float64)
-    (figures,) = checkpoints.load(folder / "checkpoints" / "best.pt", CPU)["transforms"]
+    (figures,) = checkpoints.load(folder / "checkpoints" / "best.pt")["transforms"]
     assert figures["mean"] == pytest.approx(pixels.mean(), rel=1e-12)
     assert figures["std"] == pytest.approx(pixels.std(), rel=1e-12)
 

@@ -249,7 +249,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(options: Options, stop: 
     nn.init.zeros_(before.model[0].weight)
     after = network(options)
     nn.init.zeros_(after.model[0].weight)
-    after.load_state_dict(checkpoints.load(tmp_path / "last.pt", CPU))
+    after.load_state_dict(checkpoints.load(tmp_path / "last.pt"))
     go_on(after, stop, 8)
     assert leaves(after.state_dict()) == leaves(whole.state_dict())
     assert after.scale == whole.scale

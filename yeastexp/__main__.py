@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar  # noqa: E402
 
 import click  # noqa: E402
 
-from yeastexp.errors import RUN_FAILED, UserError  # noqa: E402
+from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError  # noqa: E402
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-INTERRUPTED = 130
 
 Item = TypeVar("Item")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -55,6 +53,41 @@ def run(experiment: Path, settings: tuple[str, ...], budget: str | None) -> None
     if budget:
         settings = (*settings, f"train.budget={json.dumps(budget)}")
     click.echo(verb(experiment, settings, started=STARTED, console=_console()))
+
+
+@commands.command()
+@click.argument("run_directory", metavar="RUN", type=ANY)
+@SET
+def resume(run_directory: Path, settings: tuple[str, ...]) -> None:
+    """Go on with a run that was interrupted, from its newest good checkpoint, to the same bytes as without.
+
+    A finished run is left as it is. --set can change train.workers and train.checkpoint_minutes, and a longer
+    train.epochs or train.steps extends a run whose learning rate was not fitted to the old length.
+
+    Example: python -m yeastexp resume runs/base/001
+    """
+    from yeastexp.resume import resume as verb
+
+    if not verb(run_directory, settings, started=STARTED, console=_console()):
+        click.echo(f"{run_directory}: finished already; a longer train.epochs extends it", err=True)
+    click.echo(run_directory)
+
+
+@commands.command()
+@click.argument("run_directory", metavar="RUN", type=ANY)
+def verify(run_directory: Path) -> None:
+    """Repeat the part of a run between its last two checkpoints; tell whether it ends in the same bits.
+
+    Exit status 1, and what differs first, where it does not. Nothing in the run directory changes.
+
+    Example: python -m yeastexp verify runs/base/001
+    """
+    from yeastexp.verify import verify as verb
+
+    found = verb(run_directory, console=_console())
+    for line in found.elsewhere:
+        click.echo(f"note: {line}", err=True)
+    click.echo(f"steps {found.first} to {found.last} repeated: {found.compared} values, all bits equal")
 
 
 @commands.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, Dataset
 
 from yeastexp import plugins
 from yeastexp.errors import UserError
@@ -23,6 +23,7 @@ from yeastexp.sample import IGNORE, Sample
 from yeastexp.transforms import chain
 from yeastexp.transforms.basic import BasicTransform2D
 from yeastexp.transforms.geometry import Pixels
+from yeastexp.workers import made
 
 Batch = tuple[Tensor, Tensor]
 Transforms = tuple[BasicTransform2D, ...]
@@ -30,6 +31,18 @@ Transforms = tuple[BasicTransform2D, ...]
 DEFAULT_WINDOW = 128
 VALIDATION_SHARE = 0.05
 """Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
+
+
+def fixed_threads(loaded: Experiment) -> Experiment:
+    """The experiment with its number of compute threads written down and in force; it changes the last bits."""
+    threads = loaded.train.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    if loaded.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(loaded.train.deterministic, warn_only=True)
+    # Measured: filling takes a quarter of the time of a forward pass, and nothing here reads what it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
+    return replace(loaded, train=replace(loaded.train, threads=threads))
 
 
 def compute_device(train: Train) -> torch.device:
@@ -201,15 +214,8 @@ class Stream:
         steps = range(first, last)
         if not workers:
             yield from map(self.batch, steps)
-            return
-        yield from DataLoader(
-            _Steps(self),
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=context,
-        )
+        else:
+            yield from made(self.batch, steps, workers, context)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker has to load the plugins before it can unpickle parts that they define.
@@ -220,14 +226,6 @@ class Stream:
         files, parts = state["augmentations"]
         plugins.load(files)
         self.__dict__.update({**state, "augmentations": pickle.loads(parts)})
-
-
-class _Steps(Dataset[Batch]):
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-
-    def __getitem__(self, step: int) -> Batch:
-        return self.stream.batch(step)
 
 
 @functools.lru_cache(maxsize=4)

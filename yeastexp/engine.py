@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from ignite.engine import Engine
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.metrics import PerImageMetric, Scores
+from yeastexp.progress import Validation
 from yeastexp.sample import Sample
 from yeastexp.transforms import BasicTransform2D, chain
 from yeastexp.updates import Groups, Options, Update
@@ -82,19 +83,6 @@ def check_finite(losses: Tensor, last_step: int) -> list[float]:
 def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int) -> None:
     """Let an engine's next run begin behind `step` steps, in the epoch they belong to."""
     engine.load_state_dict({"iteration": step, "epoch_length": steps_per_epoch, "max_epochs": epochs})
-
-
-@dataclass
-class Validation:
-    """What whole images gave: the scores of each metric, and the loss of each image, by name in the order seen."""
-
-    scores: dict[str, Scores]
-    losses: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def loss(self) -> float:
-        """The mean over images, the same whatever their order."""
-        return math.fsum(self.losses.values()) / len(self.losses)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from yeastexp import files
 
 PACKAGES = ("yeastexp", "torch", "pytorch-ignite", "numpy", "scipy", "h5py", "tensorboard", "pydantic")
+COMPARED = ("versions", "platform", "device", "threads", "git", "digests")
 
 
 def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plugins: Iterable[Path]) -> dict[str, Any]:
@@ -42,6 +43,22 @@ def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plug
 def ended(environment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """The same after the run, with the end and the peak memory."""
     return {**environment, "ended": now(), "seconds": round(seconds, 1), "peak_memory_mb": peak_memory_mb()}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What can change results and is not the same in two descriptions, by dotted name; times and commands aside."""
+    found = [dict(_flat({key: some.get(key) for key in COMPARED})) for some in (one, other)]
+    names = dict.fromkeys([*found[0], *found[1]])
+    pairs = {name: (found[0].get(name), found[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def revision(folder: Path) -> dict[str, Any] | None:

@@ -80,6 +80,9 @@ class Train:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut windows; 0: the training process")] = 0
     threads: Annotated[int | None, Field(ge=1, le=1024, description="compute threads; all cores")] = None
+    checkpoint_minutes: Annotated[
+        float, Field(gt=0, description="most time between checkpoints; there is one after every epoch anyway")
+    ] = 10.0
     deterministic: bool = True
     initial: Annotated[
         Path | None, MustExist("run"), Field(description="a run whose best weights training starts from")

@@ -83,19 +83,27 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-class Tracker:
-    """The files of a run directory that grow: TensorBoard events, `metrics.csv`, `log.txt`."""
+def log(folder: Path, line: str) -> None:
+    """One line, with the time, in `log.txt` of a run directory."""
+    with (folder / "log.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
 
-    def __init__(self, folder: Path) -> None:
+
+class Tracker:
+    """The files of a run directory that grow: TensorBoard events, `metrics.csv`, `log.txt`.
+
+    `after_step` has TensorBoard forget what it was told of later steps, which are done again.
+    """
+
+    def __init__(self, folder: Path, after_step: int | None = None) -> None:
         self.folder = folder
-        self.writer = SummaryWriter(str(folder))
+        self.purge_step = None if after_step is None else after_step + 1
+        self.writer = SummaryWriter(str(folder), purge_step=self.purge_step)
         self.baselines: dict[str, SummaryWriter] = {}
-        self.rows: list[dict[str, Any]] = []
 
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
+        log(self.folder, line)
 
     def text(self, tag: str, toml: str) -> None:
         """A TOML text under TensorBoard's TEXT tab."""
@@ -123,17 +131,17 @@ class Tracker:
     def baseline(self, name: str) -> SummaryWriter:
         """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
         if name not in self.baselines:
-            self.baselines[name] = SummaryWriter(str(self.folder / "baselines" / name.replace(" ", "_")))
+            folder = self.folder / "baselines" / name.replace(" ", "_")
+            self.baselines[name] = SummaryWriter(str(folder), purge_step=self.purge_step)
         return self.baselines[name]
 
     def picture(self, step: int, picture: np.ndarray) -> None:
         """A picture (H, W, 3) uint8 under the one tag for pictures."""
         self.writer.add_image("val/pictures", picture, step, dataformats="HWC")
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """One row of `metrics.csv`, which is written anew, whole."""
-        self.rows.append(row)
-        files.write_text(self.folder / "metrics.csv", as_csv(self.rows))
+    def epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The rows of `metrics.csv`, which is written anew, whole."""
+        files.write_text(self.folder / "metrics.csv", as_csv(rows))
         self.flush()
 
     def outcome(self, options: Mapping[str, Any], figures: Mapping[str, float], step: int) -> None:

@@ -58,9 +58,10 @@ def load(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained
         raise UserError(f"{run}: no run directory; the last line that 'run' prints is one")
     loaded = experiment.load(run / "experiment.toml", [f"train.device={device}"], data=False)
     place = assemble.compute_device(loaded.train)
-    state = checkpoints.load(run / "checkpoints" / f"{checkpoint}.pt", place)
+    path = run / checkpoints.FOLDER / f"{checkpoint}.pt"
+    state = checkpoints.load(path)
     model = assemble.build_model(loaded).to(place)
-    model.load_state_dict(state["model"])
+    checkpoints.load_weights(model, state["model"], path)
     normalization = state["normalization"]
     transforms = assemble.with_figures(loaded, bool(normalization), state["transforms"])
     return Trained(loaded, state["step"], model.eval(), transforms, normalization, place)

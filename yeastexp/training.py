@@ -1,4 +1,4 @@
-"""A run under way: the handlers of its trainer, and what they keep."""
+"""A run under way: the handlers of its trainer, and its state."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
-from yeastexp import assemble, baselines, checkpoints, engine, pictures, tracking
+from yeastexp import assemble, checkpoints, engine, pictures, scoring, tracking
 from yeastexp.assemble import Assembly
-from yeastexp.checkpoints import Best
-from yeastexp.engine import Validation
+from yeastexp.interruption import Interruption
+from yeastexp.progress import Best, Progress
 from yeastexp.sample import Sample
 from yeastexp.tracking import Summary, Tracker
 from yeastexp.updates import Groups, Options, Update
@@ -46,72 +46,62 @@ def groups_of(assembly: Assembly, steps: int) -> Groups:
     return Groups(assembly.experiment.train.accumulate, sizes, steps)
 
 
-def validate(
-    assembly: Assembly, model: nn.Module, split: str = "val", look: Callable[[Sample, Tensor], None] | None = None
-) -> Validation:
-    """A model's scores and losses on the whole images of a split."""
-    samples = assembly.samples(split)
-    return engine.validate(model, assembly.transforms, assembly.loss, samples, assembly.metrics, assembly.device, look)
-
-
-def scored_baselines(assembly: Assembly) -> dict[str, Summary]:
-    """What answers without learning, fitted on the training images, get on the validation images."""
-    fitted = baselines.fit(assembly.samples("train"), assembly.classes)
-    return {name: _score_baseline(assembly, answer) for name, answer in fitted.items()}
-
-
-def _score_baseline(assembly: Assembly, answer: baselines.Answer) -> Summary:
-    found = engine.score(
-        lambda sample: answer(sample.image), assembly.samples("val"), assembly.metrics, torch.device("cpu")
-    )
-    return tracking.summarise(found, assembly.classes)
-
-
-def panel(sample: Sample, prediction: Tensor) -> pictures.Picture:
-    """Image, truth, prediction and where they differ, side by side, as (H, W, 3) uint8."""
-    return pictures.panel(sample.image.numpy(), sample.labels.numpy(), prediction.cpu().numpy())
+def never(step: int) -> bool:
+    """No step is too late."""
+    return False
 
 
 @dataclass
 class Training:
-    """A run under way: the handlers of its trainer, and what they keep."""
+    """A run under way: the handlers of its trainer, and its state.
+
+    It ends when its steps are done, early, or where a step was `late` (`over`); or it pauses, after a checkpoint, at
+    step `until` or when interrupted.
+    """
 
     assembly: Assembly
-    options: Options
     folder: Path
-    baselines: dict[str, Summary] | None
     console: Console
     began: float
-    deadline: float = math.inf
-    step: int = 0
-    stopped_by_budget: bool = False
-    stopped_early: bool = False
-    pending: list[Tensor] = field(default_factory=list)
-    epoch_losses: list[float] = field(default_factory=list)
-    last_validation: Validation | None = None
-    best_validation: Validation | None = None
+    late: Callable[[int], bool] = never
+    interruption: Interruption = field(default_factory=Interruption)
+    until: int | None = None
+    baselines: dict[str, Summary] | None = None
+    unread: list[Tensor] = field(default_factory=list)
 
-    def start(self) -> None:
-        """Make what training needs beside the parts, and the first checkpoint."""
-        experiment = self.assembly.experiment
-        train = experiment.train
-        self.epoch_length = self.assembly.stream.steps_per_epoch
-        self.steps = self.planned_steps = train.steps or (train.epochs or 0) * self.epoch_length
+    def __post_init__(self) -> None:
+        experiment, stream = self.assembly.experiment, self.assembly.stream
+        self.epoch_length = stream.steps_per_epoch
+        self.steps = experiment.train.steps or (experiment.train.epochs or 0) * self.epoch_length
         self.epochs = -(-self.steps // self.epoch_length)
         self.groups = groups_of(self.assembly, self.steps)
         metric = self.assembly.metrics.get(experiment.monitor)
-        self.best = Best(higher_is_better=metric.higher_is_better if metric else False)
-        self.tracker = Tracker(self.folder)
-        self.tracker.text("experiment", experiment.resolved())
-        self.tracker.log(
-            f"{self.steps} steps ({self.groups.updates} updates) in {self.epochs} epochs on {self.assembly.device}"
-        )
-        if train.initial:
-            self.tracker.log(checkpoints.start_from(self.assembly.model, train.initial, self.assembly.device))
-        self.update = self.first_update()
+        self.progress = Progress(Best(higher_is_better=metric.higher_is_better if metric else False))
+        self.options = options_of(self.assembly)
         shown = list(self.assembly.dataset.splits["val"])
         self.pictured = shown[:: max(1, -(-len(shown) // PICTURES))]
-        self.save("last.pt")
+
+    def begin(self) -> None:
+        """Make what training needs beside the parts, and the first checkpoint."""
+        self.tracker = Tracker(self.folder)
+        self.tracker.text("experiment", self.assembly.experiment.resolved())
+        updates = f"{self.steps} steps ({self.groups.updates} updates) in {self.epochs} epochs"
+        self.tracker.log(f"{updates} on {self.assembly.device}")
+        if initial := self.assembly.experiment.train.initial:
+            self.tracker.log(checkpoints.start_from(self.assembly.model, initial))
+        self.update = self.first_update()
+        self.save()
+
+    def go_on(self, state: dict[str, Any], place: Path) -> None:
+        """Be where a checkpoint was; UserError names it where it is of another experiment."""
+        checkpoints.load_weights(self.assembly.model, state["model"], place)
+        self.update = self.first_update()
+        self.update.load_state_dict(state)
+        self.progress.load_state_dict(state)
+        self.unread = [loss.to(self.assembly.device) for loss in state["unread"]]
+        checkpoints.set_generators(state["generators"], self.assembly.device)
+        self.tracker = Tracker(self.folder, after_step=self.progress.step)
+        self.tracker.epochs(self.progress.rows)
 
     def first_update(self) -> Update:
         """What changes the weights that the model has now."""
@@ -120,8 +110,25 @@ class Training:
         scheduler = self.assembly.scheduler(optimizer, self.groups.updates)
         return Update(model, optimizer, scheduler, self.options, self.assembly.device)
 
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.progress.step
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left to do."""
+        return self.step >= self.steps or self.progress.stopped is not None
+
+    @property
+    def epoch_ends(self) -> bool:
+        """Whether the step that was done was the last of an epoch, or of the run."""
+        return self.step % self.epoch_length == 0 or self.over
+
     def train(self) -> None:
-        """Run the trainer to its last step."""
+        """Run the trainer until it is over or pauses."""
+        if self.over:
+            return
         assembly = self.assembly
         trainer = engine.trainer(self.update, assembly.loss, self.groups, len(assembly.classes))
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
@@ -129,41 +136,58 @@ class Training:
         engine.start_at(trainer, self.step, self.epoch_length, self.epochs)
         assembly.model.train()
         batches = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)
-        self.epoch_began = time.monotonic()
-        with _progress(self.console) as self.progress:
-            self.bar = self.progress.add_task("training", total=self.steps, loss="", score="")
+        self.epoch_began = self.saved = time.monotonic()
+        with _bar(self.console) as self.bar:
+            self.task = self.bar.add_task("training", total=self.steps, completed=self.step, loss="", score="")
+            self.interruption.gently = True
             try:
                 trainer.run(batches)
             finally:
+                self.interruption.gently = False
                 batches.close()  # type: ignore[attr-defined]  # ends the worker processes
 
     def after_step(self, trainer: Engine) -> None:
         """Count, read the losses at intervals, and end the last epoch where it is a part of one."""
-        self.step += 1
+        self.progress.step += 1
         loss: Any = trainer.state.output
-        self.pending.append(loss)
+        self.unread.append(loss)
         if self.step == 1:
             self.tracker.log(f"first step done {time.monotonic() - self.began:.1f} s after the start of the command")
         if self.step % LOG_EVERY == 0:
             self.read_losses()
-        late = time.monotonic() > self.deadline and self.groups.ends(self.step)
-        self.stopped_by_budget = late and self.step < self.steps
-        if (self.step == self.steps or self.stopped_by_budget) and self.step % self.epoch_length:
+        if not self.groups.ends(self.step):
+            return
+        if self.late(self.step) and self.step < self.steps:
+            self.progress.stopped = "by budget"
+        if not self.epoch_ends:
+            self.save_within_epoch(trainer)
+        elif self.step % self.epoch_length:
             trainer.terminate_epoch()
-        if self.stopped_by_budget:
-            self.steps = self.step
+
+    def save_within_epoch(self, trainer: Engine) -> None:
+        """Keep a checkpoint where the last one is old, or where training pauses."""
+        minutes = self.assembly.experiment.train.checkpoint_minutes
+        if self.pauses or time.monotonic() > self.saved + 60 * minutes:
+            self.save()
+        if self.pauses:
+            trainer.terminate()
+
+    @property
+    def pauses(self) -> bool:
+        """Whether training is to stop here and to be taken up again."""
+        return self.interruption.wanted or self.step == self.until
 
     def read_losses(self) -> None:
         """Bring the losses, and the norms of the gradients, since the last reading to the host."""
-        if not self.pending:
+        if not self.unread:
             return
-        values = engine.check_finite(torch.stack(self.pending), self.step)
-        self.pending.clear()
-        self.epoch_losses += values
+        values = engine.check_finite(torch.stack(self.unread), self.step)
+        self.unread.clear()
+        self.progress.epoch_losses += values
         loss = math.fsum(values) / len(values)
         self.tracker.training(self.step, loss, self.learning_rate, [float(norm) for norm in self.update.norms])
         self.update.norms.clear()
-        self.progress.update(self.bar, completed=self.step, loss=f"loss {loss:.3f}")
+        self.bar.update(self.task, completed=self.step, loss=f"loss {loss:.3f}")
 
     @property
     def learning_rate(self) -> float:
@@ -172,82 +196,94 @@ class Training:
         return rate
 
     def after_epoch(self, trainer: Engine) -> None:
-        """Validate when it is time, keep checkpoints, and write the epoch's row."""
+        """Validate when it is time, write the epoch's row, and keep a checkpoint."""
         self.read_losses()
         epoch = -(-self.step // self.epoch_length)
         row: dict[str, Any] = {"epoch": epoch, "step": self.step}
-        row["train/loss"] = math.fsum(self.epoch_losses) / len(self.epoch_losses)
+        row["train/loss"] = math.fsum(self.progress.epoch_losses) / len(self.progress.epoch_losses)
         row["learning_rate"] = self.learning_rate
-        self.epoch_losses.clear()
-        if epoch % self.assembly.validate_every == 0 or self.step == self.steps:
+        self.progress.epoch_losses.clear()
+        if epoch % self.assembly.validate_every == 0 or self.over:
             row |= self.validate(epoch)
             self.stop_early()
-        self.save("last.pt")
         row["seconds"] = round(time.monotonic() - self.epoch_began, 2)
         self.epoch_began = time.monotonic()
-        self.tracker.epoch(row)
-        if self.stopped_by_budget or self.stopped_early:
+        self.progress.rows.append(row)
+        self.save()
+        self.tracker.epochs(self.progress.rows)
+        if self.over or self.pauses:
             trainer.terminate()
 
     def validate(self, epoch: int) -> dict[str, float]:
         """Scores on the whole validation images; the best checkpoint follows the monitored one."""
         every = self.assembly.validate_every
         times = -(-self.epochs // every)
-        pictured = (-(-epoch // every)) % max(1, -(-times // PICTURE_TIMES)) == 0 or self.step == self.steps
+        pictured = (-(-epoch // every)) % max(1, -(-times // PICTURE_TIMES)) == 0 or self.over
         panels: dict[str, Any] = {}
 
         def look(sample: Sample, prediction: Tensor) -> None:
             if pictured and sample.name in self.pictured:
-                panels[sample.name] = panel(sample, prediction)
+                panels[sample.name] = scoring.panel(sample, prediction)
 
-        self.last_validation = validation = validate(self.assembly, self.update.measured, look=look)
+        validation = scoring.validate(self.assembly, self.update.measured, look=look)
+        self.progress.last_validation = validation
         summary = tracking.summarise(validation.scores, self.assembly.classes)
-        if self.baselines is None:  # fitted so late that the first step need not wait for it
-            self.baselines = scored_baselines(self.assembly)
-        self.tracker.validation(self.step, validation.loss, summary, self.baselines)
+        self.tracker.validation(self.step, validation.loss, summary, self.scored_baselines())
         if panels:
             self.tracker.picture(self.step, pictures.stacked(list(panels.values())))
         monitor = self.assembly.experiment.monitor
         value = validation.loss if monitor == "loss" else tracking.monitored(summary, monitor)
-        if self.best.improves(value, self.step):
-            self.best_validation = validation
-            self.save("best.pt")
+        if self.progress.best.improves(value, self.step):
+            self.progress.best_validation = validation
+            self.save_best()
         self.tracker.log(f"step {self.step}: val/loss {validation.loss:.4f}, {monitor} {value:.4f}")
-        self.progress.update(self.bar, score=f"{monitor} {value:.4f}")
+        self.bar.update(self.task, score=f"{monitor} {value:.4f}")
         return {"val/loss": validation.loss, **tracking.tags(summary)}
+
+    def scored_baselines(self) -> dict[str, Summary]:
+        """What two answers without learning get; fitted so late that the first step need not wait for it."""
+        if self.baselines is None:
+            self.baselines = scoring.scored_baselines(self.assembly)
+        return self.baselines
 
     def stop_early(self) -> None:
         """Let this epoch be the last where validations have not improved for long enough."""
-        patience, since = self.assembly.experiment.train.early_stopping, self.best.validations_since
-        self.stopped_early = patience is not None and since >= patience and self.step < self.steps
-        if self.stopped_early:
-            self.steps = self.step
+        patience, since = self.assembly.experiment.train.early_stopping, self.progress.best.validations_since
+        if patience is not None and since >= patience and not self.over:
+            self.progress.stopped = "early"
             monitor = self.assembly.experiment.monitor
             self.tracker.log(f"stopped early at step {self.step}: {monitor} has not improved in {since} validations")
 
-    def save(self, name: str) -> None:
-        """Write a checkpoint of this moment, which lies between two groups of batches: gradients are no state."""
+    def save(self) -> None:
+        """Keep a checkpoint of this moment."""
+        checkpoints.save_next(self.folder, self.state_dict())
+        self.saved = time.monotonic()
+
+    def save_best(self) -> None:
+        """Keep a checkpoint of this moment as the best; rows have times in them, which would differ from run to run."""
+        checkpoints.save(self.folder / checkpoints.FOLDER / checkpoints.BEST, {**self.state_dict(), "rows": []})
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, between two groups of batches: gradients are no state."""
         assert self.groups.ends(self.step), f"step {self.step} is within a group"
-        state = {
+        return {
             **self.update.state_dict(),
+            **self.progress.state_dict(),
             "generators": checkpoints.generators(self.assembly.device),
-            "step": self.step,
-            "losses": {"epoch": self.epoch_losses, "unread": [loss.clone() for loss in self.pending]},
-            "best": vars(self.best),
+            "unread": list(self.unread),
             "normalization": self.assembly.dataset.normalization,
             "transforms": assemble.figures_of(self.assembly.transforms),
         }
-        checkpoints.save(self.folder / "checkpoints" / name, state)
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]} {task.fields[score]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+def _bar(console: Console) -> bars.Progress:
+    return bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[loss]} {task.fields[score]}"),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     )

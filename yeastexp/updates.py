@@ -193,4 +193,4 @@ class Update:
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
             self.scale = self.scaler.get_scale()
-        self.norms[:] = state["norms"]
+        self.norms[:] = [norm.to(self.device) for norm in state["norms"]]

@@ -1,0 +1,58 @@
+"""What a machine ran out of, said in a line."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from yeastexp.errors import RUN_FAILED, UserError
+
+FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may grow so large"}
+GIB = 2**30
+
+
+@contextmanager
+def explained(folder: Path, tried: str = "training") -> Iterator[None]:
+    """Turn a full disk and a lack of memory into a line; `tried` is what memory was asked for."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{tried}: out of GPU memory; {_asked(error)}{_free()}; {LOWER}", status=RUN_FAILED) from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = error.filename or folder
+        raise UserError(f"{place}: {FULL[error.errno]}; what was written before is kept", status=RUN_FAILED) from error
+    except RuntimeError as error:
+        if found := WORKER.search(str(error)):
+            raise UserError(
+                f"[train] workers: process {found[1]} {found[2]}, often because memory ran out; lower [train] workers "
+                "or batch",
+                status=RUN_FAILED,
+            ) from error
+        if "can't allocate memory" not in str(error):
+            raise
+        raise UserError(f"{tried}: out of memory; {_asked(error)}; {LOWER}", status=RUN_FAILED) from error
+
+
+WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ((?:is killed by signal: \w+)|exited unexpectedly)")
+LOWER = "lower [train] batch or window, or the width of the [model]"
+
+
+def _asked(error: BaseException) -> str:
+    """The sentence in which PyTorch says how much it wanted."""
+    sentences = str(error).replace("\n", " ").split(". ")
+    found = [one for one in sentences if "allocate" in one and any(digit.isdigit() for digit in one)]
+    return found[0].strip().rstrip(".") if found else sentences[0]
+
+
+def _free() -> str:
+    if not torch.cuda.is_available():
+        return ""
+    free, total = torch.cuda.mem_get_info()
+    return f", {free / GIB:.1f} of {total / GIB:.1f} GiB were free"

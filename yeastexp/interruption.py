@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM, heeded where nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+HEEDED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """While entered, the first signal is a wish (`wanted`) for the program to heed; a second one ends it at once.
+
+    Outside of `gently` the first one does so as well, as KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.gently = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._receive) for one in HEEDED}
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again, self.wanted = self.wanted, True
+        if again or not self.gently:
+            raise KeyboardInterrupt
+        os.write(2, b"stopping after this step; once more to stop at once\n")

@@ -1,0 +1,91 @@
+"""Items made in worker processes, in their order, and the true cause where one cannot be made."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from yeastexp.errors import RUN_FAILED, UserError
+
+Item = TypeVar("Item")
+
+PATIENCE = 600.0
+"""Seconds without an item after which the workers count as stuck."""
+
+
+class _Made(Dataset[Any]):
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.make(index)
+        except Exception as error:
+            return _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with the worker's traceback, or, where it cannot travel, one that quotes it."""
+    error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    return error
+
+
+def made(make: Callable[[int], Item], indices: Sequence[int], workers: int, context: str | None) -> Iterator[Item]:
+    """`make` of each index, made ahead by worker processes; what one of them raises is raised here.
+
+    Nothing is drawn from a global generator. UserError tells where workers are stuck.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        loader = DataLoader(
+            _Made(make),
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context=context,
+            generator=torch.Generator(),
+            timeout=PATIENCE,
+            worker_init_fn=partial(_begin, folder),
+        )
+        items = iter(loader)
+        try:
+            for item in items:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            raise UserError(_stuck(items, Path(folder)), status=RUN_FAILED) from error
+
+
+def _begin(folder: str, worker: int) -> None:
+    """In a worker: leave Ctrl-C and SIGTERM to the program that started it, and tell where you are when asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGUSR1, (Path(folder) / str(worker)).open("w"), all_threads=False)
+
+
+def _stuck(items: Any, folder: Path) -> str:
+    for process in items._workers:
+        os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(0.2)
+    places = [line.strip() for path in sorted(folder.iterdir()) for line in path.read_text().splitlines()[1:2]]
+    where = "; ".join(dict.fromkeys(places)) or "unknown"
+    return f"[train] workers: no batch in {PATIENCE:.0f} s; they are stuck in: {where}"
