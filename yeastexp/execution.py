@@ -67,7 +67,7 @@ def carry_out(training: Training) -> None:
     try:
         with failures.explained(folder, _memory_of(training.assembly)):
             training.train()
-            if not training.over:
+            if training.interruption.wanted or not training.over:
                 raise UserError(
                     f"{folder}: interrupted after step {training.step} of {training.steps}; "
                     f"python -m yeastexp resume {folder} goes on from there",

@@ -31,16 +31,15 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
     except RuntimeError as error:
         if found := WORKER.search(str(error)):
             raise UserError(
-                f"[train] workers: process {found[1]} {found[2]}, often because memory ran out; lower [train] workers "
-                "or batch",
-                status=RUN_FAILED,
+                f"[train] workers: process {found[1]} was ended by {found[2]}; {DIED}", status=RUN_FAILED
             ) from error
         if "can't allocate memory" not in str(error):
             raise
         raise UserError(f"{tried}: out of memory; {_asked(error)}; {LOWER}", status=RUN_FAILED) from error
 
 
-WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ((?:is killed by signal: \w+)|exited unexpectedly)")
+WORKER = re.compile(r"DataLoader worker \(pid ([\d]+)\) is killed by signal: (\w[\w ]*)")
+DIED = "often because memory ran out: lower [train] workers or batch"
 LOWER = "lower [train] batch or window, or the width of the [model]"
 
 

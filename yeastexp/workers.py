@@ -49,7 +49,7 @@ def _portable(error: Exception) -> Exception:
 def made(make: Callable[[int], Item], indices: Sequence[int], workers: int, context: str | None) -> Iterator[Item]:
     """`make` of each index, made ahead by worker processes; what one of them raises is raised here.
 
-    Nothing is drawn from a global generator. UserError tells where workers are stuck.
+    Nothing is drawn from a global generator. UserError tells how a worker died, or where all are stuck.
     """
     with tempfile.TemporaryDirectory() as folder:
         loader = DataLoader(
@@ -70,9 +70,10 @@ def made(make: Callable[[int], Item], indices: Sequence[int], workers: int, cont
                     raise item
                 yield item
         except RuntimeError as error:
-            if "DataLoader timed out" not in str(error):
+            if "DataLoader" not in str(error):
                 raise
-            raise UserError(_stuck(items, Path(folder)), status=RUN_FAILED) from error
+            cause = _death(items) or _stuck(items, Path(folder))
+            raise UserError(f"[train] workers: {cause}", status=RUN_FAILED) from error
 
 
 def _begin(folder: str, worker: int) -> None:
@@ -82,10 +83,19 @@ def _begin(folder: str, worker: int) -> None:
     faulthandler.register(signal.SIGUSR1, (Path(folder) / str(worker)).open("w"), all_threads=False)
 
 
+def _death(items: Any) -> str | None:
+    for process in items._workers:
+        process.join(timeout=0.2)
+        if code := process.exitcode:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            return f"process {process.pid} {how}; often because memory ran out: lower [train] workers or batch"
+    return None
+
+
 def _stuck(items: Any, folder: Path) -> str:
     for process in items._workers:
         os.kill(process.pid, signal.SIGUSR1)
     time.sleep(0.2)
     places = [line.strip() for path in sorted(folder.iterdir()) for line in path.read_text().splitlines()[1:2]]
     where = "; ".join(dict.fromkeys(places)) or "unknown"
-    return f"[train] workers: no batch in {PATIENCE:.0f} s; they are stuck in: {where}"
+    return f"no batch in {PATIENCE:.0f} s; they are stuck in: {where}"
