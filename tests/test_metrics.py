@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
+from torch.utils.data import DataLoader, Dataset
 
 from yeastexp.metrics import (
     Accuracy,
@@ -20,6 +22,7 @@ from yeastexp.metrics import (
     Recall,
     confusion,
 )
+from yeastexp.registry import KINDS
 from yeastexp.sample import IGNORE
 
 
@@ -104,6 +107,129 @@ def test_ratios_of_a_class_as_scikit_learn_has_them(metric: PerImageMetric, peer
     truth, prediction = np.random.default_rng(seed).integers(0, 3, (2, 20, 30))
     wanted = peer(truth.ravel(), prediction.ravel(), labels=[0, 1, 2], average=None)
     np.testing.assert_allclose(rows(metric, prediction, truth), wanted, rtol=1e-14)
+
+
+def degenerate(classes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Truth and prediction with something missing: a class, a kind of error, all but a pixel, or all knowledge."""
+    source = np.random.default_rng(classes)
+    some, other = source.integers(0, classes, (2, 13, 17))
+    empty = np.zeros_like(some)
+    holes = np.where(source.random(some.shape) < 0.5, IGNORE, some)
+    pixel = np.full_like(some, IGNORE)
+    pixel[5, 5] = classes - 1
+    return {
+        "empty truth": (empty, some),
+        "empty prediction": (some, empty),
+        "both empty": (empty, empty),
+        "one class": (empty + classes - 1, empty + classes - 1),
+        "one class for another": (empty + classes - 1, empty),
+        "all right": (some, some),
+        "all wrong": (some, (some + 1) % classes),
+        "a class less in the prediction": (some, np.minimum(other, classes - 2)),
+        "a class less in the truth": (np.minimum(some, classes - 2), other),
+        "one pixel": (some[:1, :1], other[:1, :1]),
+        "one row": (some[:1], other[:1]),
+        "half unknown": (holes, other),
+        "one pixel known": (pixel, other),
+        "nothing known": (np.full_like(some, IGNORE), other),
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("name", degenerate(2))
+def test_degenerate_maps_as_scikit_learn_scores_them(name: str, classes: int) -> None:
+    truth, prediction = degenerate(classes)[name]
+    known = truth != IGNORE
+    flat = truth[known], prediction[known]
+    labels = list(range(classes))
+    peers: dict[PerImageMetric, Any] = {Dice(classes): f1_score, Precision(classes): precision_score}
+    peers |= {Recall(classes): recall_score, IoU(classes): jaccard_score}
+    for metric, peer in peers.items():
+        there = np.isin(labels, flat)  # scikit-learn counts classes that are nowhere as 0 unless it is told otherwise
+        wanted = np.full(classes, np.nan)
+        if known.any():
+            found = peer(*flat, labels=labels, average=None, zero_division=0 if peer is jaccard_score else np.nan)
+            wanted = np.where(there, found, np.nan)
+        np.testing.assert_allclose(rows(metric, prediction, truth), wanted, rtol=1e-14, err_msg=type(metric).__name__)
+    (found,) = rows(Accuracy(classes), prediction, truth)
+    np.testing.assert_array_equal(found, accuracy_score(*flat) if known.any() else np.nan)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("classes", [2, 5])
+def test_pooled_scores_are_those_of_all_pixels_together(seed: int, classes: int) -> None:
+    """Images of several sizes, pixels without truth among them, one of them wholly unknown."""
+    source = np.random.default_rng(seed)
+    sizes = [(1, 1), (9, 4), (30, 31), (6, 6)]
+    pairs = [(source.integers(0, classes, size), source.integers(IGNORE, classes, size)) for size in sizes]
+    pairs[-1][1][:] = IGNORE
+    known = [truth != IGNORE for _, truth in pairs]
+    together = [
+        np.concatenate([pair[place][where] for pair, where in zip(pairs, known, strict=True)]) for place in (1, 0)
+    ]
+    for metric, peer in ((IoU(classes), jaccard_score), (Dice(classes), f1_score), (Accuracy(classes), accuracy_score)):
+        for prediction, truth in pairs:
+            metric.update((torch.from_numpy(prediction), torch.from_numpy(truth), {}))
+        options = {} if peer is accuracy_score else {"average": None}
+        found = metric.compute()
+        np.testing.assert_allclose(found.pooled.numpy(), np.atleast_1d(peer(*together, **options)), rtol=1e-14)
+        assert bool(found.rows[-1].isnan().all()) and not bool(found.per_image.isnan().any())
+
+
+def disc(row: float, column: float, radius: float) -> np.ndarray:
+    rows, columns = np.ogrid[:101, :121]
+    return ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2).astype(np.int64)
+
+
+@pytest.mark.parametrize("radius", [20, 30.5])
+@pytest.mark.parametrize("shift", [0, 1, 2, 5, 10, 25, 39, 41])
+def test_a_shifted_disc_overlaps_itself_in_a_lens(radius: float, shift: int) -> None:
+    """Exactly by counting rows of pixels, and about as the area 2 r² acos(d / 2r) - d / 2 · √(4r² - d²) of the lens."""
+    truth, prediction = disc(50, 40, radius), disc(50, 40 + shift, radius)
+    high = math.floor(radius)
+    chords = [2 * math.floor(math.sqrt(radius**2 - row**2)) + 1 for row in range(-high, high + 1)]
+    whole, both = sum(chords), sum(max(0, chord - shift) for chord in chords)
+    assert confusion(*map(torch.from_numpy, (prediction, truth)), 2)[1].tolist() == [whole - both, both]
+    assert rows(IoU(2), prediction, truth)[1] == both / (2 * whole - both)
+    assert rows(Dice(2), prediction, truth)[1] == both / whole
+    assert rows(Accuracy(2), prediction, truth) == [(truth.size - 2 * (whole - both)) / truth.size]
+    half = min(1.0, shift / (2 * radius))
+    lens = 2 * radius**2 * (math.acos(half) - half * math.sqrt(1 - half**2))
+    assert rows(Dice(2), prediction, truth)[1] == pytest.approx(lens / (math.pi * radius**2), abs=0.02)
+
+
+class Maps(Dataset[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """Images as an answer to a data set would give them: number, prediction, labels, and dead cells."""
+
+    def __len__(self) -> int:
+        return 17
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
+        source = np.random.default_rng(index)
+        prediction, labels, dead = (source.integers(low, 3, (190, 191)) for low in (0, IGNORE, 0))
+        return index, *(torch.from_numpy(one) for one in (prediction, labels, dead))
+
+
+@pytest.mark.parametrize("name", list(KINDS["metric"]))
+def test_the_same_bits_for_any_batch_size_order_workers_and_threads(name: str) -> None:
+    seen = []
+    order = np.random.default_rng(1).permutation(17).tolist()
+    ways = ((1, None, 0, 1), (4, order, 0, 2), (17, None, 1, 1), (5, order[::-1], 2, 2))
+    for batch, sampler, workers, threads in ways:
+        torch.set_num_threads(threads)
+        one = KINDS["metric"][name](3)
+        loader = DataLoader(Maps(), batch_size=batch, sampler=sampler, num_workers=workers)
+        places: list[int] = []
+        for numbers, *images in loader:
+            places += numbers.tolist()
+            for prediction, labels, dead in zip(*images, strict=True):
+                one.update((prediction, labels, {"dead": dead}))
+        found = one.compute()
+        back = torch.argsort(torch.tensor(places))
+        assert sorted(places) == list(range(17))
+        seen.append([found.per_image, found.pooled, found.rows[back], found.counts[back]])
+    for others in seen[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(seen[0], others, strict=True))
 
 
 def square(size: int, at: int, side: int) -> np.ndarray:

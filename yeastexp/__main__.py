@@ -29,6 +29,7 @@ SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output file.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print for a script to read.")
 
+FOLDER = click.option("-o", "--output", type=ANY, metavar="FOLDER", help="Write plots as PNG and SVG, figures as JSON.")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="yeastexp")
@@ -310,6 +311,56 @@ def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool
 
 def _counts(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in splits.items())
+@commands.group(no_args_is_help=True)
+def study() -> None:
+    """Answer a question of the exercise sheet by a computation: a table, and what it says in sentences.
+
+    Example: python -m yeastexp study metrics
+    """
+
+
+@study.command("metrics", short_help="Accuracy or mean IoU: which says more, and why.")
+@FOLDER
+@JSON
+def study_metrics(output: Path | None, as_json: bool) -> None:
+    """Which of accuracy and mean IoU is more informative? Score predictions that are wrong by a known amount.
+
+    On drawn cells that cover 2 % to 50 % of the image: nothing found, outlines shrunk, grown and shifted, small cells
+    missed, dead cells taken for live.
+
+    Example: python -m yeastexp study metrics -o figures
+    """
+    from yeastexp.study import accuracy_and_iou as room
+
+    _report_study(room, room.study(), output, as_json)
+
+
+@study.command("normalization", short_help="Over all, training or single images: what differs.")
+@click.option("--data", type=FILE, help="An HDF5 file as packed, in place of synthetic images.")
+@FOLDER
+@JSON
+def study_normalization(data: Path | None, output: Path | None, as_json: bool) -> None:
+    """Normalise over all images, over the training images or each on its own: what differs, and what leaks?
+
+    Example: python -m yeastexp study normalization --data data.h5
+    """
+    from yeastexp.study import normalization as room
+
+    _report_study(room, room.study(data), output, as_json)
+
+
+def _report_study(room: Any, done: Any, output: Path | None, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(room.as_json(done), indent=1))
+    else:
+        console = _console()
+        console.print(room.table(done))
+        for sentence in room.findings(done):
+            console.print(f"{sentence}\n", highlight=False, markup=False)
+    for path in room.write(done, output) if output else []:
+        click.echo(path, err=as_json)
+
+
 
 
 @commands.command()
