@@ -14,13 +14,15 @@ from yeastexp.failures import explained
 
 CUDA = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8.00 GiB. More advice."
 
+ROOM = "make room, and 'resume /run' goes on from its last checkpoint"
+
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(errno.ENOSPC, "x", "/r/last.pt"), "/r/last.pt: no space left; what was written before is kept"),
-        (OSError(errno.EDQUOT, "x"), "/run: the quota is used up; what was written before is kept"),
-        (OSError(errno.EFBIG, "x", "/r/a"), "/r/a: no file may grow so large; what was written before is kept"),
+        (OSError(errno.ENOSPC, "x", "/r/last.pt"), f"/r/last.pt: no space left; {ROOM}"),
+        (OSError(errno.EDQUOT, "x"), f"/run: the quota is used up; {ROOM}"),
+        (OSError(errno.EFBIG, "x", "/r/a"), f"/r/a: no file may grow so large; {ROOM}"),
         (
             torch.OutOfMemoryError(CUDA),
             "a step: out of GPU memory; Tried to allocate 2.50 GiB; lower [train] batch or window, or the width of the "

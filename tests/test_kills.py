@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kills
 import pytest
+
+from yeastexp import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,51 @@ def test_killed_runs_end_in_the_same_bytes(folder: Path) -> None:
     number = 1 + len(list((folder / "runs" / "tiny").iterdir()))
     ended = kills.disturbed(folder, number, [3.5, 4.5], workers=2, by=signal.SIGKILL)
     assert ended.differences == []
+
+
+def limited() -> None:
+    """Let no file of this process grow beyond what a few checkpoints need."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (55_000, 55_000))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 340 kB, where this process may mount one."""
+    found = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=340k", "tmpfs", str(tmp_path)], capture_output=True)
+    if found.returncode:
+        pytest.skip("mounting takes more rights")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def filled(folder: Path, run: Path, limit: Callable[[], None] | None) -> str:
+    """What a run says that has no room for all of its files; two good checkpoints have to be left."""
+    words = kills.command("run", "tiny.toml")
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    kept = run / "checkpoints"
+    steps = {checkpoints.load(kept / name)["step"] for name in ("last.pt", "previous.pt")}
+    assert len(steps) == 2 and not list(run.rglob("*.part"))
+    return done.stderr
+
+
+def test_a_limit_of_file_sizes_costs_nothing_but_time(folder: Path) -> None:
+    run = Path("runs") / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
+    said = filled(folder, folder / run, limited)
+    assert f"no file may grow so large; make room, and 'resume {run}' goes on from its last checkpoint\n" in said
+    subprocess.run(kills.command("resume", str(run)), cwd=folder, check=True, capture_output=True)
+    assert kills.differences(folder / "runs" / "tiny" / "001", folder / run) == []
+
+
+def test_a_full_disk_costs_nothing_but_time(folder: Path, small_disk: Path) -> None:
+    shutil.copy2(folder / "data.h5", small_disk)
+    shutil.copy2(folder / "tiny.toml", small_disk)
+    run = Path("runs") / "tiny" / "001"
+    said = filled(small_disk, small_disk / run, None)
+    assert f"no space left; make room, and 'resume {run}' goes on from its last checkpoint\n" in said
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    subprocess.run(kills.command("resume", str(run)), cwd=small_disk, check=True, capture_output=True)
+    assert kills.differences(folder / run, small_disk / run) == []
 
 
 def children(process: int) -> list[int]:

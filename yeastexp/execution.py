@@ -34,7 +34,8 @@ def described(assembly: Assembly) -> dict[str, Any]:
     """What this process depends on beside the experiment."""
     loaded = assembly.experiment
     inputs = [value for value in loaded.dataset.options.values() if isinstance(value, Path)]
-    return environment.describe(assembly.device, loaded.resolved(), inputs, loaded.plugins)
+    found = environment.describe(assembly.device, loaded.resolved(), inputs, loaded.plugins)
+    return {"seed": loaded.train.seed, **found}
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

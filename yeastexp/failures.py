@@ -27,7 +27,8 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
         if error.errno not in FULL:
             raise
         place = error.filename or folder
-        raise UserError(f"{place}: {FULL[error.errno]}; what was written before is kept", status=RUN_FAILED) from error
+        remedy = f"make room, and 'resume {folder}' goes on from its last checkpoint"
+        raise UserError(f"{place}: {FULL[error.errno]}; {remedy}", status=RUN_FAILED) from error
     except RuntimeError as error:
         if found := WORKER.search(str(error)):
             raise UserError(
