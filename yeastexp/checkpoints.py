@@ -141,7 +141,8 @@ def _difference(one: Any, other: Any) -> str | None:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    numbers = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # which numpy does not know
+    return numbers.numpy().tobytes()
 
 
 def plain(value: Any) -> Any:
