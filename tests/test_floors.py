@@ -30,7 +30,7 @@ FLOORS = (
         "store",
     },
     {"datasets", "transforms", "models", "losses", "optimizers", "schedulers", "metrics", "plugins"},
-    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download", "progress"},
+    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download", "progress", "profiling"},
     {"assemble", "engine", "tracking", "checkpoints"},
     {"trained", "contact_sheet", "scoring"},
     {"training"},

@@ -44,7 +44,8 @@ def commands() -> None:
 @click.argument("experiment", type=FILE)
 @SET
 @click.option("--budget", metavar="TIME", help="Wall-clock time of the whole command, as 5m; in place of a length.")
-def run(experiment: Path, settings: tuple[str, ...], budget: str | None) -> None:
+@click.option("--profile", type=POSITIVE, metavar="N", help="Trace N steps, and print where their time goes.")
+def run(experiment: Path, settings: tuple[str, ...], budget: str | None, profile: int | None) -> None:
     """Train an experiment, measure it, and print its run directory on the last line.
 
     Example: python -m yeastexp run experiments/base.toml --set train.epochs=2
@@ -53,7 +54,7 @@ def run(experiment: Path, settings: tuple[str, ...], budget: str | None) -> None
 
     if budget:
         settings = (*settings, f"train.budget={json.dumps(budget)}")
-    click.echo(verb(experiment, settings, started=STARTED, console=_console()))
+    click.echo(verb(experiment, settings, started=STARTED, console=_console(), profiled=profile or 0))
 
 
 @commands.command()

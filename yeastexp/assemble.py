@@ -35,7 +35,8 @@ VALIDATION_SHARE = 0.05
 
 def fixed_threads(loaded: Experiment) -> Experiment:
     """The experiment with its number of compute threads written down and in force; it changes the last bits."""
-    threads = loaded.train.threads or os.cpu_count() or 1
+    wanted = loaded.train.threads
+    threads = wanted if isinstance(wanted, int) else os.cpu_count() or 1
     torch.set_num_threads(threads)
     if loaded.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.metrics import PerImageMetric, Scores
+from yeastexp.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 from yeastexp.progress import Validation
 from yeastexp.sample import Sample
 from yeastexp.transforms import BasicTransform2D, chain
@@ -53,14 +54,17 @@ def trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
         images, labels = (one.to(update.device, non_blocking=True) for one in batch)
         if groups.ends(number - 1):
             update.begin()
-        with update.autocast():
+        with part(FORWARD), update.autocast():
             logits = checked_logits(update.model(images), images, classes)
-        value = loss(logits.float(), labels)
+        with part(LOSS):
+            value = loss(logits.float(), labels)
         if update.device.type == "cpu":
             check_finite(value.detach()[None], number)
-        update.add(value, groups.share(number))
+        with part(BACKWARD):
+            update.add(value, groups.share(number))
         if groups.ends(number):
-            update.apply(number)
+            with part(UPDATE):
+                update.apply(number)
         return value.detach()
 
     return Engine(step)

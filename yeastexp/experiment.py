@@ -79,7 +79,10 @@ class Train:
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut windows; 0: the training process")] = 0
-    threads: Annotated[int | None, Field(ge=1, le=1024, description="compute threads; all cores")] = None
+    threads: Annotated[
+        Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None,
+        Field(description="compute threads; all cores, or 'auto': as many as a step is fastest with"),
+    ] = None
     checkpoint_minutes: Annotated[
         float, Field(gt=0, description="most time between checkpoints; there is one after every epoch anyway")
     ] = 10.0

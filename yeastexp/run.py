@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
-from yeastexp import assemble, engine, execution, experiment, files, scoring
+from yeastexp import assemble, engine, execution, experiment, files, scoring, tracking
 from yeastexp.assemble import Assembly
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
@@ -23,20 +25,36 @@ RESERVE = 0.06
 TIMING = 0.02
 """Share of a time budget that finds out how long a step takes."""
 
+THREADS_SECONDS = 2.0
+"""About so long each number of threads is measured."""
+
 CLOSING = 0.01
 CLOSING_SECONDS = 5.0
 """Kept of a time budget, with that share of it, for tables, pictures and files at the end and for leaving Python."""
 
 
-def run(path: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> Path:
+def run(
+    path: Path,
+    settings: Sequence[str] = (),
+    *,
+    started: float | None = None,
+    console: Console,
+    profiled: int = 0,
+) -> Path:
     """Train the experiment of a file, measure it and return its run directory.
 
-    `started` is the monotonic clock at the start of the command, from which a `budget` counts.
+    `started` is the monotonic clock at the start of the command, from which a `budget` counts. So many steps are
+    `profiled` on the way.
     """
     began = time.monotonic() if started is None else started
-    loaded = assemble.fixed_threads(experiment.load(path, settings))
-    assembly = assemble.assemble(loaded)
+    loaded = experiment.load(path, settings)
+    assembly = assemble.assemble(assemble.fixed_threads(loaded))
     options = options_of(assembly)
+    measured = ""
+    if loaded.train.threads == "auto":
+        threads, measured = fastest_threads(assembly, options)
+        loaded = replace(loaded, train=replace(loaded.train, threads=threads))
+        assembly = assemble.assemble(assemble.fixed_threads(loaded))  # what is fitted depends on them, in its last bits
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
     baselines = scoring.scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, options, deadline)
@@ -45,10 +63,42 @@ def run(path: Path, settings: Sequence[str] = (), *, started: float | None = Non
     with execution.holding(folder) as interruption:
         execution.open_directory(folder, assembly)
         late = _after(last_step_by)
-        training = Training(assembly, folder, console, began, late, interruption, baselines=baselines)
+        if measured:
+            tracking.log(folder, measured)
+        training = Training(
+            assembly, folder, console, began, late, interruption, baselines=baselines, profiled=profiled
+        )
         training.begin()
         execution.carry_out(training)
     return folder
+
+
+def fastest_threads(assembly: Assembly, options: Options) -> tuple[int, str]:
+    """The number of compute threads that steps are fastest with now, and a line that says what was measured.
+
+    Where cores are busy with something else, the threads of a step wait for the slowest of them.
+    """
+    cores = os.cpu_count() or 1
+    times: dict[int, float] = {}
+    for threads in sorted({1, cores // 2, cores} - {0}, reverse=True):
+        torch.set_num_threads(threads)
+        times[threads] = _step_seconds(assembly, options, THREADS_SECONDS)
+    chosen = min(times, key=lambda threads: times[threads])
+    found = ", ".join(f"{threads}: {1e3 * seconds:.0f} ms" for threads, seconds in times.items())
+    return chosen, f"[train] threads = {chosen}: a step takes, by threads, {found}"
+
+
+def _step_seconds(assembly: Assembly, options: Options, seconds: float) -> float:
+    return engine.seconds_per_step(
+        assembly.model,
+        assembly.loss,
+        assembly.optimizer,
+        options,
+        assembly.stream.batch,
+        assembly.device,
+        len(assembly.classes),
+        seconds=seconds,
+    )
 
 
 def _after(moment: float) -> Callable[[int], bool]:
@@ -64,16 +114,7 @@ def counted_steps(assembly: Assembly, options: Options, deadline: float) -> tupl
     train = assembly.experiment.train
     if not train.budget:
         return assembly.experiment, deadline
-    step = engine.seconds_per_step(
-        assembly.model,
-        assembly.loss,
-        assembly.optimizer,
-        options,
-        assembly.stream.batch,
-        assembly.device,
-        len(assembly.classes),
-        seconds=TIMING * experiment.seconds(train.budget),
-    )
+    step = _step_seconds(assembly, options, TIMING * experiment.seconds(train.budget))
     validation = min(_seconds(lambda: scoring.validate(assembly, assembly.model)) for _ in range(2))
     deadline -= CLOSING_SECONDS + CLOSING * experiment.seconds(train.budget)
     deadline -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))

@@ -18,6 +18,7 @@ from torch import Tensor
 from yeastexp import assemble, checkpoints, engine, pictures, scoring, tracking
 from yeastexp.assemble import Assembly
 from yeastexp.interruption import Interruption
+from yeastexp.profiling import Profile
 from yeastexp.progress import Best, Progress
 from yeastexp.sample import Sample
 from yeastexp.tracking import Summary, Tracker
@@ -67,6 +68,7 @@ class Training:
     interruption: Interruption = field(default_factory=Interruption)
     until: int | None = None
     baselines: dict[str, Summary] | None = None
+    profiled: int = 0
     unread: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -133,6 +135,8 @@ class Training:
         trainer = engine.trainer(self.update, assembly.loss, self.groups, len(assembly.classes))
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.after_step)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.after_epoch)
+        if self.profiled:
+            Profile(self.profiled, self.folder, self.console).attach(trainer)
         engine.start_at(trainer, self.step, self.epoch_length, self.epochs)
         assembly.model.train()
         batches = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)

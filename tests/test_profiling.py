@@ -1,0 +1,47 @@
+"""A profile says where the time goes and changes no result."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import kills
+import pytest
+from rich.console import Console
+from test_resume import EXPERIMENT, here, ran
+
+from yeastexp import run as room
+from yeastexp.profiling import PARTS
+from yeastexp.run import run
+
+__all__ = ["here"]
+
+
+def test_a_profile_has_every_part_of_every_step_and_changes_no_result(here: Path) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    plain = ran(here, EXPERIMENT)
+    profiled = run(here / "tiny.toml", console=console, profiled=4).resolve()
+    events = json.loads((profiled / "profile.json").read_text())["traceEvents"]
+    names = [event["name"] for event in events if event.get("cat") == "user_annotation"]
+    assert {part: names.count(f"step: {part}") for part in PARTS} == dict.fromkeys(PARTS, 4)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "4 steps, " in shown and "between steps" in shown and "convolution" in shown
+    assert kills.differences(plain, profiled) == []
+
+
+def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.5, 0.25, 0.3])
+    monkeypatch.setattr(room, "_step_seconds", lambda *anything: next(times))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    folder = ran(here, EXPERIMENT, ["train.threads=auto"])
+    assert "threads = 2\n" in (folder / "experiment.toml").read_text()
+    line = "[train] threads = 2: a step takes, by threads, 4: 500 ms, 2: 250 ms, 1: 300 ms"
+    assert line in (folder / "log.txt").read_text()
+    assert json.loads((folder / "environment.json").read_text())["threads"] == 2
+
+
+def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "THREADS_SECONDS", 0.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert kills.differences(ran(here, EXPERIMENT), ran(here, EXPERIMENT, ["train.threads=auto"])) == []
