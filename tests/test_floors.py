@@ -30,16 +30,14 @@ FLOORS = (
         "store",
     },
     {"datasets", "transforms", "models", "losses", "optimizers", "schedulers", "metrics", "plugins"},
-    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download", "progress", "profiling"},
-    {"assemble", "engine", "tracking", "checkpoints"},
+    {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download", "progress", "profiling", "folds"},
+    {"assemble", "engine", "tracking", "checkpoints", "differences"},
     {"trained", "contact_sheet", "scoring"},
-    {"training"},
+    {"training", "effective", "evaluation"},
     {"execution"},
     {
         "catalogue",
         "check",
-        "compare",
-        "effective",
         "evaluate",
         "fetch",
         "inspect",
@@ -51,7 +49,7 @@ FLOORS = (
         "study",
         "verify",
     },
-    {"crossval"},
+    {"compare", "crossval"},
     {"__main__", "__init__"},
 )
 LATE = {"__main__", "__init__"}

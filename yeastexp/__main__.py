@@ -31,6 +31,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print for a script 
 
 FOLDER = click.option("-o", "--output", type=ANY, metavar="FOLDER", help="Write plots as PNG and SVG, figures as JSON.")
 
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="yeastexp")
 def commands() -> None:
@@ -145,6 +146,47 @@ def inspect(
         subject = room.of_model(model or "", settings, image, classes or 2)
     found = room.inspect(subject)
     click.echo(json.dumps(room.as_json(found), indent=1) if as_json else "\n".join(room.lines(found)))
+
+
+@commands.command()
+@click.argument("experiment", type=FILE)
+@SET
+@click.option("--folds", default="5", show_default=True, metavar="K|FILE", help="How many, or the folds of a file.")
+@click.option("--repeats", type=POSITIVE, default=1, show_default=True, help="Seeds with which every fold is trained.")
+@click.option("--group-by", metavar="REGEX", help="Images whose names agree in what it finds stay in one fold.")
+@click.option("-o", "--output", type=ANY, metavar="DIR", help="Where to write, or a directory to go on with.")
+@JSON
+def crossval(
+    experiment: Path,
+    settings: tuple[str, ...],
+    folds: str,
+    repeats: int,
+    group_by: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Train an experiment once a fold, and score every image by weights that never saw it.
+
+    Each fold is a run directory of its own; the folds are a file that other experiments can be given. Scores are of
+    the last weights: choosing the best by the images that are scored would flatter.
+
+    Example: python -m yeastexp crossval experiments/base.toml --folds 6 --repeats 3
+    """
+    from rich.console import Console
+
+    from yeastexp import crossval as room
+
+    folder = room.crossval(
+        experiment,
+        settings,
+        dealt=int(folds) if folds.isdecimal() else Path(folds),
+        repeats=repeats,
+        group_by=group_by,
+        output=output,
+        console=Console(stderr=True) if as_json else _console(),
+        say=partial(click.echo, err=True),
+    )
+    click.echo((folder / room.RESULT).read_text(encoding="utf-8") if as_json else folder)
 
 
 @commands.command("list")
@@ -312,6 +354,8 @@ def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool
 
 def _counts(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in splits.items())
+
+
 @commands.group(no_args_is_help=True)
 def study() -> None:
     """Answer a question of the exercise sheet by a computation: a table, and what it says in sentences.
@@ -360,8 +404,6 @@ def _report_study(room: Any, done: Any, output: Path | None, as_json: bool) -> N
             console.print(f"{sentence}\n", highlight=False, markup=False)
     for path in room.write(done, output) if output else []:
         click.echo(path, err=as_json)
-
-
 
 
 @commands.command()

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from yeastexp import plugins
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment, Train
+from yeastexp.folds import Refolded
 from yeastexp.metrics import PerImageMetric
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
@@ -52,6 +53,12 @@ def compute_device(train: Train) -> torch.device:
     if train.device == "cuda" and not available:
         raise UserError("[train] device: 'cuda' is asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'")
     return torch.device("cuda" if available and train.device != "cpu" else "cpu")
+
+
+def build_dataset(experiment: Experiment) -> Any:
+    """The data set, with the splits of a fold where the experiment names one."""
+    train, dataset = experiment.train, experiment.dataset.build()
+    return Refolded(dataset, train.folds, train.fold) if train.folds and train.fold else dataset
 
 
 def build_model(experiment: Experiment) -> nn.Module:
@@ -283,7 +290,7 @@ class Assembly:
 def assemble(experiment: Experiment) -> Assembly:
     """All parts of an experiment, the data read, the transforms fitted, the model with its first weights."""
     device = compute_device(experiment.train)
-    dataset = experiment.dataset.build()
+    dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)
     classes = len(experiment.task.classes)
     pixels = training_pixels(dataset, transforms, classes)

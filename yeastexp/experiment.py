@@ -90,6 +90,12 @@ class Train:
     initial: Annotated[
         Path | None, MustExist("run"), Field(description="a run whose best weights training starts from")
     ] = None
+    folds: Annotated[
+        Path | None,
+        MustExist("file of folds"),
+        Field(description="a file of 'crossval', in place of the data's splits"),
+    ] = None
+    fold: Annotated[int | None, Field(ge=1, description="of the folds, the one that validates")] = None
 
 
 TASK, TRAIN = Schema(Task), Schema(Train)
@@ -415,6 +421,9 @@ class _Checker:
         if (monitor := train.get("monitor")) and monitor not in (*metric_names, "loss"):
             known = did_you_mean(monitor, [*metric_names, "loss"])
             self.fault(("train", "monitor"), f"[train] monitor: no metric '{monitor}'{known}")
+        for one, other in (("folds", "fold"), ("fold", "folds")):
+            if train.get(one) and not train.get(other):
+                self.fault(("train", one), f"[train] {one}: means nothing without '{other}'")
         if train.get("stride") and train.get("windows_per_image"):
             self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
         if train.get("stride") and train.get("foreground"):

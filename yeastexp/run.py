@@ -40,8 +40,9 @@ def run(
     started: float | None = None,
     console: Console,
     profiled: int = 0,
+    folder: Path | None = None,
 ) -> Path:
-    """Train the experiment of a file, measure it and return its run directory.
+    """Train the experiment of a file, measure it and return its run directory: `folder`, or the next of its name.
 
     `started` is the monotonic clock at the start of the command, from which a `budget` counts. So many steps are
     `profiled` on the way.
@@ -59,7 +60,7 @@ def run(
     baselines = scoring.scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, options, deadline)
     assembly = replace(assembly, experiment=counted)
-    folder = files.claim_directory(Path("runs") / loaded.name)
+    folder = folder or files.claim_directory(Path("runs") / loaded.name)
     with execution.holding(folder) as interruption:
         execution.open_directory(folder, assembly)
         late = _after(last_step_by)

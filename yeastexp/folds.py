@@ -1,0 +1,140 @@
+"""The images of a data set dealt into folds, as a file that experiments share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from yeastexp import files
+from yeastexp.errors import UserError
+from yeastexp.randomness import generator
+
+THUMBNAIL_PX = 32
+"""Of a side: what is left of an image where near-duplicates are looked for."""
+
+ALIKE = 0.95
+"""Correlation of two thumbnails from which on images count as near-duplicates."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The names of each fold; those of a `group` (what `group_by` finds in a name) are never parted."""
+
+    folds: tuple[tuple[str, ...], ...]
+    group_by: str | None = None
+    seed: int = 0
+
+    def splits(self, fold: int, test: Sequence[str] = ()) -> dict[str, list[str]]:
+        """The images to train on where a fold, counted from 1, validates."""
+        held_out = list(self.folds[fold - 1])
+        rest = sorted(name for names in self.folds for name in names if name not in held_out)
+        return {"train": rest, "val": held_out, **({"test": list(test)} if test else {})}
+
+    def write(self, path: Path) -> None:
+        """Write the file that [train] folds names."""
+        files.write_text(path, json.dumps(asdict(self), indent=1))
+
+
+def deal(names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0) -> Folds:
+    """Deal images into folds, whole groups at a time, each to the fold that has fewest images yet.
+
+    The order of the names does not matter. UserError where there are fewer groups than folds.
+    """
+    groups = _groups(sorted(names), group_by)
+    if len(groups) < folds:
+        what = "groups" if group_by else "images"
+        raise UserError(f"--folds {folds}: there are {len(groups)} {what}, and each fold needs one")
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    order = generator(seed, "folds").permutation(len(groups)).tolist()
+    for group in sorted((list(groups.values())[index] for index in order), key=len, reverse=True):
+        min(dealt, key=len).extend(group)
+    return Folds(tuple(tuple(sorted(names)) for names in dealt), group_by, seed)
+
+
+def _groups(names: Sequence[str], group_by: str | None) -> Mapping[str, list[str]]:
+    try:
+        pattern = re.compile(group_by) if group_by else None
+    except re.error as error:
+        raise UserError(f"--group-by {group_by}: no regular expression ({error})") from None
+    found: dict[str, list[str]] = {}
+    for name in names:
+        match = pattern.search(name) if pattern else None
+        if pattern and not match:
+            raise UserError(f"--group-by {group_by}: is not in the name '{name}'; every image needs a group")
+        key = (match[1] if match.re.groups else match[0]) if match else name
+        found.setdefault(key, []).append(name)
+    return found
+
+
+def read(path: Path) -> Folds:
+    """The folds of a file; UserError where it holds none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Folds(tuple(tuple(map(str, fold)) for fold in found["folds"]), found["group_by"], found["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no folds as 'crossval' writes them ({error})") from None
+
+
+class Refolded:
+    """A data set whose splits are those of a fold; its test images stay apart.
+
+    UserError where the folds are of other images.
+    """
+
+    def __init__(self, dataset: Any, path: Path, fold: int) -> None:
+        folds = read(path)
+        if fold > len(folds.folds):
+            raise UserError(f"[train] fold: is {fold}, but '{path}' has {len(folds.folds)}")
+        own = {name for split, names in dataset.splits.items() if split != "test" for name in names}
+        dealt = {name for names in folds.folds for name in names}
+        if own != dealt:
+            odd = min(own ^ dealt)
+            raise UserError(f"[train] folds: '{path}' is of other images: '{odd}' is in one of the two alone")
+        self.dataset = dataset
+        self.splits = folds.splits(fold, dataset.splits.get("test", ()))
+        self.maps = dataset.maps
+        self.normalization = dataset.normalization
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        found: tuple[int, int, int] = self.dataset.shape(name)
+        return found
+
+    def read(self, name: str) -> Any:
+        """An image with its truth."""
+        return self.dataset.read(name)
+
+
+def near_duplicates(images: Mapping[str, Tensor], folds: Folds) -> list[tuple[str, str, float]]:
+    """Pairs of images (C, H, W) in different folds that look alike, with the correlation of their thumbnails.
+
+    An image of one value is like no other.
+    """
+    fold_of = {name: index for index, names in enumerate(folds.folds) for name in names}
+    names = sorted(fold_of)
+    thumbnails = np.stack([_thumbnail(images[name]) for name in names])
+    alike = thumbnails @ thumbnails.T
+    return [
+        (one, other, float(alike[i, j]))
+        for i, one in enumerate(names)
+        for j, other in enumerate(names[:i])
+        if alike[i, j] >= ALIKE and fold_of[one] != fold_of[other]
+    ]
+
+
+def _thumbnail(image: Tensor) -> np.ndarray:
+    """The image's grey values on a few pixels, with mean 0 and length 1."""
+    grey = image.mean(dim=0, keepdim=True)[None].double()
+    small = functional.adaptive_avg_pool2d(grey, THUMBNAIL_PX).flatten()
+    centred = small - small.mean()
+    length = torch.linalg.vector_norm(centred)
+    return np.asarray((centred / length if length > 1e-9 * small.abs().max() else torch.zeros_like(centred)).numpy())
