@@ -13,7 +13,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yeastexp.document import DEEPEST, LARGEST_FILE, Document, Keys, override, parse, positions, read
+from yeastexp.document import DEEPEST, LARGEST_FAMILY, LARGEST_FILE, Document, Keys, override, parse, positions, read
 from yeastexp.errors import UserError
 
 LENGTHS = {("train",): ("epochs", "steps", "budget")}
@@ -206,8 +206,9 @@ def test_the_deepest_document_is_read() -> None:
 
 
 def test_a_number_of_thousands_of_digits_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^f\.toml: cannot be read \(Exceeds the limit \(4300 digits\)"):
+    with pytest.raises(UserError) as error:
         parse(f"x = 1{'0' * 5_000}", "f.toml", Path())
+    assert str(error.value) == "f.toml: an integer has thousands of digits; TOML's have 64 bits"
 
 
 @pytest.mark.parametrize(
@@ -352,6 +353,17 @@ def test_a_circle_is_refused(tmp_path: Path, circle: list[str]) -> None:
     assert str(error.value) == f"{last}:2:1: extends: '{circle[-1]}' extends this file in turn; break the circle"
 
 
+def test_a_family_has_a_largest_size(tmp_path: Path) -> None:
+    for index in range(LARGEST_FAMILY + 1):
+        (tmp_path / f"{index}.toml").write_text(f"extends = '{index + 1}.toml'")
+    (tmp_path / f"{LARGEST_FAMILY}.toml").write_text("x = 1")
+    assert read(tmp_path / "1.toml", {}).values == {"x": 1}
+    with pytest.raises(UserError) as error:
+        read(tmp_path / "0.toml", {})
+    last = tmp_path / f"{LARGEST_FAMILY - 1}.toml"
+    assert str(error.value) == f"{last}:1:1: extends: 20 files extend one another by now; write some as one"
+
+
 @pytest.mark.parametrize(
     ("written", "fault"),
     [
@@ -359,6 +371,8 @@ def test_a_circle_is_refused(tmp_path: Path, circle: list[str]) -> None:
         ("''", "no file '{here}'"),
         ("'.'", "no file '{here}'"),
         ('"a\\u0000b"', "no file '{here}/a\N{REPLACEMENT CHARACTER}b'"),
+        (f"'{'x' * 300}'", f"no file '{{here}}/{'x' * 300}'"),
+        ("'circle.toml'", "no file '{here}/circle.toml'"),
         ("['a.toml', 'b.toml']", "should be one file name, got ['a.toml', 'b.toml']"),
         ("3", "should be one file name, got 3"),
     ],
@@ -366,6 +380,7 @@ def test_a_circle_is_refused(tmp_path: Path, circle: list[str]) -> None:
 def test_a_wrong_parent(tmp_path: Path, written: str, fault: str) -> None:
     path = tmp_path / "child.toml"
     path.write_text(f"\nextends = {written}")
+    (tmp_path / "circle.toml").symlink_to("circle.toml")
     with pytest.raises(UserError) as error:
         read(path, {})
     assert str(error.value) == f"{path}:2:1: extends: {fault.format(here=tmp_path)}"
@@ -483,6 +498,9 @@ def test_the_place_of_a_setting(setting: str, places: dict[Keys, str]) -> None:
         ("metric.0.name=iou", "'metric' is no array, so that '0' addresses nothing"),
         ("0=1", "'0' is no array, so that '0' addresses nothing"),
         ("extends=base.toml", "'extends' belongs in the file; here it would come too late"),
+        (".".join("a" * 21) + "=1", "nested too deeply; an experiment needs three levels"),
+        ("train.epochs=" + "[" * 21 + "]" * 21, "nested too deeply; an experiment needs three levels"),
+        (f"augment.{'9' * 5_000}.p=1", "'augment' is an array; name an element, as in augment.0"),
     ],
 )
 def test_a_setting_that_leads_nowhere(setting: str, fault: str) -> None:

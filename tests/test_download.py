@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import loopback
 import pytest
+import urllib3
 from loopback import Server, answer, chunked, ranged, redirect
 
 from yeastexp import download
@@ -264,6 +266,39 @@ def test_answers_that_pass_are_waited_out(server: Server, tmp_path: Path, status
     assert len(said) == 1 and said[0].startswith(f"the server answered {status} ")
 
 
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("7", 7),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 60),
+        ("Wed, 21 Oct 2015 07:26:00 GMT", 0),
+        ("0.5", 0),
+        ("soon", 0),
+        ("-3", 0),
+        ("9" * 5_000, 0),
+    ],
+)
+def test_a_server_is_left_alone_as_long_as_it_asks(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, seconds: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(urllib3.util.retry, "time", SimpleNamespace(time=lambda: 1_445_412_420.0))  # at 07:27
+    url = server.at("/x", answer(b"busy", status=503, Retry_After=asked), answer(BODY))
+    data, said = get(url, tmp_path)
+    assert data == BODY
+    assert [wait for wait in waits if wait] == [seconds] * bool(seconds)
+    asks = f" and asks to wait {seconds} s" if seconds else ""
+    assert said == [f"the server answered 503 Service Unavailable{asks}; trying again"]
+
+
+def test_a_server_that_asks_for_too_much_is_left_to_the_user(server: Server, tmp_path: Path) -> None:
+    url = server.at("/x", answer(b"busy", status=429, Retry_After="121"))
+    fault = "the server answered 429 Too Many Requests and asks to wait 121 s (1 attempt); nothing came"
+    assert refused(url, tmp_path) == f"{fault}; the same command tries again"
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed(server: Server, tmp_path: Path, status: int) -> None:
     server.at("/b/y", answer(BODY))
@@ -341,7 +376,7 @@ def test_a_silent_server(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/x"
-        assert refused(url, tmp_path).startswith("the server does not answer (1 attempts); nothing came")
+        assert refused(url, tmp_path).startswith("the server does not answer (1 attempt); nothing came")
 
 
 def test_a_server_that_falls_silent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

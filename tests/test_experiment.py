@@ -265,7 +265,7 @@ RANGES = {
     "not a number": ({"x = 0.25": "x = nan"}, "12:1: [[augment]] x: should be a finite number, got NaN"),
     "budget": (
         {"epochs = 2": 'budget = "5 minutes"'},
-        "28:1: [train] budget: should match pattern '^\\d+(\\.\\d+)?[smh]$' "
+        "28:1: [train] budget: should match pattern '^\\d{1,6}(\\.\\d{1,6})?[smh]$' "
         "(wall-clock time of the whole command, as in '5m'), got \"5 minutes\"",
     ),
     "seed": (
@@ -299,7 +299,13 @@ RANGES = {
     ),
     "class name": (
         {'classes = ["background", "cell"]': 'classes = ["background", "a cell"]'},
-        "4:26: [task] classes.1: should match pattern '^[^/\\\\\\s]+$', got \"a cell\"",
+        "4:26: [task] classes.1: should match pattern '^[^/\\\\\\s\\x00-\\x1f\\x7f-\\x9f]+$' "
+        '(no spaces, slashes or control characters in a name), got "a cell"',
+    ),
+    "class name that a terminal obeys": (
+        {'classes = ["background", "cell"]': 'classes = ["background", "\\u001b[31mcell"]'},
+        "4:26: [task] classes.1: should match pattern '^[^/\\\\\\s\\x00-\\x1f\\x7f-\\x9f]+$' "
+        '(no spaces, slashes or control characters in a name), got "\\u001b[31mcell"',
     ),
     "experiment name": (
         {"plugins = []": 'name = "../up"'},
@@ -314,6 +320,42 @@ RANGES = {
         "1:1: name: should be a plain name for a folder, got 'a\\nb'",
     ),
     "empty experiment name": ({"plugins = []": 'name = ""'}, "1:1: name: should be a plain name for a folder, got ''"),
+}
+FOREIGN = {
+    "date": (
+        {'path = "data.h5"': "path = 2024-01-02"},
+        "7:1: [dataset] path: should be no date or time, got 2024-01-02; put text in quotes",
+    ),
+    "time for a name among names": (
+        {"epochs = 2": "epochs = 2\nprecision = 07:32:00"},
+        "29:1: [train] precision: should be no date or time, got 07:32:00; put text in quotes",
+    ),
+    "beyond 64 bits": (
+        {"epochs = 2": "epochs = 9223372036854775808"},
+        "28:1: [train] epochs: should fit into 64 bits, got 9223372036854775808",
+    ),
+    "two dates in an array": (
+        {'classes = ["background", "cell"]': 'classes = [2024-01-02, "cell", 07:32:00]'},
+        [
+            "4:12: [task] classes.0: should be no date or time, got 2024-01-02; put text in quotes",
+            "4:32: [task] classes.2: should be no date or time, got 07:32:00; put text in quotes",
+        ],
+    ),
+    "budget of ages": (
+        {"epochs = 2": 'budget = "9999999h"'},
+        "28:1: [train] budget: should match pattern '^\\d{1,6}(\\.\\d{1,6})?[smh]$' "
+        "(wall-clock time of the whole command, as in '5m'), got \"9999999h\"",
+    ),
+    "window": (
+        {"epochs = 2": "epochs = 2\nwindow = 1000000000000"},
+        "29:1: [train] window: should be less than or equal to 32768, got 1000000000000",
+    ),
+    "path too long": (
+        {'path = "data.h5"': f'path = "{"x" * 300}"'},
+        f"7:1: [dataset] path: no file '{'x' * 300}'",
+    ),
+    "plugin too long": ({"plugins = []": f'plugins = ["{"x" * 300}"]'}, f"1:12: plugins: no file '{'x' * 300}'"),
+    "plugin with a null character": ({"plugins = []": 'plugins = ["a\\u0000"]'}, "1:12: plugins: no file 'a\0'"),
 }
 TOGETHER = {
     "two lengths": (
@@ -413,7 +455,14 @@ WITH_PLUGIN = {
         '7:1: [dataset] folder: no path (embedded null byte), got "a\\u0000"',
     ),
 }
-GROUPS = {"spelt": SPELT, "missing": MISSING, "types": TYPES, "ranges": RANGES, "together": TOGETHER}
+GROUPS = {
+    "spelt": SPELT,
+    "missing": MISSING,
+    "types": TYPES,
+    "ranges": RANGES,
+    "foreign": FOREIGN,
+    "together": TOGETHER,
+}
 
 
 @pytest.mark.parametrize(
@@ -609,6 +658,35 @@ def test_paths_start_from_the_file_that_wrote_them_and_from_here_for_settings(
     assert loaded.dataset.options["path"] == tmp_path / "elsewhere" / "other.h5"
     assert loaded.train.initial == tmp_path / "elsewhere" / "x"
     assert loaded.plugins == (tmp_path / "elsewhere" / "here.py",)
+
+
+MANY_FILES = """\
+from pathlib import Path
+from yeastexp import InputFile, dataset
+
+@dataset("many_files")
+def many_files(paths: tuple[InputFile, ...], weights: dict[str, tuple[Path, float]] | None = None):
+    ...
+"""
+
+
+def test_paths_in_arrays_and_tables_start_from_their_file_too(write: Write, tmp_path: Path) -> None:
+    many = 'name = "many_files"\npaths = ["data.h5", "../data.h5"]\nweights = {a = ["b.h5", 0.5]}'
+    changes = {'name = "hdf5"\npath = "data.h5"': many, "plugins = []": 'plugins = ["mine.py"]'}
+    (tmp_path / "study").mkdir()
+    shutil.copy(tmp_path / "data.h5", tmp_path / "study" / "data.h5")
+    (tmp_path / "study" / "mine.py").write_text(MANY_FILES)
+    path = write(changes, name="study/study.toml")
+    options = {
+        "paths": (tmp_path / "study" / "data.h5", tmp_path / "data.h5"),
+        "weights": {"a": (tmp_path / "study" / "b.h5", 0.5)},
+    }
+    loaded = load(path, data=False)
+    assert loaded.dataset.options == options
+    (tmp_path / "resolved.toml").write_text(loaded.resolved("study"))
+    assert load(tmp_path / "resolved.toml", data=False).dataset.options == options
+    (tmp_path / "data.h5").unlink()
+    assert faults(path) == [f"study.toml:7:21: [dataset] paths.1: no file '{tmp_path}/data.h5'"]
 
 
 def test_without_data_nothing_is_asked_of_it(write: Write) -> None:

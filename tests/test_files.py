@@ -63,3 +63,11 @@ def test_directories_are_claimed_once(tmp_path: Path) -> None:
 def test_digest(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"yeast" * 100_000)
     assert files.digest(tmp_path / "a") == hashlib.sha256(b"yeast" * 100_000).hexdigest()
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), files.appearing(tmp_path / "a" / "b" / "file"):
+        raise ValueError("no")
+    assert not list(tmp_path.iterdir())
+    files.write_text(tmp_path / "a" / "b" / "file", "text")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "text"

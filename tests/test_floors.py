@@ -32,8 +32,8 @@ FLOORS = (
     {"datasets", "transforms", "models", "losses", "optimizers", "schedulers", "metrics", "plugins"},
     {"experiment", "pack", "synth", "tiling", "baselines", "updates", "download", "progress", "profiling", "folds"},
     {"assemble", "engine", "tracking", "checkpoints", "differences"},
-    {"trained", "contact_sheet", "scoring"},
-    {"training", "effective", "evaluation"},
+    {"trained", "contact_sheet", "effective", "scoring"},
+    {"training", "evaluation"},
     {"execution"},
     {
         "catalogue",

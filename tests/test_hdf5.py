@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import h5py
@@ -51,6 +52,22 @@ def test_samples(packed):
         assert torch.equal(sample.labels, torch.tensor(expected["gt"].astype(np.int64)))
         assert sample.maps.keys() == {"instances"}
         assert torch.equal(sample.maps["instances"], torch.tensor(expected["instances"].astype(np.int64)))
+
+
+def test_names_of_any_stored_form_are_read(packed):
+    names = ["a", "b", "c", "d", "e"]
+    for stored in (np.array(names, object), np.array(names, "S1"), np.array(names, "S9")):
+        with h5py.File(packed, "r+") as file:
+            replaced("names", stored)(file)
+        assert [name for split in made(packed).splits.values() for name in split] == names
+    with h5py.File(packed) as file:
+        assert h5py.check_string_dtype(file["splits/val"].dtype).length == 1
+
+
+def test_names_beyond_ascii(tmp_path):
+    names = {"train": ("Größe", "酵母 1"), "val": ("🧫",)}
+    write(tmp_path / "data.h5", names, lambda name: arrays("a"), provenance={"note": "ä"})
+    assert made(tmp_path / "data.h5").splits == {split: list(members) for split, members in names.items()}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +127,17 @@ def plain(raw=(4, 2, 3), gt=(4, 2, 3), raw_dtype="u2", gt_dtype="u1"):
                 file.create_dataset("raw", raw, raw_dtype)
             if gt is not None:
                 file.create_dataset("gt", gt, gt_dtype)
+
+    return make
+
+
+def sparse(shape, chunks=(1, 64, 64)):
+    """Arrays that claim a shape and store nothing."""
+
+    def make(path):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("raw", shape, "u1", chunks=chunks, maxshape=(None, None, None))
+            file.create_dataset("gt", shape, "u1", chunks=(1, 64, 64), maxshape=(None, None, None))
 
     return make
 
@@ -251,8 +279,49 @@ BAD = {
     ),
     "pixel_um": (
         edited(lambda file: file.attrs.modify("pixel_um", "wide")),
-        "cannot be read (could not convert string to float: 'wide'); the file is damaged",
+        "attribute 'pixel_um' should be a number above 0, got 'wide'; make the file again",
     ),
+    "pixel_um of nothing": (
+        edited(lambda file: file.attrs.modify("pixel_um", np.nan)),
+        "attribute 'pixel_um' should be a number above 0, got nan; make the file again",
+    ),
+    "several pixel_um": (
+        edited(lambda file: file.attrs.create("pixel_um", [1.0, 2.0])),
+        "attribute 'pixel_um' should be a number above 0, got [1.0, 2.0]; make the file again",
+    ),
+    "several layouts": (
+        edited(lambda file: file.attrs.create("yeastexp_layout", [1, 1])),
+        "has layout [1, 1], this version reads 1; use the version that wrote it",
+    ),
+    "figures that are none": (
+        edited(lambda file: file.attrs.modify("normalization", '{"mean": 1, "std": 0}')),
+        "attribute 'normalization' has no 'mean' and 'std'; make the file again",
+    ),
+    "figures that are text": (
+        edited(lambda file: file.attrs.modify("normalization", '{"mean": "1", "std": "2"}')),
+        "attribute 'normalization' has no 'mean' and 'std'; make the file again",
+    ),
+    "deep JSON": (
+        edited(lambda file: file.attrs.modify("provenance", "[" * 50_000)),
+        "attribute 'provenance' is not a JSON object; make the file again",
+    ),
+    "images larger than memory": (
+        sparse((4, 100_000, 100_000)),
+        "image '000' of shape (100000, 100000) is larger than this program reads; cut it into pieces",
+    ),
+    "more images than names": (
+        sparse((1 << 40, 2, 3)),
+        "'raw' holds 1099511627776 images, more than this program reads; make several files of it",
+    ),
+    "a chunk larger than memory": (
+        sparse((4, 2, 3), chunks=(1 << 10, 1 << 10, 1 << 11)),
+        "'raw' is stored in chunks of more than a gigabyte; store it in chunks of one image",
+    ),
+    "names larger than memory": (
+        edited(lambda file: (replaced("names", None)(file), file.create_dataset("names", (1 << 40,), "S9"))),
+        "'names' lists 1099511627776 names, more than this program reads; make several files of it",
+    ),
+    "a pipe": (lambda path: os.mkfifo(path), "is a pipe; name an HDF5 file"),
     "float instances": (
         edited(replaced("instances", np.zeros((5, 3, 4)))),
         "'instances' holds float64 values; store integers: labels are class indices or ids",
@@ -270,6 +339,15 @@ BAD = {
         "'b' is a link, which may lead out of the file; copy the data into the file",
     ),
 }
+
+
+for name in ("../../x", "/etc/passwd", "a\nb", "\x1b[31m", "a\0b", "..", "", "x" * 201, "\u2028"):
+    BAD[f"an image called {name[:9]!r}"] = (
+        edited(
+            replaced("names", np.array([b"a", b"b", b"c", b"d", name.encode()]) if "\0" in name else [*"abcd", name])
+        ),
+        f"'names' holds {name[:200]!r}, which cannot be the name of an image; make the file again",
+    )
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from math import pi, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from conftest import WriteExperiment
+from PIL import Image
+from rich.console import Console
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from yeastexp import __main__ as command_line
 from yeastexp import inspect as room
+from yeastexp.costs import stepped
+from yeastexp.effective import POSITIONS, Spread
 from yeastexp.errors import UserError
-from yeastexp.optimizers import sgd
+from yeastexp.optimizers import adamw, sgd
 from yeastexp.registry import model as models
+from yeastexp.run import run
+from yeastexp.sample import Sample
 
 Inspect = Callable[..., dict[str, Any]]
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Models of a few pixels; several threads would wait for each other."""
+    torch.set_num_threads(1)
 
 
 def subject(model: nn.Module, image: tuple[int, int, int], **others: Any) -> room.Subject:
-    given = {"batch": 2, "window": None, "optimizer": room.stepped(room.adamw, model), **others}
+    given = {"batch": 2, "window": None, "optimizer": stepped(adamw, model), **others}
     return room.Subject("x", model, image, **given)
 
 
@@ -161,7 +179,7 @@ def test_the_activations_are_those_that_a_real_step_saves(name: str) -> None:
 def test_memory_by_hand() -> None:
     """The convolution saves its input; ReLU in place its output, which is the convolution's storage."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(True), nn.Conv2d(4, 2, 1))
-    found = looked_into(model, (3, 8, 8), batch=5, optimizer=room.stepped(sgd, model)).memory
+    found = looked_into(model, (3, 8, 8), batch=5, optimizer=stepped(sgd, model)).memory
     parameters = 3 * 4 + 4 + 4 * 2 + 2
     assert (found.parameters, found.gradients, found.optimizer_state) == (4 * parameters,) * 3
     assert found.activations == 4 * 5 * 8 * 8 * (3 + 4)
@@ -252,7 +270,7 @@ def test_advice_where_a_norm_sees_the_whole_window() -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """`call("--model", "unet")` gives exit status, stdout and stderr of `inspect`."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -267,9 +285,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def test_the_command_on_an_experiment(
-    call: Callable[..., tuple[int, str, str]], experiment_file: WriteExperiment
-) -> None:
+def test_the_command_on_an_experiment(call: Call, experiment_file: WriteExperiment) -> None:
     path = str(experiment_file())
     status, out, err = call(path, "--set", "model.width=3")
     assert (status, err) == (0, "")
@@ -283,7 +299,7 @@ def test_the_command_on_an_experiment(
     assert all(one["size"] == one["before"] + 1 + one["after"] for one in found["receptive_field"]["height"])
 
 
-def test_the_command_on_a_model(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_command_on_a_model(call: Call) -> None:
     options = ["--model", "unet", "--set", "width=2", "--set", "model.patch=1", "--set", 'norm="none"']
     status, out, err = call(*options, "--classes", "3", "--json", "--set", "levels=5")
     found = json.loads(out)
@@ -294,7 +310,7 @@ def test_the_command_on_a_model(call: Callable[..., tuple[int, str, str]]) -> No
     assert status == 0 and "204 pixels at 12 of 16 phases, 188 pixels at 4 of 16 phases" in out
 
 
-def test_the_text_says_what_counts(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_text_says_what_counts(call: Call) -> None:
     _, out, _ = call("--model", "unet", "--set", "width=2", "--set", "levels=1")
     assert "without biases, the 4 scales of norms counted, their 4 shifts not" in out
     _, out, _ = call("--model", "unet", "--set", "width=2", "--set", "norm=instance")
@@ -303,6 +319,26 @@ def test_the_text_says_what_counts(call: Callable[..., tuple[int, str, str]]) ->
 
 def _no_module(channels: int, classes: int) -> Callable[[Tensor], Tensor]:
     return abs
+
+
+class _Colours(nn.Module):
+    """Made for three channels, whatever it is asked for."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, classes, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        made: Tensor = self.first(images)
+        return made
+
+
+class _Deep(nn.Sequential):
+    """Six poolings, and back."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        pools = [nn.MaxPool2d(2) for _ in range(6)]
+        super().__init__(*pools, nn.Conv2d(channels, classes, 1), nn.BatchNorm2d(classes), nn.Upsample(scale_factor=64))
 
 
 class _Undecided(nn.Module):
@@ -319,7 +355,21 @@ class _Undecided(nn.Module):
     ("arguments", "message"),
     [
         (["--model", "no_module"], "model 'no_module': makes a builtin_function_or_method, which is no nn.Module"),
-        (["--model", "undecided"], "layer _Undecided: cannot be run on an image of 1×256×256"),
+        (
+            ["--model", "undecided"],
+            "layer _Undecided: cannot be run on an image of 1×256×256 (C×H×W): it asks for the values of pixels "
+            "(Tensor.item() cannot be called on meta tensors); let it decide by shapes, or with torch.where\n",
+        ),
+        (
+            ["--model", "colours"],
+            "layer first (Conv2d): cannot be run on an image of 1×256×256 (C×H×W): its weights are made for 3 channels "
+            "and it is given 1\n",
+        ),
+        (
+            ["--model", "deep", "--input", "1", "32", "48"],
+            "layer 5 (MaxPool2d): cannot be run on an image of 1×32×48 (C×H×W): Given input size: (1x1x1). Calculated "
+            "output size: (1x0x0). Output size is too small; it takes one of 64×96 pixels\n",
+        ),
         (["--model", "unett"], "unknown model 'unett'; did you mean 'unet'?"),
         (["--model", "unet", "--set", "wdith=2"], "--model unet: wdith: unknown key; did you mean 'width'?"),
         (["--model", "unet", "--set", "width=0"], "--model unet: width: should be greater than or equal to 1, got 0"),
@@ -329,13 +379,18 @@ class _Undecided(nn.Module):
         (["none.toml"], "none.toml: no such experiment file"),
         ([], "give an EXPERIMENT or a --model"),
         (["none.toml", "--model", "unet"], "give an EXPERIMENT or a --model"),
+        (["--model", "unet", "--effective"], "--effective is of a RUN as it was trained"),
+        (["runs/x/001", "--effective", "--set", "model.width=3"], "--effective is of a RUN as it was trained"),
+        (["runs/x/001", "-o", "field.png"], "-o is for the picture of --effective"),
         (["--model", "unet", "--input", "0", "8", "8"], "0 is not in the range"),
     ],
     ids=str,
 )
-def test_what_is_refused(call: Callable[..., tuple[int, str, str]], arguments: list[str], message: str) -> None:
+def test_what_is_refused(call: Call, arguments: list[str], message: str) -> None:
     models("no_module")(_no_module)
     models("undecided")(_Undecided)
+    models("colours")(_Colours)
+    models("deep")(_Deep)
     status, out, err = call(*arguments)
     assert (status, out) == (2, "")
     assert message in err and "Traceback" not in err
@@ -346,10 +401,101 @@ def test_an_experiment_has_the_channels_it_says(experiment_file: WriteExperiment
         room.of_experiment(experiment_file(), [], (3, 16, 16))
 
 
-def test_an_image_too_small_for_the_depth_is_one_line() -> None:
-    deep = nn.Sequential(*[nn.MaxPool2d(2)] * 5)
-    with pytest.raises(
-        UserError, match=r"^layer \d \(MaxPool2d\): cannot be run on an image of 1×16×16 \(C×H×W\): "
-    ) as caught:
-        looked_into(deep, (1, 16, 16))
-    assert len(str(caught.value).splitlines()) == 1
+def test_an_experiment_whose_model_is_none(experiment_file: WriteExperiment, call: Call) -> None:
+    models("no_module")(_no_module)
+    path = experiment_file({'name = "unet"\nwidth = 2\nlevels = 2': 'name = "no_module"'})
+    status, out, err = call(str(path))
+    assert (status, out) == (2, "")
+    assert err == f"{path}:14:1: [model] name: 'no_module' makes no nn.Module\n"
+
+
+def test_a_batch_that_only_fails_in_training_is_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        looked_into(_Deep(1, 2), (1, 64, 64), batch=1)
+    assert str(caught.value) == (
+        "model _Deep: cannot be trained on 1×1×64×64 (B×C×H×W): Expected more than 1 value per channel when training, "
+        "got input size torch.Size([1, 2, 1, 1])"
+    )
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on a tiny data set."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        made = run(tiny.write_experiment(folder), ["train.epochs=1"], console=Console(quiet=True))
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+    return folder / made
+
+
+def test_a_run_is_looked_into_as_its_experiment_is(run_directory: Path) -> None:
+    of_run = room.as_json(room.inspect(room.of_experiment(run_directory)))
+    of_file = room.as_json(room.inspect(room.of_experiment(run_directory.parents[2] / "tiny.toml")))
+    assert of_run.pop("model") == f"{run_directory}: unet" and of_file.pop("model")
+    assert of_run == of_file and of_run["effective_receptive_field"] is None
+    assert of_run["window"] == 16 and of_run["cell_diameter"]["cells"] == 4
+
+
+def test_where_a_trained_model_looks(run_directory: Path, call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "field.png"
+    status, out, err = call(str(run_directory), "--effective", "-o", str(path), "--json")
+    found = json.loads(out)
+    effective = found["effective_receptive_field"]
+    assert (status, err) == (0, f"{path}\n")
+    assert {key: effective[key] for key in ("checkpoint", "step", "images", "positions")} == {
+        "checkpoint": "best",
+        "step": effective["step"],
+        "images": 2,
+        "positions": 2 * POSITIONS,
+    }
+    largest = max(one["size"] for axis in found["receptive_field"].values() for one in axis)
+    assert 1 <= effective["side_50"] <= effective["side_95"] <= largest + found["jump"]
+    with Image.open(path) as picture:
+        assert picture.mode == "RGB"
+    status, out, err = call(str(run_directory), "--effective", "-o", str(path))
+    assert (status, out) == (2, "") and err == f"{path}: exists; add --force to replace it, or name another file\n"
+    status, out, _ = call(str(run_directory), "--effective", "-o", str(path), "--force")
+    side = effective["side_95"]
+    assert status == 0 and out.splitlines()[-1] == str(path)
+    assert f"effective field      95 % of the gradient within {side}×{side} pixels, half of it within" in out
+
+
+def test_a_folder_that_is_no_run(call: Call, tmp_path: Path) -> None:
+    status, out, err = call(str(tmp_path), "--effective")
+    assert (status, out) == (2, "") and err == f"{tmp_path}/experiment.toml: no such experiment file\n"
+
+
+def test_a_run_without_a_checkpoint_or_data(run_directory: Path, call: Call, tmp_path: Path) -> None:
+    copy = tmp_path / "001"
+    shutil.copytree(run_directory, copy)
+    text = (copy / "experiment.toml").read_text()
+    (copy / "experiment.toml").write_text(re.sub('path = ".*"', 'path = "gone.h5"', text))
+    status, out, err = call(str(copy), "--effective")
+    assert (status, out, len(err.splitlines())) == (2, "", 1) and "gone.h5" in err
+    (copy / "checkpoints" / "best.pt").unlink()
+    status, out, err = call(str(copy), "--effective")
+    assert (status, out, len(err.splitlines())) == (2, "", 1) and "best.pt" in err
+
+
+@pytest.mark.parametrize(("diameter", "advised"), [(2.0, False), (3.1, True)])
+def test_advice_where_a_trained_model_looks_at_parts_of_cells(diameter: float, advised: bool) -> None:
+    found = looked_into(nn.Conv2d(1, 1, 5, padding=2), window=16, cell_diameters=(diameter,))
+    density = np.zeros((5, 5))
+    density[1:4, 1:4] = 1 / 9
+    sample = Sample(torch.zeros(1, 16, 16), torch.zeros(16, 16, dtype=torch.int64), "x")
+    looks = replace(found, effective=room.Effective(Spread(density, 4), 1, 1, sample))
+    start = "the cells are larger than the effective receptive field, 95 % of the gradient within 3×3 pixels: 3 pixels"
+    assert [one.startswith(start) for one in looks.advice] == [True] * advised
+
+
+@pytest.mark.parametrize("model", [nn.Conv2d(1, 2, 3, padding=1), nn.InstanceNorm2d(1)], ids=["square", "everything"])
+@pytest.mark.parametrize(("window", "diameters"), [(None, ()), (8, (90.0,))])
+def test_the_picture_of_any_field(model: nn.Module, window: int | None, diameters: tuple[float, ...]) -> None:
+    found = looked_into(model, (1, 16, 16), window=window, cell_diameters=diameters)
+    spread = Spread(np.full((7, 7), 1 / 49), 4)
+    sample = Sample(torch.arange(256.0).view(1, 16, 16), torch.zeros(16, 16, dtype=torch.int64), "x")
+    made = room.picture(replace(found, effective=room.Effective(spread, 1, 1, sample)))
+    assert made.dtype == np.uint8 and made.shape[2] == 3

@@ -84,6 +84,22 @@ FAULTS = {
     "x = 1\nimport no_such_module_at_all\n": "2: ModuleNotFoundError: No module named 'no_such_module_at_all'",
     "def f():\n    return 1 / 0\n\nf()\n": "2: ZeroDivisionError: division by zero",
     "import sys\nsys.exit('no')\n": "2: SystemExit: no",
+    "x = 1\nraise MemoryError\n": "2: MemoryError",
+    "raise ValueError('one\\n  two')\n": "1: ValueError: one two",
+    "raise BaseException('odd')\n": "1: BaseException: odd",
+    "raise GeneratorExit\n": "1: GeneratorExit",
+    "class Mute(Exception):\n    def __str__(self): raise self\nraise Mute\n": "3: Mute: <exception str() failed>",
+    "from yeastexp import loss\nloss(3)\n": "2: TypeError: @loss needs a name, as in @loss('mine')",
+    "from yeastexp import loss\n\n@loss\ndef mine(classes): ...\n": (
+        "3: TypeError: @loss needs a name, as in @loss('mine')"
+    ),
+    "from yeastexp import loss\n\n@loss('x')\ndef mine(classes, y: type(loss) = 1): ...\n": (
+        "3: loss 'x' has a hint that no TOML value fits: "
+        "Unable to generate pydantic-core schema for <class 'yeastexp.registry.Registry'>"
+    ),
+    "from yeastexp import loss\nfrom typing import *\n@loss('x')\ndef mine(classes, y: Callable = 1): ...\n": (
+        "3: loss 'x' has a hint that no TOML value fits: Cannot generate a JsonSchema for core_schema.CallableSchema"
+    ),
     "from yeastexp import loss\nloss('x')(lambda classes, **k: None)\n": (
         "2: loss 'x' takes *k; name every option, so that a misspelt one is found"
     ),
@@ -196,9 +212,12 @@ def test_a_broken_installed_plugin_warns_and_blocks_nothing(installed: Path) -> 
     with pytest.warns(UserWarning) as caught:
         plugins.load_installed()
     assert [str(one.message).split(": ", 1) for one in caught] == [
-        ["plugin 'raising' (offered_by_test_raising) was left out", "broken"],
-        ["plugin 'absent' (offered_by_test_absent) was left out", "No module named 'offered_by_test_absent'"],
-        ["plugin 'exiting' (offered_by_test_exiting) was left out", "3"],
+        ["plugin 'raising' (offered_by_test_raising) was left out", "RuntimeError: broken"],
+        [
+            "plugin 'absent' (offered_by_test_absent) was left out",
+            "ModuleNotFoundError: No module named 'offered_by_test_absent'",
+        ],
+        ["plugin 'exiting' (offered_by_test_exiting) was left out", "SystemExit: 3"],
         [
             "plugin 'taking' (offered_by_test_taking) was left out",
             f"{installed}/offered_by_test_taking.py:3: loss 'cross_entropy' is taken by {taken}; choose another name",

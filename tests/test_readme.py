@@ -76,7 +76,10 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         words = shlex.split(line.partition(" > ")[0])
         if words[0] == "fetch":
             words[1] = address
-        if words[0] in ("run", "check"):
+        if words[0] == "crossval":
+            words[words.index("--folds") + 1] = "2"
+            words[words.index("--repeats") + 1] = "1"
+        if words[0] in ("run", "check", "crossval"):
             words = [word for word in words if word not in ("--budget", "5m")] + SHORT
         if "-o" in words and words[words.index("-o") + 1] in written:
             words.append("--force")

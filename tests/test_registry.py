@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field
 import yeastexp
 from yeastexp import catalogue
 from yeastexp.errors import UserError, did_you_mean
-from yeastexp.registry import KINDS, Entry, InputFile, Registry, Schema
+from yeastexp.registry import KINDS, Entry, InputFile, MustExist, Registry, Schema
 
 HERE = Path(__file__)
 ENTRIES = [entry for registry in KINDS.values() for entry in registry.entries() if entry.plugin is None]
@@ -186,6 +187,8 @@ def factory(
     either: tuple[str, ...] | Annotated[int, Field(ge=1)] | None = None,
     path: Path | None = None,
     data: InputFile = Path("x"),
+    several: tuple[InputFile, ...] | None = None,
+    pairs: dict[str, tuple[str, Annotated[Path, MustExist("folder")]]] | None = None,
 ) -> None: ...
 
 
@@ -193,6 +196,8 @@ def factory(
     ("key", "value", "typed"),
     [
         ("whole", -3, -3),
+        ("whole", 2**63 - 1, 2**63 - 1),
+        ("whole", -(2**63), -(2**63)),
         ("real", 1, 1.0),
         ("real", -1.5e300, -1.5e300),
         ("share", 0, 0.0),
@@ -241,6 +246,13 @@ def test_a_right_value(key: str, value: Any, typed: Any) -> None:
         ("either", True, "should be a valid array, got true or should be a valid integer, got true"),
         ("either", 0, "should be a valid array, got 0 or should be greater than or equal to 1, got 0"),
         ("path", 3, "should be a valid string, got 3"),
+        ("path", date(2024, 1, 2), "should be no date or time, got 2024-01-02; put text in quotes"),
+        ("text", time(7, 32), "should be no date or time, got 07:32:00; put text in quotes"),
+        ("choice", datetime(2024, 1, 2, 3), "should be no date or time, got 2024-01-02 03:00:00; put text in quotes"),
+        ("whole", 2**63, "should fit into 64 bits, got 9223372036854775808"),
+        ("real", -(2**63) - 1, "should fit into 64 bits, got -9223372036854775809"),
+        ("whole", 10**400, f"should fit into 64 bits, got 1{'0' * 99}…"),
+        ("whole", "8" * 101, f'should be a valid integer, got "{"8" * 99}…'),
     ],
 )
 def test_a_wrong_value(key: str, value: Any, message: str) -> None:
@@ -252,6 +264,8 @@ def test_a_wrong_value(key: str, value: Any, message: str) -> None:
 def test_the_place_of_a_wrong_element() -> None:
     _, problems = Schema(factory).check({"many": [1, "2", 3, 4.5], "either": ["a", 1]})
     assert [problem.keys for problem in problems] == [("many", 1), ("many", 3), ("either",)]
+    _, problems = Schema(factory).check({"many": [1, 2**70, date(2024, 1, 2)], "flag": 3})
+    assert [problem.keys for problem in problems] == [("many", 1), ("many", 2), ("flag",)]
 
 
 def test_missing_and_unknown_keys_and_wrong_values_are_all_found() -> None:
@@ -270,7 +284,8 @@ def test_missing_and_unknown_keys_and_wrong_values_are_all_found() -> None:
 
 def test_which_paths_must_exist() -> None:
     schema = Schema(factory)
-    assert [key for key in schema.keys if schema.must_exist(key)] == ["data"]
+    assert [key for key in schema.keys if schema.must_exist(key)] == ["data", "several", "pairs"]
+    assert schema.must_exist("pairs") == MustExist("folder")
     assert schema.must_exist("no_such_key") is None
 
 

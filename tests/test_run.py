@@ -118,7 +118,7 @@ def test_scores_are_those_of_the_predicted_masks(finished: Path, here: Path) -> 
 def test_tensorboard_tags(finished: Path) -> None:
     events = EventAccumulator(str(finished)).Reload().Tags()
     assert {"train/loss", "train/learning_rate", "val/loss", "val/accuracy", "val/iou/cell"} <= set(events["scalars"])
-    assert events["images"] == ["val/pictures"]
+    assert events["images"] == ["train/preview", "val/pictures"]
     assert "experiment/text_summary" in events["tensors"]
     plugin = EventAccumulator(str(finished)).Reload().SummaryMetadata("_hparams_/session_start_info")
     assert b"model.width" in plugin.plugin_data.content and b"train.seed" in plugin.plugin_data.content

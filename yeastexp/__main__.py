@@ -6,13 +6,15 @@ import time
 
 STARTED = time.monotonic()
 
+import io  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
+import warnings  # noqa: E402
 from collections.abc import Callable, Iterable, Iterator, Mapping  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Any, Literal, TypeVar  # noqa: E402
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar  # noqa: E402
 
 import click  # noqa: E402
 
@@ -21,6 +23,9 @@ from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError  # noqa: E402
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from yeastexp.evaluate import Split
+    from yeastexp.trained import Which
+
 Item = TypeVar("Item")
 FILE = click.Path(path_type=Path, dir_okay=False)
 ANY = click.Path(path_type=Path)
@@ -28,6 +33,12 @@ POSITIVE = click.IntRange(1)
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key, as train.epochs=2.")
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output file.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print for a script to read.")
+DATA = click.option("--data", type=FILE, help="An HDF5 file as packed, in place of the run's own images.")
+SPLIT = click.option("--split", type=click.Choice(["val", "test", "train", "all"]), help="Else val; all of a new file.")
+CHECKPOINT = click.option(
+    "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which weights."
+)
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
 FOLDER = click.option("-o", "--output", type=ANY, metavar="FOLDER", help="Write plots as PNG and SVG, figures as JSON.")
 
@@ -115,11 +126,14 @@ def check(experiment: Path, settings: tuple[str, ...]) -> None:
 
 
 @commands.command()
-@click.argument("experiment", required=False, type=FILE)
+@click.argument("experiment", metavar="[EXPERIMENT|RUN]", required=False, type=ANY)
 @click.option("--model", metavar="NAME", help="A registered model, in place of an experiment's.")
 @SET
 @click.option("--input", "image", type=(POSITIVE,) * 3, metavar="C H W", help="The image; else the training window.")
 @click.option("--classes", type=click.IntRange(1), help="With --model: how many; else 2.")
+@click.option("--effective", is_flag=True, help="Of a RUN: measure where its trained model looks.")
+@click.option("-o", "--output", type=FILE, metavar="FILE.png", help="With --effective: draw it.")
+@FORCE
 @JSON
 def inspect(
     experiment: Path | None,
@@ -127,12 +141,16 @@ def inspect(
     settings: tuple[str, ...],
     image: tuple[int, int, int] | None,
     classes: int | None,
+    effective: bool,
+    output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Show a model's layers with their parameters and receptive fields, the memory it takes to train, and its cost.
 
-    Of an EXPERIMENT, whose data need not be there, or of a --model, whose options are set as in --set width=8. The
-    receptive field is exact for any model: what a position sees to each side, for every phase of its grid.
+    Of an EXPERIMENT or a RUN, whose data need not be there, or of a --model, whose options are set as in --set width=8.
+    The receptive field is exact for any model: what a position sees to each side, for every phase of its grid.
+    --effective adds what a trained model makes of it: how far the gradient of an output spreads.
 
     Example: python -m yeastexp inspect experiments/base.toml
     """
@@ -140,12 +158,41 @@ def inspect(
 
     if (experiment is None) == (model is None) or (experiment and classes):
         raise click.UsageError("give an EXPERIMENT or a --model, and --classes with a --model alone")
+    if effective and (model or settings or image):
+        raise click.UsageError("--effective is of a RUN as it was trained, without --model, --set and --input")
+    if output and not effective:
+        raise click.UsageError("-o is for the picture of --effective")
     if experiment:
         subject = room.of_experiment(experiment, settings, image)
     else:
         subject = room.of_model(model or "", settings, image, classes or 2)
+    if output:
+        room.refuse_overwriting(output, force)
     found = room.inspect(subject)
+    if experiment and effective:
+        found = room.with_effective_field(found, experiment)
     click.echo(json.dumps(room.as_json(found), indent=1) if as_json else "\n".join(room.lines(found)))
+    if output:
+        room.write_picture(found, output)
+        click.echo(output, err=as_json)
+
+
+@commands.command()
+@click.argument("experiment", type=FILE)
+@click.option("-o", "--output", type=FILE, metavar="FILE.png", help="The picture; else NAME-preview.png.")
+@SET
+@FORCE
+def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], force: bool) -> None:
+    """Draw what an experiment does to its training images: one sheet, as a PNG, without training.
+
+    Some images before and after each transform and each augmentation, the first windows as training sees them, all
+    with their labels outlined, and how often values occur before and after the transforms.
+
+    Example: python -m yeastexp preview experiments/base.toml -o base.png
+    """
+    from yeastexp.preview import preview as verb
+
+    click.echo(verb(experiment, settings, output, force=force))
 
 
 @commands.command()
@@ -307,18 +354,22 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: b
 @click.option("--images", type=click.IntRange(2, 99_999), default=18, show_default=True, help="How many.")
 @click.option("--size", type=click.IntRange(64, 4096), default=256, show_default=True, help="Pixels of a side.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Each gives other images.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further setting, as crowding=0.4.")
 @FORCE
-def synth(output: Path, images: int, size: int, seed: int, force: bool) -> None:
+def synth(output: Path, images: int, size: int, seed: int, settings: tuple[str, ...], force: bool) -> None:
     """Write synthetic brightfield yeast images with their truth: those of the data set `synthetic_yeast`.
+
+    Its further settings (`list dataset synthetic_yeast` shows them) make other fields: cells of another size or
+    contrast, crowded, among walls and posts, in worse light.
 
     Example: python -m yeastexp synth -o data.h5 --images 18 --seed 0
     """
-    from yeastexp.datasets.synthetic_yeast import SyntheticYeast
-    from yeastexp.synth import synth as verb
+    from yeastexp import synth as room
 
-    made = SyntheticYeast(images=images, size=size, seed=seed)
-    verb(output, made, force=force, progress=_progress)
-    click.echo(f"images   {_counts({split: len(names) for split, names in made.splits.items()})}; {size} × {size}")
+    made = room.configured(images, size, seed, settings)
+    room.synth(output, made, force=force, progress=_progress)
+    side = made.look.size
+    click.echo(f"images   {_counts({split: len(names) for split, names in made.splits.items()})}; {side} × {side}")
     click.echo(output)
 
 
@@ -350,10 +401,6 @@ def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool
         amount = f"{len(done.contents.files)} files, {readable(done.contents.size)}, {done.written} of them new"
         click.echo(f"unpacked {amount}: {names}")
     click.echo(output if done.contents else done.file)
-
-
-def _counts(splits: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {split}" for split, count in splits.items())
 
 
 @commands.group(no_args_is_help=True)
@@ -406,6 +453,10 @@ def _report_study(room: Any, done: Any, output: Path | None, as_json: bool) -> N
         click.echo(path, err=as_json)
 
 
+def _counts(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in splits.items())
+
+
 @commands.command()
 @click.argument("run_directory", metavar="RUN", type=ANY)
 @click.argument("images", nargs=-1, required=True)
@@ -422,14 +473,123 @@ def predict(run_directory: Path, images: tuple[str, ...], output: Path, device: 
     click.echo(f"{count} masks in {output}")
 
 
+@commands.command()
+@click.argument("run_directory", metavar="RUN", type=ANY)
+@DATA
+@SPLIT
+@CHECKPOINT
+@click.option(
+    "--boundary-tolerance",
+    type=click.FloatRange(0, 100),
+    metavar="PX",
+    help="Pixels by which a boundary may be off; else the experiment's, or 2.",
+)
+@DEVICE
+@JSON
+def evaluate(
+    run_directory: Path,
+    data: Path | None,
+    split: Split | None,
+    checkpoint: Which,
+    boundary_tolerance: float | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Score a run's checkpoint on whole images, beside answers without learning; write RUN/evaluations/….
+
+    On the validation images, or on all of another FILE. per_image.csv has a row an image and class: pixels found,
+    missed and false, accuracy, IoU, Dice, boundary F1, and the cells (connected regions) in truth and prediction.
+
+    Example: python -m yeastexp evaluate runs/base/001 --split val
+    """
+    from yeastexp import evaluation as room
+    from yeastexp.evaluate import evaluate as verb
+
+    folder, found = verb(
+        run_directory,
+        data,
+        split=split,
+        checkpoint=checkpoint,
+        tolerance_px=boundary_tolerance,
+        device=device,
+        progress=_progress,
+    )
+    for note in found.notes:
+        click.echo(f"warning: {note}", err=True)
+    if as_json:
+        click.echo((folder / room.FIGURES).read_text(encoding="utf-8"))
+        return
+    console = _console()
+    for table in room.tables(found):
+        console.print(table)
+    for sentence in room.sentences(found):
+        click.echo(sentence)
+    click.echo(folder)
+
+
+@commands.command()
+@click.argument("run_directories", metavar="RUN RUN...", nargs=-1, required=True, type=ANY)
+@click.option("--metric", default="iou", show_default=True, help="A metric of an evaluation, or of all these runs.")
+@click.option("--class", "class_name", metavar="NAME", help="Else the foreground; of several the mean.")
+@CHECKPOINT
+@DATA
+@SPLIT
+@DEVICE
+@JSON
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Draw both scores of each image, as .png or .svg.")
+def compare(
+    run_directories: tuple[Path, ...],
+    metric: str,
+    class_name: str | None,
+    checkpoint: Which,
+    data: Path | None,
+    split: Split | None,
+    device: str,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Tell what differs between runs, and whether images that all of them saw can tell them apart from the first.
+
+    Differences are taken image by image, with their 95 % interval and p of the sign-flip test. A run whose scores are
+    not there yet is evaluated. Runs that were scored on different images are refused.
+
+    Example: python -m yeastexp compare runs/base/001 runs/base/002 -o pairs.png
+    """
+    from yeastexp import compare as room
+
+    done = room.compare(
+        run_directories,
+        metric=metric,
+        class_name=class_name,
+        checkpoint=checkpoint,
+        data=data,
+        split=split,
+        device=device,
+        output=output,
+        progress=_progress,
+    )
+    if as_json:
+        click.echo(json.dumps(room.as_json(done), indent=1, allow_nan=False))
+    else:
+        console = _console()
+        for table in room.tables(done):
+            console.print(table)
+        for sentence in room.findings(done):
+            click.echo(sentence)
+    for path in room.draw(done, output) if output else []:
+        click.echo(path, err=as_json)
+
+
 def main() -> None:
     """Run a command; faults of the user are lines on stderr, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths that are no UTF-8 are printed as they are
     try:
-        commands(standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            commands(standalone_mode=False)
     except UserError as error:
-        for fault in error.faults:
-            click.echo(fault, err=True)
-        sys.exit(error.status)
+        _fail(*error.faults, status=error.status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -438,6 +598,36 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(RUN_FAILED)
+    except MemoryError as error:
+        asked = f" ({error})" if str(error) else ""
+        _fail(f"out of memory{asked}; try smaller images, or a smaller [train] window")
+    except OSError as error:
+        if error.filename is None:
+            raise  # what the system says of a file is no bug of ours
+        _fail(f"{error.filename}: {error.strerror}; make room, or name another place")
+
+
+def _fail(*faults: str, status: int = RUN_FAILED) -> NoReturn:
+    for fault in faults:
+        click.echo(_printable(fault), err=True)
+    sys.exit(status)
+
+
+def _printable(text: str) -> str:
+    """A text in one line that does nothing to a terminal: names of files and keys may hold anything."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a line, without the place in the program that gave it."""
+    click.echo(f"warning: {_printable(' '.join(str(message).split()))}", err=True)
 
 
 def _console() -> Console:

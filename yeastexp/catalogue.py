@@ -90,7 +90,13 @@ def shape(schema: dict[str, Any]) -> str:
         return "path"
     kind = str(schema.get("type", "any"))
     name = TYPES.get(kind, kind)
-    return name + ",".join(f" {sign} {schema[key]:g}" for key, sign in LIMITS.items() if key in schema)
+    return name + ",".join(f" {sign} {_bound(schema[key])}" for key, sign in LIMITS.items() if key in schema)
+
+
+def _bound(number: float) -> str:
+    if number == 2**63 - 1:
+        return "2⁶³ - 1"
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def json_schema() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from yeastexp.errors import UserError
 FORMAT = 1
 FOLDER = "checkpoints"
 NEXT, LAST, PREVIOUS, BEST = "next.pt", "last.pt", "previous.pt", "best.pt"
+
+NO_PLAIN_VALUE = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")
+"""How PyTorch says what it refuses, between advice to accept it."""
 
 Leaf = tuple[str, Any]
 """A dotted path into a state, and the tensor or plain value there."""
@@ -85,13 +89,18 @@ def load(path: Path) -> dict[str, Any]:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found, version = state.pop("digest"), state.pop("format")
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: damaged, or no checkpoint of yeastexp ({reason})") from None
+        raise UserError(f"{path}: {_fault(error)}") from None
     if version != FORMAT:
         raise UserError(f"{path}: has format {version}, of another version of yeastexp; this one reads format {FORMAT}")
     if found != digest(state):
         raise UserError(f"{path}: damaged (its contents do not match their digest)")
     return state
+
+
+def _fault(error: Exception) -> str:
+    if named := NO_PLAIN_VALUE.search(str(error)):
+        return f"holds more than tensors and plain values ({named[1]}); refused, for loading it could run code"
+    return "damaged, or no checkpoint of yeastexp"
 
 
 def digest(state: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
+from yeastexp.errors import UserError
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -98,6 +100,11 @@ def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str
     try:
         with torch.device("meta"), torch.set_grad_enabled(training):
             torch.func.functional_call(model.train(training), state, (image,))
+    except Exception as error:
+        # What a model's forward raises is its own fault; in evaluation it was run before.
+        given = "×".join(map(str, shape))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model {type(model).__name__}: cannot be trained on {given} (B×C×H×W): {reason}") from None
     finally:
         for layer, mode in modes.items():
             layer.training = mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,6 +20,9 @@ LARGEST_FILE = 1_000_000
 
 DEEPEST = 20
 """Levels of tables and arrays; what walks a document recursively relies on it."""
+
+LARGEST_FAMILY = 20
+"""Files that extend one another."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,23 @@ def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple
         raise UserError(f"{place}: extends: should be one file name, got {parent_name!r}")
     parent_path = path.parent / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     family = (*children, path.resolve())
+    if not is_file(parent_path):
+        raise UserError(f"{place}: extends: no file '{parent_path}'")
     if parent_path.resolve() in family:
         raise UserError(f"{place}: extends: '{parent_name}' extends this file in turn; break the circle")
-    if not parent_path.is_file():
-        raise UserError(f"{place}: extends: no file '{parent_path}'")
+    if len(family) == LARGEST_FAMILY:
+        raise UserError(f"{place}: extends: {LARGEST_FAMILY} files extend one another by now; write some as one")
     merged = _read(parent_path, exclusive, family)
     child.values.pop("extends")
     merged.drop(("name",))  # the name of an experiment is its own, never inherited
     merge(merged, child, exclusive)
     merged.top = child.top
     return merged
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; of a path that none can have (too long, with a null character) pathlib raises."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _text(path: Path) -> str:
@@ -112,8 +123,8 @@ def parse(text: str, source: str, folder: Path) -> Document:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(_syntax_error(str(error), text, source)) from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise UserError(f"{source}: cannot be read ({error})") from None
+    except ValueError:  # Python reads no integer of thousands of digits
+        raise UserError(f"{source}: an integer has thousands of digits; TOML's have 64 bits") from None
     except RecursionError:
         raise UserError(f"{source}: nested too deeply; an experiment needs three levels") from None
     try:
@@ -165,13 +176,15 @@ def _value(document: Document, keys: Keys) -> Any:
 def override(document: Document, setting: str, exclusive: Mapping[Keys, Collection[str]]) -> None:
     """Apply one `key.key=value` from outside; the value is TOML, else a string."""
     dotted, equals, written = setting.partition("=")
-    keys: Keys = tuple(int(key) if key.isdecimal() else key for key in dotted.strip().split("."))
+    keys: Keys = tuple(int(key) if re.fullmatch("[0-9]{1,9}", key) else key for key in dotted.strip().split("."))
     place = Place(f"--set {setting}")
     if not equals or not all(str(key) for key in keys):
         raise UserError(f"{place}: should be key=value, as in train.epochs=2")
+    if len(keys) > DEEPEST:
+        raise UserError(f"{place}: nested too deeply; an experiment needs three levels")
     if keys[0] == "extends":
         raise UserError(f"{place}: 'extends' belongs in the file; here it would come too late")
-    value = _toml_or_string(written.strip())
+    value = _toml_or_string(written.strip(), place)
     if any(isinstance(key, int) for key in keys):
         around = _check_address(document, keys, place)
         if keys[-1] == "name" and around.get("name") != value:
@@ -190,11 +203,16 @@ def override(document: Document, setting: str, exclusive: Mapping[Keys, Collecti
             document.places[keys[:depth]] = inherited[keys[:depth]]
 
 
-def _toml_or_string(written: str) -> Any:
+def _toml_or_string(written: str, place: Place) -> Any:
+    text = f"value = {written}"
     try:
-        return tomllib.loads(f"value = {written}")["value"]
+        value = tomllib.loads(text)["value"]
+        positions(text)
     except (ValueError, RecursionError):
         return written
+    except _TooDeep:
+        raise UserError(f"{place}: nested too deeply; an experiment needs three levels") from None
+    return value
 
 
 def _refuse_value(document: Document, keys: Keys, place: Place) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import http.client
 import json
+import math
 import os
 import re
 import time
@@ -46,8 +47,16 @@ Progress = Callable[[int | None, int], AbstractContextManager[Advance]]
 """Called with the bytes of the whole (where known) and those that are there; gives what is told of each piece."""
 
 
+PATIENCE = 120
+"""Seconds: the longest wait that a server can ask for; with a longer one it is left to the user."""
+
+
 class Broken(Exception):
-    """Why an attempt failed that another one may mend."""
+    """Why an attempt failed that another one may mend, and the seconds that the server wants to be left alone."""
+
+    def __init__(self, fault: str, wait: float = 0) -> None:
+        super().__init__(f"{fault} and asks to wait {math.ceil(wait)} s" if wait else fault)
+        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -189,12 +198,12 @@ class Download:
                 except Broken as broken:
                     failures = 1 if self.part.size() >= most + CHEERING else failures + 1
                     most = max(most, self.part.size())
-                    if failures >= ATTEMPTS:
-                        raise UserError(self.outlook(broken), status=RUN_FAILED) from None
+                    if failures >= ATTEMPTS or broken.wait > PATIENCE:
+                        raise UserError(self.outlook(broken, failures), status=RUN_FAILED) from None
                     self.say(f"{shown(self.url)}: {broken}; trying again")
-                    time.sleep(WAIT * 2 ** (failures - 1))
+                    time.sleep(max(WAIT * 2 ** (failures - 1), broken.wait))
 
-    def outlook(self, broken: Broken) -> str:
+    def outlook(self, broken: Broken, attempts: int) -> str:
         """The message for one who gives up for now."""
         there, version = self.part.size(), self.part.version()
         whole = f" of {readable(version.size)}" if version.size else ""
@@ -204,7 +213,7 @@ class Download:
             hope = f"{readable(there)}{whole} came, but nothing tells their version: the same command begins again"
         else:
             hope = "nothing came; the same command tries again"
-        return f"{shown(self.url)}: {broken} ({ATTEMPTS} attempts); {hope}"
+        return f"{shown(self.url)}: {broken} ({attempts} attempt{'s' * (attempts > 1)}); {hope}"
 
     def attempt(self, session: requests.Session) -> None:
         """Ask for what is missing and take it; Broken where another attempt may go better."""
@@ -215,7 +224,7 @@ class Download:
         if there and known.mark:
             headers |= {"Range": f"bytes={there}-", "If-Range": known.mark}
         with _answer(session, self.url, headers) as response:
-            _refuse_status(self.url, response.status_code, ranged="Range" in headers)
+            _refuse_status(self.url, response, ranged="Range" in headers)
             found = _version(response)
             if response.status_code == http.HTTPStatus.OK:
                 self.part.begin(found)
@@ -318,17 +327,26 @@ def _redirected(url: str, location: str) -> str:
     return target
 
 
-def _refuse_status(url: str, status: int, *, ranged: bool) -> None:
+def _refuse_status(url: str, response: requests.Response, *, ranged: bool) -> None:
     """Broken or UserError for an answer that brings no file; part of one is good where a range was asked for."""
+    status = response.status_code
     partial = (http.HTTPStatus.PARTIAL_CONTENT, http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
     if status == http.HTTPStatus.OK or (ranged and status in partial):
         return
     answer = f"the server answered {status} {http.client.responses.get(status, '')}".rstrip()
     if status in PASSING:
-        raise Broken(answer)
+        raise Broken(answer, _wanted_wait(response))
     closed = status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
     remedy = "it may need a login, or another link for downloads" if closed else "check the address"
     raise UserError(f"{shown(url)}: {answer}; {remedy}", status=RUN_FAILED)
+
+
+def _wanted_wait(response: requests.Response) -> float:
+    """The seconds that a server asks to be left alone, as a number or a date; none where it says neither."""
+    try:
+        return urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0
 
 
 def _version(response: requests.Response) -> Version:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,8 +32,8 @@ OPTIONAL = ("scheduler", "transform", "augment")
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and run directories are not all that is named after an experiment."""
 
-ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s]+$")]
-Duration = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?[smh]$")]
+ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s\x00-\x1f\x7f-\x9f]+$")]
+Duration = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,6})?[smh]$")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class Task:
     """What is segmented: image channels, and the class names in the order of their label values."""
 
     channels: Annotated[int, Field(ge=1)]
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=120)]
+    classes: Annotated[
+        tuple[ClassName, ...],
+        Field(min_length=2, max_length=120, description="no spaces, slashes or control characters in a name"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,13 @@ class Train:
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     budget: Annotated[Duration | None, Field(description="wall-clock time of the whole command, as in '5m'")] = None
-    window: Annotated[int | None, Field(ge=1, description="side in pixels; 128, or the smallest image")] = None
+    window: Annotated[int | None, Field(ge=1, le=2**15, description="side in pixels; 128, or the smallest image")] = (
+        None
+    )
     batch: Annotated[int, Field(ge=1, description="windows a step")] = 8
     windows_per_image: Annotated[
-        int | None, Field(ge=1, description="random windows of each image an epoch; as many as cover its area")
+        int | None,
+        Field(ge=1, le=10**6, description="random windows of each image an epoch; as many as cover its area"),
     ] = None
     foreground: Annotated[
         float, Field(ge=0, le=1, description="share of random windows that are centred on a pixel of no class 0")
@@ -172,8 +179,7 @@ class Experiment:
         tables = [("[task]", vars(self.task))]
         tables += [(part.label, {"name": part.name, **_with_defaults(part)}) for part in self.parts]
         tables += [("[train]", vars(self.train))]
-        written = [tomli_w.dumps(head), *(f"{label}\n{tomli_w.dumps(_plain(options))}" for label, options in tables)]
-        return "\n".join(written)
+        return "\n".join([tomli_w.dumps(head), *(_table(label, options) for label, options in tables)])
 
     def options(self) -> dict[str, bool | int | float | str]:
         """All options by dotted key, arrays as text: one flat table for people who compare runs."""
@@ -186,15 +192,30 @@ class Experiment:
         return flat
 
 
+def _table(label: str, options: Mapping[str, Any]) -> str:
+    """A table as TOML, or an element of an array of tables, with the tables in it below it."""
+    name = label.strip("[]")
+    return label + tomli_w.dumps({name: _plain(options)}).removeprefix(f"[{name}]")
+
+
 def _with_defaults(part: Part) -> dict[str, Any]:
     schema = KINDS[part.kind].find(part.name).schema
     defaults = {p.name: p.default for p in schema.parameters if p.default is not p.empty}
     return {**defaults, **part.options}
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
     """Options as TOML holds them: no nothing, and paths as text."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
+    return _each(lambda _, leaf: str(leaf) if isinstance(leaf, Path) else leaf, value)
+
+
+def _each(change: Callable[[Keys, Any], Any], value: Any, keys: Keys = ()) -> Any:
+    """A value with all that lies in its tables and arrays changed by place and kind; a table loses its `None`s."""
+    if isinstance(value, Mapping):
+        return {key: _each(change, inner, (*keys, key)) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return type(value)(_each(change, inner, (*keys, index)) for index, inner in enumerate(value))
+    return change(keys, value)
 
 
 def load(path: Path, settings: Sequence[str] = (), *, data: bool = True) -> Experiment:
@@ -214,7 +235,7 @@ def load_plugins(path: Path) -> None:
 
 
 def _open(path: Path, settings: Sequence[str]) -> Document:
-    if not path.is_file():
+    if not document.is_file(path):
         raise UserError(f"{path}: no such experiment file")
     tree = document.read(path, EXCLUSIVE)
     for setting in settings:
@@ -270,10 +291,11 @@ class _Checker:
         good: list[Path] = []
         for index, one in enumerate(written):
             place = self.tree.place(("plugins", index))
-            path = (place.folder / one).resolve()
-            if not path.is_file():
-                self.faults.append((place, f"plugins: no file '{path}'"))
+            path = place.folder / one
+            if not document.is_file(path):
+                self.faults.append((place, f"plugins: no file '{os.path.abspath(path)}'"))  # noqa: PTH100
                 continue
+            path = path.resolve()
             try:
                 plugins.load([*good, path])
                 good.append(path)
@@ -326,21 +348,27 @@ class _Checker:
         for problem in problems:
             key = ".".join(map(str, problem.keys))
             self.fault((*at, *problem.keys), f"{label} {key}: {problem.message}")
-        paths = {key: Path(value) for key, value in values.items() if isinstance(value, str) and schema.must_exist(key)}
-        paths |= {key: value for key, value in typed.items() if isinstance(value, Path)}
-        rooted = {key: self.rooted(at, label, schema, key, path) for key, path in paths.items()}
-        return None if problems else {**typed, **rooted}
 
-    def rooted(self, at: Keys, label: str, schema: Schema, key: str, path: Path) -> Path:
+        def rooted(keys: Keys, value: Any) -> Any:
+            marked = schema.must_exist(str(keys[0]))
+            # Of a table with other faults nothing is typed, but which file is missing can be told all the same.
+            if isinstance(value, Path) or (problems and marked and keys[1:] == () and isinstance(value, str)):
+                return self.rooted((*at, *keys), f"{label} {'.'.join(map(str, keys))}", marked, Path(value))
+            return value
+
+        found: dict[str, Any] = _each(rooted, values if problems else typed)
+        return None if problems else found
+
+    def rooted(self, keys: Keys, label: str, marked: MustExist | None, path: Path) -> Path:
         """A path made absolute from the folder of the file that wrote it; a fault where it has to exist and is not."""
         try:
-            path = (self.tree.place((*at, key)).folder / path.expanduser()).resolve()
-        except (RuntimeError, ValueError) as error:  # no such user's home; a null character
-            self.fault((*at, key), f"{label} {key}: no path ({error}), got {json.dumps(str(path))}")
+            path = (self.tree.place(keys).folder / path.expanduser()).resolve()
+        except (RuntimeError, ValueError) as error:  # no such user's home; a circle of links; a null character
+            self.fault(keys, f"{label}: no path ({error}), got {json.dumps(str(path))}")
             self.absent = True
             return path
-        if self.with_data and (marked := schema.must_exist(key)) and not path.exists():
-            self.fault((*at, key), f"{label} {key}: no {marked.what} '{path}'")
+        if self.with_data and marked and not os.path.exists(path):  # noqa: PTH110  # pathlib raises of a long one
+            self.fault(keys, f"{label}: no {marked.what} '{path}'")
             self.absent = True
         return path
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def fetch(
         raise UserError(f"{directory}: is a file; name a folder")
     try:
         there = _digest_there(target, wanted, force)
-        with _made(directory), download.claimed(target, url) as part:
+        with files.folder(directory), download.claimed(target, url) as part:
             if there:
                 found = Fetched(target, target.stat().st_size, there, downloaded=False)
                 return _unpack(found, target, part, limit, force)
@@ -97,19 +96,6 @@ def _digest_there(target: Path, wanted: str | None, force: bool) -> str | None:
     if found:
         raise UserError(f"{target}: exists with the SHA-256 {found}, not {wanted}; --force fetches it again")
     raise UserError(f"{target}: exists; --force fetches it again, --sha256 checks whether that is needed")
-
-
-@contextmanager
-def _made(directory: Path) -> Iterator[None]:
-    """A folder that exists; those that had to be made for it are removed where nothing came into them."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            for path in missing:
-                path.rmdir()
 
 
 def _keep(target: Path, part: Part, wanted: str | None, limit: int, force: bool) -> Fetched:

@@ -12,16 +12,29 @@ from pathlib import Path
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with folder(path.parent):
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+@contextmanager
+def folder(directory: Path) -> Iterator[None]:
+    """A folder that exists; those that had to be made for it are removed where nothing came into them."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        yield
     finally:
         with suppress(OSError):
-            temporary.unlink()
+            for path in missing:
+                path.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

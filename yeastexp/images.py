@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 import struct
 import warnings
@@ -17,12 +18,12 @@ import tifffile
 from PIL import Image, ImageFile
 
 from yeastexp import files
-from yeastexp.errors import UserError
+from yeastexp.errors import RUN_FAILED, UserError
 
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".png", ".tif", ".tiff")
-LARGEST = 1 << 28
+LARGEST = 1 << 27
 """Values in the largest image that is read; a header that claims more is taken for a decompression bomb."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -44,6 +45,8 @@ def read_image(path: Path) -> Array:
     image = _without_alpha(path, image)
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(f"{path}: holds {image.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
+    if not np.isfinite(image).all():
+        raise UserError(f"{path}: holds NaN or infinite values; mend or remove it")
     return np.ascontiguousarray(image)
 
 
@@ -78,15 +81,20 @@ def write_png(path: Path, array: Array) -> None:
     if not grey and not (array.ndim == 3 and array.shape[0] == 3 and array.dtype == np.uint8):
         raise ValueError(f"(H, W) of uint8 or uint16 or (3, H, W) of uint8 is wanted, got {array.shape} {array.dtype}")
     pixels = array if grey else np.moveaxis(array, 0, -1)
-    with files.appearing(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+    try:
+        with files.appearing(path) as temporary:
+            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+    except OSError as error:
+        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
+        raise UserError(fault, status=RUN_FAILED) from error
 
 
 def _expand(path: str | Path) -> Iterator[Path]:
     place = Path(path)
-    if place.is_dir():
+    # pathlib raises where a path is too long to be one; glob finds nothing there.
+    if os.path.isdir(place):  # noqa: PTH112
         yield from _pictures(place.iterdir())
-    elif place.exists():
+    elif os.path.exists(place):  # noqa: PTH110
         yield place
     else:
         # Path.glob takes no absolute pattern.
@@ -100,12 +108,15 @@ def _expand(path: str | Path) -> Iterator[Path]:
 
 
 def _pictures(paths: Sequence[Path] | Iterator[Path]) -> Iterator[Path]:
-    return (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    """Those named as pictures; one that is none (a broken link, a pipe) is told of where it is read."""
+    return (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
 
 
 def _read(path: Path) -> tuple[Array, Array | None]:
     """Stored values (C, H, W), and the palette (n, 3 or 4) where they are its indices."""
     try:
+        if path.is_fifo():
+            raise UserError(f"{path}: is a pipe; name a PNG or TIFF file")
         with path.open("rb") as file:
             head = file.read(32)
     except OSError as error:
@@ -131,7 +142,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _refuse_bomb(path: Path, width: int, height: int, samples: int = 1) -> None:
+def _refuse_bomb(path: Path, width: int, height: int, samples: int) -> None:
     if width * height * samples > LARGEST:
         raise UserError(f"{path}: claims {height} × {width} pixels, more than this program reads; cut it into pieces")
 
@@ -140,7 +151,7 @@ def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
     if len(head) < 29:
         raise UserError(f"{path}: cannot be decoded (the header is cut short); the file is damaged")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
-    _refuse_bomb(path, width, height)
+    _refuse_bomb(path, width, height, {2: 3, 4: 2, 6: 4}.get(colour, 1))
     with Image.open(path, formats=["PNG"]) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{path}: has {getattr(image, 'n_frames', 1)} pages; save each as a file of its own")

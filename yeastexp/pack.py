@@ -16,7 +16,7 @@ import numpy.typing as npt
 from yeastexp import files
 from yeastexp.errors import UserError
 from yeastexp.images import image_files, read_image, read_mask
-from yeastexp.store import Form, Reader, chosen, is_stacked, plain_splits, refuse_overwriting, write
+from yeastexp.store import Form, Reader, chosen, is_plain, is_stacked, plain_splits, refuse_overwriting, write
 
 Array = npt.NDArray[Any]
 Choice = int | float | tuple[str, ...]
@@ -63,7 +63,7 @@ def parse_choice(text: str) -> Choice:
     An image whose name is a number is named with a comma: "8,".
     """
     word = text.strip()
-    if word.isdecimal():
+    if re.fullmatch("[0-9]{1,9}", word):
         return int(word)
     if re.fullmatch(r"\d*\.\d+|\d+\.", word):
         return float(word)
@@ -222,6 +222,8 @@ def _pairs(images: Sequence[str | Path], labels: Sequence[str | Path]) -> dict[s
 def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
+        if not is_plain(path.stem):
+            raise UserError(f"{path}: {path.stem!r} cannot be the name of an image; rename it")
         if path.stem in found:
             raise UserError(f"{found[path.stem]} and {path}: have the same name '{path.stem}'; rename one")
         found[path.stem] = path
@@ -235,7 +237,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Path]]) -> None:
     for pair in pairs.values():
-        if output.resolve() in {path.resolve() for path in pair}:
+        if output.exists() and any(path.exists() and path.samefile(output) for path in pair):
             raise UserError(f"{output}: is one of the files that are read; name another one to write")
 
 
@@ -259,8 +261,6 @@ class _Survey:
             if shape[0] != len(raw):
                 raise UserError(f"{image}: has {_channels(len(raw))}, but '{first}' has {shape[0]}; pack them apart")
             break
-        if not np.isfinite(raw).all():
-            raise UserError(f"{image}: holds NaN or infinite values; mend or remove it")
         self.raw[name] = (raw.shape, raw.dtype)
         self.image_digests[name] = _digest(raw)
         self.mask_digests[name] = _digest(labels)
@@ -289,9 +289,11 @@ def _recognised(kind: Kind, survey: _Survey) -> Kind:
     if kind == "auto" and (survey.values <= {0, 1} or survey.values <= {0, 255}):
         return "mask"
     if kind == "auto":
+        many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
+        smooth = "; masks with smooth edges have to be saved without" if many else ""
         raise UserError(
             f"the labels hold {_few(values)}, neither 0 and 1 nor 0 and 255; "
-            "say what they are: --labels class (class indices) or --labels instance (ids of cells)"
+            f"say what they are: --labels class (class indices) or --labels instance (ids of cells){smooth}"
         )
     if values[0] < (-1 if kind == "class" else 0):
         raise UserError(f"the labels hold {_few(values)}; {kind} labels are not negative")

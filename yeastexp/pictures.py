@@ -1,65 +1,275 @@
-"""How an image and its labels look side by side."""
+"""How images and their labels look: tiles, outlines, captions, histograms, and sheets made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from yeastexp.sample import IGNORE
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3), as TensorBoard and Pillow take it."""
+Labels = npt.NDArray[np.int64]
+Limits = tuple[float, float]
+"""The values that are shown black and white."""
+Colour = tuple[int, int, int]
 
 GAP = 6
 CAPTION = 18
+"""Height of a line of text."""
+TEXT_SIZE, HEADING_SIZE = 11, 15
 NARROWEST = 160
 """Pixels that the longest caption needs."""
 LARGEST_SIDE = 512
 """Pixels of one tile; larger images are shown smaller."""
 
-LABEL_COLOURS = np.array(
-    [[0, 0, 0], [255, 255, 255], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178]], np.uint8
+INK, FAINT = (0, 0, 0), (110, 119, 129)
+
+OKABE_ITO: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
 )
-"""Background, foreground, then the colours of Okabe and Ito (2008), told apart by colour-blind readers."""
+"""Okabe and Ito (2008): told apart by colour-blind readers."""
+
+OUTLINES = (OKABE_ITO[5], OKABE_ITO[1], OKABE_ITO[3], OKABE_ITO[2], OKABE_ITO[6])
+"""Of classes above 0, in turn."""
+FRAME = OKABE_ITO[3]
+
+LABEL_COLOURS = np.array([(0, 0, 0), (255, 255, 255), *OKABE_ITO[:5]], np.uint8)
+"""Background, foreground, then colours."""
 
 IGNORED_COLOUR = np.array([128, 128, 128], np.uint8)
 MISSED = np.array([86, 180, 233], np.uint8)
 FALSE_ALARM = np.array([230, 97, 0], np.uint8)
 CAPTIONS = ("image", "truth", "prediction", "blue: missed, orange: false")
 
+HATCHING = 8
+"""Pixels from one line to the next over what has no label."""
+BINS = 80
+LINE_WIDTH = 2
 
-def panel(image: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Picture:
+
+def panel(image: npt.NDArray[np.float32], truth: Labels, prediction: Labels) -> Picture:
     """Image (C, H, W), truth and prediction (H, W), and where they differ, captioned, in a row."""
     grey = grey_of(image)
     tiles = [grey, coloured(truth), coloured(prediction), differing(grey, truth, prediction)]
-    return _in_a_row([_captioned(_shrunk(tile), text) for tile, text in zip(tiles, CAPTIONS, strict=True)])
+    return in_a_row([captioned(_shrunk(tile), text) for tile, text in zip(tiles, CAPTIONS, strict=True)])
 
 
-def grey_of(image: npt.NDArray[np.float32]) -> Picture:
-    """An image of any value range between its 0.5th and 99.5th percentile; three channels stay colours."""
-    shown = image if image.shape[0] == 3 else image.mean(axis=0, keepdims=True).repeat(3, axis=0)
-    low, high = np.percentile(shown, [0.5, 99.5])
-    scaled = np.clip((shown - low) / max(high - low, 1e-12), 0, 1)
-    return np.asarray(np.rint(scaled * 255).astype(np.uint8).transpose(1, 2, 0))
+def limits_of(*images: npt.NDArray[np.float32]) -> Limits:
+    """The 0.5th and 99.5th percentile of images (C, H, W) as they are shown, together."""
+    low, high = np.percentile(np.concatenate([_shown(image).ravel() for image in images]), [0.5, 99.5])
+    return float(low), float(high)
 
 
-def coloured(labels: npt.NDArray[np.int64]) -> Picture:
+def grey_of(image: npt.NDArray[np.float32], limits: Limits | None = None) -> Picture:
+    """An image (C, H, W) of any value range between limits, else its own; three channels stay colours."""
+    low, high = limits or limits_of(image)
+    scaled = np.clip((_shown(image) - low) / max(high - low, 1e-12), 0, 1)
+    grey = np.rint(scaled * 255).astype(np.uint8)
+    return np.asarray(np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0))
+
+
+def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Three channels, or the mean of all of them."""
+    return image if image.shape[0] == 3 else image.mean(axis=0, keepdims=True)
+
+
+def coloured(labels: Labels) -> Picture:
     """Labels (H, W) in colours, the ignored ones grey."""
     colours = LABEL_COLOURS[np.where(labels < len(LABEL_COLOURS), labels, 2 + labels % (len(LABEL_COLOURS) - 2))]
     colours[labels == IGNORE] = IGNORED_COLOUR
     return np.asarray(colours)
 
 
-def differing(grey: Picture, truth: npt.NDArray[np.int64], prediction: npt.NDArray[np.int64]) -> Picture:
+def differing(grey: Picture, truth: Labels, prediction: Labels) -> Picture:
     """The image, darkened, with pixels that were missed and false ones; a wrong class counts as false."""
     marked = grey // 2
     wrong = (truth != prediction) & (truth != IGNORE)
     marked[wrong & (prediction == 0)] = MISSED
     marked[wrong & (prediction != 0)] = FALSE_ALARM
     return np.asarray(marked)
+
+
+def outline_colour(label: int) -> Colour:
+    """That of a class above 0."""
+    return OUTLINES[(label - 1) % len(OUTLINES)]
+
+
+def outlined(grey: Picture, labels: Labels) -> Picture:
+    """The image with each class above 0 outlined in its colour, just inside its edge; hatched where it has no label."""
+    drawn = np.array(grey)
+    near = ndimage.binary_dilation(edges(labels))  # two pixels thick
+    for label in np.unique(labels[near]).tolist():
+        if label > 0:
+            drawn[near & (labels == label)] = outline_colour(label)
+    lines = np.add.outer(np.arange(labels.shape[0]), np.arange(labels.shape[1])) % HATCHING < 2
+    drawn[(labels == IGNORE) & lines] = IGNORED_COLOUR
+    return drawn
+
+
+def edges(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Pixels of a class above 0 that touch another class; beyond the image, and without label, there is none."""
+    around = np.pad(labels, 1, mode="edge")
+    beside = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+    touching = np.logical_or.reduce([(other != labels) & (other != IGNORE) for other in beside])
+    return np.asarray(touching & (labels > 0))
+
+
+def tile(image: npt.NDArray[np.float32], labels: Labels | None, side: int, limits: Limits | None = None) -> Picture:
+    """An image (C, H, W) whose longer side becomes `side` pixels, with outlines as thin there as anywhere."""
+    shown = fitted(grey_of(image, limits), side)
+    if labels is None:
+        return shown
+    rows, columns = (
+        (2 * np.arange(n) + 1) * before // (2 * n) for n, before in zip(shown.shape, labels.shape, strict=False)
+    )
+    return outlined(shown, labels[np.ix_(rows, columns)])
+
+
+def fitted(picture: Picture, side: int) -> Picture:
+    """A picture whose longer side becomes `side` pixels."""
+    height, width = (max(1, round(n * side / max(picture.shape[:2]))) for n in picture.shape[:2])
+    if (height, width) == picture.shape[:2]:
+        return picture
+    how = Image.Resampling.BOX if side < max(picture.shape[:2]) else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), how))
+
+
+def _shrunk(picture: Picture) -> Picture:
+    return fitted(picture, LARGEST_SIDE) if max(picture.shape[:2]) > LARGEST_SIDE else picture
+
+
+def framed(picture: Picture, box: tuple[float, float, float, float], colour: Colour) -> Picture:
+    """A picture with a rectangle: its first row and column, and those behind its last."""
+    canvas, draw = _canvas(picture)
+    top, left, bottom, right = box
+    draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=LINE_WIDTH)
+    return np.asarray(canvas)
+
+
+def circled(picture: Picture, centre: tuple[float, float], diameter: float, colour: Colour) -> Picture:
+    """A picture with a circle about a place (y, x), in pixels."""
+    canvas, draw = _canvas(picture)
+    draw.circle(centre[::-1], diameter / 2, outline=colour, width=LINE_WIDTH)
+    return np.asarray(canvas)
+
+
+def _canvas(picture: Picture) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    canvas = Image.fromarray(np.ascontiguousarray(picture))
+    return canvas, ImageDraw.Draw(canvas)
+
+
+def captioned(picture: Picture, *lines: str) -> Picture:
+    """A picture below lines of text, which are cut where they are longer than it is wide."""
+    height, width = picture.shape[:2]
+    top = CAPTION * len(lines)
+    canvas = Image.new("RGB", (max(width, NARROWEST), height + top), "white")
+    canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (0, top))
+    draw = ImageDraw.Draw(canvas)
+    for index, line in enumerate(lines):
+        colour = INK if index == 0 else FAINT
+        draw.text((2, 2 + index * CAPTION), cut(line, canvas.width - 4), fill=colour, font=_font(TEXT_SIZE))
+    return np.asarray(canvas)
+
+
+def written(*lines: str, colours: Sequence[Colour] = (), size: int = TEXT_SIZE) -> Picture:
+    """Lines of text, each in a colour of its own where there are any."""
+    font = _font(size)
+    step = size + CAPTION - TEXT_SIZE
+    width = max(int(font.getlength(line)) for line in lines) + 5
+    canvas = Image.new("RGB", (width, step * len(lines)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        draw.text((2, 2 + row * step), line, fill=colours[row] if colours else INK, font=font)
+    return np.asarray(canvas)
+
+
+def legend(entries: Sequence[tuple[Colour, str]]) -> Picture:
+    """Lines of text, each behind a patch of the colour that it explains."""
+    texts = written(*(text for _, text in entries))
+    patches = np.full((texts.shape[0], CAPTION + GAP, 3), 255, np.uint8)
+    for row, (colour, _) in enumerate(entries):
+        patches[row * CAPTION + GAP : (row + 1) * CAPTION - GAP // 2, GAP // 2 : CAPTION] = colour
+    return np.concatenate([patches, texts], axis=1)
+
+
+def cut(line: str, width: int, size: int = TEXT_SIZE) -> str:
+    """A line of text that fits so many pixels, with an ellipsis where something was cut off."""
+    font = _font(size)
+    if font.getlength(line) <= width:
+        return line
+    kept = next((n for n in range(len(line), 0, -1) if font.getlength(f"{line[:n]}…") <= width), 0)
+    return f"{line[:kept].rstrip()}…"
+
+
+@lru_cache(maxsize=4)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes with matplotlib and knows the signs that Pillow's own font lacks."""
+    found = find_spec("matplotlib")  # to import it would take longer than all that is drawn here
+    path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found and found.origin else None
+    return ImageFont.truetype(str(path), size) if path and path.is_file() else ImageFont.load_default(size=size)
+
+
+def histogram(values: Sequence[npt.NDArray[np.float32]], size: tuple[int, int]) -> Picture:
+    """How often values occur, a line for each array in a colour of its own, between their common 0.1 % tails."""
+    height, width = size
+    exact = [one.astype(np.float64).ravel() for one in values]  # float32 has too few values between large ones
+    low, high = (float(end) for end in np.percentile(np.concatenate(exact), [0.1, 99.9]))
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    counted = [np.histogram(one, BINS, (low, high))[0] / one.size for one in exact]
+    bottom = height - CAPTION
+    most = max(float(shares.max()) for shares in counted)
+    for shares, colour in zip(counted, line_colours(len(values)), strict=True):
+        y = np.repeat(bottom - shares / most * (bottom - 2), 2)
+        x = np.linspace(0, width - 1, BINS + 1).repeat(2)[1:-1]
+        draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=LINE_WIDTH)
+    draw.line((0, bottom, width, bottom), fill=FAINT)
+    font = _font(TEXT_SIZE)
+    for share, anchor in ((0, "la"), (0.5, "ma"), (1, "ra")):
+        place = (share * (width - 1), bottom + 2)
+        draw.text(place, figure(low + share * (high - low), high - low), fill=FAINT, font=font, anchor=anchor)
+    return np.asarray(canvas)
+
+
+def line_colours(count: int) -> tuple[Colour, ...]:
+    """Colours of lines and their text on white, told apart by colour-blind readers."""
+    dark = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (0, 0, 0))
+    return tuple(dark[index % len(dark)] for index in range(count))
+
+
+def figure(value: float, scale: float = 0.0) -> str:
+    """A number of three or more digits, as captions show it; 0 where it is less than a thousandth of a scale."""
+    rounded = 0.0 if abs(value) < scale / 1000 else value
+    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
+
+
+def squared(picture: Picture, side: int) -> Picture:
+    """A picture in the corner of a white square."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), constant_values=255)
+
+
+def in_a_row(pictures: Sequence[Picture], gap: int = GAP) -> Picture:
+    """Pictures of any height, side by side."""
+    height = max(one.shape[0] for one in pictures)
+    padded = [np.pad(p, ((0, height - p.shape[0]), (0, gap), (0, 0)), constant_values=255) for p in pictures]
+    return np.concatenate(padded, axis=1)
 
 
 def stacked(pictures: Sequence[Picture]) -> Picture:
@@ -69,23 +279,6 @@ def stacked(pictures: Sequence[Picture]) -> Picture:
     return np.concatenate(padded)
 
 
-def _shrunk(tile: Picture) -> Picture:
-    side = max(tile.shape[:2])
-    if side <= LARGEST_SIDE:
-        return tile
-    height, width = (max(1, round(n * LARGEST_SIDE / side)) for n in tile.shape[:2])
-    return np.asarray(Image.fromarray(tile).resize((width, height), Image.Resampling.BOX))
-
-
-def _captioned(tile: Picture, text: str) -> Picture:
-    height, width = tile.shape[:2]
-    canvas = Image.new("RGB", (max(width, NARROWEST), height + CAPTION), "white")
-    canvas.paste(Image.fromarray(tile), (0, CAPTION))
-    ImageDraw.Draw(canvas).text((2, 2), text, fill="black", font=ImageFont.load_default(size=11))
-    return np.asarray(canvas)
-
-
-def _in_a_row(tiles: Sequence[Picture]) -> Picture:
-    height = max(tile.shape[0] for tile in tiles)
-    padded = [np.pad(t, ((0, height - t.shape[0]), (0, GAP), (0, 0)), constant_values=255) for t in tiles]
-    return np.concatenate(padded, axis=1)
+def bordered(picture: Picture) -> Picture:
+    """A picture with a white margin."""
+    return np.pad(picture, ((2 * GAP, 2 * GAP), (2 * GAP, 2 * GAP), (0, 0)), constant_values=255)

@@ -96,12 +96,20 @@ def _load(name: str, path: Path) -> None:
 
 
 def _fault(error: BaseException, path: Path) -> BaseException:
-    if isinstance(error, UserError) or not isinstance(error, Exception | SystemExit):
+    if isinstance(error, UserError | KeyboardInterrupt):
         return error
     if isinstance(error, SyntaxError):
         return UserError(f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}: {error.msg}")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return UserError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}")
+    return UserError(f"{path}:{lines[-1] if lines else 1}: {_in_one_line(error)}")
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What an exception is and says, even where it fails to say it."""
+    if isinstance(error, UserError):
+        return " ".join(error.faults)
+    written = "".join(traceback.format_exception_only(error)).removeprefix(f"{type(error).__module__}.")
+    return " ".join(written.split())
 
 
 @functools.cache
@@ -111,4 +119,4 @@ def load_installed() -> None:
         try:
             point.load()
         except (Exception, SystemExit) as error:
-            warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {error}", stacklevel=2)
+            warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {_in_one_line(error)}", stacklevel=2)

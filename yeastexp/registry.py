@@ -13,14 +13,18 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 
 from yeastexp.errors import UserError, did_you_mean
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+LONGEST_QUOTE = 100
+"""Characters of a wrong value that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +87,20 @@ class Schema:
         return [parameter.name for parameter in self.parameters]
 
     def must_exist(self, key: str) -> MustExist | None:
-        """What kind of file has to stand at a key's path, if any has to."""
-        found = self.model.model_fields.get(key)
-        return next((m for m in found.metadata if isinstance(m, MustExist)), None) if found else None
+        """What kind of file has to stand at a key's path, or at each of its paths, if any has to."""
+        annotations = [parameter.annotation for parameter in self.parameters if parameter.name == key]
+        return next((marked for annotation in annotations for marked in _marks(annotation)), None)
 
     def check(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         """The typed values of a table, and every fault in it."""
+        problems = list(_foreign(values))
         try:
             # JSON's strict mode is the wanted one: arrays become tuples, but no string becomes a number.
             table = self.model.model_validate_json(json.dumps(values, default=str))
         except ValidationError as error:
-            return {}, list(self._problems(error))
-        return {key: getattr(table, key) for key in values}, []
+            named = {problem.keys[0] for problem in problems}
+            return {}, [*problems, *(problem for problem in self._problems(error) if problem.keys[0] not in named)]
+        return ({}, problems) if problems else ({key: getattr(table, key) for key in values}, [])
 
     def _problems(self, error: ValidationError) -> Iterator[Problem]:
         merged: dict[tuple[str | int, ...], list[str]] = {}
@@ -118,10 +124,35 @@ class Schema:
             meant := self.model.model_fields[fault["loc"][0]].description
         ):
             wanted += f" ({meant})"
-        message = f"{wanted}, got {json.dumps(fault['input'])}"
+        message = f"{wanted}, got {_quoted(fault['input'])}"
         if fault["type"] == "literal_error" and isinstance(fault["input"], str):
             message += did_you_mean(fault["input"], re.findall("'(.*?)'", fault["ctx"]["expected"]))
         return message
+
+
+def _quoted(value: Any) -> str:
+    """A value as JSON, cut where it is long."""
+    written = json.dumps(value)
+    return written if len(written) <= LONGEST_QUOTE else f"{written[:LONGEST_QUOTE]}…"
+
+
+def _marks(annotation: Any) -> Iterator[MustExist]:
+    """The marks of a hint, however deep in unions and tuples."""
+    if isinstance(annotation, MustExist):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _marks(inner)
+
+
+def _foreign(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """What TOML's syntax allows and no option takes: dates and times, and integers that no 64 bits hold."""
+    if isinstance(value, date | time):
+        yield Problem(keys, f"should be no date or time, got {value}; put text in quotes")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield Problem(keys, f"should fit into 64 bits, got {_quoted(value)}")
+    elif isinstance(value, Mapping | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _foreign(inner, (*keys, key))
 
 
 @dataclass(frozen=True)
@@ -163,11 +194,19 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def __call__(self, name: str) -> Callable[[Factory], Factory]:
+        if not isinstance(name, str):
+            raise TypeError(f"@{self.kind} needs a name, as in @{self.kind}('mine')")
+
         def register(factory: Factory) -> Factory:
             if taken := self._entries.get(name):
                 raise UserError(_taken(source_of(factory), taken))
             try:
                 schema = Schema(factory, self.given)
+                if Registry.loading:  # hints of the package's own parts are tested
+                    schema.model.model_json_schema()
+            except PydanticUserError as error:
+                fault = f"has a hint that no TOML value fits: {error.message.partition('. ')[0]}"
+                raise UserError(f"{source_of(factory)}: {self.kind} '{name}' {fault}") from None
             except UserError as error:
                 raise UserError(f"{source_of(factory)}: {self.kind} '{name}' {error}") from None
             self._entries[name] = Entry(self.kind, name, factory, schema, Registry.loading)

@@ -8,10 +8,13 @@ where sizes or types differ, a group with one array per image name; `names` in t
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -36,6 +39,22 @@ Form = tuple[tuple[int, ...], np.dtype[Any]]
 LAYOUT = 1
 SPLITS = ("train", "val", "test")
 MAPS = ("instances", "dead")
+
+LARGEST = 1 << 27
+"""Values in the largest image that is read; HDF5 claims any shape without storing it."""
+
+LARGEST_CHUNK = 1 << 30
+"""Bytes; to read one value of a chunk, HDF5 makes room for all of it."""
+
+LARGEST_LIST = 1 << 24
+"""Bytes of the longest list of names that is read."""
+
+MOST_IMAGES = 1 << 20
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and pictures and hidden files are named after images."""
+
+BREAKING = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of what breaks a line, a table or a terminal: controls, halves of characters, separators."""
 
 DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises, depending on which bytes of a file are wrong."""
@@ -76,13 +95,13 @@ def write(
     known = forms or {name: {key: (a.shape, a.dtype) for key, a in read(name).items()} for name in names}
     _check_forms(known)
     try:
-        with files.appearing(output) as temporary, _created(temporary) as file:
+        with files.appearing(output) as temporary, _Disk(temporary) as disk, h5py.File(disk, "w") as file:
             file.attrs["yeastexp_layout"] = LAYOUT
-            file.attrs["provenance"] = json.dumps(dict(provenance), allow_nan=False)
+            _write_json(file, "provenance", provenance)
             if pixel_um is not None:
                 file.attrs["pixel_um"] = float(pixel_um)
             if normalization is not None:
-                file.attrs["normalization"] = json.dumps(dict(normalization), allow_nan=False)
+                _write_json(file, "normalization", normalization)
             _write_names(file, "names", names)
             for split, members in splits.items():
                 _write_names(file, f"splits/{split}", members)
@@ -94,26 +113,53 @@ def write(
                 for key, array in arrays.items():
                     dataset, index = places[key, name]
                     dataset[index] = array
+                disk.refuse_fault()
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        fault = f"{output}: cannot be written ({why}); make room or name another place"
+        fault = f"{output}: cannot be written ({_why(error)}); make room or name another place"
         raise UserError(fault, status=RUN_FAILED) from error
 
 
-@contextmanager
-def _created(path: Path) -> Iterator[h5py.File]:
-    """A new file. What could not be written is an OSError, which h5py raises only before the file is closed."""
-    file = h5py.File(path, "w", track_order=False)
-    try:
-        yield file
-    except BaseException:
-        with suppress(RuntimeError):
-            file.close()
-        raise
-    try:
-        file.close()
-    except RuntimeError as error:
-        raise OSError(str(error)) from None
+class _Disk(io.FileIO):
+    """A new file that keeps what could not be written to itself until it is closed: HDF5 crashes if it is told."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; a disk that fills up takes a part."""
+        left = memoryview(data)
+        try:
+            while left and not self.fault:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.fault = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, which takes room as well."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+            return size or 0
+
+    def refuse_fault(self) -> None:
+        """Raise what could not be written."""
+        if self.fault:
+            raise self.fault
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if raised[0] is None:
+            self.refuse_fault()
+
+
+def _why(error: Exception) -> str:
+    """What an exception says, in one line, without HDF5's addresses and times."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return re.sub(r"time = .*error message = '(.*?)'.*", r"\1)", " ".join(str(error).split()))
 
 
 def is_stacked(forms: Iterable[Mapping[str, Form]]) -> bool:
@@ -136,16 +182,15 @@ def _check_names(output: Path, names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
         raise ValueError("an image is in two splits, or twice in one")
     for name in names:
-        if name in ("", ".", "..") or "/" in name or "\0" in name or not _is_utf8(name):
-            raise UserError(f"{output}: {name!r} cannot be the name of an image; rename it")
+        if not is_plain(name):
+            raise UserError(f"{output}: {name[:LONGEST_NAME]!r} cannot be the name of an image; rename it")
 
 
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
+def is_plain(name: str) -> bool:
+    """Whether an image may be called so wherever its name goes: HDF5, file names, tables, terminals."""
+    if name in (".", "..") or not 0 < len(name.encode(errors="replace")) <= LONGEST_NAME:
         return False
-    return True
+    return not any(letter == "/" or unicodedata.category(letter) in BREAKING for letter in name)
 
 
 def _check_forms(known: Mapping[str, Mapping[str, Form]]) -> None:
@@ -159,8 +204,15 @@ def _check_forms(known: Mapping[str, Mapping[str, Form]]) -> None:
 
 
 def _write_names(file: h5py.File, key: str, names: Sequence[str]) -> None:
-    data = np.array(names, dtype=object)
-    file.create_dataset(key, data=data, dtype=h5py.string_dtype(), track_times=False)
+    # Of a fixed length: a variable one is read from a heap, and HDF5 2.0 hangs where a byte of that is damaged.
+    encoded = [name.encode() for name in names]
+    dtype = h5py.string_dtype(length=max(map(len, encoded), default=1))
+    file.create_dataset(key, data=np.array(encoded, dtype), track_times=False)
+
+
+def _write_json(file: h5py.File, key: str, value: Mapping[str, Any]) -> None:
+    encoded = json.dumps(dict(value), allow_nan=False).encode()
+    file.attrs.create(key, encoded, dtype=h5py.string_dtype(length=len(encoded)))
 
 
 def _create(
@@ -210,7 +262,9 @@ class Reader:
             with self._open() as file:
                 stored = {key: _array_of(file[key], name, index) for key in ("raw", "gt", *self.contents.maps)}
         except DAMAGED as error:
-            raise UserError(f"{self.path}: image '{name}' cannot be read ({error}); the file is damaged") from None
+            raise UserError(
+                f"{self.path}: image '{name}' cannot be read ({_why(error)}); the file is damaged"
+            ) from None
         return {**stored, "raw": stored["raw"].reshape(self.shape(name))}
 
     @cached_property
@@ -225,10 +279,12 @@ class Reader:
             except UserError as error:
                 raise UserError(*(f"{self.path}: {fault}" for fault in error.faults)) from None
             except DAMAGED as error:
-                raise UserError(f"{self.path}: cannot be read ({error}); the file is damaged") from None
+                raise UserError(f"{self.path}: cannot be read ({_why(error)}); the file is damaged") from None
 
     def _open(self) -> h5py.File:
         try:
+            if self.path.is_fifo():
+                raise UserError(f"{self.path}: is a pipe; name an HDF5 file")
             return h5py.File(self.path, "r")
         except OSError as error:
             raise UserError(f"{self.path}: {_why_closed(self.path, error)}") from None
@@ -244,7 +300,7 @@ def _why_closed(path: Path, error: OSError) -> str:
         return "is empty; make it again"
     if not h5py.is_hdf5(path):
         return "is not an HDF5 file; 'yeastexp pack' makes one from images"
-    short = "is cut short" if "truncated" in str(error) else f"cannot be opened ({error})"
+    short = "is cut short" if "truncated" in str(error) else f"cannot be opened ({_why(error)})"
     return f"{short}; copy or make it again"
 
 
@@ -254,9 +310,9 @@ def _array_of(stored: Any, name: str, index: int) -> Array:
 
 
 def _look(file: h5py.File) -> tuple[Contents, dict[str, dict[str, Form]]]:
-    layout = file.attrs.get("yeastexp_layout")
-    if layout is not None and layout != LAYOUT:
-        raise UserError(f"has layout {layout}, this version reads {LAYOUT}; use the version that wrote it")
+    layout = _attribute(file, "yeastexp_layout")
+    if layout not in (None, LAYOUT):
+        raise UserError(f"has layout {layout!r}, this version reads {LAYOUT}; use the version that wrote it")
     # The keys are listed: asking whether one is in the file would follow a link out of it.
     there = set(file)
     for key in ("raw", "gt"):
@@ -270,16 +326,8 @@ def _look(file: h5py.File) -> tuple[Contents, dict[str, dict[str, Form]]]:
     for name in names:
         _check_fit(name, forms[name])
     splits = _splits(file, names) if layout is not None else plain_splits(names)
-    pixel_um = file.attrs.get("pixel_um")
-    contents = Contents(
-        names,
-        splits,
-        maps,
-        None if pixel_um is None else float(pixel_um),
-        _json(file, "normalization"),
-        _json(file, "provenance") or {},
-    )
-    return contents, forms
+    provenance = _json(file, "provenance") or {}
+    return Contents(names, splits, maps, _pixel_um(file), _json(file, "normalization"), provenance), forms
 
 
 def _own(parent: Any, key: str) -> Any:
@@ -315,6 +363,8 @@ def _length(file: h5py.File, key: str) -> int:
     ranks = {3: "(N, H, W)", 4: "(N, C, H, W)"} if key == "raw" else {3: "(N, H, W)"}
     if shape is None or len(shape) not in ranks:
         raise UserError(f"'{key}' has shape {shape}; it must be {' or '.join(ranks.values())}")
+    if shape[0] > MOST_IMAGES:
+        raise UserError(f"'{key}' holds {shape[0]} images, more than this program reads; make several files of it")
     return int(shape[0])
 
 
@@ -325,12 +375,16 @@ def _forms(file: h5py.File, key: str, names: tuple[str, ...]) -> dict[str, Form]
         if count != len(names):
             raise UserError(f"'{key}' holds {count} images, but there are {len(names)} in all; make them the same")
         forms = dict.fromkeys(names, (stored.shape[1:], stored.dtype))
+        arrays = [stored]
     else:
         there = set(stored)
         for name in names:
             if name not in there or not isinstance(_own(stored, name), h5py.Dataset):
                 raise UserError(f"'{key}' has no array '{name}'; make the file again")
-        forms = {name: (stored[name].shape, stored[name].dtype) for name in names}
+        arrays = [stored[name] for name in names]
+        forms = {name: (array.shape, array.dtype) for name, array in zip(names, arrays, strict=True)}
+    if any(math.prod(array.chunks or ()) * array.dtype.itemsize > LARGEST_CHUNK for array in arrays):
+        raise UserError(f"'{key}' is stored in chunks of more than a gigabyte; store it in chunks of one image")
     for dtype in {dtype for _, dtype in forms.values()}:
         if key == "raw" and dtype.kind not in "uif":
             raise UserError(f"'raw' holds {dtype} values; store numbers")
@@ -345,6 +399,8 @@ def _check_fit(name: str, forms: Mapping[str, Form]) -> None:
         raise UserError(f"'raw' of image '{name}' has shape {raw}; it must be (H, W) or (C, H, W)")
     if 0 in raw:
         raise UserError(f"image '{name}' of shape {raw} has no pixels")
+    if math.prod(raw) > LARGEST:
+        raise UserError(f"image '{name}' of shape {raw} is larger than this program reads; cut it into pieces")
     for key, (shape, _) in forms.items():
         if key != "raw" and shape != raw[-2:]:
             raise UserError(f"image '{name}': 'raw' {raw} and '{key}' {shape} differ in size; make them fit")
@@ -358,6 +414,10 @@ def _names(file: h5py.File) -> tuple[str, ...]:
         raise UserError("holds no image")
     if len(set(names)) < len(names):
         raise UserError("'names' names an image twice; make the file again")
+    if odd := [name for name in names if not is_plain(name)]:
+        raise UserError(
+            f"'names' holds {odd[0][:LONGEST_NAME]!r}, which cannot be the name of an image; make the file again"
+        )
     return names
 
 
@@ -378,6 +438,8 @@ def _strings(parent: Any, key: str) -> tuple[str, ...]:
     stored = _own(parent, key)
     if not isinstance(stored, h5py.Dataset) or h5py.check_string_dtype(stored.dtype) is None or stored.ndim != 1:
         raise UserError(f"'{key}' is not a list of names; make the file again")
+    if stored.nbytes > LARGEST_LIST:
+        raise UserError(f"'{key}' lists {stored.size} names, more than this program reads; make several files of it")
     return tuple(str(name) for name in stored.asstr()[()])
 
 
@@ -386,11 +448,23 @@ def _json(file: h5py.File, key: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(file.attrs[key])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UserError(f"attribute '{key}' is not a JSON object; make the file again")
     return value
+
+
+def _pixel_um(file: h5py.File) -> float | None:
+    found = _attribute(file, "pixel_um")
+    if found is None or (isinstance(found, int | float) and 0 < found < math.inf):
+        return None if found is None else float(found)
+    raise UserError(f"attribute 'pixel_um' should be a number above 0, got {found!r}; make the file again")
+
+
+def _attribute(file: h5py.File, key: str) -> Any:
+    """A root attribute as Python's own value, or nothing."""
+    return np.asarray(file.attrs[key]).tolist() if key in file.attrs else None
 
 
 def default_validation(count: int) -> int:

@@ -135,9 +135,9 @@ class Tracker:
             self.baselines[name] = SummaryWriter(str(folder), purge_step=self.purge_step)
         return self.baselines[name]
 
-    def picture(self, step: int, picture: np.ndarray) -> None:
-        """A picture (H, W, 3) uint8 under the one tag for pictures."""
-        self.writer.add_image("val/pictures", picture, step, dataformats="HWC")
+    def picture(self, step: int, picture: np.ndarray, tag: str = "val/pictures") -> None:
+        """A picture (H, W, 3) uint8 under a tag."""
+        self.writer.add_image(tag, picture, step, dataformats="HWC")
 
     def epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The rows of `metrics.csv`, which is written anew, whole."""

@@ -63,5 +63,9 @@ def load(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained
     model = assemble.build_model(loaded).to(place)
     checkpoints.load_weights(model, state["model"], path)
     normalization = state["normalization"]
-    transforms = assemble.with_figures(loaded, bool(normalization), state["transforms"])
+    try:
+        transforms = assemble.with_figures(loaded, bool(normalization), state["transforms"])
+    except (TypeError, ValueError):
+        fault = "its [[transform]] list is not that of the experiment file; it is of another experiment"
+        raise UserError(f"{path}: {fault}") from None
     return Trained(loaded, state["step"], model.eval(), transforms, normalization, place)

@@ -15,7 +15,7 @@ from rich import progress as bars
 from rich.console import Console
 from torch import Tensor
 
-from yeastexp import assemble, checkpoints, engine, pictures, scoring, tracking
+from yeastexp import assemble, checkpoints, contact_sheet, engine, pictures, scoring, tracking
 from yeastexp.assemble import Assembly
 from yeastexp.interruption import Interruption
 from yeastexp.profiling import Profile
@@ -229,6 +229,8 @@ class Training:
             if pictured and sample.name in self.pictured:
                 panels[sample.name] = scoring.panel(sample, prediction)
 
+        if self.progress.last_validation is None:  # so late that the first step need not wait for it
+            self.tracker.picture(self.step, contact_sheet.of(self.assembly), "train/preview")
         validation = scoring.validate(self.assembly, self.update.measured, look=look)
         self.progress.last_validation = validation
         summary = tracking.summarise(validation.scores, self.assembly.classes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,7 +31,11 @@ class Hdf5:
         except UserError as error:
             raise UserError(*error.faults, key="path") from None
         self.maps: tuple[str, ...] = contents.maps
-        self.normalization: dict[str, Any] | None = contents.normalization
+        self.normalization = contents.normalization
+        if self.normalization is not None and not _are_figures(self.normalization):
+            raise UserError(
+                f"{path}: attribute 'normalization' has no 'mean' and 'std'; make the file again", key="path"
+            )
         self.splits = {split: list(names) for split, names in contents.splits.items()}
         if val is not None:
             self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
@@ -52,6 +58,13 @@ class Hdf5:
         maps = {key: _integers(arrays[key]) for key in self.maps}
         pixel_um = self._reader.contents.pixel_um
         return Sample(torch.from_numpy(image), _integers(arrays["gt"]), name, pixel_um, maps)
+
+
+def _are_figures(normalization: Mapping[str, Any]) -> bool:
+    mean, std = normalization.get("mean"), normalization.get("std")
+    if not isinstance(mean, int | float) or not isinstance(std, int | float):
+        return False
+    return math.isfinite(mean) and 0 < std < math.inf
 
 
 def _resplit(names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int) -> dict[str, list[str]]:

@@ -121,8 +121,9 @@ def receptive_field(model: nn.Module, channels: int, size: tuple[int, int] = DEF
 def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE) -> Survey:
     """A model's layers on an image of `size` pixels, and what each sees of one that is large enough."""
     base = trace(model, channels, size)
-    if base.failure or base.output is None:
-        raise base.failure or UserError(f"model {type(model).__name__}: gives nothing")
+    if base.failure:
+        raise _with_a_size_that_fits(base.failure, model, channels, size)
+    assert base.output, "a run that did not fail has one"
     _refuse(base.output, type(model).__name__)
     dense = len(base.output.shape) == 4
     reading = _Search(model, channels, base, dense).reading()
@@ -137,6 +138,15 @@ def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE
     output = _whole_image(base.output)
     assert output, "what is no map has lost its place in some layer"
     return Survey(layers, output, part)
+
+
+def _with_a_size_that_fits(failure: UserError, model: nn.Module, channels: int, size: tuple[int, int]) -> UserError:
+    """What went wrong; with the first larger size that the model takes, where the image was too small for it."""
+    larger = [(size[0] * factor, size[1] * factor) for factor in (2, 4, 8, 16, 32) if factor * max(size) <= WIDE]
+    for one in larger:
+        if trace(model, channels, one).failure is None:
+            return UserError(f"{failure}; it takes one of {one[0]}×{one[1]} pixels")
+    return failure
 
 
 def _refuse(output: Step, model: str) -> None:

@@ -143,6 +143,8 @@ class _Follower(TorchDispatchMode):
         self.recording = True
         self.fault: Exception | None = None
         """A bug of this room, which keeps its traceback."""
+        self.given_wrong = ""
+        """What PyTorch would say less clearly of the layer being run."""
         self.last_map: Step | None = None
         # Tensors are held, so that no other takes their id.
         self.tracked: dict[int, _Tracked] = {}
@@ -295,9 +297,10 @@ class _Follower(TorchDispatchMode):
         self.steps.append(Step(self.layers[-1][0], kind, tuple(output.shape), self.reaches(output)))
         self.record.append(_Row(tuple(self.layers), kind, output))
 
-    def enter(self, name: str, layer: nn.Module) -> None:
+    def enter(self, name: str, layer: nn.Module, inputs: tuple[Any, ...] = ()) -> None:
         """Note that a layer begins."""
         self.layers.append((name, type(layer).__name__))
+        self.given_wrong = _wrong_channels(layer, inputs)
         if self.leaf is None and (_rule_of(layer) or not any(layer.children())):
             self.leaf = len(self.layers)
             self.opaque = _rule_of(layer) is not None
@@ -362,11 +365,19 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
                 raise
             # Whatever else a model's forward raises is its own fault; its layer and message are told.
             shape = "×".join(map(str, (channels, *size)))
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = follower.given_wrong or _reason(error)
             failure = UserError(f"layer {follower.label}: cannot be run on an image of {shape} (C×H×W): {reason}")
     if failure is None and not isinstance(output, Tensor):
         failure = UserError(f"model {type(model).__name__} gives a {type(output).__name__}; it should give one tensor")
     return _finished(follower, image, output if isinstance(output, Tensor) else None, failure)
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "meta" not in said:
+        return said
+    return f"it asks for the values of pixels ({said}); let it decide by shapes, or with torch.where"
 
 
 def _finished(follower: _Follower, image: Tensor, output: Tensor | None, failure: UserError | None) -> Trace:
@@ -429,11 +440,21 @@ def _hooked(model: nn.Module, follower: _Follower) -> Iterator[None]:
             if layer is not model:
 
                 def enter(one: nn.Module, inputs: Any, name: str = name) -> None:
-                    follower.enter(name, one)
+                    follower.enter(name, one, inputs)
 
                 stack.callback(layer.register_forward_pre_hook(enter).remove)
                 stack.callback(layer.register_forward_hook(follower.leave).remove)
         yield
+
+
+def _wrong_channels(layer: nn.Module, inputs: tuple[Any, ...]) -> str:
+    """That a convolution is given another number of channels than its weights are made for."""
+    given = inputs[0] if inputs else None
+    if not isinstance(layer, nn.modules.conv._ConvNd) or not isinstance(given, Tensor) or given.ndim != 4:
+        return ""
+    if given.shape[1] == layer.in_channels:
+        return ""
+    return f"its weights are made for {layer.in_channels} channels and it is given {given.shape[1]}"
 
 
 def _rule_of(layer: nn.Module) -> Callable[[Any, Reach], Reach] | None:

@@ -1,0 +1,334 @@
+"""Runs beside each other: the scores they kept or new ones, and what may not be compared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from scipy import stats
+from test_evaluate import LONGER, at_home, changed, data_of, trained
+from tiny import image, write_data
+
+from yeastexp import compare as room
+from yeastexp import evaluate, evaluation, files, store
+from yeastexp.__main__ import commands
+from yeastexp.compare import Comparison, compare, findings
+from yeastexp.errors import UserError
+from yeastexp.pack import normalize
+
+IMAGES = 7
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs on the same images, one of them cut short; not to be written to."""
+    folder = tmp_path_factory.mktemp("whole")
+    long = trained(folder, LONGER, train=4, val=IMAGES)
+    (folder / "data.h5").rename(folder / "kept.h5")
+    short = trained(folder, LONGER, "train.epochs=2", "train.seed=1", train=4, val=IMAGES)
+    return long, short
+
+
+@pytest.fixture
+def runs(whole: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Copies of them."""
+    copied = tmp_path / "runs" / "001", tmp_path / "runs" / "002"
+    for old, new in zip(whole, copied, strict=True):
+        shutil.copytree(old, new)
+    return copied
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The runs that are evaluated from now on."""
+    made: list[Path] = []
+
+    def counted(run: Path, *given: Any, **named: Any) -> Any:
+        made.append(run)
+        return evaluate.evaluate(run, *given, **named)
+
+    monkeypatch.setattr(room, "evaluate", counted)
+    return made
+
+
+def kept(run: Path, metric: str, name: str) -> dict[str, float]:
+    """What a run itself wrote down of the images that validate."""
+    rows = csv.DictReader((run / "per_image.csv").read_text().splitlines())
+    return {row["image"]: float(row["score"]) for row in rows if (row["metric"], row["class"]) == (metric, name)}
+
+
+def test_the_scores_that_runs_kept_are_compared_without_their_data(
+    runs: tuple[Path, Path], evaluations: list[Path]
+) -> None:
+    for run in runs:
+        changed(run, str(data_of(run)), "/gone/data.h5")
+    done = compare(runs)
+    assert evaluations == [] and done.places == [run / "per_image.csv" for run in runs]
+    assert (done.class_name, done.wanted.checkpoint, done.wanted.split, done.selected) == ("cell", "best", "val", True)
+    one, other = (kept(run, "iou", "cell") for run in runs)
+    assert done.images == list(one) and done.scores == [list(one.values()), list(other.values())]
+    (pair,) = done.pairs
+    differences = np.array(list(other.values())) - np.array(list(one.values()))
+    wanted = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert (pair.difference.low, pair.difference.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert pair.p == done.adjusted[0] == 2 / 2**IMAGES and pair.exact
+    assert findings(done)[0].endswith("On these images runs/001 is better.")
+
+
+@pytest.mark.parametrize("options", [{"metric": "dice"}, {"checkpoint": "last"}, {"split": "train"}])
+def test_scores_that_are_not_there_are_made_once(
+    runs: tuple[Path, Path], evaluations: list[Path], options: dict[str, Any]
+) -> None:
+    done = compare(runs, **options)
+    assert evaluations == list(runs)
+    assert all(place.name == "evaluation.json" and place.is_file() for place in done.places)
+    again = compare(runs, **options)
+    assert evaluations == list(runs)
+    assert (again.scores, again.pairs) == (done.scores, done.pairs)
+    assert done.selected == ("metric" in options)
+
+
+def test_an_evaluation_of_weights_that_changed_is_made_again(runs: tuple[Path, Path], evaluations: list[Path]) -> None:
+    compare(runs, metric="dice")
+    shutil.copyfile(runs[0] / "checkpoints" / "best.pt", runs[1] / "checkpoints" / "best.pt")
+    done = compare(runs, metric="dice")
+    assert evaluations == [*runs, runs[1]]
+    assert done.scores[0] == done.scores[1] and done.pairs[0].p == 1
+    assert "The scores are the same on every image." in findings(done)[0]
+
+
+def test_a_run_under_way_has_no_scores_of_its_own(runs: tuple[Path, Path], evaluations: list[Path]) -> None:
+    (runs[1] / "result.json").unlink()
+    done = compare(runs)
+    assert evaluations == list(runs)
+    assert done.scores == [list(kept(run, "iou", "cell").values()) for run in runs]
+
+
+def test_every_pair_is_against_the_first_and_p_is_adjusted(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    third = tmp_path / "runs" / "003"
+    shutil.copytree(runs[1], third)
+    done = compare([*runs, third])
+    assert [pair.p for pair in done.pairs] == [2 / 128] * 2 and done.adjusted == [4 / 128] * 2
+    assert [sentence.partition(":")[0] for sentence in findings(done)[:2]] == [
+        "runs/002 against runs/001",
+        "runs/003 against runs/001",
+    ]
+    assert "p = 0.0312 (Holm, 2 pairs)" in findings(done)[0]
+
+
+def test_a_file_from_elsewhere_is_scored_whole(
+    runs: tuple[Path, Path], tmp_path: Path, evaluations: list[Path]
+) -> None:
+    names = [f"new_{index}" for index in range(30, 35)]
+    splits = {"train": names[:2], "val": names[2:]}
+    store.write(tmp_path / "new.h5", splits, lambda name: image(int(name.removeprefix("new_"))), provenance={})
+    done = compare(runs, data=tmp_path / "new.h5")
+    assert done.images == names and not done.selected and evaluations == list(runs)
+    compare(runs, data=tmp_path / "new.h5", metric="boundary_f1")
+    assert evaluations == list(runs)
+    assert compare(runs, data=data_of(runs[0]).with_name("kept.h5")).images == list(kept(runs[0], "iou", "cell"))
+
+
+def test_a_run_on_a_normalised_copy_has_the_same_images(
+    runs: tuple[Path, Path], tmp_path: Path, evaluations: list[Path]
+) -> None:
+    """Their scores are then made anew: what the runs kept does not tell that the images are the same."""
+    normalize(data_of(runs[0]), tmp_path / "normalized.h5")
+    at_home(runs[1], tmp_path / "normalized.h5")
+    done = compare(runs)
+    assert evaluations == list(runs) and len(done.images) == IMAGES
+    assert list(done.environments) == ["digests.data.data.h5", "digests.data.normalized.h5"]
+
+
+def test_other_images_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    one, other = runs
+    at_home(other, write_data(tmp_path / "fewer.h5", train=4, val=IMAGES - 2))
+    with pytest.raises(UserError) as caught:
+        compare(runs)
+    assert caught.value.status == 2
+    assert str(caught.value) == (
+        f"{other}: was scored on other images than {one}: 'square_9' and 1 more belong to {one} alone; compare them on "
+        "one file, with --data"
+    )
+    names = [f"square_{index}" for index in range(4 + IMAGES)]
+    splits = {"train": names[:4], "val": names[4:]}
+    store.write(
+        tmp_path / "shifted.h5",
+        splits,
+        lambda name: image(int(name.removeprefix("square_")) + (name in names[-3:])),
+        provenance={},
+    )
+    at_home(other, tmp_path / "shifted.h5")
+    with pytest.raises(UserError) as caught:
+        compare(runs)
+    assert str(caught.value) == (
+        f"{other}: image 'square_8' is not the one of {one} (3 of 7 have other pixels or labels under the same name); "
+        "compare them on one file, with --data"
+    )
+
+
+def test_other_classes_are_refused(runs: tuple[Path, Path]) -> None:
+    changed(runs[1], '"cell"', '"yeast"')
+    with pytest.raises(UserError) as caught:
+        compare(runs)
+    assert str(caught.value) == (
+        f"{runs[1]}: has the classes background, yeast, but {runs[0]} background, cell; compare runs of one task"
+    )
+
+
+def test_what_cannot_be_compared_is_said(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    one, other = runs
+    for arguments, options, fault in [
+        ([one], {}, f"{one}: nothing to compare with; name two runs or more"),
+        ([one, other, one], {}, f"{one}: is named twice; name different runs"),
+        ([one, tmp_path], {}, f"{tmp_path}: no run directory; the last line that 'run' prints is one"),
+        (
+            [one, other],
+            {"metric": "dise"},
+            "--metric: 'dise' is no metric of all these runs; did you mean 'dice'? (known: accuracy, boundary_f1, "
+            "dice, iou)",
+        ),
+        (
+            [one, other],
+            {"class_name": "cel"},
+            "--class: the scores have none 'cel'; did you mean 'cell'? (known: background, cell, mean)",
+        ),
+        ([one, other], {"output": Path("pair.jpg")}, "pair.jpg: figures are written as .png or .svg; name such a file"),
+        (
+            [one, other],
+            {"data": tmp_path / "none.h5"},
+            f"{tmp_path}/none.h5: no such file; name an HDF5 file, as 'pack' makes it",
+        ),
+        ([one, other], {"split": "test"}, f"{data_of(one)}: has no 'test' images; choose of train, val, or 'all'"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            compare(arguments, **options)  # type: ignore[arg-type]
+        assert str(caught.value) == fault
+        assert caught.value.status == 2
+    assert not (one / "evaluations").exists()
+    (one / "checkpoints" / "last.pt").unlink()
+    with pytest.raises(UserError, match=r"last\.pt: no such checkpoint"):
+        compare(runs, checkpoint="last")
+
+
+def test_a_metric_that_all_runs_have_is_compared(runs: tuple[Path, Path]) -> None:
+    for run in runs:
+        changed(run, "[train]", '[[metric]]\nname = "recall"\n[train]')
+    done = compare(runs, metric="recall", class_name="background")
+    assert len(done.pairs) == 1 and done.higher_is_better
+    changed(runs[1], '[[metric]]\nname = "recall"\n', "")
+    with pytest.raises(UserError, match="'recall' is no metric of all these runs"):
+        compare(runs, metric="recall")
+    assert compare(runs, metric="accuracy").class_name == "all"
+
+
+def test_runs_of_one_name_are_told_by_their_paths(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "runs" / "001"
+    shutil.copytree(runs[1], elsewhere)
+    assert [run.label for run in compare([runs[0], elsewhere]).runs] == [str(runs[0]), str(elsewhere)]
+
+
+def of(scores: list[list[float]], runs: tuple[Path, Path], **changes: Any) -> Comparison:
+    """A comparison of other scores."""
+    done = compare(runs)
+    pairs = [room.paired(scores[0], other) for other in scores[1:]]
+    found = vars(done) | {"scores": scores, "pairs": pairs, "adjusted": room.holm([pair.p for pair in pairs])}
+    return Comparison(**(found | {"images": [str(index) for index in range(len(scores[0]))]} | changes))
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (
+            [0.5, 0.6, 0.7, 0.6, 0.7, 0.9],
+            "+0.1500 iou on 6 images, 95 % interval +0.0622 to +0.2378, p = 0.0312. "
+            "On these images runs/002 is better.",
+        ),
+        (
+            [0.5, 0.6, 0.7, 0.6, 0.7],
+            "+0.1200 iou on 5 images, 95 % interval +0.0645 to +0.1755, p = 0.0625. "
+            "The data cannot tell the two apart: so few images never give a p below 0.0625.",
+        ),
+        (
+            [0.5, 0.3, 0.5, 0.5, 0.5, 0.6, 0.4],
+            "-0.0429 iou on 7 images, 95 % interval -0.1331 to +0.0474, p = 0.5000. "
+            "The data cannot tell the two apart.",
+        ),
+        (
+            [0.40003, 0.50001, 0.50004, 0.50002],
+            "+0.000025 iou on 4 images, 95 % interval +0.000004 to +0.000046, p = 0.1250. "
+            "The data cannot tell the two apart: so few images never give a p below 0.1250.",
+        ),
+        (
+            [0.4, 0.5, 0.5],
+            "+0.0000 iou on 3 images, 95 % interval +0.0000 to +0.0000, p = 1.0000. "
+            "The scores are the same on every image.",
+        ),
+        (
+            [0.5],
+            "+0.1000 iou on 1 image. The data cannot tell the two apart: so few images never give a p below 1.0000.",
+        ),
+        ([math.nan], "no image has a score in both."),
+    ],
+)
+def test_what_the_scores_say(runs: tuple[Path, Path], other: list[float], sentence: str) -> None:
+    one = [0.4, 0.5, 0.5, 0.5, 0.6, 0.6, 0.5][: len(other)]
+    assert findings(of([one, other], runs))[0] == f"runs/002 against runs/001: {sentence}"
+
+
+def test_lower_may_be_better(runs: tuple[Path, Path]) -> None:
+    scores = [[0.4] * 6, [0.5, 0.6, 0.7, 0.6, 0.7, 0.9]]
+    assert findings(of(scores, runs, higher_is_better=False))[0].endswith("On these images runs/001 is better.")
+
+
+def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["compare", *map(str, runs), "-o", str(tmp_path / "pair.png")]
+    done = CliRunner().invoke(commands, words)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert ["train.epochs", "8", "2"] in cells and ["train.seed", "0", "1"] in cells
+    assert not any(row[0].startswith("dataset") for row in cells)
+    assert "iou of cell: 7 images (val), best checkpoints, selected on these images" in [
+        line.rstrip() for line in lines
+    ]
+    (second,) = [row for row in cells if row[0] == "runs/002"]
+    assert second[-1] == "0.0156" and second[3].startswith("-0.")
+    assert lines[-2].startswith("Each is one run: ") and lines[-1] == str(tmp_path / "pair.png")
+    with Image.open(tmp_path / "pair.png") as picture:
+        assert picture.size[0] == 1400
+
+
+def test_all_figures_as_json(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    third = tmp_path / "runs" / "003"
+    shutil.copytree(runs[1], third)
+    words = ["compare", *map(str, (*runs, third)), "--json", "-o", str(tmp_path / "pair.svg")]
+    done = CliRunner().invoke(commands, words)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [run["label"] for run in found["runs"]] == ["runs/001", "runs/002", "runs/003"]
+    assert found["experiment"] == {"train.epochs": [8, 2, 2], "train.seed": [0, 1, 1]} and found["environment"] == {}
+    assert (found["metric"], found["class"], found["split"], found["data"]) == ("iou", "cell", "val", None)
+    assert [len(row) for row in found["scores"]] == [IMAGES] * 3
+    assert [(pair["one"], pair["other"], pair["p"], pair["p_holm"]) for pair in found["pairs"]] == [
+        ("runs/001", "runs/002", 2 / 128, 4 / 128),
+        ("runs/001", "runs/003", 2 / 128, 4 / 128),
+    ]
+    assert done.stderr.splitlines() == [str(tmp_path / f"pair_{index}.svg") for index in (1, 2)]
+    assert all((tmp_path / f"pair_{index}.svg").read_text().startswith("<?xml") for index in (1, 2))
+
+
+def test_the_command_evaluates_what_is_missing(runs: tuple[Path, Path]) -> None:
+    done = CliRunner().invoke(commands, ["compare", *map(str, runs), "--metric", "boundary_f1", "--checkpoint", "last"])
+    assert done.exit_code == 0, done.output
+    for run in runs:
+        found = evaluation.read(run / "evaluations" / "data-val-last")
+        assert found is not None and found.checkpoint_digest == files.digest(run / "checkpoints" / "last.pt")
