@@ -1,16 +1,20 @@
-"""Fields unlike the one that a model was trained on, made from images with known truth.
+"""Fields unlike the one that a model was trained on, made from images with known truth or drawn as synthetic yeast.
 
-Drawn with other code, and other shapes, than the augmentations: a model that learnt those by heart gains nothing here.
+What is made of images is drawn with other code, and other shapes, than the augmentations: a model that learnt those by
+heart gains nothing here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from yeastexp.datasets.synthetic_yeast import SyntheticYeast
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -202,3 +206,41 @@ def foreign(image: Floats, labels: Labels, change: Change, key: tuple[int, ...])
     """An image of the home field changed; the same key gives the same."""
     standard = (image - image.mean()) / image.std()
     return change(View(standard, (labels > 0).astype(np.int64)), np.random.default_rng(key))
+
+
+SYNTHETIC: dict[str, dict[str, Any]] = {
+    "half size": {"cell_diameter_px": 13.0, "rim_width": 0.5},
+    "size × 1.6": {"cell_diameter_px": 42.0, "rim_width": 1.6},
+    "weak contrast": {"contrast": 0.5, "noise": 2.0},
+    "noise": {"noise": 4.0},
+    "uneven light": {"shading": 4.0},
+    "debris": {"debris": 8.0},
+    "crowded": {"crowding": 0.45},
+    "mostly dead": {"dead_fraction": 0.6},
+    "structures": {"structures": 3},
+    "all of these": {
+        "cell_diameter_px": 36.0,
+        "rim_width": 1.4,
+        "contrast": 0.7,
+        "noise": 2.0,
+        "shading": 3.0,
+        "debris": 4.0,
+        "crowding": 0.35,
+        "dead_fraction": 0.4,
+        "structures": 2,
+    },
+}
+"""Settings of `synthetic_yeast` that differ from its defaults."""
+
+SYNTHETIC_IMAGES = 5
+"""Of each field, 256 × 256 pixels."""
+
+SYNTHETIC_SEED = 2**32
+"""Not one that somebody would train with."""
+
+
+def synthetic(settings: dict[str, Any]) -> list[View]:
+    """The images of a synthetic field, in camera counts; the same settings give the same."""
+    drawn = SyntheticYeast(SYNTHETIC_IMAGES, seed=SYNTHETIC_SEED, **settings)
+    samples = [drawn.read(name) for split in drawn.splits.values() for name in split]
+    return [View(sample.image[0].double().numpy(), sample.labels.numpy()) for sample in samples]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.foreign import FIELDS, View, foreign
+from benchmarks.foreign import FIELDS, SYNTHETIC, View, foreign, synthetic
 from yeastexp import baselines, images, pictures, trained
 from yeastexp.datasets.hdf5 import Hdf5
 
@@ -19,12 +19,15 @@ Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
 HOME = "home"
 
 
-def fields(data: Hdf5) -> Iterator[tuple[str, list[View]]]:
-    """The validation images as they are, then each foreign field made of them."""
+def fields(data: Hdf5, of_synthetic_yeast: bool) -> Iterator[tuple[str, list[View]]]:
+    """The validation images as they are, then each foreign field: made of them, or of synthetic yeast."""
     samples = [data.read(name) for name in data.splits["val"]]
     grey = [sample.image[0].double().numpy() for sample in samples]
     truth = [(sample.labels > 0).long().numpy() for sample in samples]
     yield HOME, [View(image, labels) for image, labels in zip(grey, truth, strict=True)]
+    if of_synthetic_yeast:
+        yield from ((name, synthetic(settings)) for name, settings in SYNTHETIC.items())
+        return
     for position, (name, change) in enumerate(FIELDS.items()):
         made = [
             foreign(image, labels, change, (0, position, index))
@@ -52,12 +55,12 @@ def _of_run(run: Path) -> Answer:
     return lambda image, name: predictor.classes_of(image, name).astype(np.int64)
 
 
-def table(path: Path, runs: Sequence[Path], folder: Path | None) -> str:
+def table(path: Path, runs: Sequence[Path], folder: Path | None, of_synthetic_yeast: bool = False) -> str:
     """Markdown: a row a field with the mean over its images of each answer, then the mean over the foreign fields."""
     data = Hdf5(path)
     asked = answers(data, runs)
     scores: dict[str, dict[str, float]] = {}
-    for field, views in fields(data):
+    for field, views in fields(data, of_synthetic_yeast):
         seen = [(view.image[None].astype(np.float32), view.labels) for view in views]
         found = {name: [answer(image, field) for image, _ in seen] for name, answer in asked.items()}
         scores[field] = {
@@ -68,7 +71,7 @@ def table(path: Path, runs: Sequence[Path], folder: Path | None) -> str:
             last = list(asked)[-1]
             _write(folder / f"{field.replace(' ', '_')}.png", *seen[0], found[last][0])
     scores["mean of the foreign fields"] = {
-        name: float(np.mean([scores[field][name] for field in FIELDS])) for name in asked
+        name: float(np.mean([row[name] for field, row in scores.items() if field != HOME])) for name in asked
     }
     return _markdown(scores, list(asked))
 

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from benchmarks import foreign, robustness
 from benchmarks.__main__ import commands
-from benchmarks.foreign import FIELDS
+from benchmarks.foreign import FIELDS, SYNTHETIC
 from yeastexp import store
+from yeastexp.datasets.synthetic_yeast import SyntheticYeast
 
 SIZE = 160
 
@@ -67,6 +68,33 @@ def test_the_table_has_a_row_a_field(data: Path, tmp_path: Path) -> None:
     assert lines[0] == "| field | threshold |" and lines[2].startswith("| home | 0.")
     assert [line.split(" | ")[0][2:] for line in lines[3:]] == [*FIELDS, "mean of the foreign fields"]
     assert len(list((tmp_path / "seen").glob("*.png"))) == len(FIELDS) + 1
+
+
+@pytest.fixture
+def two_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synthetic fields of fewer images, for speed."""
+    monkeypatch.setattr(foreign, "SYNTHETIC_IMAGES", 2)
+
+
+@pytest.mark.usefixtures("two_images")
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_a_synthetic_field_is_none_of_the_default(name: str) -> None:
+    views = foreign.synthetic(SYNTHETIC[name])
+    assert len(views) == 2
+    assert all(set(np.unique(view.labels)) == {0, 1} and view.image.shape == (256, 256) for view in views)
+    default = SyntheticYeast(2, seed=foreign.SYNTHETIC_SEED).read("yeast_000")
+    assert not np.array_equal(views[0].image, default.image[0].numpy())
+
+
+@pytest.mark.usefixtures("two_images")
+def test_the_table_of_synthetic_fields(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"crowded": {"crowding": 0.4}, "dead alone": {"dead_fraction": 1.0}, "empty": {"crowding": 0.0}}
+    monkeypatch.setattr(robustness, "SYNTHETIC", few)
+    monkeypatch.setattr(robustness, "answers", lambda data, runs: {"all": lambda image, name: np.ones(image.shape[1:])})
+    lines = robustness.table(data, [], None, of_synthetic_yeast=True).splitlines()
+    assert [line.split(" | ")[0][2:] for line in lines[2:]] == ["home", *few, "mean of the foreign fields"]
+    crowded = np.mean([view.labels.mean() for view in foreign.synthetic(few["crowded"])])
+    assert lines[3] == f"| crowded | {crowded:.3f} |" and lines[4] == "| dead alone | 0.000 |"
 
 
 def test_help_shows_an_example() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import subprocess
@@ -14,13 +15,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from yeastexp import baselines
+from yeastexp import __main__ as command_line
+from yeastexp import baselines, store
 from yeastexp.datasets.hdf5 import Hdf5
 from yeastexp.datasets.synthetic_yeast import SyntheticYeast
-from yeastexp.datasets.yeast_scene import BUD_RATIOS, Field, Look
+from yeastexp.datasets.yeast_scene import BUD_RATIOS, GAPS_PX, SOLID, Field, Look, render
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
-from yeastexp.synth import synth
+from yeastexp.synth import configured, synth
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,15 @@ def test_another_process_draws_the_same() -> None:
     }
     made = SyntheticYeast(images=2, size=64).arrays("yeast_001")
     assert outputs == {f"{zlib.crc32(b''.join(array.tobytes() for array in made.values()))}\n"}
+
+
+def test_the_default_images_are_those_that_scores_were_published_of() -> None:
+    digest = hashlib.sha256()
+    made = SyntheticYeast(images=2, size=64)
+    for name in ("yeast_000", "yeast_001"):
+        for _, array in sorted(made.arrays(name).items()):
+            digest.update(array.tobytes())
+    assert digest.hexdigest() == "f38a442d6f1a6709dff95cf5cd1620bdb32478cae522e113ae1577c2082690a5"
 
 
 def test_an_image_that_is_not_there_is_not_drawn() -> None:
@@ -164,6 +175,11 @@ def test_no_threshold_solves_it(default: SyntheticYeast) -> None:
         {"dead_fraction": 0.0},
         {"bright_rim_fraction": 0.0},
         {"noise": 3.0},
+        {"contrast": 2.0},
+        {"rim_width": 2.0},
+        {"debris": 9.0},
+        {"shading": 0.0},
+        {"structures": 2},
     ],
 )
 def test_every_setting_changes_the_images(change: dict[str, float]) -> None:
@@ -185,6 +201,51 @@ def test_settings_do_what_they_say() -> None:
     assert noisy > 10 * still
 
 
+QUIET = {"images": 2, "size": 128, "noise": 0.0, "debris": 0.0, "shading": 0.0}
+
+
+def grey(**changes: float) -> np.ndarray:
+    """Camera counts of an image without noise, debris and shading, but for the changes."""
+    return SyntheticYeast(**{**QUIET, **changes}).read("yeast_000").image[0].numpy()
+
+
+def test_contrast_multiplies_what_cells_add_to_an_even_field() -> None:
+    even = grey(crowding=0.0)
+    assert np.ptp(even) == 0
+    weak, usual = (grey(contrast=factor) - np.median(grey()) for factor in (0.5, 1.0))
+    assert np.ptp(usual) > 300 and np.abs(usual - 2 * weak).max() <= 1.5  # both are rounded to counts
+
+
+def test_shading_multiplies_the_unevenness_of_an_empty_field() -> None:
+    usual, strong = (grey(crowding=0.0, shading=factor) for factor in (1.0, 2.0))
+    even = 2 * usual - strong
+    assert np.ptp(usual) > 50 and np.abs(even - np.median(even)).max() <= 1.5
+
+
+def test_rims_reach_as_far_as_they_are_wide() -> None:
+    reached = []
+    for width in (0.5, 1.0, 2.0):
+        sample = SyntheticYeast(**QUIET, crowding=0.1, dead_fraction=0.0, rim_width=width).read("yeast_000")
+        away = ndimage.distance_transform_edt(sample.maps["instances"] == 0)
+        reached.append(float(away[(sample.image[0] - sample.image.median()).abs() > 10].max()))
+    assert reached[1] - reached[0] > 2 and reached[2] - reached[1] > 4
+
+
+def test_structures_are_background_that_cells_keep_away_from() -> None:
+    made = field(structures=4)
+    assert 0.02 < np.mean(made.taken == SOLID) < 0.5 and len(made.cells) > 50
+    away = ndimage.distance_transform_edt(made.taken != SOLID)
+    assert away[made.taken > 0].min() >= GAPS_PX[0] - 0.5
+    drawn = render(made.look, generator(0, "test"))
+    stands = (made.taken == SOLID)[made.margin : -made.margin, made.margin : -made.margin]
+    assert not any(drawn[key][stands].any() for key in ("gt", "instances", "dead"))
+
+
+def test_structures_are_seen() -> None:
+    image = grey(structures=1, crowding=0.0)
+    assert np.mean(np.abs(image - np.median(image)) > 50) > 0.02
+
+
 def test_no_image_is_left_to_train_on() -> None:
     with pytest.raises(UserError, match="5 of 5 images leave none to train on") as caught:
         SyntheticYeast(images=5, val=5)
@@ -203,3 +264,32 @@ def test_the_file_holds_the_same_samples_and_the_same_bytes(tmp_path: Path) -> N
         assert torch.equal(one.image, other.image) and torch.equal(one.labels, other.labels)
         assert one.pixel_um == other.pixel_um
         assert all(torch.equal(one.maps[key], other.maps[key]) for key in made.maps)
+
+
+def test_a_file_of_another_field(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    output = tmp_path / "crowded.h5"
+    command = f"yeastexp synth -o {output} --images 3 --size 64 --set crowding=0.4 --set structures=1"
+    monkeypatch.setattr(sys, "argv", command.split())
+    command_line.main()
+    made = SyntheticYeast(images=3, size=64, crowding=0.4, structures=1)
+    assert torch.equal(Hdf5(output).read("yeast_000").image, made.read("yeast_000").image)
+    provenance = store.Reader(output).contents.provenance
+    assert provenance["crowding"] == 0.4 and provenance["structures"] == 1 and provenance["contrast"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("crowdin=0.4", "--set crowdin=0.4: unknown key; did you mean 'crowding'?"),
+        ("crowding=9", "--set crowding=9: should be less than or equal to 0.5, got 9"),
+        ("structures=1.5", "--set structures=1.5: should be a valid integer, got 1.5"),
+        ("noise", "--set noise: should be key=value"),
+        ("extends=a.toml", "--set extends=a.toml: 'extends' belongs in the file"),
+        ("name=other", "--set name=other: unknown key"),
+        ("val=3", "--set val=3: 3 of 3 images leave none to train on"),
+    ],
+)
+def test_a_wrong_setting_is_told(setting: str, fault: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configured(3, 64, 0, [setting])
+    assert str(caught.value).startswith(fault)

@@ -32,8 +32,10 @@ class SyntheticYeast:
 
     Dead cells are background, as large as live ones and within their range of brightness, so no threshold tells them
     apart; that they are darker, granular and without a bright rim is an assumption. Mothers and buds are instances of
-    their own. Rims are bright outside in a share of the images and swapped in the others. An image depends on the
-    settings, the seed and its number alone. The last `val` images validate: 8 of 18 unless told otherwise.
+    their own. Rims are bright outside in a share of the images and swapped in the others. `structures` are background
+    with bright or dark outlines, and no cell lies on them. Another magnification is another `cell_diameter_px` with a
+    `rim_width` to match. An image depends on the settings, the seed and its number alone. The last `val` images
+    validate: 8 of 18 unless told otherwise.
     """
 
     maps = ("instances", "dead")
@@ -50,11 +52,28 @@ class SyntheticYeast:
         dead_fraction: Share = 0.25,
         bright_rim_fraction: Share = 0.6,
         noise: Annotated[float, Field(ge=0, le=10, description="factor on the camera's noise")] = 1.0,
+        contrast: Annotated[float, Field(ge=0.1, le=4, description="factor on the light of cells")] = 1.0,
+        rim_width: Annotated[float, Field(ge=0.4, le=4, description="factor on rims, halos and outlines")] = 1.0,
+        debris: Annotated[float, Field(ge=0, le=10, description="factor on the number of specks")] = 1.0,
+        shading: Annotated[float, Field(ge=0, le=4, description="factor on the unevenness of the light")] = 1.0,
+        structures: Annotated[int, Field(ge=0, le=20, description="straight walls and rows of posts")] = 0,
     ) -> None:
         if val is not None and val >= images:
             raise UserError(f"{val} of {images} images leave none to train on", key="val")
         self.seed = seed
-        self.look = Look(size, cell_diameter_px, crowding, dead_fraction, bright_rim_fraction, noise)
+        self.look = Look(
+            size=size,
+            cell_diameter_px=cell_diameter_px,
+            crowding=crowding,
+            dead_fraction=dead_fraction,
+            bright_rim_fraction=bright_rim_fraction,
+            noise=noise,
+            contrast=contrast,
+            rim_width=rim_width,
+            debris=debris,
+            shading=shading,
+            structures=structures,
+        )
         names = [f"yeast_{index:03d}" for index in range(images)]
         self._indices = {name: index for index, name in enumerate(names)}
         first = images - (val or default_validation(images))

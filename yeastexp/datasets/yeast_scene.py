@@ -30,6 +30,9 @@ BUD_RATIOS = (0.2, 0.6)
 
 SMALLEST_PX = 4.0
 
+SOLID = -1
+"""Where a structure stands, among the numbers of cells."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -41,6 +44,11 @@ class Look:
     dead_fraction: float
     bright_rim_fraction: float
     noise: float
+    contrast: float = 1.0
+    rim_width: float = 1.0
+    debris: float = 1.0
+    shading: float = 1.0
+    structures: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,30 @@ class Field:
         self.canvas = look.size + 2 * self.margin
         self.taken: Labels = np.zeros((self.canvas, self.canvas), np.int32)
         self.cells: list[Cell] = []
+        self.structures: Floats = np.zeros(self.taken.shape)
+        for _ in range(look.structures):
+            self.build()
+
+    def build(self) -> None:
+        """Put up a straight wall across the canvas or a row of round posts, and draw it into `structures`."""
+        turn, (y, x) = self.source.uniform(0, math.pi), self.source.uniform(0, self.canvas, 2)
+        rows, columns = np.arange(self.canvas)[:, None] - y, np.arange(self.canvas)[None, :] - x
+        across = rows * math.cos(turn) - columns * math.sin(turn)
+        if self.source.random() < 0.5:
+            distance = np.abs(across) - self.look.cell_diameter_px * self.source.uniform(0.1, 0.5)
+        else:
+            along = rows * math.sin(turn) + columns * math.cos(turn)
+            radius = self.look.cell_diameter_px * self.source.uniform(0.25, 0.6)
+            step = radius * self.source.uniform(3, 6)
+            distance = np.hypot((along + step / 2) % step - step / 2, across) - radius
+        self.taken[distance < 0] = SOLID
+        self.structures += _structure(distance / self.look.rim_width, self.source)
 
     def fill(self) -> None:
-        """Grow colonies until the wanted share of the canvas is covered, or nothing more fits."""
+        """Grow colonies until cells cover the wanted share of the canvas, or nothing more fits."""
         wanted = self.look.crowding * self.source.uniform(0.6, 1.4) * self.canvas**2
         misses = 0
-        while np.count_nonzero(self.taken) < wanted and misses < 60:
+        while np.count_nonzero(self.taken > 0) < wanted and misses < 60:
             first = self.place(self.new_cell(), near=None)
             misses = 0 if first else misses + 1
             if first is None:
@@ -132,7 +158,7 @@ class Field:
             cell = self.beside(cell, near)
         box = cell.box(self.canvas, margin=4)
         distance = cell.distance(box)
-        if (self.taken[box][distance < GAPS_PX[0]] > 0).any() or not (distance < 0).any():
+        if self.taken[box][distance < GAPS_PX[0]].any() or not (distance < 0).any():
             return None
         self.taken[box][distance < 0] = len(self.cells) + 1
         self.cells.append(cell)
@@ -146,7 +172,7 @@ class Field:
         for _ in range(5):
             cell = cell.moved(near.y + apart * math.sin(direction), near.x + apart * math.cos(direction))
             box = cell.box(self.canvas, margin=12)
-            there = self.taken[box] > 0
+            there = self.taken[box] != 0
             if not there.any():
                 break
             apart += gap - float(cell.distance(box)[there].min())
@@ -158,7 +184,7 @@ def render(look: Look, source: np.random.Generator) -> dict[str, npt.NDArray[np.
     field = Field(look, source)
     field.fill()
     inside = slice(field.margin, field.margin + look.size)
-    ids = field.taken[inside, inside]
+    ids = field.taken[inside, inside].clip(0)
     alive = np.array([False, *(cell.alive for cell in field.cells)])[ids]
     light = _light(field)[inside, inside]
     return {
@@ -171,24 +197,25 @@ def render(look: Look, source: np.random.Generator) -> dict[str, npt.NDArray[np.
 
 def _light(field: Field) -> Floats:
     """Relative brightness of the canvas before the camera: 1 where nothing is."""
-    source, shape = field.source, field.taken.shape
-    polarity = 1.0 if source.random() < field.look.bright_rim_fraction else -1.0
+    source, shape, look = field.source, field.taken.shape, field.look
+    polarity = 1.0 if source.random() < look.bright_rim_fraction else -1.0
     focus = source.uniform(0.75, 1.25)
     fine = _noise(source, shape, 1.2)
     coarse = _noise(source, shape, 3.0)
     light = np.ones(shape)
     for cell in field.cells:
-        box = cell.box(field.canvas, margin=8)
-        distance = cell.distance(box)
-        other = (field.taken[box] > 0) & (distance > 0)  # a neighbour's inside, which halos hardly reach
+        box = cell.box(field.canvas, margin=math.ceil(8 * look.rim_width))
+        distance = cell.distance(box) / look.rim_width
+        other = (field.taken[box] != 0) & (distance > 0)  # a neighbour's inside, which halos hardly reach
         if cell.alive:
             strength = polarity * focus * source.uniform(0.8, 1.15)
             drawn = _live(cell, distance, strength, fine[box], coarse[box], source)
         else:
             drawn = _dead(distance, fine[box], coarse[box], source)
-        light[box] += np.where(other, 0.25, 1.0) * drawn
-    light += _debris(source, shape)
-    return light * _illumination(source, shape)
+        light[box] += look.contrast * np.where(other, 0.25, 1.0) * drawn
+    light += field.structures
+    light += _debris(source, shape, look.debris)
+    return light * _illumination(source, shape, look.shading)
 
 
 def _live(
@@ -220,10 +247,17 @@ def _dead(distance: Floats, fine: Floats, coarse: Floats, source: np.random.Gene
     return np.asarray(within * (-darkness + 0.09 * fine + 0.06 * coarse) - outline)
 
 
-def _debris(source: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+def _structure(distance: Floats, source: np.random.Generator) -> Floats:
+    """A wall or posts: a bright or dark outline, an even inside."""
+    outline = source.choice([-1.0, 1.0]) * source.uniform(0.2, 0.6) * np.exp(-((distance / 1.8) ** 2))
+    level = source.uniform(-0.15, 0.15)
+    return np.asarray(outline + level / (1 + np.exp(np.clip(distance / 0.8, -50, 50))))
+
+
+def _debris(source: np.random.Generator, shape: tuple[int, ...], amount: float) -> Floats:
     """Specks, bright or dark, sharp or blurred."""
     light = np.zeros(shape)
-    for _ in range(int(source.poisson(shape[0] * shape[1] / 7000))):
+    for _ in range(int(source.poisson(amount * (shape[0] * shape[1] / 7000)))):
         y, x = (int(source.integers(0, n)) for n in shape)
         speck = np.zeros((25, 25))
         speck[12, 12] = source.choice([-1.0, 1.0]) * source.uniform(1.0, 6.0)
@@ -233,11 +267,11 @@ def _debris(source: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     return light
 
 
-def _illumination(source: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+def _illumination(source: np.random.Generator, shape: tuple[int, ...], amount: float) -> Floats:
     """A smooth factor about 1: a slope and a curved fall-off."""
     rows, columns = (np.linspace(-1, 1, n) for n in shape)
-    slope = source.normal(0, 0.06, 2)
-    fall = source.uniform(0, 0.12)
+    slope = amount * source.normal(0, 0.06, 2)
+    fall = amount * source.uniform(0, 0.12)
     centre = source.uniform(-0.5, 0.5, 2)
     bowl = (rows[:, None] - centre[0]) ** 2 + (columns[None, :] - centre[1]) ** 2
     return np.asarray(1 + slope[0] * rows[:, None] + slope[1] * columns[None, :] - fall * (bowl - 0.66))
