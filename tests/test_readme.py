@@ -20,6 +20,8 @@ from yeastexp.images import write_png
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
 SHORT = ["--set", "train.steps=2", "--set", "train.window=32", "--set", "train.batch=2", "--set", "model.width=2"]
+SMALL = ["--set", "dataset.images=6", "--set", "dataset.size=64"]
+"""For the synthetic images of base.toml; the README's other experiments have images of their own."""
 
 
 def blocks(language: str) -> list[str]:
@@ -81,6 +83,8 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             words[words.index("--repeats") + 1] = "1"
         if words[0] in ("run", "check", "crossval"):
             words = [word for word in words if word not in ("--budget", "5m")] + SHORT
+        if words[0] in ("run", "check", "crossval", "preview") and "experiments/base.toml" in words:
+            words += SMALL
         if "-o" in words and words[words.index("-o") + 1] in written:
             words.append("--force")
         written |= {words[words.index("-o") + 1]} if "-o" in words else set()
