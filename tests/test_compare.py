@@ -17,8 +17,8 @@ from scipy import stats
 from test_evaluate import LONGER, at_home, changed, data_of, trained
 from tiny import image, write_data
 
+from yeastexp import baselines, evaluate, evaluation, files, store
 from yeastexp import compare as room
-from yeastexp import evaluate, evaluation, files, store
 from yeastexp.__main__ import commands
 from yeastexp.compare import Comparison, compare, findings
 from yeastexp.errors import UserError
@@ -44,6 +44,12 @@ def runs(whole: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     for old, new in zip(whole, copied, strict=True):
         shutil.copytree(old, new)
     return copied
+
+
+@pytest.fixture(autouse=True)
+def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here looks at the baselines, which take as long as all else of an evaluation."""
+    monkeypatch.setattr(baselines, "fit_threshold", lambda samples: baselines.Threshold(0.0, True, 0.0))
 
 
 @pytest.fixture
