@@ -36,6 +36,11 @@ def test_an_absent_class_is_left_out_of_its_mean() -> None:
     assert summary["accuracy"]["all"]["per_image"] == 0.875
 
 
+def test_the_interval_of_a_share_ends_where_shares_do() -> None:
+    background = tracking.summarise(scores(), CLASSES)["iou"]["background"]
+    assert (background["low"], background["high"]) == (0.0, 1.0)
+
+
 def test_monitored_and_tags() -> None:
     summary = tracking.summarise(scores(), CLASSES)
     assert tracking.monitored(summary, "iou") == summary["iou"]["mean"]["per_image"]

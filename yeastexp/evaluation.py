@@ -273,15 +273,7 @@ def _worst(values: Sequence[float | None], names: Sequence[str], sign: int) -> d
 
 def summary(measured: Measured) -> Summary:
     """Means with intervals beside pooled scores."""
-    return _summarised(measured.scores, measured.classes)
-
-
-def _summarised(scores: Mapping[str, Scores], classes: Sequence[str]) -> Summary:
-    """A summary in which the intervals of shares end where shares do."""
-    found = tracking.summarise(scores, classes)
-    for entry in (entry for metric in SHARES for entry in found[metric].values() if entry["low"] is not None):
-        entry["low"], entry["high"] = max(entry["low"], 0.0), min(entry["high"], 1.0)
-    return found
+    return tracking.summarise(measured.scores, measured.classes)
 
 
 def baseline_summaries(
@@ -290,7 +282,7 @@ def baseline_summaries(
     """What answers without learning get on the same images, by name."""
     cpu = torch.device("cpu")
     found = {name: engine.score(_given(answer), images, metrics, cpu) for name, answer in answers.items()}
-    return {name: _summarised(scores, images.predictor.classes) for name, scores in found.items()}
+    return {name: tracking.summarise(scores, images.predictor.classes) for name, scores in found.items()}
 
 
 def _given(answer: baselines.Answer) -> Callable[[Sample], Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,12 +24,20 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a metric found: one row of counts an image, and the scores made of them (N images, K classes or 1)."""
+    """What a metric found: one row of counts an image, and the scores made of them (N images, K classes or 1).
+
+    No score lies outside of `bounds`, nor does the interval of a mean.
+    """
 
     counts: Tensor
     rows: Tensor
     per_image: Tensor
     pooled: Tensor
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+
+SHARE = (0.0, 1.0)
+"""The bounds of a metric that is a share."""
 
 
 class PerImageMetric(Metric):
@@ -40,6 +49,7 @@ class PerImageMetric(Metric):
     """
 
     higher_is_better = True
+    bounds = (-math.inf, math.inf)
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -73,7 +83,7 @@ class PerImageMetric(Metric):
         counts = torch.stack(self._rows).cpu()
         rows = torch.stack([self.score(row).double().reshape(-1) for row in counts])
         per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
-        return Scores(counts, rows, per_image, self.score(counts.sum(dim=0)).double().reshape(-1))
+        return Scores(counts, rows, per_image, self.score(counts.sum(dim=0)).double().reshape(-1), self.bounds)
 
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -91,6 +101,8 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 class Accuracy(PerImageMetric):
     """Share of the pixels with truth whose class is right: Σ_k n_kk / Σ_kl n_kl."""
 
+    bounds = SHARE
+
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         known = labels != IGNORE
         return torch.stack([((prediction == labels) & known).sum(), known.sum()])
@@ -100,7 +112,9 @@ class Accuracy(PerImageMetric):
 
 
 class ByClass(PerImageMetric):
-    """A ratio of each class from its hits (true and predicted), truth and predictions, three counts a class."""
+    """A share of each class from its hits (true and predicted), truth and predictions, three counts a class."""
+
+    bounds = SHARE
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         """Hits, true and predicted pixels of each class, (3 K,)."""
@@ -157,6 +171,8 @@ class BoundaryF1(PerImageMetric):
     border of the image makes none, and pixels without truth neither make nor have any.
     """
 
+    bounds = SHARE
+
     def __init__(self, classes: int, tolerance_px: Annotated[float, Field(ge=0, le=100)] = 2.0) -> None:
         super().__init__(classes)
         self.tolerance_px = tolerance_px
@@ -184,6 +200,7 @@ class DeadCellFalsePositives(PerImageMetric):
     """Share of the dead cells (objects of the map `dead`) of which most pixels are predicted as no background."""
 
     higher_is_better = False
+    bounds = SHARE
 
     def counts(  # type: ignore[override]  # it asks for a map, by its name
         self, prediction: Tensor, labels: Tensor, *, dead: Tensor

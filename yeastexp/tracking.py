@@ -54,7 +54,8 @@ def summarise(scores: Mapping[str, Scores], classes: Sequence[str]) -> Summary:
     for metric, found in scores.items():
         pooled = pooled_of(found, classes)
         summary[metric] = {
-            name: _entry(interval(values.tolist()), pooled[name]) for name, values in rows_of(found, classes).items()
+            name: _entry(interval(values.tolist(), found.bounds), pooled[name])
+            for name, values in rows_of(found, classes).items()
         }
     return summary
 
