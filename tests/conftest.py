@@ -32,14 +32,16 @@ def registries_as_they_were() -> Iterator[None]:
     plugins._active[:] = active
 
 
+THREADS = torch.get_num_threads()
+
+
 @pytest.fixture(autouse=True)
 def torch_as_it_was() -> Iterator[None]:
-    """Put back the number of threads and the choice of algorithms."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    """Put back the number of threads and the choice of algorithms, also after what fixtures of a module ran."""
     yield
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.get_num_threads() != THREADS:
+        torch.set_num_threads(THREADS)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

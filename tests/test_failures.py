@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,21 @@ def test_a_full_disk_for_real() -> None:
             os.write(descriptor, b"x")
         finally:
             os.close(descriptor)
+
+
+def test_a_thread_that_finds_the_disk_full_says_nothing_and_one_with_a_bug_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda found: told.append(found.exc_value))
+
+    def fails(error: Exception) -> None:
+        raise error
+
+    bug = ValueError("bug")
+    with explained(Path("/run")):
+        for error in (OSError(errno.ENOSPC, "full"), bug):
+            thread = threading.Thread(target=fails, args=(error,))
+            thread.start()
+            thread.join()
+    assert told == [bug]

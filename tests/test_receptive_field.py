@@ -577,3 +577,14 @@ def test_a_bug_in_a_rule_keeps_its_traceback() -> None:
         patch.setitem(RULES, "aten::convolution", lambda call: call["misspelt"])
         with pytest.raises(KeyError, match="misspelt"):
             receptive_field(conv(3), 1)
+
+
+def test_deterministic_algorithms_change_nothing() -> None:
+    """They take interpolation apart into indexing."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3, padding=1)
+    )
+    plain = receptive_field(model, 1, (32, 32))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert receptive_field(model, 1, (32, 32)).height == plain.height
+    assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,18 @@ GIB = 2**30
 
 @contextmanager
 def explained(folder: Path, tried: str = "training") -> Iterator[None]:
-    """Turn a full disk and a lack of memory into a line; `tried` is what memory was asked for."""
+    """Turn a full disk and a lack of memory into a line; `tried` is what memory was asked for.
+
+    A thread that finds the disk full says nothing: its writer raises the same where it is used next.
+    """
+    told = threading.excepthook
+    threading.excepthook = lambda found: None if _is_full(found.exc_value) else told(found)
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(f"{tried}: out of GPU memory; {_asked(error)}{_free()}; {LOWER}", status=RUN_FAILED) from error
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno is None or not _is_full(error):
             raise
         place = error.filename or folder
         remedy = f"make room, and 'resume {folder}' goes on from its last checkpoint"
@@ -37,6 +43,12 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
         if "can't allocate memory" not in str(error):
             raise
         raise UserError(f"{tried}: out of memory; {_asked(error)}; {LOWER}", status=RUN_FAILED) from error
+    finally:
+        threading.excepthook = told
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 WORKER = re.compile(r"DataLoader worker \(pid ([\d]+)\) is killed by signal: (\w[\w ]*)")

@@ -424,11 +424,16 @@ def _replayed(recorded: _Follower, image: Tensor, output: Tensor | None, size: t
 
 @contextmanager
 def _in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Deterministic algorithms take some operators apart into others, which see the same and have no rules."""
     training = [layer for layer in model.modules() if layer.training]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     model.eval()
+    torch.use_deterministic_algorithms(False)
     try:
         yield
     finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         for layer in training:
             layer.training = True
 
