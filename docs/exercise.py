@@ -1,0 +1,159 @@
+"""The exercise sheet's page: its commands are run, and what they print and draw is put below them.
+
+`python docs/exercise.py` does so for all of `exercise.md`, which takes about five minutes: it trains. The tests do the
+same, in less, for all but the blocks marked `recorded`, and compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from yeastexp import experiment, plots
+from yeastexp.__main__ import commands
+
+HERE = Path(__file__).resolve().parent
+HOME = HERE.parent
+DOCUMENT = HERE / "exercise.md"
+PICTURES = HERE / "exercise"
+
+DRAWN = {
+    "normalization.png": "figures/normalization.png",
+    "preview.jpg": "preview.png",
+    "accuracy_and_iou.png": "figures/accuracy_and_iou.png",
+}
+"""Pictures that the commands leave in the folder they run in."""
+
+RUN = "runs/sheet/001"
+TRAINED = {"validation.jpg": "validation.png", "curves.png": "curves.png", "effective.jpg": "effective.png"}
+"""Pictures of the trained run: two of its TensorBoard events, and one that a recorded command leaves."""
+
+TERMINAL = {"COLUMNS": "100", "LINES": "40", "TERM": "dumb"}
+"""What tells programs how wide the page is, and that it has no colours."""
+
+WIDEST, QUALITY = 900, 72
+"""Pixels across, and JPEG's quality, that keep a picture's file small."""
+
+BLOCK = re.compile(r"^```(?P<language>\w+)(?P<recorded> recorded)?\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
+RECORDED_FOR = re.compile(r"^<!-- recorded for experiment [0-9a-f]*; python docs/exercise.py -->$", re.MULTILINE)
+
+
+class Terminal(io.StringIO):
+    """What a command prints when somebody looks at it."""
+
+    def isatty(self) -> bool:
+        """So it claims to be."""
+        return True
+
+
+def rerun(text: str, folder: Path, *, recorded: bool) -> str:
+    """The page with what its commands print now, in `folder`; what recorded blocks print, only if it is asked for.
+
+    Python and TOML that begin with `# NAME` are files of that name there.
+    """
+    shutil.copytree(HOME / "experiments", folder / "experiments")
+    with contextlib.chdir(folder):
+        return BLOCK.sub(lambda block: _rerun_block(block, recorded), text)
+
+
+def _rerun_block(block: re.Match[str], recorded: bool) -> str:
+    if block["language"] != "console":
+        first = block["content"].partition("\n")[0]
+        if first.startswith("# "):
+            Path(first.removeprefix("# ")).write_text(block["content"], encoding="utf-8")
+        return block[0]
+    if block["recorded"] and not recorded:
+        return block[0]
+    lines = [line for line in block["content"].splitlines() if line.startswith("$ ")]
+    out = io.StringIO if block["recorded"] else Terminal  # no moving bar of a training that was long ago
+    answers = "".join(f"{line}\n{printed(line.removeprefix('$ '), out())}" for line in lines)
+    return f"```console{block['recorded'] or ''}\n{answers}```"
+
+
+def printed(line: str, out: io.StringIO) -> str:
+    """What a command prints on a page, without this machine's paths; the shell sees what follows its first ` | `."""
+    command, _, filters = line.partition(" | ")
+    with contextlib.redirect_stdout(out):
+        _carry_out(shlex.split(command))
+    text = out.getvalue()
+    if filters:
+        text = subprocess.run(filters, shell=True, input=text, capture_output=True, text=True, check=True).stdout
+    tidy = "\n".join(row.rstrip() for row in text.replace(f"{HOME}/", "").rstrip().splitlines())
+    return f"{tidy}\n" if tidy else ""
+
+
+def _carry_out(words: Sequence[str]) -> None:
+    """Run a Python script, or a command of ours, in this process, which has loaded PyTorch already."""
+    assert words[0] == "python", words
+    if words[1:3] == ["-m", "yeastexp"]:
+        commands(list(words[3:]), standalone_mode=False)
+    else:
+        runpy.run_path(words[1])
+
+
+def digest(folder: Path) -> str:
+    """What the recorded blocks were made with: the experiment with all its options."""
+    resolved = experiment.load(folder / "sheet.toml").resolved()
+    return hashlib.sha256(resolved.replace(f"{folder.resolve()}/", "").encode()).hexdigest()
+
+
+def stamped(text: str, folder: Path) -> str:
+    """The page with the digest of the experiment that was run."""
+    return RECORDED_FOR.sub(f"<!-- recorded for experiment {digest(folder)}; python docs/exercise.py -->", text)
+
+
+def write_logged(run: Path, folder: Path) -> None:
+    """The last picture in a run's TensorBoard events, and curves of its scores, as files."""
+    events = EventAccumulator(str(run)).Reload()
+    (folder / "validation.png").write_bytes(events.Images("val/pictures")[-1].encoded_image_string)
+    shown = {"IoU of the cells": "val/iou/cell", "mean IoU": "val/iou/mean", "accuracy": "val/accuracy"}
+    series = [
+        plots.Series(name, [point.step for point in points], [point.value for point in points])
+        for name, points in ((name, events.Scalars(tag)) for name, tag in shown.items())
+    ]
+    background = EventAccumulator(str(run / "baselines" / "all_background")).Reload()
+    levels = {f"all background, {name}": background.Scalars(tag)[-1].value for name, tag in shown.items()}
+    plots.save(
+        plots.curves(series, x_label="training step", y_label="score on 8 validation images", levels=levels),
+        folder / "curves.png",
+    )
+
+
+def write_small(drawn: Path, shown: Path) -> None:
+    """A picture as a small file: no wider than the page; few colours (PNG, for lines) or few details (JPEG)."""
+    picture = Image.open(drawn).convert("RGB")
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
+    if shown.suffix == ".png":
+        picture.quantize(256, dither=Image.Dither.NONE).save(shown, optimize=True)
+    else:
+        picture.save(shown, quality=QUALITY, optimize=True)
+
+
+def main() -> None:
+    """Make the page and its pictures anew."""
+    os.environ |= TERMINAL
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        text = rerun(DOCUMENT.read_text(encoding="utf-8"), folder, recorded=True)
+        write_logged(folder / RUN, folder)
+        for shown, drawn in (DRAWN | TRAINED).items():
+            write_small(folder / drawn, PICTURES / shown)
+        DOCUMENT.write_text(stamped(text, folder), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The notebook's outputs: `python -m notebooks.execute` runs all its cells and keeps what they show, in small files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOK = HERE / "exercise.ipynb"
+
+TIMEOUT = 1200
+"""Seconds that a cell may take."""
+
+WIDEST, QUALITY = 800, 70
+"""Pixels across, and JPEG's quality, of what cells show."""
+
+
+def read() -> NotebookNode:
+    """The notebook as it was last kept."""
+    return nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
+    """The same notebook, all cells run in a folder; the error of a cell is raised."""
+    where = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=TIMEOUT, coalesce_streams=True, resources=where)
+    client.execute(env={**os.environ, "PYTHONPATH": str(HERE.parent)})
+    return notebook
+
+
+def tidied(notebook: NotebookNode) -> NotebookNode:
+    """The same notebook without times and traces of this machine, its pictures small."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                shrink(output)
+            if output.output_type == "stream":
+                output.text = "".join(f"{line.rstrip()}\n" for line in output.text.splitlines())
+    return notebook
+
+
+def shrink(output: NotebookNode) -> None:
+    """Have a cell's picture take less room: narrower, and with few colours or as a JPEG, whichever is smaller."""
+    picture = Image.open(io.BytesIO(base64.b64decode(output.data.pop("image/png")))).convert("RGB")
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
+    lines, shades = io.BytesIO(), io.BytesIO()
+    picture.quantize(256, dither=Image.Dither.NONE).save(lines, "PNG", optimize=True)
+    picture.save(shades, "JPEG", quality=QUALITY, optimize=True)
+    kinds = {"image/png": lines.getvalue(), "image/jpeg": shades.getvalue()}
+    kind = min(kinds, key=lambda name: len(kinds[name]))
+    output.data[kind] = base64.b64encode(kinds[kind]).decode()
+    output.metadata = {kind: output.metadata["image/png"]} if output.metadata else {}
+
+
+def main() -> None:
+    """Run the notebook and write it anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = tidied(executed(read(), Path(folder)))
+    nbformat.write(done, NOTEBOOK)  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
