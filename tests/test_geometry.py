@@ -245,3 +245,34 @@ def test_composition_of_fields_is_interpolated_inside() -> None:
     outer, inner = grid((8, 8)) * 0.5 + 2, grid((8, 8)) + 1.5
     assert torch.allclose(torch.as_tensor(compose(outer, inner, (8, 8))), outer + 1.5)
     assert torch.equal(field(translation(1, 2), (3, 4)), grid((3, 4)) + torch.tensor([1.0, 2.0])[:, None, None])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_window_is_the_same_beside_one_that_reaches_beyond_its_image(channels: int) -> None:
+    """Windows inside are cut by slices, others pixel by pixel."""
+    source = torch.Generator().manual_seed(0)
+    images = [torch.randn(channels, *size, generator=source) for size in ((40, 50), (33, 37))]
+    store = Pixels.of(images, [torch.randint(0, 9, (1, *image.shape[1:]), generator=source) for image in images])
+    steps, drawn = [Reflect(), Rotate90()], [[mirrored, turns] for mirrored, turns in SYMMETRIES]
+    owners, corners = np.arange(len(drawn)) % 2, np.arange(2 * len(drawn)).reshape(-1, 2) % 17
+    inside = chain.windows(store, owners, corners, 16, steps, drawn)
+    beyond = chain.windows(
+        store, np.append(owners, 0), np.append(corners, [[-3, 45]], 0), 16, steps, [*drawn, [(True, False), 1]]
+    )
+    assert all(torch.equal(one, other[:-1]) for one, other in zip(inside, beyond, strict=True))
+    assert (beyond[1][-1] == IGNORE).any() and not (inside[1] == IGNORE).any()
+
+
+def test_between_pixels_a_border_is_mirrored_as_often_as_it_takes() -> None:
+    """A small image read from far away, as scipy reads it; inside, a batch reads the same as alone."""
+    source = np.random.default_rng(0)
+    image = source.normal(size=(7, 11)).astype(np.float32)
+    store = Pixels.of([torch.from_numpy(image)[None]], [torch.zeros(1, 7, 11).long()])
+    far = torch.from_numpy(source.uniform(-60, 70, (2, 9, 8))).float()
+    near = torch.from_numpy(source.uniform(2, 4, (2, 9, 8))).float()
+    values, labels = read(store, np.zeros(2, int), [far, near], (9, 8))
+    for one, where in zip(values, (far, near), strict=True):
+        wanted = ndimage.map_coordinates(image, where.double().numpy(), order=1, mode="mirror")
+        np.testing.assert_allclose(one[0], wanted, atol=2e-5)
+    assert torch.equal(read(store, np.zeros(1, int), [near], (9, 8))[0][0], values[1])
+    assert (labels[0] == IGNORE).any() and not labels[1].any()

@@ -21,6 +21,7 @@ from yeastexp.metrics import (
     Precision,
     Recall,
     confusion,
+    most_likely,
 )
 from yeastexp.registry import KINDS
 from yeastexp.sample import IGNORE
@@ -325,3 +326,25 @@ def test_dead_cells_taken_for_live() -> None:
     assert metric.maps == ("dead",)
     counts = metric.counts(prediction, torch.zeros_like(dead), dead=dead)
     assert counts.tolist() == [1, 3] and float(metric.score(counts)) == 1 / 3
+
+
+@pytest.mark.parametrize("classes", [2, 15, 16, 300])
+def test_pairs_are_counted_whatever_the_number_of_classes(classes: int) -> None:
+    """15 is the most whose pairs fit a byte."""
+    source = np.random.default_rng(classes)
+    prediction, truth = source.integers(0, classes, (2, 60, 70))
+    truth[:5] = IGNORE
+    wanted = np.zeros((classes, classes), int)
+    np.add.at(wanted, (truth[5:], prediction[5:]), 1)
+    for integers in (torch.int8, torch.int64) if classes < 128 else (torch.int64,):
+        found = confusion(torch.from_numpy(prediction), torch.from_numpy(truth).to(integers), classes)
+        assert found.dtype == torch.int64 and np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 7])
+def test_the_most_likely_class_is_argmax(classes: int) -> None:
+    logits = torch.randn(classes, 30, 40, generator=torch.Generator().manual_seed(0))
+    logits[:, :5] = logits[:, :5].round()  # ties: the first wins
+    logits[-1, 0, :3] = torch.tensor([torch.inf, -torch.inf, -0.0])
+    found = most_likely(logits)
+    assert found.dtype == torch.int64 and torch.equal(found, logits.argmax(dim=0))

@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
-from yeastexp.randomness import generator
+from yeastexp.randomness import generator, uniform_fields
 
 FROZEN_FIRST = [7800264732414960, 2722031417030632, 7264895071412117, 1769808456732560]
 
@@ -57,3 +58,23 @@ def test_the_first_numbers_of_every_purpose_never_change(key: tuple[int, ...], w
 
 
 FROZEN = [1095, 30859, 536286]
+
+
+def lowbias32(number: int) -> int:
+    """Wellons' hash as he gives it."""
+    number ^= number >> 16
+    number = number * 0x7FEB352D % 2**32
+    number ^= number >> 15
+    number = number * 0x846CA68B % 2**32
+    return number ^ number >> 16
+
+
+@pytest.mark.parametrize("key", [0, 1, 123456789, 2**32 + 5, 2**62 - 1])
+def test_a_field_is_the_published_hash_of_one_word_after_the_other(key: int) -> None:
+    shape = (2, 5, 4)
+    found = (uniform_fields([7, key], shape, torch.device("cpu"))[1] * 2**24).long()
+    for channel, row, column in np.ndindex(shape):
+        state = lowbias32(key % 2**32 ^ lowbias32(key >> 32))
+        for word in (2 * row - 4, 2 * column - 3, channel * 0x9E3779B1):
+            state = lowbias32(state ^ word % 2**32)
+        assert found[channel, row, column] == state >> 8

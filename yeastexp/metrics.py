@@ -88,9 +88,21 @@ class PerImageMetric(Metric):
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Pixels by true class (rows) and predicted class (columns), (K, K) int64; IGNORE is left out."""
-    known = labels != IGNORE
-    pairs = labels[known] * classes + prediction[known]
-    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    pairs = classes * (classes + 1)
+    dtype = torch.uint8 if pairs <= 256 else torch.int64  # an eighth of the memory to go through
+    row = labels.to(dtype) - IGNORE  # its own row, the first; in uint8 it is 255, and wraps around to 0
+    pair = row.mul_(classes).add_(prediction.to(dtype))
+    return torch.bincount(pair.flatten(), minlength=pairs).view(classes + 1, classes)[1:]
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """The class of each pixel, (H, W) int64, from logits (K, H, W); the first of equals.
+
+    On a CPU `argmax` along the first axis takes ten times as long as `max`, and a hundred times as long as to compare.
+    """
+    if len(logits) == 2:
+        return (logits[1] > logits[0]).long()
+    return logits.max(dim=0).indices
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
@@ -237,4 +249,5 @@ __all__ = [
     "Scores",
     "confusion",
     "metric",
+    "most_likely",
 ]

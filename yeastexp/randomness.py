@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LOW_32 = 0xFFFFFFFF
+AT_ONCE = 2**17
+"""Numbers that a CPU makes at once, so that its caches hold them on the way; a GPU makes all in one."""
+
+_CHANNEL = 0x9E3779B1 - 2**32
 
 
 def generator(seed: int, purpose: str, epoch: int = 0, index: int = 0, position: int = 0) -> np.random.Generator:
@@ -41,28 +44,43 @@ def uniform_fields(keys: Sequence[int], shape: tuple[int, int, int], device: tor
     A number depends on its key, its channel and its place counted from the field's centre, so that a larger field of
     the same parity holds the smaller one.
     """
-    channels, height, width = shape
-    mixed = torch.tensor(keys, dtype=torch.int64, device=device)[:, None, None, None]
-    state = _mixed((mixed & _LOW_32) ^ _mixed(mixed >> 32))
-    for axis, length in ((2, height), (3, width)):
-        place = 2 * torch.arange(length, device=device) - (length - 1)
-        view = [1, 1, 1, 1]
-        view[axis] = length
-        state = _mixed(state ^ (place & _LOW_32).view(view))
-    state = _mixed(state ^ (torch.arange(channels, device=device) * 0x9E3779B1 & _LOW_32).view(1, -1, 1, 1))
-    return (state >> 8).to(torch.float32) * 2.0**-24
+    key = torch.tensor(keys, dtype=torch.int64, device=device).view(-1, 1, 1, 1)
+    channels, *sides = (torch.arange(n, dtype=torch.int32, device=device) for n in shape)
+    rows, columns = (2 * side - (len(side) - 1) for side in sides)
+    words = (key >> 32).int(), key.int(), rows.view(1, 1, -1, 1), columns, (channels * _CHANNEL).view(1, -1, 1, 1)
+    state = torch.zeros((), dtype=torch.int32, device=device)
+    for word in words:
+        state = _stirred(state ^ _folded(word))
+    return _shifted(_folded(state), 8).to(torch.float32).mul_(2.0**-24)
 
 
 def normal_fields(keys: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
     """Independent standard normal numbers, (B, C, H, W) float32: Box and Muller's formula on two uniform fields."""
-    radius = uniform_fields(keys, shape, device)
-    turn = uniform_fields([key ^ 0x5DEECE66D for key in keys], shape, device)
-    return torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * math.pi * turn)
+    count = max(1, AT_ONCE // math.prod(shape)) if device.type == "cpu" else len(keys)
+    return torch.cat([_normal(keys[first : first + count], shape, device) for first in range(0, len(keys), count)])
 
 
-def _mixed(state: Tensor) -> Tensor:
-    """A 32-bit integer hash with low bias (Wellons 2018, lowbias32), in the low half of int64."""
-    state = state & _LOW_32
-    state = ((state ^ (state >> 16)) * 0x7FEB352D) & _LOW_32
-    state = ((state ^ (state >> 15)) * 0x846CA68B) & _LOW_32
-    return state ^ (state >> 16)
+def _normal(keys: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    both = uniform_fields([*keys, *(key ^ 0x5DEECE66D for key in keys)], shape, device)
+    radius, turn = both[: len(keys)], both[len(keys) :]
+    radius.neg_().log1p_().mul_(-2).sqrt_()
+    return turn.mul_(2 * math.pi).cos_().mul_(radius)
+
+
+# A 32-bit integer hash with low bias (Wellons 2018, lowbias32), of one word after the other: it folds, stirs and folds
+# again. Two folds cancel each other, so that between words one of the new word alone is left. int32 has the bits of
+# uint32: products wrap around, and shifts have to be cleared of the sign.
+
+
+def _folded(state: Tensor) -> Tensor:
+    return state ^ _shifted(state, 16)
+
+
+def _stirred(state: Tensor) -> Tensor:
+    """In place."""
+    state.mul_(0x7FEB352D)
+    return state.bitwise_xor_(_shifted(state, 15)).mul_(0x846CA68B - 2**32)
+
+
+def _shifted(state: Tensor, bits: int) -> Tensor:
+    return torch.bitwise_right_shift(state, bits).bitwise_and_(0xFFFFFFFF >> bits)

@@ -18,9 +18,12 @@ from torch import Tensor
 from yeastexp.randomness import generator
 from yeastexp.sample import Sample
 from yeastexp.transforms.basic import BasicTransform2D, Size
-from yeastexp.transforms.geometry import Coordinates, Pixels, compose, read, translation
+from yeastexp.transforms.geometry import Coordinates, Followed, Pixels, compose, extent, read, translation
 
 Transforms = Sequence[BasicTransform2D]
+
+Reading = tuple[list[Coordinates], Size]
+"""Where the pixels of each window come from, counted from centre to centre, and how many are read."""
 
 
 @dataclass(frozen=True)
@@ -105,25 +108,31 @@ def windows(
     and reads the image's own pixels beyond the window.
     """
     plan = stages(transforms) or [Stage((), None)]
-    steps: list[tuple[list[Coordinates], Size]] = []
+    steps: list[Reading] = []
     size = (side, side)
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
         coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
-        steps.append((coordinates, size))
-        size = _reach(coordinates, size)
-    centres = corners + (side - 1) / 2
-    for stage, (coordinates, size) in zip(plan, reversed(steps), strict=True):
-        placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
-        values, planes = read(pixels, images, placed, size)
-        labels = planes[:, 0]
+        steps.insert(0, (coordinates, size))
+        size = _reach(coordinates, size) if stage is not plan[0] else size
+    values, labels = _read_windows(pixels, images, steps[0], corners + (side - 1) / 2)
+    for stage, step in zip(plan, steps, strict=True):
+        if stage.geometry and stage is not plan[0]:
+            stacked, centre = Pixels.stacked(values, labels[:, None]), (np.array(values.shape[-2:]) - 1) / 2
+            values, labels = _read_windows(stacked, np.arange(len(images)), step, np.tile(centre, (len(images), 1)))
         if stage.values is not None:
             values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in drawn])
             values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
-        pixels, images = Pixels.stacked(values, labels), np.arange(len(images))
-        centres = np.tile((np.array(values.shape[-2:]) - 1) / 2, (len(images), 1))
     return values, labels.long()
+
+
+def _read_windows(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Values (B, C, h, w) and labels (B, h, w) about the centres (B, 2)."""
+    coordinates, size = step
+    placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
+    values, planes = read(pixels, images, placed, size)
+    return values, planes[:, 0]
 
 
 def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,8 +143,8 @@ def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor
 def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size, window: Size) -> Coordinates:
     """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads."""
     composed: Coordinates = np.eye(3)
-    reach = size
     for position in reversed(stage.geometry):
+        reach = _reach([composed], size) if position != stage.geometry[-1] else size
         geometry, source = transforms[position].geometry, reach
         step, out = geometry(source, drawn[position])
         if out != source:  # where a coarser grid starts follows from the window, not from how far a batch reads
@@ -147,8 +156,7 @@ def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size,
         else:
             inward = translation(*((n - 1) / 2 for n in reach))
             placed = compose(_placed(composed, size, np.zeros(2)), inward, size)
-            composed = _from_field(compose(placed, step, size), reach)
-        reach = _reach([composed], size)
+            composed = Followed.by_nothing(_from_field(compose(placed, step, size), reach))
     return composed
 
 
@@ -175,7 +183,7 @@ def _reach(coordinates: Sequence[Coordinates], size: Size) -> Size:
 def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
     if isinstance(coordinates, np.ndarray):
         return np.asarray(np.abs(coordinates[:2, :2]) @ ((np.array(size) - 1) / 2) + np.abs(coordinates[:2, 2]))
-    return coordinates.abs().amax(dim=(1, 2)).cpu().double().numpy()
+    return np.asarray(np.abs(extent(coordinates, size)).max(axis=1))
 
 
 def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, drawn: list[Any]) -> tuple[Tensor, Tensor]:

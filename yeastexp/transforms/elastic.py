@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from yeastexp.randomness import draw_key, normal_fields
 from yeastexp.registry import transform
 from yeastexp.transforms.basic import BasicTransform2D, Size
-from yeastexp.transforms.geometry import grid
+from yeastexp.transforms.geometry import places
 
 SPLINE_STD = 151 / 315
 """Standard deviation of a cubic B-spline over unit noise in two dimensions: the integral of the squared kernel."""
@@ -43,9 +44,13 @@ class Elastic(BasicTransform2D):
             return np.eye(3), size
         rows, columns = (_spline(length, self.spacing_px) for length in size)
         knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), torch.device("cpu"))[0]
-        return grid(size) + strength / SPLINE_STD * (rows @ knots @ columns.T), size
+        shift = (rows @ knots @ columns.T).mul_(strength / SPLINE_STD)
+        for plane, place in zip(shift, places(size), strict=True):
+            plane += place
+        return shift, size
 
 
+@lru_cache(maxsize=64)
 def _spline(length: int, spacing: float) -> Tensor:
     """Weights (length, knots) of the cubic B-spline at each pixel, for an odd number of knots about the centre."""
     places = (torch.arange(length) - (length - 1) / 2) / spacing

@@ -39,5 +39,5 @@ class Gamma(BasicTransform2D):
     def image(self, image: Tensor, drawn: float) -> Tensor:
         if drawn == 1:
             return image
-        share = ((image - self.low) / (self.high - self.low)).clamp_min(0)
-        return share.pow(drawn) * (self.high - self.low) + self.low
+        share = (image - self.low).div_(self.high - self.low).clamp_min_(0)
+        return share.pow_(drawn).mul_(self.high - self.low).add_(self.low)

@@ -37,7 +37,13 @@ class GaussianNoise(BasicTransform2D):
         return self.batch(image[None], [drawn])[0]
 
     def batch(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-        strengths = torch.tensor([strength for strength, _ in drawn], device=images.device)
+        rows = [row for row, (strength, _) in enumerate(drawn) if strength]
+        if not rows:
+            return images
+        strengths, keys = zip(*(drawn[row] for row in rows), strict=True)
         channels, height, width = images.shape[1:]
-        noise = normal_fields([key for _, key in drawn], (channels, height, width), images.device)
-        return images + strengths[:, None, None, None] * noise
+        noise = normal_fields(keys, (channels, height, width), images.device)
+        noise *= torch.tensor(strengths, device=images.device)[:, None, None, None]
+        if len(rows) == len(images):
+            return noise.add_(images)
+        return images.index_add(0, torch.tensor(rows, device=images.device), noise)

@@ -1,10 +1,13 @@
 """Where pixels come from: coordinates from output to input pixels, their composition, and the one reading.
 
-Coordinates are a (3, 3) float64 matrix on (y, x, 1), or a (2, H, W) float32 field of (y, x), one for each output pixel.
+Coordinates are a (3, 3) float64 matrix on (y, x, 1), or a (2, H, W) float32 field of (y, x), one for each output pixel,
+or a field with a matrix that goes on from where it leads.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +18,26 @@ from torch import Tensor
 from yeastexp.sample import IGNORE
 from yeastexp.transforms.basic import Size
 
-Coordinates = np.ndarray | Tensor
+AT_ONCE = 2**16
+"""Pixels that a CPU reads at once, so that its caches hold what is made on the way; a GPU reads a whole batch."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A field (2, H, W), the smallest and the largest place it leads to, (2, 2) by axis, and the matrix after it."""
+
+    field: Tensor
+    box: np.ndarray
+    matrix: np.ndarray
+
+    @classmethod
+    def by_nothing(cls, field: Tensor) -> Followed:
+        """A field alone."""
+        box = torch.stack([torch.stack(plane.aminmax()) for plane in field])  # far faster than along a dimension
+        return cls(field, box.cpu().double().numpy(), np.eye(3))
+
+
+Coordinates = np.ndarray | Tensor | Followed
 
 
 @dataclass(frozen=True)
@@ -40,11 +62,16 @@ class Pixels:
 
     @classmethod
     def stacked(cls, images: Tensor, labels: Tensor) -> Pixels:
-        """From a batch (B, C, H, W) and its labels (B, H, W)."""
+        """From a batch (B, C, H, W) and its label planes (B, L, H, W)."""
         count, _, height, width = images.shape
         offsets = np.arange(count) * height * width
         sizes = np.tile(np.array([height, width]), (count, 1))
-        return cls(images.transpose(0, 1).flatten(1), labels.flatten()[None], offsets, sizes)
+        return cls(images.transpose(0, 1).flatten(1), labels.transpose(0, 1).flatten(1), offsets, sizes)
+
+    @property
+    def index_dtype(self) -> torch.dtype:
+        """Whole numbers that reach every pixel: the shorter, the faster."""
+        return torch.int32 if self.values.shape[1] < 2**31 else torch.int64
 
     def to(self, device: torch.device) -> Pixels:
         """The same pixels on a device."""
@@ -56,32 +83,63 @@ def translation(y: float, x: float) -> np.ndarray:
     return np.array([[1, 0, y], [0, 1, x], [0, 0, 1]], dtype=np.float64)
 
 
+def places(size: Size, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """The rows (H, 1) and the columns (1, W) of an image."""
+    rows, columns = (torch.arange(n, dtype=torch.float32, device=device) for n in size)
+    return rows[:, None], columns[None, :]
+
+
 def grid(size: Size, device: torch.device | None = None) -> Tensor:
     """The field (2, H, W) that takes every pixel from its own place."""
-    rows, columns = (torch.arange(n, dtype=torch.float32, device=device) for n in size)
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    return torch.stack(torch.broadcast_tensors(*places(size, device)))
 
 
 def field(coordinates: Coordinates, size: Size, device: torch.device | None = None) -> Tensor:
     """Coordinates as a field (2, H, W) for an output of `size`, on `device` if one is given."""
     if isinstance(coordinates, Tensor):
         return coordinates if device is None else coordinates.to(device)
-    return _moved(coordinates, grid(size, device))
+    if isinstance(coordinates, Followed):
+        matrix, (rows, columns) = coordinates.matrix, field(coordinates.field, size, device)
+    else:
+        matrix, (rows, columns) = coordinates, places(size, device)
+    made = torch.empty(2, *size, device=rows.device)
+    for plane, (y, x, start) in zip(made, matrix[:2].tolist(), strict=True):
+        torch.add(y * rows, x * columns, out=plane).add_(start)
+    return made
 
 
 def compose(outer: Coordinates, inner: Coordinates, size: Size) -> Coordinates:
     """Coordinates of two steps as one: `outer` (of the later step, with output `size`) into `inner`'s output."""
-    if isinstance(inner, np.ndarray):
-        return inner @ outer if isinstance(outer, np.ndarray) else _moved(inner, outer)
-    where = field(outer, size, inner.device)
-    shift = inner - grid((inner.shape[1], inner.shape[2]), inner.device)
-    pixels = Pixels.of([shift], [torch.zeros_like(shift[:1])])
-    return where + _bilinear(pixels, np.zeros(1, np.int64), where[None])[0]
+    if isinstance(inner, Followed):
+        return compose(compose(outer, inner.field, size), inner.matrix, size)
+    if isinstance(inner, Tensor):
+        return _through(outer, inner, size)
+    if isinstance(outer, np.ndarray):
+        return np.asarray(inner @ outer)
+    first = outer if isinstance(outer, Followed) else Followed.by_nothing(outer)
+    return Followed(first.field, first.box, inner @ first.matrix)
 
 
-def _moved(matrix: np.ndarray, where: Tensor) -> Tensor:
-    (a, b, c), (d, e, f) = matrix[:2].tolist()
-    return torch.stack([a * where[0] + b * where[1] + c, d * where[0] + e * where[1] + f])
+def _through(outer: Coordinates, inner: Tensor, size: Size) -> Tensor:
+    """Where a field leads from the places that coordinates lead to: bilinear between its pixels."""
+    height, width = inner.shape[1:]
+    if isinstance(outer, np.ndarray) and size == (height, width) and np.array_equal(outer, np.eye(3)):
+        return inner
+    shift = inner - grid((height, width), inner.device)
+    pixels = Pixels.of([shift], [shift.new_empty(0, height, width)])
+    return field(outer, size, inner.device) + _between(pixels, np.zeros(1, np.int64), [outer], size)[0][0]
+
+
+def extent(coordinates: Coordinates, size: Size) -> np.ndarray:
+    """The smallest and the largest place, (2, 2) by axis, that an output of `size` is read from, or a little more."""
+    if isinstance(coordinates, Tensor):
+        return Followed.by_nothing(coordinates).box
+    if isinstance(coordinates, Followed):
+        box, matrix = coordinates.box, coordinates.matrix
+    else:
+        box, matrix = np.array([[0.0, n - 1.0] for n in size]), coordinates
+    ends = matrix[:2, :2, None] * box[None]
+    return np.asarray(np.stack([ends.min(axis=2).sum(axis=1), ends.max(axis=2).sum(axis=1)], axis=1) + matrix[:2, 2:])
 
 
 def read(pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates], size: Size) -> tuple[Tensor, Tensor]:
@@ -92,9 +150,13 @@ def read(pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates],
     """
     matrices = [one for one in coordinates if isinstance(one, np.ndarray)]
     if len(matrices) == len(coordinates) and _on_pixels(stack := np.stack(matrices)):
-        return _indexed(pixels, images, np.rint(stack).astype(np.int64), size)
-    where = torch.stack([field(one, size, pixels.values.device) for one in coordinates])
-    return _bilinear(pixels, images, where), _nearest(pixels, images, where)
+        whole = np.rint(stack).astype(np.int64)
+        return _sliced(pixels, images, whole, size) or _indexed(pixels, images, whole, size)
+    device = pixels.values.device
+    count = max(1, AT_ONCE // math.prod(size)) if device.type == "cpu" else len(images)
+    parts = [slice(first, first + count) for first in range(0, len(images), count)]
+    values, labels = zip(*(_between(pixels, images[part], coordinates[part], size) for part in parts), strict=True)
+    return torch.cat(values), torch.cat(labels)
 
 
 def _on_pixels(matrices: np.ndarray) -> bool:
@@ -105,66 +167,114 @@ def _on_pixels(matrices: np.ndarray) -> bool:
     return bool(whole and (straight | turned).all())
 
 
+def _sliced(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor] | None:
+    """Reading by slices, if no output reaches beyond its image; a CPU copies them far faster than it gathers pixels."""
+    if pixels.values.device.type != "cpu":
+        return None
+    layouts = []
+    for matrix, image in zip(matrices.tolist(), images.tolist(), strict=True):
+        bounds, begin = pixels.sizes[image].tolist(), int(pixels.offsets[image])
+        strides, mirrored = [], []
+        for output_axis, length in enumerate(size):
+            axis = output_axis if matrix[0][0] else 1 - output_axis
+            step, start = matrix[axis][output_axis], matrix[axis][2]
+            low, high = sorted((start, start + step * (length - 1)))
+            if low < 0 or high >= bounds[axis]:
+                return None
+            stride = 1 if axis else bounds[1]
+            begin += low * stride
+            strides.append(abs(step) * stride)
+            if step < 0:
+                mirrored.append(1 + output_axis)
+        layouts.append((begin, strides, mirrored))
+    values, labels = (_laid_out(planes, layouts, size) for planes in (pixels.values, pixels.labels))
+    return values, labels
+
+
+def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]], size: Size) -> Tensor:
+    """Outputs (B, N, h, w) of planes (N, P): where each begins, its strides, and the axes that it is mirrored along."""
+    count, apart = len(planes), planes.stride(0)
+    found = []
+    for begin, strides, mirrored in layouts:
+        part = planes.as_strided((count, *size), (apart, *strides), planes.storage_offset() + begin)
+        found.append(part.flip(mirrored) if mirrored else part)
+    return torch.stack(found)
+
+
 def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor]:
     """Reading by index: each output row and column fixes one of the two input axes."""
-    sizes, device = pixels.sizes[images], pixels.values.device
-    straight = matrices[:, 0, 1] == 0
-    axes = (np.where(straight, 0, 1), np.where(straight, 1, 0))  # the input axis that rows, columns run along
-    index, inside = pixels.offsets[images][:, None, None], np.ones((1, 1, 1), dtype=bool)
-    batch = np.arange(len(images))
-    for output_axis, axis in enumerate(axes):
-        step, start, length = matrices[batch, axis, output_axis], matrices[batch, axis, 2], sizes[batch, axis]
+    sizes, dtype, device = pixels.sizes[images], pixels.index_dtype, pixels.values.device
+    straight, batch = matrices[:, 0, 1] == 0, np.arange(len(images))
+    index, known = [], []
+    for output_axis, axis in enumerate((np.where(straight, 0, 1), np.where(straight, 1, 0))):  # the input axis of each
+        step, start = matrices[batch, axis, output_axis], matrices[batch, axis, 2]
         place = start[:, None] + step[:, None] * np.arange(size[output_axis])
-        stride = np.where(axis == 0, sizes[:, 1], 1)[:, None]
-        expand = (slice(None), slice(None), None) if output_axis == 0 else (slice(None), None, slice(None))
-        index = index + (_mirrored(place, length[:, None]) * stride)[expand]
-        inside = inside & ((place >= 0) & (place < length[:, None]))[expand]
-    flat = torch.from_numpy(index).to(device)
+        last = sizes[batch, axis][:, None] - 1
+        folded = _mirrored(place, last)
+        known.append(folded == place)
+        index.append(torch.from_numpy(folded * np.where(axis == 0, sizes[:, 1], 1)[:, None]).to(device, dtype))
+    index[0] += torch.from_numpy(pixels.offsets[images][:, None]).to(device, dtype)
+    flat = index[0][:, :, None] + index[1][:, None, :]
     labels = _gather(pixels.labels, flat)
-    if not inside.all():
-        labels = labels.masked_fill(~torch.from_numpy(inside).to(device)[:, None], IGNORE)
+    if not all(one.all() for one in known):
+        rows, columns = (torch.from_numpy(~one).to(device) for one in known)
+        labels.masked_fill_((rows[:, :, None] | columns[:, None, :])[:, None], IGNORE)
     return _gather(pixels.values, flat), labels
 
 
-def _mirrored(place: np.ndarray, length: np.ndarray) -> np.ndarray:
-    period = np.maximum(2 * (length - 1), 1)
-    place = np.mod(place, period)
-    return np.asarray(np.minimum(place, np.abs(period - place)) * (length > 1))
+def _between(
+    pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates], size: Size
+) -> tuple[Tensor, Tensor]:
+    """Bilinear values and nearest labels.
+
+    Images that are read beyond their border are first laid out anew, as far as they are read. That they are follows
+    from the coordinates' extent, for to look at a field would be to wait for a GPU.
+    """
+    boxes = np.stack([extent(one, size) for one in coordinates])
+    first, last = np.floor(boxes[..., 0]) - 1, np.ceil(boxes[..., 1]) + 1  # float32 rounds, by less than a pixel
+    corners = np.zeros((len(images), 2), np.int64)
+    if (first < 0).any() or (last >= pixels.sizes[images]).any():
+        corners, (height, width) = first.astype(np.int64), ((last - first).max(axis=0) + 1).astype(np.int64).tolist()
+        matrices = np.stack([translation(*corner) for corner in corners.tolist()]).astype(np.int64)
+        pixels = Pixels.stacked(*_indexed(pixels, images, matrices, (height, width)))
+        images = np.arange(len(images))
+    where = torch.stack([field(one, size, pixels.values.device) for one in coordinates])
+    low = where.floor()
+    share = where.sub_(low)
+    rows, columns = low.to(pixels.index_dtype).unbind(1)
+    widths = pixels.sizes[images, 1]
+    begins = pixels.offsets[images] - corners[:, 0] * widths - corners[:, 1]
+    begin, across = (torch.from_numpy(one).to(rows)[:, None, None] for one in (begins, widths))
+    here = (rows * across).add_(columns).add_(begin)
+    return _bilinear(pixels.values, here, across, share), _nearest(pixels.labels, here, across, share)
+
+
+def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
+    """Planes (N, P) as (B, N, h, w), a share (B, 2, h, w) of the way from pixels `here` to those in the next row and
+    column of images so wide.
+    """
+    shares = 1 - share, share
+    made: Tensor | None = None
+    for down, right in itertools.product((0, 1), repeat=2):
+        taken = _gather(planes, here + (down * width + right) if down or right else here)
+        taken *= (shares[down][:, 0] * shares[right][:, 1])[:, None]
+        made = taken if made is None else made.add_(taken)
+    assert made is not None
+    return made
+
+
+def _nearest(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
+    """The same by the nearest pixel; from half the way on, it is the one after."""
+    down, right = (share >= 0.5).unbind(1)
+    return _gather(planes, (down * width).add_(right).add_(here))
+
+
+def _mirrored(place: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Places anywhere within 0 to `last`, those outside mirrored at its pixels."""
+    return np.asarray(last - np.abs(last - place % np.maximum(2 * last, 1)))
 
 
 def _gather(planes: Tensor, index: Tensor) -> Tensor:
     """Planes (N, P) at index (B, h, w) as (B, N, h, w)."""
-    taken = planes.index_select(1, index.flatten()).view(-1, *index.shape)
+    taken = planes.index_select(1, index.flatten()).view(len(planes), *index.shape)
     return taken.transpose(0, 1).contiguous()
-
-
-def _bilinear(pixels: Pixels, images: np.ndarray, where: Tensor) -> Tensor:
-    """Values (B, C, h, w) at fields (B, 2, h, w)."""
-    low = where.floor()
-    high_weight = where - low
-    low = low.long()
-    total = torch.zeros((), device=where.device)
-    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = torch.ones((), device=where.device)
-        for axis, upper in enumerate(corner):
-            weight = weight * (high_weight[:, axis] if upper else 1 - high_weight[:, axis])
-        place = low + low.new_tensor(corner)[None, :, None, None]
-        total = total + weight[:, None] * _gather(pixels.values, _flat(pixels, images, place)[0])
-    return total
-
-
-def _nearest(pixels: Pixels, images: np.ndarray, where: Tensor) -> Tensor:
-    """Labels (B, L, h, w) at fields (B, 2, h, w)."""
-    flat, inside = _flat(pixels, images, torch.floor(where + 0.5).long())
-    return _gather(pixels.labels, flat).masked_fill(~inside[:, None], IGNORE)
-
-
-def _flat(pixels: Pixels, images: np.ndarray, place: Tensor) -> tuple[Tensor, Tensor]:
-    """The flat index of whole-pixel places (B, 2, h, w), mirrored at the border, and whether they lie inside."""
-    length = torch.from_numpy(pixels.sizes[images]).to(place.device)[:, :, None, None]
-    inside = ((place >= 0) & (place < length)).all(dim=1)
-    period = (2 * (length - 1)).clamp_min(1)
-    folded = place.remainder(period)
-    folded = torch.minimum(folded, (period - folded).abs()) * (length > 1)
-    offset = torch.from_numpy(pixels.offsets[images]).to(place.device)[:, None, None]
-    return offset + folded[:, 0] * length[:, 1] + folded[:, 1], inside

@@ -25,9 +25,10 @@ class Rotate90(BasicTransform2D):
 
     def geometry(self, size: Size, drawn: int) -> tuple[np.ndarray, Size]:
         height, width = size
-        return {
-            0: (np.eye(3), (height, width)),
-            1: (np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]), (width, height)),
-            2: (np.array([[-1, 0, height - 1], [0, -1, width - 1], [0, 0, 1]]), (height, width)),
-            3: (np.array([[0, -1, height - 1], [1, 0, 0], [0, 0, 1]]), (width, height)),
+        rows = {
+            0: ((1, 0, 0), (0, 1, 0)),
+            1: ((0, 1, 0), (-1, 0, width - 1)),
+            2: ((-1, 0, height - 1), (0, -1, width - 1)),
+            3: ((0, -1, height - 1), (1, 0, 0)),
         }[drawn]
+        return np.array([*rows, (0, 0, 1)], dtype=np.float64), (width, height) if drawn % 2 else size

@@ -1,0 +1,171 @@
+"""Training steps a second: the same U-Net, windows and optimizer in a bare loop, in yeastexp and in other trainers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ignite.engine
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.measuring import Contender, Tick, machine, measure, table
+from yeastexp import assemble, experiment, store
+from yeastexp.models.unet import UNet
+from yeastexp.optimizers import adamw
+from yeastexp.training import Training
+
+LEARNING_RATE = 1e-3
+
+EXPERIMENT = """\
+[task]
+channels = 1
+classes = ["background", "cell"]
+[dataset]
+name = "hdf5"
+path = "data.h5"
+[model]
+name = "unet"
+width = {width}
+[loss]
+name = "cross_entropy"
+[optimizer]
+name = "adamw"
+learning_rate = {rate}
+[[metric]]
+name = "iou"
+[train]
+epochs = 1
+window = {window}
+batch = {batch}
+stride = {stride}
+threads = {threads}
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Windows and width of the net; `folder` has the images, `stride` pixels between windows make an endless epoch."""
+
+    title: str
+    batch: int
+    window: int
+    width: int
+    stride: int
+    images: int = 16
+    side: int = 512
+    folder: Path = Path()
+
+    def write(self) -> None:
+        """The images, and the experiment that trains on them, in the folder."""
+        names = [f"noise_{index}" for index in range(self.images + 1)]
+        splits = {"train": names[:-1], "val": names[-1:]}
+        store.write(self.folder / "data.h5", splits, self._image, provenance={})
+        text = EXPERIMENT.format(**vars(self), rate=LEARNING_RATE, threads=torch.get_num_threads())
+        (self.folder / "experiment.toml").write_text(text, encoding="utf-8")
+
+    def _image(self, name: str) -> dict[str, np.ndarray]:
+        source = np.random.default_rng(int(name.removeprefix("noise_")))
+        truth = source.random((self.side, self.side)) < 0.3
+        return {"raw": source.normal(truth, 1).astype(np.float32), "gt": truth.astype(np.uint8)}
+
+
+SETTINGS = (
+    Setting("ordinary step: batch 8 of 128², width 8", batch=8, window=128, width=8, stride=8),
+    Setting("tiny step: batch 2 of 32², width 4", batch=2, window=32, width=4, stride=8),
+)
+UNITS = {8: 8, 2: 100}
+"""Steps of a round, by batch: about a second."""
+
+CONTENDERS = (
+    Contender("bare loop", "benchmarks.training:bare"),
+    Contender("yeastexp", "benchmarks.training:yeastexp"),
+    Contender("Ignite", "benchmarks.training:plain_ignite"),
+    Contender("Lightning", "benchmarks.peers.lightning_trainer:train"),
+    Contender("MONAI", "benchmarks.peers.monai_trainer:train"),
+)
+
+
+def model(setting: Setting) -> nn.Module:
+    """The U-Net as every contender trains it."""
+    torch.manual_seed(0)
+    made: nn.Module = UNet(1, 2, setting.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made
+
+
+def optimizer(of: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of every contender."""
+    return adamw(of.parameters(), LEARNING_RATE)
+
+
+def batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
+    """Windows in random order, cut from images in memory as by hand: (B, 1, h, w) and labels (B, h, w)."""
+    reader = store.Reader(setting.folder / "data.h5")
+    read = [reader.read(f"noise_{index}") for index in range(setting.images)]
+    images = torch.stack([torch.from_numpy(one["raw"]).float() for one in read])
+    labels = torch.stack([torch.from_numpy(one["gt"]).long() for one in read])
+    source, side = np.random.default_rng(0), setting.window
+    places = -(-(setting.side - side) // setting.stride) + 1
+    while True:
+        chosen = source.integers((setting.images, places, places), size=(setting.batch, 3)).tolist()
+        corners = [(image, row * setting.stride, column * setting.stride) for image, row, column in chosen]
+        windows = [images[i, :, y : y + side, x : x + side] for i, y, x in corners]
+        truth = [labels[i, y : y + side, x : x + side] for i, y, x in corners]
+        yield torch.stack(windows), torch.stack(truth)
+
+
+def bare(tick: Tick, setting: Setting) -> None:
+    """The loop that PyTorch's tutorials show."""
+    net = model(setting).train()
+    changes = optimizer(net)
+    for images, labels in batches(setting):
+        changes.zero_grad()
+        loss = functional.cross_entropy(net(images), labels)
+        loss.backward()
+        changes.step()
+        tick()
+
+
+def yeastexp(tick: Tick, setting: Setting) -> None:
+    """A run as the command line makes it, in the middle of an epoch: its checks, logs and progress bar included."""
+
+    def late(step: int) -> bool:
+        tick()
+        return False
+
+    os.chdir(setting.folder)
+    loaded = assemble.fixed_threads(experiment.load(Path("experiment.toml")))
+    folder = Path(tempfile.mkdtemp(dir=setting.folder))
+    training = Training(assemble.assemble(loaded), folder, Console(stderr=True), time.monotonic(), late)
+    training.begin()
+    training.train()
+
+
+def plain_ignite(tick: Tick, setting: Setting) -> None:
+    """Ignite's own trainer, as its guide makes it."""
+    net = model(setting)
+    engine = ignite.engine.create_supervised_trainer(net, optimizer(net), functional.cross_entropy)
+    engine.add_event_handler(ignite.engine.Events.ITERATION_COMPLETED, lambda: tick())
+    engine.run(batches(setting), max_epochs=1, epoch_length=10**9)
+
+
+def report(
+    settings: Sequence[Setting] = SETTINGS, contenders: Sequence[Contender] = CONTENDERS, rounds: int = 9
+) -> str:
+    """Markdown: a table a setting, and the machine."""
+    parts = []
+    for setting in settings:
+        with tempfile.TemporaryDirectory() as folder:
+            placed = Setting(**{**vars(setting), "folder": Path(folder)})
+            placed.write()
+            units = UNITS.get(setting.batch, 2)
+            results = measure(contenders, placed, rounds=rounds, units=units, warm_up=units + 2)
+        parts.append(f"### {setting.title}\n\n{table(results, contenders[0].name, 'steps')}")
+    return "\n\n".join([*parts, machine()])
