@@ -461,15 +461,48 @@ def _counts(splits: Mapping[str, int]) -> str:
 @click.argument("run_directory", metavar="RUN", type=ANY)
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--output", type=ANY, required=True, help="Folder for the masks.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def predict(run_directory: Path, images: tuple[str, ...], output: Path, device: str) -> None:
-    """Segment whole images (files, folders, globs) with a run's best checkpoint into PNG masks of the same names.
+@click.option("--tta", is_flag=True, help="Average over eight turns and mirrorings of the image.")
+@click.option("--probabilities", is_flag=True, help="Write OUTPUT/probabilities/…, float32 TIFF, as well.")
+@click.option("--overlay", is_flag=True, help="Write OUTPUT/overlays/…, images with outlines, as well.")
+@CHECKPOINT
+@click.option("--tile", type=POSITIVE, metavar="PIXELS", help="Side of the pieces of large images; else by memory.")
+@click.option("--format", "form", type=click.Choice(["png", "tif"]), help="Else png; tif where too large for that.")
+@DEVICE
+def predict(
+    run_directory: Path,
+    images: tuple[str, ...],
+    output: Path,
+    tta: bool,
+    probabilities: bool,
+    overlay: bool,
+    checkpoint: Which,
+    tile: int | None,
+    form: Literal["png", "tif"] | None,
+    device: str,
+) -> None:
+    """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
+
+    Masks hold 0 and 255 where there are two classes, else class indices; predictions.csv has size, foreground fraction,
+    connected cells and seconds of each image. What memory cannot take at once is cut into pieces that overlap by the
+    model's receptive field, which changes nothing; when killed, the same command goes on.
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
     from yeastexp.predict import predict as verb
 
-    count = verb(run_directory, images, output, device=device, progress=_progress)
+    count = verb(
+        run_directory,
+        images,
+        output,
+        checkpoint=checkpoint,
+        tta=tta,
+        probabilities=probabilities,
+        overlay=overlay,
+        tile=tile,
+        form=form,
+        device=device,
+        progress=_shares_progress,
+    )
     click.echo(f"{count} masks in {output}")
 
 
@@ -641,6 +674,18 @@ def _progress(items: Iterable[Item]) -> Iterator[Item]:
     listed = list(items)
     with click.progressbar(listed, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield from bar
+
+
+@contextmanager
+def _shares_progress(total: int) -> Iterator[Callable[[float], None]]:
+    """What to tell of each share of an image that is done, with a bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+    columns = BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda share: bar.advance(task, share)
 
 
 @contextmanager
