@@ -139,6 +139,11 @@ def test_a_file_of_folds_serves_another_experiment(done: Path, tmp_path: Path, m
     assert (other / "folds.json").read_bytes() == (done / "folds.json").read_bytes()
 
 
+def test_folds_of_a_file_are_not_dealt_anew(done: Path) -> None:
+    with pytest.raises(UserError, match="is a file of folds; --group-by and --blocks deal new ones"):
+        crossval(done / "experiment.toml", dealt=done / "folds.json", blocks=True, console=quiet())
+
+
 def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []

@@ -37,6 +37,13 @@ def test_seeds_deal_differently() -> None:
     assert len({folds.deal(NAMES, 3, seed=seed).folds for seed in range(5)}) == 5
 
 
+def test_blocks_hold_what_follows_each_other_by_name() -> None:
+    """Numbers count as such: t2 comes before t10."""
+    frames = [f"t{number}" for number in (10, 2, 7, 1, 30, 9, 100)]
+    assert folds.deal(frames, 3, blocks=True).folds == (("t1", "t2", "t7"), ("t10", "t9"), ("t100", "t30"))
+    assert folds.deal(NAMES, 4, r"field\d", blocks=True).folds[0] == tuple(NAMES[:6])
+
+
 def test_a_fold_validates_and_the_others_train() -> None:
     dealt = Folds((("a", "b"), ("c",), ("d", "e")))
     assert dealt.splits(1) == {"train": ["c", "d", "e"], "val": ["a", "b"]}
@@ -59,7 +66,7 @@ def test_what_cannot_be_dealt_is_said(count: int, group_by: str | None, message:
 
 
 def test_a_file_of_folds_comes_back(tmp_path: Path) -> None:
-    dealt = folds.deal(NAMES, 4, r"field(\d+)", seed=3)
+    dealt = folds.deal(NAMES, 4, r"field(\d+)", seed=3, blocks=True)
     dealt.write(tmp_path / "folds.json")
     assert folds.read(tmp_path / "folds.json") == dealt
 

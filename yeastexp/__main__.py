@@ -201,6 +201,7 @@ def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], fo
 @click.option("--folds", default="5", show_default=True, metavar="K|FILE", help="How many, or the folds of a file.")
 @click.option("--repeats", type=POSITIVE, default=1, show_default=True, help="Seeds with which every fold is trained.")
 @click.option("--group-by", metavar="REGEX", help="Images whose names agree in what it finds stay in one fold.")
+@click.option("--blocks", is_flag=True, help="Images (or groups) that follow each other by name share a fold.")
 @click.option("-o", "--output", type=ANY, metavar="DIR", help="Where to write, or a directory to go on with.")
 @JSON
 def crossval(
@@ -209,6 +210,7 @@ def crossval(
     folds: str,
     repeats: int,
     group_by: str | None,
+    blocks: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -229,6 +231,7 @@ def crossval(
         dealt=int(folds) if folds.isdecimal() else Path(folds),
         repeats=repeats,
         group_by=group_by,
+        blocks=blocks,
         output=output,
         console=Console(stderr=True) if as_json else _console(),
         say=partial(click.echo, err=True),

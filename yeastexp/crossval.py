@@ -57,6 +57,7 @@ def crossval(
     dealt: int | Path = 5,
     repeats: int = 1,
     group_by: str | None = None,
+    blocks: bool = False,
     output: Path | None = None,
     console: Console,
     say: Callable[[str], None] = lambda line: None,
@@ -66,10 +67,12 @@ def crossval(
     The folds are dealt anew (a number, the same for every experiment on the same images) or those of a file. An
     `output` that was begun goes on where it was.
     """
+    if isinstance(dealt, Path) and (group_by or blocks):
+        raise UserError(f"--folds {dealt}: is a file of folds; --group-by and --blocks deal new ones")
     loaded = experiment.load(path, settings)
     dataset = loaded.dataset.build()
     names = [name for split, some in dataset.splits.items() if split != "test" for name in some]
-    chosen = folds.read(dealt) if isinstance(dealt, Path) else folds.deal(names, dealt, group_by)
+    chosen = folds.read(dealt) if isinstance(dealt, Path) else folds.deal(names, dealt, group_by, blocks=blocks)
     folder = output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")
     folder.mkdir(parents=True, exist_ok=True)
     with locks.held(folder):
@@ -112,8 +115,8 @@ def _alike(dataset: Any, chosen: Folds) -> list[str]:
     names = [name for some in chosen.folds for name in some]
     pairs = folds.near_duplicates({name: dataset.read(name).image for name in names}, chosen)
     return [
-        f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}): --group-by keeps such "
-        "images together"
+        f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}): --group-by or --blocks "
+        "keeps such images together"
         for one, other, r in pairs
     ]
 

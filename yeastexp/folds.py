@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from yeastexp import files
+from yeastexp import files, images
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 
@@ -27,11 +27,15 @@ ALIKE = 0.95
 
 @dataclass(frozen=True)
 class Folds:
-    """The names of each fold; those of a `group` (what `group_by` finds in a name) are never parted."""
+    """The names of each fold; those of a `group` (what `group_by` finds in a name) are never parted.
+
+    Folds of `blocks` hold groups that follow each other by name.
+    """
 
     folds: tuple[tuple[str, ...], ...]
     group_by: str | None = None
     seed: int = 0
+    blocks: bool = False
 
     def splits(self, fold: int, test: Sequence[str] = ()) -> dict[str, list[str]]:
         """The images to train on where a fold, counted from 1, validates."""
@@ -44,20 +48,32 @@ class Folds:
         files.write_text(path, json.dumps(asdict(self), indent=1))
 
 
-def deal(names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0) -> Folds:
+def deal(names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0, blocks: bool = False) -> Folds:
     """Deal images into folds, whole groups at a time, each to the fold that has fewest images yet.
 
-    The order of the names does not matter. UserError where there are fewer groups than folds.
+    As `blocks` groups are dealt in the order of their names, so that few frames of a time lapse have a neighbour in
+    another fold. The order that the names are given in does not matter. UserError where there are fewer groups than
+    folds.
     """
-    groups = _groups(sorted(names), group_by)
+    groups = _groups(sorted(names, key=images.natural if blocks else None), group_by)
     if len(groups) < folds:
         what = "groups" if group_by else "images"
         raise UserError(f"--folds {folds}: there are {len(groups)} {what}, and each fold needs one")
+    dealt = _in_blocks(groups, folds) if blocks else _evenly(groups, folds, seed)
+    return Folds(tuple(tuple(sorted(names)) for names in dealt), group_by, seed, blocks)
+
+
+def _evenly(groups: Mapping[str, list[str]], folds: int, seed: int) -> list[list[str]]:
     dealt: list[list[str]] = [[] for _ in range(folds)]
     order = generator(seed, "folds").permutation(len(groups)).tolist()
     for group in sorted((list(groups.values())[index] for index in order), key=len, reverse=True):
         min(dealt, key=len).extend(group)
-    return Folds(tuple(tuple(sorted(names)) for names in dealt), group_by, seed)
+    return dealt
+
+
+def _in_blocks(groups: Mapping[str, list[str]], folds: int) -> list[list[str]]:
+    members, runs = list(groups.values()), np.array_split(np.arange(len(groups)), folds)
+    return [[name for index in run for name in members[index]] for run in runs]
 
 
 def _groups(names: Sequence[str], group_by: str | None) -> Mapping[str, list[str]]:
@@ -79,7 +95,8 @@ def read(path: Path) -> Folds:
     """The folds of a file; UserError where it holds none."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Folds(tuple(tuple(map(str, fold)) for fold in found["folds"]), found["group_by"], found["seed"])
+        dealt = tuple(tuple(map(str, fold)) for fold in found["folds"])
+        return Folds(dealt, found["group_by"], found["seed"], found.get("blocks", False))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no folds as 'crossval' writes them ({error})") from None
 
