@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp.assemble import Plan, Stream
 from yeastexp.transforms.affine import Affine
 from yeastexp.transforms.elastic import Elastic
 from yeastexp.transforms.gamma import Gamma
@@ -18,6 +17,7 @@ from yeastexp.transforms.gaussian_noise import GaussianNoise
 from yeastexp.transforms.geometry import Pixels
 from yeastexp.transforms.reflect import Reflect
 from yeastexp.transforms.rotate90 import Rotate90
+from yeastexp.windows import Kept, Plan, Stream
 
 ROTATION, SCALE, SHEAR = 15.0, 1.25, 5.0
 """Degrees, factor, degrees: at most, for every contender, as the rest."""
@@ -80,7 +80,7 @@ def yeastexp(tick: Tick, setting: Setting) -> None:
     values, labels = images(setting)
     pixels = Pixels.of(list(values), list(labels))
     plan = Plan(setting.window, np.arange(10**5) % setting.images, None)
-    stream = Stream(pixels, plan, setting.batch, steps, seed=0)
+    stream = Stream(Kept(pixels), plan, setting.batch, steps, seed=0)
     step = 0
     while True:
         stream.batch(step)

@@ -1,104 +1,20 @@
-"""The stream of training batches: any step, in any order, on any process."""
+"""An experiment made into parts: how many windows an epoch has, and where training images are kept."""
 
 from __future__ import annotations
-
-import gc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from yeastexp import assemble, plugins
-from yeastexp.assemble import Stream, plan_windows
+from yeastexp import assemble
+from yeastexp.assemble import Prepared, plan_windows
 from yeastexp.errors import UserError
 from yeastexp.experiment import Train
-from yeastexp.registry import transform
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.transforms.geometry import Pixels
-from yeastexp.transforms.reflect import Reflect
-from yeastexp.transforms.rotate90 import Rotate90
+from yeastexp.transforms.basic import BasicTransform2D
+from yeastexp.transforms.downscale import Downscale
 
-PLUGIN = Path(__file__).parent.parent / "experiments" / "my_transforms.py"
 SIZES = np.array([[40, 50], [33, 61], [24, 24]])
-
-
-def stream(train: Train | None = None, more: tuple = ()) -> Stream:
-    train = train or Train(epochs=1, window=16, batch=4)
-    images = [torch.randn(1, *size) for size in SIZES.tolist()]
-    labels = [torch.full((1, *size), index, dtype=torch.int8) for index, size in enumerate(SIZES.tolist())]
-    pixels = Pixels.of(images, labels)
-    return Stream(pixels, plan_windows(train, pixels.sizes), train.batch, (Reflect(), Rotate90(), *more), seed=5)
-
-
-def test_a_batch_does_not_depend_on_those_before() -> None:
-    made = stream()
-    forward = [made.batch(step) for step in range(10)]
-    for step in (9, 3, 0, 7):
-        assert all(torch.equal(a, b) for a, b in zip(made.batch(step), forward[step], strict=True))
-    assert not torch.equal(forward[0][0], forward[made.steps_per_epoch][0])  # another epoch, other windows
-
-
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_worker_processes_cut_the_same_windows(context: str) -> None:
-    """With an augmentation that a plugin defines: a worker has to load it before it can unpickle the part."""
-    plugins.load([PLUGIN])
-    made = stream(more=(transform["invert"](),))
-    here = list(made.batches(2, 8))
-    there = list(made.batches(2, 8, workers=2, context=context))
-    gc.collect()
-    assert len(here) == len(there) == 6
-    assert all(
-        torch.equal(a, b) for one, other in zip(here, there, strict=True) for a, b in zip(one, other, strict=True)
-    )
-
-
-def test_an_epoch_takes_every_planned_window_once() -> None:
-    made = stream(Train(epochs=1, window=16, batch=4, windows_per_image=3))
-    assert made.plan.images.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and made.steps_per_epoch == 3
-    labels = torch.cat([made.batch(step)[1] for step in range(3)])
-    owners = [int(one[one != IGNORE][0]) for one in labels]
-    assert sorted(owners) == made.plan.images.tolist()
-    assert made.batch(2)[0].shape == (1, 1, 16, 16)
-
-
-def test_all_epochs_take_all_windows_in_other_orders() -> None:
-    made = stream(Train(epochs=1, window=16, batch=4, stride=9))
-    assert made.plan.corners is not None
-    planned = sorted(map(tuple, np.column_stack([made.plan.images, made.plan.corners]).tolist()))
-    orders = []
-    for epoch in range(3):
-        order = assemble._order(5, epoch, len(planned)).tolist()
-        seen = np.column_stack([made.plan.images, made.plan.corners])[order]
-        assert sorted(map(tuple, seen.tolist())) == planned
-        orders.append(order)
-    assert orders[0] != orders[1] != orders[2]
-    sizes = [len(made.batch(step)[0]) for step in range(made.steps_per_epoch)]
-    assert sizes == [4] * (len(planned) // 4) + ([len(planned) % 4] if len(planned) % 4 else [])
-
-
-def test_another_seed_is_another_stream() -> None:
-    one = stream()
-    other = Stream(one.pixels, one.plan, one.size, one.augmentations, seed=6)
-    same = Stream(one.pixels, one.plan, one.size, one.augmentations, seed=5)
-    assert torch.equal(one.batch(3)[0], same.batch(3)[0]) and not torch.equal(one.batch(3)[0], other.batch(3)[0])
-
-
-def test_a_window_does_not_depend_on_the_size_of_the_batch() -> None:
-    """Its corner and its draws are keyed by its own number in the epoch."""
-    one = stream()
-    other = Stream(one.pixels, one.plan, 5, one.augmentations, seed=5)
-    whole = [torch.cat([made.batch(step)[0] for step in range(made.steps_per_epoch)]) for made in (one, other)]
-    assert torch.equal(*whole)
-
-
-def test_an_image_smaller_than_the_window_is_centred_in_it() -> None:
-    pixels = Pixels.of([torch.ones(1, 10, 40)], [torch.zeros(1, 10, 40, dtype=torch.int8)])
-    made = Stream(pixels, plan_windows(Train(epochs=1, window=16), pixels.sizes), 8, (), seed=0)
-    _, labels = made.batch(0)
-    known = (labels != IGNORE).float()
-    assert torch.equal(known[:, 3:13].unique(), torch.ones(1)) and float(known.mean()) == 10 / 16
 
 
 def test_windows_cover_as_much_as_the_images_have() -> None:
@@ -109,11 +25,6 @@ def test_windows_cover_as_much_as_the_images_have() -> None:
 def test_the_window_shrinks_to_the_smallest_image() -> None:
     assert plan_windows(Train(epochs=1), SIZES).side == 24
     assert plan_windows(Train(epochs=1), SIZES * 10).side == assemble.DEFAULT_WINDOW
-
-
-def test_random_windows_lie_inside() -> None:
-    made = stream()
-    assert not any(bool((made.batch(step)[1] == IGNORE).any()) for step in range(20))
 
 
 @pytest.mark.parametrize("stride", [5, 16, 30])
@@ -153,36 +64,55 @@ def test_labels_that_are_no_classes_are_shown() -> None:
     assert assemble.checked_labels(Sample(torch.zeros(1, 1, 2), torch.tensor([[IGNORE, 1]]), "x"), 2)
 
 
-def spotted(foreground: float, window: int = 9) -> Stream:
-    """Windows of two images: one with two pixels of class 1 far from the border, one with none."""
-    labels = [torch.zeros(1, 40, 50, dtype=torch.int8) for _ in range(2)]
-    labels[0][0, 20, 30] = labels[0][0, 12, 25] = 1
-    pixels = Pixels.of([torch.zeros(1, 40, 50)] * 2, labels)
-    plan = plan_windows(Train(epochs=1, window=window, windows_per_image=200), pixels.sizes)
-    return Stream(pixels, plan, 400, (), seed=3, foreground=foreground)
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def test_windows_are_centred_on_the_foreground() -> None:
-    made = spotted(1.0)
-    labels = made.batch(0)[1]
-    centred = labels[:, 4, 4] == 1
-    assert int(centred.sum()) == 200  # all of the first image; the other has nothing to be centred on
-    assert spotted(1.0).batch(1)[1].shape == labels.shape and not torch.equal(spotted(1.0).batch(1)[1], labels)
+@pytest.mark.parametrize(
+    ("device", "workers", "wanted", "where", "said"),
+    [
+        (CPU, 0, 400, "memory", "the training images take 400 MB; kept in memory, where 1,000 MB are free"),
+        (CPU, 2, 400, "memory", "kept in memory"),
+        (CPU, 0, 600, "none", "read again for every window, for only 1,000 MB are free; [train] workers read ahead"),
+        (GPU, 0, 400, "device", "kept on the device, where 2,000 MB are free"),
+        (GPU, 2, 400, "memory", "kept in memory"),
+        (GPU, 0, 501, "none", "of 2,000 MB on the device no more than 25% is for images; read again"),
+    ],
+)
+def test_where_images_are_kept_follows_from_what_is_free(
+    device: torch.device, workers: int, wanted: int, where: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yeastexp.memory.free", lambda device: 10**9 * (2 if device.type == "cuda" else 1))
+    found = assemble.where_kept(Train(epochs=1, workers=workers), wanted * 10**6, device)
+    assert found[0] == where and said in found[1]
+    found = assemble.where_kept(Train(epochs=1, cache="none"), wanted * 10**6, device)
+    assert found == ("none", f"[train] cache: the training images take {wanted} MB; 'none', as the file says")
 
 
-def test_a_share_of_the_windows_is_centred_and_the_others_stay_where_they_were() -> None:
-    made, plain = spotted(0.3), spotted(0.0)
-    centred = [index for index in range(200) if bool((made._corner(0, index) != plain._corner(0, index)).any())]
-    assert len(centred) == pytest.approx(60, abs=20)
-    assert int((made.batch(0)[1][:, 4, 4] == 1).sum()) == pytest.approx(len(centred), abs=1)
+class Shrinking(BasicTransform2D):
+    """Changes the grid in silence."""
+
+    def image(self, image: torch.Tensor, drawn: None) -> torch.Tensor:
+        return image[:, ::2]
+
+    def labels(self, labels: torch.Tensor, drawn: None) -> torch.Tensor:
+        return labels[::2]
 
 
-def test_a_centred_window_stays_inside_the_image() -> None:
-    labels = torch.zeros(1, 20, 20, dtype=torch.int8)
-    labels[0, 0, 19] = 1
-    pixels = Pixels.of([torch.zeros(1, 20, 20)], [labels])
-    plan = plan_windows(Train(epochs=1, window=8), pixels.sizes)
-    made = Stream(pixels, plan, 4, (), seed=0, foreground=1.0)
-    assert made._corner(0, 0).tolist() == [0, 12]
-    small = Stream(pixels, plan_windows(Train(epochs=1, window=30), pixels.sizes), 4, (), seed=0, foreground=1.0)
-    assert small._corner(0, 0).tolist() == [-5, -5]
+class Frame:
+    """A data set of one image."""
+
+    def __init__(self) -> None:
+        self.splits = {"train": ["frame"]}
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        return (1, 8, 9)
+
+    def read(self, name: str) -> Sample:
+        return Sample(torch.zeros(1, 8, 9), torch.zeros(8, 9, dtype=torch.int64), name)
+
+
+def test_a_transform_that_changes_the_grid_has_to_say_so() -> None:
+    assert Prepared(Frame(), (Downscale(2),), 2).sizes.tolist() == [[4, 5]]
+    assert Prepared(Frame(), (Downscale(2),), 2)(0).size == (4, 5)
+    with pytest.raises(UserError, match=r"image 'frame' comes out with \(4, 9\) pixels, but .* says \(8, 9\)"):
+        Prepared(Frame(), (Shrinking(),), 2)(0)

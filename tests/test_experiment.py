@@ -382,6 +382,10 @@ TOGETHER = {
         {"epochs = 2": "epochs = 2\nforeground = 0.5\nstride = 8"},
         "30:1: [train] stride: sliding windows cannot be centred; set 'foreground = 0'",
     ),
+    "workers and the device's memory": (
+        {"epochs = 2": 'epochs = 2\nworkers = 2\ncache = "device"'},
+        "30:1: [train] cache: worker processes cut windows from memory; set 'workers = 0', or another cache",
+    ),
     "drawing transform": (
         {'[[augment]]\nname = "reflect"\nx = 0.25': '[[transform]]\nname = "reflect"'},
         "11:1: [[transform]] name: 'reflect' draws random numbers; it belongs under [[augment]]",

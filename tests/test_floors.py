@@ -11,7 +11,7 @@ import pytest
 import yeastexp
 
 FLOORS = (
-    {"sample", "errors", "files", "interruption"},
+    {"sample", "errors", "files", "interruption", "memory"},
     {
         "archives",
         "failures",
@@ -36,6 +36,7 @@ FLOORS = (
         "pack",
         "synth",
         "tiling",
+        "windows",
         "piecewise",
         "baselines",
         "updates",

@@ -144,6 +144,17 @@ def test_the_resolved_file_repeats_the_run_bit_for_bit(here: Path) -> None:
     assert (first / "result.json").read_bytes() == (second / "result.json").read_bytes()
 
 
+@pytest.mark.parametrize("cache", ["device", "none"])
+def test_where_images_are_kept_changes_nothing(here: Path, cache: str) -> None:
+    path = write_experiment(here)
+    settings = ["train.foreground=0.5"]
+    one, other = (run(path, [*settings, f"train.cache={where}"], console=quiet()) for where in ("memory", cache))
+    assert same(weights(one), weights(other))
+    assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes()
+    assert f"[train] cache: the training images take 0 MB; '{cache}'" in (other / "log.txt").read_text()
+    assert check.check(path, [*settings, f"train.cache={cache}"]).labels == {0: 4 * 32**2 - 366, 1: 8**2 + 9**2 + 10**2 + 11**2}
+
+
 def test_another_seed_is_another_run(here: Path) -> None:
     path = write_experiment(here)
     one, other = (run(path, [f"train.seed={seed}"], console=quiet()) for seed in (0, 1))

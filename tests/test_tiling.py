@@ -6,7 +6,6 @@ import math
 import random
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -291,20 +290,6 @@ class Asking(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images if images.max().item() > 0 else -images
-
-
-def test_what_a_container_may_take_is_its_limit_less_what_it_uses(tmp_path: Path) -> None:
-    assert tiling._of_container(tmp_path) is None
-    for name, text in {
-        "memory.max": "1000",
-        "memory.current": "700",
-        "memory.stat": "anon 5\ninactive_file 50",
-    }.items():
-        (tmp_path / name).write_text(f"{text}\n")
-    assert tiling._of_container(tmp_path) == 350
-    (tmp_path / "memory.max").write_text("max\n")
-    assert tiling._of_container(tmp_path) is None
-    assert 0 < tiling.at_hand(CPU) <= tiling.MOST_ON_CPU
 
 
 def test_an_image_that_is_too_small_for_the_net_is_an_error_that_names_the_layer() -> None:

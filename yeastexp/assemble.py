@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from yeastexp import plugins
+from yeastexp import memory, windows
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment, Train
 from yeastexp.folds import Refolded
@@ -23,15 +21,17 @@ from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.transforms import chain
 from yeastexp.transforms.basic import BasicTransform2D
-from yeastexp.transforms.geometry import Pixels
-from yeastexp.workers import made
+from yeastexp.windows import Kept, Plan, Reread, Stream
 
-Batch = tuple[Tensor, Tensor]
 Transforms = tuple[BasicTransform2D, ...]
+Source = tuple[Kept | Reread, str]
 
 DEFAULT_WINDOW = 128
 VALIDATION_SHARE = 0.05
 """Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
+
+DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.5
+"""Of what is free, for the training images at most: the rest is for activations, and for the programs beside."""
 
 
 def fixed_threads(loaded: Experiment) -> Experiment:
@@ -117,20 +117,68 @@ def rescaled(image: Tensor, stored: Mapping[str, Any] | None, wanted: Mapping[st
     return (image - wanted["mean"]) / wanted["std"] if wanted else image
 
 
-def training_pixels(dataset: Any, transforms: Transforms, classes: int) -> Pixels:
-    """All training images after the `[[transform]]` list, laid out for windows."""
-    samples = [checked_labels(dataset.read(name), classes) for name in dataset.splits["train"]]
-    done = [chain.whole(transforms, replace(sample, maps={})) for sample in samples]
-    return Pixels.of([one.image for one in done], [one.labels[None].to(torch.int8) for one in done])
-
-
 @dataclass(frozen=True)
-class Plan:
-    """The windows of an epoch: the image of each, and their corners where those are fixed (sliding windows)."""
+class Prepared:
+    """The training images as windows are cut from them: after the `[[transform]]` list, their labels checked."""
 
-    side: int
-    images: np.ndarray
-    corners: np.ndarray | None
+    dataset: Any
+    transforms: Transforms
+    classes: int
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images, in order."""
+        found: list[str] = self.dataset.splits["train"]
+        return found
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of each image, (N, 2), which no image has to be read for."""
+        shapes = (self.dataset.shape(name) for name in self.names)
+        return np.array([chain.grids(self.transforms, (height, width))[-1] for _, height, width in shapes])
+
+    def __call__(self, index: int) -> Sample:
+        """An image; UserError where a transform changes its size without saying so."""
+        stored = checked_labels(self.dataset.read(self.names[index]), self.classes)
+        sample = chain.whole(self.transforms, replace(stored, maps={}))
+        if sample.size != (said := chain.grids(self.transforms, stored.size)[-1]):
+            raise UserError(
+                f"[[transform]]: image '{sample.name}' comes out with {sample.size} pixels, but the geometry of the "
+                f"list says {said}; a transform that changes the grid needs geometry and restore"
+            )
+        return sample
+
+
+def where_kept(train: Train, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
+    """Where training images that take so many bytes are kept, and a line that says so."""
+    free = memory.free(torch.device("cpu"))
+    shown = f"[train] cache: the training images take {_mb(wanted)}; "
+    if train.cache != "auto":
+        return train.cache, f"{shown}'{train.cache}', as the file says"
+    if device.type != "cpu" and not train.workers:
+        there = memory.free(device)
+        if wanted <= DEVICE_SHARE * there:
+            return "device", f"{shown}kept on the device, where {_mb(there)} are free"
+        shown += f"of {_mb(there)} on the device no more than {DEVICE_SHARE:.0%} is for images; "
+    if wanted <= MEMORY_SHARE * free:
+        return "memory", f"{shown}kept in memory, where {_mb(free)} are free"
+    return "none", f"{shown}read again for every window, for only {_mb(free)} are free; [train] workers read ahead"
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def training_source(experiment: Experiment, dataset: Any, transforms: Transforms, device: torch.device) -> Source:
+    """What windows are cut from, and a line that says where it is kept."""
+    train = experiment.train
+    read = Prepared(dataset, transforms, len(experiment.task.classes))
+    sizes, wants_foreground = read.sizes, train.foreground > 0
+    where, said = where_kept(train, windows.bytes_of(sizes, experiment.task.channels), device)
+    if where == "none":
+        return Reread(read, sizes, experiment.task.channels, wants_foreground), said
+    there = device if where == "device" else torch.device("cpu")
+    return Kept.reading(read, sizes, there, wants_foreground), said
 
 
 def window_side(train: Train, smallest: int = DEFAULT_WINDOW) -> int:
@@ -160,87 +208,6 @@ def _sliding(size: np.ndarray, side: int, stride: int) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _foreground(pixels: Pixels) -> list[np.ndarray]:
-    """The flat places of each image's pixels whose label is above 0."""
-    ends = pixels.offsets + pixels.sizes.prod(axis=1)
-    labels = pixels.labels[0].cpu().numpy()
-    return [
-        np.flatnonzero(labels[start:end] > 0).astype(np.int32) for start, end in zip(pixels.offsets, ends, strict=True)
-    ]
-
-
-class Stream:
-    """Training batches by step: images (B, C, h, w) and labels (B, h, w); any step, in any order, on any process."""
-
-    def __init__(
-        self, pixels: Pixels, plan: Plan, batch: int, augmentations: Transforms, seed: int, foreground: float = 0.0
-    ) -> None:
-        self.pixels = pixels
-        self.foreground = foreground
-        self.places = _foreground(pixels) if foreground else []
-        self.plan = plan
-        self.size = batch
-        self.augmentations = augmentations
-        self.seed = seed
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of an epoch; its last batch may be smaller."""
-        return -(-len(self.plan.images) // self.size)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        chosen = _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
-        images = self.plan.images[chosen]
-        if self.plan.corners is None:
-            corners = np.stack([self._corner(epoch, index) for index in chosen.tolist()])
-        else:
-            corners = self.plan.corners[chosen]
-        drawn = [self._drawn(epoch, index) for index in chosen.tolist()]
-        return chain.windows(self.pixels, images, corners, self.plan.side, self.augmentations, drawn)
-
-    def _corner(self, epoch: int, index: int) -> np.ndarray:
-        image = self.plan.images[index]
-        room = self.pixels.sizes[image] - self.plan.side
-        source = generator(self.seed, "window", epoch, index)
-        corner: np.ndarray = source.integers(np.maximum(room, 0) + 1)
-        if self.foreground and source.random() < self.foreground and len(self.places[image]):
-            place = self.places[image][source.integers(len(self.places[image]))]
-            centre = np.array(np.divmod(place, self.pixels.sizes[image][1]))
-            corner = np.clip(centre - self.plan.side // 2, 0, np.maximum(room, 0))
-        return np.where(room >= 0, corner, room // 2)
-
-    def _drawn(self, epoch: int, index: int) -> list[Any]:
-        return [
-            augmentation.draw(generator(self.seed, "augment", epoch, index, position))
-            for position, augmentation in enumerate(self.augmentations)
-        ]
-
-    def batches(self, first: int, last: int, workers: int = 0, context: str | None = None) -> Iterator[Batch]:
-        """The batches of the steps from `first` to before `last`, cut by worker processes where there are any."""
-        steps = range(first, last)
-        if not workers:
-            yield from map(self.batch, steps)
-        else:
-            yield from made(self.batch, steps, workers, context)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker has to load the plugins before it can unpickle parts that they define.
-        parts = (plugins.active(), pickle.dumps(self.augmentations))
-        return {**vars(self), "augmentations": parts}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        files, parts = state["augmentations"]
-        plugins.load(files)
-        self.__dict__.update({**state, "augmentations": pickle.loads(parts)})
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, windows: int) -> np.ndarray:
-    return generator(seed, "order", epoch).permutation(windows)
-
-
 @dataclass(frozen=True)
 class Assembly:
     """An experiment's parts, ready to train but for the optimizer, which wants to know the number of steps."""
@@ -253,6 +220,8 @@ class Assembly:
     loss: nn.Module
     metrics: dict[str, PerImageMetric]
     stream: Stream
+    kept: str
+    """Where the training images are, as a line."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -293,11 +262,11 @@ def assemble(experiment: Experiment) -> Assembly:
     dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)
     classes = len(experiment.task.classes)
-    pixels = training_pixels(dataset, transforms, classes)
+    source, said = training_source(experiment, dataset, transforms, device)
     train = experiment.train
     stream = Stream(
-        pixels if train.workers else pixels.to(device),
-        plan_windows(train, pixels.sizes),
+        source,
+        plan_windows(train, source.sizes),
         train.batch,
         tuple(part.build() for part in experiment.augmentations),
         train.seed,
@@ -307,4 +276,4 @@ def assemble(experiment: Experiment) -> Assembly:
     model = build_model(experiment).to(device)
     # Measured on CPUs: steps take about a fifth less time.
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub knows no such call
-    return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream)
+    return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, said)

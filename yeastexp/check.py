@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,13 @@ def check(path: Path, settings: Sequence[str] = ()) -> Finding:
     batch = assembly.stream.batch(0)
     start = time.monotonic()
     loss: Any = trainer.run([batch], max_epochs=1).output
-    labels, counts = assembly.stream.pixels.labels.unique(return_counts=True)
+    labels: Counter[int] = Counter()
+    for some in assembly.stream.source.labels():
+        labels.update(dict(zip(*(found.tolist() for found in some.unique(return_counts=True)), strict=True)))
     return Finding(
         train_images=len(assembly.dataset.splits["train"]),
         validation_images=len(assembly.dataset.splits["val"]),
-        labels=dict(zip(labels.tolist(), counts.tolist(), strict=True)),
+        labels=dict(sorted(labels.items())),
         parameters=sum(parameter.numel() for parameter in assembly.model.parameters()),
         batch_shape=tuple(batch[0].shape),
         steps_per_epoch=assembly.stream.steps_per_epoch,

@@ -144,9 +144,13 @@ def _windows(
     stream = assembly.stream
     images, corners = np.array([one.index for one in shown]), np.stack([one.corner for one in shown])
     transforms = () if augmentation is None else (augmentation,)
-    values, labels = chain.windows(
-        stream.pixels, images, corners, stream.plan.side, transforms, [[one] for one in drawn] or [[] for _ in shown]
-    )
+    each = [[one] for one in drawn] or [[] for _ in shown]
+    side = stream.plan.side
+    cut = [
+        chain.windows(one.pixels, one.images, corners[one.places], side, transforms, [each[at] for at in one.places])
+        for one in stream.source.laid(images)
+    ]
+    values, labels = (torch.cat(parts) for parts in zip(*cut, strict=True))
     return values.cpu().numpy(), labels.cpu().numpy()
 
 

@@ -85,6 +85,10 @@ class Train:
     ] = "float32"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cache: Annotated[
+        Literal["auto", "device", "memory", "none"],
+        Field(description="where the training images are kept; 'none' reads them again for every batch"),
+    ] = "auto"
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut windows; 0: the training process")] = 0
     threads: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None,
@@ -456,6 +460,10 @@ class _Checker:
             self.fault(("train", "stride"), "[train] stride: sliding windows are not counted; drop 'windows_per_image'")
         if train.get("stride") and train.get("foreground"):
             self.fault(("train", "stride"), "[train] stride: sliding windows cannot be centred; set 'foreground = 0'")
+
+        if train.get("cache") == "device" and train.get("workers"):
+            fault = "worker processes cut windows from memory; set 'workers = 0', or another cache"
+            self.fault(("train", "cache"), f"[train] cache: {fault}")
 
     def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
         """The part made, or nothing and a fault."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from yeastexp import memory
 from yeastexp.errors import RUN_FAILED, UserError
 
 FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may grow so large"}
@@ -40,7 +41,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
             raise UserError(
                 f"[train] workers: process {found[1]} was ended by {found[2]}; {DIED}", status=RUN_FAILED
             ) from error
-        if "can't allocate memory" not in str(error):
+        if not memory.is_exhausted(error):
             raise
         raise UserError(f"{tried}: out of memory; {_asked(error)}; {LOWER}", status=RUN_FAILED) from error
     finally:

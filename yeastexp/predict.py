@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from yeastexp import checkpoints, files, images, large_images, masks, store, tiling, trained
+from yeastexp import checkpoints, files, images, large_images, masks, memory, store, trained
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.large_images import Picture
 from yeastexp.masks import Made, Options, Targets
@@ -157,7 +157,7 @@ def _made(
     try:
         return masks.make(predictor, picture, targets, call.options, identity, tell)
     except RuntimeError as error:
-        if not tiling.is_out_of_memory(error):
+        if not memory.is_exhausted(error):
             raise
         raise UserError(f"{picture.name}: memory does not suffice; take smaller pieces, as --tile 512") from error
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from yeastexp import memory
 from yeastexp.errors import UserError
 from yeastexp.large_images import Pieces, Size
 from yeastexp.receptive_field import ReceptiveField, receptive_field, trace
@@ -186,18 +185,13 @@ def run(model: nn.Module, image: Tensor) -> Tensor:
         with torch.no_grad():
             found: Tensor = model(image[None])[0]
     except (RuntimeError, ValueError, IndexError) as error:
-        if is_out_of_memory(error):
+        if memory.is_exhausted(error):
             raise
         channels, height, width = image.shape
         if trace(model, channels, (height, width)).failure:
             receptive_field(model, channels, (height, width))  # says which layer cannot, and which size would do
         raise
     return found
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception of torch says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def at_once(model: nn.Module, image: Pieces) -> Pieces:
@@ -366,34 +360,5 @@ def peak_bytes(model: nn.Module, image: tuple[int, int, int]) -> int:
 def at_hand(device: torch.device) -> int:
     """Bytes that a piece's activations may take on a device, by what is free there."""
     if device.type == "cuda":
-        return min(MOST_ON_GPU, int(torch.cuda.mem_get_info(device)[0]) // SHARE)
-    return min(MOST_ON_CPU, _free_memory() // SHARE)
-
-
-def _free_memory() -> int:
-    """Bytes of main memory that this process can still have, as far as the system tells."""
-    known = [one for one in (_of_machine(), _of_container()) if one is not None]
-    return max(0, min(known)) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _of_machine() -> int | None:
-    free = _named(Path("/proc/meminfo")).get("MemAvailable:")
-    return None if free is None else free * 1024
-
-
-def _of_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container may still take; files that are kept in memory make room."""
-    try:
-        most, now = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):
-        return None
-    return most - now + _named(group / "memory.stat").get("inactive_file", 0)
-
-
-def _named(path: Path) -> dict[str, int]:
-    """The numbers of a file of the system, a name and a number a line."""
-    try:
-        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    except OSError:
-        return {}
-    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdecimal()}
+        return min(MOST_ON_GPU, memory.free(device) // SHARE)
+    return min(MOST_ON_CPU, memory.free(device) // SHARE)

@@ -89,6 +89,7 @@ class Training:
         self.tracker.text("experiment", self.assembly.experiment.resolved())
         updates = f"{self.steps} steps ({self.groups.updates} updates) in {self.epochs} epochs"
         self.tracker.log(f"{updates} on {self.assembly.device}")
+        self.tracker.log(self.assembly.kept)
         if initial := self.assembly.experiment.train.initial:
             self.tracker.log(checkpoints.start_from(self.assembly.model, initial))
         self.update = self.first_update()

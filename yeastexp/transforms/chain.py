@@ -73,11 +73,17 @@ def _read_sample(sample: Sample, coordinates: Coordinates, size: Size) -> Sample
     return dataclasses.replace(sample, image=images[0], labels=labels[0, 0], maps=maps)
 
 
-def restore(transforms: Transforms, logits: Tensor, size: Size) -> Tensor:
-    """Logits (K, H', W') of a transformed image back on the original grid (K, H, W)."""
+def grids(transforms: Transforms, size: Size) -> list[Size]:
+    """The sizes of a whole image before the first transform and after each."""
     source, sizes = generator(0, "whole image"), [size]
     for transform in transforms:
         sizes.append(transform.geometry(sizes[-1], transform.draw(source))[1])
+    return sizes
+
+
+def restore(transforms: Transforms, logits: Tensor, size: Size) -> Tensor:
+    """Logits (K, H', W') of a transformed image back on the original grid (K, H, W)."""
+    sizes = grids(transforms, size)
     for transform, before in zip(reversed(transforms), reversed(sizes[:-1]), strict=True):
         logits = transform.restore(logits, before)
     return logits
