@@ -18,6 +18,7 @@ FLOORS = (
         "locks",
         "workers",
         "environment",
+        "background",
         "compilation",
         "document",
         "images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from yeastexp import tracking
 from yeastexp.metrics import Accuracy, IoU
+from yeastexp.tracking import Tracker
 
 CLASSES = ("background", "cell")
 
@@ -72,3 +74,12 @@ def test_a_row_for_each_image_metric_and_class() -> None:
         ("a", "accuracy", "all"),
     ]
     assert math.isnan(next(row["score"] for row in rows if (row["image"], row["class"]) == ("b", "cell")))
+
+
+def test_what_cannot_be_written_is_raised_at_the_next_call(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path)
+    (tmp_path / "metrics.csv").mkdir()
+    tracker.epochs([{"epoch": 1}])
+    with pytest.raises(OSError, match=r"metrics\.csv"):
+        tracker.flush()
+    tracker.close()

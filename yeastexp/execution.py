@@ -68,6 +68,7 @@ def carry_out(training: Training) -> None:
     try:
         with failures.explained(folder, _memory_of(training.assembly)):
             training.train()
+            training.tracker.flush()
             if training.interruption.wanted or not training.over:
                 raise UserError(
                     f"{folder}: interrupted after step {training.step} of {training.steps}; "
@@ -126,6 +127,7 @@ def conclude(training: Training) -> None:
     files.write_text(folder / PER_IMAGE, tracking.as_csv(rows))
     training.tracker.outcome(assembly.experiment.options(), tracking.tags(summaries["best"]), training.step)
     _write_pictures(training, best)
+    training.tracker.flush()
     files.write_text(folder / RESULT, json.dumps(result, indent=1))
     for table in tables:
         training.console.print(table)

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from yeastexp import files
+from yeastexp.background import Background
 from yeastexp.metrics import Scores
 from yeastexp.statistics import Interval, interval
 
@@ -93,7 +94,8 @@ def log(folder: Path, line: str) -> None:
 class Tracker:
     """The files of a run directory that grow: TensorBoard events, `metrics.csv`, `log.txt`.
 
-    `after_step` has TensorBoard forget what it was told of later steps, which are done again.
+    All but `log.txt` is written in the background: no step waits for a file, and what goes wrong with one is raised at
+    the next call. `after_step` has TensorBoard forget what it was told of later steps, which are done again.
     """
 
     def __init__(self, folder: Path, after_step: int | None = None) -> None:
@@ -101,6 +103,7 @@ class Tracker:
         self.purge_step = None if after_step is None else after_step + 1
         self.writer = SummaryWriter(str(folder), purge_step=self.purge_step)
         self.baselines: dict[str, SummaryWriter] = {}
+        self.background = Background()
 
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""
@@ -108,26 +111,30 @@ class Tracker:
 
     def text(self, tag: str, toml: str) -> None:
         """A TOML text under TensorBoard's TEXT tab."""
-        self.writer.add_text(tag, "".join(f"    {line}\n" for line in toml.splitlines()))
+        shown = "".join(f"    {line}\n" for line in toml.splitlines())
+        self.background.do(lambda: self.writer.add_text(tag, shown))
 
     def training(self, step: int, loss: float, learning_rate: float, norms: Sequence[float] = ()) -> None:
         """The learning rate, and means since the last ones: of the training loss and of the gradients' norms, if any.
 
         A norm that is not finite is left out: float16 skips such an update.
         """
-        self.writer.add_scalar("train/loss", loss, step)
-        self.writer.add_scalar("train/learning_rate", learning_rate, step)
+        values = {"train/loss": loss, "train/learning_rate": learning_rate}
         if finite := [norm for norm in norms if math.isfinite(norm)]:
-            self.writer.add_scalar("train/gradient_norm", math.fsum(finite) / len(finite), step)
+            values["train/gradient_norm"] = math.fsum(finite) / len(finite)
+        self.background.do(lambda: _add_scalars(self.writer, values, step))
 
     def validation(self, step: int, loss: float, summary: Summary, baselines: Mapping[str, Summary]) -> None:
         """Validation loss and scores; the baselines draw their constant lines into the same charts."""
-        self.writer.add_scalar("val/loss", loss, step)
-        for name, found in {"": summary, **baselines}.items():
-            writer = self.baseline(name) if name else self.writer
-            for tag, value in tags(found).items():
-                if not math.isnan(value):
-                    writer.add_scalar(tag, value, step)
+        own = {"val/loss": loss, **tags(summary)}
+        lines = {name: tags(found) for name, found in baselines.items()}
+
+        def write() -> None:
+            _add_scalars(self.writer, own, step)
+            for name, values in lines.items():
+                _add_scalars(self.baseline(name), values, step)
+
+        self.background.do(write)
 
     def baseline(self, name: str) -> SummaryWriter:
         """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
@@ -138,30 +145,46 @@ class Tracker:
 
     def picture(self, step: int, picture: np.ndarray, tag: str = "val/pictures") -> None:
         """A picture (H, W, 3) uint8 under a tag."""
-        self.writer.add_image(tag, picture, step, dataformats="HWC")
+        self.background.do(lambda: self.writer.add_image(tag, picture, step, dataformats="HWC"))
 
     def epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The rows of `metrics.csv`, which is written anew, whole."""
-        files.write_text(self.folder / "metrics.csv", as_csv(rows))
-        self.flush()
+        table = as_csv(rows)
+        self.background.do(lambda: files.write_text(self.folder / "metrics.csv", table))
+        self.background.do(self._flush)
 
     def outcome(self, options: Mapping[str, Any], figures: Mapping[str, float], step: int) -> None:
         """The experiment's options beside its final scores, for TensorBoard's HPARAMS tab."""
         final = {tag.replace("val/", "final/"): value for tag, value in figures.items() if not math.isnan(value)}
-        for summary in hparams(dict(options), final):
-            self.writer._get_file_writer().add_summary(summary)
-        for tag, value in final.items():
-            self.writer.add_scalar(tag, value, step)
+        chosen = dict(options)
+
+        def write() -> None:
+            for summary in hparams(chosen, final):
+                self.writer._get_file_writer().add_summary(summary)
+            _add_scalars(self.writer, final, step)
+
+        self.background.do(write)
 
     def flush(self) -> None:
         """Let readers see everything so far."""
+        self.background.do(self._flush)
+        self.background.wait()
+
+    def close(self) -> None:
+        """Close the event files; what went wrong with them since the last call is not told."""
+        self.background.close()
+        for writer in (self.writer, *self.baselines.values()):
+            writer.close()
+
+    def _flush(self) -> None:
         for writer in (self.writer, *self.baselines.values()):
             writer.flush()
 
-    def close(self) -> None:
-        """Close the event files."""
-        for writer in (self.writer, *self.baselines.values()):
-            writer.close()
+
+def _add_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
+    for tag, value in values.items():
+        if not math.isnan(value):
+            writer.add_scalar(tag, value, step)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

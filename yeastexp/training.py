@@ -139,6 +139,7 @@ class Training:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.after_epoch)
         if self.profiled:
             Profile(self.profiled, self.folder, self.console).attach(trainer)
+        self.tracker.flush()  # so that no worker process is forked while a file is written
         engine.start_at(trainer, self.step, self.epoch_length, self.epochs)
         assembly.model.train()
         batches = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)
