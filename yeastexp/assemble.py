@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,7 +24,6 @@ from yeastexp.transforms.basic import BasicTransform2D
 from yeastexp.windows import Kept, Plan, Reread, Stream
 
 Transforms = tuple[BasicTransform2D, ...]
-Source = tuple[Kept | Reread, str]
 
 DEFAULT_WINDOW = 128
 VALIDATION_SHARE = 0.05
@@ -124,6 +123,27 @@ def rescaled(image: Tensor, stored: Mapping[str, Any] | None, wanted: Mapping[st
 
 
 @dataclass(frozen=True)
+class Values:
+    """The smallest and the largest value of images as they were recorded."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, images: Iterable[Tensor], normalization: Mapping[str, Any] | None) -> Values:
+        """Of images (C, H, W) that are stored with some normalisation, or none."""
+        stored = [torch.stack(image.aminmax()) for image in images]
+        return cls.between(stored, normalization)
+
+    @classmethod
+    def between(cls, extremes: Sequence[Tensor], normalization: Mapping[str, Any] | None) -> Values:
+        """From the two ends of each image."""
+        ends = torch.stack(torch.stack(list(extremes)).aminmax())
+        low, high = rescaled(ends, normalization, None).tolist()
+        return cls(low, high)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The training images as windows are cut from them: after the `[[transform]]` list, their labels checked."""
 
@@ -144,8 +164,15 @@ class Prepared:
         return np.array([chain.grids(self.transforms, (height, width))[-1] for _, height, width in shapes])
 
     def __call__(self, index: int) -> Sample:
-        """An image; UserError where a transform changes its size without saying so."""
-        stored = checked_labels(self.dataset.read(self.names[index]), self.classes)
+        """An image by its number."""
+        return self.seen(self.stored(index))
+
+    def stored(self, index: int) -> Sample:
+        """An image as it is stored."""
+        return checked_labels(self.dataset.read(self.names[index]), self.classes)
+
+    def seen(self, stored: Sample) -> Sample:
+        """What the list makes of it; UserError where a transform changes its size without saying so."""
         sample = chain.whole(self.transforms, replace(stored, maps={}))
         if sample.size != (said := chain.grids(self.transforms, stored.size)[-1]):
             raise UserError(
@@ -175,16 +202,33 @@ def _mb(count: int) -> str:
     return f"{count / 1e6:,.0f} MB"
 
 
-def training_source(experiment: Experiment, dataset: Any, transforms: Transforms, device: torch.device) -> Source:
-    """What windows are cut from, and a line that says where it is kept."""
+@dataclass(frozen=True)
+class Images:
+    """The training images: what windows are cut from, a line that says where they are, and their values, if known."""
+
+    source: Kept | Reread
+    where: str
+    values: Values | None
+
+
+def training_images(experiment: Experiment, dataset: Any, transforms: Transforms, device: torch.device) -> Images:
+    """Those of a data set after some transforms, for windows that are cut for a device."""
     train = experiment.train
     read = Prepared(dataset, transforms, len(experiment.task.classes))
     sizes, wants_foreground = read.sizes, train.foreground > 0
     where, said = where_kept(train, windows.bytes_of(sizes, experiment.task.channels), device)
     if where == "none":
-        return Reread(read, sizes, experiment.task.channels, wants_foreground), said
+        return Images(Reread(read, sizes, experiment.task.channels, wants_foreground), said, None)
+    ends: list[Tensor] = []
+
+    def watched(index: int) -> Sample:
+        stored = read.stored(index)
+        ends.append(torch.stack(stored.image.aminmax()))
+        return read.seen(stored)
+
     there = device if where == "device" else torch.device("cpu")
-    return Kept.reading(read, sizes, there, wants_foreground), said
+    kept = Kept.reading(watched, sizes, there, wants_foreground)
+    return Images(kept, said, Values.between(ends, dataset.normalization))
 
 
 def window_side(train: Train, smallest: int = DEFAULT_WINDOW) -> int:
@@ -226,8 +270,7 @@ class Assembly:
     loss: nn.Module
     metrics: dict[str, PerImageMetric]
     stream: Stream
-    kept: str
-    """Where the training images are, as a line."""
+    images: Images
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -268,11 +311,11 @@ def assemble(experiment: Experiment) -> Assembly:
     dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)
     classes = len(experiment.task.classes)
-    source, said = training_source(experiment, dataset, transforms, device)
+    images = training_images(experiment, dataset, transforms, device)
     train = experiment.train
     stream = Stream(
-        source,
-        plan_windows(train, source.sizes),
+        images.source,
+        plan_windows(train, images.source.sizes),
         train.batch,
         tuple(part.build() for part in experiment.augmentations),
         train.seed,
@@ -280,4 +323,4 @@ def assemble(experiment: Experiment) -> Assembly:
     )
     loss = experiment.loss.build(classes).to(device)
     model = placed(build_model(experiment), train, device)
-    return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, said)
+    return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, images)

@@ -16,10 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from yeastexp import checkpoints, files, images, large_images, masks, memory, store, trained
+from yeastexp.assemble import Values
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.large_images import Picture
 from yeastexp.masks import Made, Options, Targets
-from yeastexp.trained import Trained, Values, Which
+from yeastexp.trained import Trained, Which
 
 Form = Literal["png", "tif"]
 Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
@@ -277,7 +278,7 @@ def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) ->
     span = known.high - known.low
     if high > known.high + span or low < known.low - span:
         return True
-    recorded = known.dtype or ("uint8" if known.high < 256 else "uint16")
+    recorded = "uint8" if known.high < 256 else "uint16"
     least = LEAST_SPAN_OF_FRACTIONS if dtype.kind == "f" else LEAST_SPAN
     return str(dtype) != recorded and high - low < least * span
 

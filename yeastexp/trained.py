@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from yeastexp import assemble, checkpoints, experiment, tiling
+from yeastexp.assemble import Values
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
 from yeastexp.large_images import Pieces, Size
@@ -27,16 +28,7 @@ AT_ONCE = 512 * 512
 """Pixels of an image that is taken at once, whatever the model and the memory."""
 
 LOOKED_AT = 4
-"""Training images whose values stand for those of all, where the checkpoint does not say."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """The smallest and the largest value of images as they were recorded, and the type they are stored in, if known."""
-
-    low: float
-    high: float
-    dtype: str | None = None
+"""Training images whose values stand for those of all, where memory did not take all of them."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +126,7 @@ def load(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained
     except (TypeError, ValueError):
         fault = "its [[transform]] list is not that of the experiment file; it is of another experiment"
         raise UserError(f"{path}: {fault}") from None
-    values = Values(**state["values"]) if state.get("values") else None
+    values = Values(**state["values"]) if state["values"] else None
     return Trained(loaded, state["step"], model.eval(), transforms, normalization, place, values)
 
 
@@ -143,8 +135,8 @@ def _values_of(loaded: Experiment) -> Values | None:
     try:
         dataset = assemble.build_dataset(loaded)
         names = dataset.splits["train"]
-        some = [dataset.read(name).image for name in names[:: -(-len(names) // LOOKED_AT)]]
+        return Values.of(
+            (dataset.read(name).image for name in names[:: -(-len(names) // LOOKED_AT)]), dataset.normalization
+        )
     except (UserError, OSError):
         return None
-    recorded = [assemble.rescaled(image, dataset.normalization, None) for image in some]
-    return Values(min(float(one.min()) for one in recorded), max(float(one.max()) for one in recorded))

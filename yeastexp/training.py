@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from yeastexp import assemble, checkpoints, contact_sheet, engine, pictures, scoring, tracking
-from yeastexp.assemble import Assembly
+from yeastexp.assemble import Assembly, Values
 from yeastexp.interruption import Interruption
 from yeastexp.profiling import Profile
 from yeastexp.progress import Best, Progress
@@ -82,6 +82,7 @@ class Training:
         self.progress = Progress(Best(higher_is_better=metric.higher_is_better if metric else False))
         self.options = options_of(self.assembly)
         shown = list(self.assembly.dataset.splits["val"])
+        self.values = self.assembly.images.values
         self.pictured = shown[:: max(1, -(-len(shown) // PICTURES))]
 
     def begin(self) -> None:
@@ -90,7 +91,7 @@ class Training:
         self.tracker.text("experiment", self.assembly.experiment.resolved())
         updates = f"{self.steps} steps ({self.groups.updates} updates) in {self.epochs} epochs"
         self.tracker.log(f"{updates} on {self.assembly.device}")
-        self.tracker.log(self.assembly.kept)
+        self.tracker.log(self.assembly.images.where)
         if initial := self.assembly.experiment.train.initial:
             self.tracker.log(checkpoints.start_from(self.assembly.model, initial))
         self.update = self.first_update()
@@ -102,6 +103,8 @@ class Training:
         self.update = self.first_update()
         self.update.load_state_dict(state)
         self.progress.load_state_dict(state)
+        if state["values"]:  # images that are read again and again were not all looked at
+            self.values = Values(**state["values"])
         self.unread = [loss.to(self.assembly.device) for loss in state["unread"]]
         checkpoints.set_generators(state["generators"], self.assembly.device)
         self.tracker = Tracker(self.folder, after_step=self.progress.step)
@@ -282,6 +285,7 @@ class Training:
             "unread": list(self.unread),
             "normalization": self.assembly.dataset.normalization,
             "transforms": assemble.figures_of(self.assembly.transforms),
+            "values": asdict(self.values) if self.values else None,
         }
 
 
