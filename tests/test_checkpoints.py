@@ -125,12 +125,12 @@ def test_equal_states_make_equal_bytes(tmp_path: Path) -> None:
 
 def test_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pt"
-    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    monkeypatch.setattr(checkpoints, "FORMAT", 9)
     checkpoints.save(path, {"step": 1})
     monkeypatch.undo()
     with pytest.raises(UserError) as caught:
         checkpoints.load(path)
-    message = f"{path}: has format 2, of another version of yeastexp; this one reads format 1"
+    message = f"{path}: has format 9, of another version of yeastexp; this one reads format 2"
     assert str(caught.value) == message
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from yeastexp import files
 from yeastexp.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "checkpoints"
 NEXT, LAST, PREVIOUS, BEST = "next.pt", "last.pt", "previous.pt", "best.pt"
 
