@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,12 +25,14 @@ def registries_as_they_were() -> Iterator[None]:
     """Put back what is registered and which plugins are loaded."""
     entries = {kind: dict(registry._entries) for kind, registry in KINDS.items()}
     loaded, active = dict(plugins._loaded), list(plugins._active)
+    modules = {name: sys.modules[name] for name in loaded if name in sys.modules}
     yield
     for kind, registry in KINDS.items():
         registry._entries = entries[kind]
     plugins._loaded.clear()
     plugins._loaded.update(loaded)
     plugins._active[:] = active
+    sys.modules.update(modules)
 
 
 THREADS = torch.get_num_threads()
