@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -22,7 +23,7 @@ from yeastexp.archives import Contents, Untrusted, is_archive, put_in_place, rea
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 
 FILES = {"images/001.png": b"one" * 1000, "images/002.png": b"two", "masks/deep/001.png": b"", "read me.txt": b"words"}
-GZIP, BZIP2, XZ = gzip.compress, bz2.compress, lzma.compress
+GZIP, BZIP2, XZ = partial(gzip.compress, mtime=0), bz2.compress, lzma.compress
 LIMIT = 10**6
 
 

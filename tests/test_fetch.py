@@ -108,7 +108,9 @@ def test_a_folder_is_made(server: Server, tmp_path: Path) -> None:
     assert contents(tmp_path) == {"a/b/x.tif": PICTURE}
 
 
-@pytest.mark.parametrize("digest", [sha256(ZIP), sha256(ZIP).upper(), f" sha256:{sha256(ZIP)}\n"])
+@pytest.mark.parametrize(
+    "digest", [sha256(ZIP), sha256(ZIP).upper(), f" sha256:{sha256(ZIP)}\n"], ids=["plain", "capitals", "prefixed"]
+)
 def test_what_is_there_is_not_fetched_again(server: Server, folder: Path, digest: str) -> None:
     url = server.at("/yeast.zip", answer(ZIP))
     fetch.fetch(url, folder)

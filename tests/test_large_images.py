@@ -155,7 +155,9 @@ def grouped(file: h5py.File) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "names"), [(stacked, ["000", "001"]), (named, ["b", "a"]), (grouped, ["a", "b"])], ids=lambda one: str(one)
+    ("make", "names"),
+    [(stacked, ["000", "001"]), (named, ["b", "a"]), (grouped, ["a", "b"])],
+    ids=["stacked", "named", "grouped"],
 )
 def test_pieces_of_an_hdf5_file(tmp_path: Path, make: Callable[[h5py.File], None], names: list[str]) -> None:
     path = tmp_path / "data.h5"
