@@ -29,6 +29,7 @@ FLOORS = (
         "receptive_field",
         "costs",
         "registry",
+        "cells",
         "statistics",
         "store",
     },
@@ -50,7 +51,7 @@ FLOORS = (
     {"assemble", "engine", "tracking", "checkpoints", "differences"},
     {"trained", "contact_sheet", "effective", "scoring"},
     {"training", "evaluation", "masks"},
-    {"execution"},
+    {"execution", "preflight"},
     {
         "catalogue",
         "check",

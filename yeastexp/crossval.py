@@ -113,7 +113,7 @@ def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
 
 def _alike(dataset: Any, chosen: Folds) -> list[str]:
     names = [name for some in chosen.folds for name in some]
-    pairs = folds.near_duplicates({name: dataset.read(name).image for name in names}, chosen)
+    pairs = folds.near_duplicates({name: folds.thumbnail(dataset.read(name).image) for name in names}, chosen)
     return [
         f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}): --group-by or --blocks "
         "keeps such images together"
