@@ -108,7 +108,7 @@ def verify(run_directory: Path) -> None:
 @click.argument("experiment", type=FILE)
 @SET
 @click.option("--data", "with_data", is_flag=True, help="Look through all images, and learn one batch by heart.")
-@click.option("--steps", type=POSITIVE, metavar="N", help="With --data: most steps of that batch; else 200.")
+@click.option("--steps", type=POSITIVE, metavar="N", help="With --data: most steps of that batch; else 300.")
 @JSON
 def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: int | None, as_json: bool) -> None:
     """Name every fault of an experiment file, then try one batch through model and loss and back; write nothing.

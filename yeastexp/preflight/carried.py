@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from yeastexp.assemble import Assembly
@@ -26,12 +28,17 @@ LARGEST_SIDE = 96
 """Pixels of the windows that spots are painted on."""
 
 TOLERANCE_PX = 1.5
-"""Between the middles of both: images are read between pixels and labels at the nearest."""
+"""By which both stick out of each other: images are read between pixels and labels at the nearest."""
 
 LEAST_PX = 9
 """Pixels of a spot that is left to be compared."""
 
+VISIBLE = 0.1
+"""Of the strongest change of all draws: less is a spot that is hidden, and what its values did to all others."""
+
 ALL = "all together"
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ def _painted(windows: Tensor, side: int, seed: int) -> _Spots:
     """A disc on each window, about its middle, as dark and as bright as the window anywhere is: its range stays."""
     source = generator(seed, "preflight spots")
     height, width = windows.shape[-2:]
-    radius = max(2.0, side / 16)
+    radius = max(2.0, min(side, LARGEST_SIDE) / 16)
     away = source.uniform(-side / 4, side / 4, (len(windows), 2))
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     discs = [
@@ -177,26 +184,22 @@ def _odd(labels: Tensor, classes: int) -> tuple[int, ...]:
 def _distances(before: Tensor, after: Tensor, blank: Tensor, labels: Tensor) -> Iterator[float]:
     """For each window in which both show the spot, how far apart they show it."""
     changed = (after - before).abs().sum(dim=1)
-    for image, new, old in zip(changed, labels, blank, strict=True):
+    changed = torch.where(labels == IGNORE, torch.zeros_like(changed), changed)
+    changed = (changed - changed.flatten(1).median(dim=1).values[:, None, None]).clamp_min(0)
+    peaks = changed.amax(dim=(1, 2))
+    for image, peak, new, old in zip(changed, peaks, labels, blank, strict=True):
         spot = (new != old) & (new != IGNORE)
         framed = spot[1:-1, 1:-1].sum() < spot.sum()  # cut off by the window's border, where blur makes a difference
-        weight = _standing_out(torch.where(new == IGNORE, torch.zeros_like(image), image))
-        if spot.sum() >= LEAST_PX and not framed and weight.any():
-            yield float(torch.linalg.vector_norm(_middle(spot.double()) - _middle(weight)))
+        if spot.sum() >= LEAST_PX and not framed and peak > VISIBLE * peaks.max():
+            yield _sticking_out((image > peak / 2).numpy(), spot.numpy())
 
 
-def _standing_out(change: Tensor) -> Tensor:
-    """A change of values without what is common to most pixels, and without what is weak."""
-    change = (change.double() - change.double().median()).clamp_min(0)
-    most = change.max()
-    return torch.where(change > most / 2, change, torch.zeros_like(change)) if most > 1e-4 else torch.zeros_like(change)
-
-
-def _middle(weight: Tensor) -> Tensor:
-    """Row and column of the centre of mass."""
-    total = weight.sum()
-    rows, columns = (torch.arange(length, dtype=torch.float64) for length in weight.shape)
-    return torch.stack([(weight.sum(dim=1) * rows).sum() / total, (weight.sum(dim=0) * columns).sum() / total])
+def _sticking_out(one: Mask, other: Mask) -> float:
+    """How far each of two masks sticks out of the other, the lesser of both: what hides a part of one moves nothing."""
+    return min(
+        float(ndimage.distance_transform_edt(~inside)[outside].max())
+        for inside, outside in ((one, other), (other, one))
+    )
 
 
 Said = Callable[[Carried], Finding | None]

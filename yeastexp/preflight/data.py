@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -260,7 +260,7 @@ def value_ranges(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "uneven value ranges",
-            f"contrast differs {kept:.0f}-fold between images after all transforms; stored values go {ranges}",
+            f"after all transforms contrast differs by a factor of {kept:.0f}; stored values go {ranges}",
             "A model trained on one range sees nothing in another",
             'normalise each image by itself: [[transform]] zscore with per = "image", or percentile',
             odd,
@@ -269,9 +269,9 @@ def value_ranges(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "value ranges evened out",
-            f"stored values go {ranges}; after the transforms contrast differs {kept:.1f}-fold",
-            "The normalisation of each image takes care of it",
-            "keep it so for new images; were they recorded alike?",
+            f"stored values go {ranges}; after the transforms contrast differs by a factor of {kept:.1f}",
+            "The transforms take care of it",
+            "look whether images of both kinds are in each split",
         )
     yield from _unscaled([(one, found.mean, found.std) for one, found in seen])
 
@@ -433,7 +433,7 @@ def specks(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
 
 
 def amounts(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Rare classes, splits of other content, and splits of one image."""
+    """Rare classes, and splits of other content."""
     trained = _of(every, "train")
     known = sum(one.known for one in trained)
     for label, name in enumerate(classes):
@@ -458,23 +458,27 @@ def amounts(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
                 "Scores then tell of other fields than those trained on",
                 "all is well if that is the question; else deal the images anew ('crossval' does)",
             )
-    if len(_of(every, "val")) == 1:
+
+
+def single_images(splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Splits of one image."""
+    if len(splits.get("val", ())) == 1:
         yield Finding(
             "warning",
             "one validation image",
             "one image chooses the checkpoint and gives the score",
             "A score of one image has no interval: what another would give cannot be told",
             "take more ('val' of [dataset]), or let every image be held out in turn ('crossval')",
-            _names(_of(every, "val")),
+            tuple(splits["val"]),
         )
-    if len(trained) == 1:
+    if len(splits["train"]) == 1:
         yield Finding(
             "warning",
             "one training image",
             "all is learnt from one image",
             "What it does not show, the model will not know",
             "train on more, of other fields and days",
-            _names(trained),
+            tuple(splits["train"]),
         )
 
 

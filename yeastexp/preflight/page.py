@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from yeastexp.preflight.carried import TOLERANCE_PX
+from yeastexp.preflight.data import CLIPPED
 from yeastexp.preflight.figures import Figures
 from yeastexp.preflight.finding import SEVERITIES, Finding, counted, named, number, share
 from yeastexp.preflight.preflight import Preflight
@@ -26,24 +27,25 @@ RIGHT_FROM = 3
 def lines(done: Preflight) -> Iterator[str]:
     """The page: what was found, the worst first, what was tried, and a table of the images."""
     images = done.images
-    by_split = {split: sum(one.split == split for one in images) for split in dict.fromkeys(i.split for i in images)}
-    counts = ", ".join(f"{count} {split}" for split, count in by_split.items())
+    counts = ", ".join(f"{count} {split}" for split, count in done.splits.items())
     found = ", ".join(counted(done.count(severity), severity) for severity in SEVERITIES)
-    yield f"{done.experiment.name}: {counted(len(images), 'image')} ({counts}); {found}"
+    yield f"{done.experiment.name}: {counted(sum(done.splits.values()), 'image')} ({counts}); {found}"
     for finding in done.findings:
         yield ""
         yield from _finding(finding)
     if tried := list(_tried(done)):
         yield ""
         yield from tried
-    yield ""
-    yield from _table(_rows(images) if len(images) <= MOST_ROWS else _summary(images))
+    if images:
+        yield ""
+        yield from _table(_rows(images) if len(images) <= MOST_ROWS else _summary(images))
 
 
 def _finding(finding: Finding) -> Iterator[str]:
     images = f" [{named(finding.images)}]" if finding.images and not _names_some(finding) else ""
     yield from _wrapped(finding.severity, f"{finding.about}: {finding.what}{images}")
-    yield from _wrapped("", f"{finding.why}; {finding.remedy}.")
+    end = "" if finding.remedy.endswith("?") else "."
+    yield from _wrapped("", f"{finding.why}; {finding.remedy}{end}")
 
 
 def _names_some(finding: Finding) -> bool:
@@ -66,7 +68,7 @@ def _tried(done: Preflight) -> Iterator[str]:
             f"image and labels {step} under {names}: {counted(spots, 'spot')} painted on both came out at most "
             f"{far:.1f} px apart",
         )
-    if (learnt := done.overfit) and learnt.losses:
+    if (learnt := done.overfit) and learnt.near_zero:
         yield from _wrapped(
             "learnt",
             f"{counted(learnt.windows, 'window')} by heart in {counted(len(learnt.losses), 'step')}: loss "
@@ -99,7 +101,7 @@ def _row(one: Figures) -> Sequence[str]:
         one.dtype or "",
         number(one.low),
         number(one.high),
-        share(one.at_high),
+        share(one.at_high) if one.at_high >= CLIPPED else "",
         f"{channels}{one.shape[1]} × {one.shape[2]}",
         "empty" if one.foreground == 0 else "" if one.foreground is None else share(one.foreground),
         share(one.ignored) if one.ignored else "",
@@ -122,7 +124,7 @@ def _summary(images: Sequence[Figures]) -> list[Sequence[str]]:
                 ", ".join(sorted({one.dtype for one in some if one.dtype})),
                 number(min(one.low for one in some)),
                 number(max(one.high for one in some)),
-                share(max(one.at_high for one in some)),
+                share(most) if (most := max(one.at_high for one in some)) >= CLIPPED else "",
                 " to ".join(spans),
                 f"{share(float(np.median(areas)))} (median)" + (f", {empty} empty" if empty else "") if areas else "",
                 share(max(one.ignored for one in some)) if any(one.ignored for one in some) else "",

@@ -26,6 +26,8 @@ class Preflight:
     """All findings, the worst first; the figures of the images that could be read; what was tried on the model."""
 
     experiment: Experiment
+    splits: dict[str, int]
+    """How many images each split has, those that cannot be read among them."""
     findings: list[Finding]
     images: list[Figures]
     carried: list[Carried]
@@ -57,19 +59,20 @@ def preflight(
     transforms, unfitted = _transforms(loaded, dataset)
     seen = _look(dataset, transforms, progress)
     found = [*_unreadable(seen.unreadable), *data.findings(seen.figures, loaded.task.classes)]
-    found += placement.findings(seen.placements)
+    found += [*data.single_images(dataset.splits), *placement.findings(seen.placements)]
     found += windows.findings(loaded, seen.figures, assemble.build_model(loaded))
+    splits = {split: len(names) for split, names in dataset.splits.items()}
     errors = any(one.severity == "error" for one in found)
     if unfitted and not errors:
         found.append(unfitted)
     if errors or unfitted:
-        return Preflight(loaded, ordered([*found, _not_tried()]), seen.figures, [], None)
+        return Preflight(loaded, splits, ordered([*found, _not_tried()]), seen.figures, [], None)
     assembly = assemble.assemble(loaded)
     moved = carried.carried(assembly)
     learnt = overfit.overfit(assembly, steps, progress)
     said = overfit.finding(learnt)
     found += [*carried.findings(moved), *([said] if said else [])]
-    return Preflight(loaded, ordered(found), seen.figures, moved, learnt)
+    return Preflight(loaded, splits, ordered(found), seen.figures, moved, learnt)
 
 
 def _transforms(loaded: Experiment, dataset: Any) -> tuple[Transforms | None, Finding | None]:
