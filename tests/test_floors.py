@@ -48,7 +48,7 @@ FLOORS = (
         "profiling",
         "folds",
     },
-    {"assemble", "engine", "tracking", "checkpoints", "differences"},
+    {"assemble", "engine", "tracking", "checkpoints", "differences", "out_of_fold"},
     {"trained", "contact_sheet", "effective", "scoring"},
     {"training", "evaluation", "masks"},
     {"execution", "preflight"},

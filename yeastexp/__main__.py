@@ -250,6 +250,7 @@ def crossval(
     from rich.console import Console
 
     from yeastexp import crossval as room
+    from yeastexp import out_of_fold
 
     folder = room.crossval(
         experiment,
@@ -262,7 +263,7 @@ def crossval(
         console=Console(stderr=True) if as_json else _console(),
         say=partial(click.echo, err=True),
     )
-    click.echo((folder / room.RESULT).read_text(encoding="utf-8") if as_json else folder)
+    click.echo((folder / out_of_fold.RESULT).read_text(encoding="utf-8") if as_json else folder)
 
 
 @commands.command("list")
@@ -613,7 +614,9 @@ def compare(
     """Tell what differs between runs, and whether images that all of them saw can tell them apart from the first.
 
     Differences are taken image by image, with their 95 % interval and p of the sign-flip test. A run whose scores are
-    not there yet is evaluated. Runs that were scored on different images are refused.
+    not there yet is evaluated. Runs that were scored on different images are refused. Folders of 'crossval' can be
+    named as well, of the same folds and not beside runs: each image then has the mean over seeds of weights that never
+    saw it.
 
     Example: python -m yeastexp compare runs/base/001 runs/base/002 -o pairs.png
     """
