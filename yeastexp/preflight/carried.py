@@ -97,13 +97,17 @@ def _moving(assembly: Assembly) -> Iterator[tuple[str, BasicTransform2D]]:
 
 def _windows(assembly: Assembly, side: int) -> tuple[Tensor, Tensor]:
     """Pieces of training images (B, C, h, w) with their labels (B, h, w)."""
-    pixels = assembly.stream.pixels
+    kept = assembly.stream.source
     source = generator(assembly.experiment.train.seed, "preflight windows")
-    images = source.integers(len(pixels.sizes), size=DRAWS)
-    room = pixels.sizes[images] - side
+    images = np.sort(source.integers(len(kept.sizes), size=DRAWS))
+    room = kept.sizes[images] - side
     corners = np.where(room >= 0, source.integers(np.maximum(room, 0) + 1), room // 2)
-    values, labels = chain.windows(pixels, images, corners, side, (), [[] for _ in images])
-    return values.cpu(), labels.cpu()
+    cut = [
+        chain.windows(one.pixels, one.images, corners[one.places], side, (), [[] for _ in one.places])
+        for one in kept.laid(images)
+    ]
+    values, labels = (torch.cat(parts).cpu() for parts in zip(*cut, strict=True))
+    return values, labels
 
 
 def _painted(windows: Tensor, side: int, seed: int) -> _Spots:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from yeastexp import engine
-from yeastexp.assemble import Assembly, Batch, Stream
+from yeastexp.assemble import Assembly, Prepared
 from yeastexp.errors import UserError
 from yeastexp.metrics import confusion
 from yeastexp.preflight.finding import Finding, counted
 from yeastexp.sample import IGNORE
 from yeastexp.training import options_of
 from yeastexp.updates import Groups, Update
+from yeastexp.windows import Batch, Reread, Stream
 
 WINDOWS = 4
 """Of a batch at most: more take longer to learn by heart, and show no more."""
@@ -117,8 +118,10 @@ def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | Non
 def _batch(assembly: Assembly) -> Batch:
     """A few windows without augmentation, centred on pixels of the foreground where there are any."""
     stream, train = assembly.stream, assembly.experiment.train
+    read = Prepared(assembly.dataset, assembly.transforms, len(assembly.classes))
+    source = Reread(read, stream.source.sizes, assembly.experiment.task.channels, foreground=True)
     plan = replace(stream.plan, corners=None)
-    windows = Stream(stream.pixels, plan, min(stream.size, WINDOWS), (), train.seed, foreground=1.0)
+    windows = Stream(source, plan, min(stream.size, WINDOWS), (), train.seed, foreground=1.0)
     images, labels = windows.batch(0)
     return images.to(assembly.device), labels.to(assembly.device)
 
