@@ -241,6 +241,15 @@ def test_turned_masks_are_told_by_how(turn: Callable[[Tensor], Tensor], said: st
     assert finding.about == "masks turned" and said in finding.what
 
 
+def test_masks_of_other_images_are_named() -> None:
+    samples = [SyntheticYeast(images=6, size=192).read(f"yeast_{index:03d}") for index in range(6)]
+    samples[0], samples[1] = (
+        replace(one, labels=other.labels, maps={}) for one, other in (samples[:2], samples[1::-1])
+    )
+    (finding,) = placement.findings([one for sample in samples if (one := placement.placement(sample))])
+    assert (finding.about, finding.images) == ("masks unlike images", ("yeast_000", "yeast_001"))
+
+
 def test_masks_without_outlines_have_no_place() -> None:
     assert placed(with_labels(torch.zeros_like)) == []
     small = yeast()[0]

@@ -392,7 +392,7 @@ def near_duplicates(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
                 f"{len(alike)} of {counted(len(held), split + ' image')} look like a training image: "
                 f"{named(pairs)}, correlation of thumbnails",
                 "Neighbouring frames of a time lapse do, and overlapping fields; new fields will score worse",
-                "split by field or day ('val' of [dataset], or crossval --group-by or --blocks), or say so beside the scores",
+                "split by field or day ('val' of [dataset]; crossval --group-by or --blocks), or say so beside scores",
                 tuple(one for one, _, _ in alike),
             )
 

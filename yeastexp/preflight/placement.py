@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ Labels = npt.NDArray[np.generic]
 REACH_PX = 8
 """How far masks are shifted to look for a better place."""
 
+AGREEING = 0.75
+"""The share of the images in which the better place has to be better."""
+
 LARGEST_SIDE = 1024
 """Pixels of the middle of an image that is looked at."""
 
@@ -31,7 +35,10 @@ GAIN = 0.1
 """By which share of itself the best correlation has to be above that in place: measured shifts of 3 px reach it."""
 
 LEAST_CORRELATION = 0.1
-"""Of outlines with edges of the image, measured in place: 0.22 to 0.65."""
+"""Of outlines with edges, for another place to be believed; measured in place: means of 0.22 to 0.65 of a data set."""
+
+UNLIKE = 0.05
+"""Correlation below which a mask seems to be of another image; measured in place: 0.17 at the least of one image."""
 
 TURNS: dict[str, Callable[[Labels], Labels]] = {
     "flipped upside down": lambda labels: labels[::-1],
@@ -48,6 +55,7 @@ class Placement:
     `turned` has the best within a few pixels for the mask in place and for each way in which it may be turned.
     """
 
+    name: str
     by_shift: Array
     turned: dict[str, float]
 
@@ -64,7 +72,7 @@ def placement(sample: Sample) -> Placement | None:
     for how, turn in TURNS.items():
         if (other := turn(labels)).shape == labels.shape:
             turned[how] = _near(_correlations(edges, _outlines(other)))
-    return Placement(by_shift, turned)
+    return Placement(sample.name, by_shift, turned)
 
 
 def _middle(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -116,39 +124,57 @@ def findings(found: Sequence[Placement]) -> list[Finding]:
     """What the masks of several images together say; one alone is too few to tell."""
     if len(found) < 2:
         return []
-    mean = np.mean([one.by_shift for one in found], axis=0)
-    y, x = (int(index) - REACH_PX for index in np.unravel_index(int(mean.argmax()), mean.shape))
-    best, here = float(mean.max()), float(mean[REACH_PX, REACH_PX])
-    agreeing = sum(bool(one.by_shift[REACH_PX + y, REACH_PX + x] > one.by_shift[REACH_PX, REACH_PX]) for one in found)
-    why = "A model learns outlines beside the real ones, and its scores are measured against them"
-    said = f"of {counted(len(found), 'image')} looked at"
-    if turned := _turned(found):
-        how, there, in_place = turned
-        what = (
-            f"masks fit their images better {how}: {there:.2f} against {in_place:.2f}, correlation with edges, {said}"
-        )
-        remedy = "look at both in 'preview'; if the masks are off, turn them back and pack again"
-        return [Finding("warning", "masks turned", what, why, remedy)]
-    if np.hypot(y, x) < LEAST_SHIFT_PX or best < LEAST_CORRELATION or best - here < GAIN * best:
-        return []
-    if agreeing < 0.75 * len(found):
-        return []
-    what = (
-        f"masks fit their images better when moved by {_moved(y, 'down', 'up')}{' and ' if y and x else ''}"
-        f"{_moved(x, 'right', 'left')}: {best:.2f} against {here:.2f}, correlation with edges, in {agreeing} {said}"
-    )
-    remedy = "look at both in 'preview'; if the masks are off, move them back and pack again"
-    return [Finding("warning", "masks shifted", what, why, remedy)]
+    rules = _turned, _shifted, _unlike
+    return list(itertools.islice((finding for rule in rules if (finding := rule(found))), 1))
 
 
-def _moved(pixels: int, on: str, back: str) -> str:
-    return f"{abs(pixels)} px {on if pixels > 0 else back}" if pixels else ""
+WHY = "A model learns outlines beside the real ones, and its scores are measured against them"
 
 
-def _turned(found: Sequence[Placement]) -> tuple[str, float, float] | None:
-    """The way to turn masks that fits at least twice as well as they are, and both correlations."""
+def _turned(found: Sequence[Placement]) -> Finding | None:
+    """Turned masks have to fit at least twice as well as those in place."""
     means = {how: float(np.mean([one.turned.get(how, 0.0) for one in found])) for how in ("", *TURNS)}
     how = max(means, key=lambda one: means[one])
     if not how or means[how] < LEAST_CORRELATION or means[""] > means[how] / 2:
         return None
-    return how, means[how], means[""]
+    what = (
+        f"masks fit their images better {how}: {means[how]:.2f} against {means['']:.2f}, the mean correlation of "
+        f"outlines with edges in {counted(len(found), 'image')} looked at"
+    )
+    remedy = "look at both in 'preview'; if the masks are off, turn them back and pack again"
+    return Finding("warning", "masks turned", what, WHY, remedy)
+
+
+def _shifted(found: Sequence[Placement]) -> Finding | None:
+    mean = np.mean([one.by_shift for one in found], axis=0)
+    y, x = (int(index) - REACH_PX for index in np.unravel_index(int(mean.argmax()), mean.shape))
+    best, here = float(mean.max()), float(mean[REACH_PX, REACH_PX])
+    agreeing = sum(bool(one.by_shift[REACH_PX + y, REACH_PX + x] > one.by_shift[REACH_PX, REACH_PX]) for one in found)
+    if np.hypot(y, x) < LEAST_SHIFT_PX or best < LEAST_CORRELATION or best - here < GAIN * best:
+        return None
+    if agreeing < AGREEING * len(found):
+        return None
+    what = (
+        f"masks fit their images better when moved by {_moved(y, 'down', 'up')}{' and ' if y and x else ''}"
+        f"{_moved(x, 'right', 'left')}: {best:.2f} against {here:.2f}, the mean correlation of outlines with edges; "
+        f"better in {agreeing} of {counted(len(found), 'image')} looked at"
+    )
+    remedy = "look at both in 'preview'; if the masks are off, move them back and pack again"
+    return Finding("warning", "masks shifted", what, WHY, remedy)
+
+
+def _unlike(found: Sequence[Placement]) -> Finding | None:
+    """Masks that have nothing to do with their images."""
+    odd = tuple(one.name for one in found if one.turned[""] < UNLIKE)
+    if not odd:
+        return None
+    what = (
+        f"in {len(odd)} of {counted(len(found), 'image')} looked at, outlines of the mask hardly lie on edges of the "
+        f"image (correlation below {UNLIKE}; 0.2 to 0.7 is usual)"
+    )
+    remedy = "look at them in 'preview': were they paired as they belong, or does noise hide the cells?"
+    return Finding("warning", "masks unlike images", what, "A mask of another image teaches nonsense", remedy, odd)
+
+
+def _moved(pixels: int, on: str, back: str) -> str:
+    return f"{abs(pixels)} px {on if pixels > 0 else back}" if pixels else ""
