@@ -393,8 +393,8 @@ def test_cross_validations_are_compared_by_the_means_over_seeds(validations: tup
     assert said[0].endswith("p = 0.0312. On these images cv/002 is better.")
     assert said[1].startswith("Every image counts once, scored by weights that never saw it: the mean of 2 seeds.")
     assert said[2] == (
-        "Standard deviation of the mean from seed to seed: cv/001 0.0014 (its images: 0.0187), cv/002 0.0014 (its "
-        "images: 0.0374)."
+        "Scores scatter (standard deviations of means) by 0.0014 from seed to seed and 0.0187 from image to image in "
+        "cv/001, by 0.0014 from seed to seed and 0.0374 from image to image in cv/002."
     )
     assert len(said) == 3
 

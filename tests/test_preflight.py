@@ -21,6 +21,7 @@ from yeastexp.experiment import Experiment
 from yeastexp.preflight import carried, data, overfit, placement, windows
 from yeastexp.preflight.figures import Figures, measure
 from yeastexp.preflight.finding import Finding, named, number, share
+from yeastexp.registry import loss as register_loss
 from yeastexp.registry import model as register_model
 from yeastexp.registry import transform as register_transform
 from yeastexp.sample import IGNORE, Sample
@@ -423,6 +424,19 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     register_model("broken")(Broken)
     finding = overfit.finding(learnt("model={name='broken'}", steps=3))
     assert finding is not None and (finding.severity, finding.about) == ("error", "loss not finite")
+
+
+def test_a_loss_of_the_wrong_sign_is_an_error() -> None:
+    class Reversed(nn.Module):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return logits.softmax(dim=1).gather(1, labels.clamp_min(0)[:, None]).mean()
+
+    register_loss("reversed")(Reversed)
+    finding = overfit.finding(learnt("loss={name='reversed'}", steps=2))
+    assert finding is not None and (finding.severity, finding.about) == ("error", "loss prefers no right answer")
 
 
 def test_a_batch_of_one_class_is_no_trial() -> None:

@@ -463,12 +463,13 @@ def _of_seeds(done: Comparison) -> Iterator[str]:
         "independent than the test takes them for."
     )
     told = [
-        f"{run.label} {spread.between_seeds:.4f} (its images: {_number(spread.between_images)})"
+        f"{spread.between_seeds:.4f} from seed to seed and {_number(spread.between_images)} from image to image in "
+        f"{run.label}"
         for run, spread in zip(done.runs, done.spreads, strict=True)
         if not math.isnan(spread.between_seeds)
     ]
     if told:
-        yield f"Standard deviation of the mean from seed to seed: {', '.join(told)}."
+        yield f"Scores scatter (standard deviations of means) by {', by '.join(told)}."
     if counts[0] < 2:
         yield "Of one seed alone it cannot be told how much another would change; 'crossval --repeats 3' would show it."
 

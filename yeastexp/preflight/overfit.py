@@ -74,8 +74,8 @@ class Overfit:
 
 
 def left(loss: float, constant: float, least: float) -> float:
-    """How much of the way from the best constant answer (1) to the least possible loss (0) is left."""
-    return (loss - least) / (constant - least)
+    """How much of the way from the best constant answer (1) to the least possible loss (0) is left, or NaN."""
+    return (loss - least) / (constant - least) if constant > least else math.nan
 
 
 def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | None:
@@ -188,6 +188,14 @@ def finding(done: Overfit | None) -> Finding | None:
             f"{tried}: {done.broke}",
             "Training would end there",
             "lower [optimizer] learning_rate; look for values far from 0, and for a loss that divides by 0",
+        )
+    if not done.constant > done.least:
+        return Finding(
+            "error",
+            "loss prefers no right answer",
+            f"the true labels lose {done.least:.3g}, and an answer that is the same everywhere {done.constant:.3g}",
+            "What is lowered in training is not what is wanted",
+            "look at [loss]: does it have the wrong sign, or weights that leave a class out?",
         )
     figures = f"{tried}: loss {done.losses[0]:.3g} to {done.losses[-1]:.3g}, mean IoU {done.iou:.2f}"
     if done.falling:

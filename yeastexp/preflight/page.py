@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -164,8 +165,8 @@ def _overfit_json(done: Preflight) -> dict[str, Any] | None:
         "steps": len(learnt.losses),
         "first_loss": learnt.losses[0] if learnt.losses else None,
         "last_loss": learnt.losses[-1] if learnt.losses else None,
-        "constant_answer_loss": learnt.constant,
-        "least_loss": learnt.least,
+        "constant_answer_loss": learnt.constant if math.isfinite(learnt.constant) else None,
+        "least_loss": learnt.least if math.isfinite(learnt.least) else None,
         "near_zero": learnt.near_zero,
         "mean_iou": learnt.iou,
         "accuracy": learnt.accuracy,
