@@ -197,6 +197,12 @@ def test_rare_classes_and_splits_unlike_each_other() -> None:
     assert findings["rare class"].severity == findings["splits unlike each other"].severity == "note"
 
 
+def test_images_that_are_all_constant_or_not_there_are_looked_at() -> None:
+    flat = changed(yeast(), ALL, with_image(torch.zeros_like))
+    assert set(found(figures(flat))) == {"constant images"}
+    assert found([]) == {}
+
+
 def test_splits_of_one_image() -> None:
     found = list(data.single_images({"train": ["a"], "val": ["b"], "test": ["c"]}))
     assert [(one.about, one.images) for one in found] == [

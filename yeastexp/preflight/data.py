@@ -126,6 +126,8 @@ def empty_masks(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
 def absent_classes(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
     """Classes that cannot be learnt."""
     trained = _of(every, "train")
+    if not trained:
+        return  # none could be read, which is said
     seen = {label for one in trained for label in one.counts if label >= 0}
     if len(seen & set(range(len(classes)))) < 2:
         only = f"'{classes[min(seen)]}'" if seen and min(seen) < len(classes) else "no truth"
@@ -247,6 +249,8 @@ def few_levels(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
 def value_ranges(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
     """Images unlike the others in range, before and after the transforms; and what the model then sees."""
     varied = [one for one in every if not one.constant]
+    if not varied:
+        return
     stored = _spread([one.std for one in varied])
     seen = [(one, one.seen) for one in varied if one.seen]
     kept = _spread([found.std for _, found in seen])
