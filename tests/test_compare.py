@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 from test_evaluate import LONGER, at_home, changed, data_of, trained
-from tiny import image, write_data
+from tiny import EXPERIMENT, image, write_data, write_experiment
 
-from yeastexp import baselines, evaluate, evaluation, files, store
+from yeastexp import baselines, evaluate, evaluation, files, store, tracking
 from yeastexp import compare as room
 from yeastexp.__main__ import commands
 from yeastexp.compare import Comparison, compare, findings
+from yeastexp.crossval import crossval
 from yeastexp.errors import UserError
 from yeastexp.pack import normalize
 
@@ -338,3 +342,187 @@ def test_the_command_evaluates_what_is_missing(runs: tuple[Path, Path]) -> None:
     for run in runs:
         found = evaluation.read(run / "evaluations" / "data-val-last")
         assert found is not None and found.checkpoint_digest == files.digest(run / "checkpoints" / "last.pt")
+
+
+# Cross-validations
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds and two seeds of a tiny experiment; not to be written to."""
+    folder = tmp_path_factory.mktemp("crossed")
+    path = write_experiment(folder, EXPERIMENT.replace("epochs = 2", "epochs = 1"))
+    return crossval(path, dealt=3, repeats=2, output=folder / "cv" / "001", console=Console(file=io.StringIO()))
+
+
+@pytest.fixture
+def validations(crossed: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Copies of it, without weights, of which the second has another learning rate and better scores."""
+    copied = tmp_path / "cv" / "001", tmp_path / "cv" / "002"
+    for new in copied:
+        shutil.copytree(crossed, new, ignore=shutil.ignore_patterns("checkpoints", "pictures", "events*"))
+    changed(copied[1], "learning_rate = 0.01", "learning_rate = 0.02")
+    score(copied[0], lambda image, seed: 0.5 + 0.01 * image + 0.002 * seed)
+    score(copied[1], lambda image, seed: 0.6 + 0.02 * image - 0.002 * seed)
+    return copied
+
+
+def score(folder: Path, of: Callable[[int, int], float | None]) -> None:
+    """Give a cross-validation other scores, each of an image's number and a seed."""
+    rows = list(csv.DictReader((folder / "per_image.csv").read_text().splitlines()))
+    for row in rows:
+        found = of(int(row["image"].removeprefix("square_")), int(row["seed"]))
+        row["score"] = "" if found is None else str(found)
+    (folder / "per_image.csv").write_text(tracking.as_csv(rows))
+
+
+def test_cross_validations_are_compared_by_the_means_over_seeds(validations: tuple[Path, Path]) -> None:
+    done = compare(validations)
+    assert done.out_of_fold and (done.wanted.checkpoint, done.selected) == ("last", False)
+    assert done.images == [f"square_{index}" for index in range(6)]
+    assert done.scores[0] == pytest.approx([0.501 + 0.01 * index for index in range(6)])
+    assert done.scores[1] == pytest.approx([0.599 + 0.02 * index for index in range(6)])
+    assert done.places == [path / "per_image.csv" for path in validations]
+    assert done.experiments == {"optimizer.learning_rate": [0.01, 0.02]} and done.environments == {}
+    one, other = done.spreads
+    assert one.seeds == other.seeds == [0, 1]
+    assert one.between_seeds == pytest.approx(0.002 / math.sqrt(2)) and one.of_mean == pytest.approx(0.001)
+    assert other.between_images == pytest.approx(0.02 * np.std(range(6), ddof=1))
+    said = findings(done)
+    assert said[0].startswith("cv/002 against cv/001: +0.1230 iou on 6 images, 95 % interval +0.1")
+    assert said[0].endswith("p = 0.0312. On these images cv/002 is better.")
+    assert said[1].startswith("Every image counts once, scored by weights that never saw it: the mean of 2 seeds.")
+    assert said[2] == (
+        "Scores scatter (standard deviations of means) by 0.0014 from seed to seed and 0.0187 from image to image in "
+        "cv/001, by 0.0014 from seed to seed and 0.0374 from image to image in cv/002."
+    )
+    assert len(said) == 3
+
+
+def test_seeds_that_scatter_as_far_as_the_difference_are_told(validations: tuple[Path, Path]) -> None:
+    score(validations[0], lambda image, seed: 0.5 + 0.1 * seed)
+    score(validations[1], lambda image, seed: 0.52 + 0.1 * seed + 0.001 * image)
+    assert findings(compare(validations))[0].endswith(
+        "On these images cv/002 is better, but other seeds alone change the difference by ± 0.1414, so that it may go "
+        "away with them."
+    )
+
+
+def test_cross_validations_that_cannot_be_told_apart(validations: tuple[Path, Path]) -> None:
+    score(validations[1], lambda image, seed: 0.5 + 0.01 * (5 - image))
+    assert findings(compare(validations))[0].endswith("The data cannot tell the two apart.")
+
+
+def test_an_image_without_a_score_is_left_out(validations: tuple[Path, Path]) -> None:
+    score(validations[0], lambda image, seed: None if image == 2 or seed == 1 else 0.5)
+    done = compare(validations)
+    assert done.scores[0] == [0.5, 0.5, None, 0.5, 0.5, 0.5] and done.pairs[0].difference.images == 5
+
+
+def test_one_seed_tells_nothing_of_seeds(validations: tuple[Path, Path]) -> None:
+    for folder in validations:
+        result = json.loads((folder / "crossval.json").read_text()) | {"seeds": [0], "notes": ["a leak", "another"]}
+        (folder / "crossval.json").write_text(json.dumps(result))
+        rows = list(csv.DictReader((folder / "per_image.csv").read_text().splitlines()))
+        (folder / "per_image.csv").write_text(tracking.as_csv([row for row in rows if row["seed"] == "0"]))
+    done = compare(validations)
+    assert math.isnan(done.spreads[0].between_seeds)
+    assert findings(done)[1:] == [
+        "Every image counts once, scored by weights that never saw it: of 1 seed. Images of one fold share a model, so "
+        "that they are less independent than the test takes them for.",
+        "Of one seed alone it cannot be told how much another would change; 'crossval --repeats 3' would show it.",
+        "Noted when they were trained: a leak (1 more in crossval.json).",
+    ]
+
+
+def refused(paths: Sequence[Path], **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        compare(paths, **options)
+    assert caught.value.status == 2
+    return str(caught.value)
+
+
+def test_cross_validations_of_other_folds_or_images_are_refused(validations: tuple[Path, Path]) -> None:
+    one, other = validations
+    folds = json.loads((other / "folds.json").read_text())
+    backwards = folds | {"folds": folds["folds"][::-1], "seed": 7}
+    (other / "folds.json").write_text(json.dumps(backwards))
+    assert len(compare(validations).images) == 6
+    (first, *_), (second, *_), _ = folds["folds"]
+    moved = [
+        [second if name == first else first if name == second else name for name in names] for names in folds["folds"]
+    ]
+    (other / "folds.json").write_text(json.dumps(folds | {"folds": moved}))
+    assert refused(validations) == (
+        f"{other}: has other folds than {one}, so that others were trained on the same images; repeat one of them with "
+        f"--folds {one}/folds.json"
+    )
+    for name in ("crossval.json", "per_image.csv"):
+        (other / name).write_text((other / name).read_text().replace("square_", "round_"))
+    assert refused(validations) == (
+        f"{other}: is of other images than {one}: 'square_0' and 5 more belong to {one} alone; cross-validate both "
+        "on the same data"
+    )
+
+
+def test_images_of_the_same_names_have_to_be_the_same(validations: tuple[Path, Path], tmp_path: Path) -> None:
+    one, other = validations
+    names = [f"square_{index}" for index in range(6)]
+    new = tmp_path / "data.h5"
+
+    def moved_to(**given: Any) -> None:
+        store.write(new, {"train": names[:4], "val": names[4:]}, provenance={}, force=True, **given)
+        place = other / "seed_0_fold_1" / "environment.json"
+        told = json.loads(place.read_text())
+        told["digests"]["data"] = {"data.h5": files.digest(new)}
+        place.write_text(json.dumps(told))
+
+    changed(other, str(data_of(other)), str(new))
+    moved_to(read=lambda name: image(int(name[-1])), pixel_um=0.5)
+    assert len(compare(validations).images) == 6
+    moved_to(read=lambda name: image(int(name[-1]) + (name == "square_3")))
+    assert refused(validations) == (
+        f"{other}: image 'square_3' is not the one of {one} (1 of 6 have other pixels or labels under the same name); "
+        "cross-validate both on the same data"
+    )
+    new.unlink()
+    assert refused(validations).startswith(f"{other}: its data differ from the others' or are elsewhere, and cannot")
+
+
+def test_what_of_cross_validations_cannot_be_compared_is_said(
+    validations: tuple[Path, Path], runs: tuple[Path, Path]
+) -> None:
+    one, other = validations
+    assert refused([one, runs[0]]) == (
+        f"{runs[0]}: is a run, but {one} a cross-validation; compare runs with each other, and cross-validations with "
+        "each other"
+    )
+    assert refused(validations, split="val") == (
+        "--split: cross-validations are compared on the images they held out; leave it away"
+    )
+    assert refused(validations, data=data_of(one)).startswith("--data: cross-validations are compared on the images")
+    assert refused(validations, metric="dice") == (
+        "--metric: 'dice' is no metric of all these cross-validations (known: accuracy, iou)"
+    )
+    (other / "per_image.csv").write_text("image,seed,metric,class,score\nsquare_0,9,iou,cell,1\n")
+    assert refused(validations).startswith(f"{other}: its scores cannot be read (KeyError: '9'); run the same")
+    (other / "crossval.json").unlink()
+    assert refused(validations) == (
+        f"{other}: is not finished; the same 'crossval' command with -o {other} goes on from there"
+    )
+
+
+def test_the_command_on_cross_validations(validations: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["compare", *map(str, validations), "-o", str(tmp_path / "pair.png")]
+    done = CliRunner().invoke(commands, words)
+    assert done.exit_code == 0, done.output
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert "iou of cell: 6 images, each scored by the last weights that never saw it" in lines
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    (second,) = [row for row in cells if row[0] == "cv/002"]
+    assert second[3:5] == ["0.0374", "0.0014"] and second[-1] == "0.0312"
+    assert (tmp_path / "pair.png").is_file()
+    done = CliRunner().invoke(commands, ["compare", *map(str, validations), "--json"])
+    found = json.loads(done.stdout)
+    assert found["out_of_fold"] and found["seeds"][0]["seeds"] == [0, 1] and found["notes"] == []
+    assert found["seeds"][1]["between_seeds"] == pytest.approx(0.002 / math.sqrt(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -123,7 +124,21 @@ def test_look_alikes_in_different_folds_are_named() -> None:
         "flat": torch.full((1, 96, 80), 7.0),
         "also flat": torch.full((1, 50, 50), 7.0),
     }
-    found = folds.near_duplicates(images, Folds((("one", "other", "flat"), ("brighter", "noisy", "also flat"))))
+    thumbnails = {name: folds.thumbnail(image) for name, image in images.items()}
+    found = folds.near_duplicates(thumbnails, Folds((("one", "other", "flat"), ("brighter", "noisy", "also flat"))))
     assert {(a, b) for a, b, _ in found} == {("one", "brighter"), ("one", "noisy")}
     assert all(r > 0.99 for *_, r in found)
-    assert not folds.near_duplicates(images, Folds((("one", "brighter", "noisy"), ("other", "flat", "also flat"))))
+    assert not folds.near_duplicates(thumbnails, Folds((("one", "brighter", "noisy"), ("other", "flat", "also flat"))))
+
+
+def test_the_most_alike_of_others_is_found_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = np.random.default_rng(0)
+    others = {f"other_{index}": torch.from_numpy(source.random((1, 40, 50))) for index in range(7)}
+    names = {f"one_{index}": others[f"other_{index}"] + 0.01 * index for index in (5, 0, 3)}
+    new = {"new": torch.from_numpy(source.random((1, 40, 50)))}
+    thumbnails = {name: folds.thumbnail(image) for name, image in {**others, **names, **new}.items()}
+    monkeypatch.setattr(folds, "AT_ONCE", 2)
+    found = folds.most_alike(thumbnails, [*names, "new"], list(others))
+    assert [(one, other) for one, other, _ in found] == [(f"one_{i}", f"other_{i}") for i in (5, 0, 3)]
+    assert [r for *_, r in found] == pytest.approx([1, 1, 1])
+    assert folds.most_alike(thumbnails, ["new"], []) == []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar  # noqa: E402
 
 import click  # noqa: E402
 
-from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError  # noqa: E402
+from yeastexp.errors import INPUT_WRONG, INTERRUPTED, RUN_FAILED, UserError  # noqa: E402
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,11 +107,37 @@ def verify(run_directory: Path) -> None:
 @commands.command()
 @click.argument("experiment", type=FILE)
 @SET
-def check(experiment: Path, settings: tuple[str, ...]) -> None:
+@click.option("--data", "with_data", is_flag=True, help="Look through all images, and learn one batch by heart.")
+@click.option("--steps", type=POSITIVE, metavar="N", help="With --data: most steps of that batch; else 300.")
+@JSON
+def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: int | None, as_json: bool) -> None:
     """Name every fault of an experiment file, then try one batch through model and loss and back; write nothing.
 
-    Example: python -m yeastexp check experiments/base.toml
+    With --data a page of findings instead, the worst first: values, masks, splits and windows, whether labels follow
+    their images under each augmentation, whether the model can learn a few windows by heart. The exit status is 2
+    where there are errors, 0 where there is nothing worse than warnings. --json is for --data.
+
+    Example: python -m yeastexp check experiments/base.toml --data
     """
+    if (steps or as_json) and not with_data:
+        raise click.UsageError("--steps and --json go with --data")
+    if with_data:
+        _preflight(experiment, settings, steps, as_json)
+    else:
+        _check(experiment, settings)
+
+
+def _preflight(experiment: Path, settings: tuple[str, ...], steps: int | None, as_json: bool) -> None:
+    from yeastexp import preflight as room
+
+    done = room.preflight(experiment, settings, steps=steps or room.STEPS, progress=_progress)
+    for line in [json.dumps(room.as_json(done), indent=1)] if as_json else room.lines(done):
+        click.echo(line)
+    if done.count("error"):
+        sys.exit(INPUT_WRONG)
+
+
+def _check(experiment: Path, settings: tuple[str, ...]) -> None:
     from yeastexp.check import check as verb
 
     found = verb(experiment, settings)
@@ -224,6 +250,7 @@ def crossval(
     from rich.console import Console
 
     from yeastexp import crossval as room
+    from yeastexp import out_of_fold
 
     folder = room.crossval(
         experiment,
@@ -236,7 +263,7 @@ def crossval(
         console=Console(stderr=True) if as_json else _console(),
         say=partial(click.echo, err=True),
     )
-    click.echo((folder / room.RESULT).read_text(encoding="utf-8") if as_json else folder)
+    click.echo((folder / out_of_fold.RESULT).read_text(encoding="utf-8") if as_json else folder)
 
 
 @commands.command("list")
@@ -587,7 +614,9 @@ def compare(
     """Tell what differs between runs, and whether images that all of them saw can tell them apart from the first.
 
     Differences are taken image by image, with their 95 % interval and p of the sign-flip test. A run whose scores are
-    not there yet is evaluated. Runs that were scored on different images are refused.
+    not there yet is evaluated. Runs that were scored on different images are refused. Folders of 'crossval' can be
+    named as well, of the same folds and not beside runs: each image then has the mean over seeds of weights that never
+    saw it.
 
     Example: python -m yeastexp compare runs/base/001 runs/base/002 -o pairs.png
     """

@@ -1,4 +1,8 @@
-"""Runs beside each other: what differs between them, and whether images that all of them saw can tell them apart."""
+"""Runs, or cross-validations, beside each other: what differs, and whether images that all saw can tell them apart.
+
+`compare` gives a `Comparison`; `findings`, `tables`, `title`, `as_json` and `draw` say what is in it. Of
+cross-validations every image has its score from weights that never saw it, the mean over seeds.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,31 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from yeastexp import assemble, checkpoints, differences, evaluation, execution, experiment, files, plots, tracking
+from yeastexp import (
+    assemble,
+    checkpoints,
+    differences,
+    evaluation,
+    execution,
+    experiment,
+    files,
+    out_of_fold,
+    plots,
+    tracking,
+)
 from yeastexp.differences import Rows
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluate import Split, evaluate
 from yeastexp.evaluation import Evaluation
 from yeastexp.experiment import Experiment
+from yeastexp.out_of_fold import OutOfFold
 from yeastexp.statistics import Interval, Paired, holm, interval, paired
 from yeastexp.trained import Which
 
@@ -37,7 +53,10 @@ ByClass = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, what tables call it, and what it was."""
+    """A run directory, or that of a cross-validation, what tables call it, and what it was.
+
+    The environment of a cross-validation is that of its first run.
+    """
 
     path: Path
     label: str
@@ -73,8 +92,28 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Of a cross-validation: standard deviations of the images' means over seeds, and of the seeds' means over images.
+
+    NaN where there are fewer than two.
+    """
+
+    seeds: list[int]
+    between_images: float
+    between_seeds: float
+
+    @property
+    def of_mean(self) -> float:
+        """The standard deviation of the mean over seeds, as other seeds would give it."""
+        return self.between_seeds / math.sqrt(len(self.seeds))
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What differs between runs, the scores of each (images in the same order), and each beside the first."""
+    """What differs between runs, the scores of each (images in the same order), and each beside the first.
+
+    `spreads` has one for each cross-validation, and `notes` what they said of their data; both are empty for runs.
+    """
 
     runs: list[Run]
     wanted: Wanted
@@ -89,6 +128,13 @@ class Comparison:
     means: list[Interval]
     pairs: list[Paired]
     adjusted: list[float]
+    spreads: list[Spread] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def out_of_fold(self) -> bool:
+        """Whether cross-validations are compared."""
+        return bool(self.spreads)
 
 
 def compare(
@@ -106,27 +152,34 @@ def compare(
     """Compare runs image by image; UserError where they do not have the same images, or where none draws `output`.
 
     Scores that were stored are used; where one is missing, that run is evaluated, which writes `RUN/evaluations/…`.
+    Cross-validations are compared among themselves, dealt into the same folds, by what they stored of their `last`
+    weights: `checkpoint` means nothing to them, and `data` and `split` are refused.
     """
     if output and output.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"{output}: figures are written as .png or .svg; name such a file")
     runs = _runs(paths)
     _refuse_other_classes(runs)
+    if any(out_of_fold.is_one(path) for path in paths):
+        return _compare_out_of_fold(runs, metric, class_name, data, split)
     _refuse_unknown_metric(runs, metric)
     tolerance = evaluation.tolerance_of(runs[0].experiment)
     wanted = Wanted(metric, checkpoint, data, split or _usual_split(runs, data), tolerance)
     found = _stored(runs, wanted) or [_evaluated(run, wanted, device, progress) for run in runs]
     _refuse_other_images(runs, found)
-    class_name = _class_of(runs, found[0].by_class, class_name)
+    return _compared(runs, wanted, found, _class_of(runs, found[0].by_class, class_name))
+
+
+def _compared(runs: list[Run], wanted: Wanted, found: Sequence[Scored], class_name: str) -> Comparison:
     images = list(found[0].images)
     scores = [[one.by_class[class_name][image] for image in images] for one in found]
     numbers = [[math.nan if score is None else score for score in row] for row in scores]
-    within = (0.0, 1.0) if metric in evaluation.SHARES else (-math.inf, math.inf)
+    within = (0.0, 1.0) if wanted.metric in evaluation.SHARES else (-math.inf, math.inf)
     pairs = [paired(numbers[0], other) for other in numbers[1:]]
     return Comparison(
         runs=runs,
         wanted=wanted,
         class_name=class_name,
-        higher_is_better=_higher_is_better(runs[0].experiment, metric),
+        higher_is_better=_higher_is_better(runs[0].experiment, wanted.metric),
         selected=any(one.selected for one in found),
         places=[one.place for one in found],
         experiments=differences.of_experiments([run.experiment for run in runs]),
@@ -151,10 +204,114 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
     short = [f"{place.parent.name}/{place.name}" for place in resolved]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
     loaded = (experiment.load(path / execution.EXPERIMENT, data=False) for path in paths)
-    return [
-        Run(path, label, one, execution.read_environment(path))
-        for path, label, one in zip(paths, labels, loaded, strict=True)
-    ]
+    return [Run(path, label, one, _environment(path)) for path, label, one in zip(paths, labels, loaded, strict=True)]
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    if not out_of_fold.is_one(path):
+        return execution.read_environment(path)
+    seed = min(out_of_fold.read(path).seeds)
+    return execution.read_environment(out_of_fold.turn_folder(path, seed, 1))
+
+
+def _compare_out_of_fold(
+    runs: list[Run], metric: str, class_name: str | None, data: Path | None, split: Split | None
+) -> Comparison:
+    """Compare cross-validations, whose scores are averaged over seeds image by image."""
+    _refuse_mixture(runs)
+    for option, given in (("--data", data), ("--split", split)):
+        if given:
+            raise UserError(f"{option}: cross-validations are compared on the images they held out; leave it away")
+    found = [out_of_fold.read(run.path) for run in runs]
+    _refuse_other_folds(found)
+    _refuse_other_data(runs, found, metric)
+    known = sorted(set.intersection(*({metric for metric, _ in one.scores} for one in found)))
+    if metric not in known:
+        raise UserError(
+            f"--metric: '{metric}' is no metric of all these cross-validations{did_you_mean(metric, known)}"
+        )
+    scored = [_averaged(one, metric) for one in found]
+    class_name = _class_of(runs, scored[0].by_class, class_name)
+    wanted = Wanted(metric, "last", None, "val", evaluation.tolerance_of(runs[0].experiment))
+    spreads = [_spread(one, (metric, class_name)) for one in found]
+    notes = list(dict.fromkeys(note for one in found for note in one.notes))
+    return replace(_compared(runs, wanted, scored, class_name), spreads=spreads, notes=notes)
+
+
+def _refuse_mixture(runs: Sequence[Run]) -> None:
+    crossed = [run.path for run in runs if out_of_fold.is_one(run.path)]
+    single = [run.path for run in runs if not out_of_fold.is_one(run.path)]
+    if single:
+        raise UserError(
+            f"{single[0]}: is a run, but {crossed[0]} a cross-validation; compare runs with each other, and "
+            "cross-validations with each other"
+        )
+
+
+def _refuse_other_folds(found: Sequence[OutOfFold]) -> None:
+    """UserError names the first whose images, or whose folds of the same images, are others."""
+    first = found[0]
+    for one in found[1:]:
+        for holder, own, others in ((first, first.names, one.names), (one, one.names, first.names)):
+            if alone := [name for name in own if name not in others]:
+                raise UserError(
+                    f"{one.folder}: is of other images than {first.folder}: '{alone[0]}'{_and_more(alone)} to "
+                    f"{holder.folder} alone; cross-validate both on the same data"
+                )
+        if {frozenset(names) for names in one.folds.folds} != {frozenset(names) for names in first.folds.folds}:
+            raise UserError(
+                f"{one.folder}: has other folds than {first.folder}, so that others were trained on the same images; "
+                f"repeat one of them with --folds {first.folder / out_of_fold.FOLDS}"
+            )
+
+
+def _refuse_other_data(runs: Sequence[Run], found: Sequence[OutOfFold], metric: str) -> None:
+    """UserError where images of the same names are not the same, or where a metric counts otherwise."""
+    for run in runs[1:]:
+        *data, how, _ = _counted(run, metric)
+        *first_data, first_how, _ = _counted(runs[0], metric)
+        if how != first_how:
+            raise UserError(
+                f"{run.path}: counts '{metric}' with other options than {runs[0].path}; choose another --metric"
+            )
+        if data == first_data:
+            continue
+        own, first = (_digests(one, found[0].names) for one in (run, runs[0]))
+        if other := [name for name in first if first[name] != own[name]]:
+            raise UserError(
+                f"{run.path}: image '{other[0]}' is not the one of {runs[0].path} ({len(other)} of {len(first)} have "
+                "other pixels or labels under the same name); cross-validate both on the same data"
+            )
+
+
+def _digests(run: Run, names: Sequence[str]) -> dict[str, str]:
+    """The digests of images as they were recorded; UserError where the data are gone."""
+    try:
+        dataset = run.experiment.dataset.build()
+        return {name: evaluation.digest(dataset.read(name), dataset.normalization) for name in names}
+    except (UserError, OSError, KeyError) as error:
+        raise UserError(
+            f"{run.path}: its data differ from the others' or are elsewhere, and cannot be read to tell whether the "
+            f"images are the same ({error}); cross-validate on the same data"
+        ) from None
+
+
+def _averaged(found: OutOfFold, metric: str) -> Scored:
+    """The mean over seeds of each image's scores."""
+    by_class: ByClass = {}
+    for (own, name), table in found.scores.items():
+        if own == metric:
+            means = out_of_fold.means(table, 0)
+            by_class[name] = {
+                image: None if math.isnan(mean) else mean for image, mean in zip(found.names, means, strict=True)
+            }
+    return Scored(by_class, found.folder / out_of_fold.PER_IMAGE, dict.fromkeys(found.names, ""), selected=False)
+
+
+def _spread(found: OutOfFold, key: out_of_fold.Key) -> Spread:
+    table = found.scores[key]
+    by_image, by_seed = (out_of_fold.deviation(out_of_fold.means(table, axis)) for axis in (0, 1))
+    return Spread(found.seeds, by_image, by_seed)
 
 
 def _refuse_other_classes(runs: Sequence[Run]) -> None:
@@ -264,16 +421,19 @@ def _refuse_other_images(runs: Sequence[Run], found: Sequence[Scored]) -> None:
     for run, one in zip(runs, found, strict=True):
         for holder, own, others in ((runs[0], first, one.images), (run, one.images, first)):
             if alone := [name for name in own if name not in others]:
-                more = f" and {len(alone) - 1} more belong" if len(alone) > 1 else " belongs"
                 raise UserError(
-                    f"{run.path}: was scored on other images than {runs[0].path}: '{alone[0]}'{more} to {holder.path} "
-                    f"alone; {remedy}"
+                    f"{run.path}: was scored on other images than {runs[0].path}: '{alone[0]}'{_and_more(alone)} to "
+                    f"{holder.path} alone; {remedy}"
                 )
         if other := [name for name in first if first[name] != one.images[name]]:
             raise UserError(
                 f"{run.path}: image '{other[0]}' is not the one of {runs[0].path} "
                 f"({len(other)} of {len(first)} have other pixels or labels under the same name); {remedy}"
             )
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more belong" if len(names) > 1 else " belongs"
 
 
 def _class_of(runs: Sequence[Run], by_class: ByClass, wanted: str | None) -> str:
@@ -288,7 +448,36 @@ def _class_of(runs: Sequence[Run], by_class: ByClass, wanted: str | None) -> str
 def findings(done: Comparison) -> list[str]:
     """What the pairs say, in a sentence each, and what they cannot say."""
     said = [_finding(done, index) for index in range(len(done.pairs))]
-    return [*said, "Each is one run: that another seed would give other scores, these images cannot show."]
+    if not done.out_of_fold:
+        return [*said, "Each is one run: that another seed would give other scores, these images cannot show."]
+    return [*said, *_of_seeds(done), *_of_notes(done)]
+
+
+def _of_seeds(done: Comparison) -> Iterator[str]:
+    """What seeds have to do with it."""
+    counts = sorted({len(one.seeds) for one in done.spreads})
+    seeds = " or ".join(map(str, counts))
+    yield (
+        f"Every image counts once, scored by weights that never saw it: {'the mean of' if counts[-1] > 1 else 'of'} "
+        f"{seeds} seed{'s' if counts[-1] > 1 else ''}. Images of one fold share a model, so that they are less "
+        "independent than the test takes them for."
+    )
+    told = [
+        f"{spread.between_seeds:.4f} from seed to seed and {_number(spread.between_images)} from image to image in "
+        f"{run.label}"
+        for run, spread in zip(done.runs, done.spreads, strict=True)
+        if not math.isnan(spread.between_seeds)
+    ]
+    if told:
+        yield f"Scores scatter (standard deviations of means) by {', by '.join(told)}."
+    if counts[0] < 2:
+        yield "Of one seed alone it cannot be told how much another would change; 'crossval --repeats 3' would show it."
+
+
+def _of_notes(done: Comparison) -> Iterator[str]:
+    if done.notes:
+        more = f" ({len(done.notes) - 1} more in {out_of_fold.RESULT})" if len(done.notes) > 1 else ""
+        yield f"Noted when they were trained: {done.notes[0]}{more}."
 
 
 def _finding(done: Comparison, index: int) -> str:
@@ -308,13 +497,25 @@ def _verdict(done: Comparison, index: int) -> str:
     first, other, pair = done.runs[0].label, done.runs[index + 1].label, done.pairs[index]
     if done.adjusted[index] < LEVEL:
         better = other if (pair.difference.mean > 0) == done.higher_is_better else first
-        return f"On these images {better} is better."
+        return f"On these images {better} is better{_but(done, index)}."
     if pair.difference.low == pair.difference.high == 0:
         return "The scores are the same on every image."
     least = min(1.0, pair.smallest_p * len(done.pairs))
     if least >= LEVEL:
         return f"The data cannot tell the two apart: so few images never give a p below {shown_p(least)}."
     return "The data cannot tell the two apart."
+
+
+def _but(done: Comparison, index: int) -> str:
+    """Whether other seeds could have given a difference of that size where there is none."""
+    if not done.out_of_fold:
+        return ""
+    by_seeds = math.hypot(done.spreads[0].of_mean, done.spreads[index + 1].of_mean)
+    if abs(done.pairs[index].difference.mean) < 2 * by_seeds:
+        return (
+            f", but other seeds alone change the difference by ± {2 * by_seeds:.4f}, so that it may go away with them"
+        )
+    return ""
 
 
 def shown_p(p: float) -> str:
@@ -349,11 +550,12 @@ def _shown(value: Any) -> str:
 
 def _scores_table(done: Comparison) -> Table:
     table = Table(title=escape(title(done)), title_justify="left", title_style="bold")
-    table.add_column("run")
+    table.add_column("cross-validation" if done.out_of_fold else "run")
     several = len(done.pairs) > 1
     for heading in (
         "per image",
         "95 % interval",
+        *(["sd of images", "sd of seeds"] if done.out_of_fold else []),
         "difference",
         "95 % interval",
         "p",
@@ -362,6 +564,8 @@ def _scores_table(done: Comparison) -> Table:
         table.add_column(heading, justify="right")
     for index, (run, mean) in enumerate(zip(done.runs, done.means, strict=True)):
         cells = [_number(mean.mean), _range(mean)]
+        if done.out_of_fold:
+            cells += [_number(done.spreads[index].between_images), _number(done.spreads[index].between_seeds)]
         if index:
             pair = done.pairs[index - 1]
             cells += [_signed(pair.difference.mean, pair.difference), _signed_range(pair.difference), shown_p(pair.p)]
@@ -374,6 +578,8 @@ def title(done: Comparison) -> str:
     """Which scores are compared, on what, and what the images had to do with the weights."""
     wanted = done.wanted
     row = "" if done.class_name == "all" else f" of {done.class_name}"
+    if done.out_of_fold:
+        return f"{wanted.metric}{row}: {len(done.images)} images, each scored by the last weights that never saw it"
     data = f" of {wanted.data}" if wanted.data else ""
     chosen = ", selected on these images" if done.selected else ""
     images = f"{len(done.images)} images{data} ({wanted.split})"
@@ -405,6 +611,7 @@ def as_json(done: Comparison) -> dict[str, Any]:
     runs = zip(done.runs, done.places, done.means, strict=True)
     pairs = zip(done.runs[1:], done.pairs, done.adjusted, strict=True)
     return {
+        "out_of_fold": done.out_of_fold,
         "metric": wanted.metric,
         "class": done.class_name,
         "checkpoint": wanted.checkpoint,
@@ -418,6 +625,15 @@ def as_json(done: Comparison) -> dict[str, Any]:
         ],
         "experiment": done.experiments,
         "environment": done.environments,
+        "seeds": [
+            {
+                "seeds": one.seeds,
+                "between_images": _json(one.between_images),
+                "between_seeds": _json(one.between_seeds),
+            }
+            for one in done.spreads
+        ],
+        "notes": done.notes,
         "images": done.images,
         "scores": done.scores,
         "pairs": [

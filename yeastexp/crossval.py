@@ -18,16 +18,14 @@ from yeastexp import assemble, checkpoints, execution, experiment, files, folds,
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
 from yeastexp.folds import Folds
+from yeastexp.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, means, turn_folder
 from yeastexp.progress import Validation
 from yeastexp.resume import resume
 from yeastexp.run import run
 from yeastexp.statistics import interval
 
-FOLDS, RESULT, PER_IMAGE, PREDICTIONS = "folds.json", "crossval.json", "per_image.csv", "predictions"
+PREDICTIONS = "predictions"
 LAST: trained.Which = "last"
-
-Key = tuple[str, str]
-"""Metric and class."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
 
 def _alike(dataset: Any, chosen: Folds) -> list[str]:
     names = [name for some in chosen.folds for name in some]
-    pairs = folds.near_duplicates({name: dataset.read(name).image for name in names}, chosen)
+    pairs = folds.near_duplicates({name: folds.thumbnail(dataset.read(name).image) for name in names}, chosen)
     return [
         f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}): --group-by or --blocks "
         "keeps such images together"
@@ -124,7 +122,7 @@ def _alike(dataset: Any, chosen: Folds) -> list[str]:
 def _turns(folder: Path, loaded: Experiment, chosen: Folds, repeats: int) -> Iterator[Turn]:
     for seed in range(loaded.train.seed, loaded.train.seed + repeats):
         for fold in range(1, len(chosen.folds) + 1):
-            yield Turn(seed, fold, folder / f"seed_{seed}_fold_{fold}")
+            yield Turn(seed, fold, turn_folder(folder, seed, fold))
 
 
 def _train(
@@ -209,30 +207,19 @@ def figures(found: Scored) -> dict[str, dict[str, dict[str, Any]]]:
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for (metric, name), table in found.scores.items():
-        by_image, by_seed = _means(table, 0), _means(table, 1)
+        by_image, by_seed = means(table, 0), means(table, 1)
         over = interval(by_image)
         numbers = {
             "per_image": over.mean,
             "low": over.low,
             "high": over.high,
-            "between_images": _deviation(by_image),
-            "between_seeds": _deviation(by_seed),
+            "between_images": deviation(by_image),
+            "between_seeds": deviation(by_seed),
         }
         entry: dict[str, Any] = {key: None if math.isnan(one) else one for key, one in numbers.items()}
         baselines = {baseline: by_key[metric, name] for baseline, by_key in found.baselines.items()}
         summary.setdefault(metric, {})[name] = {**entry, "images": over.images, "baselines": baselines}
     return summary
-
-
-def _means(table: np.ndarray, axis: int) -> list[float]:
-    """Means along an axis of what is no NaN."""
-    rows = table.T if axis == 0 else table
-    return [float(np.mean(row[~np.isnan(row)])) if not np.isnan(row).all() else math.nan for row in rows]
-
-
-def _deviation(values: Sequence[float]) -> float:
-    kept = [value for value in values if not math.isnan(value)]
-    return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
 
 
 def _write(folder: Path, found: Scored, loaded: Experiment) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -23,6 +24,11 @@ THUMBNAIL_PX = 32
 
 ALIKE = 0.95
 """Correlation of two thumbnails from which on images count as near-duplicates."""
+
+AT_ONCE = 1024
+"""Thumbnails that are compared with as many others at once."""
+
+Thumbnail = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -126,20 +132,30 @@ class Refolded:
         found: tuple[int, int, int] = self.dataset.shape(name)
         return found
 
+    def dtype(self, name: str) -> str | None:
+        """The type that an image is stored in, where the data set says so."""
+        return stored_dtype(self.dataset, name)
+
     def read(self, name: str) -> Any:
         """An image with its truth."""
         return self.dataset.read(name)
 
 
-def near_duplicates(images: Mapping[str, Tensor], folds: Folds) -> list[tuple[str, str, float]]:
-    """Pairs of images (C, H, W) in different folds that look alike, with the correlation of their thumbnails.
+def stored_dtype(dataset: Any, name: str) -> str | None:
+    """The type that an image is stored in, as 'uint16'; nothing where the data set has no `dtype`."""
+    found: str | None = dataset.dtype(name) if hasattr(dataset, "dtype") else None
+    return found
+
+
+def near_duplicates(thumbnails: Mapping[str, Thumbnail], folds: Folds) -> list[tuple[str, str, float]]:
+    """Pairs of images in different folds that look alike, with the correlation of their thumbnails.
 
     An image of one value is like no other.
     """
     fold_of = {name: index for index, names in enumerate(folds.folds) for name in names}
     names = sorted(fold_of)
-    thumbnails = np.stack([_thumbnail(images[name]) for name in names])
-    alike = thumbnails @ thumbnails.T
+    stacked = np.stack([thumbnails[name] for name in names])
+    alike = stacked @ stacked.T
     return [
         (one, other, float(alike[i, j]))
         for i, one in enumerate(names)
@@ -148,8 +164,29 @@ def near_duplicates(images: Mapping[str, Tensor], folds: Folds) -> list[tuple[st
     ]
 
 
-def _thumbnail(image: Tensor) -> np.ndarray:
-    """The image's grey values on a few pixels, with mean 0 and length 1."""
+def most_alike(
+    thumbnails: Mapping[str, Thumbnail], names: Sequence[str], others: Sequence[str]
+) -> list[tuple[str, str, float]]:
+    """Each of `names` that looks like one of `others`, with the one that it is most like and their correlation."""
+    if not others:
+        return []
+    found = []
+    for first in range(0, len(names), AT_ONCE):
+        some = names[first : first + AT_ONCE]
+        best, place = np.full(len(some), -np.inf), np.zeros(len(some), np.int64)
+        stacked = np.stack([thumbnails[name] for name in some])
+        for begin in range(0, len(others), AT_ONCE):
+            alike = stacked @ np.stack([thumbnails[name] for name in others[begin : begin + AT_ONCE]]).T
+            better = alike.max(axis=1) > best
+            place[better] = begin + alike.argmax(axis=1)[better]
+            best = np.maximum(best, alike.max(axis=1))
+        pairs = zip(some, place.tolist(), best.tolist(), strict=True)
+        found += [(name, others[index], r) for name, index, r in pairs if r >= ALIKE]
+    return found
+
+
+def thumbnail(image: Tensor) -> Thumbnail:
+    """The grey values of an image (C, H, W) on a few pixels, with mean 0 and length 1; all 0 for one of one value."""
     grey = image.mean(dim=0, keepdim=True)[None].double()
     small = functional.adaptive_avg_pool2d(grey, THUMBNAIL_PX).flatten()
     centred = small - small.mean()

@@ -48,6 +48,10 @@ class Hdf5:
         """(C, H, W) of an image."""
         return self._reader.shape(name)
 
+    def dtype(self, name: str) -> str:
+        """The type that an image is stored in."""
+        return str(self._reader.forms[name]["raw"][1])
+
     def read(self, name: str) -> Sample:
         """An image with its truth, its stored values as float32; UserError where one is not finite."""
         arrays = self._reader.read(name)

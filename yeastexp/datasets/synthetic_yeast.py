@@ -84,6 +84,10 @@ class SyntheticYeast:
         """(C, H, W) of an image."""
         return 1, self.look.size, self.look.size
 
+    def dtype(self, name: str) -> str:
+        """The type that an image would be stored in."""
+        return "uint16"
+
     def arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """`raw` (H, W) uint16 with `gt`, `instances` and `dead`, as a file stores them."""
         draw = _remembered if self.look.size <= LARGEST_REMEMBERED_PX else _rendered

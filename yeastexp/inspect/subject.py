@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
-from torch import Tensor, nn
+from torch import nn
 
 from yeastexp import assemble, document, experiment, plugins
+from yeastexp.cells import diameters
 from yeastexp.costs import stepped
 from yeastexp.errors import UserError
 from yeastexp.experiment import EXCLUSIVE, Experiment, Train
@@ -126,9 +125,3 @@ def _data(loaded: Experiment) -> tuple[tuple[float, ...], int]:
         return tuple(found), int(scale * min(min(dataset.shape(name)[1:]) for name in names))
     except (UserError, OSError):
         return (), assemble.DEFAULT_WINDOW
-
-
-def diameters(instances: Tensor | None, labels: Tensor) -> list[float]:
-    """Diameters of circles of the area of each instance, or of each connected piece of the foreground."""
-    pieces = ndimage.label(labels.numpy() > 0)[0] if instances is None else instances.numpy()
-    return [2 * sqrt(area / pi) for area in np.unique(pieces[pieces > 0], return_counts=True)[1].tolist()]
