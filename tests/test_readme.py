@@ -83,6 +83,8 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             words[words.index("--repeats") + 1] = "1"
         if words[0] in ("run", "check", "crossval"):
             words = [word for word in words if word not in ("--budget", "5m")] + SHORT
+        if "--data" in words:
+            words += ["--steps", "2"]
         if words[0] in ("run", "check", "crossval", "preview") and "experiments/base.toml" in words:
             words += SMALL
         if "-o" in words and words[words.index("-o") + 1] in written:
