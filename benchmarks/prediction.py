@@ -98,9 +98,10 @@ def field(side: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def prepared(setting: Setting) -> tuple[nn.Module, Tensor]:
-    """The net and the image of every contender."""
-    net = UNet(1, 2, setting.width)
+    """The net, its channels last as trained, and the image of every contender."""
+    net: nn.Module = UNet(1, 2, setting.width)
     net.load_state_dict(torch.load(setting.folder / WEIGHTS, weights_only=True))
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub knows no such call
     return net.eval(), field(setting.side)[0]
 
 
