@@ -50,7 +50,7 @@ name = "adamw"
 [[metric]]
 name = "iou"
 [train]
-steps = 1
+steps = 40
 """
 
 
@@ -160,7 +160,7 @@ def growth(sides: Sequence[int], width: int) -> str:
 
 
 def _run(folder: Path, width: int) -> Path:
-    """A run directory of a single step."""
+    """A run directory of a few steps, so that masks are no noise."""
     path = folder / "experiment.toml"
     path.write_text(EXPERIMENT.format(width=width), encoding="utf-8")
     before = Path.cwd()

@@ -222,17 +222,19 @@ def _count(size: Size, labels: Callable[[slice, slice], Array], classes: int) ->
 def regions(bands: Iterable[npt.NDArray[np.bool_]]) -> int:
     """The connected regions, touching at a corner or more, of a mask (H, W) that is given in bands of rows."""
     total = 0
-    edges: list[Array] = []
+    edges = [np.empty((0, 2), np.int64)]
     above: Array | None = None
     for band in bands:
         labels, count = ndimage.label(band, structure=np.ones((3, 3)))
-        labels = np.where(labels, labels.astype(np.int64) + total, 0)
+        first, last = (np.where(row, row.astype(np.int64) + total, 0) for row in (labels[0], labels[-1]))
         if above is not None:
-            edges.append(_touching(above, labels[0]))
-        above, total = labels[-1], total + int(count)
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *edges]) - 1
-    links = sparse.coo_array((np.ones(len(pairs), np.int8), pairs.T), shape=(total, total))
-    return int(sparse.csgraph.connected_components(links, directed=False, return_labels=False)) if total else 0
+            edges.append(_touching(above, first))
+        above, total = last, total + int(count)
+    regions_there, pairs = np.unique(np.concatenate(edges), return_inverse=True)  # few, however many there are in all
+    nodes = len(regions_there)
+    links = sparse.coo_array((np.ones(pairs.size // 2, np.int8), pairs.reshape(-1, 2).T), shape=(nodes, nodes))
+    joined = sparse.csgraph.connected_components(links, directed=False, return_labels=False) if nodes else 0
+    return total - nodes + int(joined)
 
 
 def _touching(above: Array, below: Array) -> Array:
