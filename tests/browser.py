@@ -27,6 +27,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    "--disable-3d-apis",  # else every chart of TensorBoard waits for WebGL in software
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
@@ -53,6 +54,13 @@ class Browser:
     def told(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
         return self.driver.execute_script(f"return {expression}")
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Role and name of everything that a screen reader is told of."""
+        self.driver.execute_cdp_cmd("Accessibility.enable", {})
+        tree = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        self.driver.execute_cdp_cmd("Accessibility.disable", {})
+        return [(one["role"]["value"], one.get("name", {}).get("value", "")) for one in tree if not one.get("ignored")]
 
     def screenshot(self, path: Path, height: int | None = None) -> None:
         """The page as a PNG: all of it, or so many pixels."""
