@@ -28,6 +28,7 @@ def page(path: Path, made: str) -> Page:
     field = [Fact("receptive field", sections.field_of(inspected), sections.cells(inspected))] if inspected else []
     every = [
         Section("What was run", [sections.parts(found.experiment)], "the parts with their options"),
+        *_data(found, source),
         Section("Scores", list(_scores(found)), f"every image, scored by {WITHOUT}"),
         Section("Folds", list(_folds(found)), "what each fold got with each seed"),
         Section("Training", list(_training(found)), "how it went in each fold"),
@@ -42,6 +43,14 @@ def page(path: Path, made: str) -> Page:
     begun = f", begun {found.turns[0].left.environment['started'][:10]}" if found.turns else ""
     facts = Facts([*_headline(found), *field], large=True)
     return Page(f"cross-validation{begun}", found.label, list(_lead(found)), facts, kept, made)
+
+
+def _data(found: Folded, source: Source | str) -> Iterator[Section]:
+    for turn in found.turns[:1]:
+        count = sections.plural(sum(map(len, found.dealt.folds)), "image")
+        counted = f"{count} in {len(found.dealt.folds)} folds"
+        facts = sections.data(found.experiment, turn.left.environment, source, counted)
+        yield Section("Data", [facts], "what it was trained and scored on")
 
 
 def _lead(found: Folded) -> Iterator[Paragraph]:

@@ -23,7 +23,11 @@ def page(path: Path, made: str, device: str = "auto", progress: seen.Progress = 
     model, inspected = sections.model(path)
     every = [
         Section("What was run", [sections.parts(left.experiment)], "the parts with their options"),
-        Section("Data", [_data(left, source)], "what it was trained and scored on"),
+        Section(
+            "Data",
+            [_data(left, source)],
+            "what it was trained and scored on",
+        ),
         Section("Training", list(history.curves(left)), "how it went, step by step"),
         Section("Scores", list(_scores(left)), "whole images, beside answers without learning"),
         Section("Pictures", list(seen.pictures(left, found)), "the worst, the median and the best image"),
@@ -47,11 +51,13 @@ def page(path: Path, made: str, device: str = "auto", progress: seen.Progress = 
 
 def _lead(left: Remains, source: Source | str) -> Iterator[Paragraph]:
     scored = len(next(iter(left.scores.get("val", {}).values()), {}))
-    trained_on = f" on {_plural(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
+    trained_on = (
+        f" on {sections.plural(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
+    )
     if left.result:
         yield Paragraph(
-            f"A model `{left.experiment.model.name}`, trained{trained_on}, scored on {_plural(scored, 'whole image')} "
-            "that also chose its best checkpoint (selected on these images)."
+            f"A model `{left.experiment.model.name}`, trained{trained_on}, scored on {scored} that also "
+            "chose its best checkpoint (selected on these images)."
         )
         return
     step = int(left.epochs[-1]["step"] or 0) if left.epochs else 0
@@ -62,6 +68,12 @@ def _lead(left: Remains, source: Source | str) -> Iterator[Paragraph]:
     )
     if ends := [line for line in left.log if " ended by " in line][-1:]:
         yield Paragraph(f"Its log ends: {ends[0]}")
+
+
+def _data(left: Remains, source: Source | str) -> Facts:
+    splits = {} if isinstance(source, str) else source.dataset.splits
+    counted = ", ".join(f"{len(names)} {split}" for split, names in splits.items() if names)
+    return sections.data(left.experiment, left.environment, source, counted)
 
 
 def headline(left: Remains) -> list[Fact]:
@@ -105,35 +117,6 @@ def _duration(seconds: float) -> str:
     if whole < 120:
         return f"{whole} s"
     return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _data(left: Remains, source: Source | str) -> Facts:
-    digests: dict[str, str] = left.environment["digests"]["data"]
-    options = ", ".join(f"{key} {value}" for key, value in left.experiment.dataset.options.items())
-    facts = [
-        Fact("data set", left.experiment.dataset.name, options),
-        Fact("classes", ", ".join(left.classes), _plural(left.experiment.task.channels, "channel")),
-    ]
-    facts += [Fact("file", name, f"SHA-256 {digest}") for name, digest in digests.items()]
-    if isinstance(source, str):
-        return Facts([*facts, Fact("images", "gone", source)])
-    splits = {split: names for split, names in source.dataset.splits.items() if names}
-    shapes = {tuple(source.dataset.shape(name)) for names in splits.values() for name in names}
-    sizes = " × ".join(map(str, min(shapes))) + (f" to {' × '.join(map(str, max(shapes)))}" if len(shapes) > 1 else "")
-    facts.append(
-        Fact("images", ", ".join(f"{len(names)} {split}" for split, names in splits.items()), f"{sizes} (C × H × W)")
-    )
-    if pixel_um := source.dataset.read(next(iter(splits["train"]))).pixel_um:
-        facts.append(Fact("pixel", f"{pixel_um:g} µm"))
-    if source.dataset.normalization:
-        facts.append(
-            Fact("stored normalised", "yes", ", ".join(f"{k} {v}" for k, v in source.dataset.normalization.items()))
-        )
-    return Facts(facts)
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _scores(left: Remains) -> Iterator[Block]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from yeastexp import execution
 from yeastexp import inspect as model_inspection
 from yeastexp.errors import UserError
+from yeastexp.evaluate import Source
 from yeastexp.experiment import Experiment, Part
 from yeastexp.inspect import Inspection
 from yeastexp.receptive_field import Axis
@@ -157,8 +158,8 @@ def _text(value: Any) -> str:
 def resolved(path: Path) -> Section:
     """The experiment with every default written out, as it can be run again."""
     text = (path / execution.EXPERIMENT).read_text(encoding="utf-8")
-    again = f"every default written out; python -m yeastexp run {path / execution.EXPERIMENT} repeats it"
-    return Section("Experiment", [Code(text, "experiment.toml")], again)
+    again = Paragraph(f"`python -m yeastexp run {path / execution.EXPERIMENT}` repeats it.")
+    return Section("Experiment", [again, Code(text, "experiment.toml")], "resolved: every default is written out")
 
 
 def parts(loaded: Experiment) -> Facts:
@@ -184,3 +185,35 @@ def _fact(name: str, part: Part) -> Fact:
 
 def _names(some: Sequence[Part]) -> str:
     return ", ".join(part.name for part in some) or "none"
+
+
+def data(loaded: Experiment, environment: Mapping[str, Any], source: Source | str, counted: str) -> Facts:
+    """What it was trained and scored on: the data set, its file, its images as they were `counted`, their pixels."""
+    digests: dict[str, str] = environment["digests"]["data"]
+    options = ", ".join(f"{key} {_text(value)}" for key, value in loaded.dataset.options.items())
+    facts = [
+        Fact("data set", loaded.dataset.name, options),
+        Fact("classes", ", ".join(loaded.task.classes), plural(loaded.task.channels, "channel")),
+        *(Fact("file", name, f"SHA-256 {digest}") for name, digest in digests.items()),
+    ]
+    if isinstance(source, str):
+        return Facts([*facts, Fact("images", "gone", source)])
+    dataset = source.dataset
+    names = [name for some in dataset.splits.values() for name in some]
+    facts.append(Fact("images", counted, _sizes({tuple(dataset.shape(name)) for name in names})))
+    if pixel_um := dataset.read(names[0]).pixel_um:
+        facts.append(Fact("pixel", f"{pixel_um:g} µm"))
+    if dataset.normalization:
+        figures = ", ".join(f"{key} {_text(value)}" for key, value in dataset.normalization.items())
+        facts.append(Fact("stored normalised", "yes", figures))
+    return Facts(facts)
+
+
+def _sizes(shapes: set[tuple[int, ...]]) -> str:
+    ends = [min(shapes), max(shapes)] if len(shapes) > 1 else list(shapes)
+    return f"{' to '.join(map(_shape, ends))} (C × H × W)"
+
+
+def plural(count: int, what: str) -> str:
+    """A count with its noun."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
