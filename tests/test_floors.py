@@ -60,13 +60,13 @@ FLOORS = (
         "inspect",
         "predict",
         "preview",
-        "report",
         "resume",
         "run",
         "study",
         "verify",
     },
     {"compare", "crossval"},
+    {"report"},
     {"__main__", "__init__"},
 )
 LATE = {"__main__", "__init__"}

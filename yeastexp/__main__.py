@@ -645,6 +645,24 @@ def compare(
         click.echo(path, err=as_json)
 
 
+@commands.command()
+@click.argument("run_directories", metavar="RUN [RUN...]", nargs=-1, required=True, type=ANY)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Else RUN/report.html; of several ./report.html.")
+@DEVICE
+def report(run_directories: tuple[Path, ...], output: Path | None, device: str) -> None:
+    """Write one page on a RUN, or on the directory of a crossval, that opens from disk and asks for nothing else.
+
+    What was run, curves, scores beside answers without learning, the worst, median and best image with their mistakes
+    outlined, every image, the confusion matrix, the model beside the cells, environment and experiment. Of an
+    unfinished run, what is there. Of several, what compare tells of them. An older report is overwritten.
+
+    Example: python -m yeastexp report runs/base/001
+    """
+    from yeastexp import report as room
+
+    click.echo(room.report(run_directories, output=output, device=device, progress=_progress))
+
+
 def main() -> None:
     """Run a command; faults of the user are lines on stderr, never a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):

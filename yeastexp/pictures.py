@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -59,6 +60,8 @@ HATCHING = 8
 """Pixels from one line to the next over what has no label."""
 BINS = 80
 LINE_WIDTH = 2
+JPEG_QUALITY = 88
+"""At which noise of a camera looks as it was."""
 
 
 def panel(image: npt.NDArray[np.float32], truth: Labels, prediction: Labels) -> Picture:
@@ -131,12 +134,15 @@ def edges(labels: Labels) -> npt.NDArray[np.bool_]:
 def tile(image: npt.NDArray[np.float32], labels: Labels | None, side: int, limits: Limits | None = None) -> Picture:
     """An image (C, H, W) whose longer side becomes `side` pixels, with outlines as thin there as anywhere."""
     shown = fitted(grey_of(image, limits), side)
-    if labels is None:
-        return shown
+    return shown if labels is None else outlined(shown, sampled(labels, shown))
+
+
+def sampled(labels: Labels, shown: Picture) -> Labels:
+    """The labels (H, W) at the middle of each pixel of a picture of the same image, whatever its size."""
     rows, columns = (
         (2 * np.arange(n) + 1) * before // (2 * n) for n, before in zip(shown.shape, labels.shape, strict=False)
     )
-    return outlined(shown, labels[np.ix_(rows, columns)])
+    return np.asarray(labels[np.ix_(rows, columns)])
 
 
 def fitted(picture: Picture, side: int) -> Picture:
@@ -150,6 +156,15 @@ def fitted(picture: Picture, side: int) -> Picture:
 
 def _shrunk(picture: Picture) -> Picture:
     return fitted(picture, LARGEST_SIDE) if max(picture.shape[:2]) > LARGEST_SIDE else picture
+
+
+def jpeg(picture: Picture) -> bytes:
+    """A picture as a small file; grey ones have one channel."""
+    out = io.BytesIO()
+    grey = bool((picture[..., :1] == picture).all())
+    drawn = Image.fromarray(np.ascontiguousarray(picture[..., 0] if grey else picture))
+    drawn.save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)
+    return out.getvalue()
 
 
 def framed(picture: Picture, box: tuple[float, float, float, float], colour: Colour) -> Picture:

@@ -1,0 +1,62 @@
+"""How scores spread over images: how they are called, which image is worst, and a chart a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from yeastexp import assemble, evaluation, tracking
+from yeastexp.experiment import Experiment
+from yeastexp.report import charts
+from yeastexp.report.blocks import Chart
+from yeastexp.report.charts import Bar
+from yeastexp.report.remains import Key, Scores
+
+RANKS = {"worst": "worst", "median": "median", "best": "best", "only": "the only image"}
+
+
+def called(metric: str, name: str) -> str:
+    """A metric's row in words."""
+    return metric if name == "all" else f"mean {metric}" if name == tracking.MEAN else f"{metric} of {name}"
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """Between which values a metric lies."""
+    return charts.SHARE if metric in evaluation.SHARES else (0.0, math.inf)
+
+
+def higher_is_better(loaded: Experiment) -> dict[str, bool]:
+    """Of each metric of an experiment."""
+    return {name: metric.higher_is_better for name, metric in assemble.build_metrics(loaded).items()}
+
+
+def score_note(scores: Scores, key: Key, image: str, classes: Sequence[str]) -> str:
+    """The score that an image is ordered by, and those of the classes above the first."""
+    metric, row = key
+    found = [f"{called(metric, row)} {tracking.shown(scores[key].get(image))}"]
+    if row == tracking.MEAN:
+        found += [f"{name} {tracking.shown(scores[metric, name].get(image))}" for name in classes[1:]]
+    return ", ".join(found)
+
+
+def distributions(scores: Scores, summary: tracking.Summary, better: Mapping[str, bool]) -> Iterator[Chart]:
+    """A chart a metric: a dot an image in a row a class, with the mean on its interval; `better` says what is worst."""
+    for metric, by_class in summary.items():
+        drawn = []
+        for name, row in by_class.items():
+            values = {image: value for image, value in scores.get((metric, name), {}).items() if value is not None}
+            drawn.append(
+                Bar("all classes" if name == "all" else name, values, row["per_image"], row["low"], row["high"])
+            )
+        named: Literal["lowest", "highest"] = "lowest" if better[metric] else "highest"
+        note = f"a dot an image, the {named} named; a stroke is the mean, a bar its 95 % interval"
+        yield charts.bars(
+            f"images-{metric}",
+            f"{metric} of each image",
+            drawn,
+            x_label=metric,
+            within=bounds(metric),
+            named=named,
+            note=note,
+        )
