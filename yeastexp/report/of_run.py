@@ -156,9 +156,7 @@ def _beside(left: Remains) -> Chart:
     what, within = called(metric, name), bounds(left.experiment, metric)
     title = f"{what}, beside answers without learning"
     note = "a stroke is the mean over images, a bar its 95 % interval"
-    return charts.bars(
-        "beside", title, drawn, x_label=called(metric, name), within=bounds(left.experiment, metric), note=note
-    )
+    return charts.bars("beside", title, drawn, x_label=what, within=within, note=note)
 
 
 def _distribution(left: Remains) -> Iterator[Block]:
