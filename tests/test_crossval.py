@@ -67,7 +67,7 @@ def test_the_result_says_what_it_is_made_of(done: Path) -> None:
     found = json.loads((done / "crossval.json").read_text())
     assert (found["images"], found["seeds"], found["checkpoint"], found["notes"]) == (NAMES, [0, 1], "last", [])
     row = found["scores"]["iou"]["cell"]
-    assert row["low"] < row["per_image"] < row["high"] and row["images"] == 6
+    assert 0 <= row["low"] < row["per_image"] < row["high"] <= 1 and row["images"] == 6
     assert row["baselines"]["all background"] == 0.0 and row["baselines"]["threshold"] > 0.9
 
 
@@ -79,6 +79,13 @@ def test_spreads_are_those_of_means() -> None:
     assert found["between_seeds"] == pytest.approx(np.std([0.15, 0.4667], ddof=1), rel=1e-3)
     alone = figures(Scored(["a"], [0], {("iou", "cell"): np.array([[0.5]])}, {}, []))["iou"]["cell"]
     assert (alone["per_image"], alone["low"], alone["between_seeds"]) == (0.5, None, None)
+
+
+def test_an_interval_is_cut_to_where_the_mean_can_lie() -> None:
+    scores = {("iou", "cell"): np.array([[1.0, 0.2, 0.9]])}
+    wide = figures(Scored(["a", "b", "c"], [0], scores, {}, []))["iou"]["cell"]
+    cut = figures(Scored(["a", "b", "c"], [0], scores, {}, [], {"iou": (0.0, 1.0)}))["iou"]["cell"]
+    assert (cut["low"], cut["high"]) == (0.0, 1.0) and wide["low"] < 0 and wide["high"] > 1
 
 
 def test_an_interrupted_one_goes_on_and_ends_the_same(

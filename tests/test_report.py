@@ -303,6 +303,15 @@ def test_a_comparison_says_what_compare_says(run: Path, tmp_path: Path, monkeypa
     assert sorted(set(names)) == sorted(done.images)
 
 
+def test_cross_validations_are_compared_too(folded: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folded, tmp_path / "002"))
+    page = Page(report([folded, other], output=tmp_path / "both.html"))
+    assert_self_contained(page)
+    done = compare([folded, other])
+    assert all(sentence in page.text for sentence in findings(done))
+    assert "each scored by the last weights that never saw it" in page.text and "The scores are the same" in page.text
+
+
 def _lowered(row: str) -> str:
     *head, score = row.split(",")
     return row if score == "score" else ",".join([*head, str(float(score) - 0.1)])

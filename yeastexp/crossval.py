@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Scored:
     scores: dict[Key, np.ndarray]
     baselines: dict[str, dict[Key, float | None]]
     notes: list[str]
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of each metric, beyond which no mean lies."""
 
 
 def crossval(
@@ -151,16 +153,18 @@ def _scored(turns: Sequence[Turn], names: Sequence[str], notes: list[str], chose
     """Put the held-out scores of all turns together, and write the held-out predictions."""
     ordered, seeds = sorted(names), sorted({turn.seed for turn in turns})
     scores: dict[Key, np.ndarray] = {}
+    bounds: dict[str, tuple[float, float]] = {}
     for turn in turns:
         classes = experiment.load(turn.folder / execution.EXPERIMENT, data=False).task.classes
         validation = _last(turn.folder)
         for metric, found in validation.scores.items():
+            bounds[metric] = found.bounds
             for name, values in tracking.rows_of(found, classes).items():
                 table = scores.setdefault((metric, name), np.full((len(seeds), len(ordered)), np.nan))
                 columns = [ordered.index(image) for image in validation.losses]
                 table[seeds.index(turn.seed), columns] = values
         _predict(turn)
-    return Scored(ordered, seeds, scores, _baselines(turns, seeds[0], chosen), notes)
+    return Scored(ordered, seeds, scores, _baselines(turns, seeds[0], chosen), notes, bounds)
 
 
 def _last(folder: Path) -> Validation:
@@ -208,7 +212,7 @@ def figures(found: Scored) -> dict[str, dict[str, dict[str, Any]]]:
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for (metric, name), table in found.scores.items():
         by_image, by_seed = means(table, 0), means(table, 1)
-        over = interval(by_image)
+        over = interval(by_image, found.bounds.get(metric, (-math.inf, math.inf)))
         numbers = {
             "per_image": over.mean,
             "low": over.low,

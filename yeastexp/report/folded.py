@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from yeastexp import crossval, execution, experiment, folds, images, tracking
+from yeastexp import execution, experiment, folds, images, out_of_fold, tracking
 from yeastexp.experiment import Experiment
 from yeastexp.report import remains
 from yeastexp.report.remains import Key, Remains, Scores
@@ -54,7 +53,14 @@ class Folded:
     @cached_property
     def scores(self) -> Scores:
         """The score of each image, the mean over seeds; empty where the result is not there yet."""
-        return _means(self.path / crossval.PER_IMAGE) if self.result else {}
+        if not self.result:
+            return {}
+        found = out_of_fold.read(self.path)
+        every = {key: out_of_fold.means(table, axis=0) for key, table in found.scores.items()}
+        return {
+            key: {name: None if math.isnan(one) else one for name, one in zip(found.names, means, strict=True)}
+            for key, means in every.items()
+        }
 
     @property
     def summary(self) -> tracking.Summary:
@@ -68,11 +74,6 @@ class Folded:
         return metric, remains.row_of(self.summary[metric], self.classes)
 
 
-def is_one(path: Path) -> bool:
-    """Whether a folder is that of a cross-validation."""
-    return (path / crossval.FOLDS).is_file() and (path / execution.EXPERIMENT).is_file()
-
-
 def read(path: Path) -> Folded:
     """What a cross-validation left so far."""
     loaded = experiment.load(path / execution.EXPERIMENT, data=False)
@@ -82,18 +83,6 @@ def read(path: Path) -> Folded:
         if (place / execution.ENVIRONMENT).is_file() and (place / execution.EXPERIMENT).is_file():
             left = remains.read(place)
             turns.append(Turn(left.experiment.train.seed, left.experiment.train.fold or 0, left))
-    result = path / crossval.RESULT
+    result = path / out_of_fold.RESULT
     found = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
-    return Folded(path, loaded, folds.read(path / crossval.FOLDS), turns, found)
-
-
-def _means(path: Path) -> Scores:
-    kept: dict[Key, dict[str, list[float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            by_image = kept.setdefault((row["metric"], row["class"]), {}).setdefault(row["image"], [])
-            by_image += [float(row["score"])] if row["score"] else []
-    return {
-        key: {image: math.fsum(some) / len(some) if some else None for image, some in by_image.items()}
-        for key, by_image in kept.items()
-    }
+    return Folded(path, loaded, folds.read(path / out_of_fold.FOLDS), turns, found)

@@ -54,7 +54,7 @@ def _score_curves(left: Remains) -> Iterator[Chart]:
             y_label=charts.shortened(metric),
             levels=levels,
             marked=_chosen_at(left),
-            within=bounds(metric),
+            within=bounds(left.experiment, metric),
             note="mean over images" + (f"; answers without learning: {name}" if levels and name != "all" else ""),
         )
 

@@ -38,7 +38,7 @@ def page(
             "What differs", differing or [Paragraph("Nothing that can change results.")], "experiments and environments"
         ),
         Section("Training", list(_training(paths, labels, figures["metric"])), "how it went in each"),
-        Section("Compared", [_compared(figures)], "where the scores were read"),
+        Section("Compared", [_compared(figures)], "directories and files"),
     ]
     title = " and ".join(labels) if len(labels) == 2 else f"{labels[0]} and {len(labels) - 1} others"
     lead = [Paragraph(sentence) for sentence in room.findings(done)]
@@ -141,5 +141,4 @@ def _lines(runs: dict[str, Remains], column: str) -> list[Line]:
 
 def _compared(figures: dict[str, Any]) -> Table:
     rows = [[run["label"], run["path"], run["scores"]] for run in figures["runs"]]
-    note = f"{figures['checkpoint']} checkpoints, {len(figures['images'])} {figures['split']} images"
-    return Table("runs and their scores", ["run", "directory", "scores"], rows, note=note)
+    return Table("where the scores were read", ["run", "directory", "scores"], rows)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from yeastexp import crossval, differences, images, tracking
+from yeastexp import crossval, differences, images, out_of_fold, tracking
 from yeastexp.evaluate import Source
 from yeastexp.metrics import confusion
 from yeastexp.report import charts, folded, gallery, remains, sections, seen, spread, tables
@@ -197,13 +197,12 @@ def _distribution(found: Folded) -> Iterator[Block]:
     if not found.scores:
         return
     better = spread.higher_is_better(found.experiment)
-    yield Charts(list(spread.distributions(found.scores, found.summary, better)))
+    yield Charts(list(spread.distributions(found.scores, found.summary, found.experiment)))
     key = remains.ordering(found.scores, found.experiment.monitor)
-    caption = f"images, the worst by {spread.called(*key)} first; means over seeds"
     order = remains.worst_first(found.scores[key], better[key[0]])
-    yield Details(
-        "every image, as a table", [tables.by_image(f"{len(order)} {caption}", order, found.scores, crossval.PER_IMAGE)]
-    )
+    caption = f"{len(order)} images, the worst by {spread.called(*key)} first; means over seeds"
+    rows = tables.by_image(caption, order, found.scores, out_of_fold.PER_IMAGE)
+    yield Details("every image, as a table", [rows])
 
 
 def _pictures(found: Folded, source: Source | str) -> Iterator[Block]:

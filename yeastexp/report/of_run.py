@@ -153,16 +153,17 @@ def _beside(left: Remains) -> Chart:
     for answer, summary in answers.items():
         row = summary[metric][name]
         drawn.append(Bar(answer, {}, row["per_image"], row["low"], row["high"]))
-    title = f"{called(metric, name)}, beside answers without learning"
+    what, within = called(metric, name), bounds(left.experiment, metric)
+    title = f"{what}, beside answers without learning"
     note = "a stroke is the mean over images, a bar its 95 % interval"
-    return charts.bars("beside", title, drawn, x_label=called(metric, name), within=bounds(metric), note=note)
+    return charts.bars("beside", title, drawn, x_label=what, within=within, note=note)
 
 
 def _distribution(left: Remains) -> Iterator[Block]:
     scores = left.scores.get("val")
     if not scores:
         return
-    yield Charts(list(spread.distributions(scores, left.summary, higher_is_better(left.experiment))))
+    yield Charts(list(spread.distributions(scores, left.summary, left.experiment)))
     key = remains.ordering(scores, left.experiment.monitor)
     better = higher_is_better(left.experiment)[key[0]]
     for split, found in left.scores.items():

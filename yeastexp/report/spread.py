@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from yeastexp import assemble, evaluation, tracking
+from yeastexp import assemble, tracking
 from yeastexp.experiment import Experiment
 from yeastexp.report import charts
 from yeastexp.report.blocks import Chart
@@ -21,9 +20,9 @@ def called(metric: str, name: str) -> str:
     return metric if name == "all" else f"mean {metric}" if name == tracking.MEAN else f"{metric} of {name}"
 
 
-def bounds(metric: str) -> tuple[float, float]:
-    """Between which values a metric lies."""
-    return charts.SHARE if metric in evaluation.SHARES else (0.0, math.inf)
+def bounds(loaded: Experiment, metric: str) -> tuple[float, float]:
+    """Between which values a metric of an experiment lies."""
+    return assemble.build_metrics(loaded)[metric].bounds
 
 
 def higher_is_better(loaded: Experiment) -> dict[str, bool]:
@@ -40,8 +39,8 @@ def score_note(scores: Scores, key: Key, image: str, classes: Sequence[str]) -> 
     return ", ".join(found)
 
 
-def distributions(scores: Scores, summary: tracking.Summary, better: Mapping[str, bool]) -> Iterator[Chart]:
-    """A chart a metric: a dot an image in a row a class, with the mean on its interval; `better` says what is worst."""
+def distributions(scores: Scores, summary: tracking.Summary, loaded: Experiment) -> Iterator[Chart]:
+    """A chart a metric: a dot an image in a row a class, with the mean on its interval; the worst is named."""
     for metric, by_class in summary.items():
         drawn = []
         for name, row in by_class.items():
@@ -49,14 +48,14 @@ def distributions(scores: Scores, summary: tracking.Summary, better: Mapping[str
             drawn.append(
                 Bar("all classes" if name == "all" else name, values, row["per_image"], row["low"], row["high"])
             )
-        named: Literal["lowest", "highest"] = "lowest" if better[metric] else "highest"
+        named: Literal["lowest", "highest"] = "lowest" if higher_is_better(loaded)[metric] else "highest"
         note = f"a dot an image, the {named} named; a stroke is the mean, a bar its 95 % interval"
         yield charts.bars(
             f"images-{metric}",
             f"{metric} of each image",
             drawn,
             x_label=metric,
-            within=bounds(metric),
+            within=bounds(loaded, metric),
             named=named,
             note=note,
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from yeastexp import environment, execution, files
+from yeastexp import environment, execution, files, out_of_fold
 from yeastexp.errors import UserError
-from yeastexp.report import folded, of_comparison, of_crossval, of_run
+from yeastexp.report import of_comparison, of_crossval, of_run
 from yeastexp.report.blocks import Page
 
 NAME = "report.html"
@@ -43,11 +43,9 @@ def _page(paths: Sequence[Path], device: str, progress: Callable[[Iterable[str]]
     if len(paths) > 1:
         return of_comparison.page(paths, made, device, progress)
     (path,) = paths
-    if folded.is_one(path):
-        return of_crossval.page(path, made)
     if not (path / execution.EXPERIMENT).is_file():
         raise UserError(f"{path}: no run and no cross-validation; the last line that 'run' or 'crossval' prints is one")
-    return of_run.page(path, made, device, progress)
+    return of_crossval.page(path, made) if out_of_fold.is_one(path) else of_run.page(path, made, device, progress)
 
 
 def refuse_other_files(output: Path) -> None:
