@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before PyTorch looks: tests run side by side, a process and a thread each, and so does what they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping

@@ -36,7 +36,7 @@ OURS = [line.partition("python -m yeastexp ")[2] for line in COMMANDS if "python
 
 def test_set_up_takes_one_line_each() -> None:
     assert COMMANDS[0] == "pip install -e . && python -m yeastexp run experiments/base.toml"
-    assert COMMANDS[1] == "pip install -e '.[test]' && pytest"
+    assert COMMANDS[1] == "pip install -e '.[test]' && pytest -n auto"
 
 
 def test_the_plugin_shown_is_the_file() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from yeastexp import checkpoints, engine, environment, failures, files, images, locks, scoring, tracking
 from yeastexp.assemble import Assembly
@@ -135,14 +138,8 @@ def conclude(training: Training) -> None:
 
 def _write_pictures(training: Training, best: Validation) -> None:
     """The worst, the median and the best validation image under the monitored metric, from the best checkpoint."""
-    assembly, monitor = training.assembly, training.assembly.experiment.monitor
-    names = list(best.losses)
-    if monitor == "loss":
-        ordered = sorted(names, key=lambda name: -best.losses[name])
-    else:
-        rows = tracking.rows_of(best.scores[monitor], assembly.classes)
-        values = dict(zip(names, rows.get(tracking.MEAN, rows.get("all", [])), strict=True))
-        ordered = sorted((name for name in names if values[name] == values[name]), key=lambda name: values[name])
+    assembly = training.assembly
+    ordered = from_worst_to_best(assembly, best)
     assembly.model.eval()
     chosen = {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]} if ordered else {}
     for rank, name in chosen.items():
@@ -150,3 +147,15 @@ def _write_pictures(training: Training, best: Validation) -> None:
         logits = engine.whole_image_logits(assembly.model, assembly.transforms, sample, assembly.device)
         picture = scoring.panel(sample, logits.argmax(dim=0))
         images.write_png(training.folder / "pictures" / f"{rank}.png", picture.transpose(2, 0, 1))
+
+
+def from_worst_to_best(assembly: Assembly, validation: Validation) -> list[str]:
+    """The images that the monitored metric, or the loss, has a score for."""
+    monitor, names = assembly.experiment.monitor, list(validation.losses)
+    if monitor == "loss":
+        values, sign = validation.losses, -1
+    else:
+        rows = tracking.rows_of(validation.scores[monitor], assembly.classes)
+        values = dict(zip(names, rows.get(tracking.MEAN, rows.get("all", np.empty(0))).tolist(), strict=True))
+        sign = 1 if assembly.metrics[monitor].higher_is_better else -1
+    return sorted((name for name in names if not math.isnan(values[name])), key=lambda name: sign * values[name])
