@@ -6,17 +6,21 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
 from tiny import EXPERIMENT, write_data
 
 from yeastexp import checkpoints, experiment, images, trained
+from yeastexp import crossval as crossval_room
 from yeastexp.__main__ import commands
 from yeastexp.crossval import Scored, crossval, figures
 from yeastexp.errors import UserError
+from yeastexp.folds import Folds
 from yeastexp.training import Training
 
 NAMES = [f"square_{index}" for index in range(6)]
@@ -157,6 +161,16 @@ def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     settings = ["train.early_stopping=9", "train.epochs=1"]
     crossval(done.parents[2] / "tiny.toml", settings, dealt=2, console=quiet(), say=said.append)
     assert said[0] == "[train] early_stopping chooses the last step by the images held out: their scores flatter"
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_look_alikes_in_different_folds_are_named(blocks: bool) -> None:
+    """With a remedy, if there is one that was not taken."""
+    image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
+    dataset = SimpleNamespace(read=lambda name: SimpleNamespace(image=image))
+    (said,) = crossval_room._alike(dataset, Folds((("a",), ("b",)), blocks=blocks))
+    told = "'b' and 'a' are in different folds and look alike (correlation 1.000)"
+    assert said == told + ("" if blocks else ": --group-by or --blocks keeps such images together")
 
 
 @pytest.mark.parametrize(

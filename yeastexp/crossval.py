@@ -114,9 +114,9 @@ def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
 def _alike(dataset: Any, chosen: Folds) -> list[str]:
     names = [name for some in chosen.folds for name in some]
     pairs = folds.near_duplicates({name: folds.thumbnail(dataset.read(name).image) for name in names}, chosen)
+    remedy = "" if chosen.blocks or chosen.group_by else ": --group-by or --blocks keeps such images together"
     return [
-        f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}): --group-by or --blocks "
-        "keeps such images together"
+        f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}){remedy}"
         for one, other, r in pairs
     ]
 
