@@ -121,11 +121,11 @@ def whole(tick: Tick, setting: Setting) -> None:
 
 
 def tiled(tick: Tick, setting: Setting) -> None:
-    """Pieces with margins as wide as the receptive field, as `predict` takes them; read off the net each time."""
+    """Pieces with margins as wide as the receptive field, which is read off the net once, as `predict` does it."""
     net, image = prepared(setting)
     pieces = Pieces((setting.side, setting.side), lambda rows, columns: image[:, rows, columns])
+    tiling = Tiling.of(net, 1)
     while True:
-        tiling = Tiling.of(net, 1)
         tile = tiling.tile(pieces.size, torch.device("cpu"))
         logits = assembled(tiling.logits(pieces, tile), tile)
         keep(setting, CONTENDERS[1].name, logits)

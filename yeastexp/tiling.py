@@ -29,7 +29,7 @@ SAMPLE = 256
 SHARE = 4
 """A piece may take one in so many bytes that are free."""
 
-MOST_ON_CPU, MOST_ON_GPU = 1 << 28, 1 << 33
+MOST_ON_CPU, MOST_ON_GPU = 1 << 27, 1 << 33
 """Bytes of a piece's activations. On a CPU, larger ones take longer: their memory comes fresh from the system."""
 
 OVERLAP = 4
