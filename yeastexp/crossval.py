@@ -18,6 +18,7 @@ from yeastexp import assemble, checkpoints, execution, experiment, files, folds,
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
 from yeastexp.folds import Folds
+from yeastexp.metrics import most_likely
 from yeastexp.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, means, turn_folder
 from yeastexp.progress import Validation
 from yeastexp.resume import resume
@@ -182,7 +183,7 @@ def _predict(turn: Turn) -> None:
         target = turn.folder / PREDICTIONS / f"{name}.png"
         if not target.exists():
             logits = predictor.logits(dataset.read(name))
-            images.write_png(target, logits.argmax(dim=0).cpu().numpy().astype(np.uint8))
+            images.write_png(target, most_likely(logits).cpu().numpy().astype(np.uint8))
 
 
 def _baselines(turns: Sequence[Turn], seed: int, chosen: Folds) -> dict[str, dict[Key, float | None]]:

@@ -16,7 +16,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from yeastexp.errors import RUN_FAILED, UserError
-from yeastexp.metrics import PerImageMetric, Scores
+from yeastexp.metrics import PerImageMetric, Scores, most_likely
 from yeastexp.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 from yeastexp.progress import Validation
 from yeastexp.sample import Sample
@@ -138,7 +138,7 @@ def validate(
     def answer(sample: Sample) -> Tensor:
         logits = whole_image_logits(model, transforms, sample, device)
         losses[sample.name] = loss(logits[None], sample.labels.to(device)[None])
-        prediction = logits.argmax(dim=0)
+        prediction = most_likely(logits)
         if look is not None:
             look(sample, prediction)
         return prediction

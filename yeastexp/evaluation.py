@@ -28,7 +28,7 @@ from torch import Tensor
 from yeastexp import assemble, baselines, engine, files, tracking
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
-from yeastexp.metrics import Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores, confusion
+from yeastexp.metrics import Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores, confusion, most_likely
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.tracking import Summary
 from yeastexp.trained import Trained, Which
@@ -179,7 +179,7 @@ def measure(
             yield images.seen(sample)
 
     def answer(sample: Sample) -> Tensor:
-        return predictor.logits(sample).argmax(dim=0)
+        return most_likely(predictor.logits(sample))
 
     found = engine.score(answer, samples(), {**metrics, **counting}, predictor.device)
     better = {name: metric.higher_is_better for name, metric in metrics.items()}

@@ -17,6 +17,7 @@ from yeastexp import checkpoints, engine, environment, failures, files, images, 
 from yeastexp.assemble import Assembly
 from yeastexp.errors import INTERRUPTED, UserError
 from yeastexp.interruption import Interruption
+from yeastexp.metrics import most_likely
 from yeastexp.progress import Validation
 from yeastexp.training import Training
 
@@ -145,7 +146,7 @@ def _write_pictures(training: Training, best: Validation) -> None:
     for rank, name in chosen.items():
         sample = assembly.dataset.read(name)
         logits = engine.whole_image_logits(assembly.model, assembly.transforms, sample, assembly.device)
-        picture = scoring.panel(sample, logits.argmax(dim=0))
+        picture = scoring.panel(sample, most_likely(logits))
         images.write_png(training.folder / "pictures" / f"{rank}.png", picture.transpose(2, 0, 1))
 
 

@@ -75,6 +75,11 @@ class Picture:
         return self.read(slice(0, self.shape[1]), slice(0, self.shape[2]))
 
 
+def moved(one: slice, by: int) -> slice:
+    """Rows or columns that lie so many further on."""
+    return slice(one.start + by, one.stop + by)
+
+
 def bands(size: Size, rows: int) -> Iterator[slice]:
     """An image cut into bands of so many rows."""
     return (slice(row, min(row + rows, size[0])) for row in range(0, size[0], rows))

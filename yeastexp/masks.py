@@ -18,6 +18,7 @@ from torch import Tensor
 from yeastexp import images, large_images, pictures, piecewise, tiling
 from yeastexp.errors import UserError
 from yeastexp.large_images import Growing, Picture, Pieces, Size
+from yeastexp.metrics import most_likely
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.trained import Trained
 
@@ -190,7 +191,7 @@ def _area(rows: slice, columns: slice) -> int:
 
 
 def _labels(logits: Tensor) -> npt.NDArray[np.uint8]:
-    return np.asarray(logits.argmax(dim=0).to(torch.uint8).cpu().numpy())
+    return np.asarray(most_likely(logits).to(torch.uint8).cpu().numpy())
 
 
 def _shares(logits: Tensor) -> npt.NDArray[np.float32]:

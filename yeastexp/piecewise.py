@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from yeastexp.large_images import Pieces, bands
+from yeastexp.large_images import Pieces, bands, moved
 from yeastexp.randomness import generator
 from yeastexp.transforms.basic import BasicTransform2D
 from yeastexp.transforms.crop import CERTAIN, Crop
@@ -146,7 +146,7 @@ def _(transform: Crop, image: Pieces) -> tuple[Pieces, Back]:
     top, left = transform.top, transform.left
 
     def cut(rows: slice, columns: slice) -> Tensor:
-        return image.cut(_moved(rows, top), _moved(columns, left))
+        return image.cut(moved(rows, top), moved(columns, left))
 
     def back(logits: Pieces) -> Pieces:
         def uncut(rows: slice, columns: slice) -> Tensor:
@@ -166,10 +166,6 @@ def _(transform: Crop, image: Pieces) -> tuple[Pieces, Back]:
         return Pieces(image.size, uncut)
 
     return Pieces(size, cut), back
-
-
-def _moved(one: slice, by: int) -> slice:
-    return slice(one.start + by, one.stop + by)
 
 
 @in_pieces.register

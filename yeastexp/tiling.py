@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from yeastexp import memory
 from yeastexp.errors import UserError
-from yeastexp.large_images import Pieces, Size
+from yeastexp.large_images import Pieces, Size, moved
 from yeastexp.receptive_field import ReceptiveField, receptive_field, trace
 
 SAMPLE = 256
@@ -299,16 +299,12 @@ class _Windows:
                     (columns, self.lines[1].windows[j], self.lines[1].weights[j]),
                 )
             ]
-            inner = [_moved(part, -one.start) for part, one, _ in parts]
+            inner = [moved(part, -one.start) for part, one, _ in parts]
             down, right = (weight[one].to(found.device) for one, (_, _, weight) in zip(inner, parts, strict=True))
-            into = [_moved(part, -wanted.start) for (part, _, _), wanted in zip(parts, (rows, columns), strict=True)]
+            into = [moved(part, -wanted.start) for (part, _, _), wanted in zip(parts, (rows, columns), strict=True)]
             total[:, into[0], into[1]] += found[:, inner[0], inner[1]] * (down[:, None] * right)
         assert total is not None, "windows lie on every pixel"
         return total
-
-
-def _moved(one: slice, by: int) -> slice:
-    return slice(one.start + by, one.stop + by)
 
 
 # Memory

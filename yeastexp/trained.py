@@ -18,6 +18,7 @@ from yeastexp.assemble import Values
 from yeastexp.errors import UserError
 from yeastexp.experiment import Experiment
 from yeastexp.large_images import Pieces, Size
+from yeastexp.metrics import most_likely
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.tiling import Tiling
 from yeastexp.transforms import chain
@@ -107,7 +108,7 @@ class Trained:
             raise UserError(f"{name}: has {image.shape[0]} channels; the run was trained on {channels}")
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
         logits = self.logits(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
-        return np.asarray(logits.argmax(dim=0).cpu().numpy().astype(np.uint8))
+        return np.asarray(most_likely(logits).cpu().numpy().astype(np.uint8))
 
 
 def load(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained:

@@ -11,6 +11,7 @@ from yeastexp import assemble, checkpoints, evaluate, evaluation, files, trained
 from yeastexp.errors import UserError
 from yeastexp.evaluate import Source
 from yeastexp.evaluation import Evaluation, Images
+from yeastexp.metrics import most_likely
 from yeastexp.report import gallery, remains, sections
 from yeastexp.report.blocks import Block, Gallery, Paragraph, Table
 from yeastexp.report.remains import Remains
@@ -77,7 +78,7 @@ def _shown(left: Remains, images: Images) -> Iterator[gallery.Shown]:
     better = higher_is_better(left.experiment)[key[0]]
     for rank, name in remains.chosen(scores[key], better).items():
         sample = images.stored(name)
-        prediction = images.predictor.logits(images.seen(sample)).argmax(dim=0).cpu().numpy()
+        prediction = most_likely(images.predictor.logits(images.seen(sample))).cpu().numpy()
         yield gallery.Shown(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, left.classes))
 
 
