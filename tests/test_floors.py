@@ -21,6 +21,7 @@ FLOORS = (
         "background",
         "compilation",
         "document",
+        "ignition",
         "images",
         "large_images",
         "pictures",

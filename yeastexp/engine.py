@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
-from ignite.engine import Engine
 from torch import Tensor, nn
 
 from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.ignition import Engine
 from yeastexp.metrics import PerImageMetric, Scores, most_likely
 from yeastexp.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 from yeastexp.progress import Validation

@@ -11,11 +11,11 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.metrics import Metric
 from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
 
+from yeastexp.ignition import Metric
 from yeastexp.registry import metric
 from yeastexp.sample import IGNORE
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from rich.console import Console
 from rich.table import Table
 from torch.autograd import profiler
 from torch.profiler import ProfilerActivity, record_function
 
 from yeastexp import files
+from yeastexp.ignition import Engine, Events
 
 WARM_UP = 3
 """Steps before those that count: allocations and choices of kernels."""

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from rich import progress as bars
 from rich.console import Console
 from torch import Tensor
 
 from yeastexp import assemble, checkpoints, contact_sheet, engine, pictures, scoring, tracking
 from yeastexp.assemble import Assembly, Values
+from yeastexp.ignition import Engine, Events
 from yeastexp.interruption import Interruption
 from yeastexp.profiling import Profile
 from yeastexp.progress import Best, Progress
