@@ -25,8 +25,18 @@ SETTING = replace(SETTINGS[0], images=4)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(yeastexp.__file__).parents[1])}
 """Of a process in another working directory: the same yeastexp."""
 
+ONE_STEP = """
+import torch
+net = torch.nn.Conv2d(1, 2, 3)
+optimizer = torch.optim.AdamW(net.parameters())
+net(torch.rand(1, 1, 8, 8)).mean().backward()
+optimizer.step()
+"""
+"""What no training does without: PyTorch's optimizers import its compiler."""
+
 IMPORTS = ("torch", "ignite.engine", "monai.engines", "pytorch_lightning")
-HELP, TORCH, RUN = "python -m yeastexp --help", "import torch", "python -m yeastexp run, to the first step"
+HELP, TORCH = "python -m yeastexp --help", "import torch"
+STEP, RUN = "import torch, one step of a convolution", "python -m yeastexp run, to the first step"
 
 
 def seconds(command: Sequence[str]) -> float:
@@ -72,6 +82,7 @@ def report(rounds: int = 9, imports: Sequence[str] = IMPORTS) -> str:
     """Markdown: a table, and the machine."""
     acts: dict[str, Callable[[], float]] = {HELP: partial(seconds, ["-m", "yeastexp", "--help"])}
     acts |= {f"import {one}": partial(seconds, ["-c", f"import {one}"]) for one in imports if installed(one)}
+    acts[STEP] = partial(seconds, ["-c", ONE_STEP])
     with tempfile.TemporaryDirectory() as folder:
         placed = replace(SETTING, folder=Path(folder))
         placed.write()

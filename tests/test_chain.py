@@ -298,3 +298,27 @@ def test_four_geometric_steps_are_read_as_scipy_reads_them(names: tuple[str, ...
     np.testing.assert_allclose(found[0, 0], ndimage.map_coordinates(image, where, order=1), atol=5e-4)
     nearest = ndimage.map_coordinates(labels, where, order=0)
     assert np.sum(read[0].numpy() != nearest) <= 1  # half-way between pixels, the last bit decides
+
+
+@dataclass(frozen=True)
+class WhereMade(BasicTransform2D):
+    """Moves nothing, and says where fields would be made."""
+
+    found: list[torch.device]
+
+    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+        self.found.append(torch.get_default_device())
+        return np.eye(3), size
+
+
+def test_fields_are_made_where_the_pixels_are() -> None:
+    where = WhereMade([])
+    pixels = Pixels.of([torch.zeros(1, 9, 9)], [torch.zeros(1, 9, 9, dtype=torch.int8)])
+    for device in ("cpu", "meta"):
+        placed = pixels.to(torch.device(device))
+        values, _ = chain.windows(placed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64), 5, [where], [[None]])
+        assert values.device.type == where.found[-1].type == device
+    assert torch.get_default_device().type == "cpu"
+    with torch.device("meta"):
+        field, _ = Elastic(p=1).geometry((9, 9), (2.0, 5))
+    assert isinstance(field, Tensor) and field.device.type == "meta"

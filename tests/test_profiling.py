@@ -12,7 +12,7 @@ from rich.console import Console
 from test_resume import EXPERIMENT, here, ran
 
 from yeastexp import run as room
-from yeastexp.profiling import PARTS
+from yeastexp.profiling import PARTS, covered
 from yeastexp.run import run
 
 __all__ = ["here"]
@@ -28,6 +28,14 @@ def test_a_profile_has_every_part_of_every_step_and_changes_no_result(here: Path
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "4 steps, " in shown and "between steps" in shown and "convolution" in shown
     assert kills.differences(plain, profiled) == []
+
+
+@pytest.mark.parametrize(
+    "spans, length",
+    [([], 0), ([(1, 3)], 2), ([(5, 6), (1, 3)], 3), ([(1, 4), (2, 3), (3, 6)], 5), ([(1, 2), (1, 2), (2, 3)], 2)],
+)
+def test_time_that_two_kernels_share_counts_once(spans: list[tuple[float, float]], length: float) -> None:
+    assert covered(spans) == length
 
 
 def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

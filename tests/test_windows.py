@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,57 @@ def test_images_are_laid_out_as_they_are_put_together() -> None:
     assert torch.equal(torch.cat([one.flatten() for one in Reread(sample, SIZES, 2, False).labels()]), pixels.labels[0])
     held = pixels.values.nbytes + pixels.labels.nbytes
     assert held == windows.bytes_of(SIZES, 2)
+
+
+class FakeStream:
+    """A stream of a GPU that writes down who waits for whom."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self.name, self.told = name, told
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.told.append(f"{self.name} waits for {other.name}")
+
+    def __enter__(self) -> None:
+        self.told.append(f"on {self.name}")
+
+    def __exit__(self, *error: object) -> None:
+        self.told.append(f"off {self.name}")
+
+
+class FakeBatch:
+    """What stands for a tensor in a GPU's memory."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> FakeBatch:
+        assert device.type == "cuda" and non_blocking
+        return self
+
+    def record_stream(self, stream: FakeStream) -> None:
+        self.told.append(f"kept for {stream.name}")
+
+
+def test_a_gpu_makes_batches_aside_and_a_step_waits_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fakes: no figure of a real GPU depends on the order that is told here."""
+    told: list[str] = []
+
+    def made() -> Iterator[tuple[FakeBatch, FakeBatch]]:
+        for _ in range(2):
+            told.append("made")
+            yield FakeBatch(told), FakeBatch(told)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream("training", told))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("own", told))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    for _ in windows.sent(made(), torch.device("cuda")):  # type: ignore[arg-type]
+        told.append("step")
+    one = ["on own", "made", "off own", "training waits for own", "kept for training", "kept for training", "step"]
+    assert told == ["own waits for training", *one, *one, "on own", "off own"]
+
+
+def test_a_cpu_gets_the_batches_as_they_are() -> None:
+    batches = [(torch.zeros(1), torch.ones(1))] * 3
+    sent = list(windows.sent(iter(batches), torch.device("cpu")))
+    assert len(sent) == 3 and all(one is two for pair in zip(sent, batches, strict=True) for one, two in zip(*pair))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,15 @@ BATCH, FORWARD, LOSS, BACKWARD, UPDATE = PARTS = ("batch", "forward", "loss", "b
 def part(name: str) -> AbstractContextManager[Any]:
     """A part of a step, in the trace of whoever takes one; to name it where nobody does costs a tiny step a percent."""
     return record_function(f"step: {name}") if profiler._is_profiler_enabled else nullcontext()
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """How long at least one of some spans (start, end) lasts."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 class Profile:
@@ -84,6 +95,9 @@ class Profile:
         table.add_column("share", justify="right")
         for name, milliseconds in spent.items():
             table.add_row(name, f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
+        if on_gpu := [event.time_range for event in self.profiler.events() if event.device_type.name == "CUDA"]:
+            milliseconds = covered([(one.start, one.end) for one in on_gpu]) / 1e3 / self.steps
+            table.add_row("the GPU at work", f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
         table.add_section()
         operations = [one for key, one in averages.items() if not key.startswith(("step: ", "ProfilerStep"))]
         for one in sorted(operations, key=lambda one: -one.self_cpu_time_total)[:OPERATIONS]:

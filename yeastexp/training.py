@@ -14,7 +14,7 @@ from rich import progress as bars
 from rich.console import Console
 from torch import Tensor
 
-from yeastexp import assemble, checkpoints, contact_sheet, engine, pictures, scoring, tracking
+from yeastexp import assemble, checkpoints, contact_sheet, engine, pictures, scoring, tracking, windows
 from yeastexp.assemble import Assembly, Values
 from yeastexp.ignition import Engine, Events
 from yeastexp.interruption import Interruption
@@ -43,8 +43,8 @@ def options_of(assembly: Assembly) -> Options:
 
 def groups_of(assembly: Assembly, steps: int) -> Groups:
     """Which batches of a run of so many steps change the weights together."""
-    windows, batch = len(assembly.stream.plan.images), assembly.stream.size
-    sizes = [min(batch, windows - first) for first in range(0, windows, batch)]
+    count, batch = len(assembly.stream.plan.images), assembly.stream.size
+    sizes = [min(batch, count - first) for first in range(0, count, batch)]
     return Groups(assembly.experiment.train.accumulate, sizes, steps)
 
 
@@ -145,16 +145,16 @@ class Training:
         self.tracker.flush()  # so that no worker process is forked while a file is written
         engine.start_at(trainer, self.step, self.epoch_length, self.epochs)
         assembly.model.train()
-        batches = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)
+        made = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)
         self.epoch_began = self.saved = time.monotonic()
         with _bar(self.console) as self.bar:
             self.task = self.bar.add_task("training", total=self.steps, completed=self.step, loss="", score="")
             self.interruption.gently = True
             try:
-                trainer.run(batches)
+                trainer.run(windows.sent(made, self.update.device))
             finally:
                 self.interruption.gently = False
-                batches.close()  # type: ignore[attr-defined]  # ends the worker processes
+                made.close()  # type: ignore[attr-defined]  # ends the worker processes
 
     def after_step(self, trainer: Engine) -> None:
         """Count, read the losses at intervals, and end the last epoch where it is a part of one."""

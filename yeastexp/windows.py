@@ -214,6 +214,28 @@ class Stream:
         self.__dict__.update(state)
 
 
+def sent(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches, on a device.
+
+    On a GPU they are made on a stream of their own: what has to wait there waits for nothing but itself, while the step
+    before is still computed.
+    """
+    if device.type != "cuda":
+        yield from ((images.to(device), labels.to(device)) for images, labels in batches)
+        return
+    training, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(training)
+    while True:
+        with torch.cuda.stream(own):
+            if (batch := next(batches, None)) is None:
+                return
+            images, labels = (one.to(device, non_blocking=True) for one in batch)
+        training.wait_stream(own)
+        for one in (images, labels):
+            one.record_stream(training)  # their memory is free when that stream is done with it
+        yield images, labels
+
+
 class _Plugins:
     """The plugin files of the process that pickles it, loaded where it is unpickled."""
 

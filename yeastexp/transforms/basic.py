@@ -51,7 +51,7 @@ class BasicTransform2D:
         """Where output pixels come from: (3, 3) matrix or (2, H, W) coordinates (y, x), and the output's size.
 
         The matrix takes (y, x, 1) of an output pixel to the input pixel, both counted from the first pixel's centre.
-        Coordinates keep the size.
+        Coordinates keep the size, and are best made on PyTorch's default device, which is then that of the image.
         """
         return np.eye(3), size
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,8 @@ def whole(transforms: Transforms, sample: Sample) -> Sample:
         size = sample.size
         coordinates: Coordinates = np.eye(3)
         for position in stage.geometry:
-            step, new_size = transforms[position].geometry(size, transforms[position].draw(source))
+            with _fields_on(sample.image.device):
+                step, new_size = transforms[position].geometry(size, transforms[position].draw(source))
             coordinates, size = compose(step, coordinates, new_size), new_size
         if stage.geometry:
             sample = _read_sample(sample, coordinates, size)
@@ -119,7 +121,8 @@ def windows(
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
+        with _fields_on(pixels.values.device):
+            coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
         steps.insert(0, (coordinates, size))
         size = _reach(coordinates, size) if stage is not plan[0] else size
     values, labels = _read_windows(pixels, images, steps[0], corners + (side - 1) / 2)
@@ -131,6 +134,11 @@ def windows(
             values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in drawn])
             values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
     return values, labels.long()
+
+
+def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Where fields are made on a device by themselves; on a CPU they are, and the context would cost time."""
+    return nullcontext() if device.type == "cpu" else device
 
 
 def _read_windows(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:

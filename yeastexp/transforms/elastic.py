@@ -42,20 +42,21 @@ class Elastic(BasicTransform2D):
         strength, key = drawn
         if not strength:
             return np.eye(3), size
-        rows, columns = (_spline(length, self.spacing_px) for length in size)
-        knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), torch.device("cpu"))[0]
+        device = torch.get_default_device()
+        rows, columns = (_spline(length, self.spacing_px, device) for length in size)
+        knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), device)[0]
         shift = (rows @ knots @ columns.T).mul_(strength / SPLINE_STD)
-        for plane, place in zip(shift, places(size), strict=True):
+        for plane, place in zip(shift, places(size, device), strict=True):
             plane += place
         return shift, size
 
 
 @lru_cache(maxsize=64)
-def _spline(length: int, spacing: float) -> Tensor:
+def _spline(length: int, spacing: float, device: torch.device) -> Tensor:
     """Weights (length, knots) of the cubic B-spline at each pixel, for an odd number of knots about the centre."""
-    places = (torch.arange(length) - (length - 1) / 2) / spacing
+    places = (torch.arange(length, device=device) - (length - 1) / 2) / spacing
     reach = math.ceil((length - 1) / 2 / spacing) + 2
-    away = (places[:, None] - torch.arange(-reach, reach + 1)[None, :]).abs()
+    away = (places[:, None] - torch.arange(-reach, reach + 1, device=device)[None, :]).abs()
     near = 2 / 3 - away**2 + away**3 / 2
     far = (2 - away).clamp_min(0) ** 3 / 6
     return torch.where(away < 1, near, far)
