@@ -232,4 +232,6 @@ def test_a_gpu_makes_batches_aside_and_a_step_waits_for_its_own(monkeypatch: pyt
 def test_a_cpu_gets_the_batches_as_they_are() -> None:
     batches = [(torch.zeros(1), torch.ones(1))] * 3
     sent = list(windows.sent(iter(batches), torch.device("cpu")))
-    assert len(sent) == 3 and all(one is two for pair in zip(sent, batches, strict=True) for one, two in zip(*pair))
+    assert len(sent) == 3 and all(
+        one is two for pair in zip(sent, batches, strict=True) for one, two in zip(*pair, strict=True)
+    )
