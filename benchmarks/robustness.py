@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.foreign import FIELDS, SYNTHETIC, View, foreign, synthetic
 from yeastexp import baselines, images, pictures, trained
-from yeastexp.datasets.hdf5 import Hdf5
+from yeastexp.datasets.hdf5 import Hdf5, hdf5
 
 Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
 """From an image (1, H, W) and its name to its classes (H, W)."""
@@ -57,7 +57,7 @@ def _of_run(run: Path) -> Answer:
 
 def table(path: Path, runs: Sequence[Path], folder: Path | None, of_synthetic_yeast: bool = False) -> str:
     """Markdown: a row a field with the mean over its images of each answer, then the mean over the foreign fields."""
-    data = Hdf5(path)
+    data = hdf5(path)
     asked = answers(data, runs)
     scores: dict[str, dict[str, float]] = {}
     for field, views in fields(data, of_synthetic_yeast):

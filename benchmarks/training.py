@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ignite.engine
@@ -21,6 +21,7 @@ from yeastexp import assemble, experiment, store
 from yeastexp.models.unet import UNet
 from yeastexp.optimizers import adamw
 from yeastexp.training import Training
+from yeastexp.updates import Options, Precision
 
 LEARNING_RATE = 1e-3
 
@@ -47,7 +48,15 @@ window = {window}
 batch = {batch}
 stride = {stride}
 threads = {threads}
+device = "{device}"
+precision = "{precision}"
 """
+
+AUGMENTATIONS = "".join(
+    f'\n[[augment]]\nname = "{name}"\n'
+    for name in ("reflect", "rotate90", "affine", "elastic", "gaussian_noise", "brightness_contrast")
+)
+"""A part of every sort."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class Setting:
     stride: int
     images: int = 16
     side: int = 512
+    device: str = "cpu"
+    precision: Precision = "float32"
     folder: Path = Path()
 
     def write(self) -> None:
@@ -70,6 +81,7 @@ class Setting:
         store.write(self.folder / "data.h5", splits, self._image, provenance={})
         text = EXPERIMENT.format(**vars(self), rate=LEARNING_RATE, threads=torch.get_num_threads())
         (self.folder / "experiment.toml").write_text(text, encoding="utf-8")
+        (self.folder / "augmented.toml").write_text(text + AUGMENTATIONS, encoding="utf-8")
 
     def _image(self, name: str) -> dict[str, np.ndarray]:
         source = np.random.default_rng(int(name.removeprefix("noise_")))
@@ -81,7 +93,16 @@ SETTINGS = (
     Setting("ordinary step: batch 8 of 128², width 8", batch=8, window=128, width=8, stride=8),
     Setting("tiny step: batch 2 of 32², width 4", batch=2, window=32, width=4, stride=8),
 )
-UNITS = {8: 8, 2: 100}
+ON_GPU = Setting(
+    "on a GPU: batch 16 of 256², width 32, bfloat16, images on the device",
+    batch=16,
+    window=256,
+    width=32,
+    stride=8,
+    device="cuda",
+    precision="bfloat16",
+)
+UNITS = {8: 8, 2: 100, 16: 50}
 """Steps of a round, by batch: about a second."""
 
 CONTENDERS = (
@@ -91,13 +112,15 @@ CONTENDERS = (
     Contender("Lightning", "benchmarks.peers.lightning_trainer:train"),
     Contender("MONAI", "benchmarks.peers.monai_trainer:train"),
 )
+GPU_CONTENDERS = (*CONTENDERS[:2], Contender("yeastexp, six augmentations", "benchmarks.training:augmented"))
 
 
 def model(setting: Setting) -> nn.Module:
     """The U-Net as every contender trains it."""
     torch.manual_seed(0)
-    made: nn.Module = UNet(1, 2, setting.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return made
+    made = UNet(1, 2, setting.width).to(setting.device)
+    laid: nn.Module = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid
 
 
 def optimizer(of: nn.Module) -> torch.optim.Optimizer:
@@ -106,11 +129,11 @@ def optimizer(of: nn.Module) -> torch.optim.Optimizer:
 
 
 def batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
-    """Windows in random order, cut from images in memory as by hand: (B, 1, h, w) and labels (B, h, w)."""
+    """Windows in random order, cut from images on the device as by hand: (B, 1, h, w) and labels (B, h, w)."""
     reader = store.Reader(setting.folder / "data.h5")
     read = [reader.read(f"noise_{index}") for index in range(setting.images)]
-    images = torch.stack([torch.from_numpy(one["raw"]).float() for one in read])
-    labels = torch.stack([torch.from_numpy(one["gt"]).long() for one in read])
+    images = torch.stack([torch.from_numpy(one["raw"]).float() for one in read]).to(setting.device)
+    labels = torch.stack([torch.from_numpy(one["gt"]).long() for one in read]).to(setting.device)
     source, side = np.random.default_rng(0), setting.window
     places = -(-(setting.side - side) // setting.stride) + 1
     while True:
@@ -123,29 +146,45 @@ def batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
 
 def bare(tick: Tick, setting: Setting) -> None:
     """The loop that PyTorch's tutorials show."""
+    settle_on(tick, setting)
     net = model(setting).train()
     changes = optimizer(net)
+    mixed = Options(precision=setting.precision).autocast(torch.device(setting.device))
     for images, labels in batches(setting):
         changes.zero_grad()
-        loss = functional.cross_entropy(net(images), labels)
+        with mixed:
+            logits = net(images)
+        loss = functional.cross_entropy(logits.float(), labels)
         loss.backward()
         changes.step()
         tick()
 
 
-def yeastexp(tick: Tick, setting: Setting) -> None:
+def settle_on(tick: Tick, setting: Setting) -> None:
+    """Have rounds end when a GPU is done."""
+    if setting.device == "cuda":
+        tick.settle = torch.cuda.synchronize
+
+
+def yeastexp(tick: Tick, setting: Setting, file: str = "experiment.toml") -> None:
     """A run as the command line makes it, in the middle of an epoch: its checks, logs and progress bar included."""
+    settle_on(tick, setting)
 
     def late(step: int) -> bool:
         tick()
         return False
 
     os.chdir(setting.folder)
-    loaded = assemble.fixed_threads(experiment.load(Path("experiment.toml")))
+    loaded = assemble.fixed_threads(experiment.load(Path(file)))
     folder = Path(tempfile.mkdtemp(dir=setting.folder))
     training = Training(assemble.assemble(loaded), folder, Console(stderr=True), time.monotonic(), late)
     training.begin()
     training.train()
+
+
+def augmented(tick: Tick, setting: Setting) -> None:
+    """The same with augmentations, which the other contenders do without."""
+    yeastexp(tick, setting, "augmented.toml")
 
 
 def plain_ignite(tick: Tick, setting: Setting) -> None:
@@ -159,13 +198,19 @@ def plain_ignite(tick: Tick, setting: Setting) -> None:
 def report(
     settings: Sequence[Setting] = SETTINGS, contenders: Sequence[Contender] = CONTENDERS, rounds: int = 9
 ) -> str:
-    """Markdown: a table a setting, and the machine."""
-    parts = []
-    for setting in settings:
-        with tempfile.TemporaryDirectory() as folder:
-            placed = Setting(**{**vars(setting), "folder": Path(folder)})
-            placed.write()
-            units = UNITS.get(setting.batch, 2)
-            results = measure(contenders, placed, rounds=rounds, units=units, warm_up=units + 2)
-        parts.append(f"### {setting.title}\n\n{table(results, contenders[0].name, 'steps')}")
+    """Markdown: a table a setting, one of them on a GPU where there is one, and the machine."""
+    parts = [_compared(setting, contenders, rounds) for setting in settings]
+    if torch.cuda.is_available():
+        parts.append(f"{_compared(ON_GPU, GPU_CONTENDERS, rounds)}\n\n{torch.cuda.get_device_name()}")
+    else:
+        parts.append(f"### {ON_GPU.title}\n\nSkipped: PyTorch sees no GPU.")
     return "\n\n".join([*parts, machine()])
+
+
+def _compared(setting: Setting, contenders: Sequence[Contender], rounds: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        placed = replace(setting, folder=Path(folder))
+        placed.write()
+        units = UNITS.get(setting.batch, 2)
+        results = measure(contenders, placed, rounds=rounds, units=units, warm_up=units + 2)
+    return f"### {setting.title}\n\n{table(results, contenders[0].name, 'steps')}"

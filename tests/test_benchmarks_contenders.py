@@ -57,6 +57,16 @@ def test_every_trainer_steps(contender: Contender, tmp_path: Path, monkeypatch: 
     assert len(answers(contender, placed)) == 3
 
 
+@pytest.mark.parametrize("contender", training.GPU_CONTENDERS, ids=lambda one: one.name)
+def test_what_is_measured_on_a_gpu_works_on_a_cpu_too(
+    contender: Contender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    placed = replace(training.ON_GPU, device="cpu", batch=2, window=16, width=2, images=2, side=32, folder=tmp_path)
+    placed.write()
+    assert len(answers(contender, placed)) == 3
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("contender", augmentation.CONTENDERS, ids=lambda one: one.name)
 def test_every_list_of_augmentations_works(contender: Contender) -> None:

@@ -290,6 +290,11 @@ TOML = {
         CHECK,
         "e.toml:30:1: [train] initial: no run '{here}/nowhere'",
     ),
+    "an old run without weights": Broken(
+        experiment("epochs = 2", 'epochs = 2\ninitial = "."'),
+        CHECK,
+        "e.toml:30:1: [train] initial: '{here}' holds no checkpoints/best.pt; name a run that does",
+    ),
 }
 
 

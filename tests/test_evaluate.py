@@ -184,6 +184,15 @@ def test_a_file_from_elsewhere_is_evaluated_whole_and_known_images_are_found_in_
         assert found.per_image[metric]["cell"][2] == own.per_image[metric]["cell"][1]
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_one_image_is_enough_whatever_split_it_is_in(finished: Path, tmp_path: Path, split: str) -> None:
+    store.write(tmp_path / "new.h5", {split: ["square_4"]}, lambda name: image(4), provenance={})
+    _, found = evaluate(finished, tmp_path / "new.h5")
+    _, own = evaluate(finished)
+    assert found.split == "all" and list(found.images) == ["square_4"] and found.selected_on == ["square_4"]
+    assert found.per_image["iou"]["cell"] == own.per_image["iou"]["cell"][:1]
+
+
 def test_the_order_of_images_changes_no_figure(finished: Path, tmp_path: Path) -> None:
     names = [f"square_{index}" for index in range(20, 28)]
     for file, ordered in (("one.h5", names), ("other.h5", names[::-1])):

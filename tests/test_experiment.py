@@ -647,7 +647,8 @@ def test_paths_start_from_the_file_that_wrote_them_and_from_here_for_settings(
 ) -> None:
     write({"plugins = []": 'plugins = ["mine.py"]'}, name="base.toml")
     for folder in ("study/runs/base/001", "elsewhere/x"):
-        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "checkpoints").mkdir(parents=True)
+        (tmp_path / folder / "checkpoints" / "best.pt").touch()
     child = tmp_path / "study" / "child.toml"
     child.write_text("extends = '../base.toml'\n[train]\ninitial = 'runs/base/001'\n")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -735,6 +736,9 @@ def written_out(experiment: Experiment) -> Experiment:
 def test_the_resolved_file_is_the_experiment(
     write: Write, tmp_path: Path, changes: dict[str, str], settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.pt").touch()
+    monkeypatch.chdir(tmp_path)
     experiment = load(write(changes), settings)
     run = tmp_path / "runs" / "elsewhere"
     (run / "plugins").mkdir(parents=True)

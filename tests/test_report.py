@@ -20,7 +20,7 @@ from tiny import EXPERIMENT, image, write_data
 
 from yeastexp import baselines, store, tracking
 from yeastexp.__main__ import commands
-from yeastexp.compare import compare, findings
+from yeastexp.compare import compare, findings, title
 from yeastexp.crossval import crossval
 from yeastexp.errors import UserError
 from yeastexp.evaluate import evaluate
@@ -301,6 +301,16 @@ def test_a_comparison_says_what_compare_says(run: Path, tmp_path: Path, monkeypa
     assert ["train.seed", "0", "1"] in page.table("what differs in the experiment")
     names = re.findall(r"square_\d(?=: 0\.\d+ to 0\.\d+)", page.text)
     assert sorted(set(names)) == sorted(done.images)
+
+
+def test_a_comparison_is_by_the_metric_and_class_that_are_asked_for(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, run.parent / "002"))
+    page = Page(report([run, other], output=tmp_path / "both.html", metric="dice", class_name="background"))
+    done = compare([run, other], metric="dice", class_name="background")
+    assert all(sentence in page.text for sentence in findings(done)) and title(done) in page.text
+    assert "dice of background" in title(done) and page.tables["dice of background"]
+    with pytest.raises(UserError, match=r"^--metric and --class: choose what several are compared by; a page of one"):
+        report([run], metric="dice")
 
 
 def test_cross_validations_are_compared_too(folded: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def go_on(update: Update, first: int, last: int) -> None:
         update.begin()
         for part in range(2):
             source = torch.Generator().manual_seed(2 * number + part)
-            with update.autocast():
+            with update.options.autocast(update.device):
                 found = update.model(torch.randn(5, 3, generator=source))
             update.add(found.float().square().mean() * (1e36 if number == 3 else 1.0), share=0.5)
         update.apply(number)

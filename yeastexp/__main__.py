@@ -648,8 +648,12 @@ def compare(
 @commands.command()
 @click.argument("run_directories", metavar="RUN [RUN...]", nargs=-1, required=True, type=ANY)
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Else RUN/report.html; of several ./report.html.")
+@click.option("--metric", help="Of several: what they are compared by; else iou.")
+@click.option("--class", "class_name", metavar="NAME", help="Of several: of which class, as in compare.")
 @DEVICE
-def report(run_directories: tuple[Path, ...], output: Path | None, device: str) -> None:
+def report(
+    run_directories: tuple[Path, ...], output: Path | None, metric: str | None, class_name: str | None, device: str
+) -> None:
     """Write one page on a RUN, or on the directory of a crossval, that opens from disk and asks for nothing else.
 
     What was run, curves, scores beside answers without learning, the worst, median and best image with their mistakes
@@ -660,7 +664,11 @@ def report(run_directories: tuple[Path, ...], output: Path | None, device: str) 
     """
     from yeastexp import report as room
 
-    click.echo(room.report(run_directories, output=output, device=device, progress=_progress))
+    click.echo(
+        room.report(
+            run_directories, output=output, metric=metric, class_name=class_name, device=device, progress=_progress
+        )
+    )
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
         images, labels = (one.to(update.device, non_blocking=True) for one in batch)
         if groups.ends(number - 1):
             update.begin()
-        with part(FORWARD), update.autocast():
+        with part(FORWARD), update.options.autocast(update.device):
             logits = checked_logits(update.forward(images), images, classes)
         with part(LOSS):
             value = loss(logits.float(), labels)

@@ -105,7 +105,9 @@ class Train:
     ] = 10.0
     deterministic: bool = True
     initial: Annotated[
-        Path | None, MustExist("run"), Field(description="a run whose best weights training starts from")
+        Path | None,
+        MustExist("run", holding="checkpoints/best.pt"),
+        Field(description="a run whose best weights training starts from"),
     ] = None
     folds: Annotated[
         Path | None,
@@ -217,6 +219,14 @@ def _with_defaults(part: Part) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Options as TOML holds them: no nothing, and paths as text."""
     return _each(lambda _, leaf: str(leaf) if isinstance(leaf, Path) else leaf, value)
+
+
+def _lacking(marked: MustExist, path: Path) -> str | None:
+    if not os.path.exists(path):  # noqa: PTH110  # pathlib raises of a long one
+        return f"no {marked.what} '{path}'"
+    if marked.holding and not (path / marked.holding).is_file():
+        return f"'{path}' holds no {marked.holding}; name a {marked.what} that does"
+    return None
 
 
 def _each(change: Callable[[Keys, Any], Any], value: Any, keys: Keys = ()) -> Any:
@@ -377,8 +387,8 @@ class _Checker:
             self.fault(keys, f"{label}: no path ({error}), got {json.dumps(str(path))}")
             self.absent = True
             return path
-        if self.with_data and marked and not os.path.exists(path):  # noqa: PTH110  # pathlib raises of a long one
-            self.fault(keys, f"{label}: no {marked.what} '{path}'")
+        if self.with_data and marked and (wrong := _lacking(marked, path)):
+            self.fault(keys, f"{label}: {wrong}")
             self.absent = True
         return path
 

@@ -29,9 +29,10 @@ LONGEST_QUOTE = 100
 
 @dataclass(frozen=True)
 class MustExist:
-    """Marks a path that has to be there before an experiment starts."""
+    """Marks a path that has to be there before an experiment starts; a folder may have to hold a file."""
 
     what: str = "file"
+    holding: str = ""
 
 
 InputFile = Annotated[Path, MustExist()]

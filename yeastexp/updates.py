@@ -36,6 +36,12 @@ class Options:
             raise UserError("[train] precision: 'float16' trains on a GPU alone; use 'bfloat16' or 'float32'")
         return self
 
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context of a model's forward pass; losses are computed outside of it, in float32."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=getattr(torch, self.precision))
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -126,12 +132,6 @@ class Update:
     def measured(self) -> nn.Module:
         """The model to validate, keep and predict with: the averaged one where there is one."""
         return self.average.model if self.average else self.model
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context of the model's forward pass; losses are computed outside of it, in float32."""
-        if self.options.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.options.precision))
 
     def begin(self) -> None:
         """Drop the gradients of the group before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,15 +17,13 @@ from yeastexp.registry import InputFile, dataset
 from yeastexp.sample import Sample
 from yeastexp.store import Reader, chosen
 
+Choice = tuple[str, ...] | Annotated[int, Field(ge=1)]
 
-@dataset("hdf5")
+
 class Hdf5:
-    """A file of `pack` or `normalize`, or a plain one with stacked `raw` and `gt`, whose last 8 of 18 images validate.
+    """The images of a file, in whatever splits it has; `val` deals them anew."""
 
-    `val` chooses other images to validate: so many from the end, or by name or glob; all others but `test` train.
-    """
-
-    def __init__(self, path: InputFile, val: tuple[str, ...] | Annotated[int, Field(ge=1)] | None = None) -> None:
+    def __init__(self, path: Path, val: Choice | None = None) -> None:
         self._reader = Reader(path)
         try:
             contents = self._reader.contents
@@ -39,10 +38,6 @@ class Hdf5:
         self.splits = {split: list(names) for split, names in contents.splits.items()}
         if val is not None:
             self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
-        for split, act in (("train", "training"), ("val", "validation")):
-            if not self.splits.get(split):
-                key = "path" if val is None else "val"
-                raise UserError(f"{path}: leaves no {act} image; choose others with 'val'", key=key)
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
@@ -62,6 +57,20 @@ class Hdf5:
         maps = {key: _integers(arrays[key]) for key in self.maps}
         pixel_um = self._reader.contents.pixel_um
         return Sample(torch.from_numpy(image), _integers(arrays["gt"]), name, pixel_um, maps)
+
+
+@dataset("hdf5")
+def hdf5(path: InputFile, val: Choice | None = None) -> Hdf5:
+    """A file of `pack` or `normalize`, or a plain one with stacked `raw` and `gt`, whose last 8 of 18 images validate.
+
+    `val` chooses other images to validate: so many from the end, or by name or glob; all others but `test` train.
+    """
+    made = Hdf5(path, val)
+    for split, act in (("train", "training"), ("val", "validation")):
+        if not made.splits.get(split):
+            key = "path" if val is None else "val"
+            raise UserError(f"{path}: leaves no {act} image; choose others with 'val'", key=key)
+    return made
 
 
 def _are_figures(normalization: Mapping[str, Any]) -> bool:

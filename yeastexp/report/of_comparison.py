@@ -24,10 +24,16 @@ METHOD = (
 
 
 def page(
-    paths: Sequence[Path], made: str, device: str = "auto", progress: Callable[[Iterable[str]], Iterable[str]] = iter
+    paths: Sequence[Path],
+    made: str,
+    device: str = "auto",
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    *,
+    metric: str = "iou",
+    class_name: str | None = None,
 ) -> Page:
     """The page of two runs or more, each beside the first; UserError as `compare` raises it."""
-    done = room.compare(paths, device=device, progress=progress)
+    done = room.compare(paths, metric=metric, class_name=class_name, device=device, progress=progress)
     figures = room.as_json(done)
     labels = [run["label"] for run in figures["runs"]]
     *differing, scores = (tables.printed(table) for table in room.tables(done))

@@ -25,24 +25,30 @@ def report(
     paths: Sequence[Path],
     *,
     output: Path | None = None,
+    metric: str | None = None,
+    class_name: str | None = None,
     device: str = "auto",
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Path:
     """Write the page of a run or a cross-validation, or of several beside each other; the path that was written.
 
-    UserError where a path is neither, or where something else than a report is at `output`.
+    `metric` and `class_name` say by which score several are compared. UserError where a path is neither, or where
+    something else than a report is at `output`.
     """
     target = output or (paths[0] / NAME if len(paths) == 1 else Path(NAME))
     refuse_other_files(target)
-    files.write_text(target, rendered(_page(paths, device, progress)))
+    made = f"{environment.now()}, yeastexp {metadata.version('yeastexp')}"
+    if len(paths) > 1:
+        page = of_comparison.page(paths, made, device, progress, metric=metric or "iou", class_name=class_name)
+    elif metric or class_name:
+        raise UserError("--metric and --class: choose what several are compared by; a page of one has every score")
+    else:
+        page = _page_of_one(paths[0], made, device, progress)
+    files.write_text(target, rendered(page))
     return target
 
 
-def _page(paths: Sequence[Path], device: str, progress: Callable[[Iterable[str]], Iterable[str]]) -> Page:
-    made = f"{environment.now()}, yeastexp {metadata.version('yeastexp')}"
-    if len(paths) > 1:
-        return of_comparison.page(paths, made, device, progress)
-    (path,) = paths
+def _page_of_one(path: Path, made: str, device: str, progress: Callable[[Iterable[str]], Iterable[str]]) -> Page:
     if not (path / execution.EXPERIMENT).is_file():
         raise UserError(f"{path}: no run and no cross-validation; the last line that 'run' or 'crossval' prints is one")
     return of_crossval.page(path, made) if out_of_fold.is_one(path) else of_run.page(path, made, device, progress)

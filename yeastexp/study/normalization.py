@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from yeastexp import plots
-from yeastexp.datasets.hdf5 import Hdf5
+from yeastexp.datasets.hdf5 import Hdf5, hdf5
 from yeastexp.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.errors import UserError
 from yeastexp.study import writing
@@ -107,7 +107,7 @@ class Study:
 
 def study(data: Path | None = None) -> Study:
     """Compare the ways on the images of an HDF5 file as they were recorded, or on synthetic ones."""
-    dataset = Hdf5(data) if data else SyntheticYeast()
+    dataset = hdf5(data) if data else SyntheticYeast()
     if dataset.normalization:
         raise UserError(f"{data}: is normalised already; give the file it was made from")
     rows, brighter = compared(Images(dataset)), compared(Images(dataset, BRIGHTER))
