@@ -40,6 +40,9 @@ CHECKPOINT = click.option(
 )
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
+SMALLER = "try smaller images, or a smaller [train] window"
+"""What helps where memory does not suffice."""
+
 FOLDER = click.option("-o", "--output", type=ANY, metavar="FOLDER", help="Write plots as PNG and SVG, figures as JSON.")
 
 
@@ -691,11 +694,22 @@ def main() -> None:
         sys.exit(RUN_FAILED)
     except MemoryError as error:
         asked = f" ({error})" if str(error) else ""
-        _fail(f"out of memory{asked}; try smaller images, or a smaller [train] window")
+        _fail(f"out of memory{asked}; {SMALLER}")
+    except RuntimeError as error:
+        _fail_if_out_of_memory(error)
+        raise
     except OSError as error:
         if error.filename is None:
             raise  # what the system says of a file is no bug of ours
         _fail(f"{error.filename}: {error.strerror}; make room, or name another place")
+
+
+def _fail_if_out_of_memory(error: RuntimeError) -> None:
+    """PyTorch's errors are told by their class and words, for which it is loaded where it was not."""
+    from yeastexp import failures, memory
+
+    if memory.is_exhausted(error):
+        _fail(f"out of memory ({failures.asked(error)}); {SMALLER}")
 
 
 def _fail(*faults: str, status: int = RUN_FAILED) -> NoReturn:

@@ -29,7 +29,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(f"{tried}: out of GPU memory; {_asked(error)}{_free()}; {LOWER}", status=RUN_FAILED) from error
+        raise UserError(f"{tried}: out of GPU memory; {asked(error)}{_free()}; {LOWER}", status=RUN_FAILED) from error
     except OSError as error:
         if error.errno is None or not _is_full(error):
             raise
@@ -43,7 +43,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
             ) from error
         if not memory.is_exhausted(error):
             raise
-        raise UserError(f"{tried}: out of memory; {_asked(error)}; {LOWER}", status=RUN_FAILED) from error
+        raise UserError(f"{tried}: out of memory; {asked(error)}; {LOWER}", status=RUN_FAILED) from error
     finally:
         threading.excepthook = told
 
@@ -57,7 +57,7 @@ DIED = "often because memory ran out: lower [train] workers or batch"
 LOWER = "lower [train] batch or window, or the width of the [model]"
 
 
-def _asked(error: BaseException) -> str:
+def asked(error: BaseException) -> str:
     """The sentence in which PyTorch says how much it wanted."""
     sentences = str(error).replace("\n", " ").split(". ")
     found = [one for one in sentences if "allocate" in one and any(digit.isdigit() for digit in one)]
