@@ -11,15 +11,23 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 AT_ONCE = 2**17
 """Numbers that a CPU makes at once, so that its caches hold them on the way; a GPU makes all in one."""
 
+FEW = 2**14
+"""Numbers that numpy makes sooner than PyTorch, whose calls cost more."""
+
 _CHANNEL = 0x9E3779B1 - 2**32
+
+Words = TypeVar("Words", npt.NDArray[np.int32], Tensor)
+"""Of numpy or PyTorch, whose operators give the same bits."""
 
 
 def generator(seed: int, purpose: str, epoch: int = 0, index: int = 0, position: int = 0) -> np.random.Generator:
@@ -44,14 +52,17 @@ def uniform_fields(keys: Sequence[int], shape: tuple[int, int, int], device: tor
     A number depends on its key, its channel and its place counted from the field's centre, so that a larger field of
     the same parity holds the smaller one.
     """
-    key = torch.tensor(keys, dtype=torch.int64, device=device).view(-1, 1, 1, 1)
-    channels, *sides = (torch.arange(n, dtype=torch.int32, device=device) for n in shape)
+    key = np.array(keys, dtype=np.int64).reshape(-1, 1, 1, 1)
+    channels, *sides = (np.arange(n, dtype=np.int32) for n in shape)
     rows, columns = (2 * side - (len(side) - 1) for side in sides)
-    words = (key >> 32).int(), key.int(), rows.view(1, 1, -1, 1), columns, (channels * _CHANNEL).view(1, -1, 1, 1)
-    state = torch.zeros((), dtype=torch.int32, device=device)
-    for word in words:
-        state = _stirred(state ^ _folded(word))
-    return _shifted(_folded(state), 8).to(torch.float32).mul_(2.0**-24)
+    words = key >> 32, key, rows.reshape(1, 1, -1, 1), columns.reshape(1, 1, 1, -1), channels.reshape(1, -1, 1, 1)
+    narrow = [word.astype(np.int32) for word in words]
+    narrow[-1] *= _CHANNEL
+    if device.type == "cpu" and len(keys) * math.prod(shape) <= FEW:
+        state = torch.from_numpy(_hashed(narrow))
+    else:
+        state = _hashed([torch.from_numpy(word).to(device) for word in narrow])
+    return state.to(torch.float32).mul_(2.0**-24)
 
 
 def normal_fields(keys: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
@@ -72,15 +83,27 @@ def _normal(keys: Sequence[int], shape: tuple[int, int, int], device: torch.devi
 # uint32: products wrap around, and shifts have to be cleared of the sign.
 
 
-def _folded(state: Tensor) -> Tensor:
+def _hashed(words: Sequence[Words]) -> Words:
+    """The upper 24 bits, of the shape that words in int32 have together."""
+    state = _stirred(_folded(words[0]))
+    for word in words[1:]:
+        state = _stirred(state ^ _folded(word))
+    return _shifted(_folded(state), 8)
+
+
+def _folded(state: Words) -> Words:
     return state ^ _shifted(state, 16)
 
 
-def _stirred(state: Tensor) -> Tensor:
+def _stirred(state: Words) -> Words:
     """In place."""
-    state.mul_(0x7FEB352D)
-    return state.bitwise_xor_(_shifted(state, 15)).mul_(0x846CA68B - 2**32)
+    state *= 0x7FEB352D
+    state ^= _shifted(state, 15)
+    state *= 0x846CA68B - 2**32
+    return state
 
 
-def _shifted(state: Tensor, bits: int) -> Tensor:
-    return torch.bitwise_right_shift(state, bits).bitwise_and_(0xFFFFFFFF >> bits)
+def _shifted(state: Words, bits: int) -> Words:
+    shifted = state >> bits
+    shifted &= 0xFFFFFFFF >> bits
+    return shifted

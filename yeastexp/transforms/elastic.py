@@ -44,7 +44,7 @@ class Elastic(BasicTransform2D):
             return np.eye(3), size
         device = torch.get_default_device()
         rows, columns = (_spline(length, self.spacing_px, device) for length in size)
-        knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), device)[0]
+        knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), torch.device("cpu"))[0].to(device)
         shift = (rows @ knots @ columns.T).mul_(strength / SPLINE_STD)
         for plane, place in zip(shift, places(size, device), strict=True):
             plane += place
