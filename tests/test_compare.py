@@ -21,12 +21,12 @@ from test_evaluate import LONGER, at_home, changed, data_of, trained
 from tiny import EXPERIMENT, image, write_data, write_experiment
 
 from yeastexp import baselines, evaluate, evaluation, files, store, tracking
-from yeastexp import compare as room
 from yeastexp.__main__ import commands
-from yeastexp.compare import Comparison, compare, findings
+from yeastexp.compare import Comparison, compare, findings, of_runs
 from yeastexp.crossval import crossval
 from yeastexp.errors import UserError
 from yeastexp.pack import normalize
+from yeastexp.statistics import holm, paired
 
 IMAGES = 7
 
@@ -65,7 +65,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         made.append(run)
         return evaluate.evaluate(run, *given, **named)
 
-    monkeypatch.setattr(room, "evaluate", counted)
+    monkeypatch.setattr(of_runs, "evaluate", counted)
     return made
 
 
@@ -249,8 +249,8 @@ def test_runs_of_one_name_are_told_by_their_paths(runs: tuple[Path, Path], tmp_p
 def of(scores: list[list[float]], runs: tuple[Path, Path], **changes: Any) -> Comparison:
     """A comparison of other scores."""
     done = compare(runs)
-    pairs = [room.paired(scores[0], other) for other in scores[1:]]
-    found = vars(done) | {"scores": scores, "pairs": pairs, "adjusted": room.holm([pair.p for pair in pairs])}
+    pairs = [paired(scores[0], other) for other in scores[1:]]
+    found = vars(done) | {"scores": scores, "pairs": pairs, "adjusted": holm([pair.p for pair in pairs])}
     return Comparison(**(found | {"images": [str(index) for index in range(len(scores[0]))]} | changes))
 
 
