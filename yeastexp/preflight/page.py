@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from yeastexp.preflight.carried import TOLERANCE_PX
-from yeastexp.preflight.data import CLIPPED
 from yeastexp.preflight.figures import Figures
 from yeastexp.preflight.finding import SEVERITIES, Finding, counted, named, number, share
 from yeastexp.preflight.preflight import Preflight
+from yeastexp.preflight.values import CLIPPED
 
 WIDTH = 118
 INDENT = 9
