@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from yeastexp import evaluation
+from yeastexp import evaluation, files
 from yeastexp.errors import UserError
 from yeastexp.evaluation import Evaluation, Images, Measured
 from yeastexp.metrics import Accuracy, BoundaryF1, DeadCellFalsePositives, Dice, IoU, PerImageMetric, Recall
@@ -279,6 +279,6 @@ def test_the_later_of_two_processes_wins(tmp_path: Path, monkeypatch: pytest.Mon
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", late)
-    with evaluation._replacing(folder) as temporary:
+    with files.replacing(folder) as temporary:
         (temporary / "own.txt").write_text("")
     assert {path.name for path in tmp_path.rglob("*")} == {"a", "own.txt"}

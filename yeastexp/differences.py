@@ -57,18 +57,10 @@ def _written(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items()) or "yes"
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _differing(trees: Iterable[Mapping[str, Any]]) -> Rows:
     """The dotted keys whose values are not all the same."""
-    flat = [dict(_flat(tree)) for tree in trees]
-    rows = {key: [one.get(key) for one in flat] for key in dict.fromkeys(key for one in flat for key in one)}
+    every = [dict(environment.flat(tree)) for tree in trees]
+    rows = {key: [one.get(key) for one in every] for key in dict.fromkeys(key for one in every for key in one)}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 

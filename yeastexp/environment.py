@@ -47,16 +47,17 @@ def ended(environment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What can change results and is not the same in two descriptions, by dotted name; times and commands aside."""
-    found = [dict(_flat({key: some.get(key) for key in COMPARED})) for some in (one, other)]
+    found = [dict(flat({key: some.get(key) for key in COMPARED})) for some in (one, other)]
     names = dict.fromkeys([*found[0], *found[1]])
     pairs = {name: (found[0].get(name), found[1].get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, each with its dotted key."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

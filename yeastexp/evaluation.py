@@ -5,14 +5,10 @@ Everything is made of whole numbers counted in each image, so that the same figu
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -323,39 +319,9 @@ class Evaluation:
 
 def write(folder: Path, evaluation: Evaluation, measured: Measured) -> None:
     """Write an evaluation's files into a folder, which a reader sees as it was or as it is now, and whole."""
-    with _replacing(folder) as temporary:
+    with files.replacing(folder) as temporary:
         files.write_text(temporary / PER_IMAGE, tracking.as_csv(rows(measured)))
         files.write_text(temporary / FIGURES, json.dumps(asdict(evaluation), indent=1, allow_nan=False))
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when the block ends well, and goes when it does not."""
-    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        while not _in_place(temporary, folder, old):
-            pass
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
-    """Rename a folder over another, which goes; false where another process put its own there meanwhile."""
-    shutil.rmtree(old, ignore_errors=True)
-    with suppress(FileNotFoundError):
-        folder.replace(old)
-    try:
-        temporary.replace(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-    return True
 
 
 def read(folder: Path) -> Evaluation | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +37,36 @@ def folder(directory: Path) -> Iterator[None]:
         with suppress(OSError):
             for path in missing:
                 path.rmdir()
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends well, and goes when it does not."""
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        while not _in_place(temporary, folder, old):
+            pass
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
+    """Rename a folder over another, which goes; false where another process put its own there meanwhile."""
+    shutil.rmtree(old, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.replace(old)
+    try:
+        temporary.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -61,9 +61,9 @@ class Tiling:
     """Why no pieces give what the whole image gives, where that is so."""
 
     @classmethod
-    def of(cls, model: nn.Module, channels: int) -> Tiling:
-        """What pieces a model needs, read off its operators."""
-        pixel = bytes_per_pixel(model, channels)
+    def of(cls, model: nn.Module, channels: int, pixel: float | None = None) -> Tiling:
+        """What pieces a model needs, read off its operators; `pixel` has the bytes of each pixel, where known."""
+        pixel = pixel or bytes_per_pixel(model, channels)
         try:
             found = receptive_field(model, channels, (SAMPLE, SAMPLE))
         except UserError as error:

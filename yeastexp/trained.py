@@ -53,7 +53,7 @@ class Trained:
     @cached_property
     def tiling(self) -> Tiling:
         """How the model sees images that are too large to be taken at once."""
-        return Tiling.of(self.model, self.experiment.task.channels)
+        return Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
 
     def rescaled(self, image: Tensor, stored: dict[str, Any] | None) -> Tensor:
         """An image (C, H, W) that is stored with some normalisation, or none, as training saw its values."""
