@@ -23,7 +23,7 @@ import tiny
 
 from yeastexp import checkpoints
 
-TEXT = tiny.EXPERIMENT.replace("epochs = 2", "epochs = 30\ncheckpoint_minutes = 1e-9\nema = 0.9").replace(
+TEXT = tiny.EXPERIMENT.replace("epochs = 2", "epochs = 15\ncheckpoint_minutes = 1e-9\nema = 0.9").replace(
     "levels = 2", "levels = 2\ndropout = 0.2"
 )
 """A checkpoint after every step, an average of the weights, and dropout, which draws from a generator with a state."""

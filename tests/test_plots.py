@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -16,27 +17,26 @@ from yeastexp.errors import UserError
 NAN = float("nan")
 
 
-def figures() -> dict[str, plots.Figure]:
-    series = [plots.Series(f"run {index}", [0, 1, 2], [0.1 * index, 0.3, 0.5]) for index in range(3)]
-    return {
-        "curves": plots.curves(series, x_label="step", y_label="loss", levels={"threshold": 0.5}),
-        "scatter": plots.scatter(
-            {"one": series, "two": series}, x_label="x", y_label="y", joined=True, ends=("a", "b")
-        ),
-        "strip": plots.strip(
-            {"unet": [0.9, 0.8, NAN], "fcn": [0.7, 0.6, 0.8]},
-            y_label="IoU",
-            names=["a", "b", "c"],
-            intervals={"unet": (0.85, 0.8, 0.9)},
-        ),
-        "paired": plots.paired(["a", "b"], [0.5, 0.6], [0.7, 0.4], labels=("one", "other"), x_label="IoU"),
-        "matrix": plots.matrix(np.array([[90, 10], [5, 15]]), ["background", "cell"]),
-    }
+SERIES = [plots.Series(f"run {index}", [0, 1, 2], [0.1 * index, 0.3, 0.5]) for index in range(3)]
+FIGURES: dict[str, Callable[[], plots.Figure]] = {
+    "curves": lambda: plots.curves(SERIES, x_label="step", y_label="loss", levels={"threshold": 0.5}),
+    "scatter": lambda: plots.scatter(
+        {"one": SERIES, "two": SERIES}, x_label="x", y_label="y", joined=True, ends=("a", "b")
+    ),
+    "strip": lambda: plots.strip(
+        {"unet": [0.9, 0.8, NAN], "fcn": [0.7, 0.6, 0.8]},
+        y_label="IoU",
+        names=["a", "b", "c"],
+        intervals={"unet": (0.85, 0.8, 0.9)},
+    ),
+    "paired": lambda: plots.paired(["a", "b"], [0.5, 0.6], [0.7, 0.4], labels=("one", "other"), x_label="IoU"),
+    "matrix": lambda: plots.matrix(np.array([[90, 10], [5, 15]]), ["background", "cell"]),
+}
 
 
-@pytest.mark.parametrize("name", figures())
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_the_same_bytes_whenever_it_is_drawn(name: str) -> None:
-    figure, again = figures()[name], figures()[name]
+    figure, again = FIGURES[name](), FIGURES[name]()
     png, svg = plots.rendered(figure, "png"), plots.rendered(figure, "svg")
     assert png.startswith(b"\x89PNG") and svg.startswith(b"<?xml")
     assert (plots.rendered(again, "svg"), plots.rendered(again, "png")) == (svg, png)
@@ -44,10 +44,10 @@ def test_a_figure_is_the_same_bytes_whenever_it_is_drawn(name: str) -> None:
 
 
 def test_the_users_own_style_changes_nothing_and_is_left_as_it_was() -> None:
-    wanted = plots.rendered(figures()["curves"], "svg")
+    wanted = plots.rendered(FIGURES["curves"](), "svg")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        assert plots.rendered(figures()["curves"], "svg") == wanted
+        assert plots.rendered(FIGURES["curves"](), "svg") == wanted
         assert dict(matplotlib.rcParams) == before
 
 
@@ -123,19 +123,19 @@ def test_a_legend_stands_where_there_is_something_to_tell_apart() -> None:
     assert not plots.curves(one, x_label="x", y_label="y").legends
     (legend,) = plots.curves(one, x_label="x", y_label="y", levels={"all background": 0.5}).legends
     assert [text.get_text() for text in legend.get_texts()] == ["only", "all background"]
-    (legend,) = figures()["scatter"].legends
+    (legend,) = FIGURES["scatter"]().legends
     assert [text.get_text() for text in legend.get_texts()] == ["run 0", "run 1", "run 2"]
 
 
 def test_panels_share_their_axes_and_say_where_lines_begin_and_end() -> None:
-    upper, lower = figures()["scatter"].axes
+    upper, lower = FIGURES["scatter"]().axes
     assert upper.get_xlim() == lower.get_xlim() and upper.get_ylim() == lower.get_ylim()
     assert (upper.get_xlabel(), lower.get_xlabel()) == ("", "x")
     assert [(text.get_text(), text.xy) for text in upper.texts] == [("a", (0, 0)), ("b", (2, 0.5))]
 
 
 def test_a_strip_has_a_dot_an_image_and_names_the_lowest() -> None:
-    axes = figures()["strip"].axes[0]
+    axes = FIGURES["strip"]().axes[0]
     unet, fcn = axes.lines
     assert np.asarray(unet.get_ydata()).tolist() == [0.9, 0.8] and np.asarray(fcn.get_ydata()).tolist() == [
         0.7,
@@ -206,12 +206,12 @@ def test_nothing_to_show_is_an_empty_figure(figure) -> None:  # type: ignore[no-
 
 @pytest.mark.parametrize("name", ["plot.png", "plot.SVG", "new/folder/plot.svg"])
 def test_saving_goes_by_the_name(tmp_path: Path, name: str) -> None:
-    figure = figures()["paired"]
+    figure = FIGURES["paired"]()
     plots.save(figure, tmp_path / name)
     assert (tmp_path / name).read_bytes() == plots.rendered(figure, "png" if name.endswith("png") else "svg")
 
 
 def test_a_name_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"plot\.jpg: figures are written as \.png or \.svg; name such a file"):
-        plots.save(figures()["paired"], tmp_path / "plot.jpg")
+        plots.save(FIGURES["paired"](), tmp_path / "plot.jpg")
     assert not list(tmp_path.iterdir())
