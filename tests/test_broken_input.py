@@ -910,7 +910,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], Broken]] = {
     ),
     "given a picture of other channels": (
         lambda run: save(Path("images/a.png"), noise((32, 32, 3))),
-        Broken(nothing, PREDICT, "images/a.png: has 3 channels; the run was trained on 1"),
+        Broken(nothing, PREDICT, "images/a.png: has 3 channels; the run was trained on 1; save it as a grey image"),
     ),
     "given a broken picture": (
         lambda run: Path("images/a.png").write_bytes(b""),

@@ -203,7 +203,7 @@ def test_fields_and_matrices_on_whole_images() -> None:
 def test_labels_beyond_the_image_stay_unknown_through_several_readings() -> None:
     pixels = Pixels.of([torch.zeros(1, 20, 20)], [torch.zeros(1, 20, 20, dtype=torch.int8)])
     transforms = [Add(), Rotate90(), Add(), Reflect()]
-    drawn = [[1.0, 1, 1.0, (True, False)]]
+    drawn = [[1.0, 1, 1.0, (False, True)]]
     images, labels = chain.windows(pixels, np.zeros(1, int), np.array([[-4, 0]]), SIDE, transforms, drawn)
     assert images.unique().tolist() == [2.0] and int((labels == IGNORE).sum()) == 4 * SIDE
     known = torch.ones(SIDE, SIDE).long()

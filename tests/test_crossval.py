@@ -169,8 +169,11 @@ def test_look_alikes_in_different_folds_are_named(blocks: bool) -> None:
     image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
     dataset = SimpleNamespace(read=lambda name: SimpleNamespace(image=image))
     (said,) = crossval_room._alike(dataset, Folds((("a",), ("b",)), blocks=blocks))
-    told = "'b' and 'a' are in different folds and look alike (correlation 1.000)"
-    assert said == told + ("" if blocks else ": --group-by or --blocks keeps such images together")
+    told = "images in different folds look alike, so that scores flatter: 'b' and 'a' (correlation 1.000)"
+    assert said == told + ("" if blocks else "; --group-by or --blocks keeps such images together")
+    three = Folds((("a", "b", "c"), ("d", "e")), blocks=blocks)
+    (said,) = crossval_room._alike(dataset, three)
+    assert said.count("correlation") == 3 and " and 3 more" in said
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,14 @@ def trainer(model: nn.Module) -> Engine:
     return engine.trainer(update, CrossEntropy(2), Groups(1, [2], steps=3), 2)
 
 
-def test_a_loss_that_is_not_finite_leaves_the_weights() -> None:
+@pytest.mark.parametrize(
+    "value, told",
+    [(-2e38, "step 2: the loss is inf; lower"), (float("nan"), "step 2: the windows hold NaN or infinite values; ")],
+)
+def test_a_loss_that_is_not_finite_leaves_the_weights(value: float, told: str) -> None:
     model = Scale()
-    with pytest.raises(UserError, match="step 2: the loss is nan"):
-        trainer(model).run([batch(), batch(float("nan")), batch()])
+    with pytest.raises(UserError, match=told):
+        trainer(model).run([batch(), batch(value), batch()])
     after_one = Scale()
     trainer(after_one).run([batch()])
     assert torch.equal(model.weight, after_one.weight)

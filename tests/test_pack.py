@@ -175,12 +175,20 @@ def test_splits(val, test, expected):
     assert pack.split("abcdefghij", val, test) == {part: tuple(names) for part, names in expected.items()}
 
 
+@pytest.mark.parametrize("test", [2, ("*",), ("a", "b")])
+def test_all_images_may_be_to_test(test):
+    assert pack.split("ab", None, test) == {"test": ("a", "b")}
+
+
+TOO_FEW = "training and validation need one image each at least (--test '*' packs all for evaluation alone)"
+
+
 @pytest.mark.parametrize(
     ("names", "val", "test", "message"),
     [
-        ("abc", 3, None, "of 3 in all 0 train, 3 val; training and validation need one image each at least"),
-        ("a", None, None, "of 1 in all 0 train, 1 val; training and validation need one image each at least"),
-        ("ab", None, 2, "of 2 in all 0 train, 0 val, 2 test; training and validation need one image each at least"),
+        ("abc", 3, None, f"of 3 in all 0 train, 3 val; {TOO_FEW}"),
+        ("a", None, None, f"of 1 in all 0 train, 1 val; {TOO_FEW}"),
+        ("ab", None, 1, f"of 2 in all 0 train, 1 val, 1 test; {TOO_FEW}"),
         ("abc", 0, None, "--val: 0 of 3 images cannot be chosen; give a number from 1 to 3"),
         ("abc", 4, None, "--val: 4 of 3 images cannot be chosen; give a number from 1 to 3"),
         ("abc", 3, 1, "--val: 3 of 2 images cannot be chosen; give a number from 1 to 2"),

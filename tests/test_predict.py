@@ -93,7 +93,7 @@ def test_masks_a_table_probabilities_and_overlays(finished: Path, here: Path) ->
         mask = images.read_mask(here / "out" / f"{Path(row['file']).stem}.png")
         assert np.array_equal(mask == 255, logits.argmax(dim=0) == 1) and set(np.unique(mask)) == {0, 255}
         assert float(row["foreground_fraction"]) == (mask > 0).mean()
-        assert int(row["cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] and float(row["seconds"]) > 0
+        assert int(row["connected_cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] and float(row["seconds"]) > 0
         shares = tifffile.imread(here / "out" / "probabilities" / f"{'ab'[index]}.tif")
         np.testing.assert_allclose(shares, logits.softmax(dim=0)[1], rtol=1e-6)
         overlay = images.read_image(here / "out" / "overlays" / f"{'ab'[index]}.png")
@@ -189,7 +189,7 @@ def test_several_classes_are_indices_with_a_page_of_probabilities_each(
     shares = tifffile.imread(here / "out" / "probabilities" / "a.tif")
     np.testing.assert_allclose(shares, logits.softmax(dim=0), rtol=1e-6)
     regions = sum(ndimage.label(mask == label, np.ones((3, 3)))[1] for label in (1, 2))
-    assert int(rows(here / "out")[0]["cells"]) == regions
+    assert int(rows(here / "out")[0]["connected_cells"]) == regions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +242,7 @@ def test_an_image_that_is_larger_than_memory_gives_what_the_whole_gives(finished
         shares = tifffile.imread(here / "out" / "probabilities" / f"{name}.tif")
         np.testing.assert_allclose(shares, whole[1], rtol=1e-5)
         assert float(row["foreground_fraction"]) == (mask > 0).mean()
-        assert int(row["cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] > 5
+        assert int(row["connected_cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] > 5
         assert images.read_image(here / "out" / "overlays" / f"{name}.png").shape == (3, 84, 64)
     left = sorted(str(one.relative_to(here / "out")) for one in (here / "out").rglob(".*"))
     assert left == [], "what is hidden is gone"
@@ -325,7 +325,8 @@ def test_a_killed_call_goes_on_with_the_next(finished: Path, here: Path, monkeyp
     assert noted_rows[killed_after:] == noted_rows[2:bands], "nothing was done again"
     for name in ("a.tif", "b.tif", "probabilities/a.tif", "probabilities/b.tif"):
         assert (here / "out" / name).read_bytes() == (here / "expected" / name).read_bytes()
-    assert [row["cells"] for row in rows(here / "out")] == [row["cells"] for row in rows(here / "expected")]
+    counts = [[row["connected_cells"] for row in rows(here / folder)] for folder in ("out", "expected")]
+    assert counts[0] == counts[1]
     assert not list((here / "out").rglob(".*"))
 
 
@@ -417,7 +418,7 @@ def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> 
     assert caught.value.faults == (
         "none.h5: cannot be opened (it is no HDF5 file); name an HDF5 file with images under 'raw'",
         "in/aa.png: is empty; copy or save it again",
-        "in/c.png: has 3 channels; the run was trained on 1",
+        "in/c.png: has 3 channels; the run was trained on 1; save it as a grey image",
         "in/d.tif: holds NaN or infinite values; mend or remove it",
     )
     assert sorted(one.name for one in (here / "out").iterdir()) == ["a.png", "b.png", "predictions.csv"]

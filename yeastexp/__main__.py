@@ -86,7 +86,8 @@ def resume(run_directory: Path, settings: tuple[str, ...]) -> None:
     from yeastexp.resume import resume as verb
 
     if not verb(run_directory, settings, started=STARTED, console=_console()):
-        click.echo(f"{run_directory}: finished already; a longer train.epochs extends it", err=True)
+        extends = "with a constant learning rate, a longer train.epochs extends it"
+        click.echo(f"{run_directory}: finished already; {extends}", err=True)
     click.echo(run_directory)
 
 

@@ -26,6 +26,9 @@ from yeastexp.run import run
 from yeastexp.statistics import interval
 
 PREDICTIONS = "predictions"
+
+NAMED = 3
+"""Pairs of look-alikes that a note names."""
 LAST: trained.Which = "last"
 
 
@@ -115,11 +118,13 @@ def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
 def _alike(dataset: Any, chosen: Folds) -> list[str]:
     names = [name for some in chosen.folds for name in some]
     pairs = folds.near_duplicates({name: folds.thumbnail(dataset.read(name).image) for name in names}, chosen)
-    remedy = "" if chosen.blocks or chosen.group_by else ": --group-by or --blocks keeps such images together"
-    return [
-        f"'{one}' and '{other}' are in different folds and look alike (correlation {r:.3f}){remedy}"
-        for one, other, r in pairs
-    ]
+    if not pairs:
+        return []
+    closest = sorted(pairs, key=lambda pair: -pair[2])[:NAMED]
+    shown = [f"'{one}' and '{other}' (correlation {r:.3f})" for one, other, r in closest]
+    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+    remedy = "" if chosen.blocks or chosen.group_by else "; --group-by or --blocks keeps such images together"
+    return [f"images in different folds look alike, so that scores flatter: {', '.join(shown)}{more}{remedy}"]
 
 
 def _turns(folder: Path, loaded: Experiment, chosen: Folds, repeats: int) -> Iterator[Turn]:

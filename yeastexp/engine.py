@@ -59,7 +59,7 @@ def trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
         with part(LOSS):
             value = loss(logits.float(), labels)
         if update.device.type == "cpu":
-            check_finite(value.detach()[None], number)
+            check_finite(value.detach()[None], number, images)
         with part(BACKWARD):
             update.add(value, groups.share(number))
         if groups.ends(number):
@@ -70,12 +70,21 @@ def trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
     return Engine(step)
 
 
-def check_finite(losses: Tensor, last_step: int) -> list[float]:
-    """The losses of the steps up to `last_step` as numbers; UserError names the first that is not finite."""
+def check_finite(losses: Tensor, last_step: int, images: Tensor | None = None) -> list[float]:
+    """The losses of the steps up to `last_step` as numbers; UserError names the first that is not finite.
+
+    With the `images` of that step it also tells whether it was their values.
+    """
     values: list[float] = losses.tolist()
     for index, value in enumerate(values):
         if not math.isfinite(value):
             step = last_step - len(values) + 1 + index
+            if images is not None and not images.isfinite().all():
+                raise UserError(
+                    f"step {step}: the windows hold NaN or infinite values; 'check --data' tells which transform gives "
+                    "them. The last good checkpoint is kept",
+                    status=RUN_FAILED,
+                )
             raise UserError(
                 f"step {step}: the loss is {value}; lower [optimizer] learning_rate, or look for bad values in the "
                 "images. The last good checkpoint is kept",

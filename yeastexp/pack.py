@@ -180,17 +180,25 @@ def normalize(
 
 
 def split(names: Sequence[str], val: Choice | None = None, test: Choice | None = None) -> dict[str, tuple[str, ...]]:
-    """Names to train, val and, if asked for, test: counts and fractions (of all) from the end, test last."""
+    """Names to train, val and, if asked for, test: counts and fractions (of all) from the end, test last.
+
+    All may be to test, in a file that nothing is trained on.
+    """
     parts: dict[str, tuple[str, ...]] = {}
     rest = tuple(names)
     if test is not None:
         parts["test"] = _chosen("test", rest, test, len(names))
         rest = _without(rest, parts["test"])
+        if not rest and val is None:
+            return parts
     parts["val"] = plain_splits(rest)["val"] if val is None else _chosen("val", rest, val, len(names))
     parts["train"] = _without(rest, parts["val"])
     if not parts["train"] or not parts["val"]:
         sizes = ", ".join(f"{len(parts[part])} {part}" for part in ("train", "val", "test") if part in parts)
-        raise UserError(f"of {len(names)} in all {sizes}; training and validation need one image each at least")
+        raise UserError(
+            f"of {len(names)} in all {sizes}; training and validation need one image each at least (--test '*' packs "
+            "all for evaluation alone)"
+        )
     return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
 

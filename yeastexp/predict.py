@@ -54,13 +54,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; cells are connected regions, those that touch at a corner being one."""
+    """A row of the table; cells that are connected count as one, those that touch at a corner being one."""
 
     file: str
     height: int
     width: int
     foreground_fraction: float
-    cells: int
+    connected_cells: int
     seconds: float
 
 
@@ -150,7 +150,8 @@ def _made(
 ) -> Made:
     predictor = call.predictor
     if picture.shape[0] != (channels := predictor.experiment.task.channels):
-        raise UserError(f"{picture.name}: has {picture.shape[0]} channels; the run was trained on {channels}")
+        remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
+        raise UserError(f"{picture.name}: has {picture.shape[0]} channels; the run was trained on {channels}; {remedy}")
     if doubt := _doubt(predictor, picture):
         if not call.doubted:
             warnings.warn(doubt, stacklevel=2)

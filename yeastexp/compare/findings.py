@@ -70,7 +70,9 @@ def _verdict(done: Comparison, index: int) -> str:
         return "The scores are the same on every image."
     least = min(1.0, pair.smallest_p * len(done.pairs))
     if least >= LEVEL:
-        return f"The data cannot tell the two apart: so few images never give a p below {shown_p(least)}."
+        beyond = pair.difference.low > 0 or pair.difference.high < 0
+        though = "; the interval, which takes the differences as normal, leaves 0 out" if beyond else ""
+        return f"The data cannot tell the two apart: so few images never give a p below {shown_p(least)}{though}."
     return "The data cannot tell the two apart."
 
 

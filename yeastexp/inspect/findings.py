@@ -142,8 +142,8 @@ def _advice(found: Inspection) -> Iterator[str]:
         if window < max(height.size, width.size):
             yield (
                 f"the window of {window} pixels is smaller than the receptive field of {_extent(height, width)}: "
-                "in training no output sees all that it sees in a whole image; take a larger [train] window or a model "
-                "with a smaller field"
+                "in training no output sees all that it sees in a whole image; harmless as a rule, as the rim of the "
+                "field counts little; else set a larger [train] window"
             )
         if median > min(height.size, width.size):
             yield (

@@ -51,6 +51,8 @@ class Carried:
     repeatable: bool = True
     odd_labels: tuple[int, ...] = ()
     """Labels that are neither IGNORE nor a class."""
+    finite: bool = True
+    """Whether all values are numbers."""
 
     @property
     def apart(self) -> list[float]:
@@ -155,7 +157,7 @@ def _through(
     _, own = cut(spots.dark, truth)
     distances = _distances(before, after, blank, labels)
     odd = _odd(own, len(assembly.classes))
-    return Carried("[[augment]]", name, tuple(distances), torch.equal(before, again), odd)
+    return Carried("[[augment]]", name, tuple(distances), _same(before, again), odd, _are_numbers(before, after))
 
 
 def _on_whole_images(assembly: Assembly, name: str, transform: BasicTransform2D) -> Carried:
@@ -178,7 +180,16 @@ def _on_whole_images(assembly: Assembly, name: str, transform: BasicTransform2D)
     distances = _distances(before, after, blank, labels)
     own = chain.whole((transform,), replace(sample, maps={})).labels
     odd = _odd(own, len(assembly.classes))
-    return Carried("[[transform]]", name, tuple(distances), torch.equal(before, again), odd)
+    return Carried("[[transform]]", name, tuple(distances), _same(before, again), odd, _are_numbers(before, after))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two images have the same values, NaN for NaN."""
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _are_numbers(*images: Tensor) -> bool:
+    return all(bool(image.isfinite().all()) for image in images)
 
 
 def _odd(labels: Tensor, classes: int) -> tuple[int, ...]:
@@ -212,7 +223,7 @@ Said = Callable[[Carried], Finding | None]
 def findings(found: Sequence[Carried]) -> list[Finding]:
     """What is wrong; of all together only where each alone is right."""
     alone = [one for one in found if one.name != ALL]
-    said: tuple[Said, ...] = (_unrepeatable, _apart, _labelled_oddly)
+    said: tuple[Said, ...] = (_not_numbers, _unrepeatable, _apart, _labelled_oddly)
     wrong = [finding for one in alone for say in said if (finding := say(one))]
     together = [one for one in found if one.name == ALL]
     return wrong or [finding for one in together for say in said if (finding := say(one))]
@@ -220,6 +231,18 @@ def findings(found: Sequence[Carried]) -> list[Finding]:
 
 def _where(one: Carried) -> str:
     return f"{one.table} {one.name}"
+
+
+def _not_numbers(one: Carried) -> Finding | None:
+    if one.finite:
+        return None
+    return Finding(
+        "error",
+        "values that are no numbers",
+        f"{_where(one)}: gives NaN or infinite values",
+        "The loss of such a batch is no number either, and training stops",
+        "look for a division by zero, a root or logarithm of negative values, or a power of them",
+    )
 
 
 def _unrepeatable(one: Carried) -> Finding | None:
@@ -235,7 +258,7 @@ def _unrepeatable(one: Carried) -> Finding | None:
 
 
 def _apart(one: Carried) -> Finding | None:
-    if not one.apart or not one.repeatable:
+    if not one.apart or not one.repeatable or not one.finite:
         return None
     return Finding(
         "error",

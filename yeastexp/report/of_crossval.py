@@ -37,7 +37,7 @@ def page(path: Path, made: str) -> Page:
         Section("Confusion", list(_confusion(found, source)), "which class is taken for which"),
         model,
         *_environments(found),
-        sections.resolved(path),
+        sections.resolved(path, "crossval", f" --folds {path / out_of_fold.FOLDS} --repeats {_repeats(found)}"),
     ]
     kept = [section for section in every if section.blocks]
     begun = f", begun {found.turns[0].left.environment['started'][:10]}" if found.turns else ""
@@ -149,6 +149,10 @@ def _turns_table(done: Sequence[Turn]) -> Table:
     ends = {index for index in range(len(done) - 1) if done[index].seed != done[index + 1].seed}
     caption = f"{len(done)} runs; means over the images held out, of the last weights"
     return Table(caption, headings, rows, frozenset(range(1, len(headings))), frozenset(ends))
+
+
+def _repeats(found: Folded) -> int:
+    return len({turn.seed for turn in found.turns}) or 1
 
 
 def _training(found: Folded) -> Iterator[Block]:

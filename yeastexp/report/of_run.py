@@ -102,10 +102,11 @@ def _interval_of(row: dict[str, Any]) -> str:
 
 def _length(left: Remains) -> Iterator[Fact]:
     environment = left.environment
-    where = f"{environment['device']}, {environment['threads']} threads"
+    where = f"{environment['device']}, {sections.plural(environment['threads'], 'thread')}"
     steps = str(left.result["steps"]) if left.result else f"{int(left.epochs[-1]['step'] or 0) if left.epochs else 0}"
     seconds = environment.get("seconds")
-    took = f"{_duration(seconds)} on {where}" if seconds else f"on {where}"
+    since = " since it was last resumed" if environment.get("resumed") else ""
+    took = f"{_duration(seconds)}{since} on {where}" if seconds else f"on {where}"
     why = ""
     if left.result and (left.result["stopped_early"] or left.result["stopped_by_budget"]):
         why = f"; stopped {'early' if left.result['stopped_early'] else 'by its budget'}"

@@ -155,10 +155,10 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def resolved(path: Path) -> Section:
-    """The experiment with every default written out, as it can be run again."""
+def resolved(path: Path, verb: str = "run", options: str = "") -> Section:
+    """The experiment with every default written out, and the command that repeats what was made of it."""
     text = (path / execution.EXPERIMENT).read_text(encoding="utf-8")
-    again = Paragraph(f"`python -m yeastexp run {path / execution.EXPERIMENT}` repeats it.")
+    again = Paragraph(f"`python -m yeastexp {verb} {path / execution.EXPERIMENT}{options}` repeats it.")
     return Section("Experiment", [again, Code(text, "experiment.toml")], "resolved: every default is written out")
 
 

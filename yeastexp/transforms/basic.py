@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yeastexp.errors import UserError
+from yeastexp.registry import source_of
+
 Size = tuple[int, int]
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 class BasicTransform2D:
@@ -57,7 +64,18 @@ class BasicTransform2D:
 
     def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
         """`image` for a batch (B, C, H, W), one `drawn` each."""
-        return torch.stack([self.image(image, one) for image, one in zip(images, drawn, strict=True)])
+        made = (self.image(image, one) for image, one in zip(images, drawn, strict=True))
+        return torch.stack([self.checked(one, image, "image") for one, image in zip(made, images, strict=True)])
+
+    def checked(self, made: Any, like: Tensor, hook: str) -> Tensor:
+        """What a hook made; UserError with its place where it is no tensor of the shape and type it got."""
+        if isinstance(made, Tensor) and made.shape == like.shape and made.dtype == like.dtype:
+            return made
+        found = f"{_kind(made)} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise UserError(
+            f"{source_of(type(self))}: '{hook}' of {type(self).__name__} gives {found} for {_kind(like)} "
+            f"{tuple(like.shape)}; return a tensor of the same shape and type"
+        )
 
     def fit(self, training_images: Iterable[Tensor]) -> dict[str, Any]:
         """Values for the transform's own fields, from one pass over the training images, each (C, H, W)."""

@@ -201,7 +201,7 @@ def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
 
 
 def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, drawn: list[Any]) -> tuple[Tensor, Tensor]:
-    values = transform.batch(values, drawn)
+    values = transform.checked(transform.batch(values, drawn), values, "batch")
     if transform.has("labels"):
         labels = torch.stack([transform.labels(one.long(), d) for one, d in zip(labels, drawn, strict=True)])
     return values, labels

@@ -22,11 +22,11 @@ class Reflect(BasicTransform2D):
 
     def draw(self, generator: np.random.Generator) -> tuple[bool, bool]:
         along_y, along_x = generator.random(2) < (self.y, self.x)
-        return bool(along_y), bool(along_x)
+        return bool(along_x), bool(along_y)
 
     def geometry(self, size: Size, drawn: tuple[bool, bool]) -> tuple[np.ndarray, Size]:
         matrix = np.eye(3)
-        for axis, mirrored in enumerate(drawn):
+        for axis, mirrored in enumerate(reversed(drawn)):
             if mirrored:
                 matrix[axis, axis], matrix[axis, 2] = -1, size[axis] - 1
         return matrix, size
