@@ -13,6 +13,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.registry import transform as registered
 from yeastexp.sample import IGNORE, Sample
@@ -322,3 +323,43 @@ def test_fields_are_made_where_the_pixels_are() -> None:
     with torch.device("meta"):
         field, _ = Elastic(p=1).geometry((9, 9), (2.0, 5))
     assert isinstance(field, Tensor) and field.device.type == "meta"
+
+
+@dataclass(frozen=True)
+class Gives(BasicTransform2D):
+    """Makes something of an image that is none of its kind."""
+
+    made: Any
+
+    def image(self, image: Tensor, drawn: Any) -> Tensor:
+        return self.made(image)
+
+
+@dataclass(frozen=True)
+class GivesBatches(BasicTransform2D):
+    """The same of a batch."""
+
+    made: Any
+
+    def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
+        return self.made(images)
+
+
+@pytest.mark.parametrize(
+    "made, told",
+    [
+        (lambda image: None, "NoneType"),
+        (lambda image: image.numpy(), "ndarray"),
+        (lambda image: image.double(), r"a tensor of float64 \((2, )?1, 9, 9\)"),
+        (lambda image: image[..., 1:], r"a tensor of float32 \((2, )?1, 9, 8\)"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Gives, GivesBatches])
+def test_what_is_no_image_is_told_with_its_place(kind: type[BasicTransform2D], made: Any, told: str) -> None:
+    pixels = Pixels.of([torch.zeros(1, 9, 9)], [torch.zeros(1, 9, 9, dtype=torch.int8)])
+    hook = "image" if kind is Gives else "batch"
+    message = (
+        rf"test_chain\.py:\d+: '{hook}' of {kind.__name__} gives {told} for a tensor of float32 \((2, )?1, 9, 9\); "
+    )
+    with pytest.raises(UserError, match=message):
+        chain.windows(pixels, np.zeros(2, int), np.zeros((2, 2), int), 9, [kind(made)], [[None], [None]])

@@ -302,6 +302,12 @@ class Undrawn(BasicTransform2D):
 
 
 @dataclass(frozen=True)
+class Rooted(BasicTransform2D):
+    def image(self, image: Tensor, drawn: Any) -> Tensor:
+        return (image - image.mean()).sqrt()
+
+
+@dataclass(frozen=True)
 class Erased(BasicTransform2D):
     """Hides a part of the image and leaves its labels, as is usual; all the rest is only changed in value."""
 
@@ -311,7 +317,14 @@ class Erased(BasicTransform2D):
         return -image
 
 
-PLUGINS = {"moved": Moved, "flipped": Flipped, "renamed": Renamed, "undrawn": Undrawn, "erased": Erased}
+PLUGINS = {
+    "moved": Moved,
+    "flipped": Flipped,
+    "renamed": Renamed,
+    "undrawn": Undrawn,
+    "rooted": Rooted,
+    "erased": Erased,
+}
 
 
 @pytest.fixture
@@ -361,6 +374,13 @@ def test_labels_that_no_class_has_and_draws_of_another_generator(under: Callable
         "labels that are no classes",
         "augmentation not repeatable",
     ]
+
+
+@pytest.mark.parametrize("table", ["augment", "transform"])
+def test_values_that_are_no_numbers(under: Callable[..., list[carried.Carried]], table: str) -> None:
+    (finding,) = carried.findings(under("rooted", table=table))
+    assert (finding.severity, finding.about) == ("error", "values that are no numbers")
+    assert finding.what == f"[[{table}]] rooted: gives NaN or infinite values"
 
 
 def test_what_hides_or_changes_values_alone_is_in_step(under: Callable[..., list[carried.Carried]]) -> None:

@@ -275,6 +275,11 @@ def test_a_cross_validation_is_told_of_by_its_own_figures(folded: Path, tmp_path
     assert len(page.table("6 images, the worst by mean iou first; means over seeds")) == 7
 
 
+def test_the_command_that_repeats_a_cross_validation_is_told(folded: Path) -> None:
+    again = f"python -m yeastexp crossval {folded}/experiment.toml --folds {folded}/folds.json --repeats 2"
+    assert f"{again} repeats it." in Page(report([folded])).text
+
+
 def test_a_cross_validation_that_was_cut_short_has_a_page(folded: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(folded, tmp_path / "001"))
     for name in ("crossval.json", "per_image.csv", "seed_1_fold_3/result.json"):

@@ -221,5 +221,5 @@ def _compared(found: Inspection) -> Iterator[str]:
     if subject.window:
         yield from _entry("training window", f"{subject.window}×{subject.window} pixels")
     if subject.cell_diameter:
-        cells = len(subject.cell_diameters)
-        yield from _entry("cells", f"{subject.cell_diameter:.0f} pixels across, the median of {cells} to train on")
+        cells = f"the median of {len(subject.cell_diameters)} to train on{subject.doubt}"
+        yield from _entry("cells", f"{subject.cell_diameter:.0f} pixels across, {cells}")

@@ -40,11 +40,18 @@ class Subject:
     """Over stand-ins for the model's parameters, stepped once; nothing where it has none."""
     cell_diameters: tuple[float, ...] = ()
     """In pixels that the model sees, of the cells of some training images, where the data is there."""
+    cells_apart: bool = True
+    """Whether the data tells cells apart that touch; else all that is connected is one."""
 
     @property
     def cell_diameter(self) -> float | None:
         """Their median."""
         return float(np.median(self.cell_diameters)) if self.cell_diameters else None
+
+    @property
+    def doubt(self) -> str:
+        """What is to be known of that figure, behind it."""
+        return "" if self.cells_apart else "; cells that touch were taken for one"
 
 
 def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None) -> Subject:
@@ -56,7 +63,7 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
     if image and image[0] != loaded.task.channels:
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = assemble.build_model(loaded)
-    found, smallest = _data(loaded)
+    found, apart, smallest = _data(loaded)
     window = assemble.window_side(loaded.train, smallest)
     return Subject(
         name=f"{path}: {loaded.model.name}",
@@ -66,6 +73,7 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
         window=window,
         optimizer=stepped(loaded.optimizer.build, model),
         cell_diameters=found,
+        cells_apart=apart,
     )
 
 
@@ -110,8 +118,10 @@ def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
     return typed
 
 
-def _data(loaded: Experiment) -> tuple[tuple[float, ...], int]:
-    """The diameters of some cells and the shortest side of the training images; where there is no data, defaults."""
+def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
+    """The diameters of some cells, whether those that touch are told apart, and the shortest side of the training
+    images; where there is no data, defaults.
+    """
     try:
         dataset = loaded.dataset.build()
         transforms = assemble.fitted_transforms(loaded, dataset)
@@ -122,6 +132,10 @@ def _data(loaded: Experiment) -> tuple[tuple[float, ...], int]:
             seen = chain.whole(transforms, sample)
             found += diameters(seen.maps.get("instances"), seen.labels)
             scale = min(seen.size) / min(sample.size)
-        return tuple(found), int(scale * min(min(dataset.shape(name)[1:]) for name in names))
+        return (
+            tuple(found),
+            "instances" in dataset.maps,
+            int(scale * min(min(dataset.shape(name)[1:]) for name in names)),
+        )
     except (UserError, OSError):
-        return (), assemble.DEFAULT_WINDOW
+        return (), True, assemble.DEFAULT_WINDOW

@@ -58,7 +58,9 @@ def _model_facts(found: Inspection) -> list[Fact]:
     if diameter := subject.cell_diameter:
         height = found.survey.output.height
         wide = "" if height.whole else f"; the receptive field is {height.size / diameter:.1f} cells wide"
-        cells = f"median of {len(subject.cell_diameters)} cells of training images, as the model sees them"
+        cells = (
+            f"median of {len(subject.cell_diameters)} cells of training images, as the model sees them{subject.doubt}"
+        )
         facts.append(Fact("cell diameter", f"{diameter:.0f} px", cells + wide))
     else:
         facts.append(Fact("cell diameter", "not known", "the training images are not there"))
@@ -77,7 +79,8 @@ def field_of(found: Inspection) -> str:
 def cells(inspected: Inspection) -> str:
     """How large the cells are that a receptive field is to be compared with."""
     diameter = inspected.subject.cell_diameter
-    return f"cells are {diameter:.0f} px across (median)" if diameter else "cells not measured: no data"
+    doubt = inspected.subject.doubt
+    return f"cells are {diameter:.0f} px across (median){doubt}" if diameter else "cells not measured: no data"
 
 
 def _size(axis: Axis) -> str:
