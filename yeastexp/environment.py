@@ -18,7 +18,7 @@ import torch
 from yeastexp import files
 
 PACKAGES = ("yeastexp", "torch", "pytorch-ignite", "numpy", "scipy", "h5py", "tensorboard", "pydantic")
-COMPARED = ("versions", "platform", "device", "threads", "git", "digests")
+COMPARED = ("versions", "platform", "device", "threads", "git", "source", "digests")
 
 
 def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plugins: Iterable[Path]) -> dict[str, Any]:
@@ -30,6 +30,7 @@ def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plug
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "git": revision(Path.cwd()),
+        "source": source(),
         "command": sys.argv,
         "digests": {
             "experiment": hashlib.sha256(experiment.encode()).hexdigest(),
@@ -69,6 +70,16 @@ def revision(folder: Path) -> dict[str, Any] | None:
         return {"revision": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def source() -> dict[str, Any] | None:
+    """The git revision of this package; nothing where it was installed from no repository."""
+    here = Path(__file__).resolve()
+    try:
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # else it lies in another's environment
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision(here.parent)
 
 
 def _git(folder: Path, *words: str) -> str:

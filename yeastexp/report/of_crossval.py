@@ -19,6 +19,9 @@ from yeastexp.report.folded import Folded, Turn
 
 WITHOUT = "weights that never saw it"
 
+FEW = 4
+"""Lines that all have their names beside them."""
+
 
 def page(path: Path, made: str) -> Page:
     """The page of a cross-validation's directory, finished or not."""
@@ -187,10 +190,10 @@ def _training(found: Folded) -> Iterator[Block]:
 
 
 def _lines(found: Folded, column: str, seeds: Sequence[int]) -> list[Line]:
-    """A line a run; those that end lowest and highest are named."""
+    """A line a run; those that end lowest and highest are named, and all where they are few."""
     points = {turn.name: turn.left.points(column) for turn in found.turns}
     ends = sorted((some[-1][1], name) for name, some in points.items() if some)
-    named = {name for _, name in (ends[:1] + ends[-1:])}
+    named = {name for _, name in (ends if len(ends) <= FEW else ends[:1] + ends[-1:])}
     return [
         Line(turn.name, points[turn.name], seeds.index(turn.seed), named=turn.name in named, marked=False)
         for turn in found.turns
