@@ -11,7 +11,7 @@ import pytest
 import yeastexp
 
 FLOORS = (
-    {"sample", "errors", "files", "interruption", "memory"},
+    {"sample", "errors", "files", "interruption", "memory", "convolutions"},
     {
         "archives",
         "failures",

@@ -305,6 +305,38 @@ def test_what_was_left_by_something_else_is_begun_again(tmp_path: Path, change: 
     assert not large_images.tiff(growing.parts[tmp_path / "m.tif"]).whole.any()
 
 
+def test_what_two_commands_left_in_turn_is_not_mixed(tmp_path: Path) -> None:
+    """The second is killed before its first rows are on disk: its empty files are not those of the first's record."""
+    with large_images.growing(forms(tmp_path), {"a": 1}) as growing:
+        write(growing, CELLS[:2])
+        growing.note(128, 2.5)
+    with large_images.growing(forms(tmp_path), {"a": 2}):
+        pass
+    with large_images.growing(forms(tmp_path), {"a": 1}) as growing:
+        assert growing.rows == 0
+
+
+def test_what_was_seen_in_part_is_not_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two renames, then again behind the next beginning."""
+    with large_images.growing(forms(tmp_path), {"a": 1}) as growing:
+        write(growing, CELLS)
+        growing.note(150, 2.5)
+        probabilities = list(growing.parts.values())[1]
+        probabilities.replace(tmp_path / "p" / "m.tif")
+    for _ in range(2):
+        with large_images.growing(forms(tmp_path), {"a": 1}) as growing:
+            assert growing.rows == 0
+
+
+def test_the_side_of_pieces_is_that_of_the_beginning(tmp_path: Path) -> None:
+    for side in (512, 256):
+        with large_images.growing(forms(tmp_path), {"a": 1}, side) as growing:
+            assert growing.side == 512
+            growing.note(64, 1.0)
+    with large_images.growing(forms(tmp_path), {"a": 2}, 256) as growing:
+        assert growing.side == 256
+
+
 def test_a_file_grows_in_one_process(tmp_path: Path) -> None:
     with FileLock(tmp_path / ".m.tif.lock"), pytest.raises(UserError, match=r"m\.tif: another process is writing it"):
         large_images.growing(forms(tmp_path), {}).__enter__()

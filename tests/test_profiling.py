@@ -30,6 +30,19 @@ def test_a_profile_has_every_part_of_every_step_and_changes_no_result(here: Path
     assert kills.differences(plain, profiled) == []
 
 
+def test_a_group_without_an_update_and_a_run_that_is_too_short(here: Path) -> None:
+    for settings, told in (
+        (["train.accumulate=4"], "2 steps, "),
+        (["train.steps=5"], "2 steps, "),
+        (["train.steps=3"], "--profile: training was over after 3 steps; the first 3 do not count"),
+    ):
+        console = Console(file=io.StringIO(), width=160)
+        (here / "tiny.toml").write_text(EXPERIMENT)
+        folder = run(here / "tiny.toml", settings, console=console, profiled=2 if "accumulate" in settings[0] else 50)
+        assert told in console.file.getvalue()  # type: ignore[attr-defined]
+        assert (folder / "profile.json").exists() == ("steps, " in told)
+
+
 @pytest.mark.parametrize(
     "spans, length",
     [([], 0), ([(1, 3)], 2), ([(5, 6), (1, 3)], 3), ([(1, 4), (2, 3), (3, 6)], 5), ([(1, 2), (1, 2), (2, 3)], 2)],

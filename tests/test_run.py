@@ -152,6 +152,8 @@ def test_where_images_are_kept_changes_nothing(here: Path, cache: str) -> None:
     assert same(weights(one), weights(other))
     assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes()
     assert f"[train] cache: the training images take 0 MB; '{cache}'" in (other / "log.txt").read_text()
+    chosen = run(path, settings, console=quiet())
+    assert 'cache = "memory"' in (chosen / "experiment.toml").read_text(), "what was chosen is written down"
     assert check.check(path, [*settings, f"train.cache={cache}"]).labels == {
         0: 4 * 32**2 - 366,
         1: 8**2 + 9**2 + 10**2 + 11**2,

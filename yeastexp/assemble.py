@@ -207,6 +207,7 @@ class Images:
     """The training images: what windows are cut from, a line that says where they are, and their values, if known."""
 
     source: Kept | Reread
+    kept: Literal["device", "memory", "none"]
     where: str
     values: Values | None
 
@@ -218,7 +219,7 @@ def training_images(experiment: Experiment, dataset: Any, transforms: Transforms
     sizes, wants_foreground = read.sizes, train.foreground > 0
     where, said = where_kept(train, windows.bytes_of(sizes, experiment.task.channels), device)
     if where == "none":
-        return Images(Reread(read, sizes, experiment.task.channels, wants_foreground), said, None)
+        return Images(Reread(read, sizes, experiment.task.channels, wants_foreground), where, said, None)
     ends: list[Tensor] = []
 
     def watched(index: int) -> Sample:
@@ -228,7 +229,7 @@ def training_images(experiment: Experiment, dataset: Any, transforms: Transforms
 
     there = device if where == "device" else torch.device("cpu")
     kept = Kept.reading(watched, sizes, there, wants_foreground)
-    return Images(kept, said, Values.between(ends, dataset.normalization))
+    return Images(kept, where, said, Values.between(ends, dataset.normalization))
 
 
 def window_side(train: Train, smallest: int = DEFAULT_WINDOW) -> int:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from yeastexp import convolutions
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.ignition import Engine
 from yeastexp.metrics import PerImageMetric, Scores, most_likely
@@ -103,7 +104,9 @@ def whole_image_logits(model: nn.Module, transforms: Transforms, sample: Sample,
     """Logits (K, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
     moved = replace(sample, image=sample.image.to(device), labels=sample.labels.to(device), maps={})
     seen = chain.whole(transforms, moved)
-    return chain.restore(transforms, model(seen.image[None])[0], sample.size)
+    with convolutions.in_full(device):
+        logits = model(seen.image[None])[0]
+    return chain.restore(transforms, logits, sample.size)
 
 
 def evaluator(
@@ -175,7 +178,7 @@ def seconds_per_step(
     The model and all generators stay as they are.
     """
     size = options.accumulate
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         throwaway = copy.deepcopy(model).train()
         update = Update(throwaway, optimizer_of(throwaway), None, options, device)
         engine = trainer(update, loss, Groups(size, [1] * size, sys.maxsize), classes)

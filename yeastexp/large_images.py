@@ -348,12 +348,15 @@ def write_tiff(path: Path, values: Array) -> None:
 class Growing:
     """Tiled TIFF files that are written band by band under hidden names, and the record of how far they came.
 
-    `rows` of them are on disk, whatever happens next.
+    `rows` of them are on disk, whatever happens next; all are made in pieces of one `side`, where that matters.
     """
 
-    def __init__(self, forms: Mapping[Path, tuple[tuple[int, ...], Any]], identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, forms: Mapping[Path, tuple[tuple[int, ...], Any]], identity: Mapping[str, Any], side: int | None = None
+    ) -> None:
         self.forms = forms
         self.identity = dict(identity)
+        self.side = side
         self.parts = {target: target.with_name(f".{target.name}.part") for target in forms}
         self.rows = 0
         self.seconds = 0.0
@@ -372,8 +375,9 @@ class Growing:
 
     def _begin(self, found: Mapping[str, Any] | None) -> None:
         if found and found["identity"] == self.identity and all(one.is_file() for one in self.parts.values()):
-            self.rows, self.seconds = found["rows"], found["seconds"]
+            self.rows, self.seconds, self.side = found["rows"], found["seconds"], found["side"]
         else:
+            self.record.unlink(missing_ok=True)  # it is not of the files that are made now
             for target, part in self.parts.items():
                 shape, dtype = self.forms[target]
                 # A TIFF whose offsets of 32 bits do not suffice is a BigTIFF; the room it takes is taken now.
@@ -424,7 +428,13 @@ class Growing:
             raise UserError(fault, status=RUN_FAILED) from error
 
     def _record(self, finished: Mapping[str, Any] | None) -> None:
-        state = {"identity": self.identity, "rows": self.rows, "seconds": self.seconds, "finished": finished}
+        state = {
+            "identity": self.identity,
+            "side": self.side,
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "finished": finished,
+        }
         files.write_text(self.record, json.dumps(state))
 
 
@@ -442,12 +452,15 @@ def finished(targets: Sequence[Path], identity: Mapping[str, Any]) -> dict[str, 
     return kept
 
 
+RECORDED = {"identity", "side", "rows", "seconds", "finished"}
+
+
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"identity", "rows", "seconds", "finished"} <= found.keys() else None
+    return found if isinstance(found, dict) and found.keys() >= RECORDED else None
 
 
 def _sync(path: Path) -> None:
@@ -456,9 +469,11 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def growing(forms: Mapping[Path, tuple[tuple[int, ...], Any]], identity: Mapping[str, Any]) -> Iterator[Growing]:
+def growing(
+    forms: Mapping[Path, tuple[tuple[int, ...], Any]], identity: Mapping[str, Any], side: int | None = None
+) -> Iterator[Growing]:
     """Tiled TIFF files of such shapes (H, W) or (K, H, W) and types, held by one process; UserError on a full disk."""
-    made = Growing(forms, identity)
+    made = Growing(forms, identity, side)
     first = next(iter(forms))
     with made._explained():
         for target in forms:

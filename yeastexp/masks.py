@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,8 @@ def _grown(
     if targets.probabilities:
         planes = (_planes(classes),) if classes > 2 else ()
         forms[targets.probabilities] = ((*planes, *picture.size), np.float32)
-    with large_images.growing(forms, identity) as growing:
+    with large_images.growing(forms, identity, _side(predictor, picture, options)) as growing:
+        options = replace(options, tile=growing.side)
         before = growing.seconds
         advance(growing.rows / picture.size[0])
         for rows, columns, logits in answers(predictor, picture, options, growing.rows):
@@ -170,6 +171,15 @@ def _grown(
                 growing.note(rows.stop, before + time.monotonic() - began)
             advance(_area(rows, columns) / math.prod(picture.size))
         return _finished(picture, targets, growing, classes, before - began)
+
+
+def _side(predictor: Trained, picture: Picture, options: Options) -> int | None:
+    """Of the pieces of an image, where their size changes what comes out: it must not follow the memory of the day."""
+    if options.tile or not predictor.tiling.inexact:
+        return options.tile
+    if predictor.takes_at_once(picture.size):
+        return max(picture.size)
+    return predictor.tiling.tile(picture.size, predictor.device)[0]
 
 
 def _finished(picture: Picture, targets: Targets, growing: Growing, classes: int, since: float) -> Made:

@@ -11,7 +11,8 @@ import torch
 def free(device: torch.device) -> int:
     """Bytes of a device, or of main memory, that this process can still have, as far as the system tells."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's to give again
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     known = [one for one in (_of_machine(), _of_container()) if one is not None]
     return max(0, min(known)) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -240,6 +240,7 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
         "image": [str(source.path.resolve()), source.stem, found.st_size, found.st_mtime_ns],
         "checkpoint": call.checkpoint,
         "options": asdict(call.options),
+        "device": call.predictor.device.type,
     }
 
 

@@ -42,6 +42,12 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
+def _settle() -> None:
+    """Wait for a GPU, so that a clock tells of what was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 class Profile:
     """Traces so many steps of a run while they train it: `profile.json` for a trace viewer, and a table."""
 
@@ -58,9 +64,11 @@ class Profile:
         trainer.add_event_handler(Events.GET_BATCH_STARTED, self._wait)
         trainer.add_event_handler(Events.GET_BATCH_COMPLETED, self._go_on)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        trainer.add_event_handler(Events.COMPLETED, self._end)
 
     def _wait(self) -> None:
         if self.done == WARM_UP:
+            _settle()
             self.profiler.start()
             self.began = time.monotonic()
         self.waiting = part(BATCH)
@@ -72,21 +80,38 @@ class Profile:
     def _count(self) -> None:
         self.done += 1
         if self.done == WARM_UP + self.steps:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds = time.monotonic() - self.began
-            self.profiler.stop()
-            with files.appearing(self.path) as temporary:
-                self.profiler.export_chrome_trace(str(temporary))
-            self.console.print(self.table(seconds))
+            self._tell()
+
+    def _end(self) -> None:
+        """Tell of fewer steps where training was over before."""
+        if self.done >= WARM_UP + self.steps:
+            return
+        if self.done <= WARM_UP:
+            self.console.print(
+                f"--profile: training was over after {self.done} steps; the first {WARM_UP} do not count"
+            )
+            return
+        self.steps = self.done - WARM_UP
+        self._tell()
+
+    def _tell(self) -> None:
+        _settle()
+        seconds = time.monotonic() - self.began
+        self.profiler.stop()
+        with files.appearing(self.path) as temporary:
+            self.profiler.export_chrome_trace(str(temporary))
+        self.console.print(self.table(seconds))
 
     def table(self, seconds: float) -> Table:
         """Milliseconds of a step, by its parts and by the costliest operations.
 
         Between steps are validations, checkpoints and logs.
         """
-        averages = {average.key: average for average in self.profiler.key_averages()}
-        spent = {name: averages[f"step: {name}"].cpu_time_total / 1e3 / self.steps for name in PARTS}
+        averages = [one for one in self.profiler.key_averages() if one.device_type.name == "CPU"]
+        spent = {
+            name: sum(one.cpu_time_total for one in averages if one.key == f"step: {name}") / 1e3 / self.steps
+            for name in PARTS
+        }
         whole = 1e3 * seconds / self.steps
         spent["between steps"] = max(0.0, whole - sum(spent.values()))
         table = Table(title=f"{self.steps} steps, {whole:.1f} ms each; {self.path}", title_justify="left")
@@ -95,11 +120,14 @@ class Profile:
         table.add_column("share", justify="right")
         for name, milliseconds in spent.items():
             table.add_row(name, f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
-        if on_gpu := [event.time_range for event in self.profiler.events() if event.device_type.name == "CUDA"]:
+        kernels = [
+            one for one in self.profiler.events() if one.device_type.name == "CUDA" and not one.is_user_annotation
+        ]
+        if on_gpu := [one.time_range for one in kernels]:
             milliseconds = covered([(one.start, one.end) for one in on_gpu]) / 1e3 / self.steps
             table.add_row("the GPU at work", f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
         table.add_section()
-        operations = [one for key, one in averages.items() if not key.startswith(("step: ", "ProfilerStep"))]
+        operations = [one for one in averages if not one.key.startswith(("step: ", "ProfilerStep"))]
         for one in sorted(operations, key=lambda one: -one.self_cpu_time_total)[:OPERATIONS]:
             milliseconds = one.self_cpu_time_total / 1e3 / self.steps
             table.add_row(one.key[:40], f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")

@@ -55,11 +55,13 @@ def run(
     if loaded.train.threads == "auto":
         threads, measured = fastest_threads(assembly, options)
         loaded = replace(loaded, train=replace(loaded.train, threads=threads))
+        del assembly  # its images take the room that the next one's need
         assembly = assemble.assemble(assemble.fixed_threads(loaded))  # what is fitted depends on them, in its last bits
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
     baselines = scoring.scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, options, deadline)
-    assembly = replace(assembly, experiment=counted)
+    train = replace(counted.train, cache=assembly.images.kept)  # it changes last bits, as threads do
+    assembly = replace(assembly, experiment=replace(counted, train=train))
     folder = folder or files.claim_directory(Path("runs") / loaded.name)
     with execution.holding(folder) as interruption:
         execution.open_directory(folder, assembly)

@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from yeastexp import memory
+from yeastexp import convolutions, memory
 from yeastexp.errors import UserError
 from yeastexp.large_images import Pieces, Size, moved
 from yeastexp.receptive_field import ReceptiveField, receptive_field, trace
@@ -182,7 +182,7 @@ def assembled(logits: Pieces, tile: Size) -> Tensor:
 def run(model: nn.Module, image: Tensor) -> Tensor:
     """Logits (K, H, W) on an image (C, H, W) at once, without gradients; UserError where the model cannot take it."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), convolutions.in_full(image.device):
             found: Tensor = model(image[None])[0]
     except (RuntimeError, ValueError, IndexError) as error:
         if memory.is_exhausted(error):

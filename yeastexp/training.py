@@ -145,7 +145,8 @@ class Training:
         self.tracker.flush()  # so that no worker process is forked while a file is written
         engine.start_at(trainer, self.step, self.epoch_length, self.epochs)
         assembly.model.train()
-        made = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers)
+        pinned = self.update.device.type == "cuda"
+        made = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers, pinned=pinned)
         self.epoch_began = self.saved = time.monotonic()
         with _bar(self.console) as self.bar:
             self.task = self.bar.add_task("training", total=self.steps, completed=self.step, loss="", score="")
@@ -178,6 +179,8 @@ class Training:
         """Keep a checkpoint where the last one is old, or where training pauses."""
         minutes = self.assembly.experiment.train.checkpoint_minutes
         if self.pauses or time.monotonic() > self.saved + 60 * minutes:
+            if self.unread:  # weights that are no numbers would be what every resumption begins with
+                engine.check_finite(torch.stack(self.unread), self.step)
             self.save()
         if self.pauses:
             trainer.terminate()

@@ -197,13 +197,18 @@ class Stream:
             for position, augmentation in enumerate(self.augmentations)
         ]
 
-    def batches(self, first: int, last: int, workers: int = 0, context: str | None = None) -> Iterator[Batch]:
-        """The batches of the steps from `first` to before `last`, cut by worker processes where there are any."""
+    def batches(
+        self, first: int, last: int, workers: int = 0, context: str | None = None, pinned: bool = False
+    ) -> Iterator[Batch]:
+        """The batches of the steps from `first` to before `last`, cut by worker processes where there are any.
+
+        Those come in `pinned` memory, from which a GPU copies them beside its work.
+        """
         steps = range(first, last)
         if not workers:
             yield from map(self.batch, steps)
         else:
-            yield from made(self.batch, steps, workers, context)
+            yield from made(self.batch, steps, workers, context, pinned)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker has to load the plugins before it can unpickle parts that they define, and takes them in this order.

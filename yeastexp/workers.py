@@ -46,7 +46,9 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def made(make: Callable[[int], Item], indices: Sequence[int], workers: int, context: str | None) -> Iterator[Item]:
+def made(
+    make: Callable[[int], Item], indices: Sequence[int], workers: int, context: str | None, pinned: bool = False
+) -> Iterator[Item]:
     """`make` of each index, made ahead by worker processes; what one of them raises is raised here.
 
     Nothing is drawn from a global generator. UserError tells how a worker died, or where all are stuck.
@@ -57,7 +59,7 @@ def made(make: Callable[[int], Item], indices: Sequence[int], workers: int, cont
             batch_size=None,
             sampler=indices,
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             multiprocessing_context=context,
             generator=torch.Generator(),
             timeout=PATIENCE,

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from yeastexp import convolutions
 from yeastexp.registry import transform
 from yeastexp.transforms.basic import BasicTransform2D
 
@@ -44,5 +45,6 @@ class GaussianBlur(BasicTransform2D):
         kernel = torch.exp(-0.5 * (places / drawn) ** 2)
         kernel = kernel / kernel.sum()
         smooth = functional.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
-        smooth = functional.conv2d(smooth, kernel.view(1, 1, -1, 1))
-        return functional.conv2d(smooth, kernel.view(1, 1, 1, -1))[:, 0]
+        with convolutions.in_full(image.device):
+            smooth = functional.conv2d(smooth, kernel.view(1, 1, -1, 1))
+            return functional.conv2d(smooth, kernel.view(1, 1, 1, -1))[:, 0]
