@@ -71,7 +71,7 @@ class Shift(BasicTransform2D):
 def test_all_symmetries_of_the_square(mirrored: tuple[bool, bool], turns: int) -> None:
     """One composed reading is what numpy does step by step, whichever comes first, and with values changed between."""
     window = IMAGE[:, 12:28, 15:31].float()
-    axes = [axis + 1 for axis, yes in enumerate(mirrored) if yes]
+    axes = [axis + 1 for axis, yes in enumerate(reversed(mirrored)) if yes]
     mirror_first = torch.rot90(window.flip(axes), turns, (1, 2))
     turn_first = torch.rot90(window, turns, (1, 2)).flip(axes)
     reflect, rotate = Reflect(), Rotate90()
@@ -236,7 +236,7 @@ def test_every_window_of_a_batch_has_its_own_geometry() -> None:
     images, labels = chain.windows(pixels(IMAGE), np.zeros(count, int), corners, 16, steps, drawn)
     for index, (mirrored, turns) in enumerate(SYMMETRIES):
         y, x = corners[index]
-        axes = [axis for axis, yes in enumerate(mirrored) if yes]
+        axes = [axis for axis, yes in enumerate(reversed(mirrored)) if yes]
         wanted = torch.rot90(IMAGE[0, y : y + 16, x : x + 16].flip(axes), turns, (0, 1))
         assert torch.equal(labels[index], wanted) and torch.equal(images[index, 0], wanted.float())
 

@@ -15,10 +15,13 @@ from yeastexp.assemble import plan_windows
 from yeastexp.experiment import Train
 from yeastexp.registry import transform
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.transforms.affine import Affine
+from yeastexp.transforms.elastic import Elastic
+from yeastexp.transforms.gaussian_noise import GaussianNoise
 from yeastexp.transforms.geometry import Pixels
 from yeastexp.transforms.reflect import Reflect
 from yeastexp.transforms.rotate90 import Rotate90
-from yeastexp.windows import Kept, Reread, Stream
+from yeastexp.windows import Kept, Reread, Stream, Transforms
 
 PLUGIN = Path(__file__).parent.parent / "experiments" / "my_transforms.py"
 SIZES = np.array([[40, 50], [33, 61], [24, 24]])
@@ -155,15 +158,20 @@ def sample(index: int) -> Sample:
     return Sample(torch.randn(2, height, width, generator=source), labels, name=str(index))
 
 
+READ_TWICE = (Elastic(p=1.0), GaussianNoise(p=1.0), Affine())
+"""The second reading goes as far as the batch's widest window, which may be of another image."""
+
+
+@pytest.mark.parametrize("augmentations", [(Reflect(), Rotate90()), READ_TWICE])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("most", [1, 2, 9])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_images_that_are_read_again_give_the_same_windows(most: int, workers: int) -> None:
+def test_images_that_are_read_again_give_the_same_windows(most: int, workers: int, augmentations: Transforms) -> None:
     kept = Kept.reading(sample, SIZES, torch.device("cpu"), foreground=True)
     reread = Reread(sample, SIZES, 2, foreground=True)
     reread.most = most
     plan = plan_windows(Train(epochs=1, window=16), SIZES)
-    one, other = (Stream(source, plan, 5, (Reflect(), Rotate90()), 5, foreground=0.5) for source in (kept, reread))
+    one, other = (Stream(source, plan, 5, augmentations, 5, foreground=0.5) for source in (kept, reread))
     for batch, again in zip(one.batches(0, 9), other.batches(0, 9, workers), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
     gc.collect()

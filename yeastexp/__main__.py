@@ -537,7 +537,7 @@ def predict(
         device=device,
         progress=_shares_progress,
     )
-    click.echo(f"{count} masks in {output}")
+    click.echo(f"{count} mask{'' if count == 1 else 's'} in {output}")
 
 
 @commands.command()

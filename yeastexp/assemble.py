@@ -172,14 +172,8 @@ class Prepared:
         return checked_labels(self.dataset.read(self.names[index]), self.classes)
 
     def seen(self, stored: Sample) -> Sample:
-        """What the list makes of it; UserError where a transform changes its size without saying so."""
-        sample = chain.whole(self.transforms, replace(stored, maps={}))
-        if sample.size != (said := chain.grids(self.transforms, stored.size)[-1]):
-            raise UserError(
-                f"[[transform]]: image '{sample.name}' comes out with {sample.size} pixels, but the geometry of the "
-                f"list says {said}; a transform that changes the grid needs geometry and restore"
-            )
-        return sample
+        """What the list makes of it."""
+        return chain.whole(self.transforms, replace(stored, maps={}))
 
 
 def where_kept(train: Train, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:

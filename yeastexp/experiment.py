@@ -117,6 +117,8 @@ class Train:
     fold: Annotated[int | None, Field(ge=1, description="of the folds, the one that validates")] = None
 
 
+IDLE = "does nothing: it has none of the hooks image, batch, labels and geometry; look how they are spelt"
+
 TASK, TRAIN = Schema(Task), Schema(Train)
 
 
@@ -330,7 +332,8 @@ class _Checker:
         known = ["name", "extends", "plugins", "task", "train", *TABLES, *ARRAYS]
         for key in self.tree.values:
             if key not in known:
-                self.fault((key,), f"{key}: unknown table or key{did_you_mean(key, known)}")
+                within = f"; did you mean 'train.{key}'?" if key in TRAIN.keys else did_you_mean(key, known)
+                self.fault((key,), f"{key}: unknown table or key{within}")
 
     def name(self) -> str:
         name = self.tree.values.get("name", self.stem)
@@ -497,7 +500,9 @@ class _Checker:
         made = self.guarded(part, instance_of=BasicTransform2D)
         if made is None:
             return
-        if made.draws():
+        if not made.acts():
+            self.faults.append((part.place, f"[[transform]] name: '{part.name}' {IDLE}"))
+        elif made.draws():
             message = f"'{part.name}' draws random numbers; it belongs under [[augment]]"
             self.faults.append((part.place, f"[[transform]] name: {message}"))
         elif made.has("geometry") and not made.has("restore"):
@@ -506,7 +511,9 @@ class _Checker:
 
     def augmentation(self, part: Part) -> None:
         made = self.guarded(part, instance_of=BasicTransform2D)
-        if made is not None and (made.whole_images or made.has("fit")):
+        if made is not None and not made.acts():
+            self.faults.append((part.place, f"[[augment]] name: '{part.name}' {IDLE}"))
+        elif made is not None and (made.whole_images or made.has("fit")):
             message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
             self.faults.append((part.place, f"[[augment]] name: {message}"))
 

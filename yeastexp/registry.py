@@ -124,7 +124,7 @@ class Schema:
         if fault["type"] == "string_pattern_mismatch" and (
             meant := self.model.model_fields[fault["loc"][0]].description
         ):
-            wanted += f" ({meant})"
+            wanted = f"wants {meant}"
         message = f"{wanted}, got {_quoted(fault['input'])}"
         if fault["type"] == "literal_error" and isinstance(fault["input"], str):
             message += did_you_mean(fault["input"], re.findall("'(.*?)'", fault["ctx"]["expected"]))

@@ -60,7 +60,7 @@ def run(
     deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
     baselines = scoring.scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, options, deadline)
-    train = replace(counted.train, cache=assembly.images.kept)  # it changes last bits, as threads do
+    train = replace(counted.train, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, train=train))
     folder = folder or files.claim_directory(Path("runs") / loaded.name)
     with execution.holding(folder) as interruption:

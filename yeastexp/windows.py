@@ -79,6 +79,11 @@ class Kept:
         kept.pixels = kept.pixels.to(device)
         return kept
 
+    @property
+    def device(self) -> torch.device:
+        """Where windows are cut."""
+        return self.pixels.values.device
+
     def laid(self, images: np.ndarray) -> Iterator[Laid]:
         """The windows of these images, all at once."""
         yield Laid(np.arange(len(images)), self.pixels, images, self.foreground)
@@ -90,6 +95,9 @@ class Kept:
 
 class Reread:
     """Training images that are read whenever windows are cut from them; each process keeps the latest."""
+
+    device = torch.device("cpu")
+    """Where windows are cut."""
 
     def __init__(self, read: Callable[[int], Sample], sizes: np.ndarray, channels: int, foreground: bool) -> None:
         self.read = read
@@ -163,9 +171,13 @@ class Stream:
         """The batch of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
+        drawn = [self._drawn(epoch, index) for index in chosen.tolist()]
+        steps = chain.readings(self.augmentations, self.plan.side, drawn, self.source.device)
         cut, places = [], []
         for laid in self.source.laid(self.plan.images[chosen]):
-            cut.append(self._windows(epoch, chosen[laid.places].tolist(), laid))
+            own = laid.places.tolist()
+            read = [([where[one] for one in own], size) for where, size in steps]
+            cut.append(self._windows(epoch, chosen[own].tolist(), laid, [drawn[one] for one in own], read))
             places.append(laid.places)
         if len(cut) == 1:
             return cut[0]
@@ -173,11 +185,13 @@ class Stream:
         back = torch.from_numpy(np.argsort(np.concatenate(places)))
         return values[back], labels[back]
 
-    def _windows(self, epoch: int, chosen: list[int], laid: Laid) -> Batch:
+    def _windows(
+        self, epoch: int, chosen: list[int], laid: Laid, drawn: list[list[Any]], steps: list[chain.Reading]
+    ) -> Batch:
         """The windows with these numbers in the epoch."""
         corners = [self._corner(epoch, index, laid, image) for index, image in zip(chosen, laid.images, strict=True)]
-        drawn = [self._drawn(epoch, index) for index in chosen]
-        return chain.windows(laid.pixels, laid.images, np.stack(corners), self.plan.side, self.augmentations, drawn)
+        side, augmentations = self.plan.side, self.augmentations
+        return chain.windows(laid.pixels, laid.images, np.stack(corners), side, augmentations, drawn, steps)
 
     def _corner(self, epoch: int, index: int, laid: Laid, image: int) -> np.ndarray:
         if self.plan.corners is not None:

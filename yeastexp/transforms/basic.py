@@ -74,7 +74,7 @@ class BasicTransform2D:
         found = f"{_kind(made)} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise UserError(
             f"{source_of(type(self))}: '{hook}' of {type(self).__name__} gives {found} for {_kind(like)} "
-            f"{tuple(like.shape)}; return a tensor of the same shape and type"
+            f"{tuple(like.shape)}; return one of the same shape and type ('geometry' moves pixels)"
         )
 
     def fit(self, training_images: Iterable[Tensor]) -> dict[str, Any]:
@@ -91,6 +91,10 @@ class BasicTransform2D:
         untouched = repr(source.state)
         self.draw(np.random.Generator(source))
         return repr(source.state) != untouched
+
+    def acts(self) -> bool:
+        """Whether it has a hook that changes anything."""
+        return any(self.has(hook) for hook in ("image", "batch", "labels", "geometry"))
 
     def has(self, hook: str) -> bool:
         """Whether the transform has a hook of its own."""

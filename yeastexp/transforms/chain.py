@@ -107,24 +107,44 @@ def _seen(transforms: Transforms, image: Tensor) -> Tensor:
     return whole(transforms, Sample(image, labels, name="")).image
 
 
-def windows(
-    pixels: Pixels, images: np.ndarray, corners: np.ndarray, side: int, transforms: Transforms, drawn: list[list[Any]]
-) -> tuple[Tensor, Tensor]:
-    """Augmented windows (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
+def readings(transforms: Transforms, side: int, drawn: list[list[Any]], device: torch.device) -> list[Reading]:
+    """What each stage reads for windows of a side whose random variables are `drawn`, from the first one on.
 
-    `drawn[b]` holds the random variables of window b, one for each transform. Geometry turns about the window's centre
-    and reads the image's own pixels beyond the window.
+    A stage reads as far as any window needs, so that windows which are cut apart need those of all.
     """
-    plan = stages(transforms) or [Stage((), None)]
+    plan = _planned(transforms)
     steps: list[Reading] = []
     size = (side, side)
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        with _fields_on(pixels.values.device):
+        with _fields_on(device):
             coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
         steps.insert(0, (coordinates, size))
         size = _reach(coordinates, size) if stage is not plan[0] else size
+    return steps
+
+
+def _planned(transforms: Transforms) -> list[Stage]:
+    return stages(transforms) or [Stage((), None)]
+
+
+def windows(
+    pixels: Pixels,
+    images: np.ndarray,
+    corners: np.ndarray,
+    side: int,
+    transforms: Transforms,
+    drawn: list[list[Any]],
+    steps: list[Reading] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Augmented windows (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
+
+    `drawn[b]` holds the random variables of window b, one for each transform. Geometry turns about the window's centre
+    and reads the image's own pixels beyond the window, by its own `readings` unless `steps` has those of more windows.
+    """
+    plan = _planned(transforms)
+    steps = steps or readings(transforms, side, drawn, pixels.values.device)
     values, labels = _read_windows(pixels, images, steps[0], corners + (side - 1) / 2)
     for stage, step in zip(plan, steps, strict=True):
         if stage.geometry and stage is not plan[0]:
