@@ -54,6 +54,9 @@ class Idle(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> dict[str, float]:
         return {"nothing": generator.random()}
 
+    def image(self, image: Tensor, drawn: dict[str, float]) -> Tensor:
+        return image
+
 
 @dataclass(frozen=True)
 class Rare(BasicTransform2D):
