@@ -123,11 +123,13 @@ def write(experiment_file: Write, tmp_path: Path) -> Write:
 
 
 def faults(path: Path, settings: Sequence[str] = ()) -> list[str]:
-    """All faults of a file, with its folder left out of them."""
+    """All faults of a file, with its folder left out of them; loading one writes nothing, wherever it is."""
+    places = (Path.cwd(), path.parent)
+    before = [sorted(place.iterdir()) for place in places]
     with pytest.raises(UserError) as error:
         load(path, settings)
     assert error.value.status == 2
-    assert not (Path.cwd() / "runs").exists()
+    assert [sorted(place.iterdir()) for place in places] == before
     return [fault.replace(f"{path.parent}/", "") for fault in error.value.faults]
 
 
