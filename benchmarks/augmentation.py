@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp.transforms.affine import Affine
-from yeastexp.transforms.elastic import Elastic
-from yeastexp.transforms.gamma import Gamma
-from yeastexp.transforms.gaussian_noise import GaussianNoise
-from yeastexp.transforms.geometry import Pixels
-from yeastexp.transforms.reflect import Reflect
-from yeastexp.transforms.rotate90 import Rotate90
-from yeastexp.windows import Kept, Plan, Stream
+from yeastexp.data.patches import Kept, Plan, Stream
+from yeastexp.data.transforms.affine import Affine
+from yeastexp.data.transforms.elastic import Elastic
+from yeastexp.data.transforms.gamma import Gamma
+from yeastexp.data.transforms.gaussian_noise import GaussianNoise
+from yeastexp.data.transforms.geometry import Pixels
+from yeastexp.data.transforms.reflect import Reflect
+from yeastexp.data.transforms.rotate90 import Rotate90
 
 ROTATION, SCALE, SHEAR = 15.0, 1.25, 5.0
 """Degrees, factor, degrees: at most, for every contender, as the rest."""

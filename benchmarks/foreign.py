@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from yeastexp.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

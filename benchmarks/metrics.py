@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp.metrics import IoU, most_likely
+from yeastexp.metrics.pixels import IoU, most_likely
 
 
 @dataclass(frozen=True)

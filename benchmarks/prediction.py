@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.measuring import Contender, Measured, Result, Tick, machine, measure, table
-from yeastexp.datasets.synthetic_yeast import SyntheticYeast
-from yeastexp.large_images import Pieces
-from yeastexp.models.unet import UNet
-from yeastexp.run import run
-from yeastexp.tiling import Tiling, assembled
-from yeastexp.tiling import run as at_once
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.pieces import Pieces
+from yeastexp.nets.unet import UNet
+from yeastexp.prediction.tiling import Tiling, assembled
+from yeastexp.prediction.tiling import run as at_once
+from yeastexp.training.run import run
 
 WEIGHTS = "weights.pt"
 TILE = 256

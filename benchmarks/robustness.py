@@ -10,8 +10,11 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.foreign import FIELDS, SYNTHETIC, View, foreign, synthetic
-from yeastexp import baselines, images, pictures, trained
-from yeastexp.datasets.hdf5 import Hdf5, hdf5
+from yeastexp.data import images
+from yeastexp.data.datasets.hdf5 import Hdf5, hdf5
+from yeastexp.drawing import pictures
+from yeastexp.metrics import baselines
+from yeastexp.prediction.predictor import load_predictor
 
 Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
 """From an image (1, H, W) and its name to its classes (H, W)."""
@@ -51,7 +54,7 @@ def answers(data: Hdf5, runs: Sequence[Path]) -> dict[str, Answer]:
 
 
 def _of_run(run: Path) -> Answer:
-    predictor = trained.load(run)
+    predictor = load_predictor(run)
     return lambda image, name: predictor.classes_of(image, name).astype(np.int64)
 
 

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp import assemble, experiment, store
-from yeastexp.models.unet import UNet
-from yeastexp.optimizers import adamw
-from yeastexp.training import Training
-from yeastexp.updates import Options, Precision
+from yeastexp.config import experiment
+from yeastexp.data import hdf5_file
+from yeastexp.nets.optimizers import adamw
+from yeastexp.nets.unet import UNet
+from yeastexp.training import build
+from yeastexp.training.loop import Training
+from yeastexp.training.optimization import Options, Precision
 
 LEARNING_RATE = 1e-3
 
@@ -78,7 +80,7 @@ class Setting:
         """The images, and the experiment that trains on them, in the folder."""
         names = [f"noise_{index}" for index in range(self.images + 1)]
         splits = {"train": names[:-1], "val": names[-1:]}
-        store.write(self.folder / "data.h5", splits, self._image, provenance={})
+        hdf5_file.write(self.folder / "data.h5", splits, self._image, provenance={})
         text = EXPERIMENT.format(**vars(self), rate=LEARNING_RATE, threads=torch.get_num_threads())
         (self.folder / "experiment.toml").write_text(text, encoding="utf-8")
         (self.folder / "augmented.toml").write_text(text + AUGMENTATIONS, encoding="utf-8")
@@ -130,7 +132,7 @@ def optimizer(of: nn.Module) -> torch.optim.Optimizer:
 
 def batches(setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
     """Windows in random order, cut from images on the device as by hand: (B, 1, h, w) and labels (B, h, w)."""
-    reader = store.Reader(setting.folder / "data.h5")
+    reader = hdf5_file.Reader(setting.folder / "data.h5")
     read = [reader.read(f"noise_{index}") for index in range(setting.images)]
     images = torch.stack([torch.from_numpy(one["raw"]).float() for one in read]).to(setting.device)
     labels = torch.stack([torch.from_numpy(one["gt"]).long() for one in read]).to(setting.device)
@@ -175,9 +177,9 @@ def yeastexp(tick: Tick, setting: Setting, file: str = "experiment.toml") -> Non
         return False
 
     os.chdir(setting.folder)
-    loaded = assemble.fixed_threads(experiment.load(Path(file)))
+    loaded = build.fixed_threads(experiment.load(Path(file)))
     folder = Path(tempfile.mkdtemp(dir=setting.folder))
-    training = Training(assemble.assemble(loaded), folder, Console(stderr=True), time.monotonic(), late)
+    training = Training(build.assemble(loaded), folder, Console(stderr=True), time.monotonic(), late)
     training.begin()
     training.train()
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from yeastexp import experiment, plots
 from yeastexp.__main__ import commands
+from yeastexp.config import experiment
+from yeastexp.drawing import plots
 
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parent

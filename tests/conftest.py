@@ -17,7 +17,9 @@ import pytest
 import tiny
 import torch
 
-from yeastexp import download, experiment, plugins
+from yeastexp import plugins
+from yeastexp.config import experiment
+from yeastexp.data import download
 from yeastexp.registry import KINDS
 
 assert experiment.ROOMS, "the rooms have to be imported before a snapshot of the registries is taken"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tiny
 
-from yeastexp import checkpoints
+from yeastexp.training import checkpoints
 
 TEXT = tiny.EXPERIMENT.replace("epochs = 2", "epochs = 15\ncheckpoint_minutes = 1e-9\nema = 0.9").replace(
     "levels = 2", "levels = 2\ndropout = 0.2"

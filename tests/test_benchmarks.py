@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from benchmarks import foreign, robustness
 from benchmarks.__main__ import commands
 from benchmarks.foreign import FIELDS, SYNTHETIC
-from yeastexp import store
-from yeastexp.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data import hdf5_file
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 
 SIZE = 160
 
@@ -31,7 +31,7 @@ def discs(index: int) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("discs") / "discs.h5"
-    store.write(path, {"train": ["0", "1"], "val": ["2", "3"]}, lambda name: discs(int(name)), provenance={})
+    hdf5_file.write(path, {"train": ["0", "1"], "val": ["2", "3"]}, lambda name: discs(int(name)), provenance={})
     return path
 
 

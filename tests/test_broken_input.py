@@ -32,9 +32,11 @@ import torch
 from PIL import Image
 
 from yeastexp import __main__ as command_line
-from yeastexp import check as check_room
-from yeastexp import checkpoints, plugins, store
+from yeastexp import plugins
+from yeastexp.data import hdf5_file
+from yeastexp.inspection import check as check_room
 from yeastexp.registry import KINDS
+from yeastexp.training import checkpoints
 
 Make = Callable[[], object]
 Outcome = tuple[int, str, str]
@@ -1096,7 +1098,7 @@ def test_an_odd_picture_is_packed_as_it_is(call: Call, name: str) -> None:
         for stem in ("a", "b"):
             make(Path(folder, f"{stem}.png"))
     assert call(PACK)[0] == 0
-    packed = store.Reader(Path("out.h5")).read("b")
+    packed = hdf5_file.Reader(Path("out.h5")).read("b")
     np.testing.assert_array_equal(packed["raw"], raw, strict=True)
     np.testing.assert_array_equal(packed["gt"], gt, strict=True)
 
@@ -1115,7 +1117,7 @@ def test_a_name_that_is_no_utf8_is_printed_as_it_is(tmp_path: Path) -> None:
         [sys.executable, "-m", "yeastexp", "normalize", "data.h5", b"\xff.h5"],
         cwd=tmp_path,
         capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(Path(store.__file__).parents[1])},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(Path(hdf5_file.__file__).parents[2])},
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, b"\xff.h5", b"")

@@ -14,8 +14,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from yeastexp import __main__ as command_line
-from yeastexp import check as check_room
 from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.inspection import check as check_room
 from yeastexp.registry import KINDS
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"

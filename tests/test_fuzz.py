@@ -30,11 +30,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from yeastexp import document, experiment, store
-from yeastexp.datasets.hdf5 import Hdf5
+from yeastexp.config import experiment, toml_document
+from yeastexp.config.experiment import EXCLUSIVE
+from yeastexp.data import hdf5_file
+from yeastexp.data.datasets.hdf5 import Hdf5
+from yeastexp.data.images import read_image, read_mask
 from yeastexp.errors import UserError
-from yeastexp.experiment import EXCLUSIVE
-from yeastexp.images import read_image, read_mask
 from yeastexp.registry import KINDS
 
 SECONDS = 10
@@ -239,10 +240,10 @@ SETTINGS = st.tuples(KEYS, st.sampled_from(["=", ""]), st.lists(st.sampled_from(
 
 def set_option(setting: tuple[str, str, str]) -> None:
     """Change one key from outside."""
-    tree = document.parse(TEXTS[0], "e.toml", Path())
+    tree = toml_document.parse(TEXTS[0], "e.toml", Path())
     with bounded():
         try:
-            document.override(tree, "".join(setting), EXCLUSIVE)
+            toml_document.override(tree, "".join(setting), EXCLUSIVE)
         except UserError as error:
             assert len(error.faults) == 1
 
@@ -346,7 +347,7 @@ def stored(make: Callable[[Path], object]) -> bytes:
 def grouped(path: Path) -> None:
     """Two images of two sizes."""
     sizes = {"a": 8, "b": 12}
-    store.write(path, {"train": ["a"], "val": ["b"]}, lambda name: tiny.image(1, 16 + sizes[name]), provenance={})
+    hdf5_file.write(path, {"train": ["a"], "val": ["b"]}, lambda name: tiny.image(1, 16 + sizes[name]), provenance={})
 
 
 def plain(path: Path) -> None:
@@ -389,7 +390,7 @@ def read_hdf5(content: bytes) -> None:
             try:
                 data = Hdf5(path)
                 for name in data.splits["train"][:3] + data.splits["val"][:3]:
-                    assert store.is_plain(name)
+                    assert hdf5_file.is_plain(name)
                     data.read(name)
             except UserError as error:
                 assert len(error.faults) == 1 and error.faults[0].startswith(f"{path}: ")

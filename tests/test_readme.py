@@ -14,8 +14,8 @@ import loopback
 import pytest
 
 from yeastexp.__main__ import main
-from yeastexp.datasets.synthetic_yeast import SyntheticYeast
-from yeastexp.images import write_png
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.images import write_png
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()

@@ -14,7 +14,7 @@ import pytest
 from pydantic import Field
 
 import yeastexp
-from yeastexp import catalogue
+from yeastexp.config import catalogue
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.registry import KINDS, Entry, InputFile, MustExist, Registry, Schema
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yeastexp import store
+from yeastexp.data import hdf5_file
 
 EXPERIMENT = """\
 [task]
@@ -61,7 +61,7 @@ def write_data(path: Path, train: int = 4, val: int = 2, test: int = 0) -> Path:
     splits = {"train": names[:train], "val": names[train : train + val]}
     if test:
         splits["test"] = names[train + val :]
-    store.write(path, splits, lambda name: image(int(name.removeprefix("square_"))), provenance={})
+    hdf5_file.write(path, splits, lambda name: image(int(name.removeprefix("square_"))), provenance={})
     return path
 
 

@@ -9,30 +9,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yeastexp.datasets import dataset as dataset
+    from yeastexp.data.datasets import dataset as dataset
+    from yeastexp.data.transforms import BasicTransform2D as BasicTransform2D
+    from yeastexp.data.transforms import transform as transform
     from yeastexp.errors import UserError as UserError
-    from yeastexp.losses import loss as loss
-    from yeastexp.metrics import PerImageMetric as PerImageMetric
-    from yeastexp.metrics import metric as metric
-    from yeastexp.models import model as model
-    from yeastexp.optimizers import optimizer as optimizer
+    from yeastexp.metrics.pixels import PerImageMetric as PerImageMetric
+    from yeastexp.metrics.pixels import metric as metric
+    from yeastexp.nets import model as model
+    from yeastexp.nets.losses import loss as loss
+    from yeastexp.nets.optimizers import optimizer as optimizer
+    from yeastexp.nets.schedulers import scheduler as scheduler
     from yeastexp.registry import InputFile as InputFile
     from yeastexp.sample import IGNORE as IGNORE
     from yeastexp.sample import Sample as Sample
-    from yeastexp.schedulers import scheduler as scheduler
-    from yeastexp.transforms import BasicTransform2D as BasicTransform2D
-    from yeastexp.transforms import transform as transform
 
 _HOMES = {
-    "dataset": "datasets",
-    "transform": "transforms",
-    "model": "models",
-    "loss": "losses",
-    "optimizer": "optimizers",
-    "scheduler": "schedulers",
-    "metric": "metrics",
-    "BasicTransform2D": "transforms",
-    "PerImageMetric": "metrics",
+    "dataset": "data.datasets",
+    "transform": "data.transforms",
+    "model": "nets",
+    "loss": "nets.losses",
+    "optimizer": "nets.optimizers",
+    "scheduler": "nets.schedulers",
+    "metric": "metrics.pixels",
+    "BasicTransform2D": "data.transforms",
+    "PerImageMetric": "metrics.pixels",
     "Sample": "sample",
     "IGNORE": "sample",
     "InputFile": "registry",

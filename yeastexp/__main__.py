@@ -23,8 +23,8 @@ from yeastexp.errors import INPUT_WRONG, INTERRUPTED, RUN_FAILED, UserError  # n
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from yeastexp.evaluate import Split
-    from yeastexp.trained import Which
+    from yeastexp.evaluation.evaluate import Split
+    from yeastexp.prediction.predictor import Which
 
 Item = TypeVar("Item")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -65,7 +65,7 @@ def run(experiment: Path, settings: tuple[str, ...], budget: str | None, profile
 
     Example: python -m yeastexp run experiments/base.toml --set train.epochs=2
     """
-    from yeastexp.run import run as verb
+    from yeastexp.training.run import run as verb
 
     if budget:
         settings = (*settings, f"train.budget={json.dumps(budget)}")
@@ -83,7 +83,7 @@ def resume(run_directory: Path, settings: tuple[str, ...]) -> None:
 
     Example: python -m yeastexp resume runs/base/001
     """
-    from yeastexp.resume import resume as verb
+    from yeastexp.training.resume import resume as verb
 
     if not verb(run_directory, settings, started=STARTED, console=_console()):
         extends = "with a constant learning rate, a longer train.epochs extends it"
@@ -100,7 +100,7 @@ def verify(run_directory: Path) -> None:
 
     Example: python -m yeastexp verify runs/base/001
     """
-    from yeastexp.verify import verify as verb
+    from yeastexp.training.verify import verify as verb
 
     found = verb(run_directory, console=_console())
     for line in found.elsewhere:
@@ -132,7 +132,7 @@ def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: i
 
 
 def _preflight(experiment: Path, settings: tuple[str, ...], steps: int | None, as_json: bool) -> None:
-    from yeastexp import preflight as room
+    from yeastexp.inspection import preflight as room
 
     done = room.preflight(experiment, settings, steps=steps or room.STEPS, progress=_progress)
     for line in [json.dumps(room.as_json(done), indent=1)] if as_json else room.lines(done):
@@ -142,7 +142,7 @@ def _preflight(experiment: Path, settings: tuple[str, ...], steps: int | None, a
 
 
 def _check(experiment: Path, settings: tuple[str, ...]) -> None:
-    from yeastexp.check import check as verb
+    from yeastexp.inspection.check import check as verb
 
     found = verb(experiment, settings)
     names = {label: f"{label}: {count:,} pixels" for label, count in found.labels.items()}
@@ -184,7 +184,7 @@ def inspect(
 
     Example: python -m yeastexp inspect experiments/base.toml
     """
-    from yeastexp import inspect as room
+    from yeastexp.inspection import model as room
 
     if (experiment is None) == (model is None) or (experiment and classes):
         raise click.UsageError("give an EXPERIMENT or a --model, and --classes with a --model alone")
@@ -220,7 +220,7 @@ def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], fo
 
     Example: python -m yeastexp preview experiments/base.toml -o base.png
     """
-    from yeastexp.preview import preview as verb
+    from yeastexp.inspection.preview import preview as verb
 
     click.echo(verb(experiment, settings, output, force=force))
 
@@ -253,8 +253,8 @@ def crossval(
     """
     from rich.console import Console
 
-    from yeastexp import crossval as room
-    from yeastexp import out_of_fold
+    from yeastexp.evaluation import crossval as room
+    from yeastexp.evaluation import out_of_fold
 
     folder = room.crossval(
         experiment,
@@ -281,8 +281,8 @@ def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_j
 
     Example: python -m yeastexp list model unet
     """
-    from yeastexp import catalogue
-    from yeastexp.experiment import load_plugins
+    from yeastexp.config import catalogue
+    from yeastexp.config.experiment import load_plugins
 
     if experiment:
         load_plugins(experiment)
@@ -306,8 +306,8 @@ def schema(experiment: Path | None) -> None:
 
     Example: python -m yeastexp schema > experiment.schema.json
     """
-    from yeastexp import catalogue
-    from yeastexp.experiment import load_plugins
+    from yeastexp.config import catalogue
+    from yeastexp.config.experiment import load_plugins
 
     if experiment:
         load_plugins(experiment)
@@ -340,7 +340,7 @@ def pack(
 
     Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
     """
-    from yeastexp import pack as room
+    from yeastexp.data import pack as room
 
     chosen = [room.parse_choice(text) if text is not None else None for text in (val, test)]
     done = room.pack(
@@ -375,7 +375,7 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: b
 
     Example: python -m yeastexp normalize data.h5 normalized.h5 --fit train
     """
-    from yeastexp import pack as room
+    from yeastexp.data import pack as room
 
     done = room.normalize(source, output, fit=fit, force=force, progress=_progress)
     click.echo(f"images   {_counts(done.splits)}")
@@ -398,10 +398,11 @@ def synth(output: Path, images: int, size: int, seed: int, settings: tuple[str, 
 
     Example: python -m yeastexp synth -o data.h5 --images 18 --seed 0
     """
-    from yeastexp import synth as room
+    from yeastexp.config.synthetic import configured
+    from yeastexp.data.synth import synth as write
 
-    made = room.configured(images, size, seed, settings)
-    room.synth(output, made, force=force, progress=_progress)
+    made = configured(images, size, seed, settings)
+    write(output, made, force=force, progress=_progress)
     side = made.look.size
     click.echo(f"images   {_counts({split: len(names) for split, names in made.splits.items()})}; {side} × {side}")
     click.echo(output)
@@ -421,8 +422,8 @@ def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool
 
     Example: python -m yeastexp fetch https://example.org/yeast.zip -o yeast
     """
-    from yeastexp import fetch as room
-    from yeastexp.archives import readable
+    from yeastexp.data import fetch as room
+    from yeastexp.data.archives import readable
 
     say = partial(click.echo, err=True)
     limit = room.parse_size(max_size)
@@ -456,7 +457,7 @@ def study_metrics(output: Path | None, as_json: bool) -> None:
 
     Example: python -m yeastexp study metrics -o figures
     """
-    from yeastexp.study import accuracy_and_iou as room
+    from yeastexp.exercise import accuracy_and_iou as room
 
     _report_study(room, room.study(), output, as_json)
 
@@ -470,7 +471,7 @@ def study_normalization(data: Path | None, output: Path | None, as_json: bool) -
 
     Example: python -m yeastexp study normalization --data data.h5
     """
-    from yeastexp.study import normalization as room
+    from yeastexp.exercise import normalization as room
 
     _report_study(room, room.study(data), output, as_json)
 
@@ -522,7 +523,7 @@ def predict(
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
-    from yeastexp.predict import predict as verb
+    from yeastexp.prediction.predict import predict as verb
 
     count = verb(
         run_directory,
@@ -569,8 +570,8 @@ def evaluate(
 
     Example: python -m yeastexp evaluate runs/base/001 --split val
     """
-    from yeastexp import evaluation as room
-    from yeastexp.evaluate import evaluate as verb
+    from yeastexp.evaluation import record as room
+    from yeastexp.evaluation.evaluate import evaluate as verb
 
     folder, found = verb(
         run_directory,
@@ -624,7 +625,7 @@ def compare(
 
     Example: python -m yeastexp compare runs/base/001 runs/base/002 -o pairs.png
     """
-    from yeastexp import compare as room
+    from yeastexp.evaluation import compare as room
 
     done = room.compare(
         run_directories,
@@ -707,7 +708,7 @@ def main() -> None:
 
 def _fail_if_out_of_memory(error: RuntimeError) -> None:
     """PyTorch's errors are told by their class and words, for which it is loaded where it was not."""
-    from yeastexp import failures, memory
+    from yeastexp.system import failures, memory
 
     if memory.is_exhausted(error):
         _fail(f"out of memory ({failures.asked(error)}); {SMALLER}")

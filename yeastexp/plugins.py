@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -13,7 +14,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from yeastexp import files
 from yeastexp.errors import UserError
 from yeastexp.registry import KINDS, Entry, Registry
 
@@ -60,7 +60,7 @@ def _activate(name: str) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        return files.digest(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 

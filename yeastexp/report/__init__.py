@@ -1,5 +1,5 @@
 """A run, a cross-validation or a comparison as one page that needs nothing beside it."""
 
-from yeastexp.report.writing import MARKER, NAME, rendered, report
+from yeastexp.report.page import MARKER, NAME, rendered, report
 
 __all__ = ["MARKER", "NAME", "rendered", "report"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from yeastexp.report.blocks import Chart, Label, Stroke, Table
+from yeastexp.report.html import Chart, Label, Stroke, Table
 from yeastexp.report.scales import Points, Scale, apart, around, number, spans_decades, thinned
 
 WIDTH, HEIGHT = 460.0, 272.0

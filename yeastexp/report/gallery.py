@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from yeastexp import images, pictures
-from yeastexp.pictures import Labels
-from yeastexp.report.blocks import Gallery, Overlay, Picture
+from yeastexp.data import images
+from yeastexp.drawing import pictures
+from yeastexp.drawing.pictures import Labels
+from yeastexp.report.html import Gallery, Overlay, Picture
 from yeastexp.report.outlines import Mask, path
 from yeastexp.sample import IGNORE, Sample
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yeastexp import execution
-from yeastexp import inspect as model_inspection
+from yeastexp.config.experiment import Experiment, Part
 from yeastexp.errors import UserError
-from yeastexp.evaluate import Source
-from yeastexp.experiment import Experiment, Part
-from yeastexp.inspect import Inspection
-from yeastexp.receptive_field import Axis
-from yeastexp.report.blocks import Block, Chart, Code, Details, Fact, Facts, Label, Paragraph, Section, Stroke, Table
+from yeastexp.evaluation.evaluate import Source
+from yeastexp.inspection import model as model_inspection
+from yeastexp.inspection.model import Inspection
+from yeastexp.nets.receptive_field import Axis
+from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Label, Paragraph, Section, Stroke, Table
+from yeastexp.training import run_directory
 
 AGGREGATION = (
     "“per image” is the mean over images, with its 95 % t-interval; “pooled” takes the pixels of all images at once. "
@@ -160,8 +160,8 @@ def _text(value: Any) -> str:
 
 def resolved(path: Path, verb: str = "run", options: str = "") -> Section:
     """The experiment with every default written out, and the command that repeats what was made of it."""
-    text = (path / execution.EXPERIMENT).read_text(encoding="utf-8")
-    again = Paragraph(f"`python -m yeastexp {verb} {path / execution.EXPERIMENT}{options}` repeats it.")
+    text = (path / run_directory.EXPERIMENT).read_text(encoding="utf-8")
+    again = Paragraph(f"`python -m yeastexp {verb} {path / run_directory.EXPERIMENT}{options}` repeats it.")
     return Section("Experiment", [again, Code(text, "experiment.toml")], "resolved: every default is written out")
 
 

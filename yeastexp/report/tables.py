@@ -9,8 +9,8 @@ from rich import markup
 from rich import table as rich
 from rich.text import Text
 
-from yeastexp.report.blocks import Table
-from yeastexp.tracking import shown
+from yeastexp.metrics.summary import shown
+from yeastexp.report.html import Table
 
 MOST_ROWS = 300
 """Of a table in the page; more are in the file that it is made of."""

@@ -1,0 +1,277 @@
+"""Tests of the HDF5 file."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import pickle
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from yeastexp.data.hdf5_file import Contents, Reader, chosen, default_validation, plain_splits, write
+from yeastexp.errors import UserError
+
+SPLITS = {"train": ("a", "b"), "val": ("c",)}
+SIZES = {"a": (4, 5), "b": (4, 5), "c": (4, 5)}
+
+
+def arrays(name, sizes=SIZES, channels=None, dtype=np.uint16, maps=()):
+    generator = np.random.default_rng(ord(name))
+    size = sizes[name]
+    raw = generator.integers(0, 1000, size if channels is None else (channels, *size)).astype(dtype)
+    labels = {key: generator.integers(0, 3, size).astype(np.uint8) for key in ("gt", *maps)}
+    return {"raw": raw, **labels}
+
+
+def same(got, expected):
+    assert got.keys() == expected.keys()
+    for key in expected:
+        np.testing.assert_array_equal(got[key], expected[key], strict=True)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, {**SIZES, "c": (6, 3)}])
+@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize("maps", [(), ("instances", "dead")])
+def test_what_is_written_is_read(tmp_path, sizes, channels, maps):
+    path = tmp_path / "data.h5"
+
+    def read(name):
+        return arrays(name, sizes, channels, maps=maps)
+
+    write(path, SPLITS, read, provenance={"made_by": "a test"}, pixel_um=0.1, normalization={"mean": 1.5})
+    reader = Reader(path)
+    assert reader.contents == Contents(("a", "b", "c"), SPLITS, maps, 0.1, {"mean": 1.5}, {"made_by": "a test"})
+    for name in "abc":
+        expected = read(name)
+        assert reader.shape(name) == (channels or 1, *sizes[name])
+        same(reader.read(name), {**expected, "raw": expected["raw"].reshape(reader.shape(name))})
+    with h5py.File(path) as file:
+        stacked = sizes is SIZES
+        assert isinstance(file["raw"], h5py.Dataset) == stacked
+        if stacked:
+            assert file["raw"].shape == (3, *read("a")["raw"].shape)
+            assert file["gt"].shape == (3, 4, 5)
+        assert file.attrs["yeastexp_layout"] == 1
+        assert [*file["names"].asstr()] == ["a", "b", "c"]
+        assert [*file["splits/val"].asstr()] == ["c"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_types_that_differ_are_kept_apart(tmp_path):
+    path = tmp_path / "data.h5"
+    kinds = {"a": np.uint8, "b": np.uint16, "c": np.float32}
+    write(path, SPLITS, lambda name: arrays(name, dtype=kinds[name]), provenance={})
+    assert {name: Reader(path).read(name)["raw"].dtype for name in "abc"} == kinds
+
+
+def test_names_follow_the_splits_and_test_comes_last(tmp_path):
+    path = tmp_path / "data.h5"
+    write(path, {"test": ["a"], "val": ["b"], "train": ["c"]}, arrays, provenance={})
+    assert Reader(path).contents.names == ("c", "b", "a")
+    assert Reader(path).contents.splits == {"train": ("c",), "val": ("b",), "test": ("a",)}
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    digests = []
+    for _ in range(2):
+        for sizes in (SIZES, {**SIZES, "c": (6, 3)}):
+            path = tmp_path / f"{len(digests)}.h5"
+            write(path, SPLITS, lambda name, sizes=sizes: arrays(name, sizes), provenance={"a": 1})
+            digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        if len(digests) == 2:
+            time.sleep(1.05)  # time stamps of HDF5 are in seconds
+    assert digests[:2] == digests[2:]
+
+
+def test_images_are_read_once_where_forms_are_known(tmp_path):
+    forms = {name: {key: (a.shape, a.dtype) for key, a in arrays(name).items()} for name in "abc"}
+    for known, times in ((forms, 1), (None, 2)):
+        calls = []
+
+        def read(name, calls=calls):
+            calls.append(name)
+            return arrays(name)
+
+        write(tmp_path / "data.h5", SPLITS, read, provenance={}, forms=known, force=True)
+        assert calls == ["a", "b", "c"] * times
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_text("old")
+    with pytest.raises(UserError) as caught:
+        write(path, SPLITS, arrays, provenance={})
+    assert str(caught.value) == f"{path}: exists; add --force to replace it, or name another file"
+    assert path.read_text() == "old"
+    write(path, SPLITS, arrays, provenance={}, force=True)
+    assert Reader(path).contents.names == ("a", "b", "c")
+    with pytest.raises(UserError) as caught:
+        write(tmp_path, SPLITS, arrays, provenance={}, force=True)
+    assert str(caught.value) == f"{tmp_path}: is a folder; name a file"
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_no_file_and_the_old_one_as_it_was(tmp_path, old, error):
+    path = tmp_path / "data.h5"
+    if old:
+        path.write_text(old)
+    calls = []
+
+    def read(name):
+        calls.append(name)
+        if len(calls) == 5:
+            raise error
+        return arrays(name)
+
+    with pytest.raises(error):
+        write(path, SPLITS, read, provenance={}, force=True)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ([old] if old else [])
+
+
+def test_an_image_that_changes_meanwhile_is_an_error(tmp_path):
+    sizes = iter([SIZES] * 4 + [{**SIZES, "b": (1, 5)}])
+    with pytest.raises(UserError, match="image 'b' changed while it was being written; start again"):
+        write(tmp_path / "data.h5", SPLITS, lambda name: arrays(name, next(sizes)), provenance={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "data.h5"
+    with pytest.raises(UserError) as caught:
+        write(path, SPLITS, arrays, provenance={})
+    assert str(caught.value) == f"{path}: cannot be written (File exists); make room or name another place"
+    assert caught.value.status == 1
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from yeastexp.errors import UserError
+from yeastexp.store import write
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+image = {"raw": np.zeros((300, 300), np.uint16), "gt": np.zeros((300, 300), np.uint8)}
+try:
+    write(Path(sys.argv[1]), {"train": ("a", "b"), "val": ("c",)}, lambda name: image, provenance={}, force=True)
+except UserError as error:
+    print(error, error.status)
+"""
+
+
+@pytest.mark.parametrize("limit", [500, 3_000, 20_000, 300_000, 800_000])
+def test_a_full_disk_leaves_the_old_file(tmp_path, limit):
+    path = tmp_path / "data.h5"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", FULL, str(path), str(limit)], capture_output=True, text=True)
+    fault = f"{path}: cannot be written (File too large); make room or name another place"
+    assert (done.returncode, done.stdout) == (0, f"{fault} 1\n"), done.stderr
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "a\udc80", "a\nb", "\x1b[31m", "\u2029", "x" * 201])
+def test_names_that_hdf5_would_take_for_something_else_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match="cannot be the name of an image; rename it"):
+        write(tmp_path / "data.h5", {"train": ["a", name]}, lambda name: arrays("a"), provenance={})
+
+
+@pytest.mark.parametrize(
+    ("splits", "read", "message"),
+    [
+        ({"train": []}, arrays, "no image to write"),
+        ({"train": ["a"], "val": ["a"]}, arrays, "in two splits"),
+        (SPLITS, lambda name: {"raw": np.zeros((2, 2))}, "every image needs 'raw', 'gt'"),
+        (SPLITS, lambda name: arrays(name, maps=("instances",) if name == "a" else ()), "every image needs"),
+        (SPLITS, lambda name: arrays(name) | {"more": np.zeros((4, 5))}, "every image needs"),
+        (SPLITS, lambda name: arrays(name) | {"gt": np.zeros((5, 4))}, "does not fit 'raw'"),
+        (SPLITS, lambda name: arrays(name) | {"gt": np.zeros((1, 4, 5))}, "does not fit 'raw'"),
+    ],
+)
+def test_faults_of_the_caller_are_bugs(tmp_path, splits, read, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "data.h5", splits, read, provenance={})
+
+
+def read_in_worker(reader):
+    return int(reader.read("c")["raw"].sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_reader_works_in_workers(tmp_path, method):
+    path = tmp_path / "data.h5"
+    write(path, SPLITS, arrays, provenance={})
+    reader = Reader(path)
+    expected = read_in_worker(reader)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(read_in_worker, [reader, Reader(path)]) == [expected] * 2
+
+
+def test_a_reader_is_lazy_and_picklable(tmp_path):
+    path = tmp_path / "data.h5"
+    reader = pickle.loads(pickle.dumps(Reader(path)))
+    write(path, SPLITS, arrays, provenance={})
+    assert reader.contents.names == ("a", "b", "c")
+    again = pickle.loads(pickle.dumps(reader))
+    same(again.read("b"), reader.read("b"))
+
+
+def test_a_plain_file(tmp_path):
+    path = tmp_path / "plain.h5"
+    raw, gt = np.arange(18 * 6, dtype=np.uint16).reshape(18, 2, 3), np.ones((18, 2, 3), bool)
+    with h5py.File(path, "w") as file:
+        file["raw"], file["gt"] = raw, gt
+    contents = Reader(path).contents
+    assert contents.names == tuple(f"{index:03d}" for index in range(18))
+    assert contents.splits == {"train": contents.names[:10], "val": contents.names[10:]}
+    assert (contents.maps, contents.pixel_um, contents.normalization, contents.provenance) == ((), None, None, {})
+    same(Reader(path).read("011"), {"raw": raw[11][None], "gt": gt[11]})
+
+
+@pytest.mark.parametrize(
+    ("count", "validate"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (10, 4), (18, 8), (36, 16), (1000, 444)]
+)
+def test_eight_of_eighteen_validate(count, validate):
+    assert default_validation(count) == validate
+    names = [str(index) for index in range(count)]
+    assert plain_splits(names) == {
+        "train": tuple(names[: count - validate]),
+        "val": tuple(names[count - validate :]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [(2, "de"), (5, "abcde"), (0.4, "de"), (0.01, "e"), (["c", "a"], "ac"), (["[ab]", "b"], "ab"), (["*"], "abcde")],
+)
+def test_chosen(choice, expected):
+    assert chosen("abcde", choice) == tuple(expected)
+
+
+def test_a_name_with_brackets_is_a_name_before_it_is_a_glob():
+    assert chosen(["a[1]", "a1"], ["a[1]"]) == ("a[1]",)
+    assert chosen(["a[2]", "a1"], ["a[1]"]) == ("a1",)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (0, "0 of 2 images cannot be chosen; give a number from 1 to 2"),
+        (3, "3 of 2 images cannot be chosen; give a number from 1 to 2"),
+        (1.5, "1.5 is not a fraction; give a number between 0 and 1, or a whole number of images"),
+        ((), "no image is chosen; name at least one"),
+        (("frame_01.png",), "none of the images is called 'frame_01.png'; did you mean 'frame_01'?"),
+        (("x*",), "none of the images is called 'x*'; there are 2, from 'frame_01' to 'frame_02'"),
+    ],
+)
+def test_bad_choices(choice, message):
+    with pytest.raises(UserError) as caught:
+        chosen(["frame_01", "frame_02"], choice)
+    assert str(caught.value) == message

@@ -1,0 +1,551 @@
+"""Tests of packing and normalising."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from yeastexp.data import pack
+from yeastexp.data.datasets import dataset
+from yeastexp.data.hdf5_file import Reader, write
+from yeastexp.data.images import image_files, read_image, read_mask, write_png
+from yeastexp.errors import UserError
+from yeastexp.system import files
+
+SIZE = (6, 8)
+SHEET = [f"img{index}" for index in range(1, 19)]
+
+
+def picture(seed, size=SIZE, dtype=np.uint16):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, size, dtype, endpoint=True)
+
+
+def labelled(seed, values, size=SIZE):
+    return np.random.default_rng(1000 + seed).choice(np.array(values, np.uint8), size)
+
+
+def folders(root, names=SHEET, *, values=(0, 255), sizes=None, dtype=np.uint16):
+    """Two folders of PNG with the same names; image i is `picture(i)`, its labels `labelled(i)`."""
+    for index, name in enumerate(names):
+        size = sizes[index % len(sizes)] if sizes else SIZE
+        write_png(root / "images" / f"{name}.png", picture(index, size, dtype))
+        write_png(root / "labels" / f"{name}.png", labelled(index, values, size))
+    return [root / "images"], [root / "labels"]
+
+
+def test_the_sheets_eighteen(tmp_path):
+    output = tmp_path / "data.h5"
+    done = pack.pack(*folders(tmp_path), output, pixel_um=0.2)
+    masks = np.stack([labelled(index, (0, 255)) for index in range(18)])
+    assert done == pack.Packed(
+        output=output,
+        splits={"train": 10, "val": 8},
+        stacked=True,
+        channels=1,
+        dtype="uint16",
+        kind="mask",
+        label_values=(0, 255),
+        foreground=np.count_nonzero(masks) / masks.size,
+        duplicates=(),
+    )
+    with h5py.File(output) as file:
+        np.testing.assert_array_equal(file["raw"], np.stack([picture(index) for index in range(18)]), strict=True)
+        np.testing.assert_array_equal(file["gt"], (masks > 0).astype(np.uint8), strict=True)
+        assert set(file) == {"raw", "gt", "names", "splits"}
+    contents = Reader(output).contents
+    assert contents.splits == {"train": tuple(SHEET[:10]), "val": tuple(SHEET[10:])}
+    assert contents.pixel_um == 0.2
+    assert contents.normalization is None
+    assert contents.provenance.keys() == {"made_by", "labels", "images_sha256", "labels_sha256"}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_sizes_that_differ_are_grouped_and_values_are_kept(tmp_path, dtype):
+    sizes = [(6, 8), (5, 3)]
+    done = pack.pack(*folders(tmp_path, SHEET[:4], sizes=sizes, dtype=dtype), tmp_path / "data.h5")
+    assert (done.stacked, done.dtype) == (False, np.dtype(dtype).name)
+    for index, name in enumerate(SHEET[:4]):
+        raw = Reader(tmp_path / "data.h5").read(name)["raw"]
+        np.testing.assert_array_equal(raw, picture(index, sizes[index % 2], dtype)[None], strict=True)
+
+
+def test_colour_is_stored_as_channels(tmp_path):
+    for index in range(2):
+        tifffile.imwrite(tmp_path / f"{index}.tif", picture(index, (3, *SIZE), np.uint8), photometric="rgb")
+        write_png(tmp_path / "labels" / f"{index}.png", labelled(index, (0, 1)))
+    done = pack.pack([f"{tmp_path}/*.tif"], [tmp_path / "labels"], tmp_path / "data.h5")
+    assert (done.channels, done.stacked) == (3, True)
+    np.testing.assert_array_equal(Reader(tmp_path / "data.h5").read("1")["raw"], picture(1, (3, *SIZE), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "found", "gt", "instances"),
+    [
+        ("auto", (0, 1), "mask", lambda labels: labels > 0, None),
+        ("auto", (0, 255), "mask", lambda labels: labels > 0, None),
+        ("auto", (0,), "mask", lambda labels: labels > 0, None),
+        ("auto", (255,), "mask", lambda labels: labels > 0, None),
+        ("class", (0, 1, 2), "class", lambda labels: labels, None),
+        ("class", (0, 255), "class", lambda labels: labels, None),
+        ("instance", (0, 1, 7), "instance", lambda labels: labels > 0, lambda labels: labels),
+        ("instance", (0, 1), "instance", lambda labels: labels > 0, lambda labels: labels),
+    ],
+)
+def test_kinds_of_labels(tmp_path, kind, values, found, gt, instances):
+    done = pack.pack(*folders(tmp_path, SHEET[:3], values=values), tmp_path / "data.h5", kind=kind)
+    assert (done.kind, done.label_values) == (found, values)
+    for index, name in enumerate(SHEET[:3]):
+        arrays, labels = Reader(tmp_path / "data.h5").read(name), labelled(index, values)
+        np.testing.assert_array_equal(arrays["gt"], gt(labels).astype(np.uint8), strict=True)
+        assert ("instances" in arrays) == (instances is not None)
+        if instances:
+            np.testing.assert_array_equal(arrays["instances"], instances(labels), strict=True)
+
+
+def test_many_ids_and_negative_class_indices(tmp_path):
+    for index, top in enumerate((3, 70_000)):
+        write_png(tmp_path / "images" / f"{index}.png", picture(index))
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "labels" / f"{index}.tif", np.full(SIZE, top, np.int32))
+    where = [tmp_path / "images"], [tmp_path / "labels"]
+    pack.pack(*where, tmp_path / "ids.h5", kind="instance")
+    assert Reader(tmp_path / "ids.h5").read("0")["instances"].dtype == np.uint32
+    tifffile.imwrite(tmp_path / "labels" / "1.tif", np.full(SIZE, -1, np.int32))
+    pack.pack(*where, tmp_path / "classes.h5", kind="class")
+    assert set(np.unique(Reader(tmp_path / "classes.h5").read("1")["gt"])) == {-1}
+    with pytest.raises(UserError, match=r"^the labels hold -1, 3; instance labels are not negative$"):
+        pack.pack(*where, tmp_path / "no.h5", kind="instance")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [((0, 1, 255), "0, 1, 255"), ((0, 2), "0, 2"), (tuple(range(9)), "0, 1, 2, 3, 4, … 8"), ((1, 2, 3, 4, 5), None)],
+)
+def test_labels_that_are_not_masks_have_to_be_named(tmp_path, values, shown):
+    with pytest.raises(UserError) as caught:
+        pack.pack(*folders(tmp_path, SHEET[:3], values=values), tmp_path / "data.h5")
+    assert str(caught.value) == (
+        f"the labels hold {shown or '1, 2, 3, 4, 5'}, neither 0 and 1 nor 0 and 255; "
+        "say what they are: --labels class (class indices) or --labels instance (ids of cells)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("8", 8),
+        (" 8 ", 8),
+        ("0.3", 0.3),
+        (".5", 0.5),
+        ("8,", ("8",)),
+        ("a, b*", ("a", "b*")),
+        ("1e3", ("1e3",)),
+        ("-3", ("-3",)),
+        ("nan", ("nan",)),
+        ("", ()),
+    ],
+)
+def test_what_a_choice_says(text, choice):
+    assert pack.parse_choice(text) == choice
+    assert type(pack.parse_choice(text)) is type(choice)
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "expected"),
+    [
+        (None, None, {"train": "abcdef", "val": "ghij"}),
+        (3, None, {"train": "abcdefg", "val": "hij"}),
+        (3, 2, {"train": "abcde", "val": "fgh", "test": "ij"}),
+        (0.3, 0.2, {"train": "abcde", "val": "fgh", "test": "ij"}),
+        (("a", "[c-d]"), None, {"train": "befghij", "val": "acd"}),
+        (1, ("j", "a"), {"train": "bcdefgh", "val": "i", "test": "aj"}),
+        (None, 1, {"train": "abcde", "val": "fghi", "test": "j"}),
+    ],
+)
+def test_splits(val, test, expected):
+    assert pack.split("abcdefghij", val, test) == {part: tuple(names) for part, names in expected.items()}
+
+
+@pytest.mark.parametrize("test", [2, ("*",), ("a", "b")])
+def test_all_images_may_be_to_test(test):
+    assert pack.split("ab", None, test) == {"test": ("a", "b")}
+
+
+TOO_FEW = "training and validation need one image each at least (--test '*' packs all for evaluation alone)"
+
+
+@pytest.mark.parametrize(
+    ("names", "val", "test", "message"),
+    [
+        ("abc", 3, None, f"of 3 in all 0 train, 3 val; {TOO_FEW}"),
+        ("a", None, None, f"of 1 in all 0 train, 1 val; {TOO_FEW}"),
+        ("ab", None, 1, f"of 2 in all 0 train, 1 val, 1 test; {TOO_FEW}"),
+        ("abc", 0, None, "--val: 0 of 3 images cannot be chosen; give a number from 1 to 3"),
+        ("abc", 4, None, "--val: 4 of 3 images cannot be chosen; give a number from 1 to 3"),
+        ("abc", 3, 1, "--val: 3 of 2 images cannot be chosen; give a number from 1 to 2"),
+        ("ab", 1, 2, "--val: 1 of 0 images cannot be chosen; no image is left"),
+        ("abc", 1.0, None, "--val: 1.0 is not a fraction; give a number between 0 and 1, or a whole number of images"),
+        ("abc", None, ("x",), "--test: none of the images is called 'x'; there are 3, from 'a' to 'c'"),
+        ("abc", ("c",), ("c",), "--val: none of the images is called 'c'; there are 2, from 'a' to 'b'"),
+    ],
+)
+def test_splits_that_cannot_be(names, val, test, message):
+    with pytest.raises(UserError) as caught:
+        pack.split(names, val, test)
+    assert str(caught.value) == message
+
+
+def test_duplicates_across_splits_are_reported_not_those_within(tmp_path):
+    where = folders(tmp_path, ["a", "b", "c", "d", "e"])
+    write_png(tmp_path / "images" / "b.png", picture(0))  # a and b, both train
+    write_png(tmp_path / "images" / "d.png", picture(2))  # c trains, d validates
+    write_png(tmp_path / "images" / "c.png", picture(2))
+    write_png(tmp_path / "images" / "e.png", picture(2))
+    done = pack.pack(*where, tmp_path / "data.h5", val=("d",), test=("e",))
+    assert done.duplicates == (("train/c", "val/d", "test/e"),)
+
+
+def test_a_duplicate_is_found_at_another_depth(tmp_path):
+    where = folders(tmp_path, ["a", "b"])
+    write_png(tmp_path / "images" / "a.png", picture(7, dtype=np.uint8))
+    write_png(tmp_path / "images" / "b.png", picture(7, dtype=np.uint8).astype(np.uint16))
+    done = pack.pack(*where, tmp_path / "data.h5")
+    assert done.duplicates == (("train/a", "val/b"),)
+    assert (done.stacked, done.dtype) == (False, "uint16")
+
+
+def names_differ(root):
+    where = folders(root, [f"n{index}" for index in range(8)])
+    for index in range(1, 8):
+        (root / "labels" / f"n{index}.png").rename(root / "labels" / f"m{index}.png")
+    return where, (
+        "no label for 'n1', 'n2', 'n3', 'n4', 'n5' and 2 more; give each image a label file of the same name\n"
+        "no image for the labels 'm1', 'm2', 'm3', 'm4', 'm5' and 2 more; remove or add it"
+    )
+
+
+def same_stem(root):
+    where = folders(root, ["a", "b"])
+    tifffile.imwrite(root / "images" / "a.tif", picture(0))
+    images = root / "images"
+    return where, f"{images}/a.png and {images}/a.tif: have the same name 'a'; rename one"
+
+
+def sizes_differ(root):
+    where = folders(root, ["a", "b"])
+    write_png(root / "labels" / "b.png", labelled(1, (0, 1), (8, 6)))
+    return where, (
+        f"{root}/images/b.png and {root}/labels/b.png: differ in size, 6 × 8 and 8 × 6 pixels; "
+        "give each image its own label file"
+    )
+
+
+def channels_differ(root):
+    where = folders(root, ["a", "b"])
+    write_png(root / "images" / "b.png", picture(1, (3, *SIZE), np.uint8))
+    return where, f"{root}/images/b.png: has 3 channels, but 'a' has 1; pack them apart"
+
+
+def not_finite(root):
+    where = folders(root, ["a", "b"])
+    (root / "images" / "b.png").unlink()
+    tifffile.imwrite(root / "images" / "b.tif", np.full(SIZE, np.nan, np.float32))
+    return where, f"{root}/images/b.tif: holds NaN or infinite values; mend or remove it"
+
+
+def damaged(root):
+    where = folders(root, ["a", "b"])
+    (root / "labels" / "b.png").write_bytes(b"")
+    return where, f"{root}/labels/b.png: is empty; copy or save it again"
+
+
+def no_labels(root):
+    images, labels = folders(root, ["a", "b"])
+    for file in labels[0].iterdir():
+        file.unlink()
+    return (images, labels), f"{labels[0]}: no PNG or TIFF file there; name a folder"
+
+
+@pytest.mark.parametrize(
+    "make", [names_differ, same_stem, sizes_differ, channels_differ, not_finite, damaged, no_labels]
+)
+@pytest.mark.parametrize("old", [None, "old"])
+def test_bad_input_is_refused_and_nothing_is_written(tmp_path, make, old):
+    where, message = make(tmp_path)
+    output = tmp_path / "out" / "data.h5"
+    output.parent.mkdir()
+    if old:
+        output.write_text(old)
+    with pytest.raises(UserError) as caught:
+        pack.pack(*where, output, force=True)
+    assert str(caught.value) == message
+    assert [file.read_text() for file in output.parent.iterdir()] == ([old] if old else [])
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    where = folders(tmp_path, ["a", "b"])
+    output = tmp_path / "data.h5"
+    output.write_text("old")
+    with pytest.raises(UserError) as caught:
+        pack.pack(*where, output)
+    assert str(caught.value) == f"{output}: exists; add --force to replace it, or name another file"
+    with pytest.raises(UserError) as caught:
+        pack.pack(*where, tmp_path / "images" / "a.png", force=True)
+    assert str(caught.value).endswith("a.png: is one of the files that are read; name another one to write")
+    pack.pack(*where, output, force=True)
+    assert Reader(output).contents.names == ("a", "b")
+
+
+@pytest.mark.parametrize("pixel_um", [0, -1, float("nan"), float("inf")])
+def test_a_pixel_has_a_size(tmp_path, pixel_um):
+    with pytest.raises(UserError) as caught:
+        pack.pack(*folders(tmp_path, ["a", "b"]), tmp_path / "data.h5", pixel_um=pixel_um)
+    assert str(caught.value) == (
+        f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0"
+    )
+
+
+def test_the_same_input_gives_the_same_bytes_wherever_it_lies(tmp_path):
+    for place in ("here", "there"):
+        pack.pack(*folders(tmp_path / place, SHEET[:4]), tmp_path / place / "data.h5")
+        pack.normalize(tmp_path / place / "data.h5", tmp_path / place / "normalized.h5")
+    for name in ("data.h5", "normalized.h5"):
+        assert files.digest(tmp_path / "here" / name) == files.digest(tmp_path / "there" / name)
+
+
+def test_progress_sees_every_image_in_each_pass(tmp_path):
+    seen = []
+
+    def progress(names):
+        for name in names:
+            seen.append(name)
+            yield name
+
+    names = SHEET[:3]
+    pack.pack(*folders(tmp_path, names), tmp_path / "data.h5", progress=progress)
+    assert seen == names * 2
+    seen.clear()
+    pack.normalize(tmp_path / "data.h5", tmp_path / "normalized.h5", progress=progress)
+    assert seen == names * 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from yeastexp.pack import pack
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
+
+def progress(names):
+    for index, name in enumerate(names):
+        if index == 2 and list(Path(sys.argv[3]).parent.glob(".data.h5.*")):
+            os.kill(os.getpid(), int(sys.argv[4]))
+        yield name
+
+pack([sys.argv[1]], [sys.argv[2]], Path(sys.argv[3]), force=True, progress=progress)
+"""
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_pack_leaves_no_file_and_the_old_one_as_it_was(tmp_path, old, number):
+    images, labels = folders(tmp_path, SHEET[:4])
+    output = tmp_path / "out" / "data.h5"
+    output.parent.mkdir()
+    if old:
+        output.write_text(old)
+    command = [sys.executable, "-c", KILLED, *map(str, (images[0], labels[0], output, int(number)))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == -number, done.stderr
+    visible = [file for file in output.parent.iterdir() if not file.name.startswith(".")]
+    assert [file.read_text() for file in visible] == ([old] if old else [])
+    if number == signal.SIGINT:
+        assert list(output.parent.iterdir()) == visible
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    size = (200, 250)
+    peaks = {}
+    for count in (10, 40):
+        where = folders(tmp_path / str(count), [f"{index:02d}" for index in range(count)], sizes=[size])
+        data, normalized = tmp_path / f"{count}.h5", tmp_path / f"{count}_normalized.h5"
+        tracemalloc.start()
+        pack.pack(*where, data)
+        pack.normalize(data, normalized)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    one_image = size[0] * size[1] * np.dtype(np.uint16).itemsize
+    assert peaks[40] - peaks[10] < one_image
+
+
+def raw_of(path):
+    reader = Reader(path)
+    return {name: reader.read(name)["raw"] for name in reader.contents.names}
+
+
+@pytest.mark.parametrize("sizes", [[(6, 8)], [(6, 8), (5, 3)]])
+@pytest.mark.parametrize("fit", ["all", "train"])
+def test_normalize(tmp_path, sizes, fit):
+    source, output = tmp_path / "data.h5", tmp_path / "normalized.h5"
+    where = folders(tmp_path, values=(0, 1, 2), sizes=sizes)
+    pack.pack(*where, source, kind="instance", pixel_um=0.2, test=2)
+    done = pack.normalize(source, output, fit=fit)
+    names = Reader(source).contents.names if fit == "all" else Reader(source).contents.splits["train"]
+    stored_raw, normalized_raw = raw_of(source), raw_of(output)
+    pixels = np.concatenate([stored_raw[name].ravel() for name in names]).astype(np.float64)
+    assert done.mean == pytest.approx(pixels.mean(), rel=1e-12)
+    assert done.std == pytest.approx(pixels.std(), rel=1e-12)
+    assert (done.splits, done.stacked, done.fit) == ({"train": 9, "val": 7, "test": 2}, len(sizes) == 1, fit)
+    before, after = Reader(source).contents, Reader(output).contents
+    assert after.normalization == {
+        "mean": done.mean,
+        "std": done.std,
+        "fit": fit,
+        "source_sha256": files.digest(source),
+    }
+    assert (after.names, after.splits, after.maps, after.pixel_um, after.provenance) == (
+        before.names,
+        before.splits,
+        before.maps,
+        before.pixel_um,
+        before.provenance,
+    )
+    normalized = np.concatenate([normalized_raw[name].ravel() for name in names]).astype(np.float64)
+    assert abs(normalized.mean()) < 1e-7
+    assert abs(normalized.std() - 1) < 1e-7
+    packed, normalised = Reader(source), Reader(output)
+    for name in before.names:
+        old, new = packed.read(name), normalised.read(name)
+        expected = ((old["raw"].astype(np.float64) - done.mean) / done.std).astype(np.float32)
+        np.testing.assert_array_equal(new["raw"], expected, strict=True)
+        for key in ("gt", "instances"):
+            np.testing.assert_array_equal(new[key], old[key], strict=True)
+
+
+def test_figures_stay_exact_far_from_zero(tmp_path):
+    source = tmp_path / "plain.h5"
+    raw = 1e8 + np.arange(4 * 6, dtype=np.float64).reshape(4, 2, 3) / 4
+    with h5py.File(source, "w") as file:
+        file["raw"], file["gt"] = raw, np.zeros(raw.shape, np.uint8)
+    done = pack.normalize(source, tmp_path / "normalized.h5")
+    assert (done.mean, done.std) == pytest.approx((1e8 + 23 / 8, np.arange(24).std() / 4), rel=1e-14)
+
+
+def test_the_sheets_own_file_is_normalised(tmp_path):
+    source, output = tmp_path / "plain.h5", tmp_path / "normalized.h5"
+    with h5py.File(source, "w") as file:
+        file["raw"] = np.arange(18 * 4, dtype=np.uint8).reshape(18, 1, 2, 2)
+        file["gt"] = np.zeros((18, 2, 2), bool)
+    pack.normalize(source, output)
+    data = dataset["hdf5"](path=output)
+    assert (len(data.splits["train"]), len(data.splits["val"])) == (10, 8)
+    assert data.normalization["mean"] == 35.5
+    with h5py.File(output) as file:
+        assert (file["raw"].shape, file["raw"].dtype) == ((18, 2, 2), np.float32)
+
+
+def stored(path, raw, **options):
+    splits = {"train": ("a", "b"), "val": ("c",)}
+    images = dict(zip("abc", np.asarray(raw), strict=True))
+    write(path, splits, lambda name: {"raw": images[name], "gt": np.zeros((2, 2), np.uint8)}, provenance={}, **options)
+
+
+FLAT = np.full((3, 2, 2), 0.1)
+TRAIN_FLAT = np.concatenate([np.full((2, 2, 2), 7.0), np.arange(4.0).reshape(1, 2, 2)])
+HOLED = np.where(np.arange(12).reshape(3, 2, 2) == 5, np.nan, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "fit", "message"),
+    [
+        (FLAT, {}, "all", "all pixels have the value 0.1, so their spread is 0; check the images"),
+        (
+            TRAIN_FLAT,
+            {},
+            "train",
+            "all pixels of the training images have the value 7, so their spread is 0; check the images",
+        ),
+        (HOLED, {}, "all", "image 'b' holds NaN or infinite values; mend or remove it"),
+        (-np.inf * np.ones((3, 2, 2)), {}, "all", "image 'a' holds NaN or infinite values; mend or remove it"),
+        (1e300 * np.ones((3, 2, 2)), {}, "all", "image 'a' holds NaN or infinite values; mend or remove it"),
+        (
+            TRAIN_FLAT,
+            {"normalization": {"mean": 0}},
+            "all",
+            "is normalised already; give the file it was made from",
+        ),
+    ],
+)
+def test_what_cannot_be_normalised(tmp_path, raw, options, fit, message):
+    source = tmp_path / "data.h5"
+    stored(source, raw, **options)
+    with pytest.raises(UserError) as caught:
+        pack.normalize(source, tmp_path / "normalized.h5", fit=fit)
+    assert str(caught.value) == f"{source}: {message}"
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_hole_outside_the_fitted_images_is_found_too(tmp_path):
+    source = tmp_path / "data.h5"
+    stored(source, [[[0.0, 1], [2, 3]], [[4, 5], [6, 7]], [[0, 0], [np.inf, 0]]])
+    with pytest.raises(UserError, match="image 'c' holds NaN or infinite values"):
+        pack.normalize(source, tmp_path / "normalized.h5", fit="train")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_normalize_never_writes_over_what_it_reads(tmp_path):
+    source, link, other = tmp_path / "data.h5", tmp_path / "link.h5", tmp_path / "other.h5"
+    stored(source, np.arange(12.0).reshape(3, 2, 2))
+    before = source.read_bytes()
+    link.hardlink_to(source)
+    for output in (source, link, tmp_path / "." / "data.h5"):
+        with pytest.raises(UserError) as caught:
+            pack.normalize(source, output, force=True)
+        assert str(caught.value) == f"{output}: is the file that is read; name another one to write"
+    other.write_text("old")
+    with pytest.raises(UserError, match="exists; add --force"):
+        pack.normalize(source, other)
+    assert (source.read_bytes(), other.read_text()) == (before, "old")
+    with pytest.raises(UserError, match="cannot be opened"):
+        pack.normalize(tmp_path / "no.h5", tmp_path / "new.h5")
+
+
+def test_palette_masks_are_read_by_index(tmp_path):
+    images, labels = folders(tmp_path, ["a", "b"], values=(0, 1))
+    for index, name in enumerate("ab"):
+        mask = Image.fromarray(labelled(index, (0, 1))).convert("P")
+        mask.putpalette([0, 0, 0, 255, 255, 255])
+        mask.save(labels[0] / f"{name}.png")
+    assert pack.pack(images, labels, tmp_path / "data.h5").label_values == (0, 1)
+
+
+@pytest.mark.skipif("YEASTEXP_IMAGES" not in os.environ, reason="YEASTEXP_IMAGES names no folder of real images")
+@pytest.mark.parametrize(("folder", "stacked"), [("yeast_phase", True), ("yeast_trap", False)])
+def test_real_images(tmp_path, folder, stacked):
+    root = Path(os.environ["YEASTEXP_IMAGES"]) / folder
+    done = pack.pack([root / "images"], [root / "masks"], tmp_path / "data.h5")
+    assert (done.splits, done.stacked, done.dtype) == ({"train": 10, "val": 8}, stacked, "uint16")
+    assert (done.kind, done.label_values, done.duplicates) == ("mask", (0, 255), ())
+    assert 0.06 < done.foreground < 0.08
+    ids = pack.pack([root / "images"], [root / "labels"], tmp_path / "ids.h5", kind="instance")
+    assert ids.foreground == done.foreground
+    for image, mask in zip(image_files([root / "images"]), image_files([root / "masks"]), strict=True):
+        arrays = Reader(tmp_path / "data.h5").read(image.stem)
+        np.testing.assert_array_equal(arrays["raw"], read_image(image), strict=True)
+        np.testing.assert_array_equal(arrays["gt"], (read_mask(mask) > 0).astype(np.uint8), strict=True)
+    pack.normalize(tmp_path / "data.h5", tmp_path / "normalized.h5")
+    pixels = np.concatenate([raw.ravel() for raw in raw_of(tmp_path / "normalized.h5").values()]).astype(np.float64)
+    assert abs(pixels.mean()) < 1e-6
+    assert abs(pixels.std() - 1) < 1e-6
+    data = dataset["hdf5"](path=tmp_path / "normalized.h5")
+    assert data.read(data.splits["val"][0]).image.isfinite().all()

@@ -1,0 +1,92 @@
+"""Worker processes: the same items, and the true cause where there are none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from yeastexp.data import workers
+from yeastexp.errors import UserError
+from yeastexp.system.failures import explained
+
+
+class Odd(Exception):
+    """One that cannot travel."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+def square(index: int) -> torch.Tensor:
+    return torch.tensor(index**2)
+
+
+def refuses(index: int) -> int:
+    if index == 3:
+        raise UserError("place: fault; remedy", "place: another", status=1, key="x")
+    return index
+
+
+def breaks(index: int) -> int:
+    return 1 // (3 - index)
+
+
+def breaks_oddly(index: int) -> int:
+    raise Odd(1, 2)
+
+
+def dies(index: int) -> int:
+    if index == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return index
+
+
+def sleeps(index: int) -> int:
+    time.sleep(60)
+    return index
+
+
+def test_items_come_in_their_order_and_nothing_global_is_drawn() -> None:
+    before = torch.get_rng_state()
+    assert [int(item) for item in workers.made(square, range(5, 12), 2, None)] == [n**2 for n in range(5, 12)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_users_fault_is_raised_as_it_was() -> None:
+    with pytest.raises(UserError) as caught:
+        list(workers.made(refuses, range(6), 2, None))
+    assert (caught.value.faults, caught.value.status, caught.value.key) == (
+        ("place: fault; remedy", "place: another"),
+        1,
+        "x",
+    )
+
+
+def test_a_bug_keeps_its_type_and_the_workers_traceback() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(workers.made(breaks, range(6), 2, None))
+    assert "return 1 // (3 - index)" in "".join(caught.value.__notes__)
+
+
+def test_one_that_cannot_travel_is_quoted() -> None:
+    with pytest.raises(RuntimeError, match=r"^Odd: 1 and 2\n"):
+        list(workers.made(breaks_oddly, range(6), 2, None))
+
+
+def test_a_killed_worker_is_said_to_be(tmp_path: object) -> None:
+    message = r"^\[train\] workers: process \d+ was ended by (SIGKILL|Killed); often because memory ran out: lower \[tr"
+    with pytest.raises(UserError, match=message) as caught, explained(tmp_path, "a step"):  # type: ignore[arg-type]
+        list(workers.made(dies, range(6), 1, None))
+    assert caught.value.status == 1
+
+
+def test_stuck_workers_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 1.0)
+    with pytest.raises(UserError) as caught:
+        list(workers.made(sleeps, range(6), 2, None))
+    assert "[train] workers: no batch in 1 s; they are stuck in: File " in str(caught.value)
+    assert "in sleeps" in str(caught.value) and caught.value.status == 1

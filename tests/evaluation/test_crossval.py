@@ -1,0 +1,196 @@
+"""Cross-validation: every image once a seed, by weights that never saw it, and taken up where it was."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+from tiny import EXPERIMENT, write_data
+
+from yeastexp.__main__ import commands
+from yeastexp.config import experiment
+from yeastexp.data import images
+from yeastexp.data.folds import Folds
+from yeastexp.errors import UserError
+from yeastexp.evaluation import crossval as crossval_room
+from yeastexp.evaluation.crossval import Scored, crossval, figures
+from yeastexp.prediction.predictor import load_predictor
+from yeastexp.training import checkpoints
+from yeastexp.training.loop import Training
+
+NAMES = [f"square_{index}" for index in range(6)]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds and two seeds of a tiny experiment; not to be written to."""
+    folder = tmp_path_factory.mktemp("crossval")
+    write_data(folder / "data.h5")
+    (folder / "tiny.toml").write_text(EXPERIMENT)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        return (folder / crossval(folder / "tiny.toml", dealt=3, repeats=2, console=quiet())).resolve()
+
+
+def test_every_image_is_held_out_once_a_seed(done: Path) -> None:
+    assert done.name == "001" and done.parent.name == "tiny_crossval"
+    held = []
+    for folder in sorted(done.glob("seed_*")):
+        loaded = experiment.load(folder / "experiment.toml")
+        splits = load_predictor(folder, "last", "cpu").experiment.train
+        assert splits.folds == done / "folds.json" and splits.fold is not None
+        chosen = json.loads((done / "folds.json").read_text())["folds"][splits.fold - 1]
+        kept = checkpoints.load(folder / "checkpoints" / "last.pt")["validations"]["last"]["losses"]
+        assert sorted(kept) == sorted(chosen)
+        held += [(loaded.train.seed, name) for name in kept]
+    assert sorted(held) == sorted((seed, name) for seed in (0, 1) for name in NAMES)
+
+
+def test_the_scores_are_those_of_the_last_weights(done: Path) -> None:
+    rows = list(csv.DictReader((done / "per_image.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 6 * (3 + 1)
+    folder = done / "seed_1_fold_2"
+    (name, *_) = json.loads((done / "folds.json").read_text())["folds"][1]
+    (row,) = [r for r in rows if (r["image"], r["seed"], r["metric"], r["class"]) == (name, "1", "iou", "cell")]
+    predicted = images.read_mask(folder / "predictions" / f"{name}.png")
+    truth = load_predictor(folder, "last", "cpu").experiment.dataset.build().read(name).labels.numpy()
+    hits, either = ((predicted == 1) & (truth == 1)).sum(), ((predicted == 1) | (truth == 1)).sum()
+    assert float(row["score"]) == hits / either
+
+
+def test_the_result_says_what_it_is_made_of(done: Path) -> None:
+    found = json.loads((done / "crossval.json").read_text())
+    assert (found["images"], found["seeds"], found["checkpoint"], found["notes"]) == (NAMES, [0, 1], "last", [])
+    row = found["scores"]["iou"]["cell"]
+    assert 0 <= row["low"] < row["per_image"] < row["high"] <= 1 and row["images"] == 6
+    assert row["baselines"]["all background"] == 0.0 and row["baselines"]["threshold"] > 0.9
+
+
+def test_spreads_are_those_of_means() -> None:
+    table = np.array([[0.1, 0.2, np.nan], [0.3, 0.6, 0.5]])
+    found = figures(Scored(["a", "b", "c"], [0, 1], {("iou", "cell"): table}, {}, []))["iou"]["cell"]
+    assert found["per_image"] == pytest.approx(np.mean([0.2, 0.4, 0.5]))
+    assert found["between_images"] == pytest.approx(np.std([0.2, 0.4, 0.5], ddof=1))
+    assert found["between_seeds"] == pytest.approx(np.std([0.15, 0.4667], ddof=1), rel=1e-3)
+    alone = figures(Scored(["a"], [0], {("iou", "cell"): np.array([[0.5]])}, {}, []))["iou"]["cell"]
+    assert (alone["per_image"], alone["low"], alone["between_seeds"]) == (0.5, None, None)
+
+
+def test_an_interval_is_cut_to_where_the_mean_can_lie() -> None:
+    scores = {("iou", "cell"): np.array([[1.0, 0.2, 0.9]])}
+    wide = figures(Scored(["a", "b", "c"], [0], scores, {}, []))["iou"]["cell"]
+    cut = figures(Scored(["a", "b", "c"], [0], scores, {}, [], {"iou": (0.0, 1.0)}))["iou"]["cell"]
+    assert (cut["low"], cut["high"]) == (0.0, 1.0) and wide["low"] < 0 and wide["high"] > 1
+
+
+def test_an_interrupted_one_goes_on_and_ends_the_same(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path / "data.h5")
+    (tmp_path / "tiny.toml").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    after_step, steps = Training.after_step, []
+
+    def then(self: Training, trainer: object) -> None:
+        steps.append(self.step)
+        self.interruption.wanted = len(steps) == 11
+        after_step(self, trainer)  # type: ignore[arg-type]
+
+    output = Path("here")
+    with monkeypatch.context() as patched, pytest.raises(UserError) as caught:
+        patched.setattr(Training, "after_step", then)
+        crossval(tmp_path / "tiny.toml", dealt=3, repeats=2, output=output, console=quiet())
+    assert caught.value.status == 130
+    assert caught.value.faults[1] == (
+        "here: seed 0, fold 2 is not done; the same command with -o here goes on from there"
+    )
+    crossval(tmp_path / "tiny.toml", dealt=3, repeats=2, output=output, console=quiet())
+    for name in ("per_image.csv", "crossval.json", "folds.json"):
+        assert (output / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = done.parents[2] / "tiny.toml"
+    monkeypatch.chdir(path.parent)
+    for settings, count, message in (
+        ([], 2, f"{done}/folds.json: holds other folds; name another output"),
+        (["train.batch=2"], 3, f"{done}/experiment.toml: is of another experiment; name another output"),
+    ):
+        with pytest.raises(UserError) as caught:
+            crossval(path, settings, dealt=count, output=done, console=quiet())
+        assert str(caught.value) == message
+
+
+def test_a_file_of_folds_serves_another_experiment(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = done.parents[2] / "tiny.toml"
+    words = [
+        "crossval",
+        str(path),
+        "--folds",
+        str(done / "folds.json"),
+        "--set",
+        "name=other",
+        "--set",
+        "train.epochs=1",
+    ]
+    found = CliRunner().invoke(commands, [*words, "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["name"] == "other"
+    other = tmp_path / "runs" / "other_crossval" / "001"
+    assert (other / "folds.json").read_bytes() == (done / "folds.json").read_bytes()
+
+
+def test_folds_of_a_file_are_not_dealt_anew(done: Path) -> None:
+    with pytest.raises(UserError, match="is a file of folds; --group-by and --blocks deal new ones"):
+        crossval(done / "experiment.toml", dealt=done / "folds.json", blocks=True, console=quiet())
+
+
+def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    settings = ["train.early_stopping=9", "train.epochs=1"]
+    crossval(done.parents[2] / "tiny.toml", settings, dealt=2, console=quiet(), say=said.append)
+    assert said[0] == "[train] early_stopping chooses the last step by the images held out: their scores flatter"
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_look_alikes_in_different_folds_are_named(blocks: bool) -> None:
+    """With a remedy, if there is one that was not taken."""
+    image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
+    dataset = SimpleNamespace(read=lambda name: SimpleNamespace(image=image))
+    (said,) = crossval_room._alike(dataset, Folds((("a",), ("b",)), blocks=blocks))
+    told = "images in different folds look alike, so that scores flatter: 'b' and 'a' (correlation 1.000)"
+    assert said == told + ("" if blocks else "; --group-by or --blocks keeps such images together")
+    three = Folds((("a", "b", "c"), ("d", "e")), blocks=blocks)
+    (said,) = crossval_room._alike(dataset, three)
+    assert said.count("correlation") == 3 and " and 3 more" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("fold = 1", "[train] fold: means nothing without 'folds'"),
+        ('folds = "data.h5"', "[train] folds: means nothing without 'fold'"),
+        ('folds = "none.json"\nfold = 1', "[train] folds: no file of folds '{folder}/none.json'"),
+    ],
+)
+def test_a_fold_needs_its_file(tmp_path: Path, written: str, fault: str) -> None:
+    write_data(tmp_path / "data.h5")
+    path = tmp_path / "tiny.toml"
+    path.write_text(EXPERIMENT.replace("epochs = 2", f"epochs = 2\n{written}"))
+    with pytest.raises(UserError) as caught:
+        experiment.load(path)
+    assert str(caught.value).endswith(fault.format(folder=tmp_path))

@@ -1,0 +1,67 @@
+"""Previews: a file that is a picture, where it goes, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import WriteExperiment
+from PIL import Image
+
+from yeastexp import __main__ as command_line
+from yeastexp.config import experiment
+from yeastexp.errors import UserError
+from yeastexp.inspection.preview import preview
+from yeastexp.training import build, contact_sheet
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """`call("x.toml")` gives exit status, stdout and stderr of `preview`, in a folder of its own."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["yeastexp", "preview", *arguments])
+        status: Any = 0
+        try:
+            command_line.main()
+        except SystemExit as leaving:
+            status = leaving.code
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def test_the_picture_is_the_contact_sheet(experiment_file: WriteExperiment, tmp_path: Path) -> None:
+    path = experiment_file()
+    assert preview(path, ["augment=[]"], tmp_path / "new" / "sheet.png") == tmp_path / "new" / "sheet.png"
+    sheet = contact_sheet.of(build.assemble(experiment.load(path, ["augment=[]"])))
+    with Image.open(tmp_path / "new" / "sheet.png") as picture:
+        assert (np.asarray(picture) == sheet).all()
+
+
+def test_the_command(call: Call, experiment_file: WriteExperiment, tmp_path: Path) -> None:
+    path = experiment_file()
+    status, out, err = call(str(path))
+    assert (status, out.splitlines()[-1], err) == (0, "tiny-preview.png", "")
+    before = (tmp_path / "tiny-preview.png").read_bytes()
+    status, out, err = call(str(path), "--set", "augment=[]")
+    assert (status, out) == (2, "")
+    assert err == "tiny-preview.png: exists; add --force to replace it, or name another file\n"
+    assert (tmp_path / "tiny-preview.png").read_bytes() == before
+    assert call(str(path), "--set", "augment=[]", "--force")[0] == 0
+    assert (tmp_path / "tiny-preview.png").read_bytes() != before
+    assert not (tmp_path / "runs").exists()
+
+
+def test_faults_of_the_file_are_told_as_everywhere(experiment_file: WriteExperiment, tmp_path: Path) -> None:
+    path = experiment_file({'name = "reflect"': 'name = "zscore"\nper = "dataset"'})
+    with pytest.raises(UserError, match=r"tiny.toml:10:1: \[\[augment\]\] name: 'zscore' is for whole images"):
+        preview(path, (), tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()

@@ -1,0 +1,590 @@
+"""Receptive fields: against gradients of random networks and of every model, known answers, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from yeastexp.errors import UserError
+from yeastexp.nets.receptive_field import NOTHING, Call, Reach, layer_rule, receptive_field, rule, survey, trace
+from yeastexp.nets.receptive_field.rules import LAYER_RULES, RULES
+from yeastexp.nets.unet import UNet
+from yeastexp.registry import model as models
+
+Ends = tuple[np.ndarray, np.ndarray]
+
+IDENTITIES = {"relu", "relu_", "batch_norm", "group_norm", "instance_norm", "layer_norm", "silu", "gelu", "leaky_relu"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks of a few pixels; several threads would wait for each other."""
+    torch.set_num_threads(1)
+
+
+class Linearised(TorchFunctionMode):
+    """Norms and activations as identity, max-pooling replaced by averaging."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in IDENTITIES:
+            return args[0]
+        if name in ("max_pool2d", "_max_pool2d"):
+            names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+            given = {**dict(zip(names, args[1:], strict=False)), **(kwargs or {})}
+            kept = {key: given[key] for key in ("kernel_size", "stride", "padding", "ceil_mode") if given.get(key)}
+            return functional.avg_pool2d(args[0], **kept)
+        return func(*args, **(kwargs or {}))
+
+
+def positive(model: nn.Module) -> nn.Module:
+    """The model in float64, its weights positive and its biases zero."""
+    made = copy.deepcopy(model).double().eval()
+    for name, parameter in made.named_parameters():
+        parameter.data = torch.zeros_like(parameter) if "bias" in name else parameter.data.abs() + 0.5
+    return made
+
+
+def by_gradient(
+    model: nn.Module, channels: int, size: tuple[int, int], axis: int, places: list[int] | None = None
+) -> Ends:
+    """The first and last pixel along an axis whose gradient is not zero, for each output row or column (or some)."""
+    made = positive(model)
+    with Linearised():
+        length = made(torch.zeros(1, channels, *size, dtype=torch.float64)).shape[2 + axis]
+        chosen = list(range(length)) if places is None else places
+        images = torch.zeros(len(chosen), channels, *size, dtype=torch.float64, requires_grad=True)
+        output = made(images)
+        index = torch.arange(len(chosen))
+        lines = output[index, :, torch.tensor(chosen)] if axis == 0 else output[index, :, :, torch.tensor(chosen)]
+        (gradient,) = torch.autograd.grad(lines.sum(), images, allow_unused=True, materialize_grads=True)
+    seen = (gradient != 0).any(dim=1).any(dim=2 - axis).numpy()
+    first = np.where(seen.any(axis=1), seen.argmax(axis=1), NOTHING)
+    last = np.where(seen.any(axis=1), size[axis] - 1 - seen[:, ::-1].argmax(axis=1), -NOTHING)
+    return first, last
+
+
+def by_trace(model: nn.Module, channels: int, size: tuple[int, int]) -> list[Ends]:
+    """The same for height and width, worked out on the operators."""
+    traced = trace(model, channels, size)
+    assert traced.failure is None and traced.output is not None
+    found = []
+    for axis, reach in enumerate(traced.output.reaches):
+        assert reach is not None
+        others = tuple(dim for dim in range(1, 5) if dim != 3 + axis)
+        ends = np.broadcast_to(reach.ends.min(axis=others), (2, traced.output.shape[2 + axis]))
+        found.append((ends[0], -ends[1]))
+    return found
+
+
+def assert_the_same(model: nn.Module, channels: int, size: tuple[int, int]) -> None:
+    for axis, found in enumerate(by_trace(model, channels, size)):
+        np.testing.assert_array_equal(found, by_gradient(model, channels, size, axis))
+
+
+class Pad(nn.Module):
+    """Asymmetric padding."""
+
+    def __init__(self, pads: tuple[int, ...], mode: str) -> None:
+        super().__init__()
+        self.pads, self.mode = pads, mode
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.pad(features, self.pads, self.mode)
+
+
+class Crop(nn.Module):
+    """Every so many rows and columns from some on."""
+
+    def __init__(self, start: int, step: int) -> None:
+        super().__init__()
+        self.start, self.step = start, step
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :, self.start :: self.step, self.start :: self.step]
+
+
+class Branches(nn.Module):
+    """Branches joined by adding or concatenating, cut to the smaller size."""
+
+    def __init__(self, branches: list[nn.Module], join: str) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.join = join
+
+    def forward(self, features: Tensor) -> Tensor:
+        made = [branch(features) for branch in self.branches]
+        height, width = (min(one.shape[dim] for one in made) for dim in (2, 3))
+        cut = [one[:, :, :height, :width] for one in made]
+        return torch.cat(cut, dim=1) if self.join == "cat" else torch.stack(cut).sum(dim=0)
+
+
+class InPlace(nn.Module):
+    """Writes one tensor into every second row of another."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        made = features.clone()
+        made[:, :, ::2] += features.roll(1, 3)[:, :, ::2]
+        made[:, :1, 1:].mul_(2)
+        return made
+
+
+def random_layer(source: random.Random, channels: int) -> nn.Module:
+    """One layer that keeps the number of channels."""
+    kernel = source.choice([1, 2, 3, 3, 5]), source.choice([1, 2, 3, 3, 5])
+    stride, dilation = source.choice([1, 1, 1, 2, 3]), source.choice([1, 1, 2, 3])
+    mode = source.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
+    pads = tuple(source.randrange(3) for _ in range(4))
+    groups = source.choice([1, 1, channels])
+    kind = source.randrange(11)
+    if kind <= 2:
+        padding = source.randrange(4), source.randrange(4)
+        return nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups, padding_mode=mode)
+    if kind == 3:
+        stride = source.choice([1, 2, 3])
+        padding = source.randrange(min(kernel) + 1) // 2
+        extra = source.randrange(max(stride, dilation))
+        return nn.ConvTranspose2d(channels, channels, kernel, stride, padding, extra, groups, dilation=dilation)
+    if kind == 4:
+        ceil, inner = source.random() < 0.5, source.randrange(min(kernel) // 2 + 1)
+        pool = source.choice([nn.MaxPool2d, nn.AvgPool2d])
+        return pool(kernel, source.choice([1, 2, 3]), inner, ceil_mode=ceil)
+    if kind == 5:
+        smooth = source.random() < 0.6
+        return nn.Upsample(
+            scale_factor=source.choice([2, 3, (2, 1), 1.5]),
+            mode="bilinear" if smooth else source.choice(["nearest", "nearest-exact"]),
+            align_corners=source.random() < 0.5 if smooth else None,
+        )
+    if kind == 6:
+        return Pad(pads, source.choice(["constant", "reflect", "replicate", "circular"]))
+    if kind == 7:
+        return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, channels, 1))
+    if kind == 8:
+        return nn.Sequential(nn.Conv2d(channels, 4 * channels, kernel, groups=groups), nn.PixelShuffle(2))
+    if kind == 9:
+        return source.choice([Crop(source.randrange(3), source.choice([1, 2])), InPlace(), nn.ChannelShuffle(channels)])
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(True))
+
+
+def random_network(source: random.Random, channels: int, depth: int) -> nn.Module:
+    """Layers in a row, some of them branches of the same kind."""
+    layers: list[nn.Module] = []
+    for _ in range(source.randint(1, 3)):
+        if depth and source.random() < 0.35:
+            branches = [random_network(source, channels, depth - 1) for _ in range(source.randint(1, 2))]
+            join = source.choice(["add", "cat"])
+            together = Branches([*branches, nn.Identity()], join)
+            width = channels * (len(branches) + 1) if join == "cat" else channels
+            grouped = channels if source.random() < 0.3 else 1
+            layers += [together, nn.Conv2d(width, channels, source.choice([1, 3]), groups=grouped)]
+        else:
+            layers.append(random_layer(source, channels))
+    return nn.Sequential(*layers)
+
+
+def runs(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Whether a size suits a network, everything stays small, and the output depends on the image."""
+
+    def refuse_large(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if max(output.shape[2:]) > 40:
+            raise RuntimeError("too large")
+
+    hooks = [layer.register_forward_hook(refuse_large) for layer in network.modules()]
+    try:
+        image = torch.ones(1, channels, *size, requires_grad=True)
+        output = network.eval()(image)
+        return output.requires_grad and bool(torch.autograd.grad(output.sum(), image)[0].any())
+    except RuntimeError:
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_the_gradient_of_a_random_network_has_the_same_ends_everywhere(seed: int) -> None:
+    source = random.Random(seed)
+    torch.manual_seed(seed)
+    size = source.randint(12, 18), source.randint(12, 18)
+    channels = source.choice([1, 2])
+    network = random_network(source, channels, depth=2)
+    while not runs(network, channels, size):
+        network = random_network(source, channels, depth=2)
+    assert_the_same(network, channels, size)
+
+
+def small(name: str) -> nn.Module:
+    """A registered model for 2 channels and 3 classes, as thin as its options allow."""
+    entry = models.find(name)
+    made: nn.Module = entry.factory(2, 3, **({"width": 1} if "width" in entry.schema.keys else {}))
+    return made
+
+
+class UpTo(nn.Module):
+    """A model as far as the layer of a name."""
+
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        hook = self.model.get_submodule(self.layer).register_forward_hook(lambda *given: found.append(given[2]))
+        self.model(images)
+        hook.remove()
+        return found[0]
+
+
+@pytest.mark.parametrize("name", list(models))
+def test_the_gradient_of_every_model_has_the_same_ends_at_every_phase(name: str) -> None:
+    model = small(name)
+    side = getattr(model, "size", 16)
+    found = survey(model, 2, (side, side))
+    field = found.convolutional_part or found.output
+    part = UpTo(model, field.layer.partition(" ")[0]) if found.convolutional_part else model
+    for axis, line in enumerate(field.axes):
+        length = -(-2 * (line.before + line.after + 1) // field.jump) * field.jump + field.jump
+        size = (side, side) if found.convolutional_part else ((length, 16), (16, length))[axis]
+        half = int(size[axis] / line.stride / 2)
+        places = None if found.convolutional_part else list(range(half, half + len(line.phases)))
+        first, last = by_gradient(part, 2, size, axis, places)
+        places = list(range(len(first))) if places is None else places
+        assert {place % len(line.phases) for place in places} == set(range(len(line.phases)))
+        for place, low, high in zip(places, first.tolist(), last.tolist(), strict=True):
+            phase, own = line.phases[place % len(line.phases)], int(place * line.stride)
+            assert phase.size == phase.before + 1 + phase.after
+            assert (low, high) == (max(0, own - phase.before), min(size[axis] - 1, own + phase.after))
+
+
+def plain_unet(levels: int) -> nn.Module:
+    return UNet(1, 2, width=1, levels=levels, patch=1, norm="none")
+
+
+@pytest.mark.parametrize(("levels", "sizes"), [(1, {5: 1}), (2, {18: 2}), (3, {44: 4}), (4, {100: 4, 92: 4})])
+def test_the_unets_that_the_textbook_formula_has_no_answer_for(levels: int, sizes: dict[int, int]) -> None:
+    found = receptive_field(plain_unet(levels), 1)
+    assert found.height == found.width and found.jump == 2 ** (levels - 1) and found.tiles
+    assert Counter(phase.size for phase in found.height.phases) == sizes
+
+
+def test_four_poolings() -> None:
+    """204 pixels at 12 of 16 phases, 188 at 4, from 92 before and 95 after to 107 before and 96 after."""
+    found = receptive_field(plain_unet(5), 1)
+    assert found.jump == 16 and len(found.height.phases) == 16
+    assert Counter(phase.size for phase in found.height.phases) == {204: 12, 188: 4}
+    ends = {(phase.before, phase.after) for phase in found.height.phases}
+    assert {(92, 95), (107, 96)} <= ends
+    assert min(before for before, _ in ends) == 92 and max(before for before, _ in ends) == 107
+
+
+def row(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers)
+
+
+def conv(kernel: int, padding: int = 0, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(1, 1, kernel, padding=padding, **options)
+
+
+@pytest.mark.parametrize(
+    ("network", "jump", "phases"),
+    [
+        (row(conv(3, 1)), 1, [(1, 1)]),
+        (row(conv(3)), 1, [(0, 2)]),
+        (row(conv(3, 2, dilation=2)), 1, [(2, 2)]),
+        (row(conv(3, 1), nn.MaxPool2d(2)), 2, [(1, 2)]),
+        (row(nn.MaxPool2d(2), nn.ConvTranspose2d(1, 1, 2, 2)), 2, [(0, 1), (1, 0)]),
+        (row(nn.MaxPool2d(3), nn.Upsample(scale_factor=3)), 3, [(0, 2), (1, 1), (2, 0)]),
+        (row(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear")), 2, [(2, 1), (1, 2)]),
+        (row(nn.Upsample(scale_factor=2)), 1, [(0, 0), (0, 0)]),
+        (row(nn.ConvTranspose2d(1, 1, 1, 2)), 1, [(0, 0), (0, -1)]),
+        (row(Pad((2, 0, 2, 0), "constant"), conv(3)), 1, [(2, 0)]),
+        (row(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 1), nn.PixelShuffle(2)), 2, [(0, 1), (1, 0)]),
+        (row(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 1, groups=4), nn.PixelShuffle(2)), 2, [(0, 0), (0, 0)]),
+        (row(nn.MaxPool2d(3, 1, 1, dilation=2)), 1, [(1, 3)]),
+    ],
+    ids=str,
+)
+def test_known_answers(network: nn.Module, jump: int, phases: list[tuple[int, int]]) -> None:
+    found = receptive_field(network, 1)
+    assert found.jump == jump
+    assert [(phase.before, phase.after) for phase in found.height.phases] == phases
+
+
+class Apply(nn.Module):
+    """A function as a network."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images)
+
+
+def test_the_jump_is_that_of_the_grid_even_where_a_wider_branch_hides_it() -> None:
+    pooled = row(nn.MaxPool2d(4), nn.Upsample(scale_factor=4))
+    found = receptive_field(Branches([conv(31, 15), pooled], "add"), 1)
+    assert found.jump == 4
+    assert [(phase.phase, phase.before, phase.after) for phase in found.height.phases] == [
+        (n, 15, 15) for n in range(4)
+    ]
+
+
+def test_each_axis_has_its_own_field_and_both_the_same_jump() -> None:
+    network = row(nn.Conv2d(1, 1, (3, 7), padding=(1, 0)), nn.MaxPool2d((1, 2)), nn.Upsample(scale_factor=(1, 2)))
+    found = receptive_field(network, 1)
+    assert found.jump == 2
+    assert [(phase.before, phase.after) for phase in found.height.phases] == [(1, 1), (1, 1)]
+    assert [(phase.before, phase.after) for phase in found.width.phases] == [(0, 7), (1, 6)]
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate"])
+def test_a_shift_by_the_jump_shifts_the_output(padding_mode: str) -> None:
+    torch.manual_seed(0)
+    network = row(
+        conv(3, 1, padding_mode=padding_mode),
+        nn.MaxPool2d(3),
+        conv(3, 1, padding_mode=padding_mode),
+        nn.ConvTranspose2d(1, 1, 2, 2),
+        conv(3, 1, stride=2, padding_mode=padding_mode),
+        nn.Upsample(scale_factor=3, mode="bilinear"),
+    ).double()
+    found = receptive_field(network, 1)
+    assert found.jump == 3 and found.tiles
+    image = torch.randn(1, 1, 60, 60, dtype=torch.float64)
+    inner = slice(24, 36)
+    for shift in (1, 2, 3, 6):
+        moved = network(image.roll(shift, 2)).roll(-shift, 2)
+        same = torch.allclose(moved[..., inner, inner], network(image)[..., inner, inner], rtol=0, atol=1e-12)
+        assert same == (shift % found.jump == 0)
+
+
+def test_margins_are_the_reach_beside_the_border_too() -> None:
+    line = receptive_field(row(Pad((0, 0, 3, 0), "reflect"), conv(4, bias=False)), 1).height
+    assert [(phase.before, phase.after) for phase in line.phases] == [(3, 0)]
+    assert line.margins == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "label"),
+    [
+        (nn.InstanceNorm2d(2), "1 (InstanceNorm2d)"),
+        (nn.GroupNorm(1, 2), "1 (GroupNorm)"),
+        (nn.LayerNorm([256, 256]), "1 (LayerNorm)"),
+        (row(nn.AdaptiveAvgPool2d(1), nn.Upsample((256, 256))), "1.0 (AdaptiveAvgPool2d)"),
+        (row(nn.AdaptiveMaxPool2d(4), nn.Upsample((256, 256))), "1.0 (AdaptiveMaxPool2d)"),
+        (Apply(lambda x: x * x.mean((2, 3), keepdim=True)), "1 (Apply)"),
+        (Apply(lambda x: x + functional.avg_pool2d(x, x.shape[2:])), "1 (Apply)"),
+        (Apply(lambda x: x / x.norm()), "1 (Apply)"),
+        (Apply(lambda x: x.flatten(2).softmax(2).view(x.shape)), "1 (Apply)"),
+        (
+            Apply(lambda x: (x.flatten(2).transpose(1, 2) @ (x.flatten(2) @ x.flatten(2).mT)).mT.view(x.shape)),
+            "1 (Apply)",
+        ),
+    ],
+    ids=str,
+)
+def test_what_sees_the_whole_image_is_named(layer: nn.Module, label: str) -> None:
+    found = receptive_field(row(nn.Conv2d(1, 2, 3, padding=1), layer, nn.MaxPool2d(2)), 1)
+    assert [axis.whole for axis in found.axes] == [label, label]
+    assert found.height.phases == () and not found.tiles
+    assert found.jump == (1 if "AdaptiveMax" in label else 2)
+
+
+def test_a_norm_over_channels_alone_sees_a_pixel() -> None:
+    norm = Apply(lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (2,)).permute(0, 3, 1, 2))
+    linear = Apply(lambda x: functional.linear(x.permute(0, 2, 3, 1), torch.ones(2, 2)).permute(0, 3, 1, 2))
+    found = receptive_field(row(nn.Conv2d(1, 2, 3, padding=1), norm, linear), 1)
+    assert [(phase.before, phase.after) for phase in found.height.phases] == [(1, 1)] and found.tiles
+
+
+def test_windows_of_attention() -> None:
+    def attend(x: Tensor) -> Tensor:
+        height, width = x.shape[2] // 4, x.shape[3] // 4
+        tokens = x.view(1, 2, height, 4, width, 4).permute(0, 2, 4, 3, 5, 1).reshape(height * width, 16, 2)
+        mixed = (tokens @ tokens.mT).softmax(-1) @ tokens
+        return mixed.view(1, height, width, 4, 4, 2).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+
+    found = receptive_field(Apply(attend), 2)
+    assert found.jump == 4
+    assert [(phase.before, phase.after) for phase in found.height.phases] == [(n, 3 - n) for n in range(4)]
+
+
+class Embedding(nn.Module):
+    """Adds a learned map of the size of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Parameter(torch.zeros(1, 1, 256, 256))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.map
+
+
+@pytest.mark.parametrize(
+    ("layer", "label"),
+    [
+        (row(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)), "1.1 (Upsample)"),
+        (conv(3, 1, padding_mode="circular"), "1 (Conv2d)"),
+        (Apply(lambda x: x.roll((1, 1), (2, 3))), "1 (Apply)"),
+        (row(nn.Upsample(size=(32, 32)), nn.Upsample(size=(256, 256))), "1.0 (Upsample)"),
+        (Embedding(), "1 (Embedding)"),
+    ],
+    ids=str,
+)
+def test_what_is_not_the_same_everywhere_is_named_and_not_tiled(layer: nn.Module, label: str) -> None:
+    found = receptive_field(row(conv(3, 1), layer), 1)
+    assert label in found.height.uneven and not found.tiles
+
+
+def test_a_classifier_has_the_field_of_its_last_map() -> None:
+    """1 + 2·1 + 1·1 + 2·2 + 1·2 pixels, and the whole image for the fully connected layer."""
+    network = row(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    found = survey(row(*network, nn.Linear(5 * 2 * 2, 7)), 3, (14, 14))
+    assert found.output.shape == (1, 7)
+    assert [axis.whole for axis in found.output.axes] == ["6 (Linear)"] * 2
+    part = found.convolutional_part
+    assert part is not None and (part.layer, part.shape, part.jump) == ("4 (MaxPool2d)", (1, 5, 2, 2), 4)
+    assert part.height.phases[0].size == part.height.size == 10
+    sizes = [field and (field.height.whole or field.height.size) for _, field in found.layers]
+    assert sizes == [3, 4, 8, 8, 10, None, "6 (Linear)"]
+
+
+def test_a_layer_that_is_called_twice_is_two_rows() -> None:
+    layer = conv(3, 1)
+    found = survey(row(layer, nn.ReLU(), layer), 1)
+    assert [(step.name, step.kind, field and field.height.size) for step, field in found.layers] == [
+        ("0", "Conv2d", 3),
+        ("1", "ReLU", 3),
+        ("0", "Conv2d", 5),
+    ]
+
+
+def test_operators_outside_of_layers_are_rows_where_they_change_something() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = Apply(lambda x: x.relu())
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] % 2:
+                x = functional.pad(x, (0, 1, 0, 1))
+            pooled = self.inside(functional.max_pool2d(x, 2) + 1)
+            return torch.cat([functional.interpolate(pooled, scale_factor=2), x], 1)
+
+    for side, first in ((64, []), (63, ["constant_pad_nd"])):
+        kinds = [step.kind for step, _ in survey(Network(), 1, (side, side)).layers]
+        assert kinds == [*first, "max_pool2d", "Apply", "upsample_nearest2d", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "size", "message"),
+    [
+        (row(nn.Conv2d(3, 4, 3)), 1, (64, 64), "layer 0 (Conv2d): cannot be run on an image of 1×64×64"),
+        (row(*[nn.MaxPool2d(2)] * 4), 1, (8, 8), "(MaxPool2d): cannot be run on an image of 1×8×8"),
+        (Apply(lambda x: x if x.max() > 0 else -x), 1, (64, 64), "cannot be run on an image of 1×64×64"),
+        (Apply(lambda x: x.cumsum(2)), 1, (64, 64), "its operator aten::cumsum cannot be followed, for no rule"),
+        (Apply(lambda x: torch.fft.fft2(x).real), 1, (64, 64), "its operator aten::_fft_c2c cannot be followed"),
+        (Apply(lambda x: functional.conv2d(x, x[:, :, :3, :3])), 1, (64, 64), "its weights depend on the image"),
+        (Apply(lambda x: [x]), 1, (64, 64), "gives a list; it should give one tensor"),  # type: ignore[list-item,return-value]
+        (Apply(lambda x: x[0, 0, 0, 0]), 1, (64, 64), "it should give B×K×H×W, or B×K"),
+        (Apply(lambda x: torch.zeros(1, 2, 64, 64)), 1, (64, 64), "its output does not depend on the image"),
+        (Apply(lambda x: x.transpose(2, 3)), 1, (64, 64), "the rows of its output are not the rows of the image"),
+        ("unet", 1, (64, 64), "'unet' is no nn.Module"),
+        (row(nn.LazyConv2d(2, 3)), 1, (64, 64), "model Sequential: has lazy layers"),
+        (
+            Branches([nn.MaxPool2d(2), nn.Identity()], "add"),
+            1,
+            (64, 64),
+            "layer sum: sees more the farther a position is",
+        ),
+    ],
+    ids=range(13),
+)
+def test_what_is_refused(network: nn.Module, channels: int, size: tuple[int, int], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        survey(network, channels, size)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def rules_as_they_were() -> Iterator[None]:
+    rules, layers = dict(RULES), dict(LAYER_RULES)
+    yield
+    for registered, kept in ((RULES, rules), (LAYER_RULES, layers)):
+        registered.clear()
+        registered.update(kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("rules_as_they_were")
+def test_an_operator_can_be_taught() -> None:
+    @rule("aten::cumsum")
+    def from_the_start(call: Call) -> Reach:
+        return call.marked(call.reach.over([call["dim"]]))
+
+    assert receptive_field(Apply(lambda x: x.cumsum(2).cumsum(3)), 1).height.whole == "Apply"
+
+
+class Spectrum(nn.Module):
+    """Sees more than is told of it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.fft.fft2(images).real
+
+
+@pytest.mark.usefixtures("rules_as_they_were")
+def test_a_class_of_layers_can_be_taught() -> None:
+    network = row(conv(3, 1), Spectrum(), conv(3, 1))
+    with pytest.raises(UserError, match=r"layer 1 \(Spectrum\): its operator aten::_fft_c2c"):
+        receptive_field(network, 1)
+
+    @layer_rule(Spectrum)
+    def its_pixel(layer: Spectrum, reach: Reach) -> Reach:
+        return reach
+
+    assert receptive_field(network, 1).height.size == 5
+    layer_rule(Spectrum)(lambda layer, reach: reach.over([2, 3]).reshaped((1, 1, 1, 1), (1,)))
+    with pytest.raises(UserError, match=r"layer 1 \(Spectrum\): its rule gives sizes \(1,\) for an output"):
+        receptive_field(network, 1)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = small("unet")
+    model.train()
+    next(iter(model.children())).eval()
+    training = [layer.training for layer in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    receptive_field(model, 2)
+    assert [layer.training for layer in model.modules()] == training
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+    for name, tensor in model.state_dict().items():
+        assert tensor.device.type == "cpu" and torch.equal(tensor, before[name])
+
+
+def test_a_bug_in_a_rule_keeps_its_traceback() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RULES, "aten::convolution", lambda call: call["misspelt"])
+        with pytest.raises(KeyError, match="misspelt"):
+            receptive_field(conv(3), 1)
+
+
+def test_deterministic_algorithms_change_nothing() -> None:
+    """They take interpolation apart into indexing."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3, padding=1)
+    )
+    plain = receptive_field(model, 1, (32, 32))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert receptive_field(model, 1, (32, 32)).height == plain.height
+    assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()

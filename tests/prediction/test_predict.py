@@ -1,0 +1,498 @@
+"""Images of all sizes, forms and faults through a run."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import tiny
+import torch
+from rich.console import Console
+from scipy import ndimage
+
+from yeastexp import __main__ as command_line
+from yeastexp.data import images, pieces
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.errors import UserError
+from yeastexp.prediction import outputs, predict, tiling
+from yeastexp.prediction import predictor as predictor_module
+from yeastexp.prediction.predictor import Trained, Values, load_predictor
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.training.run import run
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks of a few pixels; several threads would wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on squares of 16 bit on noise."""
+    folder = tmp_path_factory.mktemp("finished")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        threads = torch.get_num_threads()
+        found = run(tiny.write_experiment(folder), console=Console(file=io.StringIO())).resolve()
+        torch.set_num_threads(threads)
+    finally:
+        os.chdir(here)
+    return found
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with two images in `in`."""
+    monkeypatch.chdir(tmp_path)
+    for index in (0, 1):
+        images.write_png(tmp_path / "in" / f"{'ab'[index]}.png", tiny.image(index)["raw"])
+    return tmp_path
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+
+
+def raw(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Noise with bright squares, of 16 bit."""
+    source = np.random.default_rng(seed)
+    truth = source.random((height // 8 + 1, width // 8 + 1)) < 0.3
+    values = source.normal(1000, 20, (height, width)) + 200 * truth.repeat(8, 0).repeat(8, 1)[:height, :width]
+    return np.rint(values).astype(np.uint16)
+
+
+def logits_of(predictor: Trained, values: np.ndarray) -> torch.Tensor:
+    """What the whole image gives at once."""
+    image = torch.from_numpy(values.astype(np.float32))[None]
+    return predictor.logits(Sample(image, torch.full(values.shape, IGNORE), ""), side=10**9)
+
+
+def test_masks_a_table_probabilities_and_overlays(finished: Path, here: Path) -> None:
+    assert predict.predict(finished, ["in"], here / "out", probabilities=True, overlay=True) == 2
+    predictor = load_predictor(finished)
+    table = rows(here / "out")
+    assert [(row["file"], row["height"], row["width"]) for row in table] == [
+        ("in/a.png", "32", "32"),
+        ("in/b.png", "32", "32"),
+    ]
+    for row, index in zip(table, (0, 1), strict=True):
+        logits = logits_of(predictor, tiny.image(index)["raw"])
+        mask = images.read_mask(here / "out" / f"{Path(row['file']).stem}.png")
+        assert np.array_equal(mask == 255, logits.argmax(dim=0) == 1) and set(np.unique(mask)) == {0, 255}
+        assert float(row["foreground_fraction"]) == (mask > 0).mean()
+        assert int(row["connected_cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] and float(row["seconds"]) > 0
+        shares = tifffile.imread(here / "out" / "probabilities" / f"{'ab'[index]}.tif")
+        np.testing.assert_allclose(shares, logits.softmax(dim=0)[1], rtol=1e-6)
+        overlay = images.read_image(here / "out" / "overlays" / f"{'ab'[index]}.png")
+        assert overlay.shape == (3, 32, 32)
+        coloured = (overlay != overlay[0]).any(axis=0)
+        assert coloured.any() and (mask[coloured] == 255).all(), "outlines lie inside"
+    assert sorted(one.name for one in (here / "out").iterdir()) == [
+        "a.png", "b.png", "overlays", "predictions.csv", "probabilities",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (97, 131)])
+@pytest.mark.parametrize("side", [None, 16, 1])
+def test_every_size_gives_what_the_whole_gives(finished: Path, here: Path, size: tuple[int, int], side: int) -> None:
+    values = raw(*size)
+    images.write_png(here / "odd" / "a.png", values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one pixel has no range
+        predict.predict(finished, ["odd"], here / "out", tile=side)
+    expected = logits_of(load_predictor(finished), values).argmax(dim=0) == 1
+    assert np.array_equal(images.read_mask(here / "out" / "a.png") == 255, expected)
+
+
+def test_the_last_checkpoint_can_be_asked_for(finished: Path, here: Path) -> None:
+    predict.predict(finished, ["in"], here / "out", checkpoint="last", probabilities=True)
+    expected = logits_of(load_predictor(finished, "last"), tiny.image(0)["raw"]).softmax(dim=0)[1]
+    np.testing.assert_allclose(tifffile.imread(here / "out" / "probabilities" / "a.tif"), expected, rtol=1e-6)
+
+
+def test_the_average_over_eight_turns(finished: Path, here: Path) -> None:
+    values = raw(75, 60)
+    images.write_png(here / "odd" / "a.png", values)
+    predictor = load_predictor(finished)
+    turned = []
+    for turns in range(4):
+        for mirrored in (False, True):
+            laid = np.rot90(values, turns)[:, :: -1 if mirrored else 1].copy()
+            found = logits_of(predictor, laid).softmax(dim=0)[1].numpy()
+            turned.append(np.rot90(found[:, :: -1 if mirrored else 1], -turns))
+    for tile in (None, 16):
+        predict.predict(finished, ["odd"], here / "out", tta=True, probabilities=True, tile=tile)
+        shares = tifffile.imread(here / "out" / "probabilities" / "a.tif")
+        np.testing.assert_allclose(shares, np.mean(turned, axis=0), rtol=1e-5)
+
+
+def test_an_hdf5_file(finished: Path, here: Path) -> None:
+    tiny.write_data(here / "some.h5", 2, 1)
+    assert predict.predict(finished, ["some.h5", "in"], here / "out") == 5
+    assert [row["file"] for row in rows(here / "out")][2:] == [f"some.h5/square_{index}" for index in range(3)]
+    for name, of in (("a", "square_0"), ("b", "square_1")):
+        assert (here / "out" / f"{name}.png").read_bytes() == (here / "out" / f"{of}.png").read_bytes()
+
+
+def test_a_normalised_hdf5_file_gives_what_its_images_give(finished: Path, here: Path) -> None:
+    values = tiny.image(0)["raw"]
+    with h5py.File(here / "some.h5", "w") as file:
+        file["raw"] = ((values - 1020.0) / 60)[None]
+        file.attrs["normalization"] = json.dumps({"mean": 1020.0, "std": 60.0})
+    predict.predict(finished, ["some.h5", "in"], here / "out")
+    assert (here / "out" / "000.png").read_bytes() == (here / "out" / "a.png").read_bytes()
+
+
+def test_tiff_where_it_is_asked_for(finished: Path, here: Path) -> None:
+    predict.predict(finished, ["in/a.png"], here / "out")
+    predict.predict(finished, ["in/a.png"], here / "tiffs", form="tif")
+    assert np.array_equal(tifffile.imread(here / "tiffs" / "a.tif"), images.read_mask(here / "out" / "a.png"))
+
+
+def several_classes(predictor: Trained) -> Trained:
+    """The same with a third class."""
+    model = torch.nn.Sequential(predictor.model, Third())
+    task = dataclasses.replace(predictor.experiment.task, classes=("background", "cell", "bud"))
+    experiment = dataclasses.replace(predictor.experiment, task=task)
+    return dataclasses.replace(predictor, model=model, experiment=experiment)
+
+
+class Third(torch.nn.Module):
+    """Adds the mean of two classes as a third."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.cat([logits, logits.abs().mean(dim=1, keepdim=True) - 0.4], dim=1)
+
+
+def test_several_classes_are_indices_with_a_page_of_probabilities_each(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = several_classes(load_predictor(finished))
+    monkeypatch.setattr(predict, "load_predictor", lambda *given: predictor)
+    predict.predict(finished, ["in/a.png"], here / "out", probabilities=True)
+    logits = logits_of(predictor, tiny.image(0)["raw"])
+    mask = images.read_mask(here / "out" / "a.png")
+    assert np.array_equal(mask, logits.argmax(dim=0)) and set(np.unique(mask)) == {0, 1, 2}
+    shares = tifffile.imread(here / "out" / "probabilities" / "a.tif")
+    np.testing.assert_allclose(shares, logits.softmax(dim=0), rtol=1e-6)
+    regions = sum(ndimage.label(mask == label, np.ones((3, 3)))[1] for label in (1, 2))
+    assert int(rows(here / "out")[0]["connected_cells"]) == regions
+
+
+@dataclasses.dataclass(frozen=True)
+class Centred(BasicTransform2D):
+    """Takes off the mean of an image."""
+
+    whole_images = True
+
+    def image(self, image: torch.Tensor, drawn: Any) -> torch.Tensor:
+        return image - image.mean()
+
+
+# Larger than memory
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is large: images stream, pieces are small, files grow."""
+    monkeypatch.setattr(images, "LARGEST", 20_000)
+    monkeypatch.setattr(outputs, "LARGE", 10_000)
+    monkeypatch.setattr(outputs, "COUNTED", 4_000)
+    monkeypatch.setattr(outputs, "SHOWN", 100)
+    monkeypatch.setattr(pieces, "TILE", 32)
+    monkeypatch.setattr(predictor_module, "AT_ONCE", 0)
+    monkeypatch.setattr(tiling, "at_hand", lambda device: 200_000)
+
+
+SIZE = (250, 190)
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("tta", [False, True])
+def test_an_image_that_is_larger_than_memory_gives_what_the_whole_gives(finished: Path, here: Path, tta: bool) -> None:
+    values = raw(*SIZE)
+    tifffile.imwrite(here / "large.tif", values, tile=(64, 64), compression="zlib")
+    with h5py.File(here / "large.h5", "w") as file:
+        file["raw"] = values[None]
+    told: list[float] = []
+    predict.predict(
+        finished, ["large.tif", "large.h5"], here / "out", tta=tta, probabilities=True, overlay=True,
+        progress=lambda count: noted(told),
+    )  # fmt: skip
+    assert sum(told) == pytest.approx(2) and len(told) > 10
+    predictor = load_predictor(finished)
+    image = torch.from_numpy(values.astype(np.float32))[None]
+    whole = predictor.logits(Sample(image, torch.full(SIZE, IGNORE), ""), side=10**9, tta=tta).softmax(dim=0)
+    for name, row in zip(("large", "000"), rows(here / "out"), strict=True):
+        mask = tifffile.imread(here / "out" / f"{name}.tif")
+        assert np.array_equal(mask == 255, whole.argmax(dim=0) == 1) and set(np.unique(mask)) == {0, 255}
+        shares = tifffile.imread(here / "out" / "probabilities" / f"{name}.tif")
+        np.testing.assert_allclose(shares, whole[1], rtol=1e-5)
+        assert float(row["foreground_fraction"]) == (mask > 0).mean()
+        assert int(row["connected_cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] > 5
+        assert images.read_image(here / "out" / "overlays" / f"{name}.png").shape == (3, 84, 64)
+    left = sorted(str(one.relative_to(here / "out")) for one in (here / "out").rglob(".*"))
+    assert left == [], "what is hidden is gone"
+
+
+@contextmanager
+def noted(told: list[float]) -> Iterator[Any]:
+    yield told.append
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_large_image_without_its_file_is_streamed_as_well(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into a PNG: it could be read at once, only not be predicted so."""
+    monkeypatch.setattr(images, "LARGEST", 1 << 27)
+    values = raw(*SIZE)
+    images.write_png(here / "odd" / "a.png", values)
+    predict.predict(finished, ["odd"], here / "out")
+    expected = logits_of(load_predictor(finished), values).argmax(dim=0) == 1
+    assert np.array_equal(images.read_mask(here / "out" / "a.png") == 255, expected)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_png_cannot_hold_what_is_larger_than_memory(finished: Path, here: Path) -> None:
+    tifffile.imwrite(here / "large.tif", raw(*SIZE))
+    with pytest.raises(UserError, match=r"^large\.tif: is too large for a PNG file; take --format tif$"):
+        predict.predict(finished, ["large.tif"], here / "out", form="png")
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_transform_that_looks_at_all_of_an_image_needs_one_that_fits(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = load_predictor(finished)
+    predictor = dataclasses.replace(predictor, transforms=(Centred(), *predictor.transforms))
+    monkeypatch.setattr(predict, "load_predictor", lambda *given: predictor)
+    values = raw(*SIZE)
+    tifffile.imwrite(here / "large.tif", values)
+    with pytest.raises(UserError) as caught:
+        predict.predict(finished, ["large.tif"], here / "out")
+    assert str(caught.value) == (
+        "large.tif: is too large for memory, and transform Centred looks at all of an image; cut the image into pieces"
+    )
+    monkeypatch.setattr(images, "LARGEST", 1 << 27)
+    predict.predict(finished, ["large.tif"], here / "out")
+    expected = logits_of(predictor, values).argmax(dim=0) == 1
+    assert np.array_equal(images.read_mask(here / "out" / "large.png") == 255, expected)
+
+
+class Killed(BaseException):
+    """What no handler catches."""
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_killed_call_goes_on_with_the_next(finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "large").mkdir()
+    for name, seed in (("a", 0), ("b", 1)):
+        tifffile.imwrite(here / "large" / f"{name}.tif", raw(*SIZE, seed))
+    noted_rows: list[int] = []
+    note = pieces.Growing.note
+
+    def noting(growing: pieces.Growing, rows: int, seconds: float) -> None:
+        note(growing, rows, seconds)
+        noted_rows.append(rows)
+        if len(noted_rows) == killed_after:
+            raise Killed
+
+    monkeypatch.setattr(pieces.Growing, "note", noting)
+    killed_after = 0
+    predict.predict(finished, ["large"], here / "expected", probabilities=True)
+    bands = len(noted_rows) // 2
+    assert bands > 3 and noted_rows == noted_rows[:bands] * 2
+    killed_after = 3 * bands + 2
+    with pytest.raises(Killed):
+        predict.predict(finished, ["large"], here / "out", probabilities=True)
+    visible = [one.name for one in (here / "out").rglob("*") if not one.name.startswith(".")]
+    assert sorted(visible) == ["a.tif", "a.tif", "probabilities"]
+    predict.predict(finished, ["large"], here / "out", probabilities=True)
+    assert noted_rows[killed_after:] == noted_rows[2:bands], "nothing was done again"
+    for name in ("a.tif", "b.tif", "probabilities/a.tif", "probabilities/b.tif"):
+        assert (here / "out" / name).read_bytes() == (here / "expected" / name).read_bytes()
+    counts = [[row["connected_cells"] for row in rows(here / folder)] for folder in ("out", "expected")]
+    assert counts[0] == counts[1]
+    assert not list((here / "out").rglob(".*"))
+
+
+# Other values, other channels
+
+
+def test_other_values_than_those_trained_on_are_a_warning(finished: Path, here: Path) -> None:
+    for name in ("x", "y", "z"):
+        images.write_png(here / "eight" / f"{name}.png", (tiny.image(0)["raw"] // 8).astype(np.uint8))
+    with pytest.warns(UserWarning) as caught:
+        assert predict.predict(finished, ["in", "eight"], here / "out") == 5
+    low, high = (int(end) for end in (tiny.image(0)["raw"].min() // 8, tiny.image(0)["raw"].max() // 8))
+    known = load_predictor(finished).trained_on
+    assert known
+    assert [str(one.message) for one in caught] == [
+        f"eight/x.png: holds values from {low} to {high} (uint8), the training images from {known.low:g} to "
+        f"{known.high:g}; each image is normalised by its own figures, but look at the masks",
+        "2 more images hold such values: eight/y.png, eight/z.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "known", "others"),
+    [
+        (900, 1300, "uint16", Values(880, 1350), False),
+        (0, 255, "uint8", Values(570, 65535), True),
+        (0, 65535, "uint16", Values(3, 250), True),
+        (10, 90, "uint8", Values(3, 250), False),
+        (570, 774, "uint16", Values(570, 65535), False),
+        (0, 255, "uint16", Values(0, 255), False),
+        (0.0, 1.0, "float32", Values(500, 4000), True),
+        (-3.0, 3.0, "float32", Values(-3, 4), False),
+        (0, 0, "uint8", Values(0, 250), False),
+    ],
+)
+def test_which_values_are_others(low: float, high: float, dtype: str, known: Values, others: bool) -> None:
+    assert predict._are_others(low, high, np.dtype(dtype), known) == others
+
+
+def test_the_values_of_the_training_images_are_the_checkpoints_if_it_has_them(finished: Path, here: Path) -> None:
+    predictor = load_predictor(finished)
+    assert predictor.values == predictor.trained_on == Values(*extremes(range(4)))
+    assert dataclasses.replace(predictor, values=Values(1, 2)).trained_on == Values(1, 2)
+    assert dataclasses.replace(predictor, values=None).trained_on == Values(*extremes(range(4)))
+
+
+def extremes(indices: range) -> tuple[float, float]:
+    stack = np.stack([tiny.image(index)["raw"] for index in indices])
+    return float(stack.min()), float(stack.max())
+
+
+def test_no_values_are_known_where_the_training_images_are_gone(finished: Path, here: Path) -> None:
+    predictor = load_predictor(finished)
+    options = {**predictor.experiment.dataset.options, "path": here / "gone.h5"}
+    part = dataclasses.replace(predictor.experiment.dataset, options=options)
+    experiment = dataclasses.replace(predictor.experiment, dataset=part)
+    assert dataclasses.replace(predictor, experiment=experiment, values=None).trained_on is None
+
+
+# What cannot be done
+
+
+def test_the_command_says_what_it_did_and_ends_with_1_where_something_failed(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*inputs: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["yeastexp", "predict", str(finished), *inputs, "-o", "out", "--tta"])
+        try:
+            command_line.main()
+        except SystemExit as leaving:
+            return leaving.code
+        return 0
+
+    assert (call("in"), *capsys.readouterr()) == (0, "2 masks in out\n", "")
+    (here / "in" / "aa.png").write_bytes(b"hello")
+    message = "in/aa.png: is not a PNG or TIFF file; save it as one of them\n"
+    assert (call("in"), *capsys.readouterr()) == (1, "", message)
+    assert (call("in/aa.png"), *capsys.readouterr()) == (2, "", message)
+
+
+def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> None:
+    (here / "in" / "aa.png").write_bytes(b"")
+    images.write_png(here / "in" / "c.png", np.zeros((3, 8, 8), np.uint8))
+    tifffile.imwrite(here / "in" / "d.tif", np.full((8, 8), np.nan, np.float32))
+    (here / "none.h5").write_bytes(b"hello")
+    with pytest.raises(UserError) as caught:
+        predict.predict(finished, ["in", "none.h5"], here / "out")
+    assert caught.value.status == 1
+    assert caught.value.faults == (
+        "none.h5: cannot be opened (it is no HDF5 file); name an HDF5 file with images under 'raw'",
+        "in/aa.png: is empty; copy or save it again",
+        "in/c.png: has 3 channels; the run was trained on 1; save it as a grey image",
+        "in/d.tif: holds NaN or infinite values; mend or remove it",
+    )
+    assert sorted(one.name for one in (here / "out").iterdir()) == ["a.png", "b.png", "predictions.csv"]
+    assert [row["file"] for row in rows(here / "out")] == ["in/a.png", "in/b.png"]
+
+
+def test_an_empty_folder(finished: Path, here: Path) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(UserError, match=r"^empty: no PNG or TIFF file there; name a folder$") as caught:
+        predict.predict(finished, ["empty"], here / "out")
+    assert caught.value.status == 2 and not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "message"),
+    [
+        (["in"], "in", "in/a.png: is one of the images; choose another folder for the masks"),
+        (["in", "other"], "out", "other/a.png: its mask would have the name of that of in/a.png; predict them apart"),
+    ],
+)
+def test_nothing_is_written_over(finished: Path, here: Path, inputs: list[str], output: str, message: str) -> None:
+    images.write_png(here / "other" / "a.png", raw(8, 8))
+    with pytest.raises(UserError) as caught:
+        predict.predict(finished, inputs, Path(output))
+    assert str(caught.value) == message
+    assert not (here / "out").exists()
+
+
+def test_overlays_are_not_written_over_images(finished: Path, here: Path) -> None:
+    images.write_png(here / "overlays" / "a.png", tiny.image(0)["raw"])
+    with pytest.raises(UserError, match=r"^overlays/a\.png: is one of the images; choose another folder"):
+        predict.predict(finished, ["overlays"], Path(), overlay=True)
+
+
+def test_an_odd_name_in_an_hdf5_file_is_refused(finished: Path, here: Path) -> None:
+    with h5py.File(here / "some.h5", "w") as file:
+        file["raw"] = tiny.image(0)["raw"][None]
+        file["names"] = ["../a"]
+    with pytest.raises(UserError, match=r"^some\.h5: '\.\./a' cannot be the name of an image; rename it$"):
+        predict.predict(finished, ["some.h5"], here / "out")
+    assert not (here / "out").exists()
+
+
+def test_memory_that_does_not_suffice_is_told_of_with_the_image(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(outputs, "make", full)
+    with pytest.raises(UserError, match=r"^in/a\.png: memory does not suffice; take smaller pieces, as --tile 512$"):
+        predict.predict(finished, ["in/a.png"], here / "out")
+
+
+def test_an_image_that_is_too_small_for_the_net_is_named(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.MaxPool2d(16), torch.nn.Upsample(scale_factor=16))
+    predictor = dataclasses.replace(load_predictor(finished), model=deep)
+    monkeypatch.setattr(predict, "load_predictor", lambda *given: predictor)
+    images.write_png(here / "in" / "c.png", raw(8, 8))
+    with pytest.raises(UserError) as caught:
+        predict.predict(finished, ["in"], here / "out")
+    (fault,) = caught.value.faults
+    assert fault.startswith("in/c.png: layer 1 (MaxPool2d): cannot be run on an image of 1×8×8 (C×H×W): ")
+    assert fault.endswith("; it takes one of 16×16 pixels") and caught.value.status == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_regions_are_counted_across_bands(count: int) -> None:
+    mask = np.random.default_rng(count).random((60, 47)) < 0.4
+    whole = ndimage.label(mask, np.ones((3, 3)))[1]
+    for height in (1, 7, 13, 60):
+        assert outputs.regions(mask[row : row + height] for row in range(0, 60, height)) == whole
+    assert outputs.regions(iter([np.zeros((3, 4), bool)])) == 0

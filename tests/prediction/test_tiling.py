@@ -1,0 +1,313 @@
+"""Tiles: what the whole image gives, for every model with a finite field, at every size of image and of tile."""
+
+from __future__ import annotations
+
+import math
+import random
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from yeastexp.data.pieces import Pieces
+from yeastexp.errors import UserError
+from yeastexp.prediction import tiling
+from yeastexp.prediction.tiling import DIHEDRAL, Tiling
+from yeastexp.registry import model as models
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks of a few pixels; several threads would wait for each other."""
+    torch.set_num_threads(1)
+
+
+def pieces(image: Tensor) -> Pieces:
+    """An image (C, H, W) of which pieces can be had."""
+    return Pieces((image.shape[1], image.shape[2]), lambda rows, columns: image[:, rows, columns])
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def trained(model: nn.Module, channels: int) -> nn.Module:
+    """A model whose norms have seen images, so that no two layers are alike."""
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(2, channels, 64, 64))
+    return model.eval()
+
+
+def assert_the_same(model: nn.Module, tiles: Tiling, image: Tensor, tile: tuple[int, int]) -> None:
+    """Logits up to float rounding, labels to the last pixel."""
+    whole = tiling.run(model, image)
+    found = tiling.assembled(tiles.logits(pieces(image), tile), tile)
+    assert found.shape == whole.shape
+    assert float((found - whole).abs().max()) <= 1e-5 * float(whole.abs().max())
+    assert torch.equal(found.argmax(dim=0), whole.argmax(dim=0))
+
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "unet": [
+        {"width": 2, "levels": 3},
+        {"width": 2, "levels": 2, "patch": 1},
+        {"width": 3, "levels": 2, "patch": 3, "norm": "none"},
+        {"width": 2, "levels": 3, "residual": True, "downsampling": "stride"},
+    ],
+    "fcn": [{"width": 2, "levels": 3, "skips": 0}, {"width": 2, "levels": 4, "skips": 2}],
+}
+
+
+def made(name: str, options: dict[str, Any]) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = models[name](2, 3, **options)
+    return trained(model, 2)
+
+
+CASES = [(name, options) for name in models for options in OPTIONS.get(name, [{}])]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_tiles_of_every_model_give_what_the_whole_image_gives(name: str, options: dict[str, Any]) -> None:
+    if name == "cnn_classifier":
+        pytest.skip("gives one answer an image")
+    model = made(name, options)
+    tiles = Tiling.of(model, 2)
+    assert not tiles.inexact
+    jump = tiles.jump
+    for size in ((131, 97), (64, 160), (jump * 9 + 1, jump * 7 - 1)):
+        for tile in ((jump, 5 * jump), (3 * jump, 2 * jump), (48 // jump * jump, 96 // jump * jump)):
+            assert_the_same(model, tiles, noise(2, *size), tile)
+
+
+class Extended(nn.Module):
+    """A network on images whose last rows and columns are repeated or mirrored up to multiples of its strides."""
+
+    def __init__(self, inner: nn.Module, multiple: int, how: str) -> None:
+        super().__init__()
+        self.inner, self.multiple, self.how = inner, multiple, how
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        beyond = (0, -width % self.multiple, 0, -height % self.multiple)
+        found: Tensor = self.inner(functional.pad(images, beyond, mode=self.how))
+        return found[..., :height, :width]
+
+
+class Skip(nn.Module):
+    """Adds what goes in to what comes out, or multiplies it."""
+
+    def __init__(self, inner: nn.Module, product: bool) -> None:
+        super().__init__()
+        self.inner, self.product = inner, product
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner: Tensor = self.inner(features)
+        return features * inner.sigmoid() if self.product else features + inner
+
+
+def same_size(source: random.Random, depth: int, stride: int = 1) -> tuple[nn.Module, int]:
+    """A random network of 2 channels that keeps sizes which are multiples of a number, and that number."""
+    layers: list[nn.Module] = []
+    multiple = stride
+    for _ in range(source.randint(1, 3)):
+        kernel, dilation = source.choice([1, 3, 3, 5]), source.choice([1, 1, 2])
+        mode = source.choice(["zeros", "zeros", "reflect", "replicate"])
+        layers.append(nn.Conv2d(2, 2, kernel, 1, "same", dilation, padding_mode=mode))
+        layers.append(source.choice([nn.ReLU(), nn.Tanh(), nn.BatchNorm2d(2)]))
+        if depth and source.random() < 0.6:
+            factor = source.choice([2, 2, 3])
+            inner, inner_multiple = same_size(source, depth - 1, stride * factor)
+            multiple = math.lcm(multiple, inner_multiple)
+            coarse = nn.Sequential(down(source, factor), inner, up(source, factor))
+            layers.append(Skip(coarse, source.random() < 0.5) if source.random() < 0.7 else coarse)
+    return nn.Sequential(*layers), multiple
+
+
+def down(source: random.Random, factor: int) -> nn.Module:
+    """Steps by a factor."""
+    return source.choice(
+        [
+            nn.MaxPool2d(factor),
+            nn.AvgPool2d(factor),
+            nn.Conv2d(2, 2, factor, factor),
+            nn.Sequential(nn.PixelUnshuffle(factor), nn.Conv2d(2 * factor**2, 2, 1)),
+            nn.Conv2d(2, 2, factor + 2, factor, 1),
+        ]
+    )
+
+
+def up(source: random.Random, factor: int) -> nn.Module:
+    """The way back."""
+    return source.choice(
+        [
+            nn.Upsample(scale_factor=factor),
+            nn.Upsample(scale_factor=factor, mode="bilinear"),
+            nn.ConvTranspose2d(2, 2, factor, factor),
+            nn.ConvTranspose2d(2, 2, factor + 2, factor, 1),
+            nn.Sequential(nn.Conv2d(2, 2 * factor**2, 1), nn.PixelShuffle(factor)),
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_tiles_of_a_random_network_give_what_the_whole_image_gives(seed: int) -> None:
+    """In float64, where rounding hides nothing."""
+    source = random.Random(seed)
+    torch.manual_seed(seed)
+    inner, multiple = same_size(source, depth=2)
+    network = Extended(inner, multiple, source.choice(["reflect", "replicate"])).double().eval()
+    tiles = Tiling.of(network, 2)
+    assert not tiles.inexact and multiple % tiles.jump == 0
+    image = noise(2, source.randint(60, 90), source.randint(60, 90)).double()
+    tile = (tiles.jump * source.randint(1, 4), tiles.jump * source.randint(1, 4))
+    whole = tiling.run(network, image)
+    found = tiling.assembled(tiles.logits(pieces(image), tile), tile)
+    assert torch.allclose(found, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
+
+
+def test_two_classes_are_labelled_alike_in_a_whole_image_and_in_tiles_of_all_sizes() -> None:
+    model = trained(models["unet"](1, 2, width=2, levels=3), 1)
+    tiles, image = Tiling.of(model, 1), noise(1, 200, 312)
+    whole = tiling.run(model, image)
+    for side in range(tiles.jump, 200, 3 * tiles.jump):
+        found = tiling.assembled(tiles.logits(pieces(image), (side, side)), (side, side))
+        assert torch.equal(found.argmax(dim=0), whole.argmax(dim=0))
+
+
+@pytest.mark.parametrize("turn", DIHEDRAL)
+def test_a_turn_and_its_inverse(turn: tiling.Turn) -> None:
+    image = noise(2, 5, 7)
+    there = tiling.turned(pieces(image), turn)
+    up, left, exchanged = turn
+    flipped = image.flip([dim for dim, mirrored in ((1, up), (2, left)) if mirrored])
+    assert torch.equal(there.whole, flipped.transpose(1, 2) if exchanged else flipped)
+    assert torch.equal(there.cut(slice(1, 3), slice(2, 5)), there.whole[:, 1:3, 2:5])
+    assert torch.equal(tiling.turned(there, tiling.inverse(turn)).whole, image)
+
+
+def test_the_average_over_turns_is_that_of_their_probabilities() -> None:
+    model = trained(models["unet"](1, 3, width=2, levels=2), 1)
+    tiles, image = Tiling.of(model, 1), noise(1, 61, 50)
+    probabilities = []
+    for turns in range(4):
+        for mirrored in (False, True):
+            laid = image.rot90(turns, (1, 2)).flip(2) if mirrored else image.rot90(turns, (1, 2))
+            found = tiling.run(model, laid).softmax(dim=0)
+            probabilities.append((found.flip(2) if mirrored else found).rot90(-turns, (1, 2)))
+    expected = torch.stack(probabilities).mean(dim=0)
+    for logits in (partial(tiling.at_once, model), partial(tiles.logits, tile=(16, 16))):
+        averaged = tiling.averaged(pieces(image), logits)
+        torch.testing.assert_close(tiling.assembled(averaged, (16, 32)).exp(), expected, rtol=1e-5, atol=1e-6)
+
+
+WHOLE = [("instance", "InstanceNorm"), ("group", "GroupNorm")]
+
+
+@pytest.mark.parametrize(("norm", "layer"), WHOLE)
+def test_a_net_that_sees_the_whole_image_is_blended_from_windows(norm: str, layer: str) -> None:
+    torch.manual_seed(0)
+    model = models["unet"](1, 2, width=4, levels=2, norm=norm).eval()
+    tiles, image = Tiling.of(model, 1), noise(1, 200, 130)
+    assert tiles.inexact == f"every output sees the whole image, for its layer down.0.1 ({layer})"
+    whole = tiling.run(model, image)
+    blended = tiles.logits(pieces(image), (96, 96))
+    found = tiling.assembled(blended, (96, 96))
+    assert float((found - whole).abs().mean()) < 0.1 * float(whole.std())
+    for tile in ((32, 64), (200, 130)):
+        torch.testing.assert_close(tiling.assembled(blended, tile), found)
+    at_once = tiling.assembled(tiles.logits(pieces(image), (200, 200)), (200, 200))
+    torch.testing.assert_close(at_once, whole)
+
+
+@pytest.mark.parametrize(("length", "side", "jump"), [(100, 32, 4), (97, 32, 8), (33, 32, 16), (20, 32, 4)])
+def test_weights_of_windows_make_one_and_fade_at_their_ends(length: int, side: int, jump: int) -> None:
+    line = tiling.Line.of(length, side, jump)
+    total = torch.zeros(length)
+    for window, weight in zip(line.windows, line.weights, strict=True):
+        assert window.start % jump == 0 and window.stop - window.start <= side and (weight > 0).all()
+        total[window] += weight
+    torch.testing.assert_close(total, torch.ones(length))
+    assert line.windows[0].start == 0 and line.windows[-1].stop == length
+    for before, after in pairwise(line.windows):
+        assert before.stop - after.start >= min(side // tiling.OVERLAP, length - after.start) - jump
+
+
+class Uneven(nn.Module):
+    """Upsamples by corners that are aligned, so that what is between them depends on the image's size."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        coarse = functional.max_pool2d(images, 2)
+        return functional.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=True)
+
+
+def test_why_tiles_would_not_be_exact_is_said() -> None:
+    assert "does not treat all positions alike" in Tiling.of(Uneven(), 1).inexact
+    assert Tiling.of(nn.MaxPool2d(2), 1).inexact == "its output is of another size"
+    assert "its operator aten::cumsum cannot be followed" in Tiling.of(Sums(), 1).inexact
+
+
+class Sums(nn.Module):
+    """Sums along an axis, for which the receptive field has no rule."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.cumsum(2)
+
+
+def test_the_tile_is_what_costs_least_in_the_memory_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = Tiling(nn.Identity(), 16, ((100, 100), (100, 100)), bytes_per_pixel=100)
+    size, cost = (2048, 3000), {}
+    for room in (10**7, 10**8, 10**9):
+        monkeypatch.setattr(tiling, "at_hand", lambda device, room=room: room)
+        tile = tiles.tile(size, CPU)
+        assert tile[0] % 16 == tile[1] % 16 == 0
+        assert (tile[0] + 200) * (tile[1] + 200) * 100 <= room or room == 10**9
+        cost[room] = tiles._cost(size, tile)[0]
+        assert tiles.tile(size, CPU, multiple=256)[0] % 256 == 0
+        assert tiles.tile(size, CPU, side=500) == (512, 512)
+    assert cost[10**7] > 1.5 * cost[10**8] > 1.5 * cost[10**9] == 1.5 * 2048 * 3000
+    monkeypatch.setattr(tiling, "at_hand", lambda device: 0)
+    assert tiles.tile(size, CPU) == (16, 16), "as small as it gets"
+
+
+def test_memory_is_that_of_what_is_held_at_once() -> None:
+    """An image of one channel, then four of it, and of those the three that are alive together."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(2, 1, 1))
+    assert tiling.peak_bytes(model, (1, 10, 20)) == (4 + 2) * 4 * 200
+    assert tiling.peak_bytes(Asking(), (1, 10, 20)) == 1024 * 200, "a guess"
+
+
+class Asking(nn.Module):
+    """Asks for the values of pixels, which an image without pixels has not."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if images.max().item() > 0 else -images
+
+
+def test_an_image_that_is_too_small_for_the_net_is_an_error_that_names_the_layer() -> None:
+    model = nn.Sequential(nn.MaxPool2d(4), nn.Upsample(scale_factor=4))
+    message = r"layer 0 \(MaxPool2d\): cannot be run on an image of 1×2×2 \(C×H×W\).*; it takes one of 4×4 pixels"
+    with pytest.raises(UserError, match=message):
+        tiling.run(model, noise(1, 2, 2))
+
+
+class Buggy(nn.Module):
+    """Fails on pixels of real images alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.device.type != "meta":
+            raise RuntimeError("a bug")
+        return images
+
+
+def test_a_bug_of_a_model_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        tiling.run(Buggy(), noise(1, 8, 8))

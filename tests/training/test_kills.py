@@ -1,0 +1,114 @@
+"""Real processes, really ended: the short form of `python tests/kills.py`."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kills
+import pytest
+
+from yeastexp.training import checkpoints
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with the experiment and an undisturbed run of it, 001."""
+    made = tmp_path_factory.mktemp("kills")
+    kills.prepare(made)
+    return made
+
+
+def test_killed_runs_end_in_the_same_bytes(folder: Path) -> None:
+    number = 1 + len(list((folder / "runs" / "tiny").iterdir()))
+    ended = kills.disturbed(folder, number, [3.5, 4.5], workers=2, by=signal.SIGKILL)
+    assert ended.differences == []
+
+
+def limited() -> None:
+    """Let no file of this process grow beyond what a few checkpoints need."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (55_000, 55_000))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 340 kB, where this process may mount one."""
+    found = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=340k", "tmpfs", str(tmp_path)], capture_output=True)
+    if found.returncode:
+        pytest.skip("mounting takes more rights")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def filled(folder: Path, run: Path, limit: Callable[[], None] | None) -> str:
+    """What a run says that has no room for all of its files; two good checkpoints have to be left."""
+    words = kills.command("run", "tiny.toml")
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    kept = run / "checkpoints"
+    steps = {checkpoints.load(kept / name)["step"] for name in ("last.pt", "previous.pt")}
+    assert len(steps) == 2 and not list(run.rglob("*.part"))
+    return done.stderr
+
+
+def test_a_limit_of_file_sizes_costs_nothing_but_time(folder: Path) -> None:
+    run = Path("runs") / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
+    said = filled(folder, folder / run, limited)
+    assert f"no file may grow so large; make room, and 'resume {run}' goes on from its last checkpoint\n" in said
+    subprocess.run(kills.command("resume", str(run)), cwd=folder, check=True, capture_output=True)
+    assert kills.differences(folder / "runs" / "tiny" / "001", folder / run) == []
+
+
+def test_a_full_disk_costs_nothing_but_time(folder: Path, small_disk: Path) -> None:
+    shutil.copy2(folder / "data.h5", small_disk)
+    shutil.copy2(folder / "tiny.toml", small_disk)
+    run = Path("runs") / "tiny" / "001"
+    said = filled(small_disk, small_disk / run, None)
+    assert f"no space left; make room, and 'resume {run}' goes on from its last checkpoint\n" in said
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    subprocess.run(kills.command("resume", str(run)), cwd=small_disk, check=True, capture_output=True)
+    assert kills.differences(folder / run, small_disk / run) == []
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(one) for task in tasks for one in task.read_text().split()]
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def stopped(
+    folder: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.CompletedProcess[str], list[int], Path]]:
+    """A run with workers that was told to stop after its first step: how it ended, its workers, and its directory."""
+    run = folder / "runs" / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
+    words = [*kills.command("run", "tiny.toml"), "--set", "train.workers=2", "--set", "train.epochs=2000"]
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not ((run / "log.txt").exists() and "first step" in (run / "log.txt").read_text()):
+        time.sleep(0.05)
+    workers = children(process.pid)
+    process.send_signal(request.param)
+    out, said = process.communicate()
+    yield subprocess.CompletedProcess(words, process.returncode, out, said), workers, run
+
+
+def test_a_signal_ends_it_with_a_checkpoint_a_word_and_no_orphan(
+    stopped: tuple[subprocess.CompletedProcess[str], list[int], Path],
+) -> None:
+    process, workers, run = stopped
+    assert process.returncode == 130, process.stderr
+    step = (run / "log.txt").read_text().rpartition("after step ")[2].split()[0]
+    relative = run.relative_to(run.parents[2])
+    assert process.stderr == (
+        "stopping after this step; once more to stop at once\n"
+        f"{relative}: interrupted after step {step} of 8000; python -m yeastexp resume {relative} goes on from there\n"
+    )
+    assert len(workers) >= 2
+    time.sleep(0.2)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert not (run / "owner.json").exists()

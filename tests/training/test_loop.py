@@ -1,0 +1,288 @@
+"""Training options, each by what it changes in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import EXPERIMENT, image, write_data, write_experiment
+from torch import Tensor
+
+from yeastexp.config import experiment
+from yeastexp.config.experiment import Experiment
+from yeastexp.data import images
+from yeastexp.errors import UserError
+from yeastexp.inspection import check
+from yeastexp.nets.unet import UNet
+from yeastexp.prediction.predict import predict
+from yeastexp.prediction.predictor import load_predictor
+from yeastexp.training import checkpoints, run
+from yeastexp.training.build import Assembly, assemble, fixed_threads
+from yeastexp.training.loop import Training
+from yeastexp.training.optimization import Options
+
+CPU = torch.device("cpu")
+STILL = ["optimizer.learning_rate=1e-12", "model.norm=none"]
+"""Weights that move so little that no score does."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trained(folder: Path, settings: Sequence[str], text: str = EXPERIMENT) -> Path:
+    """The run directory of a tiny experiment."""
+    if not (folder / "data.h5").exists():
+        write_data(folder / "data.h5")
+    (folder / "tiny.toml").write_text(text)
+    return folder / run.run(folder / "tiny.toml", settings, console=Console(file=io.StringIO(), width=160))
+
+
+def state(folder: Path, name: str = "last.pt") -> dict[str, Any]:
+    return checkpoints.load(folder / "checkpoints" / name)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Accumulation
+
+
+def test_two_batches_of_four_train_as_one_of_eight(here: Path) -> None:
+    """The same twelve windows an epoch: 4 and 4, then 4, or 8, then 4."""
+    settings = ["model.norm=none", "train.windows_per_image=3", "train.epochs=3"]
+    text = EXPERIMENT.replace('"adamw"', '"sgd"')
+    small = trained(here, [*settings, "train.batch=4", "train.accumulate=2"], text)
+    large = trained(here, [*settings, "train.batch=8"], text)
+    assert [int(row["step"]) for row in rows(small)] == [3, 6, 9]
+    assert [int(row["step"]) for row in rows(large)] == [2, 4, 6]
+    one, other = state(small)["model"], state(large)["model"]
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-6
+    for small_row, large_row in zip(rows(small), rows(large), strict=True):
+        assert small_row["learning_rate"] == large_row["learning_rate"]
+
+
+def test_the_scheduler_is_told_the_number_of_updates(here: Path) -> None:
+    """Of six steps in epochs of four, three: after steps 3, 4 and 6."""
+    folder = trained(here, ["train.steps=6", "train.accumulate=3", "scheduler.name=polynomial", "scheduler.power=1"])
+    assert [float(row["learning_rate"]) for row in rows(folder)] == pytest.approx([0.01 / 3, 0])
+    assert state(folder)["scheduler"]["last_epoch"] == 3
+    assert "6 steps (3 updates) in 2 epochs on " in (folder / "log.txt").read_text()
+
+
+def test_a_run_out_of_time_finishes_its_group(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_time(assembly: Assembly, options: Options, deadline: float) -> tuple[Experiment, float]:
+        return assembly.experiment, 0.0
+
+    monkeypatch.setattr(run, "counted_steps", out_of_time)
+    folder = trained(here, ["train.accumulate=3"])
+    assert (result(folder)["steps"], result(folder)["stopped_by_budget"]) == (3, True)
+    assert state(folder)["scheduler"]["last_epoch"] == 1
+
+
+# Clipping
+
+
+def test_the_norm_of_gradients_is_logged_with_the_loss(here: Path) -> None:
+    folder = trained(here, ["train.clip_norm=1e-3", "train.epochs=3"])
+    events = EventAccumulator(str(folder)).Reload()
+    norms = events.Scalars("train/gradient_norm")
+    assert [event.step for event in norms] == [event.step for event in events.Scalars("train/loss")] == [4, 8, 10, 12]
+    assert all(event.value > 1e-3 for event in norms), "taken before clipping"
+    assert "train/gradient_norm" not in EventAccumulator(str(trained(here, []))).Reload().Tags()["scalars"]
+
+
+# The average
+
+
+def test_the_average_is_scored_kept_and_predicted_with_and_leaves_training_alone(here: Path) -> None:
+    without, averaged = trained(here, []), trained(here, ["train.ema=0.9"])
+    kept = state(averaged)
+    assert same(kept["unaveraged"], state(without)["model"]), "training itself is the same"
+    assert not same(kept["model"], kept["unaveraged"])
+    assert state(without)["unaveraged"] is None
+    assert kept["averaged"] == 8
+    assert result(averaged)["last"]["loss"] != result(without)["last"]["loss"]
+    best = state(averaged, "best.pt")["model"]
+    assert same(load_predictor(averaged, device="cpu").model.state_dict(), best)
+    for index in (4, 5):
+        images.write_png(here / "in" / f"{index}.png", image(index)["raw"])
+    predict(averaged, ["in"], here / "out")
+    hits = [((images.read_mask(here / "out" / f"{i}.png") == 255) == (image(i)["gt"] == 1)).mean() for i in (4, 5)]
+    assert result(averaged)["val"]["best"]["accuracy"]["all"]["per_image"] == pytest.approx(sum(hits) / 2, abs=1e-12)
+
+
+def test_another_run_starts_from_the_average(here: Path) -> None:
+    first = trained(here, ["train.ema=0.9"])
+    second = trained(here, [f"train.initial='{first}'", "train.ema=0.9", "train.epochs=1", *STILL[:1]])
+    kept, start = state(second), state(first, "best.pt")["model"]
+    for weights in (kept["model"], kept["unaveraged"]):
+        assert max(float((weights[name] - start[name]).abs().max()) for name in start if "weight" in name) < 1e-9
+
+
+# Early stopping
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        (["train.early_stopping=2"], 3),
+        (["train.early_stopping=1"], 2),
+        (["train.early_stopping=2", "train.monitor=loss", "loss.name=constant"], 2),
+        (["train.early_stopping=2", "train.validate_every=2"], 6),
+    ],
+)
+def test_a_score_that_does_not_improve_ends_the_run(here: Path, settings: list[str], epochs: int) -> None:
+    """The first validation improves on none; that of a loss that is NaN does not."""
+    (here / "constant.py").write_text(CONSTANT)
+    text = 'plugins = ["constant.py"]\n' + EXPERIMENT
+    folder = trained(here, ["train.epochs=9", "train.validate_every=1", *STILL, *settings], text)
+    found = result(folder)
+    assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (True, 4 * epochs, 36)
+    assert len(rows(folder)) == epochs and rows(folder)[-1]["val/iou/cell"]
+    kept = state(folder)
+    assert kept["step"] == 4 * epochs and found["stopped_by_budget"] is False
+    patience = experiment.load(folder / "experiment.toml").train.early_stopping
+    assert kept["best"]["validations_since"] == patience
+    monitor = "loss" if "train.monitor=loss" in settings else "iou"
+    line = f"stopped early at step {4 * epochs}: {monitor} has not improved in {patience} validations"
+    assert line in (folder / "log.txt").read_text()
+
+
+CONSTANT = """
+import torch
+from yeastexp import loss
+
+@loss("constant")
+class Constant(torch.nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+
+    def forward(self, logits, labels):
+        return logits.sum() * (0.0 if logits.requires_grad else float("nan"))
+"""
+
+
+def test_the_last_step_is_no_early_one(here: Path) -> None:
+    found = result(trained(here, ["train.epochs=3", "train.early_stopping=2", "train.validate_every=1", *STILL]))
+    assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (False, 12, 12)
+
+
+def test_a_run_that_may_not_stop_early_takes_all_its_steps(here: Path) -> None:
+    found = result(trained(here, ["train.epochs=3", "train.validate_every=1", *STILL]))
+    assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (False, 12, 12)
+
+
+# Precision
+
+
+def test_training_is_mixed_and_whole_images_are_not(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    forward = UNet.forward
+
+    def remembering(self: UNet, images: Tensor) -> Tensor:
+        logits = forward(self, images)
+        seen[torch.is_grad_enabled()].add(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(UNet, "forward", remembering)
+    folder = trained(here, ["train.precision=bfloat16"])
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+    assert {tensor.dtype for tensor in state(folder)["model"].values()} == {torch.float32, torch.int64}
+    seen[True].clear()
+    check.check(here / "tiny.toml", ["train.precision=bfloat16"])
+    assert seen[True] == {torch.bfloat16}
+
+
+def test_float16_without_a_gpu_is_refused_before_anything_is_written(here: Path) -> None:
+    path = write_experiment(here)
+    settings = ["train.precision=float16", "train.device=cpu"]
+    for verb in (lambda: check.check(path, settings), lambda: trained(here, settings)):
+        with pytest.raises(UserError) as caught:
+            verb()
+        assert str(caught.value) == "[train] precision: 'float16' trains on a GPU alone; use 'bfloat16' or 'float32'"
+    assert not (here / "runs").exists()
+
+
+# Checkpoints
+
+
+def test_all_options_at_once_repeat_bit_for_bit(here: Path) -> None:
+    settings = ["train.ema=0.9", "train.clip_norm=0.5", "train.accumulate=3", "train.precision=bfloat16"]
+    settings += ["train.early_stopping=5", "model.dropout=0.2"]
+    first = trained(here, settings)
+    again = here / run.run(first / "experiment.toml", console=Console(file=io.StringIO()))
+    for name in ("last.pt", "best.pt"):
+        assert same(state(first, name)["model"], state(again, name)["model"])
+        assert same(state(first, name)["unaveraged"], state(again, name)["unaveraged"])
+    assert (first / "result.json").read_bytes() == (again / "result.json").read_bytes()
+
+
+def test_generators_are_state(here: Path) -> None:
+    """What dropout draws next is what the checkpoint would have it draw."""
+    found = state(trained(here, ["model.dropout=0.5", "train.device=cpu"]))["generators"]
+    assert found["cuda"] is None
+    expected = torch.rand(3)
+    torch.set_rng_state(found["cpu"])
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let training try to save after every step; the steps at which it may."""
+    saved: list[int] = []
+    after_step = Training.after_step
+
+    def then_save(self: Training, trainer: Engine) -> None:
+        after_step(self, trainer)
+        with contextlib.suppress(AssertionError):
+            checkpoints.save(self.folder / "checkpoints" / f"{self.step}.pt", self.state_dict())
+            saved.append(self.step)
+
+    monkeypatch.setattr(Training, "after_step", then_save)
+    return saved
+
+
+def test_no_checkpoint_lies_within_a_group(here: Path, saving: list[int]) -> None:
+    trained(here, ["train.accumulate=3", "train.steps=6"])
+    assert saving == [3, 4, 6]
+
+
+def test_a_checkpoint_within_an_epoch_has_all_that_the_rest_of_the_run_depends_on(
+    here: Path, saving: list[int]
+) -> None:
+    settings = ["train.ema=0.9", "train.clip_norm=0.5", "train.accumulate=3", "train.precision=bfloat16"]
+    whole = trained(here, [*settings, "train.early_stopping=9", "model.dropout=0.2", "train.device=cpu"])
+    middle = state(whole, "7.pt")
+    assembly = assemble(fixed_threads(experiment.load(whole / "experiment.toml")))
+    rest = Training(assembly, here / "rest", Console(file=io.StringIO()), began=0.0)
+    rest.go_on(middle, here)
+    rest.train()
+    rest.tracker.close()
+    ended, expected = state(rest.folder), state(whole)
+    for found in (ended, expected):
+        for row in found["rows"]:
+            del row["seconds"]
+    assert checkpoints.first_difference(ended, expected) is None

@@ -1,0 +1,307 @@
+"""An interruption leaves no trace in the result, and a run goes on as it began or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import kills
+import pytest
+import torch
+from ignite.engine import Engine
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import EXPERIMENT, write_data
+
+from yeastexp.errors import UserError
+from yeastexp.training import checkpoints, run_directory
+from yeastexp.training.loop import Training
+from yeastexp.training.resume import resume
+from yeastexp.training.run import run
+
+ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").replace(
+    "epochs = 2",
+    'epochs = 3\nema = 0.9\nclip_norm = 0.5\naccumulate = 3\nprecision = "bfloat16"\nearly_stopping = 9',
+)
+"""Twelve steps, groups of three, then one, in each epoch of four."""
+
+CONSTANT = EXPERIMENT.replace('[scheduler]\nname = "one_cycle"\n', "").replace('"adamw"', '"sgd"')
+RUN = Path("runs") / "tiny" / "001"
+
+
+class PowerCut(BaseException):
+    """What no code expects."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data.h5")
+    return tmp_path
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+def ran(folder: Path, text: str = ALL_OPTIONS, settings: Sequence[str] = ()) -> Path:
+    """The directory of a finished run."""
+    (folder / "tiny.toml").write_text(text)
+    return run(folder / "tiny.toml", settings, console=quiet()).resolve()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all options that nobody disturbed; not to be written to."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_data(folder / "data.h5")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        return ran(folder)
+
+
+def cut(patched: pytest.MonkeyPatch, step: int, by: str) -> None:
+    """Let the next training be cut short after a step."""
+    after_step = Training.after_step
+
+    def then(self: Training, trainer: Engine) -> None:
+        if self.step + 1 == step and by == "a wish":
+            self.interruption.wanted = True
+        after_step(self, trainer)
+        if self.step == step and by == "power":
+            raise PowerCut
+
+    patched.setattr(Training, "after_step", then)
+
+
+def broken(folder: Path, step: int, by: str = "power", text: str = ALL_OPTIONS, settings: Sequence[str] = ()) -> Path:
+    """The directory of a run that was cut short."""
+    with pytest.MonkeyPatch.context() as patched, pytest.raises((PowerCut, UserError)) as caught:
+        cut(patched, step, by)
+        ran(folder, text, settings)
+    if isinstance(caught.value, UserError):
+        assert caught.value.status == 130
+    return folder / RUN
+
+
+@pytest.mark.parametrize("by", ["power", "a wish"])
+@pytest.mark.parametrize("step", [1, 3, 4, 6, 7, 12])
+def test_an_interruption_leaves_no_trace(here: Path, whole: Path, step: int, by: str) -> None:
+    folder = broken(here, step, by)
+    assert not (folder / "result.json").exists()
+    torch.manual_seed(step)
+    assert resume(folder, console=quiet())
+    assert kills.differences(whole, folder) == []
+
+
+def test_one_after_the_other_leaves_no_trace(here: Path, whole: Path) -> None:
+    folder = broken(here, 3, "a wish")
+    for step, by in ((5, "power"), (7, "a wish"), (10, "power")):
+        with pytest.MonkeyPatch.context() as patched, pytest.raises((PowerCut, UserError)):
+            cut(patched, step, by)
+            resume(folder, console=quiet())
+    resume(folder, console=quiet())
+    assert kills.differences(whole, folder) == []
+    assert len(run_directory.read_environment(folder)["resumed"]) == 4
+
+
+@pytest.mark.parametrize("place", ["save_best", "save", "scored_baselines"])
+def test_power_may_fail_at_any_place(here: Path, whole: Path, place: str) -> None:
+    function = getattr(Training, place)
+
+    def fails(self: Training) -> object:
+        if self.step >= 8:
+            raise PowerCut
+        return function(self)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
+        patched.setattr(Training, place, fails)
+        ran(here)
+    resume(here / RUN, console=quiet())
+    assert kills.differences(whole, here / RUN) == []
+
+
+@pytest.mark.parametrize("place", ["_write_pictures", "environment.ended"])
+def test_a_run_that_was_cut_short_behind_its_last_step_is_concluded(here: Path, whole: Path, place: str) -> None:
+    def fails(*anything: object) -> None:
+        raise PowerCut
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
+        patched.setattr(f"yeastexp.training.run_directory.{place}", fails)
+        ran(here)
+    resume(here / RUN, console=quiet())
+    assert kills.differences(whole, here / RUN) == []
+
+
+def test_power_may_fail_between_two_names_of_a_checkpoint(here: Path, whole: Path) -> None:
+    folder = broken(here, 9)
+    kept = folder / "checkpoints"
+    newest = checkpoints.load(kept / "last.pt")
+    (kept / "last.pt").rename(kept / "next.pt")
+    said: list[str] = []
+    found = checkpoints.newest(folder, said.append)
+    assert found is not None and checkpoints.first_difference(found, newest) is None and not said
+    assert {path.name for path in kept.iterdir()} == {"last.pt", "previous.pt"}
+    resume(folder, console=quiet())
+    assert kills.differences(whole, folder) == []
+
+
+def test_workers_may_be_others(here: Path, whole: Path) -> None:
+    folder = broken(here, 6)
+    resume(folder, ["train.workers=2"], console=quiet())
+    assert kills.differences(whole, folder) == []
+
+
+def test_the_threads_are_those_of_the_run(here: Path) -> None:
+    folder = broken(here, 6)
+    torch.set_num_threads(2)
+    resume(folder, console=quiet())
+    assert torch.get_num_threads() == 1
+
+
+def test_curves_do_not_tangle(here: Path) -> None:
+    text = EXPERIMENT.replace("epochs = 2", "epochs = 8")
+    resume(broken(here, 31, text=text), console=quiet())
+    events = EventAccumulator(str(here / RUN)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [4, 8, 10, 12, 16, 20, 24, 28, 30, 32]
+    steps = [event.step for event in events.Scalars("val/loss")]
+    assert steps == sorted(set(steps)) and steps[-1] == 32
+
+
+# Damage
+
+
+def damage(path: Path) -> None:
+    """Lose a tenth of a file, as a bad block does."""
+    found = bytearray(path.read_bytes())
+    tenth = len(found) // 10
+    found[tenth : 2 * tenth] = bytes(tenth)
+    path.write_bytes(bytes(found))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here: Path, whole: Path) -> None:
+    folder = broken(here, 9)
+    damage(folder / "checkpoints" / "last.pt")
+    resume(folder, console=quiet())
+    log = (folder / "log.txt").read_text()
+    assert f"{folder}/checkpoints/last.pt: damaged" in log and "; the one before is used" in log
+    assert "resumed at step 4" in log
+    assert (folder / "checkpoints" / "last.damaged").exists()
+    assert kills.differences(whole, folder) == []
+
+
+def test_without_a_good_checkpoint_it_begins_anew(here: Path, whole: Path) -> None:
+    folder = broken(here, 9)
+    for name in ("last.pt", "previous.pt"):
+        damage(folder / "checkpoints" / name)
+    resume(folder, console=quiet())
+    assert "no good checkpoint; from the beginning" in (folder / "log.txt").read_text()
+    assert kills.differences(whole, folder) == []
+
+
+# Refusals
+
+
+def refusal(folder: Path, *settings: str) -> str:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "log.txt"}
+    with pytest.raises(UserError) as caught:
+        resume(folder, settings, console=quiet())
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "log.txt"}
+    assert before.keys() - {folder / ".lock"} == after.keys() - {folder / ".lock"}
+    assert caught.value.status == 2
+    return str(caught.value)
+
+
+def test_what_is_no_run_is_refused(here: Path) -> None:
+    with pytest.raises(UserError, match=r"^runs/x: no run directory, or a run that ended before it began"):
+        resume(Path("runs/x"), console=quiet())
+
+
+def test_a_finished_run_is_left_as_it_is(here: Path, whole: Path) -> None:
+    shutil.copytree(whole, here / "copy")
+    before = {path: path.read_bytes() for path in (here / "copy").rglob("*") if path.is_file()}
+    assert not resume(here / "copy", console=quiet())
+    assert not resume(here / "copy", ["train.workers=2"], console=quiet())
+    assert {path: path.read_bytes() for path in (here / "copy").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("setting", ["train.seed=1", "model.width=4", "train.batch=2", "augment=[]"])
+def test_what_changes_results_is_refused(here: Path, setting: str) -> None:
+    assert refusal(broken(here, 6), setting) == (
+        "--set: a run goes on as it began; train.epochs, train.steps, train.workers, train.checkpoint_minutes can "
+        "change. For anything else start a new run, with train.initial where its weights are wanted"
+    )
+
+
+def test_other_data_are_refused(here: Path) -> None:
+    folder = broken(here, 6)
+    (here / "data.h5").unlink()
+    write_data(here / "data.h5", train=5, val=1)
+    assert refusal(folder) == (
+        f"{folder}: 'data.h5' is not what the run began with; bring it back, or start a new run, with train.initial "
+        "where the weights are wanted"
+    )
+
+
+def test_the_checkpoint_of_another_model_is_refused(here: Path) -> None:
+    folder = broken(here, 6)
+    path = folder / "experiment.toml"
+    path.write_text(path.read_text().replace("width = 2", "width = 3"))
+    assert refusal(folder) == (
+        f"{folder}: 'down.0.0.weight' is (2, 4, 3, 3) there and (3, 4, 3, 3) in the experiment's model; it is of "
+        "another experiment"
+    )
+
+
+# A longer run
+
+
+@pytest.mark.parametrize("begun", ["finished", "cut short"])
+def test_a_constant_learning_rate_lets_a_run_be_extended_to_what_a_longer_one_is(here: Path, begun: str) -> None:
+    always = ["train.validate_every=1"]
+    longer = ran(here, CONSTANT, [*always, "train.epochs=4", "name=longer"])
+    shorter = ran(here, CONSTANT, always) if begun == "finished" else broken(here, 6, text=CONSTANT, settings=always)
+    assert resume(shorter, ["train.epochs=4"], console=quiet())
+    (here / "runs" / "tiny" / "001" / "result.json").write_text(
+        (shorter / "result.json").read_text().replace('"tiny"', '"longer"')
+    )
+    assert kills.differences(longer, shorter) == []
+    assert "epochs = 4" in (shorter / "experiment.toml").read_text()
+    (noted,) = run_directory.read_environment(shorter)["extended"]
+    assert (noted["from_steps"], noted["to_steps"]) == (8, 16)
+    kept = shorter / "result_8_steps.json"
+    assert kept.exists() == (begun == "finished")
+    if kept.exists():
+        assert json.loads(kept.read_text())["steps"] == 8
+
+
+def test_a_run_that_stopped_early_can_be_extended(here: Path) -> None:
+    still = ["train.early_stopping=1", "train.validate_every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
+    folder = ran(here, CONSTANT, ["train.epochs=4", *still])
+    assert json.loads((folder / "result.json").read_text())["steps"] == 8
+    assert resume(folder, ["train.epochs=6"], console=quiet())
+    found = json.loads((folder / "result.json").read_text())
+    assert (found["steps"], found["planned_steps"], found["stopped_early"]) == (12, 24, True)
+
+
+def test_a_fitted_learning_rate_is_no_other_in_the_middle(here: Path) -> None:
+    assert refusal(ran(here, EXPERIMENT), "train.epochs=4") == (
+        "--set: [scheduler] 'one_cycle' was fitted to 8 steps: in a run of 16 steps the learning rate would have been "
+        "another from update 1 on; start a new run"
+    )
+
+
+def test_what_is_done_cannot_be_undone(here: Path) -> None:
+    assert refusal(ran(here, CONSTANT), "train.epochs=1") == (
+        "--set: 8 steps are done; a length of 4 steps does not extend them"
+    )
+
+
+def test_a_group_cannot_be_split(here: Path) -> None:
+    settings = ["train.accumulate=4", "train.steps=6"]
+    assert refusal(ran(here, CONSTANT, settings), "train.steps=8") == (
+        "--set: step 6 would lie within a group of [train] accumulate = 4 steps of the longer run; start a new run"
+    )

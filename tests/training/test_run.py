@@ -1,0 +1,327 @@
+"""The main job: an experiment file to a run directory that repeats bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from sklearn.metrics import accuracy_score, jaccard_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import EXPERIMENT, image, write_experiment
+
+from yeastexp.data import hdf5_file, images
+from yeastexp.data.pack import normalize
+from yeastexp.errors import UserError
+from yeastexp.inspection import check
+from yeastexp.prediction.predict import predict
+from yeastexp.training import checkpoints
+from yeastexp.training.run import run
+
+CPU = torch.device("cpu")
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = checkpoints.load(folder / "checkpoints" / name)["model"]
+    return found
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run with a test split, for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("finished")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        text = EXPERIMENT.replace("epochs = 2", "epochs = 12")
+        return folder / run(write_experiment(folder, text, test=2), console=quiet())
+    finally:
+        os.chdir(before)
+
+
+def test_a_run_directory_holds_everything(finished: Path) -> None:
+    names = {entry.name for entry in finished.iterdir() if not entry.name.startswith("events.")}
+    assert names == {
+        ".lock",
+        "baselines",
+        "checkpoints",
+        "environment.json",
+        "experiment.toml",
+        "log.txt",
+        "metrics.csv",
+        "per_image.csv",
+        "pictures",
+        "result.json",
+    }
+    assert {entry.name for entry in (finished / "checkpoints").iterdir()} == {"best.pt", "last.pt", "previous.pt"}
+    assert not list(finished.rglob("*.part"))
+
+
+def test_a_row_an_epoch(finished: Path) -> None:
+    rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 13))
+    assert [int(row["step"]) for row in rows] == [4 * epoch for epoch in range(1, 13)]
+    assert rows[-1]["val/iou/cell"] and float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+
+
+def test_the_result_says_how_it_was_chosen_and_what_no_learning_gets(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert result["val"]["selected_on_these_images"] is True
+    assert set(result["baselines"]) == {"all background", "threshold"}
+    assert result["baselines"]["all background"]["iou"]["cell"]["per_image"] == 0
+    assert result["baselines"]["threshold"]["iou"]["cell"]["per_image"] > 0.9
+    cell = result["val"]["best"]["iou"]["cell"]
+    assert cell["low"] <= cell["per_image"] <= cell["high"] and cell["images"] == 2
+    assert result["best"]["value"] >= result["val"]["last"]["iou"]["mean"]["per_image"]
+
+
+def test_scores_are_those_of_the_predicted_masks(finished: Path, here: Path) -> None:
+    """Predicted from pictures by another path through the program, scored by another library."""
+    result = json.loads((finished / "result.json").read_text())
+    truths = {}
+    for index in (6, 7):
+        made = image(index)
+        images.write_png(here / "in" / f"square_{index}.png", made["raw"])
+        truths[f"square_{index}"] = made["gt"]
+    assert predict(finished, ["in"], here / "out") == 2
+    iou, accuracy = [], []
+    for name, truth in truths.items():
+        mask = images.read_mask(here / "out" / f"{name}.png")
+        assert set(np.unique(mask)) <= {0, 255}
+        iou.append(jaccard_score(truth.ravel(), mask.ravel() == 255))
+        accuracy.append(accuracy_score(truth.ravel(), mask.ravel() == 255))
+    assert result["test"]["iou"]["cell"]["per_image"] == pytest.approx(np.mean(iou), abs=1e-12)
+    assert result["test"]["accuracy"]["all"]["per_image"] == pytest.approx(np.mean(accuracy), abs=1e-12)
+
+
+def test_tensorboard_tags(finished: Path) -> None:
+    events = EventAccumulator(str(finished)).Reload().Tags()
+    assert {"train/loss", "train/learning_rate", "val/loss", "val/accuracy", "val/iou/cell"} <= set(events["scalars"])
+    assert events["images"] == ["train/preview", "val/pictures"]
+    assert "experiment/text_summary" in events["tensors"]
+    plugin = EventAccumulator(str(finished)).Reload().SummaryMetadata("_hparams_/session_start_info")
+    assert b"model.width" in plugin.plugin_data.content and b"train.seed" in plugin.plugin_data.content
+    assert "final/iou/cell" in events["scalars"]
+    for baseline in ("all_background", "threshold"):
+        drawn = EventAccumulator(str(finished / "baselines" / baseline)).Reload().Tags()["scalars"]
+        assert {"val/accuracy", "val/iou/cell"} <= set(drawn)
+
+
+def test_the_resolved_file_repeats_the_run_bit_for_bit(here: Path) -> None:
+    """From another working directory, with worker processes, under another hash seed."""
+    first = here / run(write_experiment(here), console=quiet())
+    elsewhere = here / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, "-m", "yeastexp", "run", str(first / "experiment.toml"), "--set", "train.workers=2"]
+    done = subprocess.run(
+        command, cwd=elsewhere, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+    )
+    second = elsewhere / done.stdout.splitlines()[-1]
+    assert second == elsewhere / "runs" / "tiny" / "001"
+    for name in ("last.pt", "best.pt"):
+        assert same(weights(first, name), weights(second, name))
+    assert (first / "result.json").read_bytes() == (second / "result.json").read_bytes()
+
+
+@pytest.mark.parametrize("cache", ["device", "none"])
+def test_where_images_are_kept_changes_nothing(here: Path, cache: str) -> None:
+    path = write_experiment(here)
+    settings = ["train.foreground=0.5"]
+    one, other = (run(path, [*settings, f"train.cache={where}"], console=quiet()) for where in ("memory", cache))
+    assert same(weights(one), weights(other))
+    assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes()
+    assert f"[train] cache: the training images take 0 MB; '{cache}'" in (other / "log.txt").read_text()
+    chosen = run(path, settings, console=quiet())
+    assert 'cache = "memory"' in (chosen / "experiment.toml").read_text(), "what was chosen is written down"
+    assert check.check(path, [*settings, f"train.cache={cache}"]).labels == {
+        0: 4 * 32**2 - 366,
+        1: 8**2 + 9**2 + 10**2 + 11**2,
+    }
+
+
+def test_another_seed_is_another_run(here: Path) -> None:
+    path = write_experiment(here)
+    one, other = (run(path, [f"train.seed={seed}"], console=quiet()) for seed in (0, 1))
+    assert not same(weights(one), weights(other))
+
+
+def test_steps_may_end_within_an_epoch(here: Path) -> None:
+    folder = run(write_experiment(here), ["train.steps=6"], console=quiet())
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "6")]
+    assert rows[-1]["val/iou/cell"]
+    assert float(rows[-1]["learning_rate"]) == 0
+
+
+def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
+    folder = run(write_experiment(here), ["train.budget='9s'", "model.width=1"], console=quiet())
+    train = tomllib.loads((folder / "experiment.toml").read_text())["train"]
+    assert "budget" not in train and "epochs" not in train
+    result = json.loads((folder / "result.json").read_text())
+    if not result["stopped_by_budget"]:  # a busy machine may cut it short
+        assert result["steps"] == train["steps"]
+        again = run(folder / "experiment.toml", console=quiet())
+        assert same(weights(folder), weights(again))
+
+
+def test_a_budget_that_is_too_short_is_refused(here: Path) -> None:
+    with pytest.raises(UserError, match=r"\[train\] budget: 1s is too short"):
+        run(write_experiment(here), ["train.budget=1s"], console=quiet())
+    assert not (here / "runs").exists()
+
+
+NAN_LOSS = """
+import torch
+from yeastexp import loss
+
+@loss("breaks")
+class Breaks(torch.nn.Module):
+    def __init__(self, classes: int, at: int = 5) -> None:
+        super().__init__()
+        self.at, self.calls = at, 0
+
+    def forward(self, logits, labels):
+        self.calls += self.training and logits.requires_grad
+        return logits.mean() * (float("nan") if self.calls > self.at else 1.0)
+"""
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(here: Path) -> None:
+    (here / "breaks.py").write_text(NAN_LOSS)
+    text = 'plugins = ["breaks.py"]\n' + EXPERIMENT.replace('"cross_entropy"', '"breaks"')
+    with pytest.raises(UserError, match="step 6: the loss is nan") as caught:
+        run(write_experiment(here, text), console=quiet())
+    assert caught.value.status == 1
+    kept = checkpoints.load(here / "runs" / "tiny" / "001" / "checkpoints" / "last.pt")
+    assert kept["step"] == 4
+    assert all(bool(tensor.isfinite().all()) for tensor in kept["model"].values())
+    assert (here / "runs/tiny/001/plugins/breaks.py").read_text() == NAN_LOSS
+
+
+def test_a_missing_gpu_is_said(here: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="'cuda' is asked for, but PyTorch sees no GPU"):
+        run(write_experiment(here), ["train.device=cuda"], console=quiet())
+    assert not (here / "runs").exists()
+
+
+def test_data_that_is_stored_normalized_is_not_normalized_twice(here: Path) -> None:
+    """And pictures as recorded are brought to the same values before prediction."""
+    path = write_experiment(here)
+    normalize(here / "data.h5", here / "normalized.h5")
+    folder = run(path, ["dataset.path='normalized.h5'"], console=quiet())
+    state = checkpoints.load(folder / "checkpoints" / "best.pt")
+    assert state["transforms"] == []
+    assert set(state["normalization"]) >= {"mean", "std"}
+    for index in (4, 5):
+        images.write_png(here / "in" / f"square_{index}.png", image(index)["raw"])
+    predict(folder, ["in"], here / "out")
+    iou = [
+        jaccard_score(image(i)["gt"].ravel(), images.read_mask(here / "out" / f"square_{i}.png").ravel() == 255)
+        for i in (4, 5)
+    ]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["val"]["best"]["iou"]["cell"]["per_image"] == pytest.approx(np.mean(iou), abs=1e-9)
+
+
+def test_fitted_figures_travel_with_the_checkpoint(here: Path) -> None:
+    folder = run(write_experiment(here), ["transform.0.per='dataset'"], console=quiet())
+    pixels = np.stack([image(index)["raw"] for index in range(4)]).astype(np.float64)
+    (figures,) = checkpoints.load(folder / "checkpoints" / "best.pt")["transforms"]
+    assert figures["mean"] == pytest.approx(pixels.mean(), rel=1e-12)
+    assert figures["std"] == pytest.approx(pixels.std(), rel=1e-12)
+
+
+def test_initial_weights_come_from_another_run(here: Path, finished: Path) -> None:
+    folder = run(write_experiment(here), [f"train.initial='{finished}'", "train.steps=1"], console=quiet())
+    count = len(weights(finished))
+    assert f"{count} of {count} tensors" in (folder / "log.txt").read_text()
+    early, late = weights(folder), weights(finished, "best.pt")
+    assert max(float((early[name] - late[name]).abs().max()) for name in early if "weight" in name) < 0.1
+
+
+def test_labels_that_are_no_classes_are_shown(here: Path) -> None:
+    path = write_experiment(here)
+    arrays = {f"{i}": image(i) for i in range(4)}
+    hdf5_file.write(
+        here / "data.h5",
+        {"train": ["0", "1", "2"], "val": ["3"]},
+        lambda name: {"raw": arrays[name]["raw"], "gt": arrays[name]["gt"] * np.uint8(255)},
+        provenance={},
+        force=True,
+    )
+    for verb in (lambda: check.check(path), lambda: run(path, console=quiet())):
+        with pytest.raises(UserError, match=r"image '0': its labels hold 0, 255 where \[task\] classes has 0 to 1"):
+            verb()
+    assert not (here / "runs").exists()
+
+
+def test_check_writes_nothing(here: Path) -> None:
+    path = write_experiment(here)
+    before = sorted(here.rglob("*"))
+    found = check.check(path)
+    assert sorted(here.rglob("*")) == before
+    assert (found.train_images, found.validation_images, found.batch_shape) == (4, 2, (4, 1, 16, 16))
+    assert sum(found.labels.values()) == 4 * 32 * 32 and found.steps_per_epoch == 4
+
+
+def test_a_model_of_the_wrong_shape_is_named(here: Path) -> None:
+    (here / "flat.py").write_text(
+        "import torch\nfrom yeastexp import model\n\n"
+        '@model("flat")\nclass Flat(torch.nn.Module):\n'
+        "    def __init__(self, channels: int, classes: int) -> None:\n"
+        "        super().__init__()\n        self.scale = torch.nn.Parameter(torch.ones(1))\n\n"
+        "    def forward(self, images):\n        return images.mean(dim=(2, 3)) * self.scale\n"
+    )
+    text = 'plugins = ["flat.py"]\n' + EXPERIMENT.replace('"unet"\nwidth = 2\nlevels = 2', '"flat"')
+    with pytest.raises(UserError, match=r"gives \(4, 1\) for images \(4, 1, 16, 16\), not \(4, 2, 16, 16\)"):
+        check.check(write_experiment(here, text))
+
+
+def test_predicting_refuses_what_would_be_lost(finished: Path, here: Path) -> None:
+    images.write_png(here / "in" / "a.png", image(0)["raw"])
+    with pytest.raises(UserError, match="is one of the images"):
+        predict(finished, ["in"], here / "in")
+    with pytest.raises(UserError, match="no run directory"):
+        predict(here, ["in"], here / "out")
+    images.write_png(here / "colour" / "a.png", np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(UserError, match="has 3 channels; the run was trained on 1"):
+        predict(finished, ["colour"], here / "out")
+
+
+def test_a_run_to_start_from_has_to_be_there(here: Path) -> None:
+    with pytest.raises(UserError, match=rf"--set train.initial=gone: \[train\] initial: no run '{here}/gone'"):
+        run(write_experiment(here), ["train.initial=gone"], console=quiet())
+
+
+def test_the_quick_experiment_beats_what_needs_no_learning(here: Path) -> None:
+    folder = run(Path(__file__).parents[2] / "experiments" / "quick.toml", console=quiet())
+    result = json.loads((folder / "result.json").read_text())
+    learned, fitted = (
+        one["iou"]["cell"]["per_image"] for one in (result["val"]["best"], result["baselines"]["threshold"])
+    )
+    assert learned > fitted + 0.1

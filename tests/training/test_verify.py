@@ -1,0 +1,95 @@
+"""A part of a run comes out the same, or what differs first is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+from test_resume import ALL_OPTIONS, broken, here, ran, whole
+
+from yeastexp.__main__ import commands
+from yeastexp.errors import UserError
+from yeastexp.training import checkpoints, run_directory
+from yeastexp.training.verify import verify
+
+__all__ = ["here", "whole"]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+def changed(run: Path, **changes: Any) -> None:
+    """Write the last checkpoint anew with other contents."""
+    path = run / "checkpoints" / "last.pt"
+    checkpoints.save(path, {**checkpoints.load(path), **changes})
+
+
+def test_a_run_repeats_and_stays_as_it_is(here: Path, whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    found = verify(whole, console=quiet())
+    assert (found.first, found.last, found.elsewhere) == (8, 12, []) and found.compared > 100
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("step", "by", "part"), [(6, "a wish", (4, 7)), (9, "power", (4, 8)), (4, "a wish", (0, 4))])
+def test_so_does_one_that_was_cut_short(here: Path, step: int, by: str, part: tuple[int, int]) -> None:
+    found = verify(broken(here, step, by), console=quiet())
+    assert (found.first, found.last) == part
+
+
+def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("yeastexp.training.run._after", lambda moment: lambda step: step >= 7)
+        late = ran(here)
+    assert json.loads((late / "result.json").read_text())["stopped_by_budget"]
+    assert verify(late, console=quiet()).last == 7
+    still = ["train.early_stopping=1", "train.validate_every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
+    early = ran(here, ALL_OPTIONS, still)
+    assert json.loads((early / "result.json").read_text())["stopped_early"]
+    assert verify(early, console=quiet()).last == 8
+
+
+def test_the_first_difference_is_named(here: Path, whole: Path) -> None:
+    run = here / "copy"
+    shutil.copytree(whole, run)
+    weights = dict(checkpoints.load(run / "checkpoints" / "last.pt")["model"])
+    name = next(iter(weights))
+    weights[name] = weights[name].clone()
+    weights[name][0, 0, 0, 0] += 0.5
+    changed(run, model=weights)
+    with pytest.raises(UserError) as caught:
+        verify(run, console=quiet())
+    numbers = weights[name].numel()
+    assert str(caught.value) == (
+        f"{run}: steps 8 to 12 do not repeat: model.{name}: 1 of {numbers} numbers differ, by up to 0.5"
+    )
+    assert caught.value.status == 1
+
+
+def test_what_is_not_as_it_was_is_said(here: Path, whole: Path) -> None:
+    run = here / "copy"
+    shutil.copytree(whole, run)
+    found = run_directory.read_environment(run)
+    found["versions"]["torch"] = "1.0"
+    run_directory.write_environment(run, found)
+    assert verify(run, console=quiet()).elsewhere == [f"versions.torch was 1.0, is {torch.__version__}"]
+
+
+def test_one_checkpoint_is_not_enough(here: Path) -> None:
+    run = broken(here, 1)
+    with pytest.raises(UserError, match=r"previous\.pt: no such checkpoint; a run is verified between two of them"):
+        verify(run, console=quiet())
+
+
+def test_the_command_says_it_in_a_line(whole: Path) -> None:
+    found = CliRunner().invoke(commands, ["verify", str(whole)])
+    assert found.exit_code == 0 and found.stdout.startswith("steps 8 to 12 repeated: ")
+    assert found.stdout.endswith(" values, all bits equal\n")

@@ -1,0 +1,176 @@
+"""What can be named in an experiment, for people and for editors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from yeastexp import plugins
+from yeastexp.config.experiment import ARRAYS, LENGTHS, OPTIONAL, TABLES, TASK, TRAIN
+from yeastexp.errors import UserError, did_you_mean
+from yeastexp.registry import KINDS, Entry, Schema
+
+
+def parts(kind: str | None = None, name: str | None = None) -> list[dict[str, Any]]:
+    """What is registered, of one kind or of all: kind, name, summary; a part asked for by name is told in full."""
+    plugins.load_installed()
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"unknown kind '{kind}'{did_you_mean(kind, KINDS)}")
+    if kind is not None and name is not None:
+        return [described(KINDS[kind].find(name))]
+    registries = [KINDS[kind]] if kind else KINDS.values()
+    return [
+        {"kind": entry.kind, "name": entry.name, "summary": entry.summary}
+        for registry in registries
+        for entry in registry.entries()
+    ]
+
+
+def described(entry: Entry) -> dict[str, Any]:
+    """One part with its options, their types and defaults, its docstring and where it is defined."""
+    properties = _table_schema(entry.schema, {}).get("properties", {})
+    options = [
+        {
+            "name": parameter.name,
+            "type": shape(properties[parameter.name]),
+            "required": parameter.default is parameter.empty,
+            "default": None if parameter.default is parameter.empty else parameter.default,
+            "description": properties[parameter.name].get("description", ""),
+        }
+        for parameter in entry.schema.parameters
+    ]
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.summary,
+        "doc": entry.doc,
+        "place": entry.place,
+        "given": entry.schema.given,
+        "options": options,
+    }
+
+
+def reference() -> str:
+    """All parts with their options, as Markdown: `docs/parts.md`."""
+    lines = ["# Parts", "", "Written by `python -m yeastexp list --markdown > docs/parts.md`."]
+    for kind, registry in KINDS.items():
+        lines += ["", f"## {kind}"]
+        for entry in registry.entries():
+            part = described(entry)
+            lines += ["", f"### `{part['name']}`", "", part["doc"]]
+            if part["options"]:
+                lines += ["", "| option | type | default | |", "| --- | --- | --- | --- |"]
+            for option in part["options"]:
+                default = "required" if option["required"] else _written(option["default"])
+                cells = (f"`{option['name']}`", option["type"], default, option["description"])
+                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _written(default: Any) -> str:
+    """A default as TOML writes it; nothing where the key is left out."""
+    return "" if default is None else f"`{json.dumps(default, ensure_ascii=False, default=str)}`"
+
+
+TYPES = {"integer": "int", "number": "float", "string": "string", "boolean": "true | false"}
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def shape(schema: dict[str, Any]) -> str:
+    """A JSON Schema of one value in words that fit in a column, such as `int ≥ 1, ≤ 8`."""
+    if "anyOf" in schema:
+        return " | ".join(shape(one) for one in schema["anyOf"] if one.get("type") != "null")
+    if "enum" in schema or "const" in schema:
+        return " | ".join(f"'{one}'" for one in schema.get("enum", [schema.get("const")]))
+    if schema.get("type") == "array":
+        items = [shape(one) for one in schema.get("prefixItems", [])] or [shape(schema.get("items", {})), "…"]
+        return f"[{', '.join(items)}]"
+    if schema.get("format") in ("path", "file-path"):
+        return "path"
+    kind = str(schema.get("type", "any"))
+    name = TYPES.get(kind, kind)
+    return name + ",".join(f" {sign} {_bound(schema[key])}" for key, sign in LIMITS.items() if key in schema)
+
+
+def _bound(number: float) -> str:
+    if number == 2**63 - 1:
+        return "2⁶³ - 1"
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the whole file, from the live registry; a file with a parent may leave tables out."""
+    definitions: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    partial: dict[str, Any] = {}
+    for table, schema in (("task", TASK), ("train", TRAIN)):
+        whole[table], partial[table] = _table_schema(schema, definitions), _table_schema(schema, definitions, [])
+    whole["train"]["oneOf"] = [{"required": [key]} for key in LENGTHS]
+    partial["train"]["not"] = {"anyOf": [{"required": list(pair)} for pair in _pairs(LENGTHS)]}
+    for table, kind in TABLES.items():
+        entries = KINDS[kind].entries()
+        whole[table], partial[table] = _choice(entries, definitions), _partial_choice(entries, definitions)
+    for table, kind in ARRAYS.items():
+        array = {"type": "array", "items": _choice(KINDS[kind].entries(), definitions)}
+        whole[table] = partial[table] = array if table in OPTIONAL else {**array, "minItems": 1}
+    common = {
+        "name": {"type": "string", "description": "the run's folder under runs/; the file's stem"},
+        "plugins": {"type": "array", "items": {"type": "string"}, "description": "Python files beside this one"},
+    }
+    required = [table for table in (*whole,) if table not in OPTIONAL]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "a yeastexp experiment",
+        "type": "object",
+        "properties": {"extends": {"type": "string", "description": "the one parent file"}, **common}
+        | {table: {} for table in whole},
+        "additionalProperties": False,
+        "if": {"required": ["extends"]},
+        "then": {"properties": partial},
+        "else": {"properties": whole, "required": required},
+        "$defs": definitions,
+    }
+
+
+def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for index, one in enumerate(names):
+        yield from ((one, other) for other in names[index + 1 :])
+
+
+def _table_schema(schema: Schema, definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    made = schema.model.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(made.pop("$defs", {}))
+    made.pop("title", None)
+    for one in made.get("properties", {}).values():
+        one.pop("title", None)
+        if one.get("default", 0) is None:
+            del one["default"]  # TOML has no null
+    if required is not None:
+        made["required"] = required
+    return made
+
+
+def _named(entry: Entry, definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    made = _table_schema(entry.schema, definitions, required)
+    name = {"const": entry.name, "description": entry.summary}
+    made["properties"] = {"name": name, **made.get("properties", {})}
+    made["required"] = ["name", *made.get("required", [])]
+    return made
+
+
+def _choice(entries: Sequence[Entry], definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """A table whose keys depend on its name."""
+    cases = [
+        {"if": {"properties": {"name": {"const": entry.name}}}, "then": _named(entry, definitions, required)}
+        for entry in entries
+    ]
+    names = {"enum": [entry.name for entry in entries]}
+    return {"type": "object", "properties": {"name": names}, "required": ["name"], "allOf": cases}
+
+
+def _partial_choice(entries: Sequence[Entry], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The same in a file with a parent, which may have given the name and any key."""
+    keys: dict[str, Any] = {key: {} for entry in entries for key in entry.schema.keys}
+    nameless = {"type": "object", "properties": keys, "additionalProperties": False}
+    return {"if": {"required": ["name"]}, "then": _choice(entries, definitions, []), "else": nameless}

@@ -1,0 +1,74 @@
+"""What differs between experiments, and between what runs depended on beside them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from yeastexp.config.experiment import Experiment
+from yeastexp.system import environment
+
+Rows = dict[str, list[Any]]
+"""By dotted key, the value in each run; nothing where a run has none."""
+
+
+def of_experiments(every: Sequence[Experiment]) -> Rows:
+    """The keys of experiments whose values are not all the same; a part that not all have is a row of its own.
+
+    Parts of a list are told by their names, and a second of one name by its number: `augment.gamma#2.most`.
+    """
+    trees = [tomllib.loads(one.resolved()) for one in every]
+    found: Rows = {}
+    for table in dict.fromkeys(table for tree in trees for table in tree if table != "name"):
+        values = [tree.get(table) for tree in trees]
+        if any(isinstance(value, list) and value and isinstance(value[0], dict) for value in values):
+            found |= _differing_lists(table, [value or [] for value in values])
+        else:
+            found |= _differing({table: value} for value in values)
+    return found
+
+
+def _differing_lists(table: str, values: Sequence[list[dict[str, Any]]]) -> Rows:
+    named = [dict(_by_name(value)) for value in values]
+    found: Rows = {}
+    for name in dict.fromkeys(name for parts in named for name in parts):
+        options = [parts.get(name) for parts in named]
+        if None in options:
+            found[f"{table}.{name}"] = [one if one is None else _written(one) for one in options]
+        else:
+            found |= _differing({f"{table}.{name}": one} for one in options)
+    shared = set.intersection(*(set(parts) for parts in named))
+    orders = [", ".join(name for name in parts if name in shared) for parts in named]
+    return found | (_differing({f"{table} (order)": order} for order in orders))
+
+
+def _by_name(parts: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    seen: dict[str, int] = {}
+    for part in parts:
+        name = part["name"]
+        seen[name] = seen.get(name, 0) + 1
+        options = {key: value for key, value in part.items() if key != "name"}
+        yield (f"{name}#{seen[name]}" if seen[name] > 1 else name), options
+
+
+def _written(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options.items()) or "yes"
+
+
+def _differing(trees: Iterable[Mapping[str, Any]]) -> Rows:
+    """The dotted keys whose values are not all the same."""
+    every = [dict(environment.flat(tree)) for tree in trees]
+    rows = {key: [one.get(key) for one in every] for key in dict.fromkeys(key for one in every for key in one)}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def of_environments(every: Sequence[Mapping[str, Any]]) -> Rows:
+    """What else can change results and is not the same for all: versions, machine, revision, digests of data."""
+    found: Rows = {}
+    for index, one in enumerate(every):
+        for name, (first, other) in environment.differences(every[0], one).items():
+            found.setdefault(name, [first] * len(every))[index] = other
+    found.pop("digests.experiment", None)
+    return found

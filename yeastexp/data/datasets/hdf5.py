@@ -1,0 +1,94 @@
+"""The data set in one HDF5 file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from yeastexp.data.hdf5_file import Reader, chosen
+from yeastexp.errors import UserError
+from yeastexp.registry import InputFile, dataset
+from yeastexp.sample import Sample
+
+Choice = tuple[str, ...] | Annotated[int, Field(ge=1)]
+
+
+class Hdf5:
+    """The images of a file, in whatever splits it has; `val` deals them anew."""
+
+    def __init__(self, path: Path, val: Choice | None = None) -> None:
+        self._reader = Reader(path)
+        try:
+            contents = self._reader.contents
+        except UserError as error:
+            raise UserError(*error.faults, key="path") from None
+        self.maps: tuple[str, ...] = contents.maps
+        self.normalization = contents.normalization
+        if self.normalization is not None and not _are_figures(self.normalization):
+            raise UserError(
+                f"{path}: attribute 'normalization' has no 'mean' and 'std'; make the file again", key="path"
+            )
+        self.splits = {split: list(names) for split, names in contents.splits.items()}
+        if val is not None:
+            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self._reader.shape(name)
+
+    def dtype(self, name: str) -> str:
+        """The type that an image is stored in."""
+        return str(self._reader.forms[name]["raw"][1])
+
+    def read(self, name: str) -> Sample:
+        """An image with its truth, its stored values as float32; UserError where one is not finite."""
+        arrays = self._reader.read(name)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found as infinite
+            image = arrays["raw"].astype(np.float32)
+        if not np.isfinite(image).all():
+            raise UserError(f"{self._reader.path}: image '{name}' holds NaN or infinite values; mend or remove it")
+        maps = {key: _integers(arrays[key]) for key in self.maps}
+        pixel_um = self._reader.contents.pixel_um
+        return Sample(torch.from_numpy(image), _integers(arrays["gt"]), name, pixel_um, maps)
+
+
+@dataset("hdf5")
+def hdf5(path: InputFile, val: Choice | None = None) -> Hdf5:
+    """A file of `pack` or `normalize`, or a plain one with stacked `raw` and `gt`, whose last 8 of 18 images validate.
+
+    `val` chooses other images to validate: so many from the end, or by name or glob; all others but `test` train.
+    """
+    made = Hdf5(path, val)
+    for split, act in (("train", "training"), ("val", "validation")):
+        if not made.splits.get(split):
+            key = "path" if val is None else "val"
+            raise UserError(f"{path}: leaves no {act} image; choose others with 'val'", key=key)
+    return made
+
+
+def _are_figures(normalization: Mapping[str, Any]) -> bool:
+    mean, std = normalization.get("mean"), normalization.get("std")
+    if not isinstance(mean, int | float) or not isinstance(std, int | float):
+        return False
+    return math.isfinite(mean) and 0 < std < math.inf
+
+
+def _resplit(names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int) -> dict[str, list[str]]:
+    candidates = [name for name in names if name not in test]
+    try:
+        picked = chosen(candidates, val)
+    except UserError as error:
+        raise UserError(*error.faults, key="val") from None
+    gone = set(picked)
+    return {"train": [name for name in candidates if name not in gone], "val": list(picked)}
+
+
+def _integers(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,195 @@
+"""The images of a data set dealt into folds, as a file that experiments share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from yeastexp.data import images
+from yeastexp.errors import UserError
+from yeastexp.randomness import generator
+from yeastexp.system import files
+
+THUMBNAIL_PX = 32
+"""Of a side: what is left of an image where near-duplicates are looked for."""
+
+ALIKE = 0.95
+"""Correlation of two thumbnails from which on images count as near-duplicates."""
+
+AT_ONCE = 1024
+"""Thumbnails that are compared with as many others at once."""
+
+Thumbnail = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The names of each fold; those of a `group` (what `group_by` finds in a name) are never parted.
+
+    Folds of `blocks` hold groups that follow each other by name.
+    """
+
+    folds: tuple[tuple[str, ...], ...]
+    group_by: str | None = None
+    seed: int = 0
+    blocks: bool = False
+
+    def splits(self, fold: int, test: Sequence[str] = ()) -> dict[str, list[str]]:
+        """The images to train on where a fold, counted from 1, validates."""
+        held_out = list(self.folds[fold - 1])
+        rest = sorted(name for names in self.folds for name in names if name not in held_out)
+        return {"train": rest, "val": held_out, **({"test": list(test)} if test else {})}
+
+    def write(self, path: Path) -> None:
+        """Write the file that [train] folds names."""
+        files.write_text(path, json.dumps(asdict(self), indent=1))
+
+
+def deal(names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0, blocks: bool = False) -> Folds:
+    """Deal images into folds, whole groups at a time, each to the fold that has fewest images yet.
+
+    As `blocks` groups are dealt in the order of their names, so that few frames of a time lapse have a neighbour in
+    another fold. The order that the names are given in does not matter. UserError where there are fewer groups than
+    folds.
+    """
+    groups = _groups(sorted(names, key=images.natural if blocks else None), group_by)
+    if len(groups) < folds:
+        what = "groups" if group_by else "images"
+        raise UserError(f"--folds {folds}: there are {len(groups)} {what}, and each fold needs one")
+    dealt = _in_blocks(groups, folds) if blocks else _evenly(groups, folds, seed)
+    return Folds(tuple(tuple(sorted(names)) for names in dealt), group_by, seed, blocks)
+
+
+def _evenly(groups: Mapping[str, list[str]], folds: int, seed: int) -> list[list[str]]:
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    order = generator(seed, "folds").permutation(len(groups)).tolist()
+    for group in sorted((list(groups.values())[index] for index in order), key=len, reverse=True):
+        min(dealt, key=len).extend(group)
+    return dealt
+
+
+def _in_blocks(groups: Mapping[str, list[str]], folds: int) -> list[list[str]]:
+    members, runs = list(groups.values()), np.array_split(np.arange(len(groups)), folds)
+    return [[name for index in run for name in members[index]] for run in runs]
+
+
+def _groups(names: Sequence[str], group_by: str | None) -> Mapping[str, list[str]]:
+    try:
+        pattern = re.compile(group_by) if group_by else None
+    except re.error as error:
+        raise UserError(f"--group-by {group_by}: no regular expression ({error})") from None
+    found: dict[str, list[str]] = {}
+    for name in names:
+        match = pattern.search(name) if pattern else None
+        if pattern and not match:
+            raise UserError(f"--group-by {group_by}: is not in the name '{name}'; every image needs a group")
+        key = (match[1] if match.re.groups else match[0]) if match else name
+        found.setdefault(key, []).append(name)
+    return found
+
+
+def read(path: Path) -> Folds:
+    """The folds of a file; UserError where it holds none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        dealt = tuple(tuple(map(str, fold)) for fold in found["folds"])
+        return Folds(dealt, found["group_by"], found["seed"], found.get("blocks", False))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no folds as 'crossval' writes them ({error})") from None
+
+
+class Refolded:
+    """A data set whose splits are those of a fold; its test images stay apart.
+
+    UserError where the folds are of other images.
+    """
+
+    def __init__(self, dataset: Any, path: Path, fold: int) -> None:
+        folds = read(path)
+        if fold > len(folds.folds):
+            raise UserError(f"[train] fold: is {fold}, but '{path}' has {len(folds.folds)}")
+        own = {name for split, names in dataset.splits.items() if split != "test" for name in names}
+        dealt = {name for names in folds.folds for name in names}
+        if own != dealt:
+            odd = min(own ^ dealt)
+            raise UserError(f"[train] folds: '{path}' is of other images: '{odd}' is in one of the two alone")
+        self.dataset = dataset
+        self.splits = folds.splits(fold, dataset.splits.get("test", ()))
+        self.maps = dataset.maps
+        self.normalization = dataset.normalization
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        found: tuple[int, int, int] = self.dataset.shape(name)
+        return found
+
+    def dtype(self, name: str) -> str | None:
+        """The type that an image is stored in, where the data set says so."""
+        return stored_dtype(self.dataset, name)
+
+    def read(self, name: str) -> Any:
+        """An image with its truth."""
+        return self.dataset.read(name)
+
+
+def stored_dtype(dataset: Any, name: str) -> str | None:
+    """The type that an image is stored in, as 'uint16'; nothing where the data set has no `dtype`."""
+    found: str | None = dataset.dtype(name) if hasattr(dataset, "dtype") else None
+    return found
+
+
+def near_duplicates(thumbnails: Mapping[str, Thumbnail], folds: Folds) -> list[tuple[str, str, float]]:
+    """Pairs of images in different folds that look alike, with the correlation of their thumbnails.
+
+    An image of one value is like no other.
+    """
+    fold_of = {name: index for index, names in enumerate(folds.folds) for name in names}
+    names = sorted(fold_of)
+    stacked = np.stack([thumbnails[name] for name in names])
+    alike = stacked @ stacked.T
+    return [
+        (one, other, float(alike[i, j]))
+        for i, one in enumerate(names)
+        for j, other in enumerate(names[:i])
+        if alike[i, j] >= ALIKE and fold_of[one] != fold_of[other]
+    ]
+
+
+def most_alike(
+    thumbnails: Mapping[str, Thumbnail], names: Sequence[str], others: Sequence[str]
+) -> list[tuple[str, str, float]]:
+    """Each of `names` that looks like one of `others`, with the one that it is most like and their correlation."""
+    if not others:
+        return []
+    found = []
+    for first in range(0, len(names), AT_ONCE):
+        some = names[first : first + AT_ONCE]
+        best, place = np.full(len(some), -np.inf), np.zeros(len(some), np.int64)
+        stacked = np.stack([thumbnails[name] for name in some])
+        for begin in range(0, len(others), AT_ONCE):
+            alike = stacked @ np.stack([thumbnails[name] for name in others[begin : begin + AT_ONCE]]).T
+            better = alike.max(axis=1) > best
+            place[better] = begin + alike.argmax(axis=1)[better]
+            best = np.maximum(best, alike.max(axis=1))
+        pairs = zip(some, place.tolist(), best.tolist(), strict=True)
+        found += [(name, others[index], r) for name, index, r in pairs if r >= ALIKE]
+    return found
+
+
+def thumbnail(image: Tensor) -> Thumbnail:
+    """The grey values of an image (C, H, W) on a few pixels, with mean 0 and length 1; all 0 for one of one value."""
+    grey = image.mean(dim=0, keepdim=True)[None].double()
+    small = functional.adaptive_avg_pool2d(grey, THUMBNAIL_PX).flatten()
+    centred = small - small.mean()
+    length = torch.linalg.vector_norm(centred)
+    return np.asarray((centred / length if length > 1e-9 * small.abs().max() else torch.zeros_like(centred)).numpy())

@@ -1,0 +1,509 @@
+"""One HDF5 file of images with their truth: written whole, read image by image.
+
+Layout: `raw`, `gt` and maybe `instances` and `dead`, each one stacked array (N, H, W), or (N, C, H, W) for `raw`, or,
+where sizes or types differ, a group with one array per image name; `names` in the order of the stacks; `splits/train`,
+`splits/val` and maybe `splits/test`; root attributes `yeastexp_layout`, `provenance`, maybe `pixel_um` and
+`normalization`. A plain file with only stacked `raw` and `gt` is read as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system import files
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+"""One image: `raw` (H, W) or (C, H, W); `gt` (H, W) class indices; maybe `instances` and `dead` (H, W)."""
+
+Form = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape and type of an array."""
+
+LAYOUT = 1
+SPLITS = ("train", "val", "test")
+MAPS = ("instances", "dead")
+
+LARGEST = 1 << 27
+"""Values in the largest image that is read; HDF5 claims any shape without storing it."""
+
+LARGEST_CHUNK = 1 << 30
+"""Bytes; to read one value of a chunk, HDF5 makes room for all of it."""
+
+LARGEST_LIST = 1 << 24
+"""Bytes of the longest list of names that is read."""
+
+MOST_IMAGES = 1 << 20
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and pictures and hidden files are named after images."""
+
+BREAKING = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of what breaks a line, a table or a terminal: controls, halves of characters, separators."""
+
+DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What h5py raises, depending on which bytes of a file are wrong."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file says of itself, without its pixels."""
+
+    names: tuple[str, ...]
+    splits: dict[str, tuple[str, ...]]
+    maps: tuple[str, ...]
+    pixel_um: float | None
+    normalization: dict[str, Any] | None
+    provenance: dict[str, Any]
+
+
+def write(
+    output: Path,
+    splits: Mapping[str, Sequence[str]],
+    read: Callable[[str], Arrays],
+    *,
+    provenance: Mapping[str, Any],
+    pixel_um: float | None = None,
+    normalization: Mapping[str, Any] | None = None,
+    force: bool = False,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    forms: Mapping[str, Mapping[str, Form]] | None = None,
+) -> None:
+    """Write the images of `splits`, one in memory at a time; the same input gives the same bytes.
+
+    `read` is called once for each image where `forms` says the shapes and types of all arrays, else twice.
+    """
+    refuse_overwriting(output, force)
+    splits = {split: tuple(splits[split]) for split in SPLITS if split in splits}
+    names = tuple(name for split in splits.values() for name in split)
+    _check_names(output, names)
+    known = forms or {name: {key: (a.shape, a.dtype) for key, a in read(name).items()} for name in names}
+    _check_forms(known)
+    try:
+        with files.appearing(output) as temporary, _Disk(temporary) as disk, h5py.File(disk, "w") as file:
+            file.attrs["yeastexp_layout"] = LAYOUT
+            _write_json(file, "provenance", provenance)
+            if pixel_um is not None:
+                file.attrs["pixel_um"] = float(pixel_um)
+            if normalization is not None:
+                _write_json(file, "normalization", normalization)
+            _write_names(file, "names", names)
+            for split, members in splits.items():
+                _write_names(file, f"splits/{split}", members)
+            places = _create(file, names, known)
+            for name in progress(names):
+                arrays = read(name)
+                if {key: (array.shape, array.dtype) for key, array in arrays.items()} != known[name]:
+                    raise UserError(f"{output}: image '{name}' changed while it was being written; start again")
+                for key, array in arrays.items():
+                    dataset, index = places[key, name]
+                    dataset[index] = array
+                disk.refuse_fault()
+    except OSError as error:
+        fault = f"{output}: cannot be written ({_why(error)}); make room or name another place"
+        raise UserError(fault, status=RUN_FAILED) from error
+
+
+class _Disk(io.FileIO):
+    """A new file that keeps what could not be written to itself until it is closed: HDF5 crashes if it is told."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; a disk that fills up takes a part."""
+        left = memoryview(data)
+        try:
+            while left and not self.fault:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.fault = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, which takes room as well."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+            return size or 0
+
+    def refuse_fault(self) -> None:
+        """Raise what could not be written."""
+        if self.fault:
+            raise self.fault
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if raised[0] is None:
+            self.refuse_fault()
+
+
+def _why(error: Exception) -> str:
+    """What an exception says, in one line, without HDF5's addresses and times."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return re.sub(r"time = .*error message = '(.*?)'.*", r"\1)", " ".join(str(error).split()))
+
+
+def is_stacked(forms: Iterable[Mapping[str, Form]]) -> bool:
+    """Whether arrays of these forms are stored as one stack, not as a group."""
+    first, *others = forms
+    return all(other == first for other in others)
+
+
+def refuse_overwriting(output: Path, force: bool) -> None:
+    """UserError where a file stands at `output`, unless `force`."""
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; name a file")
+    if output.exists() and not force:
+        raise UserError(f"{output}: exists; add --force to replace it, or name another file")
+
+
+def _check_names(output: Path, names: tuple[str, ...]) -> None:
+    if not names:
+        raise ValueError("no image to write")
+    if len(set(names)) < len(names):
+        raise ValueError("an image is in two splits, or twice in one")
+    for name in names:
+        if not is_plain(name):
+            raise UserError(f"{output}: {name[:LONGEST_NAME]!r} cannot be the name of an image; rename it")
+
+
+def is_plain(name: str) -> bool:
+    """Whether an image may be called so wherever its name goes: HDF5, file names, tables, terminals."""
+    if name in (".", "..") or not 0 < len(name.encode(errors="replace")) <= LONGEST_NAME:
+        return False
+    return not any(letter == "/" or unicodedata.category(letter) in BREAKING for letter in name)
+
+
+def _check_forms(known: Mapping[str, Mapping[str, Form]]) -> None:
+    keys = {frozenset(forms) for forms in known.values()}
+    if len(keys) > 1 or not {"raw", "gt"} <= min(keys) <= {"raw", "gt", *MAPS}:
+        raise ValueError(f"every image needs 'raw', 'gt' and the same of {MAPS}, got {sorted(map(sorted, keys))}")
+    for name, forms in known.items():
+        for key, (shape, _) in forms.items():
+            if shape[-2:] != forms["raw"][0][-2:] or len(shape) not in ((2, 3) if key == "raw" else (2,)):
+                raise ValueError(f"image '{name}': '{key}' {shape} does not fit 'raw' {forms['raw'][0]}")
+
+
+def _write_names(file: h5py.File, key: str, names: Sequence[str]) -> None:
+    # Of a fixed length: a variable one is read from a heap, and HDF5 2.0 hangs where a byte of that is damaged.
+    encoded = [name.encode() for name in names]
+    dtype = h5py.string_dtype(length=max(map(len, encoded), default=1))
+    file.create_dataset(key, data=np.array(encoded, dtype), track_times=False)
+
+
+def _write_json(file: h5py.File, key: str, value: Mapping[str, Any]) -> None:
+    encoded = json.dumps(dict(value), allow_nan=False).encode()
+    file.attrs.create(key, encoded, dtype=h5py.string_dtype(length=len(encoded)))
+
+
+def _create(
+    file: h5py.File, names: Sequence[str], known: Mapping[str, Mapping[str, Form]]
+) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Make the empty arrays; where each array of each image goes: a data set and an index into it."""
+    stacked = is_stacked(known.values())
+    places: dict[tuple[str, str], tuple[Any, Any]] = {}
+    for key in known[names[0]]:
+        if stacked:
+            shape, dtype = known[names[0]][key]
+            stack = file.create_dataset(key, (len(names), *shape), dtype, track_times=False)
+            places |= {(key, name): (stack, index) for index, name in enumerate(names)}
+        else:
+            group = file.create_group(key)
+            for name in names:
+                shape, dtype = known[name][key]
+                places[key, name] = (group.create_dataset(name, shape, dtype, track_times=False), ...)
+    return places
+
+
+class Reader:
+    """The images of such a file, opened for each look at it: so it may be pickled and may go through a fork."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What the file says of itself; UserError where it does not hold what it should."""
+        return self._look[0]
+
+    @property
+    def forms(self) -> dict[str, dict[str, Form]]:
+        """Shape and type of all stored arrays of every image."""
+        return self._look[1]
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        channels, height, width = (1, *self.forms[name]["raw"][0])[-3:]
+        return channels, height, width
+
+    def read(self, name: str) -> dict[str, Array]:
+        """The arrays of an image in their stored types: `raw` (C, H, W), the others (H, W)."""
+        index = self._index[name]
+        try:
+            with self._open() as file:
+                stored = {key: _array_of(file[key], name, index) for key in ("raw", "gt", *self.contents.maps)}
+        except DAMAGED as error:
+            raise UserError(
+                f"{self.path}: image '{name}' cannot be read ({_why(error)}); the file is damaged"
+            ) from None
+        return {**stored, "raw": stored["raw"].reshape(self.shape(name))}
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.contents.names)}
+
+    @cached_property
+    def _look(self) -> tuple[Contents, dict[str, dict[str, Form]]]:
+        with self._open() as file:
+            try:
+                return _look(file)
+            except UserError as error:
+                raise UserError(*(f"{self.path}: {fault}" for fault in error.faults)) from None
+            except DAMAGED as error:
+                raise UserError(f"{self.path}: cannot be read ({_why(error)}); the file is damaged") from None
+
+    def _open(self) -> h5py.File:
+        try:
+            if self.path.is_fifo():
+                raise UserError(f"{self.path}: is a pipe; name an HDF5 file")
+            return h5py.File(self.path, "r")
+        except OSError as error:
+            raise UserError(f"{self.path}: {_why_closed(self.path, error)}") from None
+
+
+def _why_closed(path: Path, error: OSError) -> str:
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as system:
+        return f"cannot be opened ({system.strerror}); name an HDF5 file"
+    if empty:
+        return "is empty; make it again"
+    if not h5py.is_hdf5(path):
+        return "is not an HDF5 file; 'yeastexp pack' makes one from images"
+    short = "is cut short" if "truncated" in str(error) else f"cannot be opened ({_why(error)})"
+    return f"{short}; copy or make it again"
+
+
+def _array_of(stored: Any, name: str, index: int) -> Array:
+    array = stored[index] if isinstance(stored, h5py.Dataset) else stored[name][()]
+    return np.asarray(array)
+
+
+def _look(file: h5py.File) -> tuple[Contents, dict[str, dict[str, Form]]]:
+    layout = _attribute(file, "yeastexp_layout")
+    if layout not in (None, LAYOUT):
+        raise UserError(f"has layout {layout!r}, this version reads {LAYOUT}; use the version that wrote it")
+    # The keys are listed: asking whether one is in the file would follow a link out of it.
+    there = set(file)
+    for key in ("raw", "gt"):
+        if key not in there:
+            held = ", ".join(sorted(there)) or "nothing"
+            raise UserError(f"has no '{key}' (it holds {held}); store images as 'raw' and their labels as 'gt'")
+    maps = tuple(key for key in MAPS if key in there)
+    names = _names(file) if layout is not None else _numbered(file)
+    by_key = {key: _forms(file, key, names) for key in ("raw", "gt", *maps)}
+    forms = {name: {key: by_key[key][name] for key in by_key} for name in names}
+    for name in names:
+        _check_fit(name, forms[name])
+    splits = _splits(file, names) if layout is not None else plain_splits(names)
+    provenance = _json(file, "provenance") or {}
+    return Contents(names, splits, maps, _pixel_um(file), _json(file, "normalization"), provenance), forms
+
+
+def _own(parent: Any, key: str) -> Any:
+    """A member that lies in this very file."""
+    if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
+        raise UserError(f"'{key}' is a link, which may lead out of the file; copy the data into the file")
+    member = parent[key]
+    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+        raise UserError(f"'{key}' is kept in another file; copy the data into this file")
+    return member
+
+
+def _stack_or_group(file: h5py.File, key: str) -> Any:
+    member = _own(file, key)
+    if not isinstance(member, h5py.Dataset | h5py.Group):
+        raise UserError(f"'{key}' is not an array; store a stack of images (N, H, W)")
+    return member
+
+
+def _numbered(file: h5py.File) -> tuple[str, ...]:
+    """The names of the images in a plain file: 000, 001, …"""
+    for key in ("raw", "gt"):
+        if isinstance(_stack_or_group(file, key), h5py.Group):
+            raise UserError(f"'{key}' is a group; a file not made by 'pack' needs stacks of images (N, H, W)")
+    count = _length(file, "raw")
+    if not count:
+        raise UserError("holds no image")
+    return tuple(f"{index:0{max(3, len(str(count - 1)))}d}" for index in range(count))
+
+
+def _length(file: h5py.File, key: str) -> int:
+    shape = file[key].shape
+    ranks = {3: "(N, H, W)", 4: "(N, C, H, W)"} if key == "raw" else {3: "(N, H, W)"}
+    if shape is None or len(shape) not in ranks:
+        raise UserError(f"'{key}' has shape {shape}; it must be {' or '.join(ranks.values())}")
+    if shape[0] > MOST_IMAGES:
+        raise UserError(f"'{key}' holds {shape[0]} images, more than this program reads; make several files of it")
+    return int(shape[0])
+
+
+def _forms(file: h5py.File, key: str, names: tuple[str, ...]) -> dict[str, Form]:
+    stored = _stack_or_group(file, key)
+    if isinstance(stored, h5py.Dataset):
+        count = _length(file, key)
+        if count != len(names):
+            raise UserError(f"'{key}' holds {count} images, but there are {len(names)} in all; make them the same")
+        forms = dict.fromkeys(names, (stored.shape[1:], stored.dtype))
+        arrays = [stored]
+    else:
+        there = set(stored)
+        for name in names:
+            if name not in there or not isinstance(_own(stored, name), h5py.Dataset):
+                raise UserError(f"'{key}' has no array '{name}'; make the file again")
+        arrays = [stored[name] for name in names]
+        forms = {name: (array.shape, array.dtype) for name, array in zip(names, arrays, strict=True)}
+    if any(math.prod(array.chunks or ()) * array.dtype.itemsize > LARGEST_CHUNK for array in arrays):
+        raise UserError(f"'{key}' is stored in chunks of more than a gigabyte; store it in chunks of one image")
+    for dtype in {dtype for _, dtype in forms.values()}:
+        if key == "raw" and dtype.kind not in "uif":
+            raise UserError(f"'raw' holds {dtype} values; store numbers")
+        if key != "raw" and dtype.kind not in "uib":
+            raise UserError(f"'{key}' holds {dtype} values; store integers: labels are class indices or ids")
+    return forms
+
+
+def _check_fit(name: str, forms: Mapping[str, Form]) -> None:
+    raw = forms["raw"][0]
+    if len(raw) not in (2, 3):
+        raise UserError(f"'raw' of image '{name}' has shape {raw}; it must be (H, W) or (C, H, W)")
+    if 0 in raw:
+        raise UserError(f"image '{name}' of shape {raw} has no pixels")
+    if math.prod(raw) > LARGEST:
+        raise UserError(f"image '{name}' of shape {raw} is larger than this program reads; cut it into pieces")
+    for key, (shape, _) in forms.items():
+        if key != "raw" and shape != raw[-2:]:
+            raise UserError(f"image '{name}': 'raw' {raw} and '{key}' {shape} differ in size; make them fit")
+
+
+def _names(file: h5py.File) -> tuple[str, ...]:
+    if "names" not in set(file):
+        raise UserError("has no 'names'; make the file again")
+    names = _strings(file, "names")
+    if not names:
+        raise UserError("holds no image")
+    if len(set(names)) < len(names):
+        raise UserError("'names' names an image twice; make the file again")
+    if odd := [name for name in names if not is_plain(name)]:
+        raise UserError(
+            f"'names' holds {odd[0][:LONGEST_NAME]!r}, which cannot be the name of an image; make the file again"
+        )
+    return names
+
+
+def _splits(file: h5py.File, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    if "splits" not in set(file) or not isinstance(_own(file, "splits"), h5py.Group):
+        raise UserError("has no 'splits'; make the file again")
+    stored = file["splits"]
+    splits = {split: _strings(stored, split) for split in SPLITS if split in set(stored)}
+    members = [name for split in splits.values() for name in split]
+    if unknown := set(members) - set(names):
+        raise UserError(f"'splits' names an image '{min(unknown)}' that is not there; make the file again")
+    if len(set(members)) < len(members):
+        raise UserError("an image is in two splits, or twice in one; make the file again")
+    return splits
+
+
+def _strings(parent: Any, key: str) -> tuple[str, ...]:
+    stored = _own(parent, key)
+    if not isinstance(stored, h5py.Dataset) or h5py.check_string_dtype(stored.dtype) is None or stored.ndim != 1:
+        raise UserError(f"'{key}' is not a list of names; make the file again")
+    if stored.nbytes > LARGEST_LIST:
+        raise UserError(f"'{key}' lists {stored.size} names, more than this program reads; make several files of it")
+    return tuple(str(name) for name in stored.asstr()[()])
+
+
+def _json(file: h5py.File, key: str) -> dict[str, Any] | None:
+    if key not in file.attrs:
+        return None
+    try:
+        value = json.loads(file.attrs[key])
+    except (TypeError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"attribute '{key}' is not a JSON object; make the file again")
+    return value
+
+
+def _pixel_um(file: h5py.File) -> float | None:
+    found = _attribute(file, "pixel_um")
+    if found is None or (isinstance(found, int | float) and 0 < found < math.inf):
+        return None if found is None else float(found)
+    raise UserError(f"attribute 'pixel_um' should be a number above 0, got {found!r}; make the file again")
+
+
+def _attribute(file: h5py.File, key: str) -> Any:
+    """A root attribute as Python's own value, or nothing."""
+    return np.asarray(file.attrs[key]).tolist() if key in file.attrs else None
+
+
+def default_validation(count: int) -> int:
+    """How many of `count` images validate when nobody says: 8 of 18, and as many in proportion; at least one."""
+    return max(1, round(count * 8 / 18))
+
+
+def plain_splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The splits of images for which none are given: the last ones validate."""
+    end = len(names) - default_validation(len(names))
+    return {"train": tuple(names[:end]), "val": tuple(names[end:])}
+
+
+def chosen(names: Sequence[str], choice: int | float | Sequence[str], total: int | None = None) -> tuple[str, ...]:
+    """Those of `names` that are chosen: so many or such a fraction (of `total`) from the end, or by name or glob."""
+    if isinstance(choice, int | float):
+        return _last(names, choice, total or len(names))
+    known, picked = set(names), set[str]()
+    for pattern in choice:
+        found = {pattern} & known or {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            raise UserError(f"none of the images is called '{pattern}'; {_nearest(pattern, names)}")
+        picked |= found
+    if not picked:
+        raise UserError("no image is chosen; name at least one")
+    return tuple(name for name in names if name in picked)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    if near := get_close_matches(name, names, n=1):
+        return f"did you mean '{near[0]}'?"
+    return f"there are {len(names)}, from '{names[0]}' to '{names[-1]}'" if names else "there is none left"
+
+
+def _last(names: Sequence[str], choice: int | float, total: int) -> tuple[str, ...]:
+    if isinstance(choice, float) and not 0 < choice < 1:
+        raise UserError(f"{choice} is not a fraction; give a number between 0 and 1, or a whole number of images")
+    count = choice if isinstance(choice, int) else max(1, round(choice * total))
+    if not 0 < count <= len(names):
+        remedy = f"give a number from 1 to {len(names)}" if names else "no image is left"
+        raise UserError(f"{count} of {len(names)} images cannot be chosen; {remedy}")
+    return tuple(names[-count:])

@@ -1,0 +1,268 @@
+"""Pixels from and to pictures: PNG and TIFF, in the values they were recorded with."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image, ImageFile
+
+from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system import files
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".png", ".tif", ".tiff")
+LARGEST = 1 << 27
+"""Values in the largest image that is read; a header that claims more is taken for a decompression bomb."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
+"""Photometric interpretations of TIFF. Inverted grey (tifffile's bits, ImageJ's masks) is read as its stored values."""
+
+# tifffile logs what it also raises; without a handler Python would print that beside the one line that users see.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def read_image(path: Path) -> Array:
+    """The image (C, H, W) in the type it is stored in: uint8, uint16 or float32; UserError where it is none."""
+    image, palette = _read(path)
+    if palette is not None:
+        if image.max() >= len(palette):
+            raise UserError(f"{path}: cannot be decoded (a value lies outside the palette); the file is damaged")
+        image = np.moveaxis(palette[image[0]], -1, 0)
+    image = _without_alpha(path, image)
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise UserError(f"{path}: holds {image.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
+    if not np.isfinite(image).all():
+        raise UserError(f"{path}: holds NaN or infinite values; mend or remove it")
+    return np.ascontiguousarray(image)
+
+
+def read_mask(path: Path) -> Array:
+    """The labels (H, W) of a mask, as integers: of a palette the indices, of equal channels one."""
+    mask, _ = _read(path)
+    mask = _without_alpha(path, mask)
+    if mask.dtype.kind not in "ui":
+        raise UserError(f"{path}: holds {mask.dtype} values, but labels are integers; save it as 8 or 16 bit grey")
+    if any((channel != mask[0]).any() for channel in mask[1:]):
+        raise UserError(f"{path}: is coloured, so it does not say which label a pixel has; save it as grey")
+    return np.ascontiguousarray(mask[0])
+
+
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The PNG and TIFF files that folders, globs and paths lead to, sorted naturally by name, hidden ones left out."""
+    found = dict.fromkeys(file for path in paths for file in _expand(path))
+    if not found:
+        raise UserError(f"{', '.join(map(str, paths)) or 'nothing given'}: no PNG or TIFF file there; name a folder")
+    return sorted(found, key=lambda file: (natural(file.stem), str(file)))
+
+
+def natural(name: str) -> tuple[tuple[str | int, ...], str]:
+    """A key that sorts `a2` before `a10`."""
+    pieces = re.split(r"(\d+)", name)
+    return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), name
+
+
+def write_png(path: Path, array: Array) -> None:
+    """Write (H, W) of 8 or 16 bit, or RGB (3, H, W) of 8 bit."""
+    grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+    if not grey and not (array.ndim == 3 and array.shape[0] == 3 and array.dtype == np.uint8):
+        raise ValueError(f"(H, W) of uint8 or uint16 or (3, H, W) of uint8 is wanted, got {array.shape} {array.dtype}")
+    pixels = array if grey else np.moveaxis(array, 0, -1)
+    try:
+        with files.appearing(path) as temporary:
+            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+    except OSError as error:
+        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
+        raise UserError(fault, status=RUN_FAILED) from error
+
+
+def _expand(path: str | Path) -> Iterator[Path]:
+    place = Path(path)
+    # pathlib raises where a path is too long to be one; glob finds nothing there.
+    if os.path.isdir(place):  # noqa: PTH112
+        yield from _pictures(place.iterdir())
+    elif os.path.exists(place):  # noqa: PTH110
+        yield place
+    else:
+        # Path.glob takes no absolute pattern.
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        if not matches:
+            raise UserError(f"{path}: no such file or folder; name a folder, a file or a glob")
+        yield from _pictures(matches)
+        for folder in matches:
+            if folder.is_dir():
+                yield from _pictures(folder.iterdir())
+
+
+def _pictures(paths: Sequence[Path] | Iterator[Path]) -> Iterator[Path]:
+    """Those named as pictures; one that is none (a broken link, a pipe) is told of where it is read."""
+    return (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
+
+
+def _read(path: Path) -> tuple[Array, Array | None]:
+    """Stored values (C, H, W), and the palette (n, 3 or 4) where they are its indices."""
+    try:
+        if path.is_fifo():
+            raise UserError(f"{path}: is a pipe; name a PNG or TIFF file")
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); name a PNG or TIFF file") from None
+    if not head:
+        raise UserError(f"{path}: is empty; copy or save it again")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images; here the limit is LARGEST.
+            warnings.simplefilter("ignore")
+            if head.startswith(PNG):
+                return _read_png(path, head)
+            if head.startswith(TIFF):
+                return _read_tiff(path)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # on bad files the decoders raise all kinds of exceptions
+        raise UserError(f"{path}: cannot be decoded ({_one_line(error)}); the file is damaged") from None
+    raise UserError(f"{path}: is not a PNG or TIFF file; save it as one of them")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refuse_bomb(path: Path, width: int, height: int, samples: int) -> None:
+    if width * height * samples > LARGEST:
+        raise UserError(f"{path}: claims {height} × {width} pixels, more than this program reads; cut it into pieces")
+
+
+def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
+    if len(head) < 29:
+        raise UserError(f"{path}: cannot be decoded (the header is cut short); the file is damaged")
+    width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
+    _refuse_bomb(path, width, height, {2: 3, 4: 2, 6: 4}.get(colour, 1))
+    with Image.open(path, formats=["PNG"]) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(f"{path}: has {getattr(image, 'n_frames', 1)} pages; save each as a file of its own")
+        if depth == 16 and colour in _DEEP:
+            return _deep_png(path, colour), None
+        if image.mode == "P":
+            return np.asarray(image)[None], _palette(image)
+        if "transparency" in image.info and image.mode in ("L", "RGB"):
+            values = np.asarray(image.convert("LA" if image.mode == "L" else "RGBA"))
+        else:
+            values = np.asarray(image)
+    if values.dtype.kind not in "bu":  # older versions of pillow give 16 bit grey as int32
+        values = values.astype(np.uint16)
+    if depth in (1, 2, 4) and values.dtype == np.uint8:
+        values = values // (255 // (2**depth - 1))  # pillow stretches these to 0 to 255
+    return _channels_first(values.astype(np.uint8) if values.dtype == bool else values), None
+
+
+# Pillow keeps only one byte of each 16 bit colour value: which one, depends on the raw mode that it is told. So each
+# picture is read twice; grey with alpha, of which it knows one order only, passes as RGBA of 8 bit.
+_DEEP = {2: ("RGB;16B", "RGB;16L"), 4: ("RGBA",), 6: ("RGBA;16B", "RGBA;16L")}
+
+
+def _deep_png(path: Path, colour: int) -> Array:
+    pieces = [_decode_as(path, raw_mode).astype(np.uint16) for raw_mode in _DEEP[colour]]
+    high, low = pieces if len(pieces) == 2 else (pieces[0][..., 0::2], pieces[0][..., 1::2])
+    return _channels_first(high << 8 | low)
+
+
+def _decode_as(path: Path, raw_mode: str) -> Array:
+    with Image.open(path, formats=["PNG"]) as image:
+        assert isinstance(image, ImageFile.ImageFile)
+        codec, extents, offset, _ = image.tile[0]
+        image.tile = [(codec, extents, offset, raw_mode)]  # type: ignore[list-item]
+        return np.asarray(image)
+
+
+def _palette(image: Image.Image) -> Array:
+    mode = "RGBA" if "transparency" in image.info else "RGB"
+    if mode == "RGBA":
+        image.apply_transparency()
+    return np.array(image.getpalette(mode), np.uint8).reshape(-1, len(mode))
+
+
+def _channels_first(values: Array) -> Array:
+    return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+
+
+def _without_alpha(path: Path, image: Array) -> Array:
+    """An image without its last channel where that is an alpha channel: one of 2 or of 4."""
+    if image.shape[0] not in (2, 4):
+        return image
+    opaque = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
+    if (image[-1] != opaque).any():
+        raise UserError(f"{path}: has transparent pixels, whose values are unknown; save it without alpha channel")
+    return image[:-1]
+
+
+def _read_tiff(path: Path) -> tuple[Array, Array | None]:
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        pages = max(len(tiff.pages), tiff.series[0].size // max(1, page.size))
+        if pages > 1:
+            raise UserError(f"{path}: has {pages} pages; save each as a file of its own")
+        _refuse_bomb(path, page.imagewidth, page.imagelength, page.samplesperpixel)
+        if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
+            raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
+        if page.imagedepth > 1 or page.samplesperpixel not in ((3, 4) if page.photometric == RGB else (1, 2)):
+            raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture a file")
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
+            raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
+        values = _decoded(path, page)
+        palette = None
+        if page.photometric == PALETTE:
+            palette = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
+    values = values.astype(np.uint8) if values.dtype == bool else values.astype(values.dtype.newbyteorder("="))
+    return values, palette
+
+
+def _kind(photometric: Any) -> str:
+    name = str(getattr(photometric, "name", photometric))
+    return {"SEPARATED": "CMYK"}.get(name, name)
+
+
+# What pillow decodes without loss, by bits a sample, samples a pixel and photometric interpretation.
+_PILLOW_IS_EXACT = {
+    (1, 1, GREY): ("1",),
+    (8, 1, GREY): ("L",),
+    (16, 1, GREY): ("I;16", "I;16B"),
+    (32, 1, GREY): ("F",),
+    (8, 1, PALETTE): ("P",),
+    (8, 3, RGB): ("RGB",),
+    (8, 4, RGB): ("RGBA",),
+}
+
+
+def _decoded(path: Path, page: Any) -> Array:
+    """The values (C, H, W) of a page; tifffile alone does not know LZW, so pillow reads what it can exactly."""
+    try:
+        values = page.asarray().reshape(page.shaped)
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+    else:
+        planes, _, height, width, samples = values.shape
+        return np.asarray(np.moveaxis(values, -1, 1).reshape(planes * samples, height, width))
+    with Image.open(path, formats=["TIFF"]) as image:
+        if image.mode in _PILLOW_IS_EXACT.get((page.bitspersample, page.samplesperpixel, page.photometric), ()):
+            return _channels_first(np.asarray(image))
+    raise UserError(
+        f"{path}: is compressed by {page.compression.name}, which needs the package imagecodecs; "
+        "install it, or save the file without compression"
+    )

@@ -1,0 +1,378 @@
+"""Pictures and their labels to one HDF5 file, and such a file to a normalised one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from yeastexp.data.hdf5_file import Form, Reader, chosen, is_plain, is_stacked, plain_splits, refuse_overwriting, write
+from yeastexp.data.images import image_files, read_image, read_mask
+from yeastexp.errors import UserError
+from yeastexp.system import files
+
+Array = npt.NDArray[Any]
+Choice = int | float | tuple[str, ...]
+"""So many images from the end, such a fraction of all, or names and globs."""
+
+Kind = Literal["auto", "mask", "class", "instance"]
+Fit = Literal["all", "train"]
+Progress = Callable[[Iterable[str]], Iterable[str]]
+
+SHOWN = 5
+"""Names in a message before it says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What `pack` did. `duplicates` lists groups of identical images that lie in several splits, as `split/name`."""
+
+    output: Path
+    splits: dict[str, int]
+    stacked: bool
+    channels: int
+    dtype: str
+    kind: Kind
+    label_values: tuple[int, ...]
+    foreground: float
+    duplicates: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """What `normalize` did: the mean and the standard deviation of the images that `fit` names."""
+
+    output: Path
+    splits: dict[str, int]
+    stacked: bool
+    mean: float
+    std: float
+    fit: Fit
+
+
+def parse_choice(text: str) -> Choice:
+    """What a `--val` says: "8" the last eight, "0.3" that fraction from the end, else names and globs between commas.
+
+    An image whose name is a number is named with a comma: "8,".
+    """
+    word = text.strip()
+    if re.fullmatch("[0-9]{1,9}", word):
+        return int(word)
+    if re.fullmatch(r"\d*\.\d+|\d+\.", word):
+        return float(word)
+    return tuple(piece.strip() for piece in word.split(",") if piece.strip())
+
+
+def pack(
+    images: Sequence[str | Path],
+    labels: Sequence[str | Path],
+    output: Path,
+    *,
+    kind: Kind = "auto",
+    val: Choice | None = None,
+    test: Choice | None = None,
+    pixel_um: float | None = None,
+    force: bool = False,
+    progress: Progress = iter,
+) -> Packed:
+    """Write pairs of pictures and labels to one file, in the values they were recorded with."""
+    refuse_overwriting(output, force)
+    if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
+        raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
+    pairs = _pairs(images, labels)
+    _refuse_to_replace_a_source(output, pairs)
+    splits = split(tuple(pairs), val, test)
+    survey = _Survey()
+    for name in progress(tuple(pairs)):
+        survey.add(name, *pairs[name])
+    kind = _recognised(kind, survey)
+    convert = _converter(kind, survey)
+
+    def read(name: str) -> dict[str, Array]:
+        image, mask = pairs[name]
+        raw = read_image(image)
+        return {"raw": raw[0] if len(raw) == 1 else raw, **convert(read_mask(mask))}
+
+    forms = {name: _forms(survey.raw[name], convert) for name in pairs}
+    provenance = {
+        "made_by": "yeastexp pack",
+        "labels": kind,
+        "images_sha256": _combined(survey.image_digests),
+        "labels_sha256": _combined(survey.mask_digests),
+    }
+    write(
+        output,
+        splits,
+        read,
+        provenance=provenance,
+        pixel_um=pixel_um,
+        force=force,
+        progress=progress,
+        forms=forms,
+    )
+    first = next(iter(survey.raw.values()))
+    return Packed(
+        output=output,
+        splits={part: len(names) for part, names in splits.items()},
+        stacked=is_stacked(forms.values()),
+        channels=first[0][0],
+        dtype=str(np.result_type(*(dtype for _, dtype in survey.raw.values()))),
+        kind=kind,
+        label_values=tuple(sorted(survey.values)),
+        foreground=survey.foreground / survey.pixels,
+        duplicates=_duplicates(survey.image_digests, splits),
+    )
+
+
+def normalize(
+    source: Path, output: Path, *, fit: Fit = "all", force: bool = False, progress: Progress = iter
+) -> Normalized:
+    """Write a second file: raw values as float32, with mean 0 and standard deviation 1 over the images of `fit`."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"{output}: is the file that is read; name another one to write")
+    refuse_overwriting(output, force)
+    reader = Reader(source)
+    contents = reader.contents
+    if contents.normalization is not None:
+        raise UserError(f"{source}: is normalised already; give the file it was made from")
+    fitted = contents.names if fit == "all" else contents.splits.get("train", ())
+    if not fitted:
+        raise UserError(f"{source}: has no training image to fit; use --fit all")
+    moments = _Moments()
+    for name in progress(fitted):
+        moments.add(_finite(source, name, reader.read(name)["raw"]))
+    if moments.low == moments.high or moments.std == 0:
+        which = "all pixels" if fit == "all" else "all pixels of the training images"
+        raise UserError(f"{source}: {which} have the value {moments.low:g}, so their spread is 0; check the images")
+    mean, std = moments.mean, moments.std
+
+    def read(name: str) -> dict[str, Array]:
+        arrays = reader.read(name)
+        raw = ((_finite(source, name, arrays["raw"]) - mean) / std).astype(np.float32)
+        return {**arrays, "raw": raw[0] if len(raw) == 1 else raw}
+
+    write(
+        output,
+        contents.splits,
+        read,
+        provenance=contents.provenance,
+        pixel_um=contents.pixel_um,
+        normalization={"mean": mean, "std": std, "fit": fit, "source_sha256": files.digest(source)},
+        force=force,
+        progress=progress,
+        forms={name: _normalized_forms(form) for name, form in reader.forms.items()},
+    )
+    return Normalized(
+        output=output,
+        splits={part: len(names) for part, names in contents.splits.items()},
+        stacked=is_stacked(_normalized_forms(form) for form in reader.forms.values()),
+        mean=mean,
+        std=std,
+        fit=fit,
+    )
+
+
+def split(names: Sequence[str], val: Choice | None = None, test: Choice | None = None) -> dict[str, tuple[str, ...]]:
+    """Names to train, val and, if asked for, test: counts and fractions (of all) from the end, test last.
+
+    All may be to test, in a file that nothing is trained on.
+    """
+    parts: dict[str, tuple[str, ...]] = {}
+    rest = tuple(names)
+    if test is not None:
+        parts["test"] = _chosen("test", rest, test, len(names))
+        rest = _without(rest, parts["test"])
+        if not rest and val is None:
+            return parts
+    parts["val"] = plain_splits(rest)["val"] if val is None else _chosen("val", rest, val, len(names))
+    parts["train"] = _without(rest, parts["val"])
+    if not parts["train"] or not parts["val"]:
+        sizes = ", ".join(f"{len(parts[part])} {part}" for part in ("train", "val", "test") if part in parts)
+        raise UserError(
+            f"of {len(names)} in all {sizes}; training and validation need one image each at least (--test '*' packs "
+            "all for evaluation alone)"
+        )
+    return {part: parts[part] for part in ("train", "val", "test") if part in parts}
+
+
+def _without(names: tuple[str, ...], others: Iterable[str]) -> tuple[str, ...]:
+    gone = set(others)
+    return tuple(name for name in names if name not in gone)
+
+
+def _chosen(part: str, names: tuple[str, ...], choice: Choice, total: int) -> tuple[str, ...]:
+    try:
+        return chosen(names, choice, total)
+    except UserError as error:
+        raise UserError(*(f"--{part}: {fault}" for fault in error.faults)) from None
+
+
+def _pairs(images: Sequence[str | Path], labels: Sequence[str | Path]) -> dict[str, tuple[Path, Path]]:
+    """Pictures and labels that share a stem, in the natural order of the names."""
+    pictures, masks = _by_stem(image_files(images)), _by_stem(image_files(labels))
+    faults = []
+    if lonely := [name for name in pictures if name not in masks]:
+        faults.append(f"no label for {_some(lonely)}; give each image a label file of the same name")
+    if lonely := [name for name in masks if name not in pictures]:
+        faults.append(f"no image for the {'label' if len(lonely) == 1 else 'labels'} {_some(lonely)}; remove or add it")
+    if faults:
+        raise UserError(*faults)
+    return {name: (pictures[name], masks[name]) for name in pictures}
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not is_plain(path.stem):
+            raise UserError(f"{path}: {path.stem!r} cannot be the name of an image; rename it")
+        if path.stem in found:
+            raise UserError(f"{found[path.stem]} and {path}: have the same name '{path.stem}'; rename one")
+        found[path.stem] = path
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Path]]) -> None:
+    for pair in pairs.values():
+        if output.exists() and any(path.exists() and path.samefile(output) for path in pair):
+            raise UserError(f"{output}: is one of the files that are read; name another one to write")
+
+
+@dataclass
+class _Survey:
+    """What a first look at all pairs finds, in memory that does not grow with their pixels."""
+
+    raw: dict[str, Form] = field(default_factory=dict)
+    image_digests: dict[str, str] = field(default_factory=dict)
+    mask_digests: dict[str, str] = field(default_factory=dict)
+    values: set[int] = field(default_factory=set)
+    foreground: int = 0
+    pixels: int = 0
+
+    def add(self, name: str, image: Path, mask: Path) -> None:
+        raw, labels = read_image(image), read_mask(mask)
+        if raw.shape[1:] != labels.shape:
+            sizes = " and ".join(f"{height} × {width}" for height, width in (raw.shape[1:], labels.shape))
+            raise UserError(f"{image} and {mask}: differ in size, {sizes} pixels; give each image its own label file")
+        for first, (shape, _) in self.raw.items():
+            if shape[0] != len(raw):
+                raise UserError(f"{image}: has {_channels(len(raw))}, but '{first}' has {shape[0]}; pack them apart")
+            break
+        self.raw[name] = (raw.shape, raw.dtype)
+        self.image_digests[name] = _digest(raw)
+        self.mask_digests[name] = _digest(labels)
+        self.values |= {int(value) for value in np.unique(labels)}
+        self.foreground += int(np.count_nonzero(labels > 0))
+        self.pixels += labels.size
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"
+
+
+def _digest(values: Array) -> str:
+    """The SHA-256 of the values; the same for a picture saved with 8 and with 16 bit."""
+    wide = values.astype("<i8" if values.dtype.kind in "ui" else "<f8")
+    return hashlib.sha256(repr(values.shape).encode() + wide.tobytes()).hexdigest()
+
+
+def _combined(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def _recognised(kind: Kind, survey: _Survey) -> Kind:
+    """The kind of the labels where it is not said; UserError where it cannot be seen, or where it is no label."""
+    values = sorted(survey.values)
+    if kind == "auto" and (survey.values <= {0, 1} or survey.values <= {0, 255}):
+        return "mask"
+    if kind == "auto":
+        many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
+        smooth = "; masks with smooth edges have to be saved without" if many else ""
+        raise UserError(
+            f"the labels hold {_few(values)}, neither 0 and 1 nor 0 and 255; "
+            f"say what they are: --labels class (class indices) or --labels instance (ids of cells){smooth}"
+        )
+    if values[0] < (-1 if kind == "class" else 0):
+        raise UserError(f"the labels hold {_few(values)}; {kind} labels are not negative")
+    return kind
+
+
+def _few(values: Sequence[int]) -> str:
+    shown = ", ".join(map(str, values[:SHOWN]))
+    return f"{shown}, … {values[-1]}" if len(values) > SHOWN else shown
+
+
+def _converter(kind: Kind, survey: _Survey) -> Callable[[Array], dict[str, Array]]:
+    """From labels as they were recorded to the label maps that are stored, all of one type."""
+    low, high = min(survey.values), max(survey.values)
+    dtype = np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)) if low < 0 else np.min_scalar_type(high)
+    if kind == "class":
+        return lambda labels: {"gt": labels.astype(dtype)}
+    if kind == "instance":
+        return lambda labels: {"gt": (labels > 0).astype(np.uint8), "instances": labels.astype(dtype)}
+    return lambda labels: {"gt": (labels > 0).astype(np.uint8)}
+
+
+def _forms(raw: Form, convert: Callable[[Array], dict[str, Array]]) -> dict[str, Form]:
+    shape, dtype = raw
+    maps = {key: (shape[1:], pixel.dtype) for key, pixel in convert(np.zeros((1, 1), np.int64)).items()}
+    return {"raw": (shape[1:] if shape[0] == 1 else shape, dtype), **maps}
+
+
+def _duplicates(digests: Mapping[str, str], splits: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for part, names in splits.items():
+        for name in names:
+            groups.setdefault(digests[name], []).append((part, name))
+    across = (group for group in groups.values() if len({part for part, _ in group}) > 1)
+    return tuple(tuple(f"{part}/{name}" for part, name in group) for group in across)
+
+
+class _Moments:
+    """Mean and standard deviation of values that come image by image (Chan, Golub and LeVeque 1983), in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0
+        self.low, self.high = math.inf, -math.inf
+
+    def add(self, values: Array) -> None:
+        mean = float(values.mean())
+        squares = float(np.square(values - mean).sum())
+        total = self.count + values.size
+        away = mean - self.mean
+        self.squares += squares + away * away * self.count * values.size / total
+        self.mean += away * values.size / total
+        self.count = total
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    @property
+    def std(self) -> float:
+        return math.sqrt(self.squares / self.count)
+
+
+def _finite(source: Path, name: str, raw: Array) -> Array:
+    """Raw values as float64; UserError where one is not finite, or would not be as float32."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(raw.astype(np.float32)).all()
+    if not finite:
+        raise UserError(f"{source}: image '{name}' holds NaN or infinite values; mend or remove it")
+    return raw.astype(np.float64)
+
+
+def _normalized_forms(forms: Mapping[str, Form]) -> dict[str, Form]:
+    shape, _ = forms["raw"]
+    raw = (shape[1:] if len(shape) == 3 and shape[0] == 1 else shape, np.dtype(np.float32))
+    return {**forms, "raw": raw}

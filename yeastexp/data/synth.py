@@ -1,0 +1,36 @@
+"""Synthetic images in a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from yeastexp.data import hdf5_file
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+
+NAME = "synthetic_yeast"
+
+
+def synth(
+    output: Path,
+    dataset: SyntheticYeast,
+    *,
+    force: bool = False,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> None:
+    """Write the images of a synthetic data set, so that the data set `hdf5` reads the same samples from the file."""
+    provenance = {
+        "made_by": f"yeastexp {version('yeastexp')}, {NAME}",
+        "seed": dataset.seed,
+        **vars(dataset.look),
+    }
+    hdf5_file.write(
+        output,
+        dataset.splits,
+        dataset.arrays,
+        provenance=provenance,
+        pixel_um=dataset.pixel_um,
+        force=force,
+        progress=progress,
+    )

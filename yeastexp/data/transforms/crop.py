@@ -1,0 +1,52 @@
+"""Cutting off borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.data.transforms.base import BasicTransform2D, Size
+from yeastexp.data.transforms.geometry import translation
+from yeastexp.errors import UserError
+from yeastexp.registry import transform
+
+Pixels = Annotated[int, Field(ge=0, le=100_000, description="pixels")]
+
+CERTAIN = 20.0
+"""How much larger the logit of class 0 is where nothing was seen: a probability of 1 within float32's rounding."""
+
+
+@transform("crop")
+@dataclass(frozen=True)
+class Crop(BasicTransform2D):
+    """Cuts pixels off the borders of every image, as those of a scale bar, a frame or a dark corner.
+
+    Predictions and scores stay on the original pixels, where what was cut off counts as class 0.
+    """
+
+    whole_images = True
+
+    top: Pixels = 0
+    bottom: Pixels = 0
+    left: Pixels = 0
+    right: Pixels = 0
+
+    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+        left_over = size[0] - self.top - self.bottom, size[1] - self.left - self.right
+        if min(left_over) < 1:
+            raise UserError(
+                f"crop: cuts {self.top} + {self.bottom} rows and {self.left} + {self.right} columns off an image of "
+                f"{size[0]} × {size[1]} pixels, which leaves nothing; cut off less"
+            )
+        return translation(self.top, self.left), left_over
+
+    def restore(self, logits: Tensor, size: Size) -> Tensor:
+        whole = logits.new_full((len(logits), *size), -CERTAIN)
+        whole[0] = 0.0
+        height, width = logits.shape[-2:]
+        whole[:, self.top : self.top + height, self.left : self.left + width] = logits
+        return whole

@@ -1,0 +1,62 @@
+"""Bending."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.data.transforms.base import BasicTransform2D, Size
+from yeastexp.data.transforms.geometry import places
+from yeastexp.randomness import draw_key, normal_fields
+from yeastexp.registry import transform
+
+SPLINE_STD = 151 / 315
+"""Standard deviation of a cubic B-spline over unit noise in two dimensions: the integral of the squared kernel."""
+
+
+@transform("elastic")
+@dataclass(frozen=True)
+class Elastic(BasicTransform2D):
+    """Moves pixels by a smooth random field of standard deviation up to `shift_px` on each axis, with probability `p`.
+
+    The field is a cubic B-spline over normal numbers on a lattice of `spacing_px` pixels about the window's centre
+    (after Simard et al. 2003, with a spline in place of their Gaussian).
+    """
+
+    shift_px: Annotated[float, Field(gt=0, le=100)] = 2.0
+    spacing_px: Annotated[float, Field(ge=4, le=1000)] = 24.0
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def draw(self, generator: np.random.Generator) -> tuple[float, int]:
+        strength = generator.uniform(0, self.shift_px) * (generator.random() < self.p)
+        return float(strength), draw_key(generator)
+
+    def geometry(self, size: Size, drawn: tuple[float, int]) -> tuple[np.ndarray | Tensor, Size]:
+        strength, key = drawn
+        if not strength:
+            return np.eye(3), size
+        device = torch.get_default_device()
+        rows, columns = (_spline(length, self.spacing_px, device) for length in size)
+        knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), torch.device("cpu"))[0].to(device)
+        shift = (rows @ knots @ columns.T).mul_(strength / SPLINE_STD)
+        for plane, place in zip(shift, places(size, device), strict=True):
+            plane += place
+        return shift, size
+
+
+@lru_cache(maxsize=64)
+def _spline(length: int, spacing: float, device: torch.device) -> Tensor:
+    """Weights (length, knots) of the cubic B-spline at each pixel, for an odd number of knots about the centre."""
+    places = (torch.arange(length, device=device) - (length - 1) / 2) / spacing
+    reach = math.ceil((length - 1) / 2 / spacing) + 2
+    away = (places[:, None] - torch.arange(-reach, reach + 1, device=device)[None, :]).abs()
+    near = 2 / 3 - away**2 + away**3 / 2
+    far = (2 - away).clamp_min(0) ** 3 / 6
+    return torch.where(away < 1, near, far)

@@ -1,0 +1,43 @@
+"""A bent brightness curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.errors import UserError
+from yeastexp.registry import transform
+
+
+@transform("gamma")
+@dataclass(frozen=True)
+class Gamma(BasicTransform2D):
+    """Raises values, taken as a share of the range from `low` to `high`, to a power between 1 / `most` and `most`.
+
+    The power is drawn log-uniformly, with probability `p`. The range is by default that of values after `zscore`;
+    values below it are set to its end, values above it go on along the curve.
+    """
+
+    most: Annotated[float, Field(gt=1, le=10)] = 1.5
+    low: float = -3.0
+    high: float = 3.0
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise UserError(f"{self.low} is not below 'high', {self.high}", key="low")
+
+    def draw(self, generator: np.random.Generator) -> float:
+        power = float(self.most ** generator.uniform(-1, 1))
+        return power if generator.random() < self.p else 1.0
+
+    def image(self, image: Tensor, drawn: float) -> Tensor:
+        if drawn == 1:
+            return image
+        share = (image - self.low).div_(self.high - self.low).clamp_min_(0)
+        return share.pow_(drawn).mul_(self.high - self.low).add_(self.low)

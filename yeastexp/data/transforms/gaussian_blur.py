@@ -1,0 +1,50 @@
+"""Defocus, as far as a Gaussian is one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.registry import transform
+from yeastexp.system import full_precision
+
+
+@transform("gaussian_blur")
+@dataclass(frozen=True)
+class GaussianBlur(BasicTransform2D):
+    """Smooths with a Gaussian whose standard deviation is drawn between 0 and `sigma_px`, with probability `p`.
+
+    The kernel reaches four standard deviations; beyond the image's border pixels are mirrored in training windows, and
+    the last one is repeated in whole images.
+    """
+
+    sigma_px: Annotated[float, Field(gt=0, le=20)] = 1.5
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @property
+    def margin_px(self) -> int:  # type: ignore[override]  # a number to those who read it
+        """How far the widest kernel reaches."""
+        return math.ceil(4 * self.sigma_px)
+
+    def draw(self, generator: np.random.Generator) -> float:
+        return float(generator.uniform(0, self.sigma_px) * (generator.random() < self.p))
+
+    def image(self, image: Tensor, drawn: float) -> Tensor:
+        reach = math.ceil(4 * drawn)
+        if not reach:
+            return image
+        places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
+        kernel = torch.exp(-0.5 * (places / drawn) ** 2)
+        kernel = kernel / kernel.sum()
+        smooth = functional.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
+        with full_precision.in_full(image.device):
+            smooth = functional.conv2d(smooth, kernel.view(1, 1, -1, 1))
+            return functional.conv2d(smooth, kernel.view(1, 1, 1, -1))[:, 0]

@@ -1,0 +1,49 @@
+"""Noise of the same strength everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.randomness import draw_key, normal_fields
+from yeastexp.registry import transform
+
+Drawn = tuple[float, int]
+
+
+@transform("gaussian_noise")
+@dataclass(frozen=True)
+class GaussianNoise(BasicTransform2D):
+    """Adds independent normal noise whose standard deviation is drawn between 0 and `std`, with probability `p`.
+
+    `std` is in units of the image's values: after `zscore`, of the image's own standard deviation.
+    """
+
+    std: Annotated[float, Field(gt=0, le=1e6)] = 0.2
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def draw(self, generator: np.random.Generator) -> Drawn:
+        strength = generator.uniform(0, self.std) * (generator.random() < self.p)
+        return float(strength), draw_key(generator)
+
+    def image(self, image: Tensor, drawn: Drawn) -> Tensor:
+        return self.batch(image[None], [drawn])[0]
+
+    def batch(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+        rows = [row for row, (strength, _) in enumerate(drawn) if strength]
+        if not rows:
+            return images
+        strengths, keys = zip(*(drawn[row] for row in rows), strict=True)
+        channels, height, width = images.shape[1:]
+        noise = normal_fields(keys, (channels, height, width), images.device)
+        noise *= torch.tensor(strengths, device=images.device)[:, None, None, None]
+        if len(rows) == len(images):
+            return noise.add_(images)
+        return images.index_add(0, torch.tensor(rows, device=images.device), noise)

@@ -1,0 +1,280 @@
+"""Where pixels come from: coordinates from output to input pixels, their composition, and the one reading.
+
+Coordinates are a (3, 3) float64 matrix on (y, x, 1), or a (2, H, W) float32 field of (y, x), one for each output pixel,
+or a field with a matrix that goes on from where it leads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yeastexp.data.transforms.base import Size
+from yeastexp.sample import IGNORE
+
+AT_ONCE = 2**16
+"""Pixels that a CPU reads at once, so that its caches hold what is made on the way; a GPU reads a whole batch."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A field (2, H, W), the smallest and the largest place it leads to, (2, 2) by axis, and the matrix after it."""
+
+    field: Tensor
+    box: np.ndarray
+    matrix: np.ndarray
+
+    @classmethod
+    def by_nothing(cls, field: Tensor) -> Followed:
+        """A field alone."""
+        box = torch.stack([torch.stack(plane.aminmax()) for plane in field])  # far faster than along a dimension
+        return cls(field, box.cpu().double().numpy(), np.eye(3))
+
+
+Coordinates = np.ndarray | Tensor | Followed
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images of any sizes laid out flat, so that one gather reads windows from several of them at once.
+
+    `values` (C, P) float32 and `labels` (L, P) integers, image i at `offsets[i]` with `sizes[i]`, row by row.
+    """
+
+    values: Tensor
+    labels: Tensor
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, images: Sequence[Tensor], labels: Sequence[Tensor]) -> Pixels:
+        """From images (C, H, W) and their label planes (L, H, W)."""
+        sizes = np.array([image.shape[-2:] for image in images], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))[:-1]])
+        values = torch.cat([image.flatten(1) for image in images], dim=1)
+        return cls(values, torch.cat([planes.flatten(1) for planes in labels], dim=1), offsets, sizes)
+
+    @classmethod
+    def stacked(cls, images: Tensor, labels: Tensor) -> Pixels:
+        """From a batch (B, C, H, W) and its label planes (B, L, H, W)."""
+        count, _, height, width = images.shape
+        offsets = np.arange(count) * height * width
+        sizes = np.tile(np.array([height, width]), (count, 1))
+        return cls(images.transpose(0, 1).flatten(1), labels.transpose(0, 1).flatten(1), offsets, sizes)
+
+    @property
+    def index_dtype(self) -> torch.dtype:
+        """Whole numbers that reach every pixel: the shorter, the faster."""
+        return torch.int32 if self.values.shape[1] < 2**31 else torch.int64
+
+    def to(self, device: torch.device) -> Pixels:
+        """The same pixels on a device."""
+        return Pixels(self.values.to(device), self.labels.to(device), self.offsets, self.sizes)
+
+
+def translation(y: float, x: float) -> np.ndarray:
+    """The matrix that adds (y, x)."""
+    return np.array([[1, 0, y], [0, 1, x], [0, 0, 1]], dtype=np.float64)
+
+
+def places(size: Size, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """The rows (H, 1) and the columns (1, W) of an image."""
+    rows, columns = (torch.arange(n, dtype=torch.float32, device=device) for n in size)
+    return rows[:, None], columns[None, :]
+
+
+def grid(size: Size, device: torch.device | None = None) -> Tensor:
+    """The field (2, H, W) that takes every pixel from its own place."""
+    return torch.stack(torch.broadcast_tensors(*places(size, device)))
+
+
+def field(coordinates: Coordinates, size: Size, device: torch.device | None = None) -> Tensor:
+    """Coordinates as a field (2, H, W) for an output of `size`, on `device` if one is given."""
+    if isinstance(coordinates, Tensor):
+        return coordinates if device is None else coordinates.to(device)
+    if isinstance(coordinates, Followed):
+        matrix, (rows, columns) = coordinates.matrix, field(coordinates.field, size, device)
+    else:
+        matrix, (rows, columns) = coordinates, places(size, device)
+    made = torch.empty(2, *size, device=rows.device)
+    for plane, (y, x, start) in zip(made, matrix[:2].tolist(), strict=True):
+        torch.add(y * rows, x * columns, out=plane).add_(start)
+    return made
+
+
+def compose(outer: Coordinates, inner: Coordinates, size: Size) -> Coordinates:
+    """Coordinates of two steps as one: `outer` (of the later step, with output `size`) into `inner`'s output."""
+    if isinstance(inner, Followed):
+        return compose(compose(outer, inner.field, size), inner.matrix, size)
+    if isinstance(inner, Tensor):
+        return _through(outer, inner, size)
+    if isinstance(outer, np.ndarray):
+        return np.asarray(inner @ outer)
+    first = outer if isinstance(outer, Followed) else Followed.by_nothing(outer)
+    return Followed(first.field, first.box, inner @ first.matrix)
+
+
+def _through(outer: Coordinates, inner: Tensor, size: Size) -> Tensor:
+    """Where a field leads from the places that coordinates lead to: bilinear between its pixels."""
+    height, width = inner.shape[1:]
+    if isinstance(outer, np.ndarray) and size == (height, width) and np.array_equal(outer, np.eye(3)):
+        return inner
+    shift = inner - grid((height, width), inner.device)
+    pixels = Pixels.of([shift], [shift.new_empty(0, height, width)])
+    return field(outer, size, inner.device) + _between(pixels, np.zeros(1, np.int64), [outer], size)[0][0]
+
+
+def extent(coordinates: Coordinates, size: Size) -> np.ndarray:
+    """The smallest and the largest place, (2, 2) by axis, that an output of `size` is read from, or a little more."""
+    if isinstance(coordinates, Tensor):
+        return Followed.by_nothing(coordinates).box
+    if isinstance(coordinates, Followed):
+        box, matrix = coordinates.box, coordinates.matrix
+    else:
+        box, matrix = np.array([[0.0, n - 1.0] for n in size]), coordinates
+    ends = matrix[:2, :2, None] * box[None]
+    return np.asarray(np.stack([ends.min(axis=2).sum(axis=1), ends.max(axis=2).sum(axis=1)], axis=1) + matrix[:2, 2:])
+
+
+def read(pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates], size: Size) -> tuple[Tensor, Tensor]:
+    """Values (B, C, h, w) and labels (B, L, h, w), each of the B outputs from its image through its coordinates.
+
+    Exact indexing where all pixels fall on pixels, else bilinear values and nearest labels. Beyond the image, values
+    are mirrored (the border pixel is not repeated) and labels are IGNORE.
+    """
+    matrices = [one for one in coordinates if isinstance(one, np.ndarray)]
+    if len(matrices) == len(coordinates) and _on_pixels(stack := np.stack(matrices)):
+        whole = np.rint(stack).astype(np.int64)
+        return _sliced(pixels, images, whole, size) or _indexed(pixels, images, whole, size)
+    device = pixels.values.device
+    count = max(1, AT_ONCE // math.prod(size)) if device.type == "cpu" else len(images)
+    parts = [slice(first, first + count) for first in range(0, len(images), count)]
+    values, labels = zip(*(_between(pixels, images[part], coordinates[part], size) for part in parts), strict=True)
+    return torch.cat(values), torch.cat(labels)
+
+
+def _on_pixels(matrices: np.ndarray) -> bool:
+    """Whether every matrix is a signed permutation that takes whole pixels to whole pixels, or keeps each n-th."""
+    whole = np.abs(matrices - np.rint(matrices)).max() < 1e-9
+    straight = (matrices[:, 0, 1] == 0) & (matrices[:, 1, 0] == 0)
+    turned = (matrices[:, 0, 0] == 0) & (matrices[:, 1, 1] == 0)
+    return bool(whole and (straight | turned).all())
+
+
+def _sliced(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor] | None:
+    """Reading by slices, if no output reaches beyond its image; a CPU copies them far faster than it gathers pixels."""
+    if pixels.values.device.type != "cpu":
+        return None
+    layouts = []
+    for matrix, image in zip(matrices.tolist(), images.tolist(), strict=True):
+        bounds, begin = pixels.sizes[image].tolist(), int(pixels.offsets[image])
+        strides, mirrored = [], []
+        for output_axis, length in enumerate(size):
+            axis = output_axis if matrix[0][0] else 1 - output_axis
+            step, start = matrix[axis][output_axis], matrix[axis][2]
+            low, high = sorted((start, start + step * (length - 1)))
+            if low < 0 or high >= bounds[axis]:
+                return None
+            stride = 1 if axis else bounds[1]
+            begin += low * stride
+            strides.append(abs(step) * stride)
+            if step < 0:
+                mirrored.append(1 + output_axis)
+        layouts.append((begin, strides, mirrored))
+    values, labels = (_laid_out(planes, layouts, size) for planes in (pixels.values, pixels.labels))
+    return values, labels
+
+
+def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]], size: Size) -> Tensor:
+    """Outputs (B, N, h, w) of planes (N, P): where each begins, its strides, and the axes that it is mirrored along."""
+    count, apart = len(planes), planes.stride(0)
+    found = []
+    for begin, strides, mirrored in layouts:
+        part = planes.as_strided((count, *size), (apart, *strides), planes.storage_offset() + begin)
+        found.append(part.flip(mirrored) if mirrored else part)
+    return torch.stack(found)
+
+
+def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor]:
+    """Reading by index: each output row and column fixes one of the two input axes."""
+    sizes, dtype, device = pixels.sizes[images], pixels.index_dtype, pixels.values.device
+    straight, batch = matrices[:, 0, 1] == 0, np.arange(len(images))
+    index, known = [], []
+    for output_axis, axis in enumerate((np.where(straight, 0, 1), np.where(straight, 1, 0))):  # the input axis of each
+        step, start = matrices[batch, axis, output_axis], matrices[batch, axis, 2]
+        place = start[:, None] + step[:, None] * np.arange(size[output_axis])
+        last = sizes[batch, axis][:, None] - 1
+        folded = _mirrored(place, last)
+        known.append(folded == place)
+        index.append(torch.from_numpy(folded * np.where(axis == 0, sizes[:, 1], 1)[:, None]).to(device, dtype))
+    index[0] += torch.from_numpy(pixels.offsets[images][:, None]).to(device, dtype)
+    flat = index[0][:, :, None] + index[1][:, None, :]
+    labels = _gather(pixels.labels, flat)
+    if not all(one.all() for one in known):
+        rows, columns = (torch.from_numpy(~one).to(device) for one in known)
+        labels.masked_fill_((rows[:, :, None] | columns[:, None, :])[:, None], IGNORE)
+    return _gather(pixels.values, flat), labels
+
+
+def _between(
+    pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates], size: Size
+) -> tuple[Tensor, Tensor]:
+    """Bilinear values and nearest labels.
+
+    Images that are read beyond their border are first laid out anew, as far as they are read. That they are follows
+    from the coordinates' extent, for to look at a field would be to wait for a GPU.
+    """
+    boxes = np.stack([extent(one, size) for one in coordinates])
+    first, last = np.floor(boxes[..., 0]) - 1, np.ceil(boxes[..., 1]) + 1  # float32 rounds, by less than a pixel
+    corners = np.zeros((len(images), 2), np.int64)
+    if (first < 0).any() or (last >= pixels.sizes[images]).any():
+        corners, (height, width) = first.astype(np.int64), ((last - first).max(axis=0) + 1).astype(np.int64).tolist()
+        matrices = np.stack([translation(*corner) for corner in corners.tolist()]).astype(np.int64)
+        pixels = Pixels.stacked(*_indexed(pixels, images, matrices, (height, width)))
+        images = np.arange(len(images))
+    where = torch.stack([field(one, size, pixels.values.device) for one in coordinates])
+    low = where.floor()
+    share = where.sub_(low)
+    rows, columns = low.to(pixels.index_dtype).unbind(1)
+    widths = pixels.sizes[images, 1]
+    begins = pixels.offsets[images] - corners[:, 0] * widths - corners[:, 1]
+    begin, across = (torch.from_numpy(one).to(rows)[:, None, None] for one in (begins, widths))
+    here = (rows * across).add_(columns).add_(begin)
+    return _bilinear(pixels.values, here, across, share), _nearest(pixels.labels, here, across, share)
+
+
+def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
+    """Planes (N, P) as (B, N, h, w), a share (B, 2, h, w) of the way from pixels `here` to those in the next row and
+    column of images so wide.
+    """
+    shares = 1 - share, share
+    made: Tensor | None = None
+    for down, right in itertools.product((0, 1), repeat=2):
+        taken = _gather(planes, here + (down * width + right) if down or right else here)
+        taken *= (shares[down][:, 0] * shares[right][:, 1])[:, None]
+        made = taken if made is None else made.add_(taken)
+    assert made is not None
+    return made
+
+
+def _nearest(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
+    """The same by the nearest pixel; from half the way on, it is the one after."""
+    down, right = (share >= 0.5).unbind(1)
+    return _gather(planes, (down * width).add_(right).add_(here))
+
+
+def _mirrored(place: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Places anywhere within 0 to `last`, those outside mirrored at its pixels."""
+    return np.asarray(last - np.abs(last - place % np.maximum(2 * last, 1)))
+
+
+def _gather(planes: Tensor, index: Tensor) -> Tensor:
+    """Planes (N, P) at index (B, h, w) as (B, N, h, w)."""
+    taken = planes.index_select(1, index.flatten()).view(len(planes), *index.shape)
+    return taken.transpose(0, 1).contiguous()

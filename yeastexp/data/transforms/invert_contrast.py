@@ -1,0 +1,27 @@
+"""Bright to dark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.registry import transform
+
+
+@transform("invert_contrast")
+@dataclass(frozen=True)
+class InvertContrast(BasicTransform2D):
+    """Changes the sign of all values with probability `p`: meant for values about 0, as after `zscore`."""
+
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    def draw(self, generator: np.random.Generator) -> bool:
+        return bool(generator.random() < self.p)
+
+    def image(self, image: Tensor, drawn: bool) -> Tensor:
+        return -image if drawn else image

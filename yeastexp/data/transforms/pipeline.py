@@ -1,0 +1,227 @@
+"""A list of transforms applied: to whole images, and to the windows of a batch.
+
+Neighbouring geometric transforms are composed and pixels are read once. The listed order decides the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yeastexp.data.transforms.base import BasicTransform2D, Size
+from yeastexp.data.transforms.geometry import Coordinates, Followed, Pixels, compose, extent, read, translation
+from yeastexp.randomness import generator
+from yeastexp.sample import Sample
+
+Transforms = Sequence[BasicTransform2D]
+
+Reading = tuple[list[Coordinates], Size]
+"""Where the pixels of each window come from, counted from centre to centre, and how many are read."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A reading through composed geometry, then one change of values; both are positions in the list of transforms."""
+
+    geometry: tuple[int, ...]
+    values: int | None
+
+
+def stages(transforms: Transforms) -> list[Stage]:
+    """The list cut into readings: a transform with both hooks changes values first, then moves pixels."""
+    made: list[Stage] = []
+    waiting: tuple[int, ...] = ()
+    for position, transform in enumerate(transforms):
+        if transform.has("image") or transform.has("labels") or transform.has("batch"):
+            made.append(Stage(waiting, position))
+            waiting = ()
+        if transform.has("geometry"):
+            waiting = (*waiting, position)
+    return [*made, Stage(waiting, None)] if waiting else made
+
+
+def whole(transforms: Transforms, sample: Sample) -> Sample:
+    """A whole image through deterministic transforms, its labels and maps in step."""
+    source = generator(0, "whole image")
+    for stage in stages(transforms):
+        size = sample.size
+        coordinates: Coordinates = np.eye(3)
+        for position in stage.geometry:
+            with _fields_on(sample.image.device):
+                step, new_size = transforms[position].geometry(size, transforms[position].draw(source))
+            coordinates, size = compose(step, coordinates, new_size), new_size
+        if stage.geometry:
+            sample = _read_sample(sample, coordinates, size)
+        if stage.values is not None:
+            transform = transforms[stage.values]
+            drawn = [transform.draw(source)]
+            images, labels = _changed(transform, sample.image[None], sample.labels[None], drawn)
+            sample = dataclasses.replace(sample, image=images[0], labels=labels[0])
+    return sample
+
+
+def _read_sample(sample: Sample, coordinates: Coordinates, size: Size) -> Sample:
+    planes = torch.stack([sample.labels, *sample.maps.values()])
+    images, labels = read(Pixels.of([sample.image], [planes]), np.zeros(1, np.int64), [coordinates], size)
+    maps = dict(zip(sample.maps, labels[0, 1:], strict=True))
+    return dataclasses.replace(sample, image=images[0], labels=labels[0, 0], maps=maps)
+
+
+def grids(transforms: Transforms, size: Size) -> list[Size]:
+    """The sizes of a whole image before the first transform and after each."""
+    source, sizes = generator(0, "whole image"), [size]
+    for transform in transforms:
+        sizes.append(transform.geometry(sizes[-1], transform.draw(source))[1])
+    return sizes
+
+
+def restore(transforms: Transforms, logits: Tensor, size: Size) -> Tensor:
+    """Logits (K, H', W') of a transformed image back on the original grid (K, H, W)."""
+    sizes = grids(transforms, size)
+    for transform, before in zip(reversed(transforms), reversed(sizes[:-1]), strict=True):
+        logits = transform.restore(logits, before)
+    return logits
+
+
+def fitted(transforms: Transforms, images: Callable[[], Iterable[Tensor]]) -> tuple[BasicTransform2D, ...]:
+    """The transforms with what their `fit` finds on the training images, each seeing those before it applied."""
+    done: tuple[BasicTransform2D, ...] = ()
+    for transform in transforms:
+        if transform.has("fit"):
+            found = transform.fit(_seen(done, image) for image in images())
+            transform = dataclasses.replace(transform, **found) if found else transform  # type: ignore[type-var]
+        done = (*done, transform)
+    return done
+
+
+def _seen(transforms: Transforms, image: Tensor) -> Tensor:
+    labels = torch.zeros(image.shape[-2:], dtype=torch.int64)
+    return whole(transforms, Sample(image, labels, name="")).image
+
+
+def readings(transforms: Transforms, side: int, drawn: list[list[Any]], device: torch.device) -> list[Reading]:
+    """What each stage reads for windows of a side whose random variables are `drawn`, from the first one on.
+
+    A stage reads as far as any window needs, so that windows which are cut apart need those of all.
+    """
+    plan = _planned(transforms)
+    steps: list[Reading] = []
+    size = (side, side)
+    for stage in reversed(plan):
+        margin = 0 if stage.values is None else transforms[stage.values].margin_px
+        size = size[0] + 2 * margin, size[1] + 2 * margin
+        with _fields_on(device):
+            coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
+        steps.insert(0, (coordinates, size))
+        size = _reach(coordinates, size) if stage is not plan[0] else size
+    return steps
+
+
+def _planned(transforms: Transforms) -> list[Stage]:
+    return stages(transforms) or [Stage((), None)]
+
+
+def windows(
+    pixels: Pixels,
+    images: np.ndarray,
+    corners: np.ndarray,
+    side: int,
+    transforms: Transforms,
+    drawn: list[list[Any]],
+    steps: list[Reading] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Augmented windows (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
+
+    `drawn[b]` holds the random variables of window b, one for each transform. Geometry turns about the window's centre
+    and reads the image's own pixels beyond the window, by its own `readings` unless `steps` has those of more windows.
+    """
+    plan = _planned(transforms)
+    steps = steps or readings(transforms, side, drawn, pixels.values.device)
+    values, labels = _read_windows(pixels, images, steps[0], corners + (side - 1) / 2)
+    for stage, step in zip(plan, steps, strict=True):
+        if stage.geometry and stage is not plan[0]:
+            stacked, centre = Pixels.stacked(values, labels[:, None]), (np.array(values.shape[-2:]) - 1) / 2
+            values, labels = _read_windows(stacked, np.arange(len(images)), step, np.tile(centre, (len(images), 1)))
+        if stage.values is not None:
+            values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in drawn])
+            values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
+    return values, labels.long()
+
+
+def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Where fields are made on a device by themselves; on a CPU they are, and the context would cost time."""
+    return nullcontext() if device.type == "cpu" else device
+
+
+def _read_windows(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Values (B, C, h, w) and labels (B, h, w) about the centres (B, 2)."""
+    coordinates, size = step
+    placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
+    values, planes = read(pixels, images, placed, size)
+    return values, planes[:, 0]
+
+
+def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    kept = slice(margin, -margin or None)
+    return values[..., kept, kept], labels[..., kept, kept]
+
+
+def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size, window: Size) -> Coordinates:
+    """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads."""
+    composed: Coordinates = np.eye(3)
+    for position in reversed(stage.geometry):
+        reach = _reach([composed], size) if position != stage.geometry[-1] else size
+        geometry, source = transforms[position].geometry, reach
+        step, out = geometry(source, drawn[position])
+        if out != source:  # where a coarser grid starts follows from the window, not from how far a batch reads
+            source = window
+            step, out = geometry(source, drawn[position])
+        if isinstance(step, np.ndarray):
+            middle = translation(*((n - 1) / 2 for n in out))
+            composed = compose(composed, translation(*(-(n - 1) / 2 for n in source)) @ step @ middle, size)
+        else:
+            inward = translation(*((n - 1) / 2 for n in reach))
+            placed = compose(_placed(composed, size, np.zeros(2)), inward, size)
+            composed = Followed.by_nothing(_from_field(compose(placed, step, size), reach))
+    return composed
+
+
+def _from_field(where: Coordinates, size: Size) -> Tensor:
+    assert isinstance(where, Tensor)
+    return where - where.new_tensor([(n - 1) / 2 for n in size])[:, None, None]
+
+
+def _placed(coordinates: Coordinates, size: Size, centre: np.ndarray) -> Coordinates:
+    """Centred coordinates as pixels of an image in which the centre lies at `centre`."""
+    shift = translation(*centre)
+    if isinstance(coordinates, np.ndarray):
+        return np.asarray(shift @ coordinates @ translation(*(-(n - 1) / 2 for n in size)))
+    return compose(coordinates, shift, size)
+
+
+def _reach(coordinates: Sequence[Coordinates], size: Size) -> Size:
+    """The size (of the same parity, about the same centre) that holds every pixel a batch reads."""
+    half = np.max([_half_extent(one, size) for one in coordinates], axis=0)
+    height, width = (n + 2 * math.ceil(h - (n - 1) / 2 - 1e-6) for n, h in zip(size, half, strict=True))
+    return max(height, 1), max(width, 1)
+
+
+def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
+    if isinstance(coordinates, np.ndarray):
+        return np.asarray(np.abs(coordinates[:2, :2]) @ ((np.array(size) - 1) / 2) + np.abs(coordinates[:2, 2]))
+    return np.asarray(np.abs(extent(coordinates, size)).max(axis=1))
+
+
+def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, drawn: list[Any]) -> tuple[Tensor, Tensor]:
+    values = transform.checked(transform.batch(values, drawn), values, "batch")
+    if transform.has("labels"):
+        labels = torch.stack([transform.labels(one.long(), d) for one, d in zip(labels, drawn, strict=True)])
+    return values, labels

@@ -1,5 +1,0 @@
-"""The data sets that an experiment can name."""
-
-from yeastexp.datasets import hdf5 as hdf5
-from yeastexp.datasets import synthetic_yeast as synthetic_yeast
-from yeastexp.registry import dataset as dataset

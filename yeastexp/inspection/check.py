@@ -1,0 +1,61 @@
+"""An experiment tried without training it: every fault of its file, then one batch through model and loss and back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yeastexp.config import experiment
+from yeastexp.system import environment
+from yeastexp.training import build
+from yeastexp.training.loop import groups_of, options_of
+from yeastexp.training.optimization import Update
+from yeastexp.training.step import make_trainer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one batch showed."""
+
+    train_images: int
+    validation_images: int
+    labels: dict[int, int]
+    parameters: int
+    batch_shape: tuple[int, ...]
+    steps_per_epoch: int
+    validate_every: int
+    loss: float
+    seconds: float
+    peak_memory_mb: int | None
+
+
+def check(path: Path, settings: Sequence[str] = ()) -> Finding:
+    """Check a file, make its parts, and take one training step of a model that is thrown away; writes nothing."""
+    assembly = build.assemble(experiment.load(path, settings))
+    for _ in assembly.samples("val"):
+        pass  # reading them checks their labels
+    optimizer = assembly.optimizer(assembly.model)
+    update = Update(assembly.model, optimizer, None, options_of(assembly), assembly.device)
+    trainer = make_trainer(update, assembly.loss, groups_of(assembly, steps=1), len(assembly.classes))
+    batch = assembly.stream.batch(0)
+    start = time.monotonic()
+    loss: Any = trainer.run([batch], max_epochs=1).output
+    labels: Counter[int] = Counter()
+    for some in assembly.stream.source.labels():
+        labels.update(dict(zip(*(found.tolist() for found in some.unique(return_counts=True)), strict=True)))
+    return Finding(
+        train_images=len(assembly.dataset.splits["train"]),
+        validation_images=len(assembly.dataset.splits["val"]),
+        labels=dict(sorted(labels.items())),
+        parameters=sum(parameter.numel() for parameter in assembly.model.parameters()),
+        batch_shape=tuple(batch[0].shape),
+        steps_per_epoch=assembly.stream.steps_per_epoch,
+        validate_every=assembly.validate_every,
+        loss=float(loss),
+        seconds=time.monotonic() - start,
+        peak_memory_mb=environment.peak_memory_mb(),
+    )

@@ -1,0 +1,143 @@
+"""What is looked into: the model of an experiment, of a run, or of a name, and how it would be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from yeastexp import plugins
+from yeastexp.config import experiment, toml_document
+from yeastexp.config.experiment import EXCLUSIVE, Experiment, Train
+from yeastexp.data.transforms import pipeline
+from yeastexp.errors import UserError
+from yeastexp.inspection.cells import diameters
+from yeastexp.nets.costs import stepped
+from yeastexp.nets.optimizers import adamw
+from yeastexp.registry import model as models
+from yeastexp.training import build
+
+DEFAULT_SIDE = 256
+"""Pixels of an image where nothing else says how large it is."""
+CELL_IMAGES = 8
+"""Training images whose cells are measured."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked into: a model, and how it would be trained."""
+
+    name: str
+    model: nn.Module
+    image: tuple[int, int, int]
+    """Channels, height and width."""
+    batch: int
+    window: int | None
+    optimizer: torch.optim.Optimizer | None
+    """Over stand-ins for the model's parameters, stepped once; nothing where it has none."""
+    cell_diameters: tuple[float, ...] = ()
+    """In pixels that the model sees, of the cells of some training images, where the data is there."""
+    cells_apart: bool = True
+    """Whether the data tells cells apart that touch; else all that is connected is one."""
+
+    @property
+    def cell_diameter(self) -> float | None:
+        """Their median."""
+        return float(np.median(self.cell_diameters)) if self.cell_diameters else None
+
+    @property
+    def doubt(self) -> str:
+        """What is to be known of that figure, behind it."""
+        return "" if self.cells_apart else "; cells that touch were taken for one"
+
+
+def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None) -> Subject:
+    """The model of an experiment file or of a run directory, with its first weights.
+
+    The data need not be there, but without it nothing is said of cells.
+    """
+    loaded = experiment.load(path / "experiment.toml" if path.is_dir() else path, settings, data=False)
+    if image and image[0] != loaded.task.channels:
+        raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
+    model = build.build_model(loaded)
+    found, apart, smallest = _data(loaded)
+    window = build.window_side(loaded.train, smallest)
+    return Subject(
+        name=f"{path}: {loaded.model.name}",
+        model=model,
+        image=image or (loaded.task.channels, window, window),
+        batch=loaded.train.batch,
+        window=window,
+        optimizer=stepped(loaded.optimizer.build, model),
+        cell_diameters=found,
+        cells_apart=apart,
+    )
+
+
+def of_model(
+    name: str, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None, classes: int = 2
+) -> Subject:
+    """A registered model with options such as `width=8`; trained, it would be with AdamW and `[train]`'s batch."""
+    plugins.load_installed()
+    channels = image[0] if image else 1
+    try:
+        model = models[name](channels, classes, **_options(name, settings))
+    except UserError as error:
+        where = f" {error.key}" if error.key else ""
+        raise UserError(
+            *(f"model '{name}'{where}: {fault}" if error.key else fault for fault in error.faults)
+        ) from None
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model '{name}': makes a {type(model).__name__}, which is no nn.Module")
+    side = getattr(model, "size", DEFAULT_SIDE)  # a model that is made for one size says so
+    return Subject(
+        name=name,
+        model=model,
+        image=image or (channels, side, side),
+        batch=Train().batch,
+        window=None,
+        optimizer=stepped(adamw, model),
+    )
+
+
+def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """The options of a model from `--set`, checked as those of a file are."""
+    schema = models.find(name).schema
+    given = toml_document.Document(toml_document.Place(f"--model {name}"), {"model": {}})
+    for setting in settings:
+        key = setting.partition("=")[0]
+        toml_document.override(given, setting if "." in key or key == "extends" else f"model.{setting}", EXCLUSIVE)
+        if set(given.values) != {"model"} or "name" in given.values["model"]:
+            raise UserError(f"--set {setting}: beside --model only the model's options can be set, as in width=8")
+    typed, problems = schema.check(given.values["model"])
+    if problems:
+        raise UserError(*(f"--model {name}: {'.'.join(map(str, one.keys))}: {one.message}" for one in problems))
+    return typed
+
+
+def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
+    """The diameters of some cells, whether those that touch are told apart, and the shortest side of the training
+    images; where there is no data, defaults.
+    """
+    try:
+        dataset = loaded.dataset.build()
+        transforms = build.fitted_transforms(loaded, dataset)
+        names = dataset.splits["train"]
+        found: list[float] = []
+        for name in names[:CELL_IMAGES]:
+            sample = dataset.read(name)
+            seen = pipeline.whole(transforms, sample)
+            found += diameters(seen.maps.get("instances"), seen.labels)
+            scale = min(seen.size) / min(sample.size)
+        return (
+            tuple(found),
+            "instances" in dataset.maps,
+            int(scale * min(min(dataset.shape(name)[1:]) for name in names)),
+        )
+    except (UserError, OSError):
+        return (), True, build.DEFAULT_WINDOW

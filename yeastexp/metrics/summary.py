@@ -1,0 +1,122 @@
+"""Scores of images summed up: means with intervals beside pooled scores, as tables, rows and tags."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from yeastexp.metrics.intervals import Interval, interval
+from yeastexp.metrics.pixels import Scores
+
+MEAN = "mean"
+"""The row of a metric that averages its classes."""
+
+Summary = dict[str, dict[str, dict[str, Any]]]
+"""By metric and class: the per-image mean with its interval, and the pooled score."""
+
+
+def rows_of(scores: Scores, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """A metric's score in each image (NaN where it has none), by class, and averaged over the classes it has."""
+    rows = scores.rows.numpy()
+    if rows.shape[1] != len(classes):
+        return {"all": rows[:, 0]}
+    by_class = {name: rows[:, index] for index, name in enumerate(classes)}
+    return {**by_class, MEAN: np.array([_mean(row) for row in rows])}
+
+
+def pooled_of(scores: Scores, classes: Sequence[str]) -> dict[str, float]:
+    """A metric's score over all pixels of all images, by class and averaged over classes."""
+    pooled = scores.pooled.tolist()
+    if len(pooled) != len(classes):
+        return {"all": pooled[0]}
+    return {**dict(zip(classes, pooled, strict=True)), MEAN: _mean(pooled)}
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    kept = [float(value) for value in values if not math.isnan(value)]
+    return math.fsum(kept) / len(kept) if kept else math.nan
+
+
+def summarise(scores: Mapping[str, Scores], classes: Sequence[str]) -> Summary:
+    """Means with intervals beside pooled scores, as numbers that JSON can hold (nothing for NaN)."""
+    summary: Summary = {}
+    for metric, found in scores.items():
+        pooled = pooled_of(found, classes)
+        summary[metric] = {
+            name: _entry(interval(values.tolist(), found.bounds), pooled[name])
+            for name, values in rows_of(found, classes).items()
+        }
+    return summary
+
+
+def _entry(per_image: Interval, pooled: float) -> dict[str, Any]:
+    numbers = {"per_image": per_image.mean, "low": per_image.low, "high": per_image.high, "pooled": pooled}
+    return {**{key: None if math.isnan(n) else n for key, n in numbers.items()}, "images": per_image.images}
+
+
+def monitored(summary: Summary, metric: str) -> float:
+    """The figure that picks the best checkpoint: per image, averaged over classes; NaN where there is none."""
+    by_class = summary[metric]
+    return _number(by_class.get(MEAN, by_class.get("all", {}))["per_image"])
+
+
+def tags(summary: Summary) -> dict[str, float]:
+    """The summary as TensorBoard tags: `val/<metric>/<class>`, or `val/<metric>` where it has one score."""
+    return {
+        f"val/{metric}" + ("" if name == "all" else f"/{name}"): _number(row["per_image"])
+        for metric, by_class in summary.items()
+        for name, row in by_class.items()
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV under all keys that any of them has; floats in full, NaN empty."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, keys, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if value != value else value for key, value in row.items()})
+    return out.getvalue()
+
+
+def image_rows(names: Sequence[str], scores: Mapping[str, Scores], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each image, metric and class."""
+    return [
+        {"image": image, "metric": metric, "class": name, "score": float(values[index])}
+        for index, image in enumerate(names)
+        for metric, found in scores.items()
+        for name, values in rows_of(found, classes).items()
+    ]
+
+
+def final_table(title: str, summary: Summary, last: Summary | None, baselines: Mapping[str, Summary]) -> Table:
+    """Per image with interval beside pooled, the last checkpoint beside the best, and the baselines."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading in ("metric", "class"):
+        table.add_column(heading)
+    others = {"last": last} if last is not None else {}
+    for heading in ("per image", "95 % interval", "pooled", *others, *baselines):
+        table.add_column(heading, justify="right")
+    for metric, by_class in summary.items():
+        for name, row in by_class.items():
+            beside = [shown(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())]
+            spread = f"{shown(row['low'])} – {shown(row['high'])}"
+            table.add_row(metric, name, shown(row["per_image"]), spread, shown(row["pooled"]), *beside)
+        table.add_section()
+    return table
+
+
+def shown(value: float | None) -> str:
+    """A score as tables show it."""
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,300 @@
+"""Images through a trained run: files, folders and HDF5 files to masks and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from yeastexp.data import hdf5_file, images, pieces
+from yeastexp.data.pieces import Picture
+from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
+from yeastexp.prediction import outputs
+from yeastexp.prediction.outputs import Made, Options, Targets
+from yeastexp.prediction.predictor import Trained, Which, load_predictor
+from yeastexp.system import files, memory
+from yeastexp.training import checkpoints
+from yeastexp.training.build import Values
+
+Form = Literal["png", "tif"]
+Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
+"""Given how many images there are, a context with what to tell of each share of an image that is done."""
+
+TABLE = "predictions.csv"
+OVERLAYS, PROBABILITIES = "overlays", "probabilities"
+
+HDF5 = (".h5", ".hdf5")
+HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
+
+LEAST_SPAN, LEAST_SPAN_OF_FRACTIONS = 1 / 2, 1 / 16
+"""Of the training images' range: what values of another type should span at least."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image: what messages and the table call it, what its files are called, and how it is opened."""
+
+    name: str
+    stem: str
+    path: Path
+    values: int
+    open: Callable[[], Picture]
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is too large to be read, or written as PNG, at once."""
+        return self.values > images.LARGEST
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; cells that are connected count as one, those that touch at a corner being one."""
+
+    file: str
+    height: int
+    width: int
+    foreground_fraction: float
+    connected_cells: int
+    seconds: float
+
+
+@dataclass
+class _Call:
+    """What a call has come to so far."""
+
+    predictor: Trained
+    checkpoint: str
+    options: Options
+    rows: list[Row] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    doubted: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def _silent(count: int) -> Iterator[Callable[[float], None]]:
+    yield lambda share: None
+
+
+def predict(
+    run: Path,
+    inputs: Sequence[str],
+    output: Path,
+    *,
+    checkpoint: Which = "best",
+    tta: bool = False,
+    probabilities: bool = False,
+    overlay: bool = False,
+    tile: int | None = None,
+    form: Form | None = None,
+    device: str = "auto",
+    progress: Progress = _silent,
+) -> int:
+    """Write a mask for every image, of the same name, and `predictions.csv`; return how many.
+
+    Masks hold 0 and 255 where there are two classes, else class indices. Images that cannot be predicted are told of in
+    a UserError when all others are done. What a killed call wrote of an image too large for memory, the same call goes
+    on from.
+    """
+    predictor = load_predictor(run, checkpoint, device)
+    digest = files.digest(run / checkpoints.FOLDER / f"{checkpoint}.pt")
+    call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile))
+    sources = list(_sources(inputs, call.faults))
+    targets = [_targets(source, output, call.options, form) for source in sources]
+    _refuse_clashes(sources, targets)
+    with progress(len(sources)) as advance:
+        for source, one in zip(sources, targets, strict=True):
+            _predict(call, source, one, advance)
+    if call.rows:
+        _write(output / TABLE, call.rows)
+    for one in targets:
+        pieces.record_of(one.mask).unlink(missing_ok=True)
+    if len(call.doubted) > 1:
+        others = ", ".join(call.doubted[1:6]) + (", …" if len(call.doubted) > 6 else "")
+        warnings.warn(f"{len(call.doubted) - 1} more images hold such values: {others}", stacklevel=2)
+    if call.faults:
+        raise UserError(*call.faults, status=RUN_FAILED if call.rows else INPUT_WRONG)
+    return len(call.rows)
+
+
+def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[float], None]) -> None:
+    """One image; what is wrong with it is noted, what keeps files from being written ends the call."""
+    told = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal told
+        told += share
+        advance(share)
+
+    try:
+        picture = source.open()
+        identity = _identity(call, source)
+        finished = pieces.finished(targets.all, identity) if targets.grow else None
+        made = Made(**finished) if finished else _made(call, picture, targets, identity, tell)
+        row = Row(source.name, *picture.size, made.foreground_fraction, made.cells, round(made.seconds, 3))
+        call.rows.append(row)
+    except UserError as error:
+        if error.status == RUN_FAILED:
+            raise
+        call.faults += [fault if fault.startswith(source.name) else f"{source.name}: {fault}" for fault in error.faults]
+    advance(1 - told)
+
+
+def _made(
+    call: _Call, picture: Picture, targets: Targets, identity: dict[str, Any], tell: Callable[[float], None]
+) -> Made:
+    predictor = call.predictor
+    if picture.shape[0] != (channels := predictor.experiment.task.channels):
+        remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
+        raise UserError(f"{picture.name}: has {picture.shape[0]} channels; the run was trained on {channels}; {remedy}")
+    if doubt := _doubt(predictor, picture):
+        if not call.doubted:
+            warnings.warn(doubt, stacklevel=2)
+        call.doubted.append(picture.name)
+    try:
+        return outputs.make(predictor, picture, targets, call.options, identity, tell)
+    except RuntimeError as error:
+        if not memory.is_exhausted(error):
+            raise
+        raise UserError(f"{picture.name}: memory does not suffice; take smaller pieces, as --tile 512") from error
+
+
+# What is to be predicted, and where it goes
+
+
+def _sources(inputs: Sequence[str], faults: list[str]) -> Iterator[Source]:
+    """Every image that paths lead to; HDF5 files that cannot be read are noted."""
+    stores = [Path(one) for one in inputs if _is_hdf5(Path(one))]
+    others = [one for one in inputs if Path(one) not in stores]
+    for path in images.image_files(others) if others or not stores else []:
+        yield Source(str(path), path.stem, path, pieces.tiff_values(path), partial(_open, path))
+    for path in dict.fromkeys(stores):
+        try:
+            found = pieces.hdf5(path)
+        except UserError as error:
+            faults += error.faults
+            continue
+        for picture in found:
+            stem = picture.name.removeprefix(f"{path}/")
+            if not hdf5_file.is_plain(stem):
+                faults.append(f"{path}: {stem[: hdf5_file.LONGEST_NAME]!r} cannot be the name of an image; rename it")
+                continue
+            yield Source(picture.name, stem, path, math.prod(picture.shape), partial(_itself, picture))
+
+
+def _is_hdf5(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return path.suffix.lower() in HDF5 or file.read(len(HDF5_BEGINS)) == HDF5_BEGINS
+
+
+def _itself(picture: Picture) -> Picture:
+    return picture
+
+
+def _open(path: Path) -> Picture:
+    """A picture file: read at once, or piece by piece where it is too large for that."""
+    if pieces.tiff_values(path) > images.LARGEST:
+        return pieces.tiff(path)
+    image = images.read_image(path)
+    channels, height, width = image.shape
+    return Picture(str(path), (channels, height, width), image.dtype, lambda rows, columns: image[:, rows, columns])
+
+
+def _targets(source: Source, output: Path, options: Options, form: Form | None) -> Targets:
+    if form == "png" and source.streams:
+        raise UserError(f"{source.name}: is too large for a PNG file; take --format tif")
+    suffix = "tif" if source.streams else form or "png"
+    return Targets(
+        output / f"{source.stem}.{suffix}",
+        output / PROBABILITIES / f"{source.stem}.tif" if options.probabilities else None,
+        output / OVERLAYS / f"{source.stem}.png" if options.overlay else None,
+        source.streams,
+    )
+
+
+def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:
+    """No two masks of one name, and none in the place of an image."""
+    by_target: dict[Path, Source] = {}
+    inputs = {source.path.resolve() for source in sources}
+    for source, own in zip(sources, targets, strict=True):
+        for target in own.all:
+            if target in by_target:
+                other = by_target[target].name
+                raise UserError(f"{source.name}: its mask would have the name of that of {other}; predict them apart")
+            if target.resolve() in inputs:
+                raise UserError(f"{target}: is one of the images; choose another folder for the masks")
+            by_target[target] = source
+
+
+def _identity(call: _Call, source: Source) -> dict[str, Any]:
+    """What has to be the same for files to be gone on with."""
+    found = source.path.stat()
+    return {
+        "image": [str(source.path.resolve()), source.stem, found.st_size, found.st_mtime_ns],
+        "checkpoint": call.checkpoint,
+        "options": asdict(call.options),
+        "device": call.predictor.device.type,
+    }
+
+
+# What is said of it
+
+
+def _doubt(predictor: Trained, picture: Picture) -> str | None:
+    """That an image holds other values than the training images, where that is so."""
+    low, high = _extremes(predictor, picture)
+    known = predictor.trained_on
+    if known is None or not _are_others(low, high, picture.dtype, known):
+        return None
+    own_figures = any(one.normalizes and getattr(one, "per", "") == "image" for one in predictor.transforms)
+    advice = (
+        "each image is normalised by its own figures, but look at the masks"
+        if own_figures
+        else "the masks are likely wrong; save the image with the values of the training images"
+    )
+    return (
+        f"{picture.name}: holds values from {low:g} to {high:g} ({picture.dtype}), the training images from "
+        f"{known.low:g} to {known.high:g}; {advice}"
+    )
+
+
+def _extremes(predictor: Trained, picture: Picture) -> tuple[float, float]:
+    """The smallest and the largest value, as recorded; UserError where one is not finite."""
+    low, high = math.inf, -math.inf
+    for rows in pieces.bands(picture.size, max(1, outputs.COUNTED // picture.size[1])):
+        piece = pieces.checked(picture.name, picture.read(rows, slice(0, picture.size[1])))
+        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
+    stored = picture.normalization
+    return (low * stored["std"] + stored["mean"], high * stored["std"] + stored["mean"]) if stored else (low, high)
+
+
+def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) -> bool:
+    """Whether values leave the known ones by more than their span, or are of another type and a smaller span."""
+    span = known.high - known.low
+    if high > known.high + span or low < known.low - span:
+        return True
+    recorded = "uint8" if known.high < 256 else "uint16"
+    least = LEAST_SPAN_OF_FRACTIONS if dtype.kind == "f" else LEAST_SPAN
+    return str(dtype) != recorded and high - low < least * span
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    made = io.StringIO()
+    table = csv.DictWriter(made, [one.name for one in fields(Row)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    try:
+        files.write_text(path, made.getvalue())
+    except OSError as error:
+        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
+        raise UserError(fault, status=RUN_FAILED) from error

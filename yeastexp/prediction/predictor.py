@@ -1,0 +1,145 @@
+"""What a run left behind, ready to be used."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from yeastexp.config import experiment
+from yeastexp.config.experiment import Experiment
+from yeastexp.data.pieces import Pieces, Size
+from yeastexp.data.transforms import pipeline
+from yeastexp.errors import UserError
+from yeastexp.metrics.pixels import most_likely
+from yeastexp.prediction import tiling
+from yeastexp.prediction.tiling import Tiling
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.training import build, checkpoints
+from yeastexp.training.build import Values
+
+Which = Literal["best", "last"]
+
+AT_ONCE = 512 * 512
+"""Pixels of an image that is taken at once, whatever the model and the memory."""
+
+LOOKED_AT = 4
+"""Training images whose values stand for those of all, where memory did not take all of them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's model at one of its checkpoints, with everything that stood before it in training."""
+
+    experiment: Experiment
+    step: int
+    model: torch.nn.Module
+    transforms: build.Transforms
+    normalization: dict[str, float] | None
+    device: torch.device
+    values: Values | None = None
+    """Of the training images, where the checkpoint holds them."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.experiment.task.classes
+
+    @cached_property
+    def tiling(self) -> Tiling:
+        """How the model sees images that are too large to be taken at once."""
+        return Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
+
+    def rescaled(self, image: Tensor, stored: dict[str, Any] | None) -> Tensor:
+        """An image (C, H, W) that is stored with some normalisation, or none, as training saw its values."""
+        return build.rescaled(image, stored, self.normalization)
+
+    def logits(self, sample: Sample, *, side: int | None = None, tta: bool = False) -> Tensor:
+        """Logits (K, H, W) on the pixels of a sample whose values are as training saw them.
+
+        Where memory cannot take it as a whole, or where it is larger than `side` pixels, it is taken in pieces. With
+        `tta` they are the logarithm of the probabilities' mean over the eight ways to lay an image on its grid.
+        """
+        moved = replace(sample, image=sample.image.to(self.device), labels=sample.labels.to(self.device), maps={})
+        seen = pipeline.whole(self.transforms, moved)
+        image = Pieces(seen.size, lambda rows, columns: seen.image[:, rows, columns])
+        found, tile = self.scores(image, side=side, tta=tta)
+        return pipeline.restore(self.transforms, tiling.assembled(found, tile), sample.size)
+
+    def scores(
+        self, image: Pieces, *, side: int | None = None, tta: bool = False, multiple: int = 1
+    ) -> tuple[Pieces, Size]:
+        """Logits on a transformed image, and the pieces in which they are best asked for: sides are multiples."""
+        if self.takes_at_once(image.size, side):
+            tile, logits = image.size, partial(tiling.at_once, self.model)
+        else:
+            if self.tiling.inexact:
+                warnings.warn(
+                    f"images are taken in pieces that overlap and are blended: {self.tiling.inexact}", stacklevel=2
+                )
+            tile = self.tiling.tile(image.size, self.device, side, multiple)
+            logits = partial(self.tiling.logits, tile=tile)
+        return tiling.averaged(image, logits) if tta else logits(image), tile
+
+    def takes_at_once(self, size: Size, side: int | None = None) -> bool:
+        """Whether the model takes an image of that size as a whole."""
+        if side:
+            return max(size) <= side
+        pixels = size[0] * size[1]
+        return pixels <= AT_ONCE or self._bytes_per_pixel * pixels <= tiling.at_hand(self.device)
+
+    @cached_property
+    def _bytes_per_pixel(self) -> float:
+        return tiling.bytes_per_pixel(self.model, self.experiment.task.channels)
+
+    @cached_property
+    def trained_on(self) -> Values | None:
+        """The values of the training images: those in the checkpoint, else of some of the images, if still there."""
+        return self.values or _values_of(self.experiment)
+
+    def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+        """Class indices (H, W) of an image (C, H, W) with the values it was recorded with; UserError names it."""
+        if image.shape[0] != (channels := self.experiment.task.channels):
+            raise UserError(f"{name}: has {image.shape[0]} channels; the run was trained on {channels}")
+        values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
+        logits = self.logits(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
+        return np.asarray(most_likely(logits).cpu().numpy().astype(np.uint8))
+
+
+def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained:
+    """A checkpoint of a run directory; UserError where there is none. Its data need not be there."""
+    if not (run / "experiment.toml").is_file():
+        raise UserError(f"{run}: no run directory; the last line that 'run' prints is one")
+    loaded = experiment.load(run / "experiment.toml", [f"train.device={device}"], data=False)
+    place = build.compute_device(loaded.train)
+    path = run / checkpoints.FOLDER / f"{checkpoint}.pt"
+    state = checkpoints.load(path)
+    model = build.placed(build.build_model(loaded), loaded.train, place)
+    checkpoints.load_weights(model, state["model"], path)
+    normalization = state["normalization"]
+    try:
+        transforms = build.with_figures(loaded, bool(normalization), state["transforms"])
+    except (TypeError, ValueError):
+        fault = "its [[transform]] list is not that of the experiment file; it is of another experiment"
+        raise UserError(f"{path}: {fault}") from None
+    values = Values(**state["values"]) if state["values"] else None
+    return Trained(loaded, state["step"], model.eval(), transforms, normalization, place, values)
+
+
+def _values_of(loaded: Experiment) -> Values | None:
+    """What some of the training images hold; nothing where their data set is gone."""
+    try:
+        dataset = build.build_dataset(loaded)
+        names = dataset.splits["train"]
+        return Values.of(
+            (dataset.read(name).image for name in names[:: -(-len(names) // LOOKED_AT)]), dataset.normalization
+        )
+    except (UserError, OSError):
+        return None

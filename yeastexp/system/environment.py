@@ -1,0 +1,102 @@
+"""What a run depended on beside its experiment: versions, machine, revision, data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yeastexp.system import files
+
+PACKAGES = ("yeastexp", "torch", "pytorch-ignite", "numpy", "scipy", "h5py", "tensorboard", "pydantic")
+COMPARED = ("versions", "platform", "device", "threads", "git", "source", "digests")
+
+
+def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plugins: Iterable[Path]) -> dict[str, Any]:
+    """Everything that can be known before training starts."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "git": revision(Path.cwd()),
+        "source": source(),
+        "command": sys.argv,
+        "digests": {
+            "experiment": hashlib.sha256(experiment.encode()).hexdigest(),
+            "data": {path.name: files.digest(path) for path in inputs if path.is_file()},
+            "plugins": {path.name: files.digest(path) for path in plugins},
+        },
+        "started": now(),
+    }
+
+
+def ended(environment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The same after the run, with the end and the peak memory."""
+    return {**environment, "ended": now(), "seconds": round(seconds, 1), "peak_memory_mb": peak_memory_mb()}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What can change results and is not the same in two descriptions, by dotted name; times and commands aside."""
+    found = [dict(flat({key: some.get(key) for key in COMPARED})) for some in (one, other)]
+    names = dict.fromkeys([*found[0], *found[1]])
+    pairs = {name: (found[0].get(name), found[1].get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, each with its dotted key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def revision(folder: Path) -> dict[str, Any] | None:
+    """The git revision that a folder is at and whether anything is changed; nothing outside a repository."""
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        return {"revision": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def source() -> dict[str, Any] | None:
+    """The git revision of this package; nothing where it was installed from no repository."""
+    here = Path(__file__).resolve()
+    try:
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # else it lies in another's environment
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision(here.parent)
+
+
+def _git(folder: Path, *words: str) -> str:
+    found = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return found.stdout.strip()
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def peak_memory_mb() -> int | None:
+    """The most memory this process has held so far, in MB; nothing where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(lines[0].split()[1]) // 1024 if lines else None

@@ -1,0 +1,71 @@
+"""What a machine ran out of, said in a line."""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system import memory
+
+FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may grow so large"}
+GIB = 2**30
+
+
+@contextmanager
+def explained(folder: Path, tried: str = "training") -> Iterator[None]:
+    """Turn a full disk and a lack of memory into a line; `tried` is what memory was asked for.
+
+    A thread that finds the disk full says nothing: its writer raises the same where it is used next.
+    """
+    told = threading.excepthook
+    threading.excepthook = lambda found: None if _is_full(found.exc_value) else told(found)
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{tried}: out of GPU memory; {asked(error)}{_free()}; {LOWER}", status=RUN_FAILED) from error
+    except OSError as error:
+        if error.errno is None or not _is_full(error):
+            raise
+        place = error.filename or folder
+        remedy = f"make room, and 'resume {folder}' goes on from its last checkpoint"
+        raise UserError(f"{place}: {FULL[error.errno]}; {remedy}", status=RUN_FAILED) from error
+    except RuntimeError as error:
+        if found := WORKER.search(str(error)):
+            raise UserError(
+                f"[train] workers: process {found[1]} was ended by {found[2]}; {DIED}", status=RUN_FAILED
+            ) from error
+        if not memory.is_exhausted(error):
+            raise
+        raise UserError(f"{tried}: out of memory; {asked(error)}; {LOWER}", status=RUN_FAILED) from error
+    finally:
+        threading.excepthook = told
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+WORKER = re.compile(r"DataLoader worker \(pid ([\d]+)\) is killed by signal: (\w[\w ]*)")
+DIED = "often because memory ran out: lower [train] workers or batch"
+LOWER = "lower [train] batch or window, or the width of the [model]"
+
+
+def asked(error: BaseException) -> str:
+    """The sentence in which PyTorch says how much it wanted."""
+    sentences = str(error).replace("\n", " ").split(". ")
+    found = [one for one in sentences if "allocate" in one and any(digit.isdigit() for digit in one)]
+    return found[0].strip().rstrip(".") if found else sentences[0]
+
+
+def _free() -> str:
+    if not torch.cuda.is_available():
+        return ""
+    free, total = torch.cuda.mem_get_info()
+    return f", {free / GIB:.1f} of {total / GIB:.1f} GiB were free"

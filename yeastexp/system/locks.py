@@ -1,0 +1,64 @@
+"""One process to a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from yeastexp.errors import UserError
+from yeastexp.system import files
+
+LOCK, OWNER = ".lock", "owner.json"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[str | None]:
+    """Keep other processes out of a run directory; UserError says which one is in it.
+
+    Gives a line about the process that left its lock behind, where one did. The operating system frees the lock of a
+    process that ends, however it ends; a process on another machine has to be believed.
+    """
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder}: {_described(_owner(folder))} is training into it; wait for it, or end it") from None
+    try:
+        stale = _stale(folder, _owner(folder))
+        files.write_text(folder / OWNER, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        try:
+            yield stale
+        finally:
+            (folder / OWNER).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _owner(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _described(owner: dict[str, Any] | None) -> str:
+    return f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+
+
+def _stale(folder: Path, owner: dict[str, Any] | None) -> str | None:
+    if owner is None:
+        return None
+    if owner["host"] != socket.gethostname():
+        raise UserError(
+            f"{folder}: {_described(owner)} is training into it, or ended without notice; if it is gone, "
+            f"remove {folder / OWNER}"
+        )
+    return f"{_described(owner)} ended without notice; its lock is taken over"

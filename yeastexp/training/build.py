@@ -1,0 +1,322 @@
+"""An experiment made into parts, and its stream of training batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from yeastexp.config.experiment import Experiment, Train
+from yeastexp.data import patches
+from yeastexp.data.folds import Refolded
+from yeastexp.data.patches import Kept, Plan, Reread, Stream
+from yeastexp.data.transforms import pipeline
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.errors import UserError
+from yeastexp.metrics.pixels import PerImageMetric
+from yeastexp.randomness import generator
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.system import memory
+
+Transforms = tuple[BasicTransform2D, ...]
+
+DEFAULT_WINDOW = 128
+VALIDATION_SHARE = 0.05
+"""Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
+
+DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.5
+"""Of what is free, for the training images at most: the rest is for activations, and for the programs beside."""
+
+
+def fixed_threads(loaded: Experiment) -> Experiment:
+    """The experiment with its number of compute threads written down and in force; it changes the last bits."""
+    wanted = loaded.train.threads
+    threads = wanted if isinstance(wanted, int) else os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    if loaded.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(loaded.train.deterministic, warn_only=True)
+    # Measured: filling takes a quarter of the time of a forward pass, and nothing here reads what it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
+    return replace(loaded, train=replace(loaded.train, threads=threads))
+
+
+def compute_device(train: Train) -> torch.device:
+    """The device that `[train] device` means here; UserError where it is asked for and absent."""
+    available = torch.cuda.is_available()
+    if train.device == "cuda" and not available:
+        raise UserError("[train] device: 'cuda' is asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'")
+    return torch.device("cuda" if available and train.device != "cpu" else "cpu")
+
+
+def build_dataset(experiment: Experiment) -> Any:
+    """The data set, with the splits of a fold where the experiment names one."""
+    train, dataset = experiment.train, experiment.dataset.build()
+    return Refolded(dataset, train.folds, train.fold) if train.folds and train.fold else dataset
+
+
+def build_model(experiment: Experiment) -> nn.Module:
+    """The model with the initial weights of the experiment's seed."""
+    torch.manual_seed(int(generator(experiment.train.seed, "model").integers(2**63)))
+    task = experiment.task
+    made = experiment.model.build(task.channels, len(task.classes))
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{experiment.model.place}: [model] name: '{experiment.model.name}' makes no nn.Module")
+    return made
+
+
+def placed(model: nn.Module, train: Train, device: torch.device) -> nn.Module:
+    """The model on a device, its weights laid out there as training wants them."""
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload,no-any-return]  # its stub lacks this
+
+
+def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
+    """The metrics by name."""
+    return {part.name: part.build(len(experiment.task.classes)) for part in experiment.metrics}
+
+
+def fitted_transforms(experiment: Experiment, dataset: Any) -> Transforms:
+    """The `[[transform]]` list, fitted on the training images; normalising ones are left out for normalised data."""
+    made = [part.build() for part in experiment.transforms]
+    kept = [one for one in made if not (one.normalizes and dataset.normalization)]
+    return pipeline.fitted(kept, lambda: (dataset.read(name).image for name in dataset.splits["train"]))
+
+
+def figures_of(transforms: Sequence[BasicTransform2D]) -> list[dict[str, Any]]:
+    """The options of each transform that fits some of them, and nothing of the others: state of a checkpoint."""
+    return [dict(vars(transform)) if transform.has("fit") else {} for transform in transforms]
+
+
+def with_figures(experiment: Experiment, normalized: bool, figures: Sequence[Mapping[str, Any]]) -> Transforms:
+    """The `[[transform]]` list with the options that a checkpoint holds."""
+    made = [part.build() for part in experiment.transforms]
+    kept = [one for one in made if not (one.normalizes and normalized)]
+    return tuple(replace(one, **found) if found else one for one, found in zip(kept, figures, strict=True))
+
+
+def checked_labels(sample: Sample, classes: int) -> Sample:
+    """The sample; UserError where its labels are no classes, with the values seen."""
+    low, high = (int(extreme) for extreme in sample.labels.aminmax())
+    if low < IGNORE or high >= classes:
+        seen = sample.labels.unique().tolist()
+        shown = ", ".join(map(str, seen[:8])) + (", …" if len(seen) > 8 else "")
+        raise UserError(
+            f"image '{sample.name}': its labels hold {shown} where [task] classes has 0 to {classes - 1}; "
+            "pack the masks again, or name all classes"
+        )
+    return sample
+
+
+def rescaled(image: Tensor, stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> Tensor:
+    """An image stored with one normalisation (or none), as it would be with another (or none)."""
+    if stored == wanted:
+        return image
+    if stored:
+        image = image * stored["std"] + stored["mean"]
+    return (image - wanted["mean"]) / wanted["std"] if wanted else image
+
+
+@dataclass(frozen=True)
+class Values:
+    """The smallest and the largest value of images as they were recorded."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, images: Iterable[Tensor], normalization: Mapping[str, Any] | None) -> Values:
+        """Of images (C, H, W) that are stored with some normalisation, or none."""
+        stored = [torch.stack(image.aminmax()) for image in images]
+        return cls.between(stored, normalization)
+
+    @classmethod
+    def between(cls, extremes: Sequence[Tensor], normalization: Mapping[str, Any] | None) -> Values:
+        """From the two ends of each image."""
+        ends = torch.stack(torch.stack(list(extremes)).aminmax())
+        low, high = rescaled(ends, normalization, None).tolist()
+        return cls(low, high)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The training images as windows are cut from them: after the `[[transform]]` list, their labels checked."""
+
+    dataset: Any
+    transforms: Transforms
+    classes: int
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images, in order."""
+        found: list[str] = self.dataset.splits["train"]
+        return found
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of each image, (N, 2), which no image has to be read for."""
+        shapes = (self.dataset.shape(name) for name in self.names)
+        return np.array([pipeline.grids(self.transforms, (height, width))[-1] for _, height, width in shapes])
+
+    def __call__(self, index: int) -> Sample:
+        """An image by its number."""
+        return self.seen(self.stored(index))
+
+    def stored(self, index: int) -> Sample:
+        """An image as it is stored."""
+        return checked_labels(self.dataset.read(self.names[index]), self.classes)
+
+    def seen(self, stored: Sample) -> Sample:
+        """What the list makes of it."""
+        return pipeline.whole(self.transforms, replace(stored, maps={}))
+
+
+def where_kept(train: Train, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
+    """Where training images that take so many bytes are kept, and a line that says so."""
+    free = memory.free(torch.device("cpu"))
+    shown = f"[train] cache: the training images take {_mb(wanted)}; "
+    if train.cache != "auto":
+        return train.cache, f"{shown}'{train.cache}', as the file says"
+    if device.type != "cpu" and not train.workers:
+        there = memory.free(device)
+        if wanted <= DEVICE_SHARE * there:
+            return "device", f"{shown}kept on the device, where {_mb(there)} are free"
+        shown += f"of {_mb(there)} on the device no more than {DEVICE_SHARE:.0%} is for images; "
+    if wanted <= MEMORY_SHARE * free:
+        return "memory", f"{shown}kept in memory, where {_mb(free)} are free"
+    return "none", f"{shown}read again for every window, for only {_mb(free)} are free; [train] workers read ahead"
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The training images: what windows are cut from, a line that says where they are, and their values, if known."""
+
+    source: Kept | Reread
+    kept: Literal["device", "memory", "none"]
+    where: str
+    values: Values | None
+
+
+def training_images(experiment: Experiment, dataset: Any, transforms: Transforms, device: torch.device) -> Images:
+    """Those of a data set after some transforms, for windows that are cut for a device."""
+    train = experiment.train
+    read = Prepared(dataset, transforms, len(experiment.task.classes))
+    sizes, wants_foreground = read.sizes, train.foreground > 0
+    where, said = where_kept(train, patches.bytes_of(sizes, experiment.task.channels), device)
+    if where == "none":
+        return Images(Reread(read, sizes, experiment.task.channels, wants_foreground), where, said, None)
+    ends: list[Tensor] = []
+
+    def watched(index: int) -> Sample:
+        stored = read.stored(index)
+        ends.append(torch.stack(stored.image.aminmax()))
+        return read.seen(stored)
+
+    there = device if where == "device" else torch.device("cpu")
+    kept = Kept.reading(watched, sizes, there, wants_foreground)
+    return Images(kept, where, said, Values.between(ends, dataset.normalization))
+
+
+def window_side(train: Train, smallest: int = DEFAULT_WINDOW) -> int:
+    """Pixels of a window's side, for images whose shortest side is `smallest`."""
+    return train.window or min(DEFAULT_WINDOW, smallest)
+
+
+def plan_windows(train: Train, sizes: np.ndarray) -> Plan:
+    """How many windows an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
+    side = window_side(train, int(sizes.min()))
+    if train.stride:
+        lists = [_sliding(size, side, train.stride) for size in sizes]
+        images = np.repeat(np.arange(len(sizes)), [len(corners) for corners in lists])
+        return Plan(side, images, np.concatenate(lists))
+    covering = np.maximum(1, np.rint(sizes.prod(axis=1) / side**2)).astype(np.int64)
+    counts = np.full(len(sizes), train.windows_per_image) if train.windows_per_image else covering
+    return Plan(side, np.repeat(np.arange(len(sizes)), counts), None)
+
+
+def _sliding(size: np.ndarray, side: int, stride: int) -> np.ndarray:
+    """Corners (N, 2) every `stride` pixels; the last ones overhang inwards, so that the border is covered."""
+    axes = []
+    for length in size.tolist():
+        last = length - side
+        starts = list(range(0, last, stride)) if last > 0 else []
+        axes.append([*starts, last if last >= 0 else last // 2])
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """An experiment's parts, ready to train but for the optimizer, which wants to know the number of steps."""
+
+    experiment: Experiment
+    device: torch.device
+    dataset: Any
+    transforms: Transforms
+    model: nn.Module
+    loss: nn.Module
+    metrics: dict[str, PerImageMetric]
+    stream: Stream
+    images: Images
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names."""
+        return self.experiment.task.classes
+
+    @property
+    def validate_every(self) -> int:
+        """Epochs between validations: as written, or so many that validation costs a twentieth of the training."""
+        if written := self.experiment.train.validate_every:
+            return written
+        epoch_pixels = len(self.stream.plan.images) * self.stream.plan.side**2
+        return max(1, round(self.pixels("val") / 3 / (VALIDATION_SHARE * epoch_pixels)))
+
+    def pixels(self, split: str) -> int:
+        """Pixels of all images of a split."""
+        return sum(int(np.prod(self.dataset.shape(name)[1:])) for name in self.dataset.splits.get(split, ()))
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """The whole images of a split, one at a time, their labels checked."""
+        names = self.dataset.splits.get(split, ())
+        return (checked_labels(self.dataset.read(name), len(self.classes)) for name in names)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer over a model's parameters."""
+        made: torch.optim.Optimizer = self.experiment.optimizer.build(model.parameters())
+        return made
+
+    def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
+        """The scheduler for so many steps, where the experiment has one."""
+        part = self.experiment.scheduler
+        return part.build(optimizer, steps) if part else None
+
+
+def assemble(experiment: Experiment) -> Assembly:
+    """All parts of an experiment, the data read, the transforms fitted, the model with its first weights."""
+    device = compute_device(experiment.train)
+    dataset = build_dataset(experiment)
+    transforms = fitted_transforms(experiment, dataset)
+    classes = len(experiment.task.classes)
+    images = training_images(experiment, dataset, transforms, device)
+    train = experiment.train
+    stream = Stream(
+        images.source,
+        plan_windows(train, images.source.sizes),
+        train.batch,
+        tuple(part.build() for part in experiment.augmentations),
+        train.seed,
+        train.foreground,
+    )
+    loss = experiment.loss.build(classes).to(device)
+    model = placed(build_model(experiment), train, device)
+    return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, images)

@@ -1,0 +1,86 @@
+"""How far a run has come and what it found on the way: state of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from yeastexp.metrics.pixels import Scores
+
+
+@dataclass
+class Best:
+    """The best validation so far: its monitored value, where higher or lower is better, and how many came since."""
+
+    higher_is_better: bool
+    value: float | None = None
+    step: int = 0
+    validations_since: int = 0
+
+    def improves(self, value: float, step: int) -> bool:
+        """Whether a value beats the best, which it then is; NaN never does."""
+        self.validations_since += 1
+        if value != value:
+            return False
+        if self.value is not None and (value <= self.value if self.higher_is_better else value >= self.value):
+            return False
+        self.value, self.step, self.validations_since = value, step, 0
+        return True
+
+
+@dataclass
+class Validation:
+    """What whole images gave: the scores of each metric, and the loss of each image, by name in the order seen."""
+
+    scores: dict[str, Scores]
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """The mean over images, the same whatever their order."""
+        return math.fsum(self.losses.values()) / len(self.losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As a checkpoint holds it."""
+        return {"scores": {name: dict(vars(found)) for name, found in self.scores.items()}, "losses": self.losses}
+
+    @classmethod
+    def of(cls, state: dict[str, Any] | None) -> Validation | None:
+        """What `state_dict` gave, if anything."""
+        if state is None:
+            return None
+        return cls({name: Scores(**found) for name, found in state["scores"].items()}, dict(state["losses"]))
+
+
+@dataclass
+class Progress:
+    """Where a run is, its losses since the last row, its rows of `metrics.csv`, and its validations."""
+
+    best: Best
+    step: int = 0
+    stopped: Literal["early", "by budget"] | None = None
+    epoch_losses: list[float] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    last_validation: Validation | None = None
+    best_validation: Validation | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As a checkpoint holds it."""
+        kept = {"last": self.last_validation, "best": self.best_validation}
+        return {
+            "step": self.step,
+            "best": dict(vars(self.best)),
+            "stopped": self.stopped,
+            "losses": self.epoch_losses,
+            "rows": self.rows,
+            "validations": {name: one.state_dict() if one else None for name, one in kept.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be where another run of the same experiment was."""
+        self.step, self.stopped = state["step"], state["stopped"]
+        self.best = Best(**state["best"])
+        self.epoch_losses, self.rows = list(state["losses"]), [dict(row) for row in state["rows"]]
+        self.last_validation = Validation.of(state["validations"]["last"])
+        self.best_validation = Validation.of(state["validations"]["best"])

@@ -1,0 +1,137 @@
+"""A run that was interrupted, taken up where it was."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from yeastexp.config import experiment
+from yeastexp.config.experiment import Experiment
+from yeastexp.errors import UserError
+from yeastexp.system import environment, files
+from yeastexp.training import build, checkpoints, run_directory, tensorboard
+from yeastexp.training.loop import Training, groups_of
+
+LENGTH = ("epochs", "steps")
+FREE = ("workers", "checkpoint_minutes")
+"""Keys of [train] that change no result."""
+
+
+def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> bool:
+    """Go on from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
+    began = time.monotonic() if started is None else started
+    path = run / run_directory.EXPERIMENT
+    if not path.is_file():
+        raise UserError(f"{run}: no run directory, or a run that ended before it began; use 'run' with its experiment")
+    before, loaded = experiment.load(path), experiment.load(path, settings)
+    longer = _longer(before, loaded)
+    if (run / run_directory.RESULT).is_file() and not longer:
+        return False
+    with run_directory.holding(run) as interruption:
+        assembly = build.assemble(build.fixed_threads(loaded))
+        training = Training(assembly, run, console, began, interruption=interruption)
+        now = run_directory.described(assembly)
+        _refuse_other_inputs(run, now)
+        state = checkpoints.newest(run, lambda line: tensorboard.log(run, line))
+        if state and longer:
+            _extend(training, before, state)
+        if state is None:
+            tensorboard.log(run, "no good checkpoint; from the beginning")
+            training.begin()
+        else:
+            training.go_on(state, run)
+        _record(run, now, training.step)
+        run_directory.carry_out(training)
+    return True
+
+
+def _longer(before: Experiment, now: Experiment) -> bool:
+    """Whether the length changed; UserError where anything else did that has a say in the result."""
+    kept = {key: getattr(before.train, key) for key in (*LENGTH, *FREE)}
+    if replace(now, train=replace(now.train, **kept)).resolved() != before.resolved():
+        free = ", ".join(f"train.{key}" for key in (*LENGTH, *FREE))
+        raise UserError(
+            f"--set: a run goes on as it began; {free} can change. For anything else start a new run, with "
+            "train.initial where its weights are wanted"
+        )
+    return any(getattr(now.train, key) != getattr(before.train, key) for key in LENGTH)
+
+
+def _refuse_other_inputs(run: Path, now: dict[str, Any]) -> None:
+    was = run_directory.read_environment(run)["digests"]
+    for kind in ("data", "plugins"):
+        for name, digest in was[kind].items():
+            if now["digests"][kind].get(name) != digest:
+                raise UserError(
+                    f"{run}: '{name}' is not what the run began with; bring it back, or start a new run, with "
+                    "train.initial where the weights are wanted"
+                )
+
+
+def _extend(training: Training, before: Experiment, state: dict[str, Any]) -> None:
+    """Let the run be a longer one from this checkpoint on, and write that down; UserError where it cannot be."""
+    run, step = training.folder, state["step"]
+    steps = before.train.steps or (before.train.epochs or 0) * training.epoch_length
+    if training.steps <= step:
+        raise UserError(f"--set: {step} steps are done; a length of {training.steps} steps does not extend them")
+    if not training.groups.ends(step):
+        raise UserError(
+            f"--set: step {step} would lie within a group of [train] accumulate = {training.groups.size} steps of the "
+            "longer run; start a new run"
+        )
+    updates = [groups_of(training.assembly, length).updates for length in (steps, training.steps)]
+    if (update := _first_other_rate(before, *updates)) is not None:
+        name = before.scheduler.name if before.scheduler else ""
+        raise UserError(
+            f"--set: [scheduler] '{name}' was fitted to {steps} steps: in a run of {training.steps} steps the learning "
+            f"rate would have been another from update {update} on; start a new run"
+        )
+    state["stopped"] = None
+    if (run / run_directory.RESULT).is_file():
+        (run / run_directory.RESULT).replace(run / f"result_{steps}_steps.json")
+    files.write_text(run / run_directory.EXPERIMENT, training.assembly.experiment.resolved())
+    found = run_directory.read_environment(run)
+    found.setdefault("extended", []).append(
+        {"at": step, "from_steps": steps, "to_steps": training.steps, "when": environment.now()}
+    )
+    run_directory.write_environment(run, found)
+    tensorboard.log(run, f"extended from {steps} to {training.steps} steps at step {step}")
+
+
+def _first_other_rate(loaded: Experiment, updates: int, more: int) -> int | None:
+    """The first update, counted from 1, whose learning rates depend on how many there will be, if any does."""
+    short, long = _rates(loaded, updates, updates), _rates(loaded, more, updates)
+    return next((index + 1 for index in range(updates) if short[index] != long[index]), None)
+
+
+def _rates(loaded: Experiment, planned: int, updates: int) -> list[list[float]]:
+    optimizer = loaded.optimizer.build(torch.nn.Linear(1, 1).parameters())
+    scheduler = loaded.scheduler.build(optimizer, planned) if loaded.scheduler else None
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a scheduler whose optimizer takes no step
+        for _ in range(updates):
+            found.append([group["lr"] for group in optimizer.param_groups])
+            if scheduler is not None:
+                scheduler.step()
+    return found
+
+
+def _record(run: Path, now: dict[str, Any], step: int) -> None:
+    """Write down that the run went on, and what was not as at its beginning."""
+    found = run_directory.read_environment(run)
+    other = environment.differences(found, now)
+    other.pop("digests.experiment", None)
+    entry = {"step": step, "started": now["started"], "command": now["command"], "differs": other}
+    found.setdefault("resumed", []).append(entry)
+    run_directory.write_environment(run, found)
+    tensorboard.log(run, f"resumed at step {step}")
+    for name, (was, is_) in other.items():
+        tensorboard.log(run, f"not as at the beginning: {name} was {was}, is {is_}")
