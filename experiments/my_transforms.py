@@ -4,5 +4,5 @@ from yeastexp import BasicTransform2D, transform
 @transform("invert")
 @dataclass(frozen=True)
 class Invert(BasicTransform2D):
-    def image(self, image, drawn):
+    def image(self, image, params):
         return -image

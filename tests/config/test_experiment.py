@@ -76,7 +76,7 @@ def no_transform():
 @transform("coarse")
 @dataclass(frozen=True)
 class Coarse(BasicTransform2D):
-    def geometry(self, size, drawn):
+    def geometry(self, size, params):
         return None, size
 
 @transform("fussy")
@@ -86,13 +86,13 @@ def fussy(odd: int = 1):
     return Same()
 
 class Same(BasicTransform2D):
-    def image(self, image, drawn):
+    def image(self, image, params):
         return image
 
 @transform("misspelt")
 @dataclass(frozen=True)
 class Misspelt(BasicTransform2D):
-    def images(self, image, drawn):
+    def images(self, image, params):
         return image
 
 @dataset("empty")

@@ -195,9 +195,9 @@ def test_image_and_labels_change_in_the_same_places() -> None:
     flat, cells = torch.full((1, 121, 121), 50.0), torch.ones(121, 121, dtype=torch.int64)
     pillars = PastedStructures(most=1, kinds=("pillar",), size_px=(70.0, 90.0), strength=2.0, reach_px=30.0, p=1.0)
     for index in range(12):
-        drawn = pillars.draw(generator(0, "augment", 0, index))
-        image, labels = pillars.image(flat, drawn), pillars.labels(cells, drawn)
-        ((_, structure),) = pillars.layers([drawn], flat.device)
+        params = pillars.draw(generator(0, "augment", 0, index))
+        image, labels = pillars.image(flat, params), pillars.labels(cells, params)
+        ((_, structure),) = pillars.layers([params], flat.device)
         inside, _, fringe_px, cover = structure[0, 5:].tolist()
         far = distance(structure, (121, 121))[0].abs() > max(5 * fringe_px, 10)
         covered = far & (labels == 0)
@@ -228,10 +228,10 @@ def test_pasted_structures_of_a_batch_are_its_windows_one_by_one() -> None:
     """With other numbers of structures in each, and none in some."""
     transform = PastedStructures(most=5, p=0.6)
     images = torch.randn(12, 2, 48, 40, generator=torch.Generator().manual_seed(0))
-    kept, drawn = images.clone(), [transform.draw(generator(0, "augment", 0, index)) for index in range(12)]
-    assert 0 in (counts := {count for count, _ in drawn}) and len(counts) > 3
-    found = transform.batch(images, drawn)
-    for before, after, one in zip(images, found, drawn, strict=True):
+    kept, params = images.clone(), [transform.draw(generator(0, "augment", 0, index)) for index in range(12)]
+    assert 0 in (counts := {count for count, _ in params}) and len(counts) > 3
+    found = transform.batch(images, params)
+    for before, after, one in zip(images, found, params, strict=True):
         torch.testing.assert_close(after, transform.image(before, one), rtol=0, atol=1e-6)
         assert one[0] or torch.equal(after, before)
     assert torch.equal(images, kept)
@@ -241,10 +241,10 @@ def test_nothing_is_drawn_where_the_probability_is_nothing() -> None:
     transform = PastedStructures(p=0.0)
     image, labels = torch.randn(1, 20, 20), torch.ones(20, 20, dtype=torch.int64)
     for index in range(20):
-        drawn = transform.draw(generator(0, "augment", 0, index))
-        assert drawn[0] == 0
-        assert torch.equal(transform.image(image, drawn), image) and torch.equal(
-            transform.labels(labels, drawn), labels
+        params = transform.draw(generator(0, "augment", 0, index))
+        assert params[0] == 0
+        assert torch.equal(transform.image(image, params), image) and torch.equal(
+            transform.labels(labels, params), labels
         )
 
 

@@ -60,8 +60,8 @@ def windows(transform: BasicTransform2D, count: int, epoch: int = 0) -> tuple[Te
     """Windows of one image through one augmentation."""
     one = sample((1, 40, 40))
     pixels = Pixels.of([one.image], [one.labels[None]])
-    drawn = [[transform.draw(generator(0, "augment", epoch, index))] for index in range(count)]
-    return pipeline.windows(pixels, np.zeros(count, int), np.full((count, 2), 8), 16, [transform], drawn)
+    params = [[transform.draw(generator(0, "augment", epoch, index))] for index in range(count)]
+    return pipeline.windows(pixels, np.zeros(count, int), np.full((count, 2), 8), 16, [transform], params)
 
 
 @pytest.mark.parametrize("name", NAMES["transform"])
@@ -97,19 +97,19 @@ class TestTransforms:
         one = sample((1, 40, 40))
         pixels = Pixels.of([one.image], [one.labels[None]])
         for index in range(5):
-            drawn = [[transform.draw(generator(0, "augment", 0, index))]]
-            alone = pipeline.windows(pixels, np.zeros(1, int), np.full((1, 2), 8), 16, [transform], drawn)
+            params = [[transform.draw(generator(0, "augment", 0, index))]]
+            alone = pipeline.windows(pixels, np.zeros(1, int), np.full((1, 2), 8), 16, [transform], params)
             torch.testing.assert_close(alone[0][0], images[index], rtol=0, atol=1e-6)
             assert torch.equal(alone[1][0], labels[index])
 
     def test_a_draw_is_a_few_numbers_and_takes_none_from_a_global_generator(self, name: str) -> None:
         transform = made("transform", name)
         torch_state, numpy_state = torch.get_rng_state(), repr(np.random.get_state())
-        drawn = [transform.draw(generator(0, "augment", 0, index)) for index in range(20)]
+        params = [transform.draw(generator(0, "augment", 0, index)) for index in range(20)]
         windows(transform, 3)
         assert torch.equal(torch.get_rng_state(), torch_state) and repr(np.random.get_state()) == numpy_state
-        assert max(len(pickle.dumps(one)) for one in drawn) < 500
-        assert pickle.dumps(drawn) == pickle.dumps(
+        assert max(len(pickle.dumps(one)) for one in params) < 500
+        assert pickle.dumps(params) == pickle.dumps(
             [pickle.loads(pickle.dumps(transform)).draw(generator(0, "augment", 0, index)) for index in range(20)]
         )
 
@@ -118,8 +118,8 @@ class TestTransforms:
         one = sample((3, 30, 26), classes=5)
         pixels = Pixels.of([one.image], [one.labels[None].to(torch.int8)])
         kept = pixels.values.clone(), pixels.labels.clone()
-        drawn = [[transform.draw(generator(0, "augment", 0, index))] for index in range(4)]
-        images, labels = pipeline.windows(pixels, np.zeros(4, int), np.full((4, 2), 3), 11, [transform], drawn)
+        params = [[transform.draw(generator(0, "augment", 0, index))] for index in range(4)]
+        images, labels = pipeline.windows(pixels, np.zeros(4, int), np.full((4, 2), 3), 11, [transform], params)
         assert images.shape == (4, 3, 11, 11) and images.dtype == torch.float32 and bool(images.isfinite().all())
         assert labels.shape == (4, 11, 11) and labels.dtype == torch.int64
         assert set(labels.unique().tolist()) <= {IGNORE, 0, 1, 2, 3, 4}
@@ -139,8 +139,8 @@ class TestTransforms:
             pytest.skip("changes values")
         labels = torch.arange(40 * 40).reshape(1, 40, 40)
         pixels = Pixels.of([labels.float()], [labels])
-        drawn = [[transform.draw(generator(0, "augment", 0, index))] for index in range(8)]
-        images, read = pipeline.windows(pixels, np.zeros(8, int), np.full((8, 2), 8), 16, [transform], drawn)
+        params = [[transform.draw(generator(0, "augment", 0, index))] for index in range(8)]
+        images, read = pipeline.windows(pixels, np.zeros(8, int), np.full((8, 2), 8), 16, [transform], params)
         known = read != IGNORE
         apart = (images[:, 0][known] - read[known]).abs()
         assert known.any() and float(apart.max()) <= 0.5 * 40 + 0.5 + 1e-3

@@ -29,9 +29,9 @@ def pixels(*images: Tensor) -> Pixels:
     return Pixels.of([image.float() for image in images], list(images))
 
 
-def one_window(transforms: list[BasicTransform2D], drawn: list[Any], corner: tuple[int, int] = (12, 15)) -> Tensor:
+def one_window(transforms: list[BasicTransform2D], params: list[Any], corner: tuple[int, int] = (12, 15)) -> Tensor:
     """A window of side 16 of IMAGE (1, 16, 16), and that its labels say the same."""
-    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(1, int), np.array([corner]), 16, transforms, [drawn])
+    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(1, int), np.array([corner]), 16, transforms, [params])
     assert torch.equal(images[0, 0][labels[0] != IGNORE], labels[0][labels[0] != IGNORE].float())
     return images[0]
 
@@ -40,7 +40,7 @@ def one_window(transforms: list[BasicTransform2D], drawn: list[Any], corner: tup
 class Plain(BasicTransform2D):
     """Changes values, so that the list is cut in two readings, but leaves them as they are."""
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return image.clone()
 
 
@@ -50,7 +50,7 @@ class Matrix(BasicTransform2D):
 
     matrix: tuple[tuple[float, float], tuple[float, float]]
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[np.ndarray, Size]:
         linear = np.eye(3)
         linear[:2, :2] = self.matrix
         centre = [(n - 1) / 2 for n in size]
@@ -63,7 +63,7 @@ class Shift(BasicTransform2D):
 
     by: float
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[Tensor, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[Tensor, Size]:
         return grid(size) + self.by, size
 
 
@@ -230,10 +230,10 @@ def test_fields_and_matrices_compose_in_both_orders(matrix: Any) -> None:
 
 def test_every_window_of_a_batch_has_its_own_geometry() -> None:
     steps = [Reflect(), Rotate90()]
-    drawn = [[mirrored, turns] for mirrored, turns in SYMMETRIES]
-    count = len(drawn)
+    params = [[mirrored, turns] for mirrored, turns in SYMMETRIES]
+    count = len(params)
     corners = np.stack([np.arange(count), np.arange(count) * 2], axis=1)
-    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(count, int), corners, 16, steps, drawn)
+    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(count, int), corners, 16, steps, params)
     for index, (mirrored, turns) in enumerate(SYMMETRIES):
         y, x = corners[index]
         axes = [axis for axis, yes in enumerate(reversed(mirrored)) if yes]
@@ -253,11 +253,11 @@ def test_a_window_is_the_same_beside_one_that_reaches_beyond_its_image(channels:
     source = torch.Generator().manual_seed(0)
     images = [torch.randn(channels, *size, generator=source) for size in ((40, 50), (33, 37))]
     store = Pixels.of(images, [torch.randint(0, 9, (1, *image.shape[1:]), generator=source) for image in images])
-    steps, drawn = [Reflect(), Rotate90()], [[mirrored, turns] for mirrored, turns in SYMMETRIES]
-    owners, corners = np.arange(len(drawn)) % 2, np.arange(2 * len(drawn)).reshape(-1, 2) % 17
-    inside = pipeline.windows(store, owners, corners, 16, steps, drawn)
+    steps, params = [Reflect(), Rotate90()], [[mirrored, turns] for mirrored, turns in SYMMETRIES]
+    owners, corners = np.arange(len(params)) % 2, np.arange(2 * len(params)).reshape(-1, 2) % 17
+    inside = pipeline.windows(store, owners, corners, 16, steps, params)
     beyond = pipeline.windows(
-        store, np.append(owners, 0), np.append(corners, [[-3, 45]], 0), 16, steps, [*drawn, [(True, False), 1]]
+        store, np.append(owners, 0), np.append(corners, [[-3, 45]], 0), 16, steps, [*params, [(True, False), 1]]
     )
     assert all(torch.equal(one, other[:-1]) for one, other in zip(inside, beyond, strict=True))
     assert (beyond[1][-1] == IGNORE).any() and not (inside[1] == IGNORE).any()

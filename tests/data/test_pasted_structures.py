@@ -38,10 +38,10 @@ def test_labels_inside_become_background_and_ignored_ones_stay() -> None:
     labels = torch.ones(61, 61, dtype=torch.int64)
     labels[:30] = IGNORE
     for index in range(20):
-        drawn = ALWAYS.draw(generator(0, "augment", 0, index))
-        found = ALWAYS.labels(labels, drawn)
+        params = ALWAYS.draw(generator(0, "augment", 0, index))
+        found = ALWAYS.labels(labels, params)
         inside = torch.zeros(61, 61, dtype=torch.bool)
-        for _, structures in ALWAYS.layers([drawn], labels.device):
+        for _, structures in ALWAYS.layers([params], labels.device):
             inside |= distance(structures, (61, 61))[0] <= 0
         assert torch.equal(found[30:], (~inside[30:]).long()) and bool((found[:30] == IGNORE).all())
 
@@ -50,10 +50,10 @@ def test_pixels_far_from_every_structure_stay() -> None:
     image = torch.randn(1, 101, 101, generator=torch.Generator().manual_seed(0))
     changed = 0
     for index in range(20):
-        drawn = ALWAYS.draw(generator(0, "augment", 0, index))
-        found = ALWAYS.image(image, drawn)
+        params = ALWAYS.draw(generator(0, "augment", 0, index))
+        found = ALWAYS.image(image, params)
         away = torch.full((101, 101), 1e9)
-        for _, structures in ALWAYS.layers([drawn], image.device):
+        for _, structures in ALWAYS.layers([params], image.device):
             away = torch.minimum(away, distance(structures, (101, 101))[0] / structures[0, 7].clamp_min(1))
         assert torch.allclose(found[0][away > 7], image[0][away > 7], rtol=0, atol=1e-5)
         changed += bool((found != image).any())
@@ -61,8 +61,8 @@ def test_pixels_far_from_every_structure_stay() -> None:
 
 
 def test_number_kinds_and_probability() -> None:
-    drawn = [PastedStructures(most=4, p=0.25).draw(generator(0, "augment", 0, index)) for index in range(4000)]
-    counts = np.bincount([count for count, _ in drawn], minlength=5)
+    params = [PastedStructures(most=4, p=0.25).draw(generator(0, "augment", 0, index)) for index in range(4000)]
+    counts = np.bincount([count for count, _ in params], minlength=5)
     assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
     assert counts[1:] / counts[1:].sum() == pytest.approx(np.full(4, 0.25), abs=0.05)
     walls = PastedStructures(kinds=("wall",), most=3, size_px=(6.0, 10.0)).structures(300, key=1)
@@ -74,9 +74,9 @@ def test_number_kinds_and_probability() -> None:
 
 def test_a_larger_window_holds_the_smaller() -> None:
     image = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
-    drawn = (3, 12345)
-    whole = ALWAYS.image(image, drawn)
-    part = ALWAYS.image(image[:, 16:48, 16:48], drawn)
+    params = (3, 12345)
+    whole = ALWAYS.image(image, params)
+    part = ALWAYS.image(image[:, 16:48, 16:48], params)
     torch.testing.assert_close(whole[:, 16:48, 16:48], part, rtol=0, atol=1e-5)
 
 

@@ -39,15 +39,15 @@ class Add(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> float:
         return float(generator.integers(1, 1000))
 
-    def image(self, image: Tensor, drawn: float) -> Tensor:
-        return image + drawn
+    def image(self, image: Tensor, params: float) -> Tensor:
+        return image + params
 
 
 @dataclass(frozen=True)
 class Double(BasicTransform2D):
     """Doubles values; written for a batch alone."""
 
-    def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
+    def batch(self, images: Tensor, params: Sequence[Any]) -> Tensor:
         return images * 2
 
 
@@ -59,14 +59,14 @@ class Paint(BasicTransform2D):
         y, x = generator.integers(0, 4, 2)
         return int(y), int(x)
 
-    def image(self, image: Tensor, drawn: tuple[int, int]) -> Tensor:
-        return self.painted(image, drawn, 100.0)
+    def image(self, image: Tensor, params: tuple[int, int]) -> Tensor:
+        return self.painted(image, params, 100.0)
 
-    def labels(self, labels: Tensor, drawn: tuple[int, int]) -> Tensor:
-        return self.painted(labels, drawn, 1)
+    def labels(self, labels: Tensor, params: tuple[int, int]) -> Tensor:
+        return self.painted(labels, params, 1)
 
-    def painted(self, plane: Tensor, drawn: tuple[int, int], value: float) -> Tensor:
-        y, x = drawn
+    def painted(self, plane: Tensor, params: tuple[int, int], value: float) -> Tensor:
+        y, x = params
         made = plane.clone()
         made[..., y : y + 3, x : x + 3] = value
         return made
@@ -78,7 +78,7 @@ class Crop(BasicTransform2D):
 
     border: int = 2
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[np.ndarray, Size]:
         matrix = np.eye(3)
         matrix[:2, 2] = self.border
         return matrix, (size[0] - 2 * self.border, size[1] - 2 * self.border)
@@ -88,7 +88,7 @@ class Crop(BasicTransform2D):
 class HalfRight(BasicTransform2D):
     """A field that reads half a pixel further right."""
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[Tensor, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[Tensor, Size]:
         rows, columns = (torch.arange(n, dtype=torch.float32) for n in size)
         return torch.stack(torch.meshgrid(rows, columns + 0.5, indexing="ij")), size
 
@@ -135,12 +135,12 @@ def test_long_lists_are_the_same_batched_or_not(seed: int) -> None:
 def same_batched_or_not(transforms: list[BasicTransform2D]) -> None:
     pixels, owners = store(2), np.array([0, 1, 1, 0, 1])
     corners = np.array([[3, 5], [-4, 20], [29, 40], [30, 30], [10, 10]])
-    drawn = draws(transforms, 5)
-    images, labels = pipeline.windows(pixels, owners, corners, SIDE, transforms, drawn)
+    params = draws(transforms, 5)
+    images, labels = pipeline.windows(pixels, owners, corners, SIDE, transforms, params)
     assert images.shape == (5, 2, SIDE, SIDE) and labels.shape == (5, SIDE, SIDE)
     for index in range(5):
         part = slice(index, index + 1)
-        alone = pipeline.windows(pixels, owners[part], corners[part], SIDE, transforms, drawn[part])
+        alone = pipeline.windows(pixels, owners[part], corners[part], SIDE, transforms, params[part])
         torch.testing.assert_close(alone[0][0], images[index], rtol=1e-3, atol=1e-3)
         assert int((alone[1][0] != labels[index]).sum()) <= 1  # half-way between pixels, the last bit decides
 
@@ -157,10 +157,10 @@ def test_one_draw_serves_image_and_labels() -> None:
 
 def test_each_window_has_a_draw_of_its_own() -> None:
     transforms = [Add()]
-    drawn = draws(transforms, 8)
+    params = draws(transforms, 8)
     pixels = Pixels.of([torch.zeros(1, 30, 30)], [torch.zeros(1, 30, 30).long()])
-    images, _ = pipeline.windows(pixels, np.zeros(8, int), np.full((8, 2), 9), SIDE, transforms, drawn)
-    assert images[:, 0, 0, 0].tolist() == [one for (one,) in drawn] and len({one for (one,) in drawn}) == 8
+    images, _ = pipeline.windows(pixels, np.zeros(8, int), np.full((8, 2), 9), SIDE, transforms, params)
+    assert images[:, 0, 0, 0].tolist() == [one for (one,) in params] and len({one for (one,) in params}) == 8
     assert torch.equal(images, images[:, :, :1, :1].expand_as(images))
 
 
@@ -168,8 +168,8 @@ def test_the_listed_order_decides() -> None:
     sample = Sample(torch.full((1, 3, 3), 5.0), torch.zeros(3, 3).long(), "x")
     pixels = Pixels.of([sample.image], [sample.labels[None]])
     for transforms, wanted in (([Add(), Double()], 2 * (5 + 7)), ([Double(), Add()], 2 * 5 + 7)):
-        drawn = [[7.0 if isinstance(one, Add) else None for one in transforms]]
-        images, _ = pipeline.windows(pixels, np.zeros(1, int), np.zeros((1, 2), int), 3, transforms, drawn)
+        params = [[7.0 if isinstance(one, Add) else None for one in transforms]]
+        images, _ = pipeline.windows(pixels, np.zeros(1, int), np.zeros((1, 2), int), 3, transforms, params)
         assert torch.equal(images[0], torch.full((1, 3, 3), float(wanted)))
 
 
@@ -206,8 +206,8 @@ def test_fields_and_matrices_on_whole_images() -> None:
 def test_labels_beyond_the_image_stay_unknown_through_several_readings() -> None:
     pixels = Pixels.of([torch.zeros(1, 20, 20)], [torch.zeros(1, 20, 20, dtype=torch.int8)])
     transforms = [Add(), Rotate90(), Add(), Reflect()]
-    drawn = [[1.0, 1, 1.0, (False, True)]]
-    images, labels = pipeline.windows(pixels, np.zeros(1, int), np.array([[-4, 0]]), SIDE, transforms, drawn)
+    params = [[1.0, 1, 1.0, (False, True)]]
+    images, labels = pipeline.windows(pixels, np.zeros(1, int), np.array([[-4, 0]]), SIDE, transforms, params)
     assert images.unique().tolist() == [2.0] and int((labels == IGNORE).sum()) == 4 * SIDE
     known = torch.ones(SIDE, SIDE).long()
     known[:4] = 0
@@ -232,11 +232,11 @@ def test_what_looks_at_neighbours_sees_the_same_beside_any_other_window(
     image, labels = torch.randn(1, 80, 80, generator=source), torch.randint(0, 5, (1, 80, 80), generator=source)
     pixels = Pixels.of([image], [labels])
     steps = [first, Double(), after]
-    drawn = draws(steps, 6)
+    params = draws(steps, 6)
     corners = np.full((6, 2), 32)
-    together = pipeline.windows(pixels, np.zeros(6, int), corners, 16, steps, drawn)
+    together = pipeline.windows(pixels, np.zeros(6, int), corners, 16, steps, params)
     for index in range(6):
-        alone = pipeline.windows(pixels, np.zeros(1, int), corners[:1], 16, steps, [drawn[index]])
+        alone = pipeline.windows(pixels, np.zeros(1, int), corners[:1], 16, steps, [params[index]])
         torch.testing.assert_close(alone[0][0], together[0][index], rtol=0, atol=1e-4)
         assert int((alone[1][0] != together[1][index]).sum()) <= 1  # half-way between pixels, the last bit decides
 
@@ -246,11 +246,11 @@ def test_a_larger_window_holds_the_smaller(name: str) -> None:
     """A window does not end where its pixels do: no border shows, and every random field is about the centre."""
     transform, pixels = registered[name](), store(2)
     for index, side in itertools.product(range(4), (11, 16)):
-        drawn = [[transform.draw(generator(0, "augment", 0, index))]]
-        found = pipeline.windows(pixels, np.zeros(1, int), np.array([[20, 25]]), side, [transform], drawn)
+        params = [[transform.draw(generator(0, "augment", 0, index))]]
+        found = pipeline.windows(pixels, np.zeros(1, int), np.array([[20, 25]]), side, [transform], params)
         for more in (1, 2, 7):
             corner, kept = np.array([[20 - more, 25 - more]]), slice(more, -more)
-            larger = pipeline.windows(pixels, np.zeros(1, int), corner, side + 2 * more, [transform], drawn)
+            larger = pipeline.windows(pixels, np.zeros(1, int), corner, side + 2 * more, [transform], params)
             torch.testing.assert_close(larger[0][..., kept, kept], found[0], rtol=0, atol=1e-4)
             assert int((larger[1][..., kept, kept] != found[1]).sum()) <= 1
 
@@ -263,10 +263,10 @@ def test_a_blurred_window_is_cut_out_of_the_blurred_image() -> None:
     torch.testing.assert_close(found[0], blur.image(image, 1.7)[:, 20:36, 22:38], rtol=0, atol=1e-5)
 
 
-def places(step: BasicTransform2D, drawn: Any, where: np.ndarray) -> np.ndarray:
+def places(step: BasicTransform2D, params: Any, where: np.ndarray) -> np.ndarray:
     """Where a step reads for pixels at `where` (2, h, w), counted from the centre: written anew, for one point each."""
     side = 128
-    found, _ = step.geometry((side, side), drawn)
+    found, _ = step.geometry((side, side), params)
     middle = (side - 1) / 2
     if isinstance(found, Tensor):
         shift = (found - grid((side, side))).double().numpy()
@@ -291,13 +291,13 @@ def test_four_geometric_steps_are_read_as_scipy_reads_them(names: tuple[str, ...
     rows, columns = np.mgrid[:150, :160]
     image = (np.sin(rows / 9) * np.cos(columns / 7)).astype(np.float32)
     labels = np.digitize(image, [-0.5, 0.0, 0.5])
-    steps, drawn = zip(*(GEOMETRIC[name] for name in names), strict=True)
+    steps, params = zip(*(GEOMETRIC[name] for name in names), strict=True)
     where = np.mgrid[:20, :20] - 9.5
-    for step, one in zip(reversed(steps), reversed(drawn), strict=True):
+    for step, one in zip(reversed(steps), reversed(params), strict=True):
         where = places(step, one, where)
     where += np.array([60, 63])[:, None, None] + 9.5
     pixels = Pixels.of([torch.from_numpy(image)[None]], [torch.from_numpy(labels)[None]])
-    found, read = pipeline.windows(pixels, np.zeros(1, int), np.array([[60, 63]]), 20, steps, [list(drawn)])
+    found, read = pipeline.windows(pixels, np.zeros(1, int), np.array([[60, 63]]), 20, steps, [list(params)])
     np.testing.assert_allclose(found[0, 0], ndimage.map_coordinates(image, where, order=1), atol=5e-4)
     nearest = ndimage.map_coordinates(labels, where, order=0)
     assert np.sum(read[0].numpy() != nearest) <= 1  # half-way between pixels, the last bit decides
@@ -309,7 +309,7 @@ class WhereMade(BasicTransform2D):
 
     found: list[torch.device]
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[np.ndarray, Size]:
         self.found.append(torch.get_default_device())
         return np.eye(3), size
 
@@ -333,7 +333,7 @@ class Gives(BasicTransform2D):
 
     made: Any
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return self.made(image)
 
 
@@ -343,7 +343,7 @@ class GivesBatches(BasicTransform2D):
 
     made: Any
 
-    def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
+    def batch(self, images: Tensor, params: Sequence[Any]) -> Tensor:
         return self.made(images)
 
 

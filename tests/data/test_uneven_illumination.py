@@ -23,8 +23,8 @@ def test_a_larger_window_holds_the_smaller() -> None:
 
 
 def test_draws_keep_within_the_strength() -> None:
-    drawn = np.array([UnevenIllumination(2.0, p=0.3).draw(generator(0, "x", 0, index)) for index in range(2000)])
-    some = drawn[(drawn != 0).any(axis=1)]
+    params = np.array([UnevenIllumination(2.0, p=0.3).draw(generator(0, "x", 0, index)) for index in range(2000)])
+    some = params[(params != 0).any(axis=1)]
     assert abs(len(some) / 2000 - 0.3) < 0.04
     slopes = np.hypot(some[:, 0], some[:, 1])
     assert 1.9 < slopes.max() <= 2 and 1.9 < np.abs(some[:, 2]).max() <= 2

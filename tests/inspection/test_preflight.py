@@ -276,10 +276,10 @@ class Moved(BasicTransform2D):
     hook: str = "image"
     shift: int = 4
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return image.roll(self.shift, -1) if self.hook == "image" else image
 
-    def labels(self, labels: Tensor, drawn: Any) -> Tensor:
+    def labels(self, labels: Tensor, params: Any) -> Tensor:
         return labels.roll(self.shift, -1) if self.hook == "labels" else labels
 
 
@@ -288,25 +288,25 @@ class Flipped(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> bool:
         return bool(generator.random() < 0.3)
 
-    def batch(self, images: Tensor, drawn: Sequence[bool]) -> Tensor:
-        return torch.stack([image.flip(-1) if one else image for image, one in zip(images, drawn, strict=True)])
+    def batch(self, images: Tensor, params: Sequence[bool]) -> Tensor:
+        return torch.stack([image.flip(-1) if one else image for image, one in zip(images, params, strict=True)])
 
 
 @dataclass(frozen=True)
 class Renamed(BasicTransform2D):
-    def labels(self, labels: Tensor, drawn: Any) -> Tensor:
+    def labels(self, labels: Tensor, params: Any) -> Tensor:
         return torch.where(labels == 1, 7, labels)
 
 
 @dataclass(frozen=True)
 class Undrawn(BasicTransform2D):
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return image + torch.rand(image.shape)
 
 
 @dataclass(frozen=True)
 class Rooted(BasicTransform2D):
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return (image - image.mean()).sqrt()
 
 
@@ -314,7 +314,7 @@ class Rooted(BasicTransform2D):
 class Erased(BasicTransform2D):
     """Hides a part of the image and leaves its labels, as is usual; all the rest is only changed in value."""
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         image = (image - image.mean()) / image.std()
         image[:, : image.shape[1] // 2] = 0
         return -image

@@ -200,7 +200,7 @@ class Centred(BasicTransform2D):
 
     whole_images = True
 
-    def image(self, image: torch.Tensor, drawn: Any) -> torch.Tensor:
+    def image(self, image: torch.Tensor, params: Any) -> torch.Tensor:
         return image - image.mean()
 
 

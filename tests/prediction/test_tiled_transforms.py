@@ -29,7 +29,7 @@ SIZE = (137, 183)
 class Invert(BasicTransform2D):
     """Changes the sign, pixel by pixel."""
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return -image
 
 
@@ -39,7 +39,7 @@ class Smooth(BasicTransform2D):
 
     margin_px: int = 2
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         padded = functional.pad(image[None], (2, 2, 2, 2), mode="reflect")
         return functional.avg_pool2d(padded, 5, stride=1)[0]
 
@@ -48,7 +48,7 @@ class Smooth(BasicTransform2D):
 class Centred(BasicTransform2D):
     """Takes off the mean of all it sees, and does not say so."""
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return image - image.mean()
 
 
@@ -56,7 +56,7 @@ class Centred(BasicTransform2D):
 class Vignette(BasicTransform2D):
     """Brightens what is far from the centre of all it sees."""
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         return image + torch.linspace(-1, 1, image.shape[2]).square()
 
 
@@ -72,7 +72,7 @@ class Fitted(BasicTransform2D):
 class Turned(BasicTransform2D):
     """Moves pixels."""
 
-    def geometry(self, size: tuple[int, int], drawn: Any) -> tuple[np.ndarray, tuple[int, int]]:
+    def geometry(self, size: tuple[int, int], params: Any) -> tuple[np.ndarray, tuple[int, int]]:
         return np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]]), size[::-1]
 
 

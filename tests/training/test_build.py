@@ -91,10 +91,10 @@ def test_where_images_are_kept_follows_from_what_is_free(
 class Shrinking(BasicTransform2D):
     """Changes the grid in silence."""
 
-    def image(self, image: torch.Tensor, drawn: None) -> torch.Tensor:
+    def image(self, image: torch.Tensor, params: None) -> torch.Tensor:
         return image[:, ::2]
 
-    def labels(self, labels: torch.Tensor, drawn: None) -> torch.Tensor:
+    def labels(self, labels: torch.Tensor, params: None) -> torch.Tensor:
         return labels[::2]
 
 

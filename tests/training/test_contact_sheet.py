@@ -44,7 +44,7 @@ def columns(assembly: Assembly) -> tuple[list[contact_sheet.Column], list[contac
 class Turned(BasicTransform2D):
     """A quarter turn of every image, by a user."""
 
-    def geometry(self, size: tuple[int, int], drawn: Any) -> tuple[np.ndarray, tuple[int, int]]:
+    def geometry(self, size: tuple[int, int], params: Any) -> tuple[np.ndarray, tuple[int, int]]:
         return np.array([[0, 1, 0], [-1, 0, size[0] - 1], [0, 0, 1.0]]), (size[1], size[0])
 
     def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -57,7 +57,7 @@ class Idle(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> dict[str, float]:
         return {"nothing": generator.random()}
 
-    def image(self, image: Tensor, drawn: dict[str, float]) -> Tensor:
+    def image(self, image: Tensor, params: dict[str, float]) -> Tensor:
         return image
 
 
@@ -68,8 +68,8 @@ class Rare(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> tuple[bool, float, int]:
         return bool(generator.random() < 0.05), 0.123456, 1 << 60
 
-    def image(self, image: Tensor, drawn: tuple[bool, float, int]) -> Tensor:
-        return image + 3 if drawn[0] else image
+    def image(self, image: Tensor, params: tuple[bool, float, int]) -> Tensor:
+        return image + 3 if params[0] else image
 
 
 @pytest.fixture(autouse=True)

@@ -35,8 +35,8 @@ class Affine(BasicTransform2D):
         angle = math.radians(rotation * self.rotation)
         return angle, float(self.scale**magnified), math.tan(math.radians(shear * self.shear))
 
-    def geometry(self, size: Size, drawn: Drawn) -> tuple[np.ndarray, Size]:
-        angle, magnification, shear = drawn
+    def geometry(self, size: Size, params: Drawn) -> tuple[np.ndarray, Size]:
+        angle, magnification, shear = params
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         linear = turn @ np.array([[1.0, 0.0], [shear, 1.0]]) / magnification
         centre = (np.array(size) - 1) / 2

@@ -23,7 +23,7 @@ class BasicTransform2D:
     """A transform: any of the hooks below, each optional, in a frozen dataclass whose fields are the options.
 
     A geometric transform gives `geometry` alone; an intensity transform gives `image`; one that draws objects gives
-    `image` and `labels` from the same `drawn`; one that changes the grid gives `image` (its filter, applied first),
+    `image` and `labels` from the same `params`; one that changes the grid gives `image` (its filter, applied first),
     `geometry` and `restore`.
 
     A training window is read as large as later geometry needs, so its hooks see more or less of the image around the
@@ -46,15 +46,15 @@ class BasicTransform2D:
         """The random variables of one sample, drawn once and handed to all other hooks."""
         return None
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         """New values of an image (C, H, W) float32; its size stays, and the input is left as it was."""
         return image
 
-    def labels(self, labels: Tensor, drawn: Any) -> Tensor:
+    def labels(self, labels: Tensor, params: Any) -> Tensor:
         """New labels (H, W) int64, for a transform that draws objects."""
         return labels
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray | Tensor, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[np.ndarray | Tensor, Size]:
         """Where output pixels come from: (3, 3) matrix or (2, H, W) coordinates (y, x), and the output's size.
 
         The matrix takes (y, x, 1) of an output pixel to the input pixel, both counted from the first pixel's centre.
@@ -62,9 +62,9 @@ class BasicTransform2D:
         """
         return np.eye(3), size
 
-    def batch(self, images: Tensor, drawn: Sequence[Any]) -> Tensor:
-        """`image` for a batch (B, C, H, W), one `drawn` each."""
-        made = (self.image(image, one) for image, one in zip(images, drawn, strict=True))
+    def batch(self, images: Tensor, params: Sequence[Any]) -> Tensor:
+        """`image` for a batch (B, C, H, W), one `params` each."""
+        made = (self.image(image, one) for image, one in zip(images, params, strict=True))
         return torch.stack([self.checked(one, image, "image") for one, image in zip(made, images, strict=True)])
 
     def checked(self, made: Any, like: Tensor, hook: str) -> Tensor:

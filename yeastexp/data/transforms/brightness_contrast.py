@@ -30,6 +30,6 @@ class BrightnessContrast(BasicTransform2D):
         factor, shift = self.contrast ** generator.uniform(-1, 1), generator.uniform(-1, 1) * self.brightness
         return (float(factor), float(shift)) if generator.random() < self.p else (1.0, 0.0)
 
-    def image(self, image: Tensor, drawn: tuple[float, float]) -> Tensor:
-        factor, shift = drawn
+    def image(self, image: Tensor, params: tuple[float, float]) -> Tensor:
+        factor, shift = params
         return image * factor + shift

@@ -35,7 +35,7 @@ class Crop(BasicTransform2D):
     left: Pixels = 0
     right: Pixels = 0
 
-    def geometry(self, size: Size, drawn: Any) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: Any) -> tuple[np.ndarray, Size]:
         left_over = size[0] - self.top - self.bottom, size[1] - self.left - self.right
         if min(left_over) < 1:
             raise UserError(

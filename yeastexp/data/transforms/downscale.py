@@ -36,8 +36,8 @@ class Downscale(BasicTransform2D):
             return self.filter_probability == 1
         return bool(generator.random() < self.filter_probability)
 
-    def image(self, image: Tensor, drawn: bool) -> Tensor:
-        if not drawn:
+    def image(self, image: Tensor, params: bool) -> Tensor:
+        if not params:
             return image
         # Zeros beyond the far border; dividing by the share inside makes it a mean of the pixels that exist.
         beyond = (0, self.factor - 1, 0, self.factor - 1)
@@ -45,7 +45,7 @@ class Downscale(BasicTransform2D):
         inside = functional.avg_pool2d(functional.pad(image.new_ones(image.shape)[None], beyond), self.factor, stride=1)
         return (summed / inside)[0]
 
-    def geometry(self, size: Size, drawn: bool) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: bool) -> tuple[np.ndarray, Size]:
         coarse = (-(-size[0] // self.factor), -(-size[1] // self.factor))
         return np.diag([self.factor, self.factor, 1.0]), coarse
 

@@ -38,8 +38,8 @@ class Elastic(BasicTransform2D):
         strength = generator.uniform(0, self.shift_px) * (generator.random() < self.p)
         return float(strength), draw_key(generator)
 
-    def geometry(self, size: Size, drawn: tuple[float, int]) -> tuple[np.ndarray | Tensor, Size]:
-        strength, key = drawn
+    def geometry(self, size: Size, params: tuple[float, int]) -> tuple[np.ndarray | Tensor, Size]:
+        strength, key = params
         if not strength:
             return np.eye(3), size
         device = torch.get_default_device()

@@ -36,8 +36,8 @@ class Gamma(BasicTransform2D):
         power = float(self.most ** generator.uniform(-1, 1))
         return power if generator.random() < self.p else 1.0
 
-    def image(self, image: Tensor, drawn: float) -> Tensor:
-        if drawn == 1:
+    def image(self, image: Tensor, params: float) -> Tensor:
+        if params == 1:
             return image
         share = (image - self.low).div_(self.high - self.low).clamp_min_(0)
-        return share.pow_(drawn).mul_(self.high - self.low).add_(self.low)
+        return share.pow_(params).mul_(self.high - self.low).add_(self.low)

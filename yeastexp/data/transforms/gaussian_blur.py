@@ -37,12 +37,12 @@ class GaussianBlur(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> float:
         return float(generator.uniform(0, self.sigma_px) * (generator.random() < self.p))
 
-    def image(self, image: Tensor, drawn: float) -> Tensor:
-        reach = math.ceil(4 * drawn)
+    def image(self, image: Tensor, params: float) -> Tensor:
+        reach = math.ceil(4 * params)
         if not reach:
             return image
         places = torch.arange(-reach, reach + 1, dtype=torch.float32, device=image.device)
-        kernel = torch.exp(-0.5 * (places / drawn) ** 2)
+        kernel = torch.exp(-0.5 * (places / params) ** 2)
         kernel = kernel / kernel.sum()
         smooth = functional.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
         with full_precision.in_full(image.device):

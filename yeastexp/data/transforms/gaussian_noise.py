@@ -33,14 +33,14 @@ class GaussianNoise(BasicTransform2D):
         strength = generator.uniform(0, self.std) * (generator.random() < self.p)
         return float(strength), draw_key(generator)
 
-    def image(self, image: Tensor, drawn: Drawn) -> Tensor:
-        return self.batch(image[None], [drawn])[0]
+    def image(self, image: Tensor, params: Drawn) -> Tensor:
+        return self.batch(image[None], [params])[0]
 
-    def batch(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-        rows = [row for row, (strength, _) in enumerate(drawn) if strength]
+    def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
+        rows = [row for row, (strength, _) in enumerate(params) if strength]
         if not rows:
             return images
-        strengths, keys = zip(*(drawn[row] for row in rows), strict=True)
+        strengths, keys = zip(*(params[row] for row in rows), strict=True)
         channels, height, width = images.shape[1:]
         noise = normal_fields(keys, (channels, height, width), images.device)
         noise *= torch.tensor(strengths, device=images.device)[:, None, None, None]

@@ -23,5 +23,5 @@ class InvertContrast(BasicTransform2D):
     def draw(self, generator: np.random.Generator) -> bool:
         return bool(generator.random() < self.p)
 
-    def image(self, image: Tensor, drawn: bool) -> Tensor:
-        return -image if drawn else image
+    def image(self, image: Tensor, params: bool) -> Tensor:
+        return -image if params else image

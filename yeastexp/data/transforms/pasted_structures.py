@@ -57,12 +57,12 @@ class PastedStructures(BasicTransform2D):
         count = int(generator.integers(1, self.most, endpoint=True))
         return count * bool(generator.random() < self.p), draw_key(generator)
 
-    def image(self, image: Tensor, drawn: Drawn) -> Tensor:
-        return self.batch(image[None], [drawn])[0]
+    def image(self, image: Tensor, params: Drawn) -> Tensor:
+        return self.batch(image[None], [params])[0]
 
-    def batch(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+    def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
         images = images.clone()
-        for rows, structures in self.layers(drawn, images.device):
+        for rows, structures in self.layers(params, images.device):
             away = distance(structures, (images.shape[-2], images.shape[-1]))[:, None]
             inside, edge, fringe_px, cover = structures[:, 5:].view(-1, 4, 1, 1, 1).unbind(1)
             below = images[rows]
@@ -71,15 +71,15 @@ class PastedStructures(BasicTransform2D):
             images[rows] = drawn_over + edge * ring
         return images
 
-    def labels(self, labels: Tensor, drawn: Drawn) -> Tensor:
-        for _, structures in self.layers([drawn], labels.device):
+    def labels(self, labels: Tensor, params: Drawn) -> Tensor:
+        for _, structures in self.layers([params], labels.device):
             inside = distance(structures, (labels.shape[-2], labels.shape[-1]))[0] <= 0
             labels = labels.masked_fill(inside & (labels != IGNORE), 0)
         return labels
 
-    def layers(self, drawn: Sequence[Drawn], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def layers(self, params: Sequence[Drawn], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """The n-th structures of all windows that have so many: the windows' numbers, and a row (N, 9) for each."""
-        windows = [self.structures(*one) for one in drawn]
+        windows = [self.structures(*one) for one in params]
         for layer in range(max(map(len, windows), default=0)):
             rows = [row for row, found in enumerate(windows) if len(found) > layer]
             found = np.stack([windows[row][layer] for row in rows])

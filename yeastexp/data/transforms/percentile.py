@@ -59,7 +59,7 @@ class Percentile(BasicTransform2D):
         low, high = np.percentile(image.cpu().numpy().astype(np.float64), [self.low, self.high])
         return float(low), float(high)
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         low, high = self.figures(image) if self.per == "image" else (self.at_low, self.at_high)
         assert low is not None and high is not None, "fit comes first"
         return ((image.double() - low) / max(high - low, 1e-12)).float()

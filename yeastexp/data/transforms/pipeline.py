@@ -62,8 +62,8 @@ def whole(transforms: Transforms, sample: Sample) -> Sample:
             sample = _read_sample(sample, coordinates, size)
         if stage.values is not None:
             transform = transforms[stage.values]
-            drawn = [transform.draw(source)]
-            images, labels = _changed(transform, sample.image[None], sample.labels[None], drawn)
+            params = [transform.draw(source)]
+            images, labels = _changed(transform, sample.image[None], sample.labels[None], params)
             sample = dataclasses.replace(sample, image=images[0], labels=labels[0])
     return sample
 
@@ -107,8 +107,8 @@ def _seen(transforms: Transforms, image: Tensor) -> Tensor:
     return whole(transforms, Sample(image, labels, name="")).image
 
 
-def readings(transforms: Transforms, side: int, drawn: list[list[Any]], device: torch.device) -> list[Reading]:
-    """What each stage reads for windows of a side whose random variables are `drawn`, from the first one on.
+def readings(transforms: Transforms, side: int, params: list[list[Any]], device: torch.device) -> list[Reading]:
+    """What each stage reads for windows of a side whose random variables are `params`, from the first one on.
 
     A stage reads as far as any window needs, so that windows which are cut apart need those of all.
     """
@@ -119,7 +119,7 @@ def readings(transforms: Transforms, side: int, drawn: list[list[Any]], device: 
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
         with _fields_on(device):
-            coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in drawn]
+            coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in params]
         steps.insert(0, (coordinates, size))
         size = _reach(coordinates, size) if stage is not plan[0] else size
     return steps
@@ -135,23 +135,23 @@ def windows(
     corners: np.ndarray,
     side: int,
     transforms: Transforms,
-    drawn: list[list[Any]],
+    params: list[list[Any]],
     steps: list[Reading] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Augmented windows (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
 
-    `drawn[b]` holds the random variables of window b, one for each transform. Geometry turns about the window's centre
+    `params[b]` holds the random variables of window b, one for each transform. Geometry turns about the window's centre
     and reads the image's own pixels beyond the window, by its own `readings` unless `steps` has those of more windows.
     """
     plan = _planned(transforms)
-    steps = steps or readings(transforms, side, drawn, pixels.values.device)
+    steps = steps or readings(transforms, side, params, pixels.values.device)
     values, labels = _read_windows(pixels, images, steps[0], corners + (side - 1) / 2)
     for stage, step in zip(plan, steps, strict=True):
         if stage.geometry and stage is not plan[0]:
             stacked, centre = Pixels.stacked(values, labels[:, None]), (np.array(values.shape[-2:]) - 1) / 2
             values, labels = _read_windows(stacked, np.arange(len(images)), step, np.tile(centre, (len(images), 1)))
         if stage.values is not None:
-            values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in drawn])
+            values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in params])
             values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
     return values, labels.long()
 
@@ -174,16 +174,16 @@ def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor
     return values[..., kept, kept], labels[..., kept, kept]
 
 
-def _centred(stage: Stage, transforms: Transforms, drawn: list[Any], size: Size, window: Size) -> Coordinates:
+def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size, window: Size) -> Coordinates:
     """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads."""
     composed: Coordinates = np.eye(3)
     for position in reversed(stage.geometry):
         reach = _reach([composed], size) if position != stage.geometry[-1] else size
         geometry, source = transforms[position].geometry, reach
-        step, out = geometry(source, drawn[position])
+        step, out = geometry(source, params[position])
         if out != source:  # where a coarser grid starts follows from the window, not from how far a batch reads
             source = window
-            step, out = geometry(source, drawn[position])
+            step, out = geometry(source, params[position])
         if isinstance(step, np.ndarray):
             middle = translation(*((n - 1) / 2 for n in out))
             composed = compose(composed, translation(*(-(n - 1) / 2 for n in source)) @ step @ middle, size)
@@ -220,8 +220,8 @@ def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
     return np.asarray(np.abs(extent(coordinates, size)).max(axis=1))
 
 
-def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, drawn: list[Any]) -> tuple[Tensor, Tensor]:
-    values = transform.checked(transform.batch(values, drawn), values, "batch")
+def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, params: list[Any]) -> tuple[Tensor, Tensor]:
+    values = transform.checked(transform.batch(values, params), values, "batch")
     if transform.has("labels"):
-        labels = torch.stack([transform.labels(one.long(), d) for one, d in zip(labels, drawn, strict=True)])
+        labels = torch.stack([transform.labels(one.long(), d) for one, d in zip(labels, params, strict=True)])
     return values, labels

@@ -43,11 +43,11 @@ class PoissonNoise(BasicTransform2D):
         photons = float(np.exp(generator.uniform(*np.log(self.photons))))
         return photons if generator.random() < self.p else float("inf"), draw_key(generator)
 
-    def image(self, image: Tensor, drawn: Drawn) -> Tensor:
-        return self.batch(image[None], [drawn])[0]
+    def image(self, image: Tensor, params: Drawn) -> Tensor:
+        return self.batch(image[None], [params])[0]
 
-    def batch(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-        photons = torch.tensor([photons for photons, _ in drawn], device=images.device)[:, None, None, None]
+    def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
+        photons = torch.tensor([photons for photons, _ in params], device=images.device)[:, None, None, None]
         channels, height, width = images.shape[1:]
-        noise = normal_fields([key for _, key in drawn], (channels, height, width), images.device)
+        noise = normal_fields([key for _, key in params], (channels, height, width), images.device)
         return images + noise * (1 + self.contrast * images).clamp_min(0).sqrt() / (self.contrast * photons.sqrt())

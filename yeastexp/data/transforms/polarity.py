@@ -41,7 +41,7 @@ class Polarity(BasicTransform2D):
         skewness = float(((image.double() - mean) / deviation.clamp_min(1e-12)).pow(3).mean())
         return 0 if abs(skewness) < self.least else 1 if skewness > 0 else -1
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         if not self.sign or self.sign * self.sign_of(image) >= 0:
             return image
         return 2 * image.mean(dtype=torch.float64).float() - image

@@ -24,9 +24,9 @@ class Reflect(BasicTransform2D):
         along_y, along_x = generator.random(2) < (self.y, self.x)
         return bool(along_x), bool(along_y)
 
-    def geometry(self, size: Size, drawn: tuple[bool, bool]) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: tuple[bool, bool]) -> tuple[np.ndarray, Size]:
         matrix = np.eye(3)
-        for axis, mirrored in enumerate(reversed(drawn)):
+        for axis, mirrored in enumerate(reversed(params)):
             if mirrored:
                 matrix[axis, axis], matrix[axis, 2] = -1, size[axis] - 1
         return matrix, size

@@ -23,12 +23,12 @@ class Rotate90(BasicTransform2D):
         turns = int(generator.integers(4))
         return turns if generator.random() < self.p else 0
 
-    def geometry(self, size: Size, drawn: int) -> tuple[np.ndarray, Size]:
+    def geometry(self, size: Size, params: int) -> tuple[np.ndarray, Size]:
         height, width = size
         rows = {
             0: ((1, 0, 0), (0, 1, 0)),
             1: ((0, 1, 0), (-1, 0, width - 1)),
             2: ((-1, 0, height - 1), (0, -1, width - 1)),
             3: ((0, -1, height - 1), (1, 0, 0)),
-        }[drawn]
-        return np.array([*rows, (0, 0, 1)], dtype=np.float64), (width, height) if drawn % 2 else size
+        }[params]
+        return np.array([*rows, (0, 0, 1)], dtype=np.float64), (width, height) if params % 2 else size

@@ -38,10 +38,10 @@ class UnevenIllumination(BasicTransform2D):
         slope, bowl = slope * self.strength, bowl * self.strength
         return float(slope * math.sin(turn)), float(slope * math.cos(turn)), float(bowl)
 
-    def image(self, image: Tensor, drawn: Drawn) -> Tensor:
-        if not any(drawn):
+    def image(self, image: Tensor, params: Drawn) -> Tensor:
+        if not any(params):
             return image
-        down, right, bowl = drawn
+        down, right, bowl = params
         rows, columns = ((torch.arange(n, device=image.device) - (n - 1) / 2) / self.reach_px for n in image.shape[-2:])
         light = down * rows + bowl * rows**2
         return image + light[:, None] + (right * columns + bowl * columns**2)[None, :]

@@ -52,7 +52,7 @@ class ZScore(BasicTransform2D):
             raise UserError("all training images are one constant value; there is no standard deviation to divide by")
         return {"mean": mean, "std": math.sqrt(squares / count)}
 
-    def image(self, image: Tensor, drawn: Any) -> Tensor:
+    def image(self, image: Tensor, params: Any) -> Tensor:
         if self.per == "dataset":
             assert self.mean is not None and self.std is not None, "fit comes first"
             return (image - self.mean) / self.std
