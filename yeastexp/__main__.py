@@ -423,17 +423,17 @@ def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool
     Example: python -m yeastexp fetch https://example.org/yeast.zip -o yeast
     """
     from yeastexp.data import fetch as room
-    from yeastexp.data.archives import readable
+    from yeastexp.system.formatting import format_bytes
 
     say = partial(click.echo, err=True)
     limit = room.parse_size(max_size)
     done = room.fetch(url, output, sha256=sha256, limit=limit, force=force, progress=_bytes_progress, say=say)
-    click.echo(f"file     {done.file}, {readable(done.size)}" + ("" if done.downloaded else ", was there already"))
+    click.echo(f"file     {done.file}, {format_bytes(done.size)}" + ("" if done.downloaded else ", was there already"))
     click.echo(f"sha256   {done.sha256}" + (", as it should be" if sha256 else ""))
     if done.contents:
         tops = done.contents.tops()
         names = ", ".join(tops[:8]) + (", …" if len(tops) > 8 else "")
-        amount = f"{len(done.contents.files)} files, {readable(done.contents.size)}, {done.written} of them new"
+        amount = f"{len(done.contents.files)} files, {format_bytes(done.contents.size)}, {done.written} of them new"
         click.echo(f"unpacked {amount}: {names}")
     click.echo(output if done.contents else done.file)
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from yeastexp.data import archives
-from yeastexp.data.archives import Contents, Untrusted, is_archive, put_in_place, readable, unpacked
+from yeastexp.data.archives import Contents, Untrusted, is_archive, put_in_place, unpacked
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 
 FILES = {"images/001.png": b"one" * 1000, "images/002.png": b"two", "masks/deep/001.png": b"", "read me.txt": b"words"}
@@ -433,10 +433,3 @@ def test_a_folder_left_by_a_killed_command_is_no_hindrance(unpack: Unpack, tmp_p
 def test_what_is_an_archive(tmp_path: Path, name: str, data: bytes, expected: bool) -> None:
     (tmp_path / "x").write_bytes(data)
     assert is_archive(tmp_path / "x", name) is expected
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1234, "1.23 kB"), (4e9, "4 GB"), (5.5e12, "5.5 TB")]
-)
-def test_sizes_for_people(size: float, text: str) -> None:
-    assert readable(size) == text

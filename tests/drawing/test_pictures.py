@@ -161,21 +161,6 @@ def test_a_histogram_has_a_line_for_each_array() -> None:
     assert np.argwhere(first[:30])[:, 1].max() < 40 and np.argwhere(second[:30])[:, 1].min() > 120
 
 
-@pytest.mark.parametrize(
-    ("value", "scale", "text"),
-    [
-        (0.0, 0, "0"),
-        (1e-7, 0, "1e-07"),
-        (-1e-7, 8.0, "0"),
-        (0.125, 1.0, "0.125"),
-        (-2.456, 0, "-2.46"),
-        (1234.6, 0, "1,235"),
-    ],
-)
-def test_figures(value: float, scale: float, text: str) -> None:
-    assert pictures.figure(value, scale) == text
-
-
 def test_pictures_of_several_heights_in_a_row() -> None:
     low, high = np.zeros((2, 3, 3), np.uint8), np.full((5, 4, 3), 7, np.uint8)
     found = pictures.in_a_row([low, high], gap=2)

@@ -23,7 +23,7 @@ from yeastexp.data.transforms import BasicTransform2D
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.inspection import preflight
 from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
-from yeastexp.inspection.preflight.finding import Finding, named, number, share
+from yeastexp.inspection.preflight.finding import Finding, named
 from yeastexp.inspection.preflight.statistics import Figures, measure
 from yeastexp.registry import loss as register_loss
 from yeastexp.registry import model as register_model
@@ -602,16 +602,6 @@ def test_options_of_data_alone() -> None:
 def test_texts() -> None:
     assert named(["a"]) == "a" and named(["a", "b", "c", "d"]) == "a, b, c, d"
     assert named(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
-    assert [share(one) for one in (0, 1e-9, 0.001, 0.05, 0.5, 0.9999, 1)] == [
-        "0.00 %",
-        "less than 0.01 %",
-        "0.10 %",
-        "5.0 %",
-        "50 %",
-        "more than 99.9 %",
-        "100 %",
-    ]
-    assert [number(one) for one in (3.0, 0.25, 65535.0)] == ["3", "0.25", "65535"]
 
 
 def test_the_public_room() -> None:

@@ -24,7 +24,7 @@ from tiny import write_experiment as written
 from yeastexp import report
 from yeastexp.evaluation.crossval import crossval
 from yeastexp.metrics import baselines
-from yeastexp.metrics.summary import shown
+from yeastexp.system.formatting import format_score
 
 pytestmark = [
     pytest.mark.browser,
@@ -128,7 +128,7 @@ def test_a_table_is_copied_for_a_spreadsheet(run: Path, pages: dict[str, Path], 
     headings, *rows = [line.split("\t") for line in window.told("window.copied").split("\n")]
     assert headings[:3] == ["metric", "class", "per image"]
     found = json.loads((run / "result.json").read_text())["val"]["best"]["iou"]["cell"]
-    assert [row[2] for row in rows if row[:2] == ["iou", "cell"]] == [shown(found["per_image"])]
+    assert [row[2] for row in rows if row[:2] == ["iou", "cell"]] == [format_score(found["per_image"])]
 
 
 def test_overlays_can_be_taken_away(pages: dict[str, Path], window: Browser) -> None:

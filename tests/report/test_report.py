@@ -25,8 +25,8 @@ from yeastexp.evaluation.compare import compare, findings, title
 from yeastexp.evaluation.crossval import crossval
 from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.metrics import baselines
-from yeastexp.metrics.summary import shown
 from yeastexp.report import MARKER, report
+from yeastexp.system.formatting import format_interval, format_score
 
 HOSTILE_IMAGE = '"><img src=x onerror=alert(1)> & '
 HOSTILE_CLASS = "\"><script>alert(2)<!--'&amp;{{1}}`x`"
@@ -90,11 +90,11 @@ def test_the_numbers_are_those_of_the_runs_files(run: Path) -> None:
     for metric, by_class in found["val"]["best"].items():
         for name, row in by_class.items():
             beside = [found["val"]["last"], *found["baselines"].values()]
-            interval = f"{shown(row['low'])} – {shown(row['high'])}"
-            expected = [shown(row["per_image"]), interval, shown(row["pooled"])]
-            assert rows[metric, name] == expected + [shown(one[metric][name]["per_image"]) for one in beside]
+            interval = format_interval(row["low"], row["high"])
+            expected = [format_score(row["per_image"]), interval, format_score(row["pooled"])]
+            assert rows[metric, name] == expected + [format_score(one[metric][name]["per_image"]) for one in beside]
     (test_row,) = [row for row in page.table("test images, scored once") if row[:2] == ["iou", "cell"]]
-    assert test_row[2] == shown(found["test"]["iou"]["cell"]["per_image"])
+    assert test_row[2] == format_score(found["test"]["iou"]["cell"]["per_image"])
     epochs = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     rows_shown = page.table("metrics.csv")
     assert [row[1] for row in rows_shown[1:]] == [row["step"] for row in epochs]
@@ -266,11 +266,11 @@ def test_a_cross_validation_is_told_of_by_its_own_figures(folded: Path, tmp_path
     found = json.loads((folded / "crossval.json").read_text())
     (row,) = [row for row in page.table("6 images, each scored by the last weights") if row[:2] == ["iou", "cell"]]
     expected = found["scores"]["iou"]["cell"]
-    assert row[2] == shown(expected["per_image"]) and row[5] == shown(expected["between_seeds"])
+    assert row[2] == format_score(expected["per_image"]) and row[5] == format_score(expected["between_seeds"])
     headings, *turns = page.table("6 runs; means over the images held out")
     for seed, fold, count, *scores in turns:
         last = result(folded / f"seed_{seed}_fold_{fold}")["val"]["last"]
-        assert (count, scores[0]) == ("2", shown(last["iou"]["cell"]["per_image"]))
+        assert (count, scores[0]) == ("2", format_score(last["iou"]["cell"]["per_image"]))
     assert headings[3] == "iou of cell"
     assert sum(int(row[-1].replace(",", "")) for row in page.table("true and predicted")[1:]) == 2 * 6 * 32 * 32
     assert len(page.all("img")) == 3 and "prediction: seed 0, fold" in page.text
@@ -303,7 +303,7 @@ def test_a_comparison_says_what_compare_says(run: Path, tmp_path: Path, monkeypa
     assert_self_contained(page)
     assert all(sentence in page.text for sentence in findings(done))
     assert page.tables["iou of cell"][1:] == [
-        [name, *(shown(row[index]) for row in done.scores)] for index, name in enumerate(done.images)
+        [name, *(format_score(row[index]) for row in done.scores)] for index, name in enumerate(done.images)
     ]
     assert ["train.seed", "0", "1"] in page.table("what differs in the experiment")
     names = re.findall(r"square_\d(?=: 0\.\d+ to 0\.\d+)", page.text)

@@ -70,12 +70,12 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize(
     ("device", "workers", "wanted", "where", "said"),
     [
-        (CPU, 0, 400, "memory", "the training images take 400 MB; kept in memory, where 1,000 MB are free"),
+        (CPU, 0, 400, "memory", "the training images take 400 MB; kept in memory, where 1 GB are free"),
         (CPU, 2, 400, "memory", "kept in memory"),
-        (CPU, 0, 600, "none", "read again for every window, for only 1,000 MB are free; [train] workers read ahead"),
-        (GPU, 0, 400, "device", "kept on the device, where 2,000 MB are free"),
+        (CPU, 0, 600, "none", "read again for every window, for only 1 GB are free; [train] workers read ahead"),
+        (GPU, 0, 400, "device", "kept on the device, where 2 GB are free"),
         (GPU, 2, 400, "memory", "kept in memory"),
-        (GPU, 0, 501, "none", "of 2,000 MB on the device no more than 25% is for images; read again"),
+        (GPU, 0, 501, "none", "of 2 GB on the device no more than 25% is for images; read again"),
     ],
 )
 def test_where_images_are_kept_follows_from_what_is_free(

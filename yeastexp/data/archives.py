@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system.formatting import format_bytes
 
 MAX_MEMBERS = 100_000
 MAX_DEPTH = 50
@@ -93,15 +94,6 @@ class Contents:
         found = [f"{path}/" for path in self.folders if len(path.parts) == 1]
         found += [str(path) for path in self.files if len(path.parts) == 1]
         return tuple(name.encode("utf-8", "replace").decode() for name in sorted(found))
-
-
-def readable(size: float) -> str:
-    """A number of bytes as people write it, in powers of 1000: `12.3 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def is_archive(path: Path, name: str) -> bool:
@@ -212,7 +204,7 @@ def _copy(member: Member, target: Path, limit: int, room: int) -> int:
 
 
 def _too_large(limit: int) -> Refused:
-    return Refused(f"unpacks to more than {readable(limit)}, which --max-size can raise")
+    return Refused(f"unpacks to more than {format_bytes(limit)}, which --max-size can raise")
 
 
 class _Names:
@@ -254,7 +246,7 @@ class _Guarded:
         most = HEADER_BYTES + 1
         found = self._file.read(most if size is None or size < 0 else min(size, most))
         if len(found) == most:
-            raise Refused(f"has a header of more than {readable(HEADER_BYTES)}")
+            raise Refused(f"has a header of more than {format_bytes(HEADER_BYTES)}")
         return found
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -20,9 +20,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 import requests
 import urllib3
 
-from yeastexp.data.archives import readable
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
+from yeastexp.system.formatting import format_bytes
 
 ATTEMPTS = 5
 """In a row that brought less than `CHEERING` bytes each."""
@@ -206,11 +206,11 @@ class Download:
     def outlook(self, broken: Broken, attempts: int) -> str:
         """The message for one who gives up for now."""
         there, version = self.part.size(), self.part.version()
-        whole = f" of {readable(version.size)}" if version.size else ""
+        whole = f" of {format_bytes(version.size)}" if version.size else ""
         if there and version.mark:
-            hope = f"{readable(there)}{whole} are there, and the same command continues"
+            hope = f"{format_bytes(there)}{whole} are there, and the same command continues"
         elif there:
-            hope = f"{readable(there)}{whole} came, but nothing tells their version: the same command begins again"
+            hope = f"{format_bytes(there)}{whole} came, but nothing tells their version: the same command begins again"
         else:
             hope = "nothing came; the same command tries again"
         return f"{shown(self.url)}: {broken} ({attempts} attempt{'s' * (attempts > 1)}); {hope}"
@@ -232,7 +232,7 @@ class Download:
             if _first_byte(response) != there or not found.agrees(known):
                 self.part.begin(Version())
                 raise Broken("what is there fits the server's file no more")
-            self.say(f"{shown(self.url)}: continues after {readable(there)}")
+            self.say(f"{shown(self.url)}: continues after {format_bytes(there)}")
             return self.receive(response, replace(known, size=found.size or known.size), there)
 
     def receive(self, response: requests.Response, version: Version, size: int) -> None:
@@ -244,7 +244,7 @@ class Download:
                 self.refuse_size(size)
                 if version.size is not None and size > version.size:
                     self.part.begin(Version())
-                    raise Broken(f"the server sent more than the {readable(version.size)} that it announced")
+                    raise Broken(f"the server sent more than the {format_bytes(version.size)} that it announced")
                 file.write(piece)
                 advance(len(piece))
         if version.size is not None and size < version.size:
@@ -255,7 +255,7 @@ class Download:
         """UserError, and nothing left, where there are more bytes than allowed."""
         if size > self.limit:
             self.part.remove()
-            fault = f"has more than {readable(self.limit)}; --max-size allows more"
+            fault = f"has more than {format_bytes(self.limit)}; --max-size allows more"
             raise UserError(f"{shown(self.url)}: {fault}", status=RUN_FAILED)
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from yeastexp.sample import IGNORE
+from yeastexp.system.formatting import format_number
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3), as TensorBoard and Pillow take it."""
@@ -258,7 +259,7 @@ def histogram(values: Sequence[npt.NDArray[np.float32]], size: tuple[int, int]) 
     font = _font(TEXT_SIZE)
     for share, anchor in ((0, "la"), (0.5, "ma"), (1, "ra")):
         place = (share * (width - 1), bottom + 2)
-        draw.text(place, figure(low + share * (high - low), high - low), fill=FAINT, font=font, anchor=anchor)
+        draw.text(place, format_number(low + share * (high - low), 3, high - low), fill=FAINT, font=font, anchor=anchor)
     return np.asarray(canvas)
 
 
@@ -266,12 +267,6 @@ def line_colours(count: int) -> tuple[Colour, ...]:
     """Colours of lines and their text on white, told apart by colour-blind readers."""
     dark = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (0, 0, 0))
     return tuple(dark[index % len(dark)] for index in range(count))
-
-
-def figure(value: float, scale: float = 0.0) -> str:
-    """A number of three or more digits, as captions show it; 0 where it is less than a thousandth of a scale."""
-    rounded = 0.0 if abs(value) < scale / 1000 else value
-    return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
 
 
 def squared(picture: Picture, side: int) -> Picture:

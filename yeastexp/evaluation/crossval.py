@@ -22,9 +22,10 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, means, turn_folder
 from yeastexp.metrics.intervals import interval
 from yeastexp.metrics.pixels import most_likely
-from yeastexp.metrics.summary import as_csv, rows_of, shown
+from yeastexp.metrics.summary import as_csv, rows_of
 from yeastexp.prediction.predictor import Which, load_predictor
 from yeastexp.system import files, locks
+from yeastexp.system.formatting import format_interval, format_score
 from yeastexp.training import build, checkpoints, run_directory
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import resume
@@ -267,9 +268,9 @@ def table(found: Scored) -> Table:
         made.add_column(heading, justify="right")
     for metric, by_class in figures(found).items():
         for name, row in by_class.items():
-            spread = f"{shown(row['low'])} – {shown(row['high'])}"
-            spreads = [shown(row[key]) for key in ("between_images", "between_seeds")]
-            beside = [shown(row["baselines"][baseline]) for baseline in found.baselines]
-            made.add_row(metric, name, shown(row["per_image"]), spread, *spreads, *beside)
+            spread = format_interval(row["low"], row["high"])
+            spreads = [format_score(row[key]) for key in ("between_images", "between_seeds")]
+            beside = [format_score(row["baselines"][baseline]) for baseline in found.baselines]
+            made.add_row(metric, name, format_score(row["per_image"]), spread, *spreads, *beside)
         made.add_section()
     return made

@@ -25,10 +25,11 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.errors import UserError
 from yeastexp.metrics import baselines
 from yeastexp.metrics.pixels import Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores, confusion, most_likely
-from yeastexp.metrics.summary import Summary, as_csv, final_table, rows_of, shown, summarise
+from yeastexp.metrics.summary import Summary, as_csv, final_table, rows_of, summarise
 from yeastexp.prediction.predictor import Trained, Which
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import files
+from yeastexp.system.formatting import format_score
 from yeastexp.training import build
 from yeastexp.training.step import score
 
@@ -345,7 +346,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
     for metric, by_class in evaluation.worst.items():
         for name, found in by_class.items():
             if found:
-                lowest.add_row(metric, escape(name), escape(found["image"]), shown(found["score"]))
+                lowest.add_row(metric, escape(name), escape(found["image"]), format_score(found["score"]))
         lowest.add_section()
     return [scores, lowest]
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from yeastexp.metrics.intervals import Interval, interval
 from yeastexp.metrics.pixels import Scores
+from yeastexp.system.formatting import format_interval, format_score
 
 MEAN = "mean"
 """The row of a metric that averages its classes."""
@@ -110,13 +111,10 @@ def final_table(title: str, summary: Summary, last: Summary | None, baselines: M
         table.add_column(heading, justify="right")
     for metric, by_class in summary.items():
         for name, row in by_class.items():
-            beside = [shown(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())]
-            spread = f"{shown(row['low'])} – {shown(row['high'])}"
-            table.add_row(metric, name, shown(row["per_image"]), spread, shown(row["pooled"]), *beside)
+            beside = [
+                format_score(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())
+            ]
+            spread = format_interval(row["low"], row["high"])
+            table.add_row(metric, name, format_score(row["per_image"]), spread, format_score(row["pooled"]), *beside)
         table.add_section()
     return table
-
-
-def shown(value: float | None) -> str:
-    """A score as tables show it."""
-    return "–" if value is None else f"{value:.4f}"

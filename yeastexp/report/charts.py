@@ -12,6 +12,7 @@ from typing import Literal
 
 from yeastexp.report.html import Chart, Label, Stroke, Table
 from yeastexp.report.scales import Points, Scale, apart, around, number, spans_decades, thinned
+from yeastexp.system.formatting import format_score
 
 WIDTH, HEIGHT = 460.0, 272.0
 LEFT, TOP, BOTTOM = 30.0, 14.0, 46.0
@@ -79,7 +80,7 @@ def lines(
     x = _steps([x for one in drawn for x, _ in one.points], left, right)
     strokes, labels = _axes(x, y, x_label, y_label + (", logarithmic" if y.logarithmic else ""), HEIGHT)
     for text, level in levels.items():
-        strokes.append(Stroke(f"M{left:.1f} {y(level):.1f}H{right:.1f}", "level", f"{text}: {shown(level)}"))
+        strokes.append(Stroke(f"M{left:.1f} {y(level):.1f}H{right:.1f}", "level", f"{text}: {format_score(level)}"))
     if marked and drawn:
         at = x(marked[0])
         strokes.append(Stroke(f"M{at:.1f} {TOP}V{HEIGHT - BOTTOM}", "marked", marked[1]))
@@ -90,14 +91,14 @@ def lines(
     for text, place, moved in zip(names, places, apart(places, GAP, TOP, HEIGHT - BOTTOM), strict=True):
         strokes.append(Stroke(f"M{right + 2:.1f} {place:.1f}L{right + 9:.1f} {moved:.1f}", "leader"))
         labels.append(Label(right + 11, moved + 4, text, "name"))
-    constants = [f"{text}: {shown(level)}" for text, level in (levels | beyond).items()]
+    constants = [f"{text}: {format_score(level)}" for text, level in (levels | beyond).items()]
     said = ". ".join([*map(_told, drawn), *constants])
     note = "; ".join(filter(None, [note, _listed("dotted", levels), _listed("off the chart", beyond)]))
     return Chart(name, title, f"{title}, {y_label} by {x_label}. {said}.", WIDTH, HEIGHT, strokes, labels, note, data)
 
 
 def _listed(how: str, levels: Mapping[str, float]) -> str:
-    return f"{how}: " + ", ".join(f"{text} {shown(level)}" for text, level in levels.items()) if levels else ""
+    return f"{how}: " + ", ".join(f"{text} {format_score(level)}" for text, level in levels.items()) if levels else ""
 
 
 def _near(levels: Mapping[str, float], values: Sequence[float]) -> tuple[dict[str, float], dict[str, float]]:
@@ -121,7 +122,11 @@ def _line(one: Line, x: Scale, y: Scale) -> list[Stroke]:
     found = [Stroke(path, f"line look-{one.look % LOOKS}", one.name)] if len(places) > 1 else []
     if len(places) == 1 or (one.marked and len(places) <= FEW):
         found += [
-            Stroke(dot(a, b, one.look), f"dot look-{one.look % LOOKS}", f"{one.name}: {shown(value)} at {number(step)}")
+            Stroke(
+                dot(a, b, one.look),
+                f"dot look-{one.look % LOOKS}",
+                f"{one.name}: {format_score(value)} at {number(step)}",
+            )
             for (a, b), (step, value) in zip(places, one.points, strict=True)
         ]
     return found
@@ -144,10 +149,10 @@ def _told(one: Line) -> str:
         return f"{one.name}: no values"
     (first, begin), (last, end) = one.points[0], one.points[-1]
     if len(one.points) == 1:
-        return f"{one.name}: {shown(begin)} at {number(first)}"
+        return f"{one.name}: {format_score(begin)} at {number(first)}"
     low, high = min(y for _, y in one.points), max(y for _, y in one.points)
-    ends = f"{one.name}: from {shown(begin)} at {number(first)} to {shown(end)} at {number(last)}"
-    return f"{ends}, between {shown(low)} and {shown(high)}"
+    ends = f"{one.name}: from {format_score(begin)} at {number(first)} to {format_score(end)} at {number(last)}"
+    return f"{ends}, between {format_score(low)} and {format_score(high)}"
 
 
 def bars(
@@ -182,7 +187,7 @@ def bars(
             end = (min if named == "lowest" else max)(one.values, key=lambda key: one.values[key])
             labels.append(_below(x(one.values[end]), middle + step / 2 - 2, shortened(end), left))
         elif one.mean is not None and not dotted:
-            labels.append(Label(x(max(one.mean, one.high or one.mean)) + 7, middle + 4, shown(one.mean), "note"))
+            labels.append(Label(x(max(one.mean, one.high or one.mean)) + 7, middle + 4, format_score(one.mean), "note"))
     said = ". ".join(map(_told_of_bar, drawn))
     return Chart(name, title, f"{title}, {x_label}. {said}.", WIDTH, height, strokes, labels, note, data)
 
@@ -197,23 +202,23 @@ def _bar(one: Bar, x: Scale, middle: float, step: float) -> list[Stroke]:
     half = step * 0.25 if one.values else step * 0.2
     if one.low is not None and one.high is not None:
         box = f"M{x(one.low):.1f} {middle - half:.1f}H{x(one.high):.1f}v{2 * half:.1f}H{x(one.low):.1f}z"
-        found.append(Stroke(box, "interval", f"95 % interval: {shown(one.low)} to {shown(one.high)}"))
+        found.append(Stroke(box, "interval", f"95 % interval: {format_score(one.low)} to {format_score(one.high)}"))
     for index, (thing, value) in enumerate(one.values.items()):
         across = middle + half * 0.75 * (2 * (index * 0.618034 % 1) - 1)  # even, and the same each time
-        found.append(Stroke(dot(x(value), across), "dot look-0", f"{thing}: {shown(value)}"))
+        found.append(Stroke(dot(x(value), across), "dot look-0", f"{thing}: {format_score(value)}"))
     if one.mean is not None:
         at = f"M{x(one.mean):.1f} {middle - half - 2:.1f}v{2 * half + 4:.1f}"
-        found.append(Stroke(at, "mean", f"mean: {shown(one.mean)}"))
+        found.append(Stroke(at, "mean", f"mean: {format_score(one.mean)}"))
     return found
 
 
 def _told_of_bar(one: Bar) -> str:
-    said = [] if one.mean is None else [f"mean {shown(one.mean)}"]
+    said = [] if one.mean is None else [f"mean {format_score(one.mean)}"]
     if one.low is not None and one.high is not None:
-        said.append(f"95 % interval {shown(one.low)} to {shown(one.high)}")
+        said.append(f"95 % interval {format_score(one.low)} to {format_score(one.high)}")
     if one.values:
         least, most = (pick(one.values.values()) for pick in (min, max))
-        said.append(f"{len(one.values)} values from {shown(least)} to {shown(most)}")
+        said.append(f"{len(one.values)} values from {format_score(least)} to {format_score(most)}")
     return f"{one.name}: {', '.join(said) or 'no values'}"
 
 
@@ -236,7 +241,7 @@ def pairs(
     strokes, labels = _axes(x, None, x_label, "", height)
     for index, (thing, one, other) in enumerate(rows):
         y = top + step * (index + 0.5)
-        said = f"{thing}: {shown(one)} to {shown(other)}"
+        said = f"{thing}: {format_score(one)} to {format_score(other)}"
         labels.append(Label(left - 8, y + 4, shortened(thing), "tick", "end"))
         strokes.append(Stroke(f"M{x(one):.1f} {y:.1f}H{x(other):.1f}", "join", said))
         strokes.append(Stroke(dot(x(one), y), "ring look-0", said))
@@ -270,8 +275,3 @@ def _axes(x: Scale, y: Scale | None, x_label: str, y_label: str, height: float) 
 def shortened(name: str) -> str:
     """A name as there is room for it: its end, which tells images apart."""
     return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
-
-
-def shown(value: float) -> str:
-    """A value as charts tell it."""
-    return (f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}").replace("-", "−")

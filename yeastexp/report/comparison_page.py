@@ -8,11 +8,11 @@ from typing import Any
 
 from yeastexp.evaluation import compare as room
 from yeastexp.evaluation import record
-from yeastexp.metrics.summary import shown
 from yeastexp.report import charts, distributions, run_files, tables
 from yeastexp.report.charts import Bar, Line
 from yeastexp.report.html import Block, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
 from yeastexp.report.run_files import Remains
+from yeastexp.system.formatting import format_interval, format_score
 from yeastexp.training import run_directory
 
 MOST_ROWS = 60
@@ -61,8 +61,8 @@ def _called(figures: dict[str, Any]) -> str:
 def _headline(figures: dict[str, Any]) -> list[Fact]:
     facts = []
     for run in figures["runs"][:4]:
-        interval = f"{_called(figures)}; 95 % interval {shown(run['low'])} – {shown(run['high'])}"
-        facts.append(Fact(run["label"], shown(run["mean"]), interval))
+        interval = f"{_called(figures)}; 95 % interval {format_interval(run['low'], run['high'])}"
+        facts.append(Fact(run["label"], format_score(run["mean"]), interval))
     return facts
 
 
@@ -113,7 +113,7 @@ def _pairs(figures: dict[str, Any], labels: Sequence[str]) -> Iterator[Block]:
         )
     yield Charts(drawn)
     kept_rows, note = tables.thinned(list(zip(figures["images"], *figures["scores"], strict=True)), "compare --json")
-    written = [(str(image), *map(shown, scores)) for image, *scores in kept_rows]
+    written = [(str(image), *map(format_score, scores)) for image, *scores in kept_rows]
     table = Table(_called(figures), ["image", *labels], written, frozenset(range(1, len(labels) + 1)), note=note)
     yield Details("every image, as a table", [table])
 

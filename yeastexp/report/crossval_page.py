@@ -14,11 +14,12 @@ from yeastexp.data import images
 from yeastexp.evaluation import crossval, out_of_fold
 from yeastexp.evaluation.evaluate import Source
 from yeastexp.metrics.pixels import confusion
-from yeastexp.metrics.summary import MEAN, shown
+from yeastexp.metrics.summary import MEAN
 from yeastexp.report import charts, crossval_folder, distributions, gallery, predictions, run_files, sections, tables
 from yeastexp.report.charts import Line
 from yeastexp.report.crossval_folder import Folded, Turn
 from yeastexp.report.html import Block, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
+from yeastexp.system.formatting import format_count, format_interval, format_score
 
 WITHOUT = "weights that never saw it"
 
@@ -53,7 +54,7 @@ def page(path: Path, made: str) -> Page:
 
 def _data(found: Folded, source: Source | str) -> Iterator[Section]:
     for turn in found.turns[:1]:
-        count = sections.plural(sum(map(len, found.dealt.folds)), "image")
+        count = format_count(sum(map(len, found.dealt.folds)), "image")
         counted = f"{count} in {len(found.dealt.folds)} folds"
         facts = sections.data(found.experiment, turn.left.environment, source, counted)
         yield Section("Data", [facts], "what it was trained and scored on")
@@ -64,7 +65,7 @@ def _lead(found: Folded) -> Iterator[Paragraph]:
     seeds = sorted({turn.seed for turn in found.turns})
     yield Paragraph(
         f"A model `{found.experiment.model.name}` on {len(names)} images in {count} folds, with "
-        f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}: every image is scored by the last {WITHOUT}."
+        f"{format_count(len(seeds), 'seed')}: every image is scored by the last {WITHOUT}."
     )
     if not found.result:
         done = sum(turn.left.result is not None for turn in found.turns)
@@ -82,12 +83,12 @@ def _headline(found: Folded) -> list[Fact]:
         return [Fact("score", "–", "not all folds are done")]
     metric, name = found.first
     row = found.result["scores"][metric][name]
-    interval = f"95 % interval {shown(row['low'])} – {shown(row['high'])}; mean of {row['images']} images"
-    facts = [Fact(distributions.called(metric, name), shown(row["per_image"]), interval)]
+    interval = f"95 % interval {format_interval(row['low'], row['high'])}; mean of {row['images']} images"
+    facts = [Fact(distributions.called(metric, name), format_score(row["per_image"]), interval)]
     if (threshold := row["baselines"].get("threshold")) is not None:
-        facts.append(Fact("threshold gets", shown(threshold), "without learning, fitted in each fold"))
-    between = f"standard deviation; between images {shown(row['between_images'])}"
-    return [*facts, Fact("between seeds", shown(row["between_seeds"]), between)]
+        facts.append(Fact("threshold gets", format_score(threshold), "without learning, fitted in each fold"))
+    between = f"standard deviation; between images {format_score(row['between_images'])}"
+    return [*facts, Fact("between seeds", format_score(row["between_seeds"]), between)]
 
 
 def _scores(found: Folded) -> Iterator[Block]:
@@ -110,10 +111,10 @@ def _final_table(result: Mapping[str, Any]) -> Table:
     )
     for metric, by_class in result["scores"].items():
         for name, row in by_class.items():
-            interval = f"{shown(row['low'])} – {shown(row['high'])}"
-            spreads = [shown(row[key]) for key in ("between_images", "between_seeds")]
-            beside = [shown(row["baselines"].get(baseline)) for baseline in baselines]
-            rows.append([metric, name, shown(row["per_image"]), interval, *spreads, *beside])
+            interval = format_interval(row["low"], row["high"])
+            spreads = [format_score(row[key]) for key in ("between_images", "between_seeds")]
+            beside = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
+            rows.append([metric, name, format_score(row["per_image"]), interval, *spreads, *beside])
         ends.add(len(rows) - 1)
     headings = ["metric", "class", "per image", "95 % interval", "sd of images", "sd of seeds", *baselines]
     seeds = f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''}"
@@ -143,7 +144,7 @@ def _turns_table(done: Sequence[Turn]) -> Table:
     rows = []
     for turn, result in zip(done, results, strict=True):
         last = result["val"]["last"]
-        scores = [shown(last[metric][name]["per_image"]) for metric, name in keys]
+        scores = [format_score(last[metric][name]["per_image"]) for metric, name in keys]
         count = max(row["images"] for by_class in last.values() for row in by_class.values())
         took = turn.left.environment.get("seconds")
         rows.append(

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.metrics.summary import MEAN, Summary, shown
+from yeastexp.metrics.summary import MEAN, Summary
 from yeastexp.report import charts
 from yeastexp.report.charts import Bar
 from yeastexp.report.html import Chart
 from yeastexp.report.run_files import Key, Scores
+from yeastexp.system.formatting import format_score
 from yeastexp.training import build
 
 RANKS = {"worst": "worst", "median": "median", "best": "best", "only": "the only image"}
@@ -34,9 +35,9 @@ def higher_is_better(loaded: Experiment) -> dict[str, bool]:
 def score_note(scores: Scores, key: Key, image: str, classes: Sequence[str]) -> str:
     """The score that an image is ordered by, and those of the classes above the first."""
     metric, row = key
-    found = [f"{called(metric, row)} {shown(scores[key].get(image))}"]
+    found = [f"{called(metric, row)} {format_score(scores[key].get(image))}"]
     if row == MEAN:
-        found += [f"{name} {shown(scores[metric, name].get(image))}" for name in classes[1:]]
+        found += [f"{name} {format_score(scores[metric, name].get(image))}" for name in classes[1:]]
     return ", ".join(found)
 
 

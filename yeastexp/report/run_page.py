@@ -8,12 +8,13 @@ from typing import Any
 
 from yeastexp.evaluation import record
 from yeastexp.evaluation.evaluate import Source
-from yeastexp.metrics.summary import final_table, shown
+from yeastexp.metrics.summary import final_table
 from yeastexp.report import charts, curves, distributions, predictions, run_files, sections, tables
 from yeastexp.report.charts import Bar
 from yeastexp.report.distributions import bounds, called, higher_is_better
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
 from yeastexp.report.run_files import Key, Remains
+from yeastexp.system.formatting import format_count, format_interval, format_score
 
 
 def page(path: Path, made: str, device: str = "auto", progress: predictions.Progress = iter) -> Page:
@@ -53,7 +54,7 @@ def page(path: Path, made: str, device: str = "auto", progress: predictions.Prog
 def _lead(left: Remains, source: Source | str) -> Iterator[Paragraph]:
     scored = len(next(iter(left.scores.get("val", {}).values()), {}))
     trained_on = (
-        f" on {sections.plural(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
+        f" on {format_count(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
     )
     if left.result:
         yield Paragraph(
@@ -83,11 +84,11 @@ def headline(left: Remains) -> list[Fact]:
         return [Fact("score", "–", "nothing was validated yet")]
     metric, name = _first(left)
     row = left.summary[metric][name]
-    found = [Fact(called(metric, name), shown(row["per_image"]), _interval_of(row))]
+    found = [Fact(called(metric, name), format_score(row["per_image"]), _interval_of(row))]
     for baseline, summary in left.baselines.items():
         if baseline.startswith("all ") and len(left.baselines) > 1:
             continue
-        found.append(Fact(f"{baseline} gets", shown(summary[metric][name]["per_image"]), "without learning"))
+        found.append(Fact(f"{baseline} gets", format_score(summary[metric][name]["per_image"]), "without learning"))
     return found
 
 
@@ -98,12 +99,12 @@ def _first(left: Remains) -> Key:
 
 def _interval_of(row: dict[str, Any]) -> str:
     images = f"mean of {row['images']} images that chose the checkpoint"
-    return f"95 % interval {shown(row['low'])} – {shown(row['high'])}; {images}"
+    return f"95 % interval {format_interval(row['low'], row['high'])}; {images}"
 
 
 def _length(left: Remains) -> Iterator[Fact]:
     environment = left.environment
-    where = f"{environment['device']}, {sections.plural(environment['threads'], 'thread')}"
+    where = f"{environment['device']}, {format_count(environment['threads'], 'thread')}"
     steps = str(left.result["steps"]) if left.result else f"{int(left.epochs[-1]['step'] or 0) if left.epochs else 0}"
     seconds = environment.get("seconds")
     since = " since it was last resumed" if environment.get("resumed") else ""

@@ -17,6 +17,7 @@ from yeastexp.inspection import model as model_inspection
 from yeastexp.inspection.model import Inspection
 from yeastexp.nets.receptive_field import Axis
 from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Label, Paragraph, Section, Stroke, Table
+from yeastexp.system.formatting import format_bytes, format_count
 from yeastexp.training import run_directory
 
 AGGREGATION = (
@@ -50,7 +51,7 @@ def _model_facts(found: Inspection) -> list[Fact]:
     facts = [
         Fact("parameters", f"{total:,}", f"{found.weights:,} without biases and norm shifts"),
         Fact("multiply-adds", f"{found.multiply_adds:,}", f"an image of {_shape(subject.image)} (C × H × W)"),
-        Fact("training step", f"{found.memory.total / 1e6:,.0f} MB", f"a batch of {subject.batch} in float32"),
+        Fact("training step", format_bytes(found.memory.total), f"a batch of {subject.batch} in float32"),
         Fact("receptive field", field_of(found), "pixels that an output depends on at most"),
     ]
     if subject.window:
@@ -196,7 +197,7 @@ def data(loaded: Experiment, environment: Mapping[str, Any], source: Source | st
     options = ", ".join(f"{key} {_text(value)}" for key, value in loaded.dataset.options.items())
     facts = [
         Fact("data set", loaded.dataset.name, options),
-        Fact("classes", ", ".join(loaded.task.classes), plural(loaded.task.channels, "channel")),
+        Fact("classes", ", ".join(loaded.task.classes), format_count(loaded.task.channels, "channel")),
         *(Fact("file", name, f"SHA-256 {digest}") for name, digest in digests.items()),
     ]
     if isinstance(source, str):
@@ -215,8 +216,3 @@ def data(loaded: Experiment, environment: Mapping[str, Any], source: Source | st
 def _sizes(shapes: set[tuple[int, ...]]) -> str:
     ends = [min(shapes), max(shapes)] if len(shapes) > 1 else list(shapes)
     return f"{' to '.join(map(_shape, ends))} (C × H × W)"
-
-
-def plural(count: int, what: str) -> str:
-    """A count with its noun."""
-    return f"{count} {what}{'' if count == 1 else 's'}"

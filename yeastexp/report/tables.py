@@ -9,8 +9,8 @@ from rich import markup
 from rich import table as rich
 from rich.text import Text
 
-from yeastexp.metrics.summary import shown
 from yeastexp.report.html import Table
+from yeastexp.system.formatting import format_number, format_score
 
 MOST_ROWS = 300
 """Of a table in the page; more are in the file that it is made of."""
@@ -50,14 +50,8 @@ def epochs(caption: str, rows: Sequence[Mapping[str, float | None]], place: str)
     """The rows of `metrics.csv`."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     kept, note = thinned(rows, place)
-    cells = [[_figure(key, row.get(key)) for key in keys] for row in kept]
+    cells = [[format_number(row.get(key)) for key in keys] for row in kept]
     return Table(caption, keys, cells, numbers=frozenset(range(len(keys))), note=note)
-
-
-def _figure(key: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if key in ("epoch", "step") else f"{value:.2e}" if key == "learning_rate" else f"{value:.4g}"
 
 
 def by_image(
@@ -66,5 +60,5 @@ def by_image(
     """A row an image, a column a metric and class."""
     kept, note = thinned(list(images), place)
     headings = ["image", *(metric if name == "all" else f"{metric} {name}" for metric, name in scores)]
-    rows = [[image, *(shown(found.get(image)) for found in scores.values())] for image in kept]
+    rows = [[image, *(format_score(found.get(image)) for found in scores.values())] for image in kept]
     return Table(caption, headings, rows, numbers=frozenset(range(1, len(headings))), note=note)

@@ -23,6 +23,7 @@ from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import memory
+from yeastexp.system.formatting import format_bytes
 
 Transforms = tuple[BasicTransform2D, ...]
 
@@ -180,21 +181,18 @@ class Prepared:
 def where_kept(train: Train, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
     """Where training images that take so many bytes are kept, and a line that says so."""
     free = memory.free(torch.device("cpu"))
-    shown = f"[train] cache: the training images take {_mb(wanted)}; "
+    shown = f"[train] cache: the training images take {format_bytes(wanted)}; "
     if train.cache != "auto":
         return train.cache, f"{shown}'{train.cache}', as the file says"
     if device.type != "cpu" and not train.workers:
         there = memory.free(device)
         if wanted <= DEVICE_SHARE * there:
-            return "device", f"{shown}kept on the device, where {_mb(there)} are free"
-        shown += f"of {_mb(there)} on the device no more than {DEVICE_SHARE:.0%} is for images; "
+            return "device", f"{shown}kept on the device, where {format_bytes(there)} are free"
+        shown += f"of {format_bytes(there)} on the device no more than {DEVICE_SHARE:.0%} is for images; "
     if wanted <= MEMORY_SHARE * free:
-        return "memory", f"{shown}kept in memory, where {_mb(free)} are free"
-    return "none", f"{shown}read again for every window, for only {_mb(free)} are free; [train] workers read ahead"
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+        return "memory", f"{shown}kept in memory, where {format_bytes(free)} are free"
+    shown += f"read again for every window, for only {format_bytes(free)} are free"
+    return "none", f"{shown}; [train] workers read ahead"
 
 
 @dataclass(frozen=True)

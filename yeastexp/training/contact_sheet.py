@@ -17,6 +17,7 @@ from yeastexp.drawing import pictures
 from yeastexp.drawing.pictures import Limits, Picture
 from yeastexp.randomness import generator
 from yeastexp.sample import Sample
+from yeastexp.system.formatting import format_number
 from yeastexp.training.build import Assembly, checked_labels
 
 IMAGES = 3
@@ -323,7 +324,7 @@ def _figures(image: Tensor) -> str:
     """Mean and standard deviation, smallest and largest value."""
     deviation, mean = (float(one) for one in torch.std_mean(image.double(), correction=0))
     low, high = (float(end) for end in image.aminmax())
-    shown = [pictures.figure(one, high - low) for one in (mean, deviation, low, high)]
+    shown = [format_number(one, 3, high - low) for one in (mean, deviation, low, high)]
     return f"{shown[0]} ± {shown[1]}, {shown[2]} to {shown[3]}"
 
 
@@ -334,7 +335,7 @@ def _options(transform: BasicTransform2D) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
-        return pictures.figure(value)
+        return format_number(value, 3)
     return f"({', '.join(map(_value, value))})" if isinstance(value, tuple | list) else str(value)
 
 

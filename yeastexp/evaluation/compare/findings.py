@@ -6,8 +6,14 @@ import math
 from collections.abc import Iterator
 
 from yeastexp.evaluation import out_of_fold
-from yeastexp.evaluation.compare.numbers import number, shown_p, signed, signed_range
 from yeastexp.evaluation.compare.result import Comparison
+from yeastexp.system.formatting import (
+    format_count,
+    format_difference,
+    format_difference_interval,
+    format_p,
+    format_score,
+)
 
 LEVEL = 0.05
 """Of the tests of all pairs together."""
@@ -31,8 +37,8 @@ def _of_seeds(done: Comparison) -> Iterator[str]:
         "independent than the test takes them for."
     )
     told = [
-        f"{spread.between_seeds:.4f} from seed to seed and {number(spread.between_images)} from image to image in "
-        f"{run.label}"
+        f"{format_score(spread.between_seeds)} from seed to seed and {format_score(spread.between_images)} from image "
+        f"to image in {run.label}"
         for run, spread in zip(done.runs, done.spreads, strict=True)
         if not math.isnan(spread.between_seeds)
     ]
@@ -53,11 +59,12 @@ def _finding(done: Comparison, index: int) -> str:
     found, count = pair.difference, pair.difference.images
     if not count:
         return f"{other} against {first}: no image has a score in both."
-    images = f"{count} image{'s' if count > 1 else ''}"
-    what = f"{other} against {first}: {signed(found.mean, found)} {done.wanted.metric} on {images}"
+    difference = format_difference(found.mean, found.low, found.high)
+    what = f"{other} against {first}: {difference} {done.wanted.metric} on {format_count(count, 'image')}"
     if count > 1:
         several = f" (Holm, {len(done.pairs)} pairs)" if len(done.pairs) > 1 else ""
-        what += f", 95 % interval {signed_range(found)}, p = {shown_p(done.adjusted[index])}{several}"
+        what += f", 95 % interval {format_difference_interval(found.low, found.high)}"
+        what += f", p = {format_p(done.adjusted[index])}{several}"
     return f"{what}. {_verdict(done, index)}"
 
 
@@ -72,7 +79,7 @@ def _verdict(done: Comparison, index: int) -> str:
     if least >= LEVEL:
         beyond = pair.difference.low > 0 or pair.difference.high < 0
         though = "; the interval, which takes the differences as normal, leaves 0 out" if beyond else ""
-        return f"The data cannot tell the two apart: so few images never give a p below {shown_p(least)}{though}."
+        return f"The data cannot tell the two apart: so few images never give a p below {format_p(least)}{though}."
     return "The data cannot tell the two apart."
 
 

@@ -15,9 +15,16 @@ from rich.table import Table
 from yeastexp.config.diff import Rows
 from yeastexp.drawing import plots
 from yeastexp.evaluation.compare.findings import findings
-from yeastexp.evaluation.compare.numbers import ABSENT, number, range_of, shown_p, signed, signed_range
 from yeastexp.evaluation.compare.result import Comparison
 from yeastexp.metrics.intervals import Interval
+from yeastexp.system.formatting import (
+    ABSENT,
+    format_difference,
+    format_difference_interval,
+    format_interval,
+    format_p,
+    format_score,
+)
 
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 """A git revision or a SHA-256; tables show the first twelve letters."""
@@ -63,13 +70,15 @@ def _scores_table(done: Comparison) -> Table:
     ):
         table.add_column(heading, justify="right")
     for index, (run, mean) in enumerate(zip(done.runs, done.means, strict=True)):
-        cells = [number(mean.mean), range_of(mean)]
+        cells = [format_score(mean.mean), format_interval(mean.low, mean.high)]
         if done.out_of_fold:
-            cells += [number(done.spreads[index].between_images), number(done.spreads[index].between_seeds)]
+            cells += [format_score(done.spreads[index].between_images), format_score(done.spreads[index].between_seeds)]
         if index:
             pair = done.pairs[index - 1]
-            cells += [signed(pair.difference.mean, pair.difference), signed_range(pair.difference), shown_p(pair.p)]
-            cells += [shown_p(done.adjusted[index - 1])] if several else []
+            low, high = pair.difference.low, pair.difference.high
+            cells += [format_difference(pair.difference.mean, low, high), format_difference_interval(low, high)]
+            cells += [format_p(pair.p)]
+            cells += [format_p(done.adjusted[index - 1])] if several else []
         table.add_row(escape(run.label), *cells)
     return table
 

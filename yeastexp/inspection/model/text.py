@@ -10,6 +10,7 @@ from typing import Any
 from yeastexp.inspection.model.analysis import MOST, Effective, Inspection, Row
 from yeastexp.nets.costs import Parameters
 from yeastexp.nets.receptive_field import Axis, ReceptiveField
+from yeastexp.system.formatting import format_bytes
 
 HEADINGS = ("layer", "kind", "output C×H×W", "weights", "biases", "norm", "stride", "sees", "multiply-adds")
 LABEL = 21
@@ -169,15 +170,11 @@ def _totals(found: Inspection) -> Iterator[str]:
     memory = found.memory
     yield from _entry(
         "training step",
-        f"{_bytes(memory.total)} for a batch of {found.subject.batch} in float32, and what the backward pass works "
-        "with",
-        f"{_bytes(memory.activations)} activations saved, {_bytes(memory.parameters)} parameters, "
-        f"{_bytes(memory.gradients)} gradients, {_bytes(memory.optimizer_state)} optimizer",
+        f"{format_bytes(memory.total)} for a batch of {found.subject.batch} in float32, and what the backward pass "
+        "works with",
+        f"{format_bytes(memory.activations)} activations saved, {format_bytes(memory.parameters)} parameters, "
+        f"{format_bytes(memory.gradients)} gradients, {format_bytes(memory.optimizer_state)} optimizer",
     )
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _field_lines(field: ReceptiveField) -> Iterator[str]:

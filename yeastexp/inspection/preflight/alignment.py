@@ -13,9 +13,10 @@ from torch import Tensor
 
 from yeastexp.data.transforms import BasicTransform2D, pipeline
 from yeastexp.data.transforms.geometry import Pixels
-from yeastexp.inspection.preflight.finding import Finding, counted
+from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.system.formatting import format_count
 from yeastexp.training.build import Assembly
 
 DRAWS = 64
@@ -265,7 +266,7 @@ def _apart(one: Carried) -> Finding | None:
         "error",
         "image and labels out of step",
         f"{_where(one)}: a spot painted on image and labels alike came out at two places in {len(one.apart)} of "
-        f"{counted(len(one.distances), 'draw')}, up to {max(one.apart):.1f} px apart",
+        f"{format_count(len(one.distances), 'draw')}, up to {max(one.apart):.1f} px apart",
         "The model would learn from labels that are not those of the pixels below them",
         "let it say where pixels come from in 'geometry', which moves both; 'image' may change values alone",
     )

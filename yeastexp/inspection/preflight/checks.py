@@ -13,10 +13,11 @@ from yeastexp.data import folds
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
 from yeastexp.inspection.preflight.alignment import Carried
-from yeastexp.inspection.preflight.finding import Finding, Severity, counted, ordered
+from yeastexp.inspection.preflight.finding import Finding, Severity, ordered
 from yeastexp.inspection.preflight.overfit import Overfit
 from yeastexp.inspection.preflight.registration import Placement
 from yeastexp.inspection.preflight.statistics import Figures, measure
+from yeastexp.system.formatting import format_count
 from yeastexp.training import build
 from yeastexp.training.build import Transforms
 
@@ -108,7 +109,7 @@ def _unreadable(faults: dict[str, str]) -> Iterator[Finding]:
         yield Finding(
             "error",
             "unreadable images",
-            f"{counted(len(faults), 'image')}: {next(iter(faults.values()))}",
+            f"{format_count(len(faults), 'image')}: {next(iter(faults.values()))}",
             "Training would stop there",
             "mend or remove them",
             tuple(faults),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yeastexp.inspection.preflight.finding import counted
 from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.system.formatting import format_count
 
 Every = Sequence[Figures]
 """Of all images of a data set."""
@@ -23,7 +23,7 @@ def of_split(every: Every, split: str) -> list[Figures]:
 
 def out_of(some: Every, every: Every) -> str:
     """How many of all, as '3 of 18 images'."""
-    return f"{len(some)} of {counted(len(every), 'image')}"
+    return f"{len(some)} of {format_count(len(every), 'image')}"
 
 
 def spread(figures: Sequence[float]) -> float:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from yeastexp.data import folds
 from yeastexp.inspection.preflight.dataset_rules import Every, names_of, of_split
-from yeastexp.inspection.preflight.finding import Finding, counted, named
+from yeastexp.inspection.preflight.finding import Finding, named
 from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.system.formatting import format_count
 
 
 def copies(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
@@ -79,7 +80,7 @@ def near_duplicates(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "near-duplicates across splits",
-                f"{len(alike)} of {counted(len(held), split + ' image')} look like a training image: "
+                f"{len(alike)} of {format_count(len(held), split + ' image')} look like a training image: "
                 f"{named(pairs)}, correlation of thumbnails",
                 "Neighbouring frames of a time lapse do, and overlapping fields; new fields will score worse",
                 "split by field or day ('val' of [dataset]; crossval --group-by or --blocks), or say so beside scores",

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from yeastexp.inspection.preflight.dataset_rules import Every, names_of, out_of, spread
-from yeastexp.inspection.preflight.finding import Finding, Severity, counted, number, share
+from yeastexp.inspection.preflight.finding import Finding, Severity
 from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.system.formatting import format_count, format_number, format_share
 
 SATURATED, CLIPPED = 0.01, 0.001
 """Shares of pixels at the highest value that are worth a warning, and a note."""
@@ -52,7 +53,8 @@ def saturation(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "many pixels at the lowest value",
-            f"{out_of(padded, every)}: up to {share(most.at_low)} of the pixels are exactly {number(most.low)}",
+            f"{out_of(padded, every)}: up to {format_share(most.at_low)} of the pixels are exactly "
+            f"{format_number(most.low)}",
             "Borders filled with black and clipped shadows look so, and shift what a normalisation measures",
             "cut black borders off ([[transform]] crop, or label them -1); clipped shadows need a new recording",
             names_of(padded),
@@ -64,7 +66,8 @@ def _saturated(severity: Severity, some: Every, every: Every) -> Finding:
     return Finding(
         severity,
         "saturated pixels",
-        f"{out_of(some, every)}: up to {share(most.at_high)} of the pixels have the highest value, {number(most.high)}",
+        f"{out_of(some, every)}: up to {format_share(most.at_high)} of the pixels have the highest value, "
+        f"{format_number(most.high)}",
         "What is brighter than the camera or the export could hold has lost its structure",
         "expose shorter, or export again without stretching the contrast; a few bright specks do no harm",
         names_of(some),
@@ -86,7 +89,8 @@ def few_levels(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "few grey values",
-            f"{out_of(coarse, every)}: values from {number(least.low)} to {number(least.high)} at the least",
+            f"{out_of(coarse, every)}: values from {format_number(least.low)} to {format_number(least.high)} at the "
+            "least",
             f"With fewer than {FEW_LEVELS} steps, faint outlines are gone",
             "convert the raw files again, stretched before they become 8-bit; or are they masks?",
             names_of(coarse),
@@ -103,7 +107,8 @@ def value_ranges(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
     kept = spread([found.std for _, found in seen])
     low, high = min(varied, key=lambda one: one.std), max(varied, key=lambda one: one.std)
     ranges = (
-        f"from {number(low.low)} – {number(low.high)} ({low.name}) to {number(high.low)} – {number(high.high)} "
+        f"from {format_number(low.low)} – {format_number(low.high)} ({low.name}) to "
+        f"{format_number(high.low)} – {format_number(high.high)} "
         f"({high.name})"
     )
     if kept > EVEN:
@@ -142,7 +147,7 @@ def _unscaled(seen: Sequence[tuple[Figures, float, float]]) -> Iterator[Finding]
         yield Finding(
             "warning",
             "values far from standard",
-            f"the model sees values of {number(round(mean, 3))} ± {number(round(std, 3))} in "
+            f"the model sees values of {format_number(round(mean, 3))} ± {format_number(round(std, 3))} in "
             f"{out_of([one for one, _, _ in odd], [one for one, _, _ in seen])}",
             "Models start and learn best on values about 0 ± 1, and augmentations are set for these",
             "add [[transform]] zscore as the first",
@@ -160,7 +165,7 @@ def mixed_types(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "mixed types",
-            ", ".join(f"{dtype}: {counted(len(some), 'image')}" for dtype, some in sorted(by_type.items())),
+            ", ".join(f"{dtype}: {format_count(len(some), 'image')}" for dtype, some in sorted(by_type.items())),
             "Some images may have lost grey values on the way, which a model can tell apart",
             "export all in one type, the deepest there is",
             names_of(rarest),

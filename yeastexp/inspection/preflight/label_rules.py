@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from yeastexp.inspection.preflight.dataset_rules import Every, names_of, of_split, out_of, spread
-from yeastexp.inspection.preflight.finding import Finding, counted, share
+from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.inspection.preflight.statistics import LEAST_PIECE_PX
 from yeastexp.sample import IGNORE
+from yeastexp.system.formatting import format_count, format_share
 
 FULL = 0.9
 """Share of foreground from which on a mask looks inverted."""
@@ -37,8 +38,8 @@ def odd_labels(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "error",
             "labels that are no classes",
-            f"{len(wrong)} of {counted(len(every), 'image')} hold the labels {shown}, where [task] classes has 0 to "
-            f"{len(classes) - 1}",
+            f"{len(wrong)} of {format_count(len(every), 'image')} hold the labels {shown}, where [task] classes has 0 "
+            f"to {len(classes) - 1}",
             "Training would stop there",
             "pack the masks again (ids of cells: --labels instance), or name all classes",
             wrong,
@@ -93,7 +94,7 @@ def absent_classes(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
     for label, name in enumerate(classes):
         if label not in seen:
             others = [one for one in every if one.counts.get(label)]
-            elsewhere = f", but {counted(len(others), 'image')} that validate or test" if others else ""
+            elsewhere = f", but {format_count(len(others), 'image')} that validate or test" if others else ""
             yield Finding(
                 "warning",
                 "class without training pixels",
@@ -111,8 +112,8 @@ def inverted_masks(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "masks nearly full",
-            f"{out_of(full, every)} are more than {share(FULL)} foreground, up to "
-            f"{share(max(one.foreground or 0 for one in full))}",
+            f"{out_of(full, every)} are more than {format_share(FULL)} foreground, up to "
+            f"{format_share(max(one.foreground or 0 for one in full))}",
             f"Masks that are black on white look so: label 0 is '{classes[0]}'",
             "if cells are black in the mask files, invert those and pack again; else all is well",
             names_of(full),
@@ -136,7 +137,7 @@ def missing_truth(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "pixels without truth",
-            f"{out_of(partly, every)} have pixels of label {IGNORE}, {share(missing)} of theirs",
+            f"{out_of(partly, every)} have pixels of label {IGNORE}, {format_share(missing)} of theirs",
             "Losses and scores skip them",
             "all is well if they are meant",
             names_of(partly),
@@ -155,7 +156,7 @@ def maps_astray(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"{name} against labels",
-                f"{out_of(odd, every)}: up to {share(most)} of the pixels that {what}",
+                f"{out_of(odd, every)}: up to {format_share(most)} of the pixels that {what}",
                 f"{why} then say other things than the labels",
                 "make both from one source, and pack again",
                 names_of(odd),
@@ -188,7 +189,7 @@ def amounts(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "rare class",
-                f"'{name}' is {share(part)} of the training pixels",
+                f"'{name}' is {format_share(part)} of the training pixels",
                 "Accuracy hardly notices it, and most windows have none of it",
                 "set [train] foreground = 0.5, take a dice loss, and look at IoU",
             )
@@ -199,8 +200,8 @@ def amounts(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "splits unlike each other",
-                f"the median foreground is {share(float(np.median(own)))} in train and "
-                f"{share(float(np.median(others)))} in {split}",
+                f"the median foreground is {format_share(float(np.median(own)))} in train and "
+                f"{format_share(float(np.median(others)))} in {split}",
                 "Scores then tell of other fields than those trained on",
                 "all is well if that is the question; else deal the images anew ('crossval' does)",
             )

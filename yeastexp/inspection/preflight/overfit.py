@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from yeastexp.data.patches import Batch, Reread, Stream
 from yeastexp.errors import UserError
-from yeastexp.inspection.preflight.finding import Finding, counted
+from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.metrics.pixels import confusion
 from yeastexp.sample import IGNORE
+from yeastexp.system.formatting import format_count
 from yeastexp.training.build import Assembly, Prepared
 from yeastexp.training.loop import options_of
 from yeastexp.training.optimization import Groups, Update
@@ -179,7 +180,7 @@ def finding(done: Overfit | None) -> Finding | None:
         )
     if done.near_zero:
         return None
-    tried = f"{counted(done.windows, 'window')}, {counted(len(done.losses), 'step')}"
+    tried = f"{format_count(done.windows, 'window')}, {format_count(len(done.losses), 'step')}"
     why = "What a model cannot learn by heart, it will not learn from many images"
     if done.broke:
         return Finding(

@@ -12,9 +12,10 @@ import numpy as np
 
 from yeastexp.inspection.preflight.alignment import TOLERANCE_PX
 from yeastexp.inspection.preflight.checks import Preflight
-from yeastexp.inspection.preflight.finding import SEVERITIES, Finding, counted, named, number, share
+from yeastexp.inspection.preflight.finding import SEVERITIES, Finding, named
 from yeastexp.inspection.preflight.intensity_rules import CLIPPED
 from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.system.formatting import format_count, format_number, format_share
 
 WIDTH = 118
 INDENT = 9
@@ -29,8 +30,8 @@ def lines(done: Preflight) -> Iterator[str]:
     """The page: what was found, the worst first, what was tried, and a table of the images."""
     images = done.images
     counts = ", ".join(f"{count} {split}" for split, count in done.splits.items())
-    found = ", ".join(counted(done.count(severity), severity) for severity in SEVERITIES)
-    yield f"{done.experiment.name}: {counted(sum(done.splits.values()), 'image')} ({counts}); {found}"
+    found = ", ".join(format_count(done.count(severity), severity) for severity in SEVERITIES)
+    yield f"{done.experiment.name}: {format_count(sum(done.splits.values()), 'image')} ({counts}); {found}"
     for finding in done.findings:
         yield ""
         yield from _finding(finding)
@@ -66,15 +67,15 @@ def _tried(done: Preflight) -> Iterator[str]:
         step = "stay in step" if far <= TOLERANCE_PX else "come apart"
         yield from _wrapped(
             "moved",
-            f"image and labels {step} under {names}: {counted(spots, 'spot')} painted on both came out at most "
+            f"image and labels {step} under {names}: {format_count(spots, 'spot')} painted on both came out at most "
             f"{far:.1f} px apart",
         )
     if (learnt := done.overfit) and learnt.near_zero:
         yield from _wrapped(
             "learnt",
-            f"{counted(learnt.windows, 'window')} by heart in {counted(len(learnt.losses), 'step')}: loss "
-            f"{learnt.losses[0]:.3g} to {learnt.losses[-1]:.3g} ({share(max(learnt.left, 0.0))} of what the best "
-            f"constant answer loses), mean IoU {learnt.iou:.2f}, accuracy {learnt.accuracy:.2f}",
+            f"{format_count(learnt.windows, 'window')} by heart in {format_count(len(learnt.losses), 'step')}: loss "
+            f"{learnt.losses[0]:.3g} to {learnt.losses[-1]:.3g} ({format_share(max(learnt.left, 0.0))} of what the "
+            f"best constant answer loses), mean IoU {learnt.iou:.2f}, accuracy {learnt.accuracy:.2f}",
         )
 
 
@@ -100,12 +101,12 @@ def _row(one: Figures) -> Sequence[str]:
         one.split,
         one.name,
         one.dtype or "",
-        number(one.low),
-        number(one.high),
-        share(one.at_high) if one.at_high >= CLIPPED else "",
+        format_number(one.low),
+        format_number(one.high),
+        format_share(one.at_high) if one.at_high >= CLIPPED else "",
         f"{channels}{one.shape[1]} × {one.shape[2]}",
-        "empty" if one.foreground == 0 else "" if one.foreground is None else share(one.foreground),
-        share(one.ignored) if one.ignored else "",
+        "empty" if one.foreground == 0 else "" if one.foreground is None else format_share(one.foreground),
+        format_share(one.ignored) if one.ignored else "",
     )
 
 
@@ -121,14 +122,16 @@ def _summary(images: Sequence[Figures]) -> list[Sequence[str]]:
         rows.append(
             (
                 split,
-                counted(len(some), "image"),
+                format_count(len(some), "image"),
                 ", ".join(sorted({one.dtype for one in some if one.dtype})),
-                number(min(one.low for one in some)),
-                number(max(one.high for one in some)),
-                share(most) if (most := max(one.at_high for one in some)) >= CLIPPED else "",
+                format_number(min(one.low for one in some)),
+                format_number(max(one.high for one in some)),
+                format_share(most) if (most := max(one.at_high for one in some)) >= CLIPPED else "",
                 " to ".join(spans),
-                f"{share(float(np.median(areas)))} (median)" + (f", {empty} empty" if empty else "") if areas else "",
-                share(max(one.ignored for one in some)) if any(one.ignored for one in some) else "",
+                f"{format_share(float(np.median(areas)))} (median)" + (f", {empty} empty" if empty else "")
+                if areas
+                else "",
+                format_share(max(one.ignored for one in some)) if any(one.ignored for one in some) else "",
             )
         )
     return rows

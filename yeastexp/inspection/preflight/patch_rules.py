@@ -9,9 +9,10 @@ from torch import nn
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import UserError
-from yeastexp.inspection.preflight.finding import Finding, counted
+from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.inspection.preflight.statistics import Figures
 from yeastexp.nets.receptive_field import Axis, receptive_field
+from yeastexp.system.formatting import format_count
 from yeastexp.training import build
 
 CELLS_ACROSS = 2.0
@@ -31,7 +32,7 @@ def findings(loaded: Experiment, every: Sequence[Figures], model: nn.Module) -> 
         yield Finding(
             "warning",
             "windows larger than images",
-            f"windows of {side} px on {counted(len(small), 'training image')} that are smaller",
+            f"windows of {side} px on {format_count(len(small), 'training image')} that are smaller",
             "What is beyond an image is its mirror image without labels, which is computed and not learnt from",
             f"set [train] window to {min(min(one.seen.size) for one in trained if one.seen)} or less",
             tuple(small),

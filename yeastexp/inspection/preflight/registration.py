@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, signal
 
-from yeastexp.inspection.preflight.finding import Finding, counted
+from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.sample import Sample
+from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.generic]
@@ -139,7 +140,7 @@ def _turned(found: Sequence[Placement]) -> Finding | None:
         return None
     what = (
         f"masks fit their images better {how}: {means[how]:.2f} against {means['']:.2f}, the mean correlation of "
-        f"outlines with edges in {counted(len(found), 'image')} looked at"
+        f"outlines with edges in {format_count(len(found), 'image')} looked at"
     )
     remedy = "look at both in 'preview'; if the masks are off, turn them back and pack again"
     return Finding("warning", "masks turned", what, WHY, remedy)
@@ -157,7 +158,7 @@ def _shifted(found: Sequence[Placement]) -> Finding | None:
     what = (
         f"masks fit their images better when moved by {_moved(y, 'down', 'up')}{' and ' if y and x else ''}"
         f"{_moved(x, 'right', 'left')}: {best:.2f} against {here:.2f}, the mean correlation of outlines with edges; "
-        f"better in {agreeing} of {counted(len(found), 'image')} looked at"
+        f"better in {agreeing} of {format_count(len(found), 'image')} looked at"
     )
     remedy = "look at both in 'preview'; if the masks are off, move them back and pack again"
     return Finding("warning", "masks shifted", what, WHY, remedy)
@@ -169,8 +170,8 @@ def _unlike(found: Sequence[Placement]) -> Finding | None:
     if not odd:
         return None
     what = (
-        f"in {len(odd)} of {counted(len(found), 'image')} looked at, outlines of the mask hardly lie on edges of the "
-        f"image (correlation below {UNLIKE}; 0.2 to 0.7 is usual)"
+        f"in {len(odd)} of {format_count(len(found), 'image')} looked at, outlines of the mask hardly lie on edges of "
+        f"the image (correlation below {UNLIKE}; 0.2 to 0.7 is usual)"
     )
     remedy = "look at them in 'preview': were they paired as they belong, or does noise hide the cells?"
     return Finding("warning", "masks unlike images", what, "A mask of another image teaches nonsense", remedy, odd)
