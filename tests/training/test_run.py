@@ -153,7 +153,7 @@ def test_where_images_are_kept_changes_nothing(here: Path, cache: str) -> None:
     one, other = (run(path, [*settings, f"train.cache={where}"], console=quiet()) for where in ("memory", cache))
     assert same(weights(one), weights(other))
     assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes()
-    assert f"[train] cache: the training images take 205 kB; '{cache}'" in (other / "log.txt").read_text()
+    assert f"[train] cache: the training images take 20.5 kB; '{cache}'" in (other / "log.txt").read_text()
     chosen = run(path, settings, console=quiet())
     assert 'cache = "memory"' in (chosen / "experiment.toml").read_text(), "what was chosen is written down"
     assert check.check(path, [*settings, f"train.cache={cache}"]).labels == {
