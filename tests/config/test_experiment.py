@@ -89,6 +89,11 @@ class Same(BasicTransform2D):
     def image(self, image, params):
         return image
 
+@transform("of_the_whole")
+class OfTheWhole(Same):
+    def statistics(self, image):
+        return None
+
 @transform("misspelt")
 @dataclass(frozen=True)
 class Misspelt(BasicTransform2D):
@@ -412,7 +417,7 @@ TOGETHER = {
     ),
     "figures nobody asked for": (
         {'name = "zscore"': 'name = "zscore"\nmean = 1\nstd = 2'},
-        "9:1: [[transform]] per: figures are for per = 'dataset'; drop them or change 'per'",
+        "9:1: [[transform]] per: 'mean' and 'std' are for per = 'dataset'; omit them or change 'per'",
     ),
     "channels of the data": (
         {"channels = 1": "channels = 3"},
@@ -436,6 +441,10 @@ WITH_PLUGIN = {
     "augmentation whose hook is misspelt": (
         {'name = "rotate90"': 'name = "misspelt"'},
         f"14:1: [[augment]] name: 'misspelt' {IDLE}",
+    ),
+    "augmentation with statistics of the whole image": (
+        {'name = "rotate90"': 'name = "of_the_whole"'},
+        "14:1: [[augment]] name: 'of_the_whole' is for whole images; it belongs under [[transform]]",
     ),
     "transform whose hook is misspelt": (
         {'name = "zscore"': 'name = "misspelt"'},

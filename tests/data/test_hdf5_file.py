@@ -155,7 +155,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from yeastexp.errors import UserError
-from yeastexp.store import write
+from yeastexp.data.hdf5_file import write
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

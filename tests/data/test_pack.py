@@ -342,7 +342,7 @@ def test_progress_sees_every_image_in_each_pass(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from yeastexp.pack import pack
+from yeastexp.data.pack import pack
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -287,12 +287,38 @@ def test_a_transform_that_looks_at_all_of_an_image_needs_one_that_fits(
     with pytest.raises(UserError) as caught:
         predict.predict(finished, ["large.tif"], here / "out")
     assert str(caught.value) == (
-        "large.tif: is too large for memory, and transform Centred looks at all of an image; cut the image into pieces"
+        "large.tif: is too large for memory, and transform Centred depends on the whole image; "
+        "give it a 'statistics' hook, or cut the image into pieces"
     )
     monkeypatch.setattr(images, "LARGEST", 1 << 27)
     predict.predict(finished, ["large.tif"], here / "out")
     expected = logits_of(predictor, values).argmax(dim=0) == 1
     assert np.array_equal(images.read_mask(here / "out" / "large.png") == 255, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightest(BasicTransform2D):
+    """A plugin's transform: divides by the largest value of an image."""
+
+    def statistics(self, image: Iterable[torch.Tensor]) -> float:
+        return max(float(band.max()) for band in image)
+
+    def image(self, image: torch.Tensor, params: float) -> torch.Tensor:
+        return image / params
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_transform_with_statistics_of_its_own_gives_in_pieces_what_the_whole_gives(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = load_predictor(finished)
+    predictor = dataclasses.replace(predictor, transforms=(Brightest(), *predictor.transforms))
+    monkeypatch.setattr(predict, "load_predictor", lambda *given: predictor)
+    values = raw(*SIZE)
+    tifffile.imwrite(here / "large.tif", values)
+    predict.predict(finished, ["large.tif"], here / "out")
+    expected = logits_of(predictor, values).argmax(dim=0) == 1
+    assert np.array_equal(tifffile.imread(here / "out" / "large.tif") == 255, expected) and expected.any()
 
 
 class Killed(BaseException):

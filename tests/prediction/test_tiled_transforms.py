@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from yeastexp.data import pieces
 from yeastexp.data.pieces import Pieces
+from yeastexp.data.running_moments import mean_and_std
 from yeastexp.data.transforms import BasicTransform2D, pipeline
 from yeastexp.data.transforms.crop import Crop
 from yeastexp.data.transforms.downscale import Downscale
-from yeastexp.data.transforms.percentile import Percentile
+from yeastexp.data.transforms.percentile import Percentile, percentiles
 from yeastexp.data.transforms.polarity import Polarity
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.prediction import tiled_transforms
@@ -61,19 +63,81 @@ class Vignette(BasicTransform2D):
 
 
 @dataclass(frozen=True)
+class Largest(BasicTransform2D):
+    """Divides by the largest value of the whole image."""
+
+    def statistics(self, image: Iterable[Tensor]) -> float:
+        return max(float(band.max()) for band in image)
+
+    def image(self, image: Tensor, params: float) -> Tensor:
+        return image / params
+
+
+@dataclass(frozen=True)
+class Undeclared(Largest):
+    """Has statistics, and depends on others as well."""
+
+    def image(self, image: Tensor, params: float) -> Tensor:
+        return (image - image.mean()) / params
+
+
+@dataclass(frozen=True)
 class Fitted(BasicTransform2D):
-    """Has figures, of which nobody knows how to take them in pieces."""
+    """Is fitted, and depends on one pixel."""
+
+    factor: float = 2.0
 
     def fit(self, training_images: Any) -> dict[str, Any]:
         return {}
 
+    def image(self, image: Tensor, params: Any) -> Tensor:
+        return image * self.factor
+
+
+@dataclass(frozen=True)
+class Odd(BasicTransform2D):
+    """Keeps every second row from the second on, and all columns but the first; rows come back twice."""
+
+    def geometry(self, size: tuple[int, int], params: Any) -> tuple[np.ndarray, tuple[int, int]]:
+        return np.array([[2, 0, 1], [0, 1, 1], [0, 0, 1]]), (size[0] // 2, size[1] - 1)
+
+    def restore(self, logits: Pieces, size: tuple[int, int]) -> Pieces:
+        rows = torch.arange(size[0]).sub(1).clamp_min(0).div(2, rounding_mode="floor").clamp_max(logits.size[0] - 1)
+        return Pieces.of(functional.pad(logits.whole, (1, 0, 0, 0))[:, rows])
+
 
 @dataclass(frozen=True)
 class Turned(BasicTransform2D):
-    """Moves pixels."""
+    """Exchanges rows and columns."""
+
+    matrix: tuple[tuple[float, ...], ...] = ((0, 1, 0), (1, 0, 0), (0, 0, 1))
 
     def geometry(self, size: tuple[int, int], params: Any) -> tuple[np.ndarray, tuple[int, int]]:
-        return np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]]), size[::-1]
+        return np.array(self.matrix), size[::-1]
+
+    def restore(self, logits: Pieces, size: tuple[int, int]) -> Pieces:
+        return Pieces.of(logits.whole.transpose(1, 2))
+
+
+@dataclass(frozen=True)
+class Shifted(BasicTransform2D):
+    """Moves pixels by a part of one, or from beyond the image."""
+
+    by: float = 0.5
+
+    def geometry(self, size: tuple[int, int], params: Any) -> tuple[np.ndarray, tuple[int, int]]:
+        return np.array([[1, 0, self.by], [0, 1, 0], [0, 0, 1]]), size
+
+    def restore(self, logits: Pieces, size: tuple[int, int]) -> Pieces:
+        return logits
+
+
+@dataclass(frozen=True)
+class OneWay(BasicTransform2D):
+    """Moves nothing, and does not say how logits come back."""
+
+    def geometry(self, size: tuple[int, int], params: Any) -> tuple[np.ndarray, tuple[int, int]]:
+        return np.eye(3), size
 
 
 def image(channels: int = 1, seed: int = 0) -> Tensor:
@@ -83,14 +147,10 @@ def image(channels: int = 1, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.rint(values).astype(np.float32))
 
 
-def pieces(of: Tensor) -> Pieces:
-    return Pieces((of.shape[1], of.shape[2]), lambda rows, columns: of[:, rows, columns])
-
-
 @pytest.fixture(autouse=True)
 def several_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bands of few rows, so that these small images have many."""
-    monkeypatch.setattr(tiled_transforms, "AT_ONCE", 9 * SIZE[1] + 5)
+    monkeypatch.setattr(pieces, "BAND", 9 * SIZE[1] + 5)
 
 
 CHAINS: dict[str, tuple[BasicTransform2D, ...]] = {
@@ -110,6 +170,9 @@ CHAINS: dict[str, tuple[BasicTransform2D, ...]] = {
     "two coarser grids": (Downscale(factor=2), ZScore(), Downscale(factor=5)),
     "a crop of a coarser grid": (Downscale(factor=2), Crop(top=7, left=1, bottom=2), ZScore()),
     "of a plugin, pointwise": (ZScore(), Invert()),
+    "of a plugin, with statistics": (Largest(), Downscale(factor=2), Largest()),
+    "of a plugin, with a fit": (Fitted(), ZScore()),
+    "of a plugin, with a grid": (Odd(), ZScore()),
     "of a plugin, with a margin": (Smooth(), Downscale(factor=2)),
 }
 
@@ -119,7 +182,7 @@ CHAINS: dict[str, tuple[BasicTransform2D, ...]] = {
 def test_pieces_are_those_of_the_whole(name: str, channels: int) -> None:
     transforms, given = CHAINS[name], image(channels)
     whole = pipeline.whole(transforms, Sample(given, torch.zeros(SIZE, dtype=torch.int64), "")).image
-    seen, _ = tiled_transforms.seen(pieces(given), transforms)
+    seen = tiled_transforms.transformed(transforms, Pieces.of(given))
     assert seen.size == tuple(whole.shape[1:])
     for rows, columns in cells(seen.size, (17, 40)):
         torch.testing.assert_close(seen.cut(rows, columns), whole[:, rows, columns], rtol=2e-7, atol=2e-7)
@@ -128,10 +191,10 @@ def test_pieces_are_those_of_the_whole(name: str, channels: int) -> None:
 @pytest.mark.parametrize("name", CHAINS)
 def test_logits_are_brought_back_as_those_of_the_whole(name: str) -> None:
     transforms, given = CHAINS[name], image()
-    seen, back = tiled_transforms.seen(pieces(given), transforms)
+    seen = tiled_transforms.transformed(transforms, Pieces.of(given))
     logits = torch.randn(3, *seen.size, generator=torch.Generator().manual_seed(0))
     whole = pipeline.restore(transforms, logits, SIZE)
-    restored = back(pieces(logits))
+    restored = pipeline.restore_pieces(transforms, Pieces.of(logits), SIZE)
     assert restored.size == SIZE
     for rows, columns in cells(SIZE, (29, 64)):
         torch.testing.assert_close(restored.cut(rows, columns), whole[:, rows, columns], rtol=1e-6, atol=1e-6)
@@ -151,33 +214,22 @@ def test_places_between_coarse_pixels_are_rounded_as_torch_rounds_them(factor: i
     logits = torch.randn(1, 2, 2500, generator=torch.Generator().manual_seed(0))
     size = (factor + 1, 2499 * factor + 1)
     transform = Downscale(factor=factor)
-    _, back = tiled_transforms.seen(pieces(torch.zeros(1, *size)), [transform])
     last = slice(size[1] - 2000, size[1])
-    found = back(pieces(logits)).cut(slice(0, size[0]), last)
-    torch.testing.assert_close(found, transform.restore(logits, size)[..., last], rtol=1e-6, atol=1e-6)
+    restored = transform.restore(Pieces.of(logits), size)
+    torch.testing.assert_close(restored.cut(slice(0, size[0]), last), restored.whole[..., last], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "transform",
-    [Centred(), Vignette(), Fitted(), Turned(), Smooth(margin_px=1), Smooth(margin_px=30)],
-    ids=lambda one: f"{type(one).__name__}-{one.margin_px}",
-)
-def test_what_looks_at_all_of_an_image_is_named(transform: BasicTransform2D) -> None:
-    with pytest.raises(tiled_transforms.LooksAtAll, match=f"^{type(transform).__name__}$"):
-        tiled_transforms.seen(pieces(image()), [transform])
-
-
-@pytest.fixture
-def taught() -> Any:
-    """A transform that is made known for the time of a test."""
-    tiled_transforms.in_pieces.register(Vignette, lambda transform, given: (given, lambda logits: logits))
-    yield Vignette()
-    tiled_transforms.in_pieces.register(Vignette, tiled_transforms.in_pieces.dispatch(BasicTransform2D))
-
-
-def test_a_transform_can_be_taught(taught: BasicTransform2D) -> None:
-    given = pieces(image())
-    assert tiled_transforms.seen(given, [taught])[0] is given
+    [
+        Centred(), Vignette(), Undeclared(), Smooth(margin_px=1), Smooth(margin_px=60), Turned(), Shifted(),
+        Shifted(1.0), Shifted(-1.0), OneWay(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_transform_that_needs_the_whole_image_is_named(transform: BasicTransform2D) -> None:
+    with pytest.raises(tiled_transforms.NeedsWholeImage, match=f"^{type(transform).__name__}$"):
+        tiled_transforms.transformed([transform], Pieces.of(image()))
 
 
 VALUES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
@@ -195,20 +247,19 @@ def test_percentiles_are_those_of_numpy_to_the_last_bit(name: str) -> None:
     values = VALUES[name](np.random.default_rng(0)).astype(np.float32)
     wanted = [0, 1, 12.5, 37.123, 50, 99, 99.9, 100]
     expected = np.percentile(values.astype(np.float64), wanted).tolist()
-    assert tiled_transforms.percentiles(pieces(torch.from_numpy(values)), wanted) == expected
+    assert percentiles(Pieces.of(torch.from_numpy(values)), wanted) == expected
+    assert percentiles([torch.from_numpy(values)], wanted) == expected
 
 
 def test_moments_are_those_of_the_whole() -> None:
     given = image(2)
-    deviation, mean = torch.std_mean(given.double(), correction=0)
-    found = tiled_transforms.moments(pieces(given))
-    assert found == pytest.approx((float(mean), float(deviation)), rel=1e-14)
-    expected = float(((given.double() - mean) / deviation).pow(3).mean())
-    assert tiled_transforms.skewness_of(pieces(given), *found) == pytest.approx(expected, rel=1e-12)
-    assert tiled_transforms.moments(pieces(torch.full((1, 5, 6), 3.0))) == (3.0, 0.0)
+    std, mean = torch.std_mean(given.double(), correction=0)
+    assert mean_and_std(Pieces.of(given)) == pytest.approx((float(mean), float(std)), rel=1e-14)
+    assert mean_and_std([given]) == (float(mean), float(std))
+    assert mean_and_std(Pieces.of(torch.full((1, 5, 6), 3.0))) == (3.0, 0.0)
 
 
 def test_a_constant_image_becomes_zero() -> None:
-    given = pieces(torch.full((1, 30, 40), 1000.0))
+    given = Pieces.of(torch.full((1, 60, 50), 1000.0))
     for transform in (ZScore(), Percentile()):
-        assert not tiled_transforms.seen(given, [transform])[0].whole.any()
+        assert not tiled_transforms.transformed([transform], given).whole.any()

@@ -517,7 +517,7 @@ class _Checker:
         made = self.guarded(part, instance_of=BasicTransform2D)
         if made is not None and not made.acts():
             self.faults.append((part.place, f"[[augment]] name: '{part.name}' {IDLE}"))
-        elif made is not None and (made.whole_images or made.has("fit")):
+        elif made is not None and (made.whole_images or made.has("fit") or made.has("statistics")):
             message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
             self.faults.append((part.place, f"[[augment]] name: {message}"))
 

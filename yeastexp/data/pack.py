@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from yeastexp.data.hdf5_file import Form, Reader, chosen, is_plain, is_stacked, plain_splits, refuse_overwriting, write
 from yeastexp.data.images import image_files, read_image, read_mask
+from yeastexp.data.running_moments import RunningMoments
 from yeastexp.errors import UserError
 from yeastexp.system import files
 
@@ -145,12 +146,15 @@ def normalize(
     fitted = contents.names if fit == "all" else contents.splits.get("train", ())
     if not fitted:
         raise UserError(f"{source}: has no training image to fit; use --fit all")
-    moments = _Moments()
+    moments, low, high = RunningMoments(), math.inf, -math.inf
     for name in progress(fitted):
-        moments.add(_finite(source, name, reader.read(name)["raw"]))
-    if moments.low == moments.high or moments.std == 0:
+        values = _finite(source, name, reader.read(name)["raw"])
+        mean = float(values.mean())
+        moments.merge(values.size, mean, float(np.square(values - mean).sum()))
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if low == high or moments.std == 0:
         which = "all pixels" if fit == "all" else "all pixels of the training images"
-        raise UserError(f"{source}: {which} have the value {moments.low:g}, so their spread is 0; check the images")
+        raise UserError(f"{source}: {which} have the value {low:g}, so their spread is 0; check the images")
     mean, std = moments.mean, moments.std
 
     def read(name: str) -> dict[str, Array]:
@@ -337,30 +341,6 @@ def _duplicates(digests: Mapping[str, str], splits: Mapping[str, Sequence[str]])
             groups.setdefault(digests[name], []).append((part, name))
     across = (group for group in groups.values() if len({part for part, _ in group}) > 1)
     return tuple(tuple(f"{part}/{name}" for part, name in group) for group in across)
-
-
-class _Moments:
-    """Mean and standard deviation of values that come image by image (Chan, Golub and LeVeque 1983), in float64."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = 0.0
-        self.squares = 0.0
-        self.low, self.high = math.inf, -math.inf
-
-    def add(self, values: Array) -> None:
-        mean = float(values.mean())
-        squares = float(np.square(values - mean).sum())
-        total = self.count + values.size
-        away = mean - self.mean
-        self.squares += squares + away * away * self.count * values.size / total
-        self.mean += away * values.size / total
-        self.count = total
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-
-    @property
-    def std(self) -> float:
-        return math.sqrt(self.squares / self.count)
 
 
 def _finite(source: Path, name: str, raw: Array) -> Array:

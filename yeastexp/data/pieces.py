@@ -38,17 +38,32 @@ INVERTED, GREY, RGB = 0, 1, 2
 """Photometric interpretations of TIFF; inverted grey is read as its stored values."""
 
 
+BAND = 1 << 22
+"""Pixels of the bands in which a whole image is gone through."""
+
+
 @dataclass(frozen=True)
 class Pieces:
-    """An image of `size`, or logits on one, of which `cut(rows, columns)` gives pieces (C, h, w)."""
+    """An image of `size`, or logits on one, of which `cut(rows, columns)` gives pieces (C, h, w).
+
+    It is iterated in bands of rows (C, h, W), from top to bottom, as often as one likes.
+    """
 
     size: Size
     cut: Callable[[slice, slice], Tensor]
+
+    @classmethod
+    def of(cls, values: Tensor) -> Pieces:
+        """Those of an image (C, H, W) that lies in memory."""
+        return cls((values.shape[1], values.shape[2]), lambda rows, columns: values[:, rows, columns])
 
     @property
     def whole(self) -> Tensor:
         """All of it."""
         return self.cut(slice(0, self.size[0]), slice(0, self.size[1]))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.cut(rows, slice(0, self.size[1])) for rows in bands(self.size, max(1, BAND // self.size[1])))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from yeastexp.data import images, pieces
 from yeastexp.data.pieces import Growing, Picture, Pieces, Size
+from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import most_likely
@@ -111,11 +112,11 @@ def answers(predictor: Trained, picture: Picture, options: Options, first: int =
         try:
             yield from _piecewise(predictor, picture, options, first)
             return
-        except tiled_transforms.LooksAtAll as error:
+        except tiled_transforms.NeedsWholeImage as error:
             if math.prod(picture.shape) > images.LARGEST:
                 raise UserError(
-                    f"{picture.name}: is too large for memory, and transform {error} looks at all of an image; "
-                    "cut the image into pieces"
+                    f"{picture.name}: is too large for memory, and transform {error} depends on the whole image; "
+                    "give it a 'statistics' hook, or cut the image into pieces"
                 ) from None
     values = predictor.rescaled(torch.from_numpy(picture.whole.astype(np.float32)), picture.normalization)
     sample = Sample(values, torch.full(picture.size, IGNORE), picture.name)
@@ -128,7 +129,7 @@ def _piecewise(predictor: Trained, picture: Picture, options: Options, first: in
         values = torch.from_numpy(picture.read(rows, columns).astype(np.float32)).to(predictor.device)
         return predictor.rescaled(values, picture.normalization)
 
-    seen, back = tiled_transforms.seen(Pieces(picture.size, cut), predictor.transforms)
+    seen = tiled_transforms.transformed(predictor.transforms, Pieces(picture.size, cut))
     coarser = -(-picture.size[0] // seen.size[0])
     multiple = pieces.TILE // math.gcd(pieces.TILE, coarser)
     scores, tile = predictor.scores(seen, side=options.tile, tta=options.tta, multiple=multiple)
@@ -138,7 +139,7 @@ def _piecewise(predictor: Trained, picture: Picture, options: Options, first: in
             Pieces(seen.size, lambda rows, columns: whole[:, rows, columns]),
             (pieces.TILE, seen.size[1]),
         )
-    logits = back(scores)
+    logits = pipeline.restore_pieces(predictor.transforms, scores, picture.size)
     wide = (
         -(-tile[0] * coarser // pieces.TILE) * pieces.TILE,
         -(-tile[1] * coarser // pieces.TILE) * pieces.TILE,

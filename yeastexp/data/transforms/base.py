@@ -9,41 +9,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yeastexp.data.pieces import Pieces
+from yeastexp.data.pieces import Size as Size
 from yeastexp.errors import UserError
 from yeastexp.registry import source_of
-
-Size = tuple[int, int]
 
 
 def _kind(tensor: Tensor) -> str:
     return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}"
 
 
+def rescaled(values: Tensor, offset: float, width: float) -> Tensor:
+    """(values - offset) / width in float64; where the width is nothing, constant values become zero."""
+    # A tensor on their device: a GPU would multiply by the reciprocal of a plain number, which rounds differently.
+    return (values.double() - offset) / values.new_tensor(max(width, 1e-12), dtype=torch.float64)
+
+
 class BasicTransform2D:
     """A transform: any of the hooks below, each optional, in a frozen dataclass whose fields are the options.
 
-    A geometric transform gives `geometry` alone; an intensity transform gives `image`; one that draws objects gives
-    `image` and `labels` from the same `params`; one that changes the grid gives `image` (its filter, applied first),
-    `geometry` and `restore`.
+    A geometric transform gives `geometry` alone; an intensity transform gives `image`, and `statistics` if it depends
+    on the whole image; one that draws objects gives `image` and `labels` from the same `params`; one that changes the
+    grid gives `image` (its filter, applied first), `geometry` and `restore`.
 
-    A training window is read as large as later geometry needs, so its hooks see more or less of the image around the
-    same centre: what they place, they place from the centre, and they take no figures of all they see.
+    A training patch is read as large as later geometry needs, so its hooks are given more or less of the image around
+    the same centre: what they place, they place from the centre, and they take no statistics of what they are given.
     """
 
     normalizes: bool = False
     """Whether the transform brings values to a standard range: left out for data that is stored normalised."""
 
     whole_images: bool = False
-    """Whether it is refused under [[augment]], as is every transform that has `fit`."""
+    """Whether it is refused under [[augment]], as is every transform that has `fit` or `statistics`."""
 
     margin_px: int = 0
-    """How far `image` looks beyond a pixel, at most: windows are read so much larger on each side, then cut back.
+    """How far away, at most, the pixels are that `image` depends on: patches are read so much larger, then cut back.
 
     It may be a property of the options. Whole images are not enlarged: there `image` meets the real border.
     """
 
     def draw(self, generator: np.random.Generator) -> Any:
-        """The random variables of one sample, drawn once and handed to all other hooks."""
+        """The random variables of one sample, drawn once and handed to all other hooks as `params`."""
+        return None
+
+    def statistics(self, image: Iterable[Tensor]) -> Any:
+        """What `image` needs to know of the whole image, handed to it as `params`; such a transform draws nothing.
+
+        The image comes in bands of rows (C, h, W), from top to bottom, as often as it is iterated; one that fits in
+        memory comes as a single band. With its statistics known, `image` can be applied to any piece of it.
+        """
         return None
 
     def image(self, image: Tensor, params: Any) -> Tensor:
@@ -64,16 +78,16 @@ class BasicTransform2D:
 
     def batch(self, images: Tensor, params: Sequence[Any]) -> Tensor:
         """`image` for a batch (B, C, H, W), one `params` each."""
-        made = (self.image(image, one) for image, one in zip(images, params, strict=True))
-        return torch.stack([self.checked(one, image, "image") for one, image in zip(made, images, strict=True)])
+        results = (self.image(image, given) for image, given in zip(images, params, strict=True))
+        return torch.stack([self.checked(new, image, "image") for new, image in zip(results, images, strict=True)])
 
-    def checked(self, made: Any, like: Tensor, hook: str) -> Tensor:
-        """What a hook made; UserError with its place where it is no tensor of the shape and type it got."""
-        if isinstance(made, Tensor) and made.shape == like.shape and made.dtype == like.dtype:
-            return made
-        found = f"{_kind(made)} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+    def checked(self, result: Any, like: Tensor, hook: str) -> Tensor:
+        """What a hook returned. Raises UserError with its place if it is no tensor of the given shape and type."""
+        if isinstance(result, Tensor) and result.shape == like.shape and result.dtype == like.dtype:
+            return result
+        kind = f"{_kind(result)} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise UserError(
-            f"{source_of(type(self))}: '{hook}' of {type(self).__name__} gives {found} for {_kind(like)} "
+            f"{source_of(type(self))}: '{hook}' of {type(self).__name__} gives {kind} for {_kind(like)} "
             f"{tuple(like.shape)}; return one of the same shape and type ('geometry' moves pixels)"
         )
 
@@ -81,8 +95,11 @@ class BasicTransform2D:
         """Values for the transform's own fields, from one pass over the training images, each (C, H, W)."""
         return {}
 
-    def restore(self, logits: Tensor, size: Size) -> Tensor:
-        """Logits (K, H', W') of the transformed image brought back to the original size (K, H, W)."""
+    def restore(self, logits: Pieces, size: Size) -> Pieces:
+        """Logits (K, H', W') of the transformed image brought back to the original size (K, H, W).
+
+        `Pieces.of(function(logits.whole))` will do for images that fit in memory.
+        """
         return logits
 
     def draws(self) -> bool:
@@ -93,7 +110,7 @@ class BasicTransform2D:
         return repr(source.state) != untouched
 
     def acts(self) -> bool:
-        """Whether it has a hook that changes anything."""
+        """Whether it has a hook that can change anything."""
         return any(self.has(hook) for hook in ("image", "batch", "labels", "geometry"))
 
     def has(self, hook: str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D, Size
 from yeastexp.data.transforms.geometry import translation
 from yeastexp.errors import UserError
@@ -44,9 +45,19 @@ class Crop(BasicTransform2D):
             )
         return translation(self.top, self.left), left_over
 
-    def restore(self, logits: Tensor, size: Size) -> Tensor:
-        whole = logits.new_full((len(logits), *size), -CERTAIN)
-        whole[0] = 0.0
-        height, width = logits.shape[-2:]
-        whole[:, self.top : self.top + height, self.left : self.left + width] = logits
-        return whole
+    def restore(self, logits: Pieces, size: Size) -> Pieces:
+        def cut(rows: slice, columns: slice) -> Tensor:
+            kept = [
+                slice(min(max(part.start - border, 0), length), min(max(part.stop - border, 0), length))
+                for part, border, length in zip((rows, columns), (self.top, self.left), logits.size, strict=True)
+            ]
+            outside = any(part.start >= part.stop for part in kept)  # a pixel of them says how many classes there are
+            values = logits.cut(*([slice(0, 1)] * 2 if outside else kept))
+            whole = values.new_full((len(values), rows.stop - rows.start, columns.stop - columns.start), -CERTAIN)
+            whole[0] = 0.0
+            if not outside:
+                y, x = kept[0].start + self.top - rows.start, kept[1].start + self.left - columns.start
+                whole[:, y : y + values.shape[1], x : x + values.shape[2]] = values
+            return whole
+
+        return Pieces(size, cut)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D, Size
 from yeastexp.data.transforms.geometry import Coordinates, Followed, Pixels, compose, extent, read, translation
 from yeastexp.randomness import generator
@@ -85,6 +86,11 @@ def grids(transforms: Transforms, size: Size) -> list[Size]:
 
 def restore(transforms: Transforms, logits: Tensor, size: Size) -> Tensor:
     """Logits (K, H', W') of a transformed image back on the original grid (K, H, W)."""
+    return restore_pieces(transforms, Pieces.of(logits), size).whole
+
+
+def restore_pieces(transforms: Transforms, logits: Pieces, size: Size) -> Pieces:
+    """The same for logits of which only pieces are in memory."""
     sizes = grids(transforms, size)
     for transform, before in zip(reversed(transforms), reversed(sizes[:-1]), strict=True):
         logits = transform.restore(logits, before)
@@ -221,6 +227,8 @@ def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
 
 
 def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, params: list[Any]) -> tuple[Tensor, Tensor]:
+    if transform.has("statistics"):
+        params = [transform.statistics([image]) for image in values]
     values = transform.checked(transform.batch(values, params), values, "batch")
     if transform.has("labels"):
         labels = torch.stack([transform.labels(one.long(), d) for one, d in zip(labels, params, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -10,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.running_moments import mean_and_std
+from yeastexp.data.transforms.base import BasicTransform2D, rescaled
 from yeastexp.registry import transform
 
 
@@ -32,16 +34,29 @@ class Polarity(BasicTransform2D):
         """The sign that all training images share."""
         if self.sign is not None:
             return {}
-        signs = {self.sign_of(image) for image in training_images}
+        signs = {self.sign_of([image]) for image in training_images}
         return {"sign": signs.pop() if len(signs) == 1 else 0}
 
-    def sign_of(self, image: Tensor) -> int:
-        """The sign of an image's skewness, 0 where it is weak."""
-        deviation, mean = torch.std_mean(image.double(), correction=0)
-        skewness = float(((image.double() - mean) / deviation.clamp_min(1e-12)).pow(3).mean())
+    def sign_of(self, image: Iterable[Tensor]) -> int:
+        """The sign of the skewness of an image in bands, 0 if it is weak."""
+        mean, std = mean_and_std(image)
+        skewness = _mean(rescaled(band, mean, std).pow(3) for band in image)
         return 0 if abs(skewness) < self.least else 1 if skewness > 0 else -1
 
-    def image(self, image: Tensor, params: Any) -> Tensor:
+    def statistics(self, image: Iterable[Tensor]) -> float | None:
+        """The mean, if the image is to be mirrored at it."""
         if not self.sign or self.sign * self.sign_of(image) >= 0:
-            return image
-        return 2 * image.mean(dtype=torch.float64).float() - image
+            return None
+        return _mean(image)
+
+    def image(self, image: Tensor, params: float | None) -> Tensor:
+        return image if params is None else 2 * image.new_tensor(params) - image
+
+
+def _mean(bands: Iterable[Tensor]) -> float:
+    sums: list[float] = []
+    count = 0
+    for band in bands:
+        sums.append(float(band.sum(dtype=torch.float64)))
+        count += band.numel()
+    return math.fsum(sums) / count

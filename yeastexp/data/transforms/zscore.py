@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.running_moments import RunningMoments, mean_and_std
+from yeastexp.data.transforms.base import BasicTransform2D, rescaled
 from yeastexp.errors import UserError
 from yeastexp.registry import transform
 
@@ -19,9 +18,9 @@ from yeastexp.registry import transform
 @transform("zscore")
 @dataclass(frozen=True)
 class ZScore(BasicTransform2D):
-    """(image - mean) / standard deviation, with the figures of each image or of all training images.
+    """(image - mean) / standard deviation, with the statistics of each image or of all training images.
 
-    `per = "image"` needs no figures and holds on images of any value range; `per = "dataset"` keeps differences between
+    `per = "image"` needs no fit and holds on images of any value range; `per = "dataset"` keeps differences between
     images, with `mean` and `std` fitted on the training images unless they are given. A constant image becomes zero.
     """
 
@@ -33,7 +32,7 @@ class ZScore(BasicTransform2D):
 
     def __post_init__(self) -> None:
         if self.per == "image" and not self.mean is self.std is None:
-            raise UserError("figures are for per = 'dataset'; drop them or change 'per'", key="per")
+            raise UserError("'mean' and 'std' are for per = 'dataset'; omit them or change 'per'", key="per")
         if (self.mean is None) != (self.std is None):
             raise UserError("needs 'mean' and 'std' together, or neither", key="mean" if self.std is None else "std")
 
@@ -41,20 +40,19 @@ class ZScore(BasicTransform2D):
         """Mean and standard deviation over all pixels of the training images, in float64."""
         if self.per == "image" or self.mean is not None:
             return {}
-        count, mean, squares = 0, 0.0, 0.0
+        moments = RunningMoments()
         for image in training_images:
-            variance, average = torch.var_mean(image.double(), correction=0)
-            delta, total = float(average) - mean, count + image.numel()
-            squares += float(variance) * image.numel() + delta**2 * count * image.numel() / total
-            mean += delta * image.numel() / total
-            count = total
-        if not squares:
+            moments.add(image)
+        if not moments.squares:
             raise UserError("all training images are one constant value; there is no standard deviation to divide by")
-        return {"mean": mean, "std": math.sqrt(squares / count)}
+        return {"mean": moments.mean, "std": moments.std}
 
-    def image(self, image: Tensor, params: Any) -> Tensor:
-        if self.per == "dataset":
+    def statistics(self, image: Iterable[Tensor]) -> tuple[float, float] | None:
+        """Mean and standard deviation, where they are the image's own."""
+        return mean_and_std(image) if self.per == "image" else None
+
+    def image(self, image: Tensor, params: tuple[float, float] | None) -> Tensor:
+        if params is None:
             assert self.mean is not None and self.std is not None, "fit comes first"
             return (image - self.mean) / self.std
-        deviation, mean = torch.std_mean(image.double(), correction=0)
-        return ((image.double() - mean) / deviation.clamp_min(1e-12)).float()
+        return rescaled(image, *params).float()
