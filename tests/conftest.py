@@ -19,7 +19,6 @@ import torch
 
 from yeastexp import plugins
 from yeastexp.config import experiment
-from yeastexp.data import download
 from yeastexp.registry import KINDS
 
 assert experiment.ROOMS, "the rooms have to be imported before a snapshot of the registries is taken"
@@ -56,11 +55,10 @@ def torch_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[loopback.Server]:
-    """A server to which no proxy stands in the way; attempts follow each other at once."""
+    """A server to which no proxy stands in the way."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(download, "WAIT", 0)
     with loopback.serving() as found:
         yield found
 

@@ -95,25 +95,6 @@ def chunked(body: bytes, *, status: int = 200, whole: bool = True, **headers: st
     return route
 
 
-def ranged(body: bytes, sent: int | None = None, **headers: str) -> Route:
-    """What is asked for of the body, of which `sent` bytes are sent before the connection breaks off.
-
-    Another version than the one that `If-Range` names gives the whole.
-    """
-
-    def route(request: Handler) -> None:
-        marks = {headers.get("ETag"), headers.get("Last_Modified")} - {None}
-        asked = request.headers["Range"]
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and request.headers["If-Range"] in marks else 0
-        if start:
-            place = f"bytes {start}-{len(body) - 1}/{len(body)}"
-            part = answer(body[start:][:sent], status=206, length=len(body) - start, Content_Range=place, **headers)
-            return part(request)
-        return answer(body[:sent], length=len(body), **headers)(request)
-
-    return route
-
-
 def redirect(location: str, status: int = 302, body: bytes = b"") -> Route:
     """A redirect, maybe with something to read."""
     return answer(body, status=status, Location=location)

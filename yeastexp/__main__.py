@@ -412,30 +412,28 @@ def synth(output: Path, images: int, size: int, seed: int, settings: tuple[str, 
 @click.argument("url")
 @click.option("-o", "--output", type=ANY, required=True, metavar="DIR", help="Folder for the file or its contents.")
 @click.option("--sha256", metavar="HEX", help="The digest that the file must have.")
-@click.option("--max-size", default="4GB", show_default=True, help="Refuse more, downloaded or unpacked.")
+@click.option("--max-gb", type=click.IntRange(1), default=4, show_default=True, help="Refuse more, packed or unpacked.")
 @click.option("--force", is_flag=True, help="Overwrite files of the same names.")
-def fetch(url: str, output: Path, sha256: str | None, max_size: str, force: bool) -> None:
+def fetch(url: str, output: Path, sha256: str | None, max_gb: int, force: bool) -> None:
     """Download a file into a folder, check it, and unpack it there if it is a zip or tar archive.
 
-    A download that broke off continues with the same command. An archive is unpacked whole or not at all, and not
-    where it has links or paths out of the folder.
+    All of it appears or nothing: a download that breaks off begins again, and an archive that is damaged, or has links
+    or paths out of the folder, is refused.
 
     Example: python -m yeastexp fetch https://example.org/yeast.zip -o yeast
     """
     from yeastexp.data import fetch as room
     from yeastexp.system.formatting import format_bytes
 
-    say = partial(click.echo, err=True)
-    limit = room.parse_size(max_size)
-    done = room.fetch(url, output, sha256=sha256, limit=limit, force=force, progress=_bytes_progress, say=say)
-    click.echo(f"file     {done.file}, {format_bytes(done.size)}" + ("" if done.downloaded else ", was there already"))
+    done = room.fetch(url, output, sha256, max_gb * 10**9, force)
+    there = "" if done.downloaded else ", was there already"
+    click.echo(f"file     {done.file}, {format_bytes(done.file.stat().st_size)}{there}")
     click.echo(f"sha256   {done.sha256}" + (", as it should be" if sha256 else ""))
-    if done.contents:
-        tops = done.contents.tops()
+    if done.unpacked:
+        tops = sorted({f"{path.parts[0]}/" if path.parts[1:] else path.name for path in done.unpacked})
         names = ", ".join(tops[:8]) + (", …" if len(tops) > 8 else "")
-        amount = f"{len(done.contents.files)} files, {format_bytes(done.contents.size)}, {done.written} of them new"
-        click.echo(f"unpacked {amount}: {names}")
-    click.echo(output if done.contents else done.file)
+        click.echo(f"unpacked {len(done.unpacked)} files, {done.written} of them new: {names}")
+    click.echo(output if done.unpacked else done.file)
 
 
 @commands.group(no_args_is_help=True)
@@ -760,18 +758,6 @@ def _shares_progress(total: int) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=total)
         yield lambda share: bar.advance(task, share)
-
-
-@contextmanager
-def _bytes_progress(total: int | None, there: int) -> Iterator[Callable[[int], None]]:
-    """What to tell of each piece of a download, with a bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=total, completed=there)
-        yield lambda count: bar.advance(task, count)
 
 
 def _print_part(part: dict[str, Any]) -> None:
