@@ -3,63 +3,66 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 
 import yeastexp
 from yeastexp.drawing import plots
+from yeastexp.drawing.plots import Distribution
 from yeastexp.errors import UserError
 
 NAN = float("nan")
 
 
 SERIES = [plots.Series(f"run {index}", [0, 1, 2], [0.1 * index, 0.3, 0.5]) for index in range(3)]
+ROWS = [
+    Distribution("unet", {"a": 0.9, "b": 0.8}, 0.85, 0.8, 0.9),
+    Distribution("fcn", {"a": 0.7, "b": 0.8, "c": 0.6}),
+]
 FIGURES: dict[str, Callable[[], plots.Figure]] = {
     "curves": lambda: plots.curves(SERIES, x_label="step", y_label="loss", levels={"threshold": 0.5}),
     "scatter": lambda: plots.scatter(
         {"one": SERIES, "two": SERIES}, x_label="x", y_label="y", joined=True, ends=("a", "b")
     ),
-    "strip": lambda: plots.strip(
-        {"unet": [0.9, 0.8, NAN], "fcn": [0.7, 0.6, 0.8]},
-        y_label="IoU",
-        names=["a", "b", "c"],
-        intervals={"unet": (0.85, 0.8, 0.9)},
-    ),
+    "distributions": lambda: plots.distributions(ROWS, x_label="IoU", named="lowest"),
+    "to_scale": lambda: plots.to_scale({"patch": (64, 64)}, {"cell": 20}, label="pixels"),
     "paired": lambda: plots.paired(["a", "b"], [0.5, 0.6], [0.7, 0.4], labels=("one", "other"), x_label="IoU"),
-    "matrix": lambda: plots.matrix(np.array([[90, 10], [5, 15]]), ["background", "cell"]),
 }
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_the_same_bytes_whenever_it_is_drawn(name: str) -> None:
     figure, again = FIGURES[name](), FIGURES[name]()
-    png, svg = plots.rendered(figure, "png"), plots.rendered(figure, "svg")
+    png, svg = plots.encode(figure, "png"), plots.encode(figure, "svg")
     assert png.startswith(b"\x89PNG") and svg.startswith(b"<?xml")
-    assert (plots.rendered(again, "svg"), plots.rendered(again, "png")) == (svg, png)
+    assert (plots.encode(again, "svg"), plots.encode(again, "png")) == (svg, png)
     assert b"<dc:date>" not in svg and b"Software" not in png
 
 
 def test_the_users_own_style_changes_nothing_and_is_left_as_it_was() -> None:
-    wanted = plots.rendered(FIGURES["curves"](), "svg")
+    wanted = plots.encode(FIGURES["curves"](), "svg")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        assert plots.rendered(FIGURES["curves"](), "svg") == wanted
+        assert plots.encode(FIGURES["curves"](), "svg") == wanted
         assert dict(matplotlib.rcParams) == before
 
 
-def test_one_room_knows_matplotlib_and_none_its_global_state() -> None:
+def test_one_module_imports_matplotlib_and_none_its_global_state() -> None:
     found = _imports_of_matplotlib(Path(yeastexp.__file__).parent)
     assert {path for path, _ in found} == {"plots.py"}
     assert not any("pyplot" in name for _, name in found)
 
 
-def _imports_of_matplotlib(house: Path) -> set[tuple[str, str]]:
+def _imports_of_matplotlib(package: Path) -> set[tuple[str, str]]:
     found = set()
-    for path in house.rglob("*.py"):
+    for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names: list[str] = []
             if isinstance(node, ast.ImportFrom):
@@ -134,34 +137,77 @@ def test_panels_share_their_axes_and_say_where_lines_begin_and_end() -> None:
     assert [(text.get_text(), text.xy) for text in upper.texts] == [("a", (0, 0)), ("b", (2, 0.5))]
 
 
-def test_a_strip_has_a_dot_an_image_and_names_the_lowest() -> None:
-    axes = FIGURES["strip"]().axes[0]
-    unet, fcn = axes.lines
-    assert np.asarray(unet.get_ydata()).tolist() == [0.9, 0.8] and np.asarray(fcn.get_ydata()).tolist() == [
-        0.7,
-        0.6,
-        0.8,
-    ]
-    places = [np.asarray(line.get_xdata(), dtype=float) for line in (unet, fcn)]
-    np.testing.assert_allclose(places[1] - 1, [-0.28, 0, 0.28])
-    np.testing.assert_allclose(places[0], [-0.28, 0])  # an image keeps its place where another lacks its score
-    assert [text.get_text() for text in axes.texts] == ["b", "b"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["unet", "fcn"]
+def test_a_distribution_has_a_dot_for_each_image_and_names_the_lowest() -> None:
+    axes = FIGURES["distributions"]().axes[0]
+    dots = [one for one in axes.collections if isinstance(one, PathCollection)]
+    values = [np.asarray(one.get_offsets())[:, 0].tolist() for one in dots]
+    assert values == [[0.9, 0.8], [0.7, 0.8, 0.6]]
+    heights = [np.asarray(one.get_offsets())[:, 1] for one in dots]
+    np.testing.assert_allclose(heights[1][:2] - 1, heights[0])  # in every row the same image is as high
+    assert [text.get_text() for text in axes.texts] == ["b", "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["unet", "fcn"]
+    (bar,) = axes.patches
+    assert bar.get_window_extent().x0 == pytest.approx(axes.transData.transform((0.8, 0))[0])
+    assert bar.get_window_extent().x1 == pytest.approx(axes.transData.transform((0.9, 0))[0])
+    equal = [Distribution("equal", {"a": 0.5, "b": 0.5})]
+    assert not plots.distributions(equal, x_label="x", named="lowest").axes[0].texts
 
 
-def test_an_interval_is_a_line_on_a_band() -> None:
-    axes = plots.strip(
-        {"a": [1.0, 2.0], "b": [3.0]}, y_label="y", intervals={"a": (1.5, 1, 2), "b": (3, NAN, NAN)}
-    ).axes[0]
-    boxes = [one.get_datalim(axes.transData) for one in axes.collections]
-    assert [(round(box.y0, 9), round(box.y1, 9)) for box in boxes] == [(1, 2), (1.5, 1.5), (3, 3)]
+def test_means_without_dots_are_in_digits() -> None:
+    rows = [Distribution("a", {}, -0.5, -0.75, -0.25), Distribution("b", {}, 0.123456)]
+    axes = plots.distributions(rows, x_label="x", zero=True).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["-0.5000", "0.1235"]
+    assert [text.xy for text in axes.texts] == [(-0.25, 0), (0.123456, 1)]
 
 
-def test_long_names_of_columns_are_broken_into_lines() -> None:
-    names = ["all images, as the sheet asks", "the training images alone", "each image", "nothing at all"]
-    axes = plots.strip({name: [0.5] for name in names}, y_label="y").axes[0]
-    assert [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()] == names
-    assert max(len(line) for label in axes.get_xticklabels() for line in label.get_text().splitlines()) <= 14
+def test_an_event_is_labelled_and_a_logarithmic_axis_has_plain_ticks() -> None:
+    series = [plots.Series("loss", [0, 10], [0.01, 1])]
+    axes = plots.curves(series, x_label="x", y_label="y", event=(10, "best: step 10"), logarithmic=True).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["best: step 10"]
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    assert axes.get_yscale() == "log" and {"0.01", "0.02", "0.1", "1"} <= set(ticks)
+
+
+def test_series_of_one_name_share_an_entry_of_the_legend() -> None:
+    series = [plots.Series("seed 0", [0, 1], [0, 1], 0), plots.Series("seed 0", [0, 1], [1, 0], 0)]
+    series.append(plots.Series("seed 1", [0, 1], [1, 1], 1))
+    (legend,) = plots.curves(series, x_label="x", y_label="y").legends
+    assert [text.get_text() for text in legend.get_texts()] == ["seed 0", "seed 1"]
+
+
+def test_inline_svg_is_an_element_without_ids_or_colours_of_its_own() -> None:
+    drawn = [plots.inline_svg(FIGURES["distributions"](), name) for name in ("one", "other")]
+    ids = [re.findall(r' id="([^"]*)"', svg) for svg in drawn]
+    assert ids[0] and not set(ids[0]) & set(ids[1])
+    for svg, known in zip(drawn, ids, strict=True):
+        root = ElementTree.fromstring(svg)
+        assert root.tag.endswith("svg") and not re.findall("#[0-9a-f]{6}|<style|<metadata|<a ", svg)
+        assert set(re.findall(r'(?:url\(|href=")#([^)"]*)', svg)) <= set(known)
+        assert "b: 0.8000" in [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
+        assert "var(--ink)" in svg and "var(--series-0)" in svg
+    assert plots.inline_svg(FIGURES["distributions"](), "one") == drawn[0]
+
+
+def test_names_are_text_whatever_they_hold() -> None:
+    name = "<script>$x^2$ \"&' #24292f 細胞"
+    svg = plots.inline_svg(plots.distributions([Distribution("a", {name: 1.0, "b": 2.0})], x_label=name), "one")
+    texts = ["".join(one.itertext()) for one in ElementTree.fromstring(svg).iter()]
+    assert name in texts and f"{name}: 1.0000" in texts
+
+
+def test_every_colour_has_a_css_variable() -> None:
+    assert {colour.lower() for colour in (plots.INK, plots.FAINT, plots.GRID, *plots.COLOURS)} < set(
+        plots.CSS_VARIABLES
+    )
+    css = (Path(yeastexp.__file__).parent / "report" / "templates" / "page.css").read_text()
+    assert all(css.count(f"{name}:") == 3 for name in plots.CSS_VARIABLES.values()), "light, dark and print"
+
+
+def test_shapes_are_drawn_to_scale() -> None:
+    axes = plots.to_scale({"patch": (64, 32)}, {"cell": 20}, label="pixels").axes[0]
+    assert axes.get_aspect() == 1
+    boxes = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in axes.patches]
+    assert [(round(box.width, 6), round(box.height, 6)) for box in boxes] == [(32, 64), (20, 20)]
 
 
 def test_pairs_are_sorted_from_loss_to_gain() -> None:
@@ -183,35 +229,28 @@ def test_many_pairs_name_some_rows_and_shorten_long_names() -> None:
     assert len(labels) == 40 and labels[1] == "…_name_of_an_image_005" and max(map(len, labels)) <= plots.LONGEST_NAME
 
 
-def test_a_matrix_says_shares_of_each_row_and_counts() -> None:
-    figure = plots.matrix(np.array([[2_000_000, 0, 0], [1, 2, 1], [0, 0, 0]]), ["background", "cell", "bud"])
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts[:3] == ["100.0%\n2,000,000", "0.0%\n0", "0.0%\n0"]
-    assert texts[3:] == ["25.0%\n1", "50.0%\n2", "25.0%\n1", "–\n0", "–\n0", "–\n0"]
-
-
 @pytest.mark.parametrize(
     "figure",
     [
         lambda: plots.curves([], x_label="x", y_label="y"),
-        lambda: plots.strip({}, y_label="y"),
-        lambda: plots.strip({"a": [NAN]}, y_label="y", names=["one"], intervals={"a": (NAN, NAN, NAN)}),
+        lambda: plots.distributions([], x_label="x"),
+        lambda: plots.distributions([Distribution("a", {})], x_label="x", named="lowest", zero=True),
         lambda: plots.paired([], [], [], labels=("a", "b"), x_label="x"),
-        lambda: plots.matrix(np.zeros((1, 1), np.int64), ["only"]),
+        lambda: plots.to_scale({}, {}, label="pixels"),
     ],
 )
 def test_nothing_to_show_is_an_empty_figure(figure) -> None:  # type: ignore[no-untyped-def]
-    assert plots.rendered(figure(), "svg")
+    assert plots.encode(figure(), "svg")
 
 
 @pytest.mark.parametrize("name", ["plot.png", "plot.SVG", "new/folder/plot.svg"])
 def test_saving_goes_by_the_name(tmp_path: Path, name: str) -> None:
     figure = FIGURES["paired"]()
     plots.save(figure, tmp_path / name)
-    assert (tmp_path / name).read_bytes() == plots.rendered(figure, "png" if name.endswith("png") else "svg")
+    assert (tmp_path / name).read_bytes() == plots.encode(figure, "png" if name.endswith("png") else "svg")
 
 
 def test_a_name_of_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"plot\.jpg: figures are written as \.png or \.svg; name such a file"):
+    with pytest.raises(UserError, match=r"plot\.jpg: figures are written as \.png or \.svg; use one of these suffixes"):
         plots.save(FIGURES["paired"](), tmp_path / "plot.jpg")
     assert not list(tmp_path.iterdir())

@@ -370,7 +370,7 @@ def test_the_command_on_metrics(
     status, out, err = call("metrics", "--json")
     assert (status, err, json.loads(out)) == (0, "", written)
     assert len(written["rows"]) == 50 and written["rows"][0]["iou"]["cell"]["pooled"] == 0
-    assert paths[1].read_bytes() == plots.rendered(accuracy_and_iou.figure(metrics), "svg")
+    assert paths[1].read_bytes() == plots.encode(accuracy_and_iou.figure(metrics), "svg")
 
 
 def test_the_command_on_normalisation(call: Call, yeast: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ PATIENCE = 60.0
 
 SEEN = """[...document.querySelectorAll("body *")].filter(one => one.checkVisibility())"""
 ELSEWHERE = "performance.getEntriesByType('resource').filter(one => !one.name.startsWith('data:')).map(one => one.name)"
-DRAWINGS = "[...document.querySelectorAll('svg[role=img]')].map(one => one.getBoundingClientRect().height)"
+DRAWINGS = "[...document.querySelectorAll('.plot[role=img]')].map(one => one.getBoundingClientRect().height)"
 WRITTEN = "document.body.innerText.replace(/\\s+/g, '')"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -87,9 +87,7 @@ def test_a_page_opens_from_disk_and_fits(
     assert (
         window.told("performance.getEntriesByType('resource').filter(one => !one.name.startsWith('data:')).length") == 0
     )
-    drawings = window.told(
-        "[...document.querySelectorAll('svg[role=img]')].map(one => one.getBoundingClientRect().height)"
-    )
+    drawings = window.told(DRAWINGS)
     assert len(drawings) >= 4 and min(drawings) > 50
 
 
@@ -99,15 +97,15 @@ def test_text_and_lines_stand_out_from_the_ground(scheme: str, pages: dict[str, 
     ground = luminance(window.told("getComputedStyle(document.body).backgroundColor"))
     assert ground > 0.9 if scheme == "light" else ground < 0.02
     texts = set(window.told(f"{SEEN}.filter(one => !one.closest('svg')).map(one => getComputedStyle(one).color)"))
-    texts |= set(window.told("[...document.querySelectorAll('.chart text')].map(one => getComputedStyle(one).fill)"))
+    texts |= set(window.told("[...document.querySelectorAll('.plot text')].map(one => getComputedStyle(one).fill)"))
     assert min(contrast(ground, luminance(colour)) for colour in texts) >= 4.5
-    every = "[...document.querySelectorAll('.chart .line')].map(one => getComputedStyle(one))"
-    lines = set(window.told(f"{every}.map(one => one.stroke)"))
-    assert len(lines) >= 3 and min(contrast(ground, luminance(colour)) for colour in lines) >= 3
-    dashes = window.told(
-        "[...document.querySelectorAll('.chart .line')].map(one => getComputedStyle(one).strokeDasharray)"
+    series = (
+        "[...document.querySelectorAll('.plot [style*=\"stroke: var(--series\"]')].map(one => getComputedStyle(one))"
     )
-    assert len(set(dashes)) == len(lines)
+    lines = set(window.told(f"{series}.map(one => one.stroke)"))
+    assert len(lines) >= 3 and min(contrast(ground, luminance(colour)) for colour in lines) >= 3
+    dashes = window.told(f"{series}.map(one => one.strokeDasharray)")
+    assert len(set(dashes)) >= len(lines)
 
 
 def luminance(colour: str) -> float:
@@ -137,9 +135,9 @@ def test_overlays_can_be_taken_away(pages: dict[str, Path], window: Browser) -> 
     look = next(one for one in ("false", "missed") if window.told(visible.format(one)))
     window.told(f"document.querySelector('.show-{look}').click()")
     assert window.told(visible.format(look)) == 0
-    assert window.told(visible.format("truth")) == 0
-    window.told("document.querySelector('.show-truth').click()")
-    assert window.told(visible.format("truth")) == 3
+    assert window.told(visible.format("ground-truth")) == 0
+    window.told("document.querySelector('.show-ground-truth').click()")
+    assert window.told(visible.format("ground-truth")) == 3
 
 
 def test_a_reader_without_pointer_or_eyes_finds_names(pages: dict[str, Path], window: Browser) -> None:

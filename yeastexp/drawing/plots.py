@@ -1,60 +1,73 @@
-"""How figures look that have axes: the one room that knows matplotlib.
+"""Plots: the only module that imports matplotlib.
 
-Every series has a colour, a marker and a line of its own, so that nothing is told by colour alone; the colours are
-those of Okabe and Ito (2008), told apart by colour-blind readers. The ground is white and opaque, so that figures read
-on light and dark pages; they are as wide as a telephone shows them without shrinking their letters to nothing. The same
-figure gives the same bytes.
+Every series has its own colour, marker and line style, so that nothing is told by colour alone; the colours are those
+of Okabe and Ito (2008), which colour-blind readers can tell apart. Saved figures have an opaque white background, so
+that they read on light and dark pages, and a width at which a phone still shows legible text. Plotting the same data
+again gives the same bytes.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import textwrap
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Circle, Patch, Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 
 from yeastexp.errors import UserError
 from yeastexp.system import files
+from yeastexp.system.formatting import format_score
 
 Format = Literal["png", "svg"]
 
 WIDTH = 5.6
-"""Inches: at 390 pixels letters of 10 points are still 7 points high."""
+"""Inches: at 390 pixels text of 10 points is still 7 points high."""
 
 DPI = 250
 """Of PNG files: 1400 pixels across."""
 
 INK = "#24292f"
 FAINT = "#6e7781"
+GRID = "#d8dee4"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's without yellow, too light for a white ground, and black, which is the ink."""
+"""Okabe and Ito's without yellow, too light for a white background, and black, which is the ink."""
+
+CSS_VARIABLES = {
+    INK: "--ink",
+    FAINT: "--faint",
+    GRID: "--hairline",
+    "#ffffff": "--paper",
+    **{colour.lower(): f"--series-{index}" for index, colour in enumerate(COLOURS)},
+}
+"""What stands for each colour in an HTML page, which sets them for a light and a dark scheme."""
 
 MOST_NAMED = 45
-"""Rows that have room for the names of their images; of more, every so many are named."""
-
-LETTERS = 56
-"""That fit across a figure."""
+"""Rows that have room for the names of their images; of more, every n-th is named."""
 
 LONGEST_NAME = 22
-"""Letters of an image's name that stand beside its row."""
+"""Characters of an image's name beside its row."""
+
+MOST_MARKED = 25
+"""Points of a line that are marked one by one."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 
 STYLE: dict[str, Any] = {
     "font.size": 10,
+    "font.sans-serif": ["DejaVu Sans"],
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
@@ -66,9 +79,10 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#d8dee4",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -82,9 +96,10 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name, in order; those that are NaN are left out. `look` keeps series of one kind alike.
+    """Points in the order of x; those that are NaN or infinite are left out.
 
-    Series of the same `look` share colour and marker; of those `hollow` ones are drawn as outlines.
+    Series of the same `look` share colour, marker and line style, and those of the same name an entry in the legend;
+    `hollow` ones are outlines. `hint` is the tooltip of its line in an SVG.
     """
 
     name: str
@@ -92,27 +107,57 @@ class Series:
     y: Sequence[float]
     look: int | None = None
     hollow: bool = False
+    hint: str = ""
 
     def points(self) -> tuple[list[float], list[float]]:
-        """Those that are numbers."""
-        kept = [(x, y) for x, y in zip(self.x, self.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
-        return [x for x, _ in kept], [y for _, y in kept]
+        """x and y of the finite points."""
+        finite = [(x, y) for x, y in zip(self.x, self.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        return [x for x, _ in finite], [y for _, y in finite]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Values by image, and their mean with its confidence interval; any of them may be absent."""
+
+    name: str
+    values: Mapping[str, float]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def curves(
-    series: Sequence[Series], *, x_label: str, y_label: str, levels: Mapping[str, float] | None = None
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+    event: tuple[float, str] | None = None,
+    logarithmic: bool = False,
 ) -> Figure:
-    """Lines over steps, marked at their points where those are few; `levels` are constants, such as baselines."""
+    """Lines over steps, with markers if the points are few.
+
+    `levels` are horizontal lines, such as baselines; `event` is a labelled vertical line.
+    """
     with _styled():
         figure, (axes,) = _figure(1)
         for index, one in enumerate(series):
             x, y = one.points()
-            drawn = _look(one, index)
-            drawn["marker"] = drawn["marker"] if len(x) <= 25 else "none"
-            axes.plot(x, y, label=one.name, linestyle=LINES[index % len(LINES)], **drawn)
+            look = _look(one, index)
+            if len(x) > 1 and (len(x) > MOST_MARKED or len(series) > len(COLOURS)):
+                look["marker"] = "none"
+            (line,) = axes.plot(x, y, label=one.name, linestyle=LINES[_kind(one, index) % len(LINES)], **look)
+            line.set_url(one.hint or None)
         for index, (name, level) in enumerate((levels or {}).items()):
             axes.axhline(level, color=FAINT, linewidth=1.2, linestyle=(0, (1 + 3 * index, 2)), label=name)
+        if event:
+            _draw_event(axes, *event)
         axes.set(xlabel=x_label, ylabel=y_label)
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
         _legend(figure, axes)
         return _laid_out(figure)
 
@@ -130,47 +175,56 @@ def scatter(
     `joined` draws a thin line through each series; `ends` is written beside the first and last point of the first.
     """
     with _styled():
-        figure, every = _figure(len(panels), aspect=0.62)
-        for axes, (title, series) in zip(every, panels.items(), strict=True):
+        figure, every_axes = _figure(len(panels), aspect=0.62)
+        for axes, (title, series) in zip(every_axes, panels.items(), strict=True):
             axes.set(title=title, ylabel=y_label)
             axes.margins(y=0.14)
             for index, one in enumerate(series):
                 look = _look(one, index) | {"linestyle": "-" if joined else "none", "linewidth": 0.9}
                 axes.plot(*one.points(), label=one.name, **look)
             if ends and series:
-                _write_ends(axes, series[0], ends)
-        every[-1].set_xlabel(x_label)
-        _legend(figure, every[0])
+                x, y = series[0].points()
+                for text, place in zip(ends, (0, -1), strict=True):
+                    if x:
+                        _write(axes, text, (x[place], y[place]), (0, -7), size=8.5)
+        every_axes[-1].set_xlabel(x_label)
+        _legend(figure, every_axes[0])
         return _laid_out(figure)
 
 
-def strip(
-    groups: Mapping[str, Sequence[float]],
+def distributions(
+    rows: Sequence[Distribution],
     *,
-    y_label: str,
-    names: Sequence[str] = (),
-    intervals: Mapping[str, tuple[float, float, float]] | None = None,
+    x_label: str,
+    named: Literal["lowest", "highest"] | None = None,
+    zero: bool = False,
 ) -> Figure:
-    """A dot an image in a column a group, from left to right in the order given; NaN are left out.
+    """A row a distribution: a dot an image, and the mean as a stroke on a bar that spans its interval.
 
-    `intervals` are mean, low and high of a group, drawn as a line on a band; `names` are those of the images, of which
-    the lowest in each group is named.
+    The `named` image of each row has its name below its dot, unless all are equal; `zero` draws a line at 0. If no row
+    has dots, the means stand beside their bars in digits.
     """
+    dotted = any(row.values for row in rows)
     with _styled():
-        figure, (axes,) = _figure(1)
-        for place, (group, values) in enumerate(groups.items()):
-            at = place + _spread(len(values))
-            x, y = Series(group, at.tolist(), values).points()
-            if intervals and group in intervals:
-                _draw_interval(axes, place, *intervals[group])
-            axes.plot(x, y, linestyle="none", alpha=0.8, **_look(Series(group, x, y), place))
-            if names and y:
-                lowest = int(np.nanargmin(np.asarray(values, dtype=np.float64)))
-                _write_below(axes, _shortened(names[lowest]), at[lowest], values[lowest])
-        _name_columns(axes, list(groups))
-        axes.set(ylabel=y_label, xlim=(-0.6, len(groups) - 0.4))
-        axes.grid(axis="x", visible=False)
-        axes.margins(y=0.12)
+        figure, (axes,) = _figure(1, aspect=(0.7 + (0.62 if dotted else 0.34) * len(rows)) / WIDTH)
+        axes.margins(x=0.08)
+        axes.use_sticky_edges = False
+        if zero:
+            axes.axvline(0, color=FAINT, linewidth=1.0)
+        for place, row in enumerate(rows):
+            _draw_distribution(axes, place, row)
+        for place, row in enumerate(rows):
+            if named and len(set(row.values.values())) > 1:
+                extreme = (min if named == "lowest" else max)(row.values, key=lambda name: row.values[name])
+                x = row.values[extreme]
+                side: Literal["left", "right"] = "left" if 2 * x < sum(axes.get_xlim()) else "right"  # has more room
+                _write(axes, _shortened(extreme), (x, place + 0.3), (0, -1), ha=side, size=9)
+            elif row.mean is not None and not dotted:
+                end = row.mean if row.high is None else max(row.mean, row.high)
+                _write(axes, format_score(row.mean), (end, place), (6, 0), ha="left", va="center")
+        axes.set_yticks(range(len(rows)), [_shortened(row.name) for row in rows])
+        axes.set(xlabel=x_label, ylim=(max(len(rows), 1) - 0.4, -0.5))
+        axes.grid(axis="y", visible=False)
         return _laid_out(figure)
 
 
@@ -189,77 +243,103 @@ def paired(
         before, after = [row[1] for row in rows], [row[2] for row in rows]
         axes.hlines(places, before, after, color=FAINT, linewidth=1.0)
         for index, (values, label) in enumerate(zip((before, after), labels, strict=True)):
-            # The first is a ring about the second where they are the same.
+            # The first is a ring about the second if they are the same.
             look = _look(Series(label, values, list(places), hollow=index == 0), index)
             axes.plot(values, places, linestyle="none", label=label, markersize=(8.5, 4.5)[index], **look)
-        every = max(1, math.ceil(len(rows) / MOST_NAMED))
-        axes.set_yticks(list(places)[::every], [_shortened(row[0]) for row in rows][::every])
+        step = max(1, math.ceil(len(rows) / MOST_NAMED))
+        axes.set_yticks(list(places)[::step], [_shortened(row[0]) for row in rows][::step])
         axes.set(xlabel=x_label, ylim=(len(rows) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
         _legend(figure, axes)
         return _laid_out(figure)
 
 
-def matrix(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """A confusion matrix (K, K), true classes in rows: shares of each row as shades, and beside the counts."""
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
+def to_scale(rectangles: Mapping[str, tuple[float, float]], circles: Mapping[str, float], *, label: str) -> Figure:
+    """Rectangles (height, width) and circles (diameter) with a common centre, on axes in the same unit, `label`."""
     with _styled():
-        figure, (axes,) = _figure(1, aspect=min(0.95, 0.3 + 0.13 * len(classes)))
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for row, column in np.ndindex(counts.shape):
-            share = f"{shares[row, column]:.1%}" if totals[row, 0] else "–"
-            ink = "white" if shares[row, column] > 0.55 else INK
-            text = f"{share}\n{counts[row, column]:,}"
-            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9.5)
-        _name_columns(axes, list(classes))
-        axes.set_yticks(range(len(classes)), list(classes))
-        axes.set(xlabel="predicted", ylabel="true")
-        axes.grid(visible=False)
+        figure, (axes,) = _figure(1)
+        shapes: dict[str, Patch] = {
+            **{name: Rectangle((-w / 2, -h / 2), w, h) for name, (h, w) in rectangles.items()},
+            **{name: Circle((0, 0), diameter / 2) for name, diameter in circles.items()},
+        }
+        for index, (name, shape) in enumerate(shapes.items()):
+            shape.set(fill=False, edgecolor=COLOURS[index], linestyle=LINES[index], linewidth=1.8, label=name)
+            axes.add_patch(shape)
+        axes.set(aspect="equal", xlabel=label, ylabel=label)
+        axes.autoscale_view()
+        _legend(figure, axes)
         return _laid_out(figure)
 
 
-def rendered(figure: Figure, form: Format) -> bytes:
-    """A figure as the bytes of a file, the same whenever it is drawn."""
+def encode(figure: Figure, form: Format, **changes: Any) -> bytes:
+    """The bytes of a figure as a file, with `changes` of the style; the same bytes each time."""
     out = io.BytesIO()
     metadata = {"Software": None} if form == "png" else {"Creator": None, "Date": None}
-    with _styled():
+    with _styled(**changes):
         figure.savefig(out, format=form, dpi=DPI, metadata=metadata)
-    return out.getvalue()
+    if form == "png":
+        return out.getvalue()
+    # The only thing that matplotlib can attach to a dot is a link; a tooltip is what we want.
+    return re.sub(
+        rb'<a xlink:href="([^"]*)"[^>]*>(.*?)</a>', rb"<g><title>\1</title>\2</g>", out.getvalue(), flags=re.DOTALL
+    )
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """A figure as an element of an HTML page that defines CSS_VARIABLES.
+
+    Its text is text, in the page's font. `name`, unique in the page, makes the ids of its elements so.
+    """
+    svg = encode(figure, "svg", **{"svg.fonttype": "none", "svg.hashsalt": name}).decode()
+    svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # these are the same in every figure, and nothing refers to them
+    return re.sub(r'style="[^"]*"', _with_variables, svg)
+
+
+def _with_variables(match: re.Match[str]) -> str:
+    return re.sub("#[0-9a-f]{6}", lambda found: f"var({CSS_VARIABLES.get(found[0], '--ink')})", match[0])
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all, as PNG or SVG, which the name says."""
+    """Write a figure whole or not at all, as PNG or SVG by the suffix.
+
+    Raises UserError if the suffix is neither.
+    """
     form = path.suffix.removeprefix(".").lower()
     if form not in ("png", "svg"):
-        raise UserError(f"{path}: figures are written as .png or .svg; name such a file")
+        raise UserError(f"{path}: figures are written as .png or .svg; use one of these suffixes")
     with files.appearing(path) as temporary:
-        temporary.write_bytes(rendered(figure, "png" if form == "png" else "svg"))
+        temporary.write_bytes(encode(figure, "png" if form == "png" else "svg"))
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
-    """This room's style alone, whatever the user's own matplotlib is set to."""
-    with style.context(["default", STYLE], after_reset=True):
+def _styled(**changes: Any) -> Iterator[None]:
+    """STYLE alone, whatever the user's matplotlibrc says."""
+    with style.context(["default", STYLE | changes], after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names; the reader's browser has it
         yield
 
 
 def _figure(panels: int, aspect: float = 0.66) -> tuple[Figure, list[Axes]]:
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(WIDTH, WIDTH * aspect * panels), layout=layout)
-    every = figure.subplots(panels, 1, sharex=True, sharey=True, squeeze=False)
-    return figure, [axes for (axes,) in every]
+    every_axes = figure.subplots(panels, 1, sharex=True, sharey=True, squeeze=False)
+    return figure, [axes for (axes,) in every_axes]
 
 
 def _laid_out(figure: Figure) -> Figure:
-    """The figure with everything in its place for good: each drawing would move things by another fraction."""
+    """The figure with its layout fixed: every further draw would shift it by another fraction."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
 
+def _kind(series: Series, index: int) -> int:
+    return index if series.look is None else series.look
+
+
 def _look(series: Series, index: int) -> dict[str, Any]:
-    kind = index if series.look is None else series.look
+    kind = _kind(series, index)
     colour = COLOURS[kind % len(COLOURS)]
     return {
         "color": colour,
@@ -271,38 +351,48 @@ def _look(series: Series, index: int) -> dict[str, Any]:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 1:
-        columns = 1 if max(map(len, labels)) > 34 else min(2, len(labels))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+    entries = dict(zip(labels, handles, strict=True))
+    if len(entries) > 1:
+        columns = 1 if max(map(len, entries)) > 34 else min(2, len(entries))
+        figure.legend(entries.values(), entries, loc="outside upper left", ncols=columns)
 
 
-def _spread(count: int) -> npt.NDArray[np.float64]:
-    return np.linspace(-0.28, 0.28, count) if count > 1 else np.zeros(count)
+def _draw_event(axes: Axes, x: float, text: str) -> None:
+    axes.axvline(x, color=FAINT, linewidth=0.8)
+    left, right = axes.get_xlim()
+    side: Literal["left", "right"] = "right" if 2 * x > left + right else "left"
+    place = (x, 1.0)
+    axes.annotate(text, place, (0, 2), xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha=side)
 
 
-def _draw_interval(axes: Axes, place: int, mean: float, low: float, high: float) -> None:
-    if math.isfinite(low) and math.isfinite(high):
-        axes.fill_between([place - 0.4, place + 0.4], low, high, color=FAINT, alpha=0.22, linewidth=0)
-    if math.isfinite(mean):
-        axes.hlines(mean, place - 0.4, place + 0.4, color=INK, linewidth=1.4)
-
-
-def _name_columns(axes: Axes, names: Sequence[str]) -> None:
-    """Names under columns, broken into lines where they would run into each other."""
-    letters = max(6, LETTERS // max(1, len(names)))
-    axes.set_xticks(range(len(names)), [textwrap.fill(name, letters) for name in names])
+def _draw_distribution(axes: Axes, place: int, row: Distribution) -> None:
+    if row.low is not None and row.high is not None:
+        axes.barh(place, row.high - row.low, left=row.low, height=0.6, color=COLOURS[1], alpha=0.25)
+    if row.values:
+        # Multiples of the golden ratio spread the dots over the height of the row, the same way each time.
+        heights = [place + 0.44 * (index * 0.618034 % 1 - 0.5) for index in range(len(row.values))]
+        hints = [f"{name}: {format_score(value)}" for name, value in row.values.items()]
+        axes.scatter(
+            list(row.values.values()), heights, 30, COLOURS[0], edgecolors="#ffffff", linewidths=0.6, urls=hints
+        )
+    if row.mean is not None:
+        axes.vlines(row.mean, place - 0.34, place + 0.34, color=INK, linewidth=2.0)
 
 
 def _shortened(name: str) -> str:
+    """The end of a name, which tells images apart."""
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
-def _write_ends(axes: Axes, series: Series, texts: tuple[str, str]) -> None:
-    x, y = series.points()
-    for text, at in zip(texts, (0, -1), strict=True):
-        if x:
-            _write_below(axes, text, x[at], y[at])
-
-
-def _write_below(axes: Axes, text: str, x: float, y: float) -> None:
-    axes.annotate(text, (x, y), (0, -7), textcoords="offset points", ha="center", va="top", fontsize=8.5)
+def _write(
+    axes: Axes,
+    text: str,
+    point: tuple[float, float],
+    offset: tuple[float, float],
+    *,
+    ha: Literal["left", "center", "right"] = "center",
+    va: Literal["top", "center"] = "top",
+    size: float = 9.5,
+) -> None:
+    """A text beside a point of the data, `offset` points away."""
+    axes.annotate(text, point, offset, textcoords="offset points", ha=ha, va=va, fontsize=size)

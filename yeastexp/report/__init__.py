@@ -1,5 +1,5 @@
-"""A run, a cross-validation or a comparison as one page that needs nothing beside it."""
+"""The report of a run, a cross-validation or a comparison, as one self-contained HTML page."""
 
-from yeastexp.report.page import MARKER, NAME, rendered, report
+from yeastexp.report.page import MARKER, report
 
-__all__ = ["MARKER", "NAME", "rendered", "report"]
+__all__ = ["MARKER", "report"]

@@ -1,4 +1,4 @@
-"""What a cross-validation left behind, finished or not, read from its files as they are."""
+"""The files of a cross-validation, finished or not, read as they are."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from yeastexp.data import folds, images
 from yeastexp.evaluation import out_of_fold
 from yeastexp.metrics.summary import Summary
 from yeastexp.report import run_files
-from yeastexp.report.run_files import Key, Remains, Scores
+from yeastexp.report.run_files import ImageScores, RunFiles, ScoreKey
 from yeastexp.training import run_directory
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A fold held out with a seed, and what its run left."""
+class FoldRun:
+    """The run that holds out one fold with one seed."""
 
     seed: int
     fold: int
-    left: Remains
+    files: RunFiles
 
     @property
     def name(self) -> str:
-        """How the page calls it."""
+        """Its name in the page."""
         return f"seed {self.seed}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
-class Folded:
-    """A cross-validation's directory: its experiment, its folds, its turns so far, and its result where it is done."""
+class CrossvalFiles:
+    """A cross-validation's directory: its experiment, folds, runs begun so far, and its result if it has finished."""
 
     path: Path
     experiment: Experiment
-    dealt: folds.Folds
-    turns: list[Turn]
+    folds: folds.Folds
+    fold_runs: list[FoldRun]
     result: dict[str, Any] | None
 
     @property
     def label(self) -> str:
-        """What people call it: the last two folders of its path."""
+        """The last two folders of its path."""
         place = self.path.resolve()
         return f"{place.parent.name}/{place.name}"
 
@@ -54,39 +54,45 @@ class Folded:
         """The class names."""
         return self.experiment.task.classes
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs begun so far."""
+        return sorted({fold_run.seed for fold_run in self.fold_runs})
+
     @cached_property
-    def scores(self) -> Scores:
-        """The score of each image, the mean over seeds; empty where the result is not there yet."""
+    def scores(self) -> ImageScores:
+        """The score of each image, averaged over seeds; empty without a result."""
         if not self.result:
             return {}
-        found = out_of_fold.read(self.path)
-        every = {key: out_of_fold.means(table, axis=0) for key, table in found.scores.items()}
+        predicted = out_of_fold.read(self.path)
+        means = {key: out_of_fold.means(table, axis=0) for key, table in predicted.scores.items()}
         return {
-            key: {name: None if math.isnan(one) else one for name, one in zip(found.names, means, strict=True)}
-            for key, means in every.items()
+            key: {
+                name: None if math.isnan(value) else value for name, value in zip(predicted.names, values, strict=True)
+            }
+            for key, values in means.items()
         }
 
     @property
     def summary(self) -> Summary:
-        """Means with intervals over images."""
+        """Means with intervals over images; empty without a result."""
         return self.result["scores"] if self.result else {}
 
     @property
-    def first(self) -> Key:
-        """The metric and class that a reader looks for first."""
-        metric = self.experiment.monitor if self.experiment.monitor in self.summary else next(iter(self.summary))
-        return metric, run_files.row_of(self.summary[metric], self.classes)
+    def headline_key(self) -> ScoreKey:
+        """The metric and class that the page begins with."""
+        return run_files.headline_key(self.summary, self.experiment)
 
 
-def read(path: Path) -> Folded:
-    """What a cross-validation left so far."""
+def read(path: Path) -> CrossvalFiles:
+    """Read a cross-validation's directory."""
     loaded = experiment.load(path / run_directory.EXPERIMENT, data=False)
-    there = sorted(path.glob("seed_*_fold_*"), key=lambda place: images.natural(place.name))
-    turns = []
-    for place in there:
-        if (place / run_directory.ENVIRONMENT).is_file() and (place / run_directory.EXPERIMENT).is_file():
-            left = run_files.read(place)
-            turns.append(Turn(left.experiment.train.seed, left.experiment.train.fold or 0, left))
+    directories = sorted(path.glob("seed_*_fold_*"), key=lambda directory: images.natural(directory.name))
+    fold_runs = []
+    for directory in directories:
+        if run_files.is_run(directory):
+            run = run_files.read(directory)
+            fold_runs.append(FoldRun(run.experiment.train.seed, run.experiment.train.fold or 0, run))
     result = path / out_of_fold.RESULT
-    found = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
-    return Folded(path, loaded, folds.read(path / out_of_fold.FOLDS), turns, found)
+    content = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
+    return CrossvalFiles(path, loaded, folds.read(path / out_of_fold.FOLDS), fold_runs, content)

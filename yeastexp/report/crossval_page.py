@@ -1,8 +1,9 @@
-"""The page of a cross-validation: every image as weights saw it that it had no part in."""
+"""The page of a cross-validation: the scores of out-of-fold predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,252 +16,231 @@ from yeastexp.evaluation import crossval, out_of_fold
 from yeastexp.evaluation.evaluate import Source
 from yeastexp.metrics.pixels import confusion
 from yeastexp.metrics.summary import MEAN
-from yeastexp.report import charts, crossval_folder, distributions, gallery, predictions, run_files, sections, tables
-from yeastexp.report.charts import Line
-from yeastexp.report.crossval_folder import Folded, Turn
+from yeastexp.report import crossval_folder, gallery, predictions, run_files, sections, tables
+from yeastexp.report.crossval_folder import CrossvalFiles, FoldRun
+from yeastexp.report.curves import curve_chart, series_of
+from yeastexp.report.distributions import RANKS, distribution_charts, higher_is_better, score_name, score_note
+from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
 from yeastexp.system.formatting import format_count, format_interval, format_score
 
-WITHOUT = "weights that never saw it"
 
-FEW = 4
-"""Lines that all have their names beside them."""
-
-
-def page(path: Path, made: str) -> Page:
+def page(path: Path, written: str) -> Page:
     """The page of a cross-validation's directory, finished or not."""
-    found = crossval_folder.read(path)
-    source = predictions.source_of(found.turns[0].left) if found.turns else "no fold was begun"
-    model, inspected = sections.model(path)
-    field = [Fact("receptive field", sections.field_of(inspected), sections.cells(inspected))] if inspected else []
-    every = [
-        Section("What was run", [sections.parts(found.experiment)], "the parts with their options"),
-        *_data(found, source),
-        Section("Scores", list(_scores(found)), f"every image, scored by {WITHOUT}"),
-        Section("Folds", list(_folds(found)), "what each fold got with each seed"),
-        Section("Training", list(_training(found)), "how it went in each fold"),
-        Section("Pictures", list(_pictures(found, source)), "the worst, the median and the best image"),
-        Section("Every image", list(_distribution(found)), "how scores spread over the images"),
-        Section("Confusion", list(_confusion(found, source)), "which class is taken for which"),
+    files = crossval_folder.read(path)
+    source = predictions.source_of(files.fold_runs[0].files) if files.fold_runs else "no fold has been started"
+    model, inspected = sections.model_section(path)
+    repeat = f" --folds {path / out_of_fold.FOLDS} --repeats {len(files.seeds) or 1}"
+    all_sections = [
+        Section("Parts", [sections.experiment_facts(files.experiment)], "what was run, with its options"),
+        Section("Data", list(_data(files, source)), "what it was trained and scored on"),
+        Section("Scores", list(_scores(files)), "out-of-fold predictions of all images"),
+        Section("Folds", list(_folds(files)), "scores by fold and seed"),
+        Section("Training", list(_training(files)), "loss and scores by step"),
+        Section("Predictions", list(_gallery(files, source)), "the worst, median and best image"),
+        Section("Every image", list(_distribution(files)), "the distribution of scores over images"),
+        Section("Confusion", list(_confusion(files, source)), "pixels by true and predicted class"),
         model,
-        *_environments(found),
-        sections.resolved(path, "crossval", f" --folds {path / out_of_fold.FOLDS} --repeats {_repeats(found)}"),
+        *_environments(files),
+        sections.experiment_section(path, "crossval", repeat),
     ]
-    kept = [section for section in every if section.blocks]
-    begun = f", begun {found.turns[0].left.environment['started'][:10]}" if found.turns else ""
-    facts = Facts([*_headline(found), *field], large=True)
-    return Page(f"cross-validation{begun}", found.label, list(_lead(found)), facts, kept, made)
-
-
-def _data(found: Folded, source: Source | str) -> Iterator[Section]:
-    for turn in found.turns[:1]:
-        count = format_count(sum(map(len, found.dealt.folds)), "image")
-        counted = f"{count} in {len(found.dealt.folds)} folds"
-        facts = sections.data(found.experiment, turn.left.environment, source, counted)
-        yield Section("Data", [facts], "what it was trained and scored on")
-
-
-def _lead(found: Folded) -> Iterator[Paragraph]:
-    count, names = len(found.dealt.folds), [name for some in found.dealt.folds for name in some]
-    seeds = sorted({turn.seed for turn in found.turns})
-    yield Paragraph(
-        f"A model `{found.experiment.model.name}` on {len(names)} images in {count} folds, with "
-        f"{format_count(len(seeds), 'seed')}: every image is scored by the last {WITHOUT}."
+    begun = f", begun {files.fold_runs[0].files.environment['started'][:10]}" if files.fold_runs else ""
+    return Page(
+        f"cross-validation{begun}",
+        files.label,
+        list(_lead(files)),
+        Facts([*_headline(files), *sections.receptive_field_fact(inspected)], large=True),
+        [section for section in all_sections if section.blocks],
+        written,
     )
-    if not found.result:
-        done = sum(turn.left.result is not None for turn in found.turns)
+
+
+def _data(files: CrossvalFiles, source: Source | str) -> Iterator[Facts]:
+    for fold_run in files.fold_runs[:1]:
+        counts = f"{format_count(sum(map(len, files.folds.folds)), 'image')} in {len(files.folds.folds)} folds"
+        yield sections.data_facts(files.experiment, fold_run.files.environment, source, counts)
+
+
+def _lead(files: CrossvalFiles) -> Iterator[Paragraph]:
+    images, seeds = format_count(sum(map(len, files.folds.folds)), "image"), format_count(len(files.seeds), "seed")
+    yield Paragraph(
+        f"A `{files.experiment.model.name}` model, cross-validated on {images} in {len(files.folds.folds)} folds with "
+        f"{seeds}. Scores are those of out-of-fold predictions: each image is predicted with the last weights of the "
+        "run that held it out."
+    )
+    if not files.result:
+        finished = sum(fold_run.files.result is not None for fold_run in files.fold_runs)
         yield Paragraph(
-            f"This cross-validation has no result: {done} of the {len(found.turns)} runs begun so far are done. "
-            f"The same `crossval` command with -o {found.path} goes on.",
+            f"This cross-validation has no result: {finished} of the {len(files.fold_runs)} runs begun so far have "
+            f"finished. The same `crossval` command with -o {files.path} continues it.",
             warning=True,
         )
         return
-    yield from (Paragraph(note, warning=True) for note in found.result["notes"])
+    yield from (Paragraph(note, warning=True) for note in files.result["notes"])
 
 
-def _headline(found: Folded) -> list[Fact]:
-    if not found.result:
-        return [Fact("score", "–", "not all folds are done")]
-    metric, name = found.first
-    row = found.result["scores"][metric][name]
-    interval = f"95 % interval {format_interval(row['low'], row['high'])}; mean of {row['images']} images"
-    facts = [Fact(distributions.called(metric, name), format_score(row["per_image"]), interval)]
+def _headline(files: CrossvalFiles) -> list[Fact]:
+    if not files.result:
+        return [Fact("score", "–", "not all folds have finished")]
+    metric, name = files.headline_key
+    row = files.summary[metric][name]
+    images = format_count(row["images"], "image")
+    interval = f"95 % interval {format_interval(row['low'], row['high'])}; mean of {images}"
+    facts = [Fact(score_name(metric, name), format_score(row["per_image"]), interval)]
     if (threshold := row["baselines"].get("threshold")) is not None:
-        facts.append(Fact("threshold gets", format_score(threshold), "without learning, fitted in each fold"))
-    between = f"standard deviation; between images {format_score(row['between_images'])}"
-    return [*facts, Fact("between seeds", format_score(row["between_seeds"]), between)]
+        facts.append(Fact("threshold baseline", format_score(threshold), "fitted in each fold"))
+    deviation = f"standard deviation; {format_score(row['between_images'])} between images"
+    return [*facts, Fact("between seeds", format_score(row["between_seeds"]), deviation)]
 
 
-def _scores(found: Folded) -> Iterator[Block]:
-    if not found.result:
-        yield Paragraph("There are no scores of all images before all folds are done.")
+def _scores(files: CrossvalFiles) -> Iterator[Block]:
+    if not files.result:
+        yield Paragraph("There are no scores before all folds have finished.")
         return
-    yield _final_table(found.result)
+    yield _final_table(files.result)
     yield Paragraph(
-        "“per image” is the mean over images of their mean over seeds, with its 95 % t-interval over images; “sd of "
-        "images” and “sd of seeds” are standard deviations of these means and of the seeds' means. No image had a part "
-        "in the choice of the weights that score it."
+        "“per image” averages each image's score over seeds, then over images, with its 95 % t-interval over images; "
+        "“sd of images” and “sd of seeds” are standard deviations of the images' and the seeds' means. No image was "
+        "used to train or select the weights that predict it."
     )
 
 
 def _final_table(result: Mapping[str, Any]) -> Table:
-    """What `crossval` printed, from the file that it wrote."""
-    rows, ends = [], set()
+    """The table that `crossval` prints, from the file that it wrote."""
+    rows: list[list[str]] = []
+    group_ends = set()
     baselines = dict.fromkeys(
         baseline for by_class in result["scores"].values() for row in by_class.values() for baseline in row["baselines"]
     )
     for metric, by_class in result["scores"].items():
         for name, row in by_class.items():
             interval = format_interval(row["low"], row["high"])
-            spreads = [format_score(row[key]) for key in ("between_images", "between_seeds")]
-            beside = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
-            rows.append([metric, name, format_score(row["per_image"]), interval, *spreads, *beside])
-        ends.add(len(rows) - 1)
+            deviations = [format_score(row[key]) for key in ("between_images", "between_seeds")]
+            baseline_scores = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
+            rows.append([metric, name, format_score(row["per_image"]), interval, *deviations, *baseline_scores])
+        group_ends.add(len(rows) - 1)
     headings = ["metric", "class", "per image", "95 % interval", "sd of images", "sd of seeds", *baselines]
-    seeds = f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''}"
-    caption = f"{len(result['images'])} images, each scored by the {result['checkpoint']} {WITHOUT}; {seeds}"
-    return Table(caption, headings, rows, frozenset(range(2, len(headings))), frozenset(ends))
+    images, seeds = format_count(len(result["images"]), "image"), format_count(len(result["seeds"]), "seed")
+    caption = f"{images}, out-of-fold predictions with the {result['checkpoint']} weights; {seeds}"
+    return Table(caption, headings, rows, frozenset(range(2, len(headings))), frozenset(group_ends))
 
 
-def _folds(found: Folded) -> Iterator[Block]:
-    done = [turn for turn in found.turns if turn.left.result]
-    if done:
-        yield _turns_table(done)
-    for turn in found.turns:
-        if not turn.left.result:
-            yield Paragraph(f"{turn.name} is not done.", warning=True)
-    rows = [[str(number), f"{len(names)}", ", ".join(names)] for number, names in enumerate(found.dealt.folds, start=1)]
-    members = Table("folds.json", ["fold", "images", "names"], rows, numbers=frozenset({1}))
-    yield Details("which images are in which fold", [members])
+def _folds(files: CrossvalFiles) -> Iterator[Block]:
+    finished = [fold_run for fold_run in files.fold_runs if fold_run.files.result]
+    if finished:
+        yield _fold_table(finished)
+    for fold_run in files.fold_runs:
+        if not fold_run.files.result:
+            yield Paragraph(f"The run of {fold_run.name} has not finished.", warning=True)
+    rows = [[str(number), f"{len(names)}", ", ".join(names)] for number, names in enumerate(files.folds.folds, start=1)]
+    table = Table("folds.json", ["fold", "images", "names"], rows, numeric=frozenset({1}))
+    yield Details("the images of each fold", [table])
 
 
-def _turns_table(done: Sequence[Turn]) -> Table:
-    """A row a run: the mean over its held-out images under each metric."""
-    results = [turn.left.result or {} for turn in done]
+def _fold_table(finished: Sequence[FoldRun]) -> Table:
+    """A row for each run: the mean over its held-out images by metric."""
+    results = [fold_run.files.result or {} for fold_run in finished]
     keys = [
-        (metric, run_files.row_of(by_class, done[0].left.classes))
+        (metric, run_files.headline_class(by_class, finished[0].files.classes))
         for metric, by_class in results[0]["val"]["last"].items()
     ]
     rows = []
-    for turn, result in zip(done, results, strict=True):
+    for fold_run, result in zip(finished, results, strict=True):
         last = result["val"]["last"]
         scores = [format_score(last[metric][name]["per_image"]) for metric, name in keys]
         count = max(row["images"] for by_class in last.values() for row in by_class.values())
-        took = turn.left.environment.get("seconds")
-        rows.append(
-            [str(turn.seed), str(turn.fold), str(count), *scores, f"{result['last']['loss']:.4f}", f"{took or 0:.0f}"]
-        )
-    headings = ["seed", "fold", "images", *(distributions.called(*key) for key in keys), "loss", "seconds"]
-    ends = {index for index in range(len(done) - 1) if done[index].seed != done[index + 1].seed}
-    caption = f"{len(done)} runs; means over the images held out, of the last weights"
-    return Table(caption, headings, rows, frozenset(range(1, len(headings))), frozenset(ends))
+        seconds = fold_run.files.environment.get("seconds") or 0
+        loss = f"{result['last']['loss']:.4f}"
+        rows.append([str(fold_run.seed), str(fold_run.fold), str(count), *scores, loss, f"{seconds:.0f}"])
+    headings = ["seed", "fold", "images", *(score_name(*key) for key in keys), "loss", "seconds"]
+    group_ends = {index for index, (a, b) in enumerate(pairwise(finished)) if a.seed != b.seed}
+    caption = f"{format_count(len(finished), 'run')}; means over the held-out images, with the last weights"
+    return Table(caption, headings, rows, frozenset(range(1, len(headings))), frozenset(group_ends))
 
 
-def _repeats(found: Folded) -> int:
-    return len({turn.seed for turn in found.turns}) or 1
-
-
-def _training(found: Folded) -> Iterator[Block]:
-    if not any(turn.left.epochs for turn in found.turns):
+def _training(files: CrossvalFiles) -> Iterator[Block]:
+    if not any(fold_run.files.epochs for fold_run in files.fold_runs):
         return
-    metric = found.experiment.monitor
-    columns = [name for turn in found.turns for row in turn.left.epochs[-1:] for name in row]
-    scored = [f"val/{metric}{ending}" for ending in (f"/{MEAN}", "") if f"val/{metric}{ending}" in columns]
-    curves = {
-        "train/loss": ("Training loss", found.experiment.loss.name),
-        "val/loss": ("Loss on images held out", found.experiment.loss.name),
+    columns = {name for fold_run in files.fold_runs for row in fold_run.files.epochs[-1:] for name in row}
+    metric = files.experiment.monitor
+    score = next((column for name in (MEAN, "all") if (column := run_files.score_column(metric, name)) in columns), "")
+    charts = {
+        "train/loss": ("Training loss", files.experiment.loss.name),
+        "val/loss": ("Loss on held-out images", files.experiment.loss.name),
+        **({score: (f"{metric} on held-out images", metric)} if score else {}),
     }
-    curves |= {column: (f"{metric} on images held out", charts.shortened(metric)) for column in scored[:1]}
-    seeds = sorted({turn.seed for turn in found.turns})
-    note = "a line a fold; the dash tells the seed: " + ", ".join(
-        f"{('solid', 'dashed', 'dotted', 'dash-dotted')[index % charts.LOOKS]} {seed}"
-        for index, seed in enumerate(seeds)
-    )
     yield Charts(
         [
-            charts.lines(
-                f"turns-{column.replace('/', '-')}",
+            curve_chart(
+                f"folds-{index}",
                 title,
-                _lines(found, column, seeds),
-                x_label="step",
-                y_label=label,
-                note=note,
+                [
+                    series_of(run.files, column, f"seed {run.seed}", files.seeds.index(run.seed), hint=run.name)
+                    for run in files.fold_runs
+                ],
+                y_label=y_label,
+                is_score=column == score,
+                note="a line for each fold and seed",
             )
-            for column, (title, label) in curves.items()
+            for index, (column, (title, y_label)) in enumerate(charts.items())
         ]
     )
 
 
-def _lines(found: Folded, column: str, seeds: Sequence[int]) -> list[Line]:
-    """A line a run; those that end lowest and highest are named, and all where they are few."""
-    points = {turn.name: turn.left.points(column) for turn in found.turns}
-    ends = sorted((some[-1][1], name) for name, some in points.items() if some)
-    named = {name for _, name in (ends if len(ends) <= FEW else ends[:1] + ends[-1:])}
-    return [
-        Line(turn.name, points[turn.name], seeds.index(turn.seed), named=turn.name in named, marked=False)
-        for turn in found.turns
-    ]
-
-
-def _distribution(found: Folded) -> Iterator[Block]:
-    if not found.scores:
+def _distribution(files: CrossvalFiles) -> Iterator[Block]:
+    if not files.scores:
         return
-    better = distributions.higher_is_better(found.experiment)
-    yield Charts(list(distributions.distributions(found.scores, found.summary, found.experiment)))
-    key = run_files.ordering(found.scores, found.experiment.monitor)
-    order = run_files.worst_first(found.scores[key], better[key[0]])
-    caption = f"{len(order)} images, the worst by {distributions.called(*key)} first; means over seeds"
-    rows = tables.by_image(caption, order, found.scores, out_of_fold.PER_IMAGE)
-    yield Details("every image, as a table", [rows])
+    yield Charts(list(distribution_charts(files.scores, files.summary, files.experiment)))
+    key = run_files.ranking_key(files.scores, files.experiment.monitor)
+    order = run_files.worst_first(files.scores[key], higher_is_better(files.experiment)[key[0]])
+    caption = f"{format_count(len(order), 'image')}, the worst by {score_name(*key)} first; means over seeds"
+    table = tables.image_table(caption, order, files.scores, out_of_fold.PER_IMAGE)
+    yield Details("all images as a table", [table])
 
 
-def _pictures(found: Folded, source: Source | str) -> Iterator[Block]:
-    if not found.scores:
+def _gallery(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
+    if not files.scores:
         return
     if isinstance(source, str):
-        yield Paragraph(f"Pictures are absent: the images are gone ({source}).", warning=True)
+        yield Paragraph(f"No overlays: the images are not available ({source}).", warning=True)
         return
-    key = run_files.ordering(found.scores, found.experiment.monitor)
-    better = distributions.higher_is_better(found.experiment)[key[0]]
-    shown = []
-    for rank, name in run_files.chosen(found.scores[key], better).items():
-        turn = next(turn for turn in found.turns if name in found.dealt.folds[turn.fold - 1])
-        note = f"{distributions.score_note(found.scores, key, name, found.classes)}; prediction: {turn.name}"
-        mask = images.read_mask(_prediction(turn, name)).astype(np.int64)
-        shown.append(gallery.Shown(source.dataset.read(name), mask, f"{distributions.RANKS[rank]}: {name}", note))
-    yield gallery.drawn(shown)
+    key = run_files.ranking_key(files.scores, files.experiment.monitor)
+    better = higher_is_better(files.experiment)[key[0]]
+    predicted = []
+    for rank, name in run_files.representatives(files.scores[key], better).items():
+        fold_run = next(fold_run for fold_run in files.fold_runs if name in files.folds.folds[fold_run.fold - 1])
+        note = f"{score_note(files.scores, key, name, files.classes)}; prediction: {fold_run.name}"
+        mask = images.read_mask(_prediction_path(fold_run, name)).astype(np.int64)
+        predicted.append(PredictedImage(source.dataset.read(name), mask, f"{RANKS[rank]}: {name}", note))
+    yield gallery.overlay_gallery(predicted)
 
 
-def _prediction(turn: Turn, name: str) -> Path:
-    return turn.left.path / crossval.PREDICTIONS / f"{name}.png"
+def _prediction_path(fold_run: FoldRun, name: str) -> Path:
+    return fold_run.files.path / crossval.PREDICTIONS / f"{name}.png"
 
 
-def _confusion(found: Folded, source: Source | str) -> Iterator[Block]:
-    """Pixels by class, of the masks that the cross-validation wrote."""
-    if not found.scores:
+def _confusion(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
+    """Pixels by class, from the masks that the cross-validation wrote."""
+    if not files.scores:
         return
     if isinstance(source, str):
-        yield Paragraph(f"No pixels were counted: the images are gone ({source}).", warning=True)
+        yield Paragraph(f"No confusion matrix: the images are not available ({source}).", warning=True)
         return
-    classes = len(found.classes)
+    classes = len(files.classes)
     counts = np.zeros((classes, classes), np.int64)
-    for turn in found.turns:
-        for name in found.dealt.folds[turn.fold - 1]:
-            mask = torch.from_numpy(images.read_mask(_prediction(turn, name)).astype(np.int64))
+    for fold_run in files.fold_runs:
+        for name in files.folds.folds[fold_run.fold - 1]:
+            mask = torch.from_numpy(images.read_mask(_prediction_path(fold_run, name)).astype(np.int64))
             counts += confusion(mask, source.dataset.read(name).labels, classes).numpy()
-    note = f"all images and seeds, by {WITHOUT}; the share is of the row: of the pixels that truly are of a class"
-    yield sections.confusion(counts, found.classes, note)
+    note = "out-of-fold predictions of all images and seeds; shares are of the row, the pixels of one true class"
+    yield sections.confusion_table(counts, files.classes, note)
 
 
-def _environments(found: Folded) -> Iterator[Section]:
-    """That of the first run, and what is another in others."""
-    if not found.turns:
+def _environments(files: CrossvalFiles) -> Iterator[Section]:
+    """The environment of the first run, and what differs in others."""
+    if not files.fold_runs:
         return
-    every = [turn.left.environment for turn in found.turns]
-    differing = diff.of_environments(every)
-    note = f"of {found.turns[0].name}; " + (
-        f"other runs differ in {', '.join(differing)}"
-        if differing
-        else "all runs had the same versions, machine and data"
-    )
-    yield sections.environment(every[0], note)
+    environments = [fold_run.files.environment for fold_run in files.fold_runs]
+    differing = diff.of_environments(environments)
+    others = f"other runs differ in {', '.join(differing)}" if differing else "the same in all runs"
+    yield sections.environment_section(environments[0], f"That of {files.fold_runs[0].name}; {others}.")

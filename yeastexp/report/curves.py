@@ -1,64 +1,117 @@
-"""How the training of a run went: loss, scores and learning rate by step."""
+"""Curves over training steps: loss, scores and learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from yeastexp.report import charts, run_files, tables
-from yeastexp.report.charts import Line
-from yeastexp.report.distributions import bounds
+from yeastexp.drawing import plots
+from yeastexp.drawing.plots import Series
+from yeastexp.report import run_files, tables
 from yeastexp.report.html import Block, Chart, Charts, Details, Paragraph
-from yeastexp.report.run_files import Remains
+from yeastexp.report.run_files import RunFiles
+from yeastexp.system.formatting import format_score
+
+DECADES = 30
+"""The ratio of the largest to the smallest loss or learning rate from which their axis is logarithmic."""
 
 
-def curves(left: Remains) -> Iterator[Block]:
+def training_blocks(run: RunFiles) -> Iterator[Block]:
     """Charts over steps, and all epochs as a table."""
-    if not left.epochs:
-        yield Paragraph("No epoch was finished, so there are no curves.")
+    if not run.epochs:
+        yield Paragraph("No epoch has finished, so there are no curves yet.")
         return
-    yield Charts([_losses(left), *_score_curves(left), _rates(left)])
-    yield Details("all epochs, as a table", [tables.epochs("metrics.csv", left.epochs, run_files.METRICS)])
+    yield Charts([_loss_chart(run), *_score_charts(run), _learning_rate_chart(run)])
+    yield Details("all epochs as a table", [tables.epoch_table("metrics.csv", run.epochs, run_files.METRICS)])
 
 
-def _losses(left: Remains) -> Chart:
-    drawn = [
-        Line(name, left.points(column), look)
-        for look, (name, column) in enumerate({"training": "train/loss", "validation": "val/loss"}.items())
-    ]
-    note = "training: mean over an epoch's windows; validation: mean over whole images"
-    return charts.lines(
-        "loss", "Loss", drawn, x_label="step", y_label=left.experiment.loss.name, marked=_chosen_at(left), note=note
-    )
+def series_of(run: RunFiles, column: str, name: str, look: int | None = None, hint: str = "") -> Series:
+    """A column of `metrics.csv` over steps."""
+    points = run.points(column)
+    return Series(name, [step for step, _ in points], [value for _, value in points], look, hint=hint)
 
 
-def _chosen_at(left: Remains) -> tuple[float, str] | None:
-    step = left.result["best"]["step"] if left.result else left.best.step if left.best else None
+def curve_chart(
+    name: str,
+    title: str,
+    series: Sequence[Series],
+    *,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+    event: tuple[float, str] | None = None,
+    is_score: bool = False,
+    note: str = "",
+) -> Chart:
+    """Lines over steps; `levels` are horizontal lines, `event` a vertical one.
+
+    The axis of what is no score is logarithmic if its values span decades. Levels far from all values would flatten
+    the curves: they are left to the note.
+    """
+    values = [value for one in series for value in one.y]
+    near, far = _split_levels(levels or {}, values)
+    logarithmic = not is_score and bool(values) and 0 < DECADES * min(values) < max(values)
+    figure = plots.curves(series, x_label="step", y_label=y_label, levels=near, event=event, logarithmic=logarithmic)
+    constants = [f"{text} {format_score(level)}" for text, level in near.items()]
+    outside = [f"{text} {format_score(level)}" for text, level in far.items()]
+    description = ". ".join([f"{title}, {y_label} by step", *map(_described, series), *constants, *outside])
+    beyond = f"off the chart: {', '.join(outside)}" if outside else ""
+    note = "; ".join(filter(None, [note, ", ".join(constants), beyond]))
+    return Chart(title, f"{description}.", plots.inline_svg(figure, name), note)
+
+
+def _split_levels(levels: Mapping[str, float], values: Sequence[float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The levels within the range of the values once more to either side, and the others."""
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    margin = high - low
+    near = {name: level for name, level in levels.items() if not margin or low - margin <= level <= high + margin}
+    return near, {name: level for name, level in levels.items() if name not in near}
+
+
+def _described(series: Series) -> str:
+    """A series in words, for screen readers."""
+    name = series.hint or series.name
+    if not series.y:
+        return f"{name}: no values"
+    first, last = (f"{format_score(series.y[index])} at {series.x[index]:g}" for index in (0, -1))
+    if len(series.y) == 1:
+        return f"{name}: {first}"
+    span = f"between {format_score(min(series.y))} and {format_score(max(series.y))}"
+    return f"{name}: from {first} to {last}, {span}"
+
+
+def _loss_chart(run: RunFiles) -> Chart:
+    series = [series_of(run, "train/loss", "training"), series_of(run, "val/loss", "validation")]
+    note = "training: mean over the patches of an epoch; validation: mean over whole images"
+    return curve_chart("loss", "Loss", series, y_label=run.experiment.loss.name, event=_best_step(run), note=note)
+
+
+def _best_step(run: RunFiles) -> tuple[float, str] | None:
+    step = run.best_step
     return (step, f"best: step {step}") if step else None
 
 
-def _score_curves(left: Remains) -> Iterator[Chart]:
-    for metric, by_class in left.summary.items():
-        rows = {name: left.points(f"val/{metric}" + ("" if name == "all" else f"/{name}")) for name in by_class}
-        drawn = [Line(name, points, look, named=name != "all") for look, (name, points) in enumerate(rows.items())]
-        name = run_files.row_of(by_class, left.classes)
+def _score_charts(run: RunFiles) -> Iterator[Chart]:
+    for metric, by_class in run.summary.items():
+        series = [
+            series_of(run, run_files.score_column(metric, name), metric if name == "all" else name) for name in by_class
+        ]
+        name = run_files.headline_class(by_class, run.classes)
         levels = {
             baseline: value
-            for baseline, summary in left.baselines.items()
+            for baseline, summary in run.baselines.items()
             if (value := summary[metric][name]["per_image"]) is not None
         }
-        yield charts.lines(
+        yield curve_chart(
             f"curve-{metric}",
             f"{metric} on validation images",
-            drawn,
-            x_label="step",
-            y_label=charts.shortened(metric),
+            series,
+            y_label=metric,
             levels=levels,
-            marked=_chosen_at(left),
-            within=bounds(left.experiment, metric),
-            note="mean over images" + (f"; answers without learning: {name}" if levels and name != "all" else ""),
+            event=_best_step(run),
+            is_score=True,
+            note="mean over images" + (f"; baselines for {name}" if levels and name != "all" else ""),
         )
 
 
-def _rates(left: Remains) -> Chart:
-    drawn = [Line("learning rate", left.points("learning_rate"), named=False)]
-    return charts.lines("learning-rate", "Learning rate", drawn, x_label="step", y_label="learning rate")
+def _learning_rate_chart(run: RunFiles) -> Chart:
+    series = [series_of(run, "learning_rate", "learning rate")]
+    return curve_chart("learning-rate", "Learning rate", series, y_label="learning rate")

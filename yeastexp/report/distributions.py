@@ -1,4 +1,4 @@
-"""How scores spread over images: how they are called, which image is worst, and a chart a metric."""
+"""How scores are distributed over images: their names in words, and a chart for each metric."""
 
 from __future__ import annotations
 
@@ -6,58 +6,72 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from yeastexp.config.experiment import Experiment
+from yeastexp.drawing import plots
+from yeastexp.drawing.plots import Distribution
 from yeastexp.metrics.summary import MEAN, Summary
-from yeastexp.report import charts
-from yeastexp.report.charts import Bar
 from yeastexp.report.html import Chart
-from yeastexp.report.run_files import Key, Scores
+from yeastexp.report.run_files import ImageScores, ScoreKey
 from yeastexp.system.formatting import format_score
 from yeastexp.training import build
 
 RANKS = {"worst": "worst", "median": "median", "best": "best", "only": "the only image"}
 
+INTERVALS = "line: mean over images, bar: its 95 % confidence interval"
 
-def called(metric: str, name: str) -> str:
-    """A metric's row in words."""
+
+def score_name(metric: str, name: str) -> str:
+    """A metric of a class in words."""
     return metric if name == "all" else f"mean {metric}" if name == MEAN else f"{metric} of {name}"
 
 
-def bounds(loaded: Experiment, metric: str) -> tuple[float, float]:
-    """Between which values a metric of an experiment lies."""
-    return build.build_metrics(loaded)[metric].bounds
-
-
 def higher_is_better(loaded: Experiment) -> dict[str, bool]:
-    """Of each metric of an experiment."""
+    """For each metric of an experiment."""
     return {name: metric.higher_is_better for name, metric in build.build_metrics(loaded).items()}
 
 
-def score_note(scores: Scores, key: Key, image: str, classes: Sequence[str]) -> str:
-    """The score that an image is ordered by, and those of the classes above the first."""
-    metric, row = key
-    found = [f"{called(metric, row)} {format_score(scores[key].get(image))}"]
-    if row == MEAN:
-        found += [f"{name} {format_score(scores[metric, name].get(image))}" for name in classes[1:]]
-    return ", ".join(found)
+def score_note(scores: ImageScores, key: ScoreKey, image: str, classes: Sequence[str]) -> str:
+    """The score that an image is ranked by and, if it is a mean, those of the foreground classes."""
+    metric, name = key
+    texts = [f"{score_name(metric, name)} {format_score(scores[key].get(image))}"]
+    if name == MEAN:
+        texts += [f"{label} {format_score(scores[metric, label].get(image))}" for label in classes[1:]]
+    return ", ".join(texts)
 
 
-def distributions(scores: Scores, summary: Summary, loaded: Experiment) -> Iterator[Chart]:
-    """A chart a metric: a dot an image in a row a class, with the mean on its interval; the worst is named."""
+def distribution_chart(
+    name: str,
+    title: str,
+    rows: Sequence[Distribution],
+    *,
+    x_label: str,
+    named: Literal["lowest", "highest"] | None = None,
+    zero: bool = False,
+) -> Chart:
+    """Means with their intervals, a row each, on the dots of their images if they have any."""
+    figure = plots.distributions(rows, x_label=x_label, named=named, zero=zero)
+    description = ". ".join([f"{title}, {x_label}", *map(_described, rows)])
+    note = f"dot: an image, the {named} named; {INTERVALS}" if named else INTERVALS
+    return Chart(title, f"{description}.", plots.inline_svg(figure, name), note)
+
+
+def _described(row: Distribution) -> str:
+    """A row in words, for screen readers."""
+    texts = [] if row.mean is None else [f"mean {format_score(row.mean)}"]
+    if row.low is not None and row.high is not None:
+        texts.append(f"95 % interval {format_score(row.low)} to {format_score(row.high)}")
+    if row.values:
+        lowest, highest = min(row.values.values()), max(row.values.values())
+        texts.append(f"{len(row.values)} values from {format_score(lowest)} to {format_score(highest)}")
+    return f"{row.name}: {', '.join(texts) or 'no values'}"
+
+
+def distribution_charts(scores: ImageScores, summary: Summary, loaded: Experiment) -> Iterator[Chart]:
+    """A chart for each metric, with a row for each class; the worst image is named."""
     for metric, by_class in summary.items():
-        drawn = []
+        rows = []
         for name, row in by_class.items():
             values = {image: value for image, value in scores.get((metric, name), {}).items() if value is not None}
-            drawn.append(
-                Bar("all classes" if name == "all" else name, values, row["per_image"], row["low"], row["high"])
-            )
+            label = "all classes" if name == "all" else name
+            rows.append(Distribution(label, values, row["per_image"], row["low"], row["high"]))
         named: Literal["lowest", "highest"] = "lowest" if higher_is_better(loaded)[metric] else "highest"
-        note = f"a dot an image, the {named} named; a stroke is the mean, a bar its 95 % interval"
-        yield charts.bars(
-            f"images-{metric}",
-            f"{metric} of each image",
-            drawn,
-            x_label=metric,
-            within=bounds(loaded, metric),
-            named=named,
-            note=note,
-        )
+        yield distribution_chart(f"images-{metric}", f"{metric} of each image", rows, x_label=metric, named=named)

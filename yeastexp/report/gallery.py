@@ -1,9 +1,8 @@
-"""Pictures of a page: images with what was missed and what was false, outlined above them in strokes."""
+"""Images of a page: what was missed and what was a false alarm, as vector overlays."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,25 +11,25 @@ import numpy as np
 from yeastexp.data import images
 from yeastexp.drawing import pictures
 from yeastexp.drawing.pictures import Labels
-from yeastexp.report.html import Gallery, Overlay, Picture
-from yeastexp.report.outlines import Mask, path
+from yeastexp.report.html import Gallery, GalleryImage, Overlay
+from yeastexp.report.outlines import Mask, outline
 from yeastexp.sample import IGNORE, Sample
 
 LARGEST_SIDE = 720
-"""Pixels of a picture: a sharp one on most screens; larger images are shown smaller."""
+"""Pixels, sharp on most screens; larger images are downscaled."""
 
-LOOKS = {
+CATEGORIES = {
     "missed": "missed (solid outline)",
     "false": "false alarm (dashed outline, hatched)",
-    "confused": "another class (dotted outline)",
-    "truth": "truth (thin white line)",
-    "unlabelled": "no label (crossed out)",
+    "confused": "wrong class (dotted outline)",
+    "ground-truth": "ground truth (thin white line)",
+    "unlabelled": "unlabelled (crossed out)",
 }
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image as it is stored, what was predicted of it (H, W), and what to say about it."""
+class PredictedImage:
+    """An image with its ground truth, its prediction (H, W), and its texts."""
 
     sample: Sample
     prediction: Labels
@@ -38,47 +37,41 @@ class Shown:
     note: str
 
 
-def drawn(every: list[Shown]) -> Gallery:
-    """Images with overlays, those that no image has left out."""
-    made = [_picture(one) for one in every]
-    there = {overlay.look for one in made for overlay in one.overlays}
-    return Gallery(made, {look: said for look, said in LOOKS.items() if look in there})
+def overlay_gallery(predicted: list[PredictedImage]) -> Gallery:
+    """Images with overlays, and the categories that occur in them."""
+    gallery_images = [_with_overlays(one) for one in predicted]
+    present = {overlay.category for image in gallery_images for overlay in image.overlays}
+    return Gallery(gallery_images, {name: text for name, text in CATEGORIES.items() if name in present})
 
 
-def _picture(one: Shown) -> Picture:
-    grey = pictures.grey_of(one.sample.image.numpy())
+def _with_overlays(predicted: PredictedImage) -> GalleryImage:
+    grey = pictures.grey_of(predicted.sample.image.numpy())
     if max(grey.shape[:2]) > LARGEST_SIDE:
         grey = pictures.fitted(grey, LARGEST_SIDE)
-    truth = pictures.sampled(one.sample.labels.numpy(), grey)
-    prediction = pictures.sampled(one.prediction, grey)
+    truth = pictures.sampled(predicted.sample.labels.numpy(), grey)
+    overlays = {
+        "ground-truth": "".join(outline(truth == label) for label in np.unique(truth[truth > 0]).tolist()),
+        "unlabelled": outline(truth == IGNORE),
+        **{name: outline(mask) for name, mask in _errors(truth, pictures.sampled(predicted.prediction, grey)).items()},
+    }
     height, width = grey.shape[:2]
-    return Picture(
-        _address(pictures.jpeg(grey)),
+    return GalleryImage(
+        _data_url(grey),
         width,
         height,
-        said=_said(one),
-        heading=one.heading,
-        note=one.note,
-        overlays=[Overlay(look, found) for look, found in _overlays(truth, prediction).items() if found],
+        description=_described(predicted),
+        heading=predicted.heading,
+        note=predicted.note,
+        overlays=[Overlay(category, path) for category, path in overlays.items() if path],
     )
 
 
-def _address(picture: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"
+def _data_url(picture: pictures.Picture) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(pictures.jpeg(picture)).decode('ascii')}"
 
 
-def _overlays(truth: Labels, prediction: Labels) -> Mapping[str, str]:
-    masks = _wrong(truth, prediction)
-    outlines = "".join(path(truth == label) for label in np.unique(truth[truth > 0]).tolist())
-    return {
-        "truth": outlines,
-        "unlabelled": path(truth == IGNORE),
-        **{look: path(mask) for look, mask in masks.items()},
-    }
-
-
-def _wrong(truth: Labels, prediction: Labels) -> dict[str, Mask]:
-    """Pixels of a class that were taken for background, the other way round, and for another class."""
+def _errors(truth: Labels, prediction: Labels) -> dict[str, Mask]:
+    """Foreground predicted as background, background predicted as foreground, and confused foreground classes."""
     wrong = (truth != prediction) & (truth != IGNORE)
     return {
         "missed": wrong & (prediction == 0),
@@ -87,28 +80,31 @@ def _wrong(truth: Labels, prediction: Labels) -> dict[str, Mask]:
     }
 
 
-def _said(one: Shown) -> str:
-    """What the picture shows, for those who cannot see it."""
-    truth, prediction = one.sample.labels.numpy(), one.prediction
-    counts = {look: int(mask.sum()) for look, mask in _wrong(truth, prediction).items()}
-    true, found = int((truth > 0).sum()), int(((prediction > 0) & (truth != IGNORE)).sum())
-    height, width = one.sample.size
-    other = f", {counts['confused']:,} taken for another class" if counts["confused"] else ""
+def _described(predicted: PredictedImage) -> str:
+    """The errors in words, also for screen readers."""
+    truth, prediction = predicted.sample.labels.numpy(), predicted.prediction
+    counts = {name: int(mask.sum()) for name, mask in _errors(truth, prediction).items()}
+    foreground, positive = int((truth > 0).sum()), int(((prediction > 0) & (truth != IGNORE)).sum())
+    height, width = predicted.sample.size
+    confused = f", {counts['confused']:,} assigned to another class" if counts["confused"] else ""
     return (
-        f"{one.sample.name}, {height} × {width} pixels: of {true:,} foreground pixels {counts['missed']:,} were missed"
-        f"{other}; of {found:,} predicted {counts['false']:,} are false."
+        f"{predicted.sample.name}, {height} × {width} pixels: {counts['missed']:,} of {foreground:,} foreground pixels "
+        f"missed{confused}; {counts['false']:,} of {positive:,} predicted pixels are false alarms."
     )
 
 
-def kept(folder: Path) -> Gallery | None:
-    """The pictures that a run drew itself, where it did."""
-    places = [folder / f"{rank}.png" for rank in ("worst", "median", "best")]
-    found = [_kept(place) for place in places if place.is_file()]
-    return Gallery(found) if found else None
+def saved_gallery(folder: Path) -> Gallery | None:
+    """The PNG files that a run drew when it ended; None if there are none."""
+    paths = [folder / f"{rank}.png" for rank in ("worst", "median", "best")]
+    saved = [_saved(path) for path in paths if path.is_file()]
+    return Gallery(saved) if saved else None
 
 
-def _kept(place: Path) -> Picture:
-    picture = np.ascontiguousarray(images.read_image(place).transpose(1, 2, 0).astype(np.uint8))
-    said = f"The {place.stem} image, its truth, the prediction, and where they differ: blue missed, orange false."
+def _saved(path: Path) -> GalleryImage:
+    picture = np.ascontiguousarray(images.read_image(path).transpose(1, 2, 0).astype(np.uint8))
+    description = (
+        f"The {path.stem} image, its ground truth, the prediction, and their difference: "
+        "missed pixels in blue, false alarms in orange."
+    )
     height, width = picture.shape[:2]
-    return Picture(_address(pictures.jpeg(picture)), width, height, said, place.stem, "drawn by the run when it ended")
+    return GalleryImage(_data_url(picture), width, height, description, path.stem, "drawn by the run when it ended")

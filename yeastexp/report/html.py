@@ -1,6 +1,6 @@
-"""What a page is made of: sections of paragraphs, facts, tables, charts, pictures and code, each a plain value.
+"""The parts of a page as plain values: sections of paragraphs, facts, tables, charts, images and code.
 
-A template of the same kind's name draws each; nothing here knows HTML.
+`templates/blocks.html` has a macro for each kind of block.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-Cell = str
-Row = Sequence[Cell]
-
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or more; `warning` where a reader must not miss it."""
+    """A sentence or more; `warning` if a reader must not miss it."""
 
     kind: ClassVar[str] = "paragraph"
     text: str
@@ -24,7 +21,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Fact:
-    """A name, a value, and what there is to say about it."""
+    """A name, a value, and a note on it."""
 
     name: str
     value: str
@@ -33,7 +30,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, a line each; `large` ones are what a reader looks for first."""
+    """Names and values, a line each; `large` ones are the headline of the page."""
 
     kind: ClassVar[str] = "facts"
     facts: Sequence[Fact]
@@ -42,76 +39,56 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text under headings; `numbers` are the columns that hold numbers, `ends` rows below which a group ends.
+    """Cells as text under headings, of which some columns are `numeric`; `group_ends` are the last rows of groups.
 
-    `shares` shades a cell from 0 to 1: a tint beside its text, by row and column.
+    `shares` maps row and column of a cell to a value from 0 to 1, shown as a tint behind its text.
     """
 
     kind: ClassVar[str] = "table"
     caption: str
-    headings: Row
-    rows: Sequence[Row]
-    numbers: frozenset[int] = frozenset()
-    ends: frozenset[int] = frozenset()
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = frozenset()
+    group_ends: frozenset[int] = frozenset()
     shares: dict[tuple[int, int], float] = field(default_factory=dict)
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Stroke:
-    """Path data, and the class that says how it looks."""
-
-    path: str
-    look: str
-    hint: str = ""
-    """What a pointer that rests on it is told."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """Text at a place; `anchor` is start, middle or end, `turned` where it runs upwards."""
-
-    x: float
-    y: float
-    text: str
-    look: str = "tick"
-    anchor: str = "start"
-    turned: bool = False
-
-
-@dataclass(frozen=True)
 class Chart:
-    """A drawing with axes, what it shows in a sentence for those who cannot see it, and its numbers as a table."""
+    """A plot as an SVG element, with a description for screen readers and a note for everybody."""
 
     kind: ClassVar[str] = "chart"
-    name: str
-    """Of its elements' ids: letters, digits and hyphens."""
     title: str
-    said: str
-    width: float
-    height: float
-    strokes: Sequence[Stroke]
-    labels: Sequence[Label]
+    description: str
+    svg: str
     note: str = ""
-    data: Table | None = None
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts beside each other if there is room."""
+
+    kind: ClassVar[str] = "charts"
+    charts: Sequence[Chart]
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A kind of region over a picture, as path data in its pixels."""
+    """The regions of one category over an image, as SVG path data in its pixels."""
 
-    look: str
+    category: str
     path: str
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a data address, its size in its own pixels, regions over it, and what stands below."""
+class GalleryImage:
+    """An image as a data URL with its size in pixels, its overlays and its texts."""
 
-    address: str
+    url: str
     width: int
     height: int
-    said: str
+    description: str
     heading: str
     note: str
     overlays: Sequence[Overlay] = ()
@@ -119,16 +96,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side; `looks` are the overlays that they have, with what each means."""
+    """Images side by side; `categories` says what each category of overlays means."""
 
     kind: ClassVar[str] = "gallery"
-    pictures: Sequence[Picture]
-    looks: dict[str, str] = field(default_factory=dict)
+    images: Sequence[GalleryImage]
+    categories: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Code:
-    """A text that keeps its lines."""
+    """Preformatted text."""
 
     kind: ClassVar[str] = "code"
     text: str
@@ -136,16 +113,8 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Charts:
-    """Charts beside each other where there is room."""
-
-    kind: ClassVar[str] = "charts"
-    charts: Sequence[Chart]
-
-
-@dataclass(frozen=True)
 class Details:
-    """What is folded away at first."""
+    """Blocks that are collapsed at first."""
 
     kind: ClassVar[str] = "details"
     summary: str
@@ -157,25 +126,26 @@ Block = Paragraph | Facts | Table | Chart | Charts | Gallery | Code | Details
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a line about it, and what stands beside it."""
+    """A heading, a line about it, and its blocks."""
 
     heading: str
     blocks: Sequence[Block]
     aside: str = ""
 
     @property
-    def name(self) -> str:
+    def anchor(self) -> str:
         """The id of its heading."""
-        return "-".join("".join(one if one.isalnum() else " " for one in self.heading.lower()).split())
+        return "-".join("".join(char if char.isalnum() else " " for char in self.heading.lower()).split())
 
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page: what kind of report it is, of what, in a sentence or two, and its sections."""
+    """A whole page: which kind of report it is, of what, its introduction, and its sections."""
 
-    what: str
+    kind: str
     title: str
     lead: Sequence[Paragraph]
     facts: Facts
     sections: Sequence[Section]
-    made: str
+    written: str
+    """When, and by which version."""

@@ -1,4 +1,4 @@
-"""The outlines of regions of pixels as path data, exact at the pixels' edges."""
+"""The outlines of a mask's regions as SVG path data, along the edges of pixels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ TURNS: dict[Corner, tuple[Corner, Corner, Corner]] = {
     (-1, 0): ((0, -1), (-1, 0), (0, 1)),
     (0, -1): ((1, 0), (0, -1), (-1, 0)),
 }
-"""Where a loop goes on from a step: to the right first, so that regions that touch at a corner keep their own loops."""
+"""Where a loop may turn after a step: to the right first, so that regions touching at a corner stay separate."""
 
 
-def path(mask: Mask) -> str:
-    """Closed loops about the regions of a mask (H, W), holes the other way round: `M2 3h5v1h-5z`."""
-    return "".join(map(_written, _loops(mask)))
+def outline(mask: Mask) -> str:
+    """Closed loops around the regions of a mask (H, W), holes the other way round: `M2 3h5v1h-5z`."""
+    return "".join(map(_path, _loops(mask)))
 
 
 def _loops(mask: Mask) -> Iterator[list[Corner]]:
-    """The corners at which each loop turns, the region on the right hand."""
+    """The corners at which each loop turns, with the region on the right."""
     steps = _steps(mask)
     while steps:
         start = at = next(iter(steps))
@@ -34,43 +34,39 @@ def _loops(mask: Mask) -> Iterator[list[Corner]]:
         corners = []
         while True:
             at = at[0] + step[0], at[1] + step[1]
-            after = next(one for one in TURNS[step] if one in steps[at])
-            _take(steps, at, after)
-            if after != step:
+            following = next(turn for turn in TURNS[step] if turn in steps[at])
+            steps[at].remove(following)
+            if not steps[at]:
+                del steps[at]
+            if following != step:
                 corners.append(at)
-            step = after
+            step = following
             if (at, step) == (start, first):
                 break
         yield corners
 
 
-def _take(steps: dict[Corner, list[Corner]], at: Corner, step: Corner) -> None:
-    steps[at].remove(step)
-    if not steps[at]:
-        del steps[at]
-
-
 def _steps(mask: Mask) -> dict[Corner, list[Corner]]:
-    """Every edge between a pixel of the mask and one outside, by the corner where it begins."""
+    """The edges between a pixel of the mask and one outside, by the corner where they begin."""
     padded = np.pad(mask, 1)
-    inside, below = padded[:-1, 1:-1], padded[1:, 1:-1]
-    before, behind = padded[1:-1, :-1], padded[1:-1, 1:]
-    found: dict[Corner, list[Corner]] = {}
-    for edges, begin, step in (
-        (below & ~inside, (0, 0), (1, 0)),
-        (inside & ~below, (1, 0), (-1, 0)),
-        (before & ~behind, (0, 0), (0, 1)),
-        (behind & ~before, (0, 1), (0, -1)),
+    above, below = padded[:-1, 1:-1], padded[1:, 1:-1]
+    left, right = padded[1:-1, :-1], padded[1:-1, 1:]
+    steps: dict[Corner, list[Corner]] = {}
+    for edges, offset, step in (
+        (below & ~above, (0, 0), (1, 0)),
+        (above & ~below, (1, 0), (-1, 0)),
+        (left & ~right, (0, 0), (0, 1)),
+        (right & ~left, (0, 1), (0, -1)),
     ):
         for y, x in np.argwhere(edges).tolist():
-            found.setdefault((x + begin[0], y + begin[1]), []).append(step)
-    return found
+            steps.setdefault((x + offset[0], y + offset[1]), []).append(step)
+    return steps
 
 
-def _written(corners: list[Corner]) -> str:
+def _path(corners: list[Corner]) -> str:
     (x, y), *rest = corners
     parts = [f"M{x} {y}"]
-    for after in rest:
-        parts.append(f"h{after[0] - x}" if after[1] == y else f"v{after[1] - y}")
-        x, y = after
+    for next_x, next_y in rest:
+        parts.append(f"h{next_x - x}" if next_y == y else f"v{next_y - y}")
+        x, y = next_x, next_y
     return "".join(parts) + "z"

@@ -1,10 +1,10 @@
-"""One page that says what was run and how it went: of a run, of a cross-validation, or of several beside each other."""
+"""Write the report of a run, of a cross-validation, or of several as one HTML page."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
 from yeastexp.report import comparison_page, crossval_page, run_page
 from yeastexp.report.html import Page
+from yeastexp.report.predictions import ProgressBar
 from yeastexp.system import environment, files
 from yeastexp.training import run_directory
 
 NAME = "report.html"
 MARKER = '<meta name="generator" content="yeastexp report">'
-"""By which a page is known as one of ours; it stands within the first `LOOKED_AT` bytes."""
-LOOKED_AT = 1000
+"""Identifies our pages; it stands within the first `MARKED_BYTES`."""
+MARKED_BYTES = 1000
 
 
 def report(
@@ -30,49 +31,51 @@ def report(
     metric: str | None = None,
     class_name: str | None = None,
     device: str = "auto",
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    progress: ProgressBar = iter,
 ) -> Path:
-    """Write the page of a run or a cross-validation, or of several beside each other; the path that was written.
+    """Write the page of a run or a cross-validation, or the comparison of several, and return its path.
 
-    `metric` and `class_name` say by which score several are compared. UserError where a path is neither, or where
-    something else than a report is at `output`.
+    `metric` and `class_name` select the score of a comparison. Raises UserError if a path is neither a run nor a
+    cross-validation, or if `output` exists and is not a report.
     """
     target = output or (paths[0] / NAME if len(paths) == 1 else Path(NAME))
-    refuse_other_files(target)
-    made = f"{environment.now()}, yeastexp {metadata.version('yeastexp')}"
+    _refuse_other_files(target)
+    written = f"{environment.now()}, yeastexp {metadata.version('yeastexp')}"
     if len(paths) > 1:
-        page = comparison_page.page(paths, made, device, progress, metric=metric or "iou", class_name=class_name)
+        page = comparison_page.page(paths, written, device, progress, metric=metric or "iou", class_name=class_name)
     elif metric or class_name:
-        raise UserError("--metric and --class: choose what several are compared by; a page of one has every score")
+        raise UserError("--metric and --class select the score of a comparison; the page of one run has all scores")
     else:
-        page = _page_of_one(paths[0], made, device, progress)
-    files.write_text(target, rendered(page))
+        page = _page_of_one(paths[0], written, device, progress)
+    files.write_text(target, render(page))
     return target
 
 
-def _page_of_one(path: Path, made: str, device: str, progress: Callable[[Iterable[str]], Iterable[str]]) -> Page:
+def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar) -> Page:
     if not (path / run_directory.EXPERIMENT).is_file():
-        raise UserError(f"{path}: no run and no cross-validation; the last line that 'run' or 'crossval' prints is one")
-    return crossval_page.page(path, made) if out_of_fold.is_one(path) else run_page.page(path, made, device, progress)
+        raise UserError(f"{path}: neither a run nor a cross-validation; 'run' and 'crossval' print its path last")
+    if out_of_fold.is_one(path):
+        return crossval_page.page(path, written)
+    return run_page.page(path, written, device, progress)
 
 
-def refuse_other_files(output: Path) -> None:
-    """UserError where something stands at `output` that is no report of ours."""
+def _refuse_other_files(output: Path) -> None:
+    """Raises UserError if `output` exists and is not one of our reports."""
     if output.is_dir():
-        raise UserError(f"{output}: is a folder; name a file")
+        raise UserError(f"{output}: is a directory; give a file name")
     if output.exists():
         with output.open("rb") as file:
-            if MARKER.encode() not in file.read(LOOKED_AT):
-                raise UserError(f"{output}: exists and is no report of yeastexp; name another file with -o")
+            if MARKER.encode() not in file.read(MARKED_BYTES):
+                raise UserError(f"{output}: exists and is not a report of yeastexp; choose another file with -o")
 
 
-def rendered(page: Page) -> str:
-    """A page as HTML, whole: style, script and pictures are in it."""
+def render(page: Page) -> str:
+    """A page as self-contained HTML, with its style, script and images."""
     loader = PackageLoader("yeastexp.report")
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script, *_ = loader.get_source(templates, "page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    given = {"script": script, "script_digest": f"sha256-{digest}", "marker": MARKER}
-    return templates.get_template("page.html").render(page=page, **given)
+    context = {"script": script, "script_digest": f"sha256-{digest}", "marker": MARKER}
+    return templates.get_template("page.html").render(page=page, **context)

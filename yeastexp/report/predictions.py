@@ -1,4 +1,4 @@
-"""What a run's best checkpoint says of the images that validate: pixels by class, and pictures of some."""
+"""Predictions of a run's best checkpoint on its validation images: the confusion matrix and a few images."""
 
 from __future__ import annotations
 
@@ -15,88 +15,90 @@ from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import gallery, run_files, sections
 from yeastexp.report.distributions import RANKS, higher_is_better, score_note
+from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
-from yeastexp.report.run_files import Remains
+from yeastexp.report.run_files import RunFiles
 from yeastexp.system import files
 from yeastexp.training import build, checkpoints
 
-Progress = Callable[[Iterable[str]], Iterable[str]]
+ProgressBar = Callable[[Iterable[str]], Iterable[str]]
+"""Wraps an iterable to show how far its consumer has come."""
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What the best checkpoint says of the images that validate: pixels by class, and the pictures of some."""
+class BestPredictions:
+    """The confusion matrix over all validation images, and the worst, median and best of them."""
 
     confusion: Table
     gallery: Gallery
 
 
-def source_of(left: Remains) -> Source | str:
-    """The data set that a run was trained on, or why it cannot be had."""
+def source_of(run: RunFiles) -> Source | str:
+    """The data set that a run was trained on, or why it is unavailable."""
     try:
-        if reason := evaluate.missing(left.path, left.experiment):
+        if reason := evaluate.missing(run.path, run.experiment):
             return reason
-        return evaluate.own(left.path, left.experiment)
+        return evaluate.own(run.path, run.experiment)
     except (UserError, OSError) as error:
         return str(error)
 
 
-def predicted(left: Remains, source: Source | str, device: str, progress: Progress) -> Predicted | str:
-    """What the best checkpoint says, on the images as they are now, or why nothing can be said."""
+def predict_best(run: RunFiles, source: Source | str, device: str, progress: ProgressBar) -> BestPredictions | str:
+    """Predict the validation images as they are now with the best checkpoint; or the reason why not."""
     if isinstance(source, str):
-        return f"the images are gone ({source})"
-    if not left.scores.get("val"):
-        return "no image was scored yet"
+        return f"the images are not available ({source})"
+    if not run.scores.get("val"):
+        return "no image has been scored yet"
     try:
-        predictor = load_predictor(left.path, device=device)
+        predictor = load_predictor(run.path, device=device)
         build.fixed_threads(predictor.experiment)
         images = source.images("val", predictor)
-        return Predicted(_counted(left, images, progress), gallery.drawn(list(_shown(left, images))))
+        return BestPredictions(_confusion(run, images, progress), gallery.overlay_gallery(list(_selected(run, images))))
     except UserError as error:
         return str(error)
 
 
-def _counted(left: Remains, images: Images, progress: Progress) -> Table:
-    """Pixels by class: those that an evaluation of the same weights counted, else counted now."""
-    note = "validation images, best checkpoint; the share is of the row: of the pixels that truly are of a class"
-    counts = next((one.confusion for one in left.evaluations if _same_weights(left, one)), None)
+def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
+    """The counts of an evaluation of the same weights, or new ones."""
+    note = "validation images, best checkpoint; shares are of the row, the pixels of one true class"
+    counts = next((evaluation.confusion for evaluation in run.evaluations if _same_weights(run, evaluation)), None)
     if counts is None:
-        found = record.measure(images, {}, progress).confusion
-        return sections.confusion(found, left.classes, f"{note}; counted for this page")
-    return sections.confusion(np.asarray(counts), left.classes, note)
+        measured = record.measure(images, {}, progress).confusion
+        return sections.confusion_table(measured, run.classes, f"{note}; computed for this page")
+    return sections.confusion_table(np.asarray(counts), run.classes, note)
 
 
-def _same_weights(left: Remains, one: Evaluation) -> bool:
-    weights = left.path / checkpoints.FOLDER / checkpoints.BEST
+def _same_weights(run: RunFiles, evaluation: Evaluation) -> bool:
+    weights = run.path / checkpoints.FOLDER / checkpoints.BEST
     return (
-        one.own_data
-        and (one.split, one.checkpoint) == ("val", "best")
-        and one.checkpoint_digest == files.digest(weights)
+        evaluation.own_data
+        and (evaluation.split, evaluation.checkpoint) == ("val", "best")
+        and evaluation.checkpoint_digest == files.digest(weights)
     )
 
 
-def _shown(left: Remains, images: Images) -> Iterator[gallery.Shown]:
-    scores = left.scores["val"]
-    key = run_files.ordering(scores, left.experiment.monitor)
-    better = higher_is_better(left.experiment)[key[0]]
-    for rank, name in run_files.chosen(scores[key], better).items():
+def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
+    scores = run.scores["val"]
+    key = run_files.ranking_key(scores, run.experiment.monitor)
+    better = higher_is_better(run.experiment)[key[0]]
+    for rank, name in run_files.representatives(scores[key], better).items():
         sample = images.stored(name)
         prediction = most_likely(images.predictor.logits(images.seen(sample))).cpu().numpy()
-        yield gallery.Shown(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, left.classes))
+        yield PredictedImage(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, run.classes))
 
 
-def pictures(left: Remains, found: Predicted | str) -> Iterator[Block]:
-    """The worst, the median and the best image; without the data, those that the run drew itself."""
-    if isinstance(found, Predicted):
-        yield found.gallery
+def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
+    """The worst, the median and the best image; without the data, the pictures that the run drew when it ended."""
+    if isinstance(predictions, BestPredictions):
+        yield predictions.gallery
         return
-    yield Paragraph(f"Outlines are absent: {found}.", warning=True)
-    if there := gallery.kept(left.path / "pictures"):
-        yield there
+    yield Paragraph(f"No overlays: {predictions}.", warning=True)
+    if saved := gallery.saved_gallery(run.path / "pictures"):
+        yield saved
 
 
-def confusion(found: Predicted | str) -> Block:
+def confusion_block(predictions: BestPredictions | str) -> Block:
     """Pixels by true and predicted class."""
-    if isinstance(found, Predicted):
-        return found.confusion
-    return Paragraph(f"No pixels were counted: {found}.", warning=True)
+    if isinstance(predictions, BestPredictions):
+        return predictions.confusion
+    return Paragraph(f"No confusion matrix: {predictions}.", warning=True)

@@ -1,4 +1,4 @@
-"""What a run left behind, read from its files as they are; nothing is computed anew."""
+"""The files of a run, finished or not, read as they are; nothing is recomputed."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from yeastexp.training.progress import Validation
 
 METRICS, LOG = "metrics.csv", "log.txt"
 
-Key = tuple[str, str]
+ScoreKey = tuple[str, str]
 """Metric and class."""
 
-Scores = dict[Key, dict[str, float | None]]
-"""By metric and class, the score of each image; nothing where it has none."""
+ImageScores = dict[ScoreKey, dict[str, float | None]]
+"""By metric and class, the score of each image; None if it has none."""
 
 Epoch = dict[str, float | None]
 """A row of `metrics.csv`."""
 
 
 @dataclass(frozen=True)
-class Best:
-    """What the best checkpoint so far says of itself: the validation that chose it."""
+class BestCheckpoint:
+    """The step of the best checkpoint so far, and the validation that selected it."""
 
     step: int
     validation: Validation
 
 
 @dataclass(frozen=True)
-class Remains:
-    """A run directory: its experiment and environment, and its result where it is finished."""
+class RunFiles:
+    """A run directory: its experiment and environment, and its result if it has finished."""
 
     path: Path
     experiment: Experiment
@@ -52,7 +52,7 @@ class Remains:
 
     @property
     def label(self) -> str:
-        """What people call it: the last two folders of its path."""
+        """The last two folders of its path."""
         place = self.path.resolve()
         return f"{place.parent.name}/{place.name}"
 
@@ -70,18 +70,23 @@ class Remains:
             return []
 
     @cached_property
-    def best(self) -> Best | None:
-        """Of a run that has no result: what its best checkpoint holds, where there is a good one."""
+    def best(self) -> BestCheckpoint | None:
+        """The best checkpoint so far; None if there is no intact one."""
         try:
             state = checkpoints.load(self.path / checkpoints.FOLDER / checkpoints.BEST)
-            found = Validation.of(state["validations"]["best"])
+            validation = Validation.of(state["validations"]["best"])
         except (UserError, OSError):
             return None
-        return Best(state["step"], found) if found else None
+        return BestCheckpoint(state["step"], validation) if validation else None
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best checkpoint; 0 before the first validation."""
+        return int(self.result["best"]["step"]) if self.result else self.best.step if self.best else 0
 
     @cached_property
-    def scores(self) -> dict[str, Scores]:
-        """By split, the scores of each image: those that the run wrote, else those of its best checkpoint."""
+    def scores(self) -> dict[str, ImageScores]:
+        """By split, the scores of each image: those that the run wrote, or those of its best checkpoint so far."""
         if self.result and (self.path / run_directory.PER_IMAGE).is_file():
             return _per_image(self.path / run_directory.PER_IMAGE)
         if self.best is None:
@@ -100,35 +105,43 @@ class Remains:
 
     @cached_property
     def summary(self) -> Summary:
-        """Means with intervals of the best checkpoint; empty where nothing was validated yet."""
+        """Means with intervals of the best checkpoint; empty before the first validation."""
         if self.result:
-            found: Summary = self.result["val"]["best"]
-            return found
+            summary: Summary = self.result["val"]["best"]
+            return summary
         return summarise(self.best.validation.scores, self.classes) if self.best else {}
 
     @property
     def baselines(self) -> dict[str, Summary]:
-        """What answers without learning get on the same images."""
+        """The summaries of the baselines on the same images."""
         return dict(self.result["baselines"]) if self.result else {}
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """What `evaluate` wrote of it, by name of the folder."""
+        """The records that `evaluate` wrote, by name of the folder."""
         folders = sorted((self.path / record.FOLDER).glob(f"*/{record.FIGURES}"))
-        return [found for place in folders if (found := record.read(place.parent))]
+        return [evaluation for path in folders if (evaluation := record.read(path.parent))]
 
     def points(self, column: str) -> list[tuple[float, float]]:
-        """Step and value of every epoch that has one."""
+        """Step and value of every epoch that has a value."""
         rows = ((row["step"], row.get(column)) for row in self.epochs)
         return [(step, value) for step, value in rows if step is not None and value is not None]
 
 
-def read(path: Path) -> Remains:
-    """What a run left; UserError where the folder is none of a run."""
-    if not (path / run_directory.EXPERIMENT).is_file() or not (path / run_directory.ENVIRONMENT).is_file():
-        raise UserError(f"{path}: no run directory; the last line that 'run' prints is one")
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run directory."""
+    return (path / run_directory.EXPERIMENT).is_file() and (path / run_directory.ENVIRONMENT).is_file()
+
+
+def read(path: Path) -> RunFiles:
+    """Read a run directory.
+
+    Raises UserError if the folder is none.
+    """
+    if not is_run(path):
+        raise UserError(f"{path}: not a run directory; 'run' prints its run directory on the last line")
     loaded = experiment.load(path / run_directory.EXPERIMENT, data=False)
-    return Remains(
+    return RunFiles(
         path, loaded, run_directory.read_environment(path), _json(path / run_directory.RESULT), _epochs(path)
     )
 
@@ -136,8 +149,8 @@ def read(path: Path) -> Remains:
 def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _epochs(path: Path) -> list[Epoch]:
@@ -153,37 +166,46 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _per_image(path: Path) -> dict[str, Scores]:
-    found: dict[str, Scores] = {}
+def _per_image(path: Path) -> dict[str, ImageScores]:
+    scores: dict[str, ImageScores] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            by_key = found.setdefault(row["split"], {})
+            by_key = scores.setdefault(row["split"], {})
             by_key.setdefault((row["metric"], row["class"]), {})[row["image"]] = _number(row["score"])
-    return found
+    return scores
 
 
-def row_of(by_class: Mapping[str, object], classes: tuple[str, ...]) -> str:
-    """The row of a metric that stands for it: the only one, that of the foreground, or the mean over classes."""
+def score_column(metric: str, name: str) -> str:
+    """The column of `metrics.csv` that has a metric of a class."""
+    return f"val/{metric}" if name == "all" else f"val/{metric}/{name}"
+
+
+def headline_class(by_class: Mapping[str, object], classes: tuple[str, ...]) -> str:
+    """The row that represents a metric: the only one, that of the only foreground class, or the mean over classes."""
     return "all" if "all" in by_class else classes[1] if len(classes) == 2 else MEAN
 
 
-def ordering(scores: Scores, monitor: str) -> Key:
-    """By which scores images are ordered: those that the checkpoint was chosen by, averaged over classes."""
+def headline_key(summary: Summary, loaded: Experiment) -> ScoreKey:
+    """The metric and class that a page begins with: those that select the checkpoint, if they were scored."""
+    metric = loaded.monitor if loaded.monitor in summary else next(iter(summary))
+    return metric, headline_class(summary[metric], loaded.task.classes)
+
+
+def ranking_key(scores: ImageScores, monitor: str) -> ScoreKey:
+    """The scores that images are ranked by: those that select the checkpoint, averaged over classes."""
     metrics = [metric for metric, _ in scores]
     metric = monitor if monitor in metrics else metrics[0]
     return metric, "all" if (metric, "all") in scores else MEAN
 
 
 def worst_first(scores: Mapping[str, float | None], higher_is_better: bool = True) -> list[str]:
-    """The images from the worst to the best; at the end those without a score."""
+    """The images from the worst to the best, followed by those without a score."""
     sign = 1 if higher_is_better else -1
-    ranked = ((value is None, sign * (value or 0.0), place) for place, value in enumerate(scores.values()))
-    names = list(scores)
-    return [names[place] for *_, place in sorted(ranked)]
+    return sorted(scores, key=lambda image: (scores[image] is None, sign * (scores[image] or 0.0)))
 
 
-def chosen(scores: Mapping[str, float | None], higher_is_better: bool = True) -> dict[str, str]:
-    """The worst, the median and the best image by rank; fewer where there are fewer with a score."""
+def representatives(scores: Mapping[str, float | None], higher_is_better: bool = True) -> dict[str, str]:
+    """The worst, the median and the best image by rank; fewer if fewer images have a score."""
     ordered = [name for name in worst_first(scores, higher_is_better) if scores[name] is not None]
     if len(ordered) < 3:
         return dict(zip(("worst", "best") if len(ordered) == 2 else ("only",), ordered, strict=False))

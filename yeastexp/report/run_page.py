@@ -1,4 +1,4 @@
-"""The page of one run: what was run, on what, how it went, what it scores, and on which images it fails."""
+"""The page of a run: what was run, on what, how training went, its scores, and the images it fails on."""
 
 from __future__ import annotations
 
@@ -6,113 +6,111 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from yeastexp.drawing.plots import Distribution
 from yeastexp.evaluation import record
 from yeastexp.evaluation.evaluate import Source
 from yeastexp.metrics.summary import final_table
-from yeastexp.report import charts, curves, distributions, predictions, run_files, sections, tables
-from yeastexp.report.charts import Bar
-from yeastexp.report.distributions import bounds, called, higher_is_better
+from yeastexp.report import curves, predictions, run_files, sections, tables
+from yeastexp.report.distributions import distribution_chart, distribution_charts, higher_is_better, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
-from yeastexp.report.run_files import Key, Remains
+from yeastexp.report.predictions import ProgressBar
+from yeastexp.report.run_files import RunFiles
 from yeastexp.system.formatting import format_count, format_interval, format_score
 
 
-def page(path: Path, made: str, device: str = "auto", progress: predictions.Progress = iter) -> Page:
-    """The page of a run directory, finished or not; UserError where the folder is none."""
-    left = run_files.read(path)
-    source = predictions.source_of(left)
-    found = predictions.predicted(left, source, device, progress)
-    model, inspected = sections.model(path)
-    every = [
-        Section("What was run", [sections.parts(left.experiment)], "the parts with their options"),
-        Section(
-            "Data",
-            [_data(left, source)],
-            "what it was trained and scored on",
-        ),
-        Section("Training", list(curves.curves(left)), "how it went, step by step"),
-        Section("Scores", list(_scores(left)), "whole images, beside answers without learning"),
-        Section("Pictures", list(predictions.pictures(left, found)), "the worst, the median and the best image"),
-        Section("Every image", list(_distribution(left)), "how scores spread over the images"),
-        Section("Confusion", [predictions.confusion(found)], "which class is taken for which"),
+def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter) -> Page:
+    """The page of a run directory, finished or not.
+
+    Raises UserError if the folder is none.
+    """
+    run = run_files.read(path)
+    source = predictions.source_of(run)
+    predicted = predictions.predict_best(run, source, device, progress)
+    model, inspected = sections.model_section(path)
+    all_sections = [
+        Section("Parts", [sections.experiment_facts(run.experiment)], "what was run, with its options"),
+        Section("Data", [_data(run, source)], "what it was trained and scored on"),
+        Section("Training", list(curves.training_blocks(run)), "loss and scores by step"),
+        Section("Scores", list(_scores(run)), "on whole images, beside baselines"),
+        Section("Predictions", list(predictions.gallery_blocks(run, predicted)), "the worst, median and best image"),
+        Section("Every image", list(_distribution(run)), "the distribution of scores over images"),
+        Section("Confusion", [predictions.confusion_block(predicted)], "pixels by true and predicted class"),
         model,
-        *_evaluations(left),
-        sections.environment(left.environment),
-        sections.resolved(path),
+        Section("Evaluations", list(_evaluations(run)), "written into this run by `evaluate`"),
+        sections.environment_section(run.environment),
+        sections.experiment_section(path),
     ]
-    field = Fact("receptive field", sections.field_of(inspected), sections.cells(inspected)) if inspected else None
     return Page(
-        f"run, begun {left.environment['started'][:16].replace('T', ' ')} UTC",
-        left.label,
-        list(_lead(left, source)),
-        Facts([*headline(left), *_length(left), *([field] if field else [])], large=True),
-        [section for section in every if section.blocks],
-        made,
+        f"run, begun {run.environment['started'][:16].replace('T', ' ')} UTC",
+        run.label,
+        list(_lead(run, source)),
+        Facts([*_headline(run), _length(run), *sections.receptive_field_fact(inspected)], large=True),
+        [section for section in all_sections if section.blocks],
+        written,
     )
 
 
-def _lead(left: Remains, source: Source | str) -> Iterator[Paragraph]:
-    scored = len(next(iter(left.scores.get("val", {}).values()), {}))
-    trained_on = (
-        f" on {format_count(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
-    )
-    if left.result:
+def _lead(run: RunFiles, source: Source | str) -> Iterator[Paragraph]:
+    if run.result:
+        count = _image_count(run, "val")
+        trained_on = (
+            f" on {format_count(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
+        )
         yield Paragraph(
-            f"A model `{left.experiment.model.name}`, trained{trained_on}, scored on {scored} that also "
-            "chose its best checkpoint (selected on these images)."
+            f"A `{run.experiment.model.name}` model, trained{trained_on}. Its scores are on the "
+            f"{format_count(count, 'validation image')} that also selected its best checkpoint."
         )
         return
-    step = int(left.epochs[-1]["step"] or 0) if left.epochs else 0
+    step = int(run.epochs[-1]["step"] or 0) if run.epochs else 0
     yield Paragraph(
-        f"This run has no result: it is still training, or was cut short, after step {step}. What stands here is of "
-        f"its best checkpoint so far; python -m yeastexp resume {left.path} goes on.",
+        f"This run has no result: it is still training, or was interrupted after step {step}. The page shows its best "
+        f"checkpoint so far. `python -m yeastexp resume {run.path}` continues it.",
         warning=True,
     )
-    if ends := [line for line in left.log if " ended by " in line][-1:]:
+    if ends := [line for line in run.log if " ended by " in line][-1:]:
         yield Paragraph(f"Its log ends: {ends[0]}")
 
 
-def _data(left: Remains, source: Source | str) -> Facts:
+def _image_count(run: RunFiles, split: str) -> int:
+    return len(next(iter(run.scores.get(split, {}).values()), {}))
+
+
+def _data(run: RunFiles, source: Source | str) -> Facts:
     splits = {} if isinstance(source, str) else source.dataset.splits
-    counted = ", ".join(f"{len(names)} {split}" for split, names in splits.items() if names)
-    return sections.data(left.experiment, left.environment, source, counted)
+    counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items() if names)
+    return sections.data_facts(run.experiment, run.environment, source, counts)
 
 
-def headline(left: Remains) -> list[Fact]:
-    """The score that a reader looks for first, and what the better answer without learning gets."""
-    if not left.summary:
-        return [Fact("score", "–", "nothing was validated yet")]
-    metric, name = _first(left)
-    row = left.summary[metric][name]
-    found = [Fact(called(metric, name), format_score(row["per_image"]), _interval_of(row))]
-    for baseline, summary in left.baselines.items():
-        if baseline.startswith("all ") and len(left.baselines) > 1:
-            continue
-        found.append(Fact(f"{baseline} gets", format_score(summary[metric][name]["per_image"]), "without learning"))
-    return found
+def _headline(run: RunFiles) -> list[Fact]:
+    """The first score, and that of the baselines that are no constant."""
+    if not run.summary:
+        return [Fact("score", "–", "not validated yet")]
+    metric, name = run_files.headline_key(run.summary, run.experiment)
+    facts = [_score_fact(score_name(metric, name), run.summary[metric][name])]
+    for baseline, summary in run.baselines.items():
+        if not baseline.startswith("all ") or len(run.baselines) == 1:
+            facts.append(
+                Fact(f"{baseline} baseline", format_score(summary[metric][name]["per_image"]), "without training")
+            )
+    return facts
 
 
-def _first(left: Remains) -> Key:
-    metric = left.experiment.monitor if left.experiment.monitor in left.summary else next(iter(left.summary))
-    return metric, run_files.row_of(left.summary[metric], left.classes)
+def _score_fact(name: str, row: dict[str, Any]) -> Fact:
+    images = f"mean of {format_count(row['images'], 'validation image')}, which also selected the checkpoint"
+    note = f"95 % interval {format_interval(row['low'], row['high'])}; {images}"
+    return Fact(name, format_score(row["per_image"]), note)
 
 
-def _interval_of(row: dict[str, Any]) -> str:
-    images = f"mean of {row['images']} images that chose the checkpoint"
-    return f"95 % interval {format_interval(row['low'], row['high'])}; {images}"
-
-
-def _length(left: Remains) -> Iterator[Fact]:
-    environment = left.environment
-    where = f"{environment['device']}, {format_count(environment['threads'], 'thread')}"
-    steps = str(left.result["steps"]) if left.result else f"{int(left.epochs[-1]['step'] or 0) if left.epochs else 0}"
-    seconds = environment.get("seconds")
+def _length(run: RunFiles) -> Fact:
+    environment, result = run.environment, run.result
+    steps = result["steps"] if result else int(run.epochs[-1]["step"] or 0) if run.epochs else 0
+    place = f"on {environment['device']}, {format_count(environment['threads'], 'thread')}"
     since = " since it was last resumed" if environment.get("resumed") else ""
-    took = f"{_duration(seconds)}{since} on {where}" if seconds else f"on {where}"
-    why = ""
-    if left.result and (left.result["stopped_early"] or left.result["stopped_by_budget"]):
-        why = f"; stopped {'early' if left.result['stopped_early'] else 'by its budget'}"
-    yield Fact("steps", steps, took + why)
+    seconds = environment.get("seconds")
+    note = f"{_duration(seconds)}{since} {place}" if seconds else place
+    if result and (result["stopped_early"] or result["stopped_by_budget"]):
+        note += f"; stopped {'early' if result['stopped_early'] else 'by its budget'}"
+    return Fact("steps", str(steps), note)
 
 
 def _duration(seconds: float) -> str:
@@ -122,63 +120,53 @@ def _duration(seconds: float) -> str:
     return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _scores(left: Remains) -> Iterator[Block]:
-    if not left.summary:
-        yield Paragraph("Nothing was validated yet, so there are no scores.")
+def _scores(run: RunFiles) -> Iterator[Block]:
+    if not run.summary:
+        yield Paragraph("This run has not been validated yet, so there are no scores.")
         return
-    images = len(next(iter(left.scores.get("val", {}).values()), {}))
-    step = left.result["best"]["step"] if left.result else left.best.step if left.best else 0
-    last = left.result["val"]["last"] if left.result else None
-    title = f"{images} validation images; best checkpoint (step {step}), selected on these images"
-    yield tables.printed(final_table(title, left.summary, last, left.baselines))
-    if left.result and "test" in left.result:
-        count = len(next(iter(left.scores.get("test", {}).values()), {}))
-        title = f"{count} test images, scored once, at the end"
-        yield tables.printed(final_table(title, left.result["test"], None, {}))
-    yield Charts([_beside(left)])
+    title = f"{format_count(_image_count(run, 'val'), 'validation image')}; best checkpoint (step {run.best_step}), "
+    last = run.result["val"]["last"] if run.result else None
+    yield tables.from_rich(final_table(f"{title}selected on these images", run.summary, last, run.baselines))
+    if run.result and "test" in run.result:
+        title = f"{format_count(_image_count(run, 'test'), 'test image')}, scored once, at the end"
+        yield tables.from_rich(final_table(title, run.result["test"], None, {}))
+    yield Charts([_baseline_chart(run)])
     yield Paragraph(sections.AGGREGATION)
     yield Paragraph(
-        "The validation images chose the best checkpoint, so its scores flatter a little; those of the last weights "
-        "stand beside them."
+        "The validation images selected the best checkpoint, so its scores on them are slightly optimistically biased; "
+        "the column “last” has those of the last weights."
     )
 
 
-def _beside(left: Remains) -> Chart:
-    metric, name = _first(left)
-    answers = {
-        "best": left.summary,
-        **({"last": left.result["val"]["last"]} if left.result else {}),
-        **left.baselines,
-    }
-    if left.result and "test" in left.result:
-        answers = {"best": left.summary, "test images": left.result["test"], **answers}
-    drawn = []
-    for answer, summary in answers.items():
+def _baseline_chart(run: RunFiles) -> Chart:
+    metric, name = run_files.headline_key(run.summary, run.experiment)
+    summaries = {"best": run.summary}
+    if run.result:
+        summaries |= {"test images": run.result["test"]} if "test" in run.result else {}
+        summaries["last"] = run.result["val"]["last"]
+    rows = []
+    for label, summary in (summaries | run.baselines).items():
         row = summary[metric][name]
-        drawn.append(Bar(answer, {}, row["per_image"], row["low"], row["high"]))
-    what, within = called(metric, name), bounds(left.experiment, metric)
-    title = f"{what}, beside answers without learning"
-    note = "a stroke is the mean over images, a bar its 95 % interval"
-    return charts.bars("beside", title, drawn, x_label=what, within=within, note=note)
+        rows.append(Distribution(label, {}, row["per_image"], row["low"], row["high"]))
+    label = score_name(metric, name)
+    return distribution_chart("baselines", f"{label} beside baselines", rows, x_label=label)
 
 
-def _distribution(left: Remains) -> Iterator[Block]:
-    scores = left.scores.get("val")
+def _distribution(run: RunFiles) -> Iterator[Block]:
+    scores = run.scores.get("val")
     if not scores:
         return
-    yield Charts(list(distributions.distributions(scores, left.summary, left.experiment)))
-    key = run_files.ordering(scores, left.experiment.monitor)
-    better = higher_is_better(left.experiment)[key[0]]
-    for split, found in left.scores.items():
-        order = run_files.worst_first(found[key], better)
-        caption = f"{len(order)} {split} images, the worst by {called(*key)} first"
-        yield Details(f"every {split} image, as a table", [tables.by_image(caption, order, found, "per_image.csv")])
+    yield Charts(list(distribution_charts(scores, run.summary, run.experiment)))
+    key = run_files.ranking_key(scores, run.experiment.monitor)
+    better = higher_is_better(run.experiment)[key[0]]
+    for split, split_scores in run.scores.items():
+        order = run_files.worst_first(split_scores[key], better)
+        caption = f"{format_count(len(order), f'{split} image')}, the worst by {score_name(*key)} first"
+        table = tables.image_table(caption, order, split_scores, "per_image.csv")
+        yield Details(f"all {split} images as a table", [table])
 
 
-def _evaluations(left: Remains) -> Iterator[Section]:
-    """What `evaluate` found, on these images or others."""
-    found: list[Block] = []
-    for one in left.evaluations:
-        found.append(tables.printed(final_table(record.title(one), one.summary, None, one.baselines)))
-        found += [Paragraph(note, warning=True) for note in one.notes]
-    yield Section("Evaluations", found, "what `evaluate` wrote into this run since")
+def _evaluations(run: RunFiles) -> Iterator[Block]:
+    for evaluation in run.evaluations:
+        yield tables.from_rich(final_table(record.title(evaluation), evaluation.summary, None, evaluation.baselines))
+        yield from (Paragraph(note, warning=True) for note in evaluation.notes)

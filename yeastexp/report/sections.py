@@ -1,4 +1,4 @@
-"""Sections that pages share: the model beside the cells, the confusion matrix, the environment, the experiment."""
+"""Sections that pages share: the model, the confusion matrix, the data, the environment, the experiment."""
 
 from __future__ import annotations
 
@@ -11,60 +11,54 @@ import numpy as np
 import numpy.typing as npt
 
 from yeastexp.config.experiment import Experiment, Part
+from yeastexp.drawing import plots
 from yeastexp.errors import UserError
 from yeastexp.evaluation.evaluate import Source
 from yeastexp.inspection import model as model_inspection
 from yeastexp.inspection.model import Inspection
-from yeastexp.nets.receptive_field import Axis
-from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Label, Paragraph, Section, Stroke, Table
+from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Paragraph, Section, Table
 from yeastexp.system.formatting import format_bytes, format_count
 from yeastexp.training import run_directory
 
 AGGREGATION = (
-    "“per image” is the mean over images, with its 95 % t-interval; “pooled” takes the pixels of all images at once. "
-    "A class that is neither in an image's truth nor in its prediction is left out of that image's mean."
+    "“per image” is the mean over images with its 95 % t-interval; “pooled” is computed over the pixels of all images. "
+    "A class that is absent from both the ground truth and the prediction of an image is left out of that image's mean."
 )
 
-WIDTH = 460.0
-SIDE = 210.0
-"""Of the largest square of the drawing to scale."""
 
-
-def model(path: Path) -> tuple[Section, Inspection | None]:
-    """Parameters and receptive field beside the cells of some training images, of a run or an experiment."""
+def model_section(path: Path) -> tuple[Section, Inspection | None]:
+    """Parameters and receptive field of a run's or an experiment's model, beside the size of the cells."""
     try:
-        found = model_inspection.inspect(model_inspection.of_experiment(path))
+        inspected = model_inspection.inspect(model_inspection.of_experiment(path))
     except UserError as error:
-        return Section("Model", [Paragraph(f"Not looked into: {error}", warning=True)]), None
-    blocks: list[Block] = [Facts(_model_facts(found))]
-    if drawing := _to_scale(found):
-        blocks.append(drawing)
-    blocks += [Paragraph(f"{one[:1].upper()}{one[1:]}.", warning=True) for one in found.advice]
+        return Section("Model", [Paragraph(f"Not inspected: {error}", warning=True)]), None
+    blocks: list[Block] = [Facts(_model_facts(inspected))]
+    if chart := _scale_chart(inspected):
+        blocks.append(chart)
+    blocks += [Paragraph(f"{advice[:1].upper()}{advice[1:]}.", warning=True) for advice in inspected.advice]
     blocks.append(
-        Details("every layer, as `inspect` shows it", [Code("\n".join(model_inspection.lines(found)), "layers")])
+        Details("all layers, as `inspect` prints them", [Code("\n".join(model_inspection.lines(inspected)), "layers")])
     )
-    return Section("Model", blocks, "what it holds, and how far an output sees beside the size of a cell"), found
+    return Section("Model", blocks, "its size and its receptive field, beside the size of a cell"), inspected
 
 
-def _model_facts(found: Inspection) -> list[Fact]:
-    subject, total = found.subject, sum(one.total for one in found.parameters)
+def _model_facts(inspected: Inspection) -> list[Fact]:
+    subject, total = inspected.subject, sum(parameters.total for parameters in inspected.parameters)
     facts = [
-        Fact("parameters", f"{total:,}", f"{found.weights:,} without biases and norm shifts"),
-        Fact("multiply-adds", f"{found.multiply_adds:,}", f"an image of {_shape(subject.image)} (C × H × W)"),
-        Fact("training step", format_bytes(found.memory.total), f"a batch of {subject.batch} in float32"),
-        Fact("receptive field", field_of(found), "pixels that an output depends on at most"),
+        Fact("parameters", f"{total:,}", f"{inspected.weights:,} without biases, those of norms included"),
+        Fact("MACs", f"{inspected.multiply_adds:,}", f"for an image of {_shape(subject.image)} (C × H × W)"),
+        Fact("training step", format_bytes(inspected.memory.total), f"a batch of {subject.batch} in float32"),
+        Fact("receptive field", receptive_field_text(inspected), "the pixels that an output can depend on"),
     ]
     if subject.window:
-        facts.append(Fact("training window", f"{subject.window} × {subject.window} px"))
+        facts.append(Fact("training patch", f"{subject.window} × {subject.window} px"))
     if diameter := subject.cell_diameter:
-        height = found.survey.output.height
-        wide = "" if height.whole else f"; the receptive field is {height.size / diameter:.1f} cells wide"
-        cells = (
-            f"median of {len(subject.cell_diameters)} cells of training images, as the model sees them{subject.doubt}"
-        )
-        facts.append(Fact("cell diameter", f"{diameter:.0f} px", cells + wide))
+        height = inspected.survey.output.height
+        ratio = "" if height.whole else f"; the receptive field is {height.size / diameter:.1f} cells wide"
+        cells = f"median of {len(subject.cell_diameters)} cells in training images, after transforms{subject.doubt}"
+        facts.append(Fact("cell diameter", f"{diameter:.0f} px", cells + ratio))
     else:
-        facts.append(Fact("cell diameter", "not known", "the training images are not there"))
+        facts.append(Fact("cell diameter", "unknown", "the training images are not available"))
     return facts
 
 
@@ -72,55 +66,38 @@ def _shape(lengths: Sequence[int]) -> str:
     return " × ".join(map(str, lengths))
 
 
-def field_of(found: Inspection) -> str:
-    """How far an output sees, height and width."""
-    return " × ".join(_size(axis) for axis in found.survey.output.axes) + " px"
+def receptive_field_fact(inspected: Inspection | None) -> list[Fact]:
+    """The receptive field beside the size of the cells, for the head of a page; nothing without a model."""
+    if not inspected:
+        return []
+    subject = inspected.subject
+    diameter = subject.cell_diameter
+    note = f"median cell diameter {diameter:.0f} px{subject.doubt}" if diameter else "cells not measured: no data"
+    return [Fact("receptive field", receptive_field_text(inspected), note)]
 
 
-def cells(inspected: Inspection) -> str:
-    """How large the cells are that a receptive field is to be compared with."""
-    diameter = inspected.subject.cell_diameter
-    doubt = inspected.subject.doubt
-    return f"cells are {diameter:.0f} px across (median){doubt}" if diameter else "cells not measured: no data"
+def receptive_field_text(inspected: Inspection) -> str:
+    """Height and width."""
+    return " × ".join("whole image" if axis.whole else str(axis.size) for axis in inspected.survey.output.axes) + " px"
 
 
-def _size(axis: Axis) -> str:
-    return "whole image" if axis.whole else str(axis.size)
-
-
-def _to_scale(found: Inspection) -> Chart | None:
-    """Window, receptive field and median cell about one centre; nothing where a field has no end."""
-    height, width = found.survey.output.axes
+def _scale_chart(inspected: Inspection) -> Chart | None:
+    """Receptive field, patch and median cell to scale; None if the receptive field is the whole image."""
+    height, width = inspected.survey.output.axes
     if height.whole or width.whole:
         return None
-    subject = found.subject
-    squares = {"receptive field": (height.size, width.size, "look-0", f"{height.size} × {width.size} px")}
+    subject = inspected.subject
+    rectangles = {f"receptive field, {height.size} × {width.size} px": (float(height.size), float(width.size))}
     if subject.window:
-        squares["training window"] = (subject.window, subject.window, "look-1", f"{subject.window} px")
-    if diameter := subject.cell_diameter:
-        squares["median cell"] = (round(diameter), round(diameter), "look-2", f"{diameter:.0f} px across")
-    ordered = sorted(squares.items(), key=lambda one: -one[1][0])
-    scale = SIDE / max(max(one[1][:2]) for one in ordered)
-    middle = SIDE / 2 + 8
-    strokes, labels = [], []
-    for index, (name, (down, across, look, said)) in enumerate(ordered):
-        h, w = down * scale / 2, across * scale / 2
-        place = 24.0 + 40 * index
-        shape = (
-            f"M{middle - w:.1f} {middle}a{w:.1f} {w:.1f} 0 1 0 {2 * w:.1f} 0a{w:.1f} {w:.1f} 0 1 0 {-2 * w:.1f} 0z"
-            if name == "median cell"
-            else f"M{middle - w:.1f} {middle - h:.1f}h{2 * w:.1f}v{2 * h:.1f}h{-2 * w:.1f}z"
-        )
-        strokes.append(Stroke(shape, f"line {look}", f"{name}: {said}"))
-        strokes.append(Stroke(f"M{middle + w:.1f} {max(middle - h, place):.1f}L{SIDE + 30} {place}", "leader"))
-        strokes.append(Stroke(f"M{SIDE + 34} {place}h26", f"line {look}"))
-        labels += [Label(SIDE + 68, place + 4, name, "name"), Label(SIDE + 68, place + 19, said, "tick")]
-    told = "; ".join(f"{name} {said}" for name, (*_, said) in ordered)
-    return Chart("to-scale", "To scale", f"To scale, from large to small: {told}.", WIDTH, SIDE + 16, strokes, labels)
+        rectangles[f"training patch, {subject.window} × {subject.window} px"] = subject.window, subject.window
+    diameter = subject.cell_diameter
+    circles = {f"median cell, {diameter:.0f} px": diameter} if diameter else {}
+    svg = plots.inline_svg(plots.to_scale(rectangles, circles, label="pixels"), "to-scale")
+    return Chart("To scale", f"To scale: {'; '.join([*rectangles, *circles])}.", svg)
 
 
-def confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], note: str) -> Table:
-    """Pixels by true class (rows) and predicted class, each beside its share of the row."""
+def confusion_table(counts: npt.NDArray[np.int64], classes: Sequence[str], note: str) -> Table:
+    """Pixels by true class (rows) and predicted class (columns), each beside its share of the row."""
     totals = counts.sum(axis=1)
     rows, shares = [], {}
     for index, name in enumerate(classes):
@@ -131,24 +108,25 @@ def confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], note: str) 
             shares[index, 2 + 2 * column] = 0.0 if math.isnan(share) else float(share)
         rows.append([*row, f"{int(totals[index]):,}"])
     headings = ["true \\ predicted", *(text for name in classes for text in (f"{name}, pixels", f"{name}, share"))]
-    numbers = frozenset(range(1, 2 + 2 * len(classes)))
+    numeric = frozenset(range(1, 2 + 2 * len(classes)))
     return Table(
-        "pixels by true and predicted class", [*headings, "all pixels"], rows, numbers, shares=shares, note=note
+        "pixels by true and predicted class", [*headings, "all pixels"], rows, numeric, shares=shares, note=note
     )
 
 
-def environment(found: Mapping[str, Any], note: str = "") -> Section:
+def environment_section(environment: Mapping[str, Any], note: str = "") -> Section:
     """Versions, machine, revision, digests, times."""
-    rows = [[key, _text(value)] for key, value in _flat(found)]
-    blocks: list[Block] = [Table("environment.json", ["key", "value"], rows)]
-    return Section("Environment", [*([Paragraph(note)] if note else []), *blocks], "what the run depended on")
+    rows = [[key, _text(value)] for key, value in _flat(environment)]
+    table = Table("environment.json", ["key", "value"], rows)
+    blocks: list[Block] = [Paragraph(note), table] if note else [table]
+    return Section("Environment", blocks, "versions, machine and data that the run depended on")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
+    items = []
     for key, value in tree.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return found
+        items += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return items
 
 
 def _text(value: Any) -> str:
@@ -159,15 +137,15 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def resolved(path: Path, verb: str = "run", options: str = "") -> Section:
-    """The experiment with every default written out, and the command that repeats what was made of it."""
+def experiment_section(path: Path, command: str = "run", options: str = "") -> Section:
+    """The experiment with every default written out, and the command that repeats it."""
     text = (path / run_directory.EXPERIMENT).read_text(encoding="utf-8")
-    again = Paragraph(f"`python -m yeastexp {verb} {path / run_directory.EXPERIMENT}{options}` repeats it.")
-    return Section("Experiment", [again, Code(text, "experiment.toml")], "resolved: every default is written out")
+    repeat = Paragraph(f"To repeat it: `python -m yeastexp {command} {path / run_directory.EXPERIMENT}{options}`")
+    return Section("Experiment", [repeat, Code(text, "experiment.toml")], "with every default written out")
 
 
-def parts(loaded: Experiment) -> Facts:
-    """What was run, a part a line."""
+def experiment_facts(loaded: Experiment) -> Facts:
+    """The parts of an experiment with their options, a line each."""
     train = loaded.train
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     facts = [
@@ -176,9 +154,9 @@ def parts(loaded: Experiment) -> Facts:
         _fact("optimizer", loaded.optimizer),
         *([_fact("scheduler", loaded.scheduler)] if loaded.scheduler else []),
         Fact("length", length, f"batches of {train.batch}, seed {train.seed}, {train.precision}"),
-        Fact("transforms", _names(loaded.transforms), "every image, also where it is only scored"),
-        Fact("augmentations", _names(loaded.augmentations), "training windows only, random"),
-        Fact("checkpoint", f"by {loaded.monitor}", "the best on the validation images is kept, and the last"),
+        Fact("transforms", _names(loaded.transforms), "applied to every image"),
+        Fact("augmentations", _names(loaded.augmentations), "random, applied to training patches only"),
+        Fact("checkpoint", f"by {loaded.monitor}", "the best on the validation images and the last are kept"),
     ]
     return Facts(facts)
 
@@ -187,12 +165,12 @@ def _fact(name: str, part: Part) -> Fact:
     return Fact(name, part.name, ", ".join(f"{key} {_text(value)}" for key, value in part.options.items()))
 
 
-def _names(some: Sequence[Part]) -> str:
-    return ", ".join(part.name for part in some) or "none"
+def _names(parts: Sequence[Part]) -> str:
+    return ", ".join(part.name for part in parts) or "none"
 
 
-def data(loaded: Experiment, environment: Mapping[str, Any], source: Source | str, counted: str) -> Facts:
-    """What it was trained and scored on: the data set, its file, its images as they were `counted`, their pixels."""
+def data_facts(loaded: Experiment, environment: Mapping[str, Any], source: Source | str, counts: str) -> Facts:
+    """The data set, its files, the `counts` of its images, and their pixels."""
     digests: dict[str, str] = environment["digests"]["data"]
     options = ", ".join(f"{key} {_text(value)}" for key, value in loaded.dataset.options.items())
     facts = [
@@ -201,15 +179,15 @@ def data(loaded: Experiment, environment: Mapping[str, Any], source: Source | st
         *(Fact("file", name, f"SHA-256 {digest}") for name, digest in digests.items()),
     ]
     if isinstance(source, str):
-        return Facts([*facts, Fact("images", "gone", source)])
+        return Facts([*facts, Fact("images", "not available", source)])
     dataset = source.dataset
-    names = [name for some in dataset.splits.values() for name in some]
-    facts.append(Fact("images", counted, _sizes({tuple(dataset.shape(name)) for name in names})))
+    names = [name for split in dataset.splits.values() for name in split]
+    facts.append(Fact("images", counts, _sizes({tuple(dataset.shape(name)) for name in names})))
     if pixel_um := dataset.read(names[0]).pixel_um:
         facts.append(Fact("pixel", f"{pixel_um:g} µm"))
     if dataset.normalization:
-        figures = ", ".join(f"{key} {_text(value)}" for key, value in dataset.normalization.items())
-        facts.append(Fact("stored normalised", "yes", figures))
+        values = ", ".join(f"{key} {_text(value)}" for key, value in dataset.normalization.items())
+        facts.append(Fact("normalised in the file", "yes", values))
     return Facts(facts)
 
 

@@ -1,4 +1,4 @@
-"""Tables of a page: from those that the command line prints, and from rows of files."""
+"""Tables of a page, from tables of the command line and from rows of files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from yeastexp.report.html import Table
 from yeastexp.system.formatting import format_number, format_score
 
 MOST_ROWS = 300
-"""Of a table in the page; more are in the file that it is made of."""
+"""Of a table in the page; the file that it is read from has all."""
 
 
-def printed(table: rich.Table, note: str = "") -> Table:
-    """What the command line prints, cell by cell."""
+def from_rich(table: rich.Table) -> Table:
+    """A table as the command line prints it, cell by cell."""
     columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
     return Table(
         caption=_plain(table.title or ""),
         headings=[_plain(column.header) for column in table.columns],
         rows=list(zip(*columns, strict=True)),
-        numbers=frozenset(index for index, column in enumerate(table.columns) if column.justify == "right"),
-        ends=frozenset(index for index, row in enumerate(table.rows) if row.end_section),
-        note=note,
+        numeric=frozenset(index for index, column in enumerate(table.columns) if column.justify == "right"),
+        group_ends=frozenset(index for index, row in enumerate(table.rows) if row.end_section),
     )
 
 
@@ -33,32 +32,27 @@ def _plain(cell: Any) -> str:
     return cell.plain if isinstance(cell, Text) else markup.render(str(cell)).plain
 
 
-def listed(caption: str, pairs: Mapping[str, str], headings: tuple[str, str] = ("", "")) -> Table:
-    """Names and values."""
-    return Table(caption, headings, list(pairs.items()))
-
-
-def thinned(rows: Sequence[Any], place: str) -> tuple[list[Any], str]:
-    """As many rows as a page can hold, the first and last among them, and a line that says so."""
+def subsample(rows: Sequence[Any], source: str) -> tuple[list[Any], str]:
+    """At most `MOST_ROWS` evenly spaced rows with the first and the last, and a note if rows were left out."""
     if len(rows) <= MOST_ROWS:
         return list(rows), ""
-    chosen = sorted({round(index * (len(rows) - 1) / (MOST_ROWS - 1)) for index in range(MOST_ROWS)})
-    return [rows[index] for index in chosen], f"{len(chosen)} of {len(rows)} rows; {place} has all."
+    kept = sorted({round(index * (len(rows) - 1) / (MOST_ROWS - 1)) for index in range(MOST_ROWS)})
+    return [rows[index] for index in kept], f"{len(kept)} of {len(rows)} rows; {source} has all."
 
 
-def epochs(caption: str, rows: Sequence[Mapping[str, float | None]], place: str) -> Table:
+def epoch_table(caption: str, epochs: Sequence[Mapping[str, float | None]], source: str) -> Table:
     """The rows of `metrics.csv`."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    kept, note = thinned(rows, place)
-    cells = [[format_number(row.get(key)) for key in keys] for row in kept]
-    return Table(caption, keys, cells, numbers=frozenset(range(len(keys))), note=note)
+    keys = list(dict.fromkeys(key for row in epochs for key in row))
+    rows, note = subsample(epochs, source)
+    cells = [[format_number(row.get(key)) for key in keys] for row in rows]
+    return Table(caption, keys, cells, numeric=frozenset(range(len(keys))), note=note)
 
 
-def by_image(
-    caption: str, images: Iterable[str], scores: Mapping[tuple[str, str], Mapping[str, float | None]], place: str
+def image_table(
+    caption: str, images: Iterable[str], scores: Mapping[tuple[str, str], Mapping[str, float | None]], source: str
 ) -> Table:
-    """A row an image, a column a metric and class."""
-    kept, note = thinned(list(images), place)
+    """A row for each image, a column for each metric and class."""
+    kept, note = subsample(list(images), source)
     headings = ["image", *(metric if name == "all" else f"{metric} {name}" for metric, name in scores)]
-    rows = [[image, *(format_score(found.get(image)) for found in scores.values())] for image in kept]
-    return Table(caption, headings, rows, numbers=frozenset(range(1, len(headings))), note=note)
+    rows = [[image, *(format_score(by_image.get(image)) for by_image in scores.values())] for image in kept]
+    return Table(caption, headings, rows, numeric=frozenset(range(1, len(headings))), note=note)
