@@ -132,7 +132,9 @@ def fitted(images: Iterable[Tensor]) -> ZScore:
 
 def _row(way: Way, transform: ZScore | None, images: Images) -> Row:
     seen = {
-        split: [moments(transform.image(one, None) if transform else one) for one in images.of(split)]
+        split: [
+            moments(transform.image(one, transform.statistics([one])) if transform else one) for one in images.of(split)
+        ]
         for split in images.splits
     }
     figures = None
