@@ -125,18 +125,18 @@ def test_a_circle_has_its_diameter() -> None:
 
 
 def test_text_is_cut_where_it_is_too_long() -> None:
-    assert pictures.cut("short", 100) == "short"
-    cut = pictures.cut("a name that is much too long for so few pixels", 100)
+    assert pictures.truncated("short", 100) == "short"
+    cut = pictures.truncated("a name that is much too long for so few pixels", 100)
     assert cut.endswith("…") and "a name that is much".startswith(cut.rstrip("…"))
-    assert pictures.cut("any", 0) == "…"
+    assert pictures.truncated("any", 0) == "…"
     tile = np.zeros((10, 200, 3), np.uint8)
     assert pictures.captioned(tile, "x" * 500, "second").shape == (10 + 2 * pictures.CAPTION, 200, 3)
-    assert pictures.written("one", "two", size=15).shape[0] == 2 * (15 + pictures.CAPTION - pictures.TEXT_SIZE)
+    assert pictures.text_block("one", "two", size=15).shape[0] == 2 * (15 + pictures.CAPTION - pictures.TEXT_SIZE)
 
 
 def test_letters_of_many_languages_are_no_boxes() -> None:
     """Pillow's own font draws the same box for each of them."""
-    drawn = {pictures.written(letter).tobytes() for letter in "×–±µ∂äжλ"}
+    drawn = {pictures.text_block(letter).tobytes() for letter in "×–±µ∂äжλ"}
     assert len(drawn) == 8
 
 

@@ -1,4 +1,4 @@
-"""How images and their labels look: tiles, outlines, captions, histograms, and sheets made of them."""
+"""Images and labels as pictures: tiles with outlines, captions, legends and histograms, and their arrangement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Picture = npt.NDArray[np.uint8]
 """(H, W, 3), as TensorBoard and Pillow take it."""
 Labels = npt.NDArray[np.int64]
 Limits = tuple[float, float]
-"""The values that are shown black and white."""
+"""The values displayed as black and white."""
 Colour = tuple[int, int, int]
 
 GAP = 6
@@ -28,9 +28,9 @@ CAPTION = 18
 """Height of a line of text."""
 TEXT_SIZE, HEADING_SIZE = 11, 15
 NARROWEST = 160
-"""Pixels that the longest caption needs."""
+"""Pixels, enough for the longest caption."""
 LARGEST_SIDE = 512
-"""Pixels of one tile; larger images are shown smaller."""
+"""Pixels of a tile; larger images are downscaled."""
 
 INK, FAINT = (0, 0, 0), (110, 119, 129)
 
@@ -43,43 +43,43 @@ OKABE_ITO: tuple[Colour, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
-"""Okabe and Ito (2008): told apart by colour-blind readers."""
+"""Okabe and Ito (2008); colour-blind readers can tell them apart."""
 
 OUTLINES = (OKABE_ITO[5], OKABE_ITO[1], OKABE_ITO[3], OKABE_ITO[2], OKABE_ITO[6])
-"""Of classes above 0, in turn."""
+"""Of the classes above 0, repeated if there are more."""
 FRAME = OKABE_ITO[3]
 
 LABEL_COLOURS = np.array([(0, 0, 0), (255, 255, 255), *OKABE_ITO[:5]], np.uint8)
-"""Background, foreground, then colours."""
+"""Black for background, white for the first foreground class, then colours."""
 
 IGNORED_COLOUR = np.array([128, 128, 128], np.uint8)
 MISSED = np.array([86, 180, 233], np.uint8)
 FALSE_ALARM = np.array([230, 97, 0], np.uint8)
-CAPTIONS = ("image", "truth", "prediction", "blue: missed, orange: false")
+CAPTIONS = ("image", "ground truth", "prediction", "blue: missed, orange: false")
 
 HATCHING = 8
-"""Pixels from one line to the next over what has no label."""
+"""Pixels from one line to the next over unlabelled regions."""
 BINS = 80
 LINE_WIDTH = 2
 JPEG_QUALITY = 88
-"""At which noise of a camera looks as it was."""
+"""Preserves the look of camera noise."""
 
 
 def panel(image: npt.NDArray[np.float32], truth: Labels, prediction: Labels) -> Picture:
-    """Image (C, H, W), truth and prediction (H, W), and where they differ, captioned, in a row."""
+    """Image (C, H, W), ground truth and prediction (H, W), and their differences, captioned, in a row."""
     grey = grey_of(image)
-    tiles = [grey, coloured(truth), coloured(prediction), differing(grey, truth, prediction)]
-    return in_a_row([captioned(_shrunk(tile), text) for tile, text in zip(tiles, CAPTIONS, strict=True)])
+    pictures = [grey, coloured(truth), coloured(prediction), differing(grey, truth, prediction)]
+    return in_a_row([captioned(_shrunk(picture), text) for picture, text in zip(pictures, CAPTIONS, strict=True)])
 
 
 def limits_of(*images: npt.NDArray[np.float32]) -> Limits:
-    """The 0.5th and 99.5th percentile of images (C, H, W) as they are shown, together."""
+    """The 0.5th and 99.5th percentile over all pixels of images (C, H, W), as displayed."""
     low, high = np.percentile(np.concatenate([_shown(image).ravel() for image in images]), [0.5, 99.5])
     return float(low), float(high)
 
 
 def grey_of(image: npt.NDArray[np.float32], limits: Limits | None = None) -> Picture:
-    """An image (C, H, W) of any value range between limits, else its own; three channels stay colours."""
+    """An image (C, H, W) in greys between the limits, by default its own; three channels stay colours."""
     low, high = limits or limits_of(image)
     scaled = np.clip((_shown(image) - low) / max(high - low, 1e-12), 0, 1)
     grey = np.rint(scaled * 255).astype(np.uint8)
@@ -92,14 +92,14 @@ def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def coloured(labels: Labels) -> Picture:
-    """Labels (H, W) in colours, the ignored ones grey."""
+    """Labels (H, W) in colours, unlabelled pixels grey."""
     colours = LABEL_COLOURS[np.where(labels < len(LABEL_COLOURS), labels, 2 + labels % (len(LABEL_COLOURS) - 2))]
     colours[labels == IGNORE] = IGNORED_COLOUR
     return np.asarray(colours)
 
 
 def differing(grey: Picture, truth: Labels, prediction: Labels) -> Picture:
-    """The image, darkened, with pixels that were missed and false ones; a wrong class counts as false."""
+    """The darkened image with missed pixels and false alarms; pixels of a wrong class count as false alarms."""
     marked = grey // 2
     wrong = (truth != prediction) & (truth != IGNORE)
     marked[wrong & (prediction == 0)] = MISSED
@@ -108,12 +108,12 @@ def differing(grey: Picture, truth: Labels, prediction: Labels) -> Picture:
 
 
 def outline_colour(label: int) -> Colour:
-    """That of a class above 0."""
+    """The colour of a class above 0."""
     return OUTLINES[(label - 1) % len(OUTLINES)]
 
 
 def outlined(grey: Picture, labels: Labels) -> Picture:
-    """The image with each class above 0 outlined in its colour, just inside its edge; hatched where it has no label."""
+    """The image with each class above 0 outlined in its colour, just inside its edge; unlabelled regions hatched."""
     drawn = np.array(grey)
     near = ndimage.binary_dilation(edges(labels))  # two pixels thick
     for label in np.unique(labels[near]).tolist():
@@ -125,7 +125,7 @@ def outlined(grey: Picture, labels: Labels) -> Picture:
 
 
 def edges(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Pixels of a class above 0 that touch another class; beyond the image, and without label, there is none."""
+    """Pixels of a class above 0 that touch another class; the image border and unlabelled pixels are no edges."""
     around = np.pad(labels, 1, mode="edge")
     beside = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
     touching = np.logical_or.reduce([(other != labels) & (other != IGNORE) for other in beside])
@@ -133,13 +133,13 @@ def edges(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def tile(image: npt.NDArray[np.float32], labels: Labels | None, side: int, limits: Limits | None = None) -> Picture:
-    """An image (C, H, W) whose longer side becomes `side` pixels, with outlines as thin there as anywhere."""
+    """An image (C, H, W) resized to a longer side of `side` pixels, with outlines of a fixed width."""
     shown = fitted(grey_of(image, limits), side)
     return shown if labels is None else outlined(shown, sampled(labels, shown))
 
 
 def sampled(labels: Labels, shown: Picture) -> Labels:
-    """The labels (H, W) at the middle of each pixel of a picture of the same image, whatever its size."""
+    """Labels (H, W) resampled (nearest neighbour) to the size of a picture of the same image."""
     rows, columns = (
         (2 * np.arange(n) + 1) * before // (2 * n) for n, before in zip(shown.shape, labels.shape, strict=False)
     )
@@ -147,7 +147,7 @@ def sampled(labels: Labels, shown: Picture) -> Labels:
 
 
 def fitted(picture: Picture, side: int) -> Picture:
-    """A picture whose longer side becomes `side` pixels."""
+    """A picture resized to a longer side of `side` pixels."""
     height, width = (max(1, round(n * side / max(picture.shape[:2]))) for n in picture.shape[:2])
     if (height, width) == picture.shape[:2]:
         return picture
@@ -160,7 +160,7 @@ def _shrunk(picture: Picture) -> Picture:
 
 
 def jpeg(picture: Picture) -> bytes:
-    """A picture as a small file; grey ones have one channel."""
+    """A picture as a JPEG file, with one channel if it is grey."""
     out = io.BytesIO()
     grey = bool((picture[..., :1] == picture).all())
     drawn = Image.fromarray(np.ascontiguousarray(picture[..., 0] if grey else picture))
@@ -169,7 +169,7 @@ def jpeg(picture: Picture) -> bytes:
 
 
 def framed(picture: Picture, box: tuple[float, float, float, float], colour: Colour) -> Picture:
-    """A picture with a rectangle: its first row and column, and those behind its last."""
+    """A picture with a rectangle (top, left, bottom, right), of which the last two are exclusive."""
     canvas, draw = _canvas(picture)
     top, left, bottom, right = box
     draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=LINE_WIDTH)
@@ -177,7 +177,7 @@ def framed(picture: Picture, box: tuple[float, float, float, float], colour: Col
 
 
 def circled(picture: Picture, centre: tuple[float, float], diameter: float, colour: Colour) -> Picture:
-    """A picture with a circle about a place (y, x), in pixels."""
+    """A picture with a circle around (y, x), in pixels."""
     canvas, draw = _canvas(picture)
     draw.circle(centre[::-1], diameter / 2, outline=colour, width=LINE_WIDTH)
     return np.asarray(canvas)
@@ -189,7 +189,7 @@ def _canvas(picture: Picture) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def captioned(picture: Picture, *lines: str) -> Picture:
-    """A picture below lines of text, which are cut where they are longer than it is wide."""
+    """A picture below lines of text, truncated to its width."""
     height, width = picture.shape[:2]
     top = CAPTION * len(lines)
     canvas = Image.new("RGB", (max(width, NARROWEST), height + top), "white")
@@ -197,12 +197,12 @@ def captioned(picture: Picture, *lines: str) -> Picture:
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
         colour = INK if index == 0 else FAINT
-        draw.text((2, 2 + index * CAPTION), cut(line, canvas.width - 4), fill=colour, font=_font(TEXT_SIZE))
+        draw.text((2, 2 + index * CAPTION), truncated(line, canvas.width - 4), fill=colour, font=_font(TEXT_SIZE))
     return np.asarray(canvas)
 
 
-def written(*lines: str, colours: Sequence[Colour] = (), size: int = TEXT_SIZE) -> Picture:
-    """Lines of text, each in a colour of its own where there are any."""
+def text_block(*lines: str, colours: Sequence[Colour] = (), size: int = TEXT_SIZE) -> Picture:
+    """Lines of text, each in its own colour if colours are given."""
     font = _font(size)
     step = size + CAPTION - TEXT_SIZE
     width = max(int(font.getlength(line)) for line in lines) + 5
@@ -214,16 +214,16 @@ def written(*lines: str, colours: Sequence[Colour] = (), size: int = TEXT_SIZE) 
 
 
 def legend(entries: Sequence[tuple[Colour, str]]) -> Picture:
-    """Lines of text, each behind a patch of the colour that it explains."""
-    texts = written(*(text for _, text in entries))
+    """Lines of text, each after a swatch of its colour."""
+    texts = text_block(*(text for _, text in entries))
     patches = np.full((texts.shape[0], CAPTION + GAP, 3), 255, np.uint8)
     for row, (colour, _) in enumerate(entries):
         patches[row * CAPTION + GAP : (row + 1) * CAPTION - GAP // 2, GAP // 2 : CAPTION] = colour
     return np.concatenate([patches, texts], axis=1)
 
 
-def cut(line: str, width: int, size: int = TEXT_SIZE) -> str:
-    """A line of text that fits so many pixels, with an ellipsis where something was cut off."""
+def truncated(line: str, width: int, size: int = TEXT_SIZE) -> str:
+    """A line of text that fits `width` pixels, shortened with an ellipsis if need be."""
     font = _font(size)
     if font.getlength(line) <= width:
         return line
@@ -233,22 +233,22 @@ def cut(line: str, width: int, size: int = TEXT_SIZE) -> str:
 
 @lru_cache(maxsize=4)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which comes with matplotlib and knows the signs that Pillow's own font lacks."""
-    found = find_spec("matplotlib")  # to import it would take longer than all that is drawn here
-    path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found and found.origin else None
+    """DejaVu Sans, which comes with matplotlib and has glyphs that Pillow's own font lacks."""
+    spec = find_spec("matplotlib")  # importing it would take longer than all drawing here
+    path = Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if spec and spec.origin else None
     return ImageFont.truetype(str(path), size) if path and path.is_file() else ImageFont.load_default(size=size)
 
 
 def histogram(values: Sequence[npt.NDArray[np.float32]], size: tuple[int, int]) -> Picture:
-    """How often values occur, a line for each array in a colour of its own, between their common 0.1 % tails."""
+    """Histograms, a line in its own colour for each array, between the 0.1th and 99.9th percentile of all."""
     height, width = size
-    exact = [one.astype(np.float64).ravel() for one in values]  # float32 has too few values between large ones
+    exact = [array.astype(np.float64).ravel() for array in values]  # float32 has too few values between large ones
     low, high = (float(end) for end in np.percentile(np.concatenate(exact), [0.1, 99.9]))
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
-    counted = [np.histogram(one, BINS, (low, high))[0] / one.size for one in exact]
+    counted = [np.histogram(array, BINS, (low, high))[0] / array.size for array in exact]
     bottom = height - CAPTION
     most = max(float(shares.max()) for shares in counted)
     for shares, colour in zip(counted, line_colours(len(values)), strict=True):
@@ -264,7 +264,7 @@ def histogram(values: Sequence[npt.NDArray[np.float32]], size: tuple[int, int]) 
 
 
 def line_colours(count: int) -> tuple[Colour, ...]:
-    """Colours of lines and their text on white, told apart by colour-blind readers."""
+    """Colours of lines and text on white that colour-blind readers can tell apart."""
     dark = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (0, 0, 0))
     return tuple(dark[index % len(dark)] for index in range(count))
 
@@ -277,7 +277,7 @@ def squared(picture: Picture, side: int) -> Picture:
 
 def in_a_row(pictures: Sequence[Picture], gap: int = GAP) -> Picture:
     """Pictures of any height, side by side."""
-    height = max(one.shape[0] for one in pictures)
+    height = max(picture.shape[0] for picture in pictures)
     padded = [np.pad(p, ((0, height - p.shape[0]), (0, gap), (0, 0)), constant_values=255) for p in pictures]
     return np.concatenate(padded, axis=1)
 

@@ -276,26 +276,26 @@ def _head(assembly: Assembly) -> Iterator[Picture]:
         said.append(f"shown is the mean of {channels} channels")
     if names := [part.name for part in experiment.transforms if _left_out(assembly, part)]:
         said.append(f"the data is stored normalised, so {' and '.join(names)} is left out")
-    yield pictures.written(*(pictures.cut(line, SHEET_WIDTH) for line in said))
+    yield pictures.text_block(*(pictures.truncated(line, SHEET_WIDTH) for line in said))
     sharing: dict[pictures.Colour, list[str]] = {}
     for label, name in enumerate(assembly.classes[1:], start=1):
         sharing.setdefault(pictures.outline_colour(label), []).append(name)
     outlines = [
-        (colour, pictures.cut(f"outlined: {', '.join(names)}", SHEET_WIDTH)) for colour, names in sharing.items()
+        (colour, pictures.truncated(f"outlined: {', '.join(names)}", SHEET_WIDTH)) for colour, names in sharing.items()
     ]
     yield pictures.legend([*outlines, (pictures.FAINT, "hatched: pixels without label")])
 
 
 def _heading(text: str) -> Picture:
-    return pictures.written(pictures.cut(text, SHEET_WIDTH, pictures.HEADING_SIZE), size=pictures.HEADING_SIZE)
+    return pictures.text_block(pictures.truncated(text, SHEET_WIDTH, pictures.HEADING_SIZE), size=pictures.HEADING_SIZE)
 
 
 def _grid(columns: Sequence[Column], side: int) -> Picture:
     """Columns side by side, each tile below what is said of it."""
     made = []
     for column in columns:
-        table, name, options = (pictures.cut(line, side - pictures.GAP) for line in column.heading)
-        head = pictures.written(table, name, options, colours=[pictures.FAINT, pictures.INK, pictures.FAINT])
+        table, name, options = (pictures.truncated(line, side - pictures.GAP) for line in column.heading)
+        head = pictures.text_block(table, name, options, colours=[pictures.FAINT, pictures.INK, pictures.FAINT])
         tiles = [pictures.captioned(pictures.squared(tile, side), said) for said, tile in column.tiles]
         made.append(pictures.stacked([head, *tiles]))
     return pictures.in_a_row(made)
@@ -315,7 +315,7 @@ def _histograms(assembly: Assembly, shown: Sequence[Shown]) -> Iterator[Picture]
             figures = [f"{one.stages[0].name}: {_figures(image)}" for one, image in zip(shown, images, strict=True)]
             drawn = pictures.histogram([image.numpy() for image in images], HISTOGRAM)
             numbered = f"channel {channel + 1} of {channels}, {said}" if channels > 1 else said
-            text = pictures.written(*(pictures.cut(line, HISTOGRAM[1]) for line in figures), colours=colours)
+            text = pictures.text_block(*(pictures.truncated(line, HISTOGRAM[1]) for line in figures), colours=colours)
             made.append(pictures.stacked([pictures.captioned(drawn, numbered), text]))
         yield pictures.in_a_row(made, gap=5 * pictures.GAP)
 

@@ -59,10 +59,10 @@ def picture(found: Inspection) -> Picture:
         f"(after Luo et al. 2016), best checkpoint, step {found.effective.step}",
         f"right: the shares of the gradient in logarithmic grey; black is 1/{10**DECADES:,} of the strongest",
     )
-    title = pictures.cut(f"{found.subject.name}: where an output looks", 2 * SIDE, pictures.HEADING_SIZE)
+    title = pictures.truncated(f"{found.subject.name}: where an output looks", 2 * SIDE, pictures.HEADING_SIZE)
     legend = pictures.legend([(mark.colour, mark.said) for mark in marks])
-    heading = pictures.written(title, size=pictures.HEADING_SIZE)
-    sheet = [heading, pictures.in_a_row(tiles), legend, pictures.written(*method)]
+    heading = pictures.text_block(title, size=pictures.HEADING_SIZE)
+    sheet = [heading, pictures.in_a_row(tiles), legend, pictures.text_block(*method)]
     return pictures.bordered(pictures.stacked(sheet))
 
 
