@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.config import experiment
 from yeastexp.drawing import plots
 

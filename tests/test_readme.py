@@ -14,6 +14,7 @@ import loopback
 import pytest
 
 from yeastexp.__main__ import main
+from yeastexp.cli import commands
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 
@@ -99,6 +100,4 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_every_command_is_in_the_readme() -> None:
-    from yeastexp.__main__ import commands
-
     assert set(commands.commands) <= {line.split()[0] for line in OURS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 INPUT_WRONG = 2
@@ -29,3 +30,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return (f"; did you mean '{near[0]}'?" if near else "") + f" (known: {', '.join(names) or 'none'})"
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an exception is and says, even if its `__str__` raises."""
+    if isinstance(error, UserError):
+        return " ".join(error.faults)
+    text = "".join(traceback.format_exception_only(error)).removeprefix(f"{type(error).__module__}.")
+    return " ".join(text.split())

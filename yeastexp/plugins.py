@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from yeastexp.errors import UserError
+from yeastexp.errors import UserError, in_one_line
 from yeastexp.registry import KINDS, Entry, Registry
 
 _loaded: dict[str, tuple[Path, dict[str, list[Entry]]]] = {}
@@ -101,15 +101,7 @@ def _fault(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, SyntaxError):
         return UserError(f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}: {error.msg}")
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return UserError(f"{path}:{lines[-1] if lines else 1}: {_in_one_line(error)}")
-
-
-def _in_one_line(error: BaseException) -> str:
-    """What an exception is and says, even where it fails to say it."""
-    if isinstance(error, UserError):
-        return " ".join(error.faults)
-    written = "".join(traceback.format_exception_only(error)).removeprefix(f"{type(error).__module__}.")
-    return " ".join(written.split())
+    return UserError(f"{path}:{lines[-1] if lines else 1}: {in_one_line(error)}")
 
 
 @functools.cache
@@ -119,4 +111,4 @@ def load_installed() -> None:
         try:
             point.load()
         except (Exception, SystemExit) as error:
-            warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {_in_one_line(error)}", stacklevel=2)
+            warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {in_one_line(error)}", stacklevel=2)

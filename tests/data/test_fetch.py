@@ -498,8 +498,8 @@ def test_the_command_says_what_it_wrote(server: Server, folder: Path, call: Call
     status, out, err = call(url, "-o", folder, "--sha256", sha256(ZIP))
     assert (status, err) == (0, "")
     assert out.splitlines() == [
-        f"file     {folder}/yeast.zip, {len(ZIP)} bytes, was there already",
-        f"sha256   {sha256(ZIP)}, as it should be",
+        f"file     {folder}/yeast.zip, {len(ZIP)} bytes, already there",
+        f"sha256   {sha256(ZIP)}, as expected",
         "unpacked 4 files, 0 of them new: images/, masks/, read me.txt",
         f"{folder}",
     ]

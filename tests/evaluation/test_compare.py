@@ -20,7 +20,7 @@ from scipy import stats
 from test_evaluate import LONGER, at_home, changed, data_of, trained
 from tiny import EXPERIMENT, image, write_data, write_experiment
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.data import hdf5_file
 from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from tiny import EXPERIMENT, write_data
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.config import experiment
 from yeastexp.data import images
 from yeastexp.data.folds import Folds

@@ -20,7 +20,7 @@ from scipy import ndimage
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 from tiny import EXPERIMENT, image, write_data, write_experiment
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.data import hdf5_file, images
 from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError

@@ -14,7 +14,7 @@ from PIL import Image
 
 from docs import exercise
 from notebooks import execute
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.training.tensorboard import Tracker
 
 PAGE = exercise.DOCUMENT.read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ from yeastexp.data.synth import synth
 from yeastexp.drawing import plots
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.exercise import accuracy_and_iou, degradations, discs, normalization
+from yeastexp.exercise.cli import study
 from yeastexp.sample import Sample
 from yeastexp.system import files
 
@@ -391,9 +392,9 @@ def test_without_a_file_the_images_are_synthetic(monkeypatch: pytest.MonkeyPatch
     assert status == 0 and out.startswith("synthetic_yeast (2 train, 1 val)")
 
 
-@pytest.mark.parametrize("name", list(command_line.study.commands))
+@pytest.mark.parametrize("name", list(study.commands))
 def test_the_help_of_a_study_ends_in_an_example_that_parses(name: str, call: Call) -> None:
-    command = command_line.study.commands[name]
+    command = study.commands[name]
     last = (command.help or "").strip().splitlines()[-1].strip()
     words = last.removeprefix(f"Example: python -m yeastexp study {name} ").split()
     assert command.make_context(name, words).params["as_json"] is False

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
 from yeastexp.data import hdf5_file

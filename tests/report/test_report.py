@@ -18,7 +18,7 @@ from rich.console import Console
 from test_evaluate import LONGER, changed, data_of, trained
 from tiny import EXPERIMENT, image, write_data
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.data import hdf5_file
 from yeastexp.errors import UserError
 from yeastexp.evaluation.compare import compare, findings, title

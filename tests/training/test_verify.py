@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from test_resume import ALL_OPTIONS, broken, here, ran, whole
 
-from yeastexp.__main__ import commands
+from yeastexp.cli import commands
 from yeastexp.errors import UserError
 from yeastexp.training import checkpoints, run_directory
 from yeastexp.training.verify import verify

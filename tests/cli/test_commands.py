@@ -13,13 +13,14 @@ import click
 import pytest
 from jsonschema import Draft202012Validator
 
-from yeastexp import __main__ as command_line
+from yeastexp.__main__ import main
+from yeastexp.cli import commands
 from yeastexp.errors import RUN_FAILED, UserError
-from yeastexp.inspection import check as check_room
+from yeastexp.inspection import check as check_module
 from yeastexp.registry import KINDS
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-COMMANDS = sorted(command_line.commands.commands)
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+COMMANDS = sorted(commands.commands)
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -32,7 +33,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setattr(sys, "argv", ["yeastexp", *arguments])
         status: object = 0
         try:
-            command_line.main()
+            main()
         except SystemExit as leaving:
             status = leaving.code
         out, err = capsys.readouterr()
@@ -44,29 +45,31 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_ends_in_an_example_that_parses(command: str, call: Call) -> None:
-    text = command_line.commands.commands[command].help or ""
+    text = commands.commands[command].help or ""
     last = text.strip().splitlines()[-1].strip()
     assert last.startswith(f"Example: python -m yeastexp {command}")
     words = shlex.split(last.removeprefix("Example: python -m yeastexp ").partition(" > ")[0])
-    with command_line.commands.make_context("yeastexp", words, resilient_parsing=False) as context:
-        name, found, rest = command_line.commands.resolve_command(context, words)
-        assert found is not None and name == command
-        found.make_context(command, rest, parent=context)
+    with commands.make_context("yeastexp", words, resilient_parsing=False) as context:
+        name, resolved, rest = commands.resolve_command(context, words)
+        assert resolved is not None and name == command
+        resolved.make_context(command, rest, parent=context)
     status, out, err = call(command, "--help")
     assert (status, err) == (0, "")
     assert " ".join(last.split()) in " ".join(out.split())
 
 
-def test_the_help_of_the_program_ends_in_an_example(call: Call) -> None:
+def test_the_help_of_the_program_ends_in_an_example(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     status, out, _ = call("--help")
     assert status == 0
     assert "Example: python -m yeastexp run experiments/base.toml" in out
     assert (EXPERIMENTS / "base.toml").is_file()
     assert all(f"\n  {command} " in out for command in COMMANDS)
+    assert "..." not in out.partition("Commands:")[2], "a summary is cut"
 
 
 def test_every_option_says_what_it_is_for() -> None:
-    for name, command in command_line.commands.commands.items():
+    for name, command in commands.commands.items():
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 plain = parameter.help or isinstance(parameter.type, click.Choice)
@@ -92,7 +95,8 @@ print("imported:", sorted({{"torch", "numpy", "pydantic", "rich", "ignite", "h5p
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["trian"], "No such command 'trian'"),
+        (["trian"], "No such command 'trian' (known: check, compare, "),
+        (["comapre"], "No such command 'comapre'; did you mean 'compare'? (known: check, compare, "),
         (["run"], "Missing argument 'EXPERIMENT'"),
         (["run", "x.toml", "--epochs", "2"], "No such option '--epochs'"),
         (["--quick"], "No such option '--quick'"),
@@ -131,20 +135,20 @@ def test_no_command_is_wrong_input_and_shows_the_help(call: Call) -> None:
     ],
 )
 def test_endings(call: Call, monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, message: str) -> None:
-    def verb(*arguments: object) -> None:
+    def raising(*arguments: object) -> None:
         raise raised
 
-    monkeypatch.setattr(check_room, "check", verb)
-    found, out, err = call("check", "x.toml")
-    assert (found, out) == (status, "")
+    monkeypatch.setattr(check_module, "check", raising)
+    ended, out, err = call("check", "x.toml")
+    assert (ended, out) == (status, "")
     assert err.strip() == message.strip()
 
 
 def test_a_bug_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def verb(*arguments: object) -> None:
+    def raising(*arguments: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(check_room, "check", verb)
+    monkeypatch.setattr(check_module, "check", raising)
     with pytest.raises(ZeroDivisionError):
         call("check", "x.toml")
 

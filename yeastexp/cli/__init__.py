@@ -1,0 +1,105 @@
+"""The command line: one function per command, its options beside it.
+
+`yeastexp --help` must answer at once, so the package's modules are imported inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+import warnings
+from typing import NoReturn
+
+import click
+
+from yeastexp.cli import data, look, score, train
+from yeastexp.cli.installed import CommandGroup
+from yeastexp.cli.output import printable
+from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
+from yeastexp.exercise.cli import study
+
+__all__ = ["commands", "main"]
+
+OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [train] window"
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="yeastexp")
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """Experiments in microscopy segmentation: one TOML file, one repeatable run.
+
+    Example: python -m yeastexp run experiments/base.toml
+    """
+    context.obj = time.monotonic() if context.obj is None else context.obj  # when the program started
+
+
+for command in (
+    *(train.run, train.resume, train.verify, train.crossval),
+    *(data.pack, data.normalize, data.synth, data.fetch),
+    *(score.evaluate, score.compare, score.predict, score.report),
+    *(look.check, look.inspect, look.preview, look.list_parts, look.schema),
+    # The studies use the package as a third party would, but entry points exist only where it is installed, and
+    # `python -m yeastexp study` has to work from a plain checkout as well.
+    study,
+):
+    commands.add_command(command)
+
+
+def main(started: float) -> None:
+    """Run a command and exit with its status; what a user did wrong is a line on stderr, a bug keeps its traceback.
+
+    `started` is the `time.monotonic()` at which the program started.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 are printed as they are
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            commands(standalone_mode=False, obj=started)
+    except UserError as error:
+        _fail(*error.faults, status=error.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", status=INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(RUN_FAILED)
+    except MemoryError as error:
+        asked = f" ({error})" if str(error) else ""
+        _fail(f"out of memory{asked}; {OUT_OF_MEMORY_REMEDY}")
+    except RuntimeError as error:
+        _fail_if_out_of_memory(error)
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise  # only what the system says of a file is not a bug
+        _fail(f"{error.filename}: {error.strerror}; make room, or name another place")
+
+
+def _fail_if_out_of_memory(error: RuntimeError) -> None:
+    """PyTorch's errors are recognised by class and message, for which it has to be loaded."""
+    from yeastexp.system import failures, memory
+
+    if memory.is_exhausted(error):
+        _fail(f"out of memory ({failures.asked(error)}); {OUT_OF_MEMORY_REMEDY}")
+
+
+def _fail(*faults: str, status: int = RUN_FAILED) -> NoReturn:
+    for fault in faults:
+        click.echo(printable(fault), err=True)
+    sys.exit(status)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one line, without the place in the program that gave it."""
+    click.echo(f"warning: {printable(' '.join(str(message).split()))}", err=True)

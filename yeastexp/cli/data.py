@@ -1,0 +1,146 @@
+"""Commands that write data sets: `pack`, `normalize`, `synth`, `fetch`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from yeastexp.cli.options import ANY, FILE, FORCE, POSITIVE
+from yeastexp.cli.output import counts, progress
+
+
+@click.command(short_help="Pack images and masks into one HDF5 file.")
+@click.argument("images")
+@click.argument("labels")
+@click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
+@click.option(
+    "--labels",
+    "kind",
+    type=click.Choice(["auto", "class", "instance"]),
+    default="auto",
+    show_default=True,
+    help="What label values mean.",
+)
+@click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
+@click.option("--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end.")
+@click.option("--pixel-um", type=float, help="Pixel size in micrometres.")
+@FORCE
+def pack(
+    images: str,
+    labels: str,
+    output: Path,
+    kind: Literal["auto", "class", "instance"],
+    val: str | None,
+    test: str | None,
+    pixel_um: float | None,
+    force: bool,
+) -> None:
+    """Pack IMAGES and LABELS (folders or quoted globs of PNG or TIFF, paired by name) into one HDF5 file.
+
+    Image values are stored unchanged. Masks of 0 and 1 or of 0 and 255 are recognised; other label values need
+    --labels class (class indices) or --labels instance (instance ids; everything above 0 is foreground).
+
+    Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
+    """
+    from yeastexp.data import pack
+
+    packed = pack.pack(
+        [images],
+        [labels],
+        output,
+        kind=kind,
+        val=None if val is None else pack.parse_choice(val),
+        test=None if test is None else pack.parse_choice(test),
+        pixel_um=pixel_um,
+        force=force,
+        progress=progress,
+    )
+    form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
+    click.echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
+    values = ", ".join(map(str, packed.label_values[:8])) + (", …" if len(packed.label_values) > 8 else "")
+    click.echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
+    for names in packed.duplicates:
+        click.echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
+    click.echo(packed.output)
+
+
+@click.command(short_help="Write a copy with zero mean and unit standard deviation.")
+@click.argument("source", type=FILE)
+@click.argument("output", type=FILE)
+@click.option(
+    "--fit",
+    type=click.Choice(["all", "train"]),
+    default="all",
+    show_default=True,
+    help="Images from which mean and standard deviation are computed.",
+)
+@FORCE
+def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: bool) -> None:
+    """Write a copy of an HDF5 file with zero mean and unit standard deviation over all or over the training images.
+
+    With --fit all, statistics of the validation images leak into training; with --fit train they do not.
+
+    Example: python -m yeastexp normalize data.h5 normalized.h5 --fit train
+    """
+    from yeastexp.data.pack import normalize
+
+    normalized = normalize(source, output, fit=fit, force=force, progress=progress)
+    click.echo(f"images   {counts(normalized.splits)}")
+    statistics = f"mean {normalized.mean:.6g}, standard deviation {normalized.std:.6g}"
+    click.echo(f"values   {statistics}, from {normalized.fit} images")
+    click.echo(normalized.output)
+
+
+@click.command(short_help="Write synthetic brightfield yeast images.")
+@click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
+@click.option("--images", type=click.IntRange(2, 99_999), default=18, show_default=True, help="Number of images.")
+@click.option("--size", type=click.IntRange(64, 4096), default=256, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the images.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option, as in crowding=0.4.")
+@FORCE
+def synth(output: Path, images: int, size: int, seed: int, settings: tuple[str, ...], force: bool) -> None:
+    """Write synthetic brightfield yeast images with their ground truth: those of the data set `synthetic_yeast`.
+
+    Its further options (`list dataset synthetic_yeast` shows them) change size, contrast and crowding of the cells,
+    add walls and posts, or make the illumination uneven.
+
+    Example: python -m yeastexp synth -o data.h5 --images 18 --seed 0
+    """
+    from yeastexp.config.synthetic import configured
+    from yeastexp.data.synth import synth
+
+    dataset = configured(images, size, seed, settings)
+    synth(output, dataset, force=force, progress=progress)
+    side = dataset.look.size
+    click.echo(f"images   {counts({split: len(names) for split, names in dataset.splits.items()})}; {side} × {side}")
+    click.echo(output)
+
+
+@click.command(short_help="Download a file, check it, and unpack it.")
+@click.argument("url")
+@click.option("-o", "--output", type=ANY, required=True, metavar="DIR", help="Folder for the file or its contents.")
+@click.option("--sha256", metavar="HEX", help="The SHA-256 digest that the file must have.")
+@click.option("--max-gb", type=POSITIVE, default=4, show_default=True, help="Largest size, packed or unpacked.")
+@click.option("--force", is_flag=True, help="Overwrite files of the same names.")
+def fetch(url: str, output: Path, sha256: str | None, max_gb: int, force: bool) -> None:
+    """Download a file into a folder, check it, and unpack it there if it is a zip or tar archive.
+
+    All of it appears or nothing: an interrupted download starts again, and an archive that is damaged, or holds links
+    or paths that lead out of the folder, is refused.
+
+    Example: python -m yeastexp fetch https://example.org/yeast.zip -o yeast
+    """
+    from yeastexp.data.fetch import fetch
+    from yeastexp.system.formatting import format_bytes
+
+    fetched = fetch(url, output, sha256, max_gb * 10**9, force)
+    already = "" if fetched.downloaded else ", already there"
+    click.echo(f"file     {fetched.file}, {format_bytes(fetched.file.stat().st_size)}{already}")
+    click.echo(f"sha256   {fetched.sha256}" + (", as expected" if sha256 else ""))
+    if fetched.unpacked:
+        tops = sorted({f"{path.parts[0]}/" if path.parts[1:] else path.name for path in fetched.unpacked})
+        names = ", ".join(tops[:8]) + (", …" if len(tops) > 8 else "")
+        click.echo(f"unpacked {len(fetched.unpacked)} files, {fetched.written} of them new: {names}")
+    click.echo(output if fetched.unpacked else fetched.file)

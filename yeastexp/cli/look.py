@@ -1,0 +1,196 @@
+"""Commands that look at something before training: `check`, `inspect`, `preview`, `list`, `schema`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from yeastexp.cli.options import ANY, FILE, FORCE, JSON, POSITIVE, SET
+from yeastexp.cli.output import progress
+from yeastexp.errors import INPUT_WRONG
+
+
+@click.command(short_help="Report every fault of an experiment, and of its data.")
+@click.argument("experiment", type=FILE)
+@SET
+@click.option("--data", "with_data", is_flag=True, help="Check all images as well, and overfit one batch.")
+@click.option("--steps", type=POSITIVE, metavar="N", help="With --data: most steps on that batch; default 300.")
+@JSON
+def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: int | None, as_json: bool) -> None:
+    """Report every fault of an experiment file, then try one training step; nothing is written.
+
+    With --data, a list of findings instead, the worst first: image values, masks, splits and patches, whether labels
+    stay aligned with their images under each augmentation, whether the model can overfit one batch. The exit status
+    is 2 if there are errors, 0 if there is nothing worse than warnings. --json goes with --data.
+
+    Example: python -m yeastexp check experiments/base.toml --data
+    """
+    if (steps or as_json) and not with_data:
+        raise click.UsageError("--steps and --json go with --data")
+    if with_data:
+        _check_data(experiment, settings, steps, as_json)
+    else:
+        _check_file(experiment, settings)
+
+
+def _check_data(experiment: Path, settings: tuple[str, ...], steps: int | None, as_json: bool) -> None:
+    from yeastexp.inspection import preflight
+
+    checked = preflight.preflight(experiment, settings, steps=steps or preflight.STEPS, progress=progress)
+    for line in [json.dumps(preflight.as_json(checked), indent=1)] if as_json else preflight.lines(checked):
+        click.echo(line)
+    if checked.count("error"):
+        sys.exit(INPUT_WRONG)
+
+
+def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
+    from yeastexp.inspection.check import check
+
+    checked = check(experiment, settings)
+    labels = "; ".join(f"{label}: {count:,} pixels" for label, count in checked.labels.items())
+    click.echo(f"images       {checked.train_images} for training, {checked.validation_images} for validation")
+    click.echo(f"labels       {labels}")
+    click.echo(f"model        {checked.parameters:,} parameters")
+    click.echo(f"batch        {' × '.join(map(str, checked.batch_shape))} (B × C × H × W), loss {checked.loss:.4f}")
+    click.echo(f"epoch        {checked.steps_per_epoch} steps; validation every {checked.validate_every} epochs")
+    click.echo(f"first step   {checked.seconds:.2f} s; peak memory {checked.peak_memory_mb} MB")
+    click.echo(f"{experiment}: no faults")
+
+
+@click.command(short_help="Show a model's layers, receptive field and cost.")
+@click.argument("experiment", metavar="[EXPERIMENT|RUN]", required=False, type=ANY)
+@click.option("--model", metavar="NAME", help="A registered model instead of an experiment's.")
+@SET
+@click.option("--input", "image", type=(POSITIVE,) * 3, metavar="C H W", help="Input size; default a training patch.")
+@click.option("--classes", type=POSITIVE, help="With --model: number of classes; default 2.")
+@click.option("--effective", is_flag=True, help="Of a RUN: measure the effective receptive field of its weights.")
+@click.option("-o", "--output", type=FILE, metavar="FILE.png", help="With --effective: draw it.")
+@FORCE
+@JSON
+def inspect(
+    experiment: Path | None,
+    model: str | None,
+    settings: tuple[str, ...],
+    image: tuple[int, int, int] | None,
+    classes: int | None,
+    effective: bool,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Show a model's layers with parameters and receptive fields, the memory it needs for training, and its cost.
+
+    Of an EXPERIMENT or a RUN, whose data need not be there, or of a --model, whose options are set as in --set width=8.
+    The receptive field is exact for any model: how far an output position depends on the input to each side, for
+    every phase of its grid. --effective adds, for a trained model, how far the gradient of an output spreads.
+
+    Example: python -m yeastexp inspect experiments/base.toml
+    """
+    from yeastexp.inspection import model as inspection
+
+    if (experiment is None) == (model is None) or (experiment and classes):
+        raise click.UsageError("give an EXPERIMENT or a --model, and --classes only with --model")
+    if effective and (model or settings or image):
+        raise click.UsageError("--effective is of a RUN as it was trained, without --model, --set and --input")
+    if output and not effective:
+        raise click.UsageError("-o goes with --effective")
+    if experiment:
+        subject = inspection.of_experiment(experiment, settings, image)
+    else:
+        subject = inspection.of_model(model or "", settings, image, classes or 2)
+    if output:
+        inspection.refuse_overwriting(output, force)
+    inspected = inspection.inspect(subject)
+    if experiment and effective:
+        inspected = inspection.with_effective_field(inspected, experiment)
+    text = json.dumps(inspection.as_json(inspected), indent=1) if as_json else "\n".join(inspection.lines(inspected))
+    click.echo(text)
+    if output:
+        inspection.write_picture(inspected, output)
+        click.echo(output, err=as_json)
+
+
+@click.command(short_help="Draw what an experiment does to its images.")
+@click.argument("experiment", type=FILE)
+@click.option("-o", "--output", type=FILE, metavar="FILE.png", help="The picture; default NAME-preview.png.")
+@SET
+@FORCE
+def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], force: bool) -> None:
+    """Draw what an experiment does to its training images: one PNG, without training.
+
+    Images before and after each transform and each augmentation, the first training patches, all with their labels
+    outlined, and histograms of the values before and after the transforms.
+
+    Example: python -m yeastexp preview experiments/base.toml -o base.png
+    """
+    from yeastexp.inspection.preview import preview
+
+    click.echo(preview(experiment, settings, output, force=force))
+
+
+@click.command("list", short_help="List the parts that an experiment can name.")
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+@click.option("--experiment", type=FILE, help="Include the plugins of this file.")
+@JSON
+@click.option("--markdown", is_flag=True, help="Print the reference of all parts as Markdown.")
+def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_json: bool, markdown: bool) -> None:
+    """List the parts that an experiment can name: all, those of one KIND, or one part with its options.
+
+    Example: python -m yeastexp list model unet
+    """
+    from yeastexp.config import catalogue
+
+    _load_plugins(experiment)
+    parts = catalogue.parts(kind, name)
+    if markdown:
+        click.echo(catalogue.reference(), nl=False)
+    elif as_json:
+        click.echo(json.dumps(parts, indent=1, default=str))
+    elif kind and name:
+        _print_part(parts[0])
+    else:
+        width = max((len(part["name"]) for part in parts), default=0)
+        for part in parts:
+            click.echo(f"{part['kind']:<10} {part['name']:<{width}}  {part['summary']}")
+
+
+def _print_part(part: Mapping[str, Any]) -> None:
+    click.echo(f"{part['kind']} '{part['name']}'   {part['place']}\n\n{part['doc']}\n")
+    rows = [(option["name"], option["type"], _default(option)) for option in part["options"]]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    for option, (name, type_, default) in zip(part["options"], rows, strict=True):
+        click.echo(f"  {name:<{widths[0]}}  {type_:<{widths[1]}}  {default}  {option['description']}".rstrip())
+
+
+def _default(option: Mapping[str, Any]) -> str:
+    if option["required"]:
+        return "required"
+    if option["default"] is None:
+        return "optional"
+    return f"= {json.dumps(option['default'], ensure_ascii=False, default=str)}"
+
+
+@click.command(short_help="Print the JSON Schema of experiment files.")
+@click.argument("experiment", required=False, type=FILE)
+def schema(experiment: Path | None) -> None:
+    """Print the JSON Schema of experiment files (with the plugins of EXPERIMENT), for completion in editors.
+
+    Example: python -m yeastexp schema > experiment.schema.json
+    """
+    from yeastexp.config import catalogue
+
+    _load_plugins(experiment)
+    click.echo(json.dumps(catalogue.json_schema(), indent=1))
+
+
+def _load_plugins(experiment: Path | None) -> None:
+    from yeastexp.config.experiment import load_plugins
+
+    if experiment:
+        load_plugins(experiment)

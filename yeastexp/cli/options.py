@@ -1,0 +1,32 @@
+"""Types and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+ANY = click.Path(path_type=Path)
+POSITIVE = click.IntRange(1)
+
+RUN = click.argument("run_directory", metavar="RUN", type=ANY)
+SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key, as in train.epochs=2.")
+FORCE = click.option("--force", is_flag=True, help="Overwrite the output file.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+DATA = click.option("--data", type=FILE, help="A packed HDF5 file to use instead of the run's own data set.")
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(["val", "test", "train", "all"]),
+    help="Which images; default val, or all images of --data.",
+)
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Which checkpoint's weights.",
+)
+DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)

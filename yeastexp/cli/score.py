@@ -1,0 +1,200 @@
+"""Commands that use trained models: `evaluate`, `compare`, `predict`, `report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSITIVE, RUN, SPLIT
+from yeastexp.cli.output import console, image_progress, progress
+
+if TYPE_CHECKING:
+    from yeastexp.evaluation.evaluate import Split
+    from yeastexp.prediction.predictor import Which
+
+
+@click.command(short_help="Score a run's checkpoint on whole images.")
+@RUN
+@DATA
+@SPLIT
+@CHECKPOINT
+@click.option(
+    "--boundary-tolerance",
+    type=click.FloatRange(0, 100),
+    metavar="PX",
+    help="Tolerance of boundary F1 in pixels; default the experiment's, or 2.",
+)
+@DEVICE
+@JSON
+def evaluate(
+    run_directory: Path,
+    data: Path | None,
+    split: Split | None,
+    checkpoint: Which,
+    boundary_tolerance: float | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Score a run's checkpoint on whole images, beside baselines; write RUN/evaluations/….
+
+    On the validation images, or on all images of another FILE. per_image.csv has a row per image and class: pixels
+    found, missed and false, accuracy, IoU, Dice, boundary F1, and the cells (connected components) in ground truth
+    and prediction.
+
+    Example: python -m yeastexp evaluate runs/base/001 --split val
+    """
+    from yeastexp.evaluation import record
+    from yeastexp.evaluation.evaluate import evaluate
+
+    folder, evaluation = evaluate(
+        run_directory,
+        data,
+        split=split,
+        checkpoint=checkpoint,
+        tolerance_px=boundary_tolerance,
+        device=device,
+        progress=progress,
+    )
+    for note in evaluation.notes:
+        click.echo(f"warning: {note}", err=True)
+    if as_json:
+        click.echo((folder / record.FIGURES).read_text(encoding="utf-8"))
+        return
+    output = console()
+    for table in record.tables(evaluation):
+        output.print(table)
+    for sentence in record.sentences(evaluation):
+        click.echo(sentence)
+    click.echo(folder)
+
+
+@click.command(short_help="Show what differs between runs, paired by image.")
+@click.argument("run_directories", metavar="RUN RUN...", nargs=-1, required=True, type=ANY)
+@click.option("--metric", default="iou", show_default=True, help="A metric of the evaluation, or of all these runs.")
+@click.option("--class", "class_name", metavar="NAME", help="Default the foreground; of several the mean.")
+@CHECKPOINT
+@DATA
+@SPLIT
+@DEVICE
+@JSON
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Plot both scores of each image, as .png or .svg.")
+def compare(
+    run_directories: tuple[Path, ...],
+    metric: str,
+    class_name: str | None,
+    checkpoint: Which,
+    data: Path | None,
+    split: Split | None,
+    device: str,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Show what differs between runs, and whether their scores on the same images differ from the first run's.
+
+    Differences are paired by image, with a 95 % interval and the p-value of the sign-flip test. A run that has no
+    scores yet is evaluated. Runs that were scored on different images are refused. Folders of 'crossval' can be
+    compared as well, among themselves and on the same folds: each image then has the mean over seeds of its
+    out-of-fold scores.
+
+    Example: python -m yeastexp compare runs/base/001 runs/base/002 -o pairs.png
+    """
+    from yeastexp.evaluation import compare
+
+    comparison = compare.compare(
+        run_directories,
+        metric=metric,
+        class_name=class_name,
+        checkpoint=checkpoint,
+        data=data,
+        split=split,
+        device=device,
+        output=output,
+        progress=progress,
+    )
+    if as_json:
+        click.echo(json.dumps(compare.as_json(comparison), indent=1, allow_nan=False))
+    else:
+        terminal = console()
+        for table in compare.tables(comparison):
+            terminal.print(table)
+        for sentence in compare.findings(comparison):
+            click.echo(sentence)
+    for path in compare.draw(comparison, output) if output else []:
+        click.echo(path, err=as_json)
+
+
+@click.command(short_help="Segment images of any size into masks.")
+@RUN
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", type=ANY, required=True, help="Folder for the masks.")
+@click.option("--tta", is_flag=True, help="Test-time augmentation: average over the eight flips and rotations.")
+@click.option("--probabilities", is_flag=True, help="Also write OUTPUT/probabilities/…, float32 TIFF.")
+@click.option("--overlay", is_flag=True, help="Also write OUTPUT/overlays/…, images with outlines.")
+@CHECKPOINT
+@click.option("--tile", type=POSITIVE, metavar="PIXELS", help="Side of the tiles of large images; default by memory.")
+@click.option("--format", "form", type=click.Choice(["png", "tif"]), help="Default png; tif if too large for png.")
+@DEVICE
+def predict(
+    run_directory: Path,
+    images: tuple[str, ...],
+    output: Path,
+    tta: bool,
+    probabilities: bool,
+    overlay: bool,
+    checkpoint: Which,
+    tile: int | None,
+    form: Literal["png", "tif"] | None,
+    device: str,
+) -> None:
+    """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
+
+    Masks hold 0 and 255 for two classes, else class indices; predictions.csv has size, foreground fraction,
+    connected components and seconds of each image. Images that do not fit into memory are cut into tiles that overlap
+    by the model's receptive field, which does not change the result. If interrupted, the same command continues.
+
+    Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
+    """
+    from yeastexp.prediction.predict import predict
+
+    count = predict(
+        run_directory,
+        images,
+        output,
+        checkpoint=checkpoint,
+        tta=tta,
+        probabilities=probabilities,
+        overlay=overlay,
+        tile=tile,
+        form=form,
+        device=device,
+        progress=image_progress,
+    )
+    click.echo(f"{count} mask{'' if count == 1 else 's'} in {output}")
+
+
+@click.command(short_help="Write one HTML page about a run.")
+@click.argument("run_directories", metavar="RUN [RUN...]", nargs=-1, required=True, type=ANY)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Default RUN/report.html; of several ./report.html.")
+@click.option("--metric", help="For several runs: the metric to compare; default iou.")
+@click.option("--class", "class_name", metavar="NAME", help="For several runs: the class, as in compare.")
+@DEVICE
+def report(
+    run_directories: tuple[Path, ...], output: Path | None, metric: str | None, class_name: str | None, device: str
+) -> None:
+    """Write one self-contained HTML page about a RUN or a cross-validation.
+
+    Experiment, learning curves, scores beside baselines, the worst, median and best image with their errors outlined,
+    all images, the confusion matrix, the model's size beside that of the cells, and the environment. Of an unfinished
+    run, what exists so far. Of several runs, their comparison. An older report is overwritten.
+
+    Example: python -m yeastexp report runs/base/001
+    """
+    from yeastexp.report import report
+
+    path = report(
+        run_directories, output=output, metric=metric, class_name=class_name, device=device, progress=progress
+    )
+    click.echo(path)
