@@ -43,7 +43,7 @@ def progress(items: Iterable[Item]) -> Iterator[Item]:
 
 @contextmanager
 def image_progress(total: int) -> Iterator[Callable[[float], None]]:
-    """A function to call with each fraction of an image that is finished, with a bar on stderr if that is a terminal."""
+    """A function to call with each fraction of an image that is finished; a bar on stderr if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
