@@ -504,7 +504,7 @@ PICTURES = {
     "NaN": Broken(
         instead(tiff(np.full((32, 32), np.nan, np.float32)), "images/b.tif"),
         PACK,
-        "images/b.tif: holds NaN or infinite values; mend or remove it",
+        "images/b.tif: holds NaN or infinite values; fix or remove it",
     ),
     "several pages": Broken(
         instead(tiff(noise((5, 32, 32))), "images/b.tif"),
@@ -701,17 +701,17 @@ HDF5 = {
         hdf5_as(stacks(RAW[0])), CHECK, f"{IN_PATH}'raw' has shape (8, 8); it must be (N, H, W) or (N, C, H, W)"
     ),
     "NaN": Broken(
-        hdf5_as(stacks(HOLE)), NORMALIZE, "d.h5: image '000' holds NaN or infinite values; mend or remove it"
+        hdf5_as(stacks(HOLE)), NORMALIZE, "d.h5: image '000' holds NaN or infinite values; fix or remove it"
     ),
     "NaN in training": Broken(
         hdf5_as(stacks(HOLE)),
         "check e.toml",
-        "{here}/d.h5: image '000' holds NaN or infinite values; mend or remove it",
+        "{here}/d.h5: image '000' holds NaN or infinite values; fix or remove it",
     ),
     "infinite": Broken(
         hdf5_as(stacks(np.where(RAW == 5, np.inf, RAW))),
         NORMALIZE,
-        "d.h5: image '000' holds NaN or infinite values; mend or remove it",
+        "d.h5: image '000' holds NaN or infinite values; fix or remove it",
     ),
     "constant": Broken(
         hdf5_as(stacks(RAW * 0 + 7)),
@@ -922,7 +922,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], Broken]] = {
             Path("images/a.png").unlink(),
             tifffile.imwrite("images/a.tif", np.full((32, 32), np.inf, np.float32)),
         ),
-        Broken(nothing, PREDICT, "images/a.tif: holds NaN or infinite values; mend or remove it"),
+        Broken(nothing, PREDICT, "images/a.tif: holds NaN or infinite values; fix or remove it"),
     ),
     "given a pipe": (
         lambda run: os.mkfifo("pipe"),

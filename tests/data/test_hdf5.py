@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_are_found_when_they_are_read(tmp_path, value
     assert data.read("000").image.sum() == 0
     with pytest.raises(UserError) as caught:
         data.read("001")
-    assert str(caught.value) == f"{path}: image '001' holds NaN or infinite values; mend or remove it"
+    assert str(caught.value) == f"{path}: image '001' holds NaN or infinite values; fix or remove it"
 
 
 def plain(raw=(4, 2, 3), gt=(4, 2, 3), raw_dtype="u2", gt_dtype="u1"):

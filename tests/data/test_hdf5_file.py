@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from yeastexp.data.hdf5_file import Contents, Reader, chosen, default_validation, plain_splits, write
+from yeastexp.data.hdf5_file import Contents, Reader, chosen, default_validation, plain_splits, stored_images, write
 from yeastexp.errors import UserError
 
 SPLITS = {"train": ("a", "b"), "val": ("c",)}
@@ -275,3 +279,99 @@ def test_bad_choices(choice, message):
     with pytest.raises(UserError) as caught:
         chosen(["frame_01", "frame_02"], choice)
     assert str(caught.value) == message
+
+
+# Images read piece by piece
+
+LARGE_SIZE = (150, 203)
+PIECES = [((0, 150), (0, 203)), ((17, 80), (0, 203)), ((63, 64), (100, 101)), ((100, 150), (33, 203))]
+STACK = np.random.default_rng(2).integers(0, 1000, (2, *LARGE_SIZE)).astype(np.uint16)
+
+
+def stacked(file: h5py.File) -> None:
+    file["raw"] = STACK
+
+
+def named(file: h5py.File) -> None:
+    file["raw"] = STACK[:, None]
+    file["names"] = ["b", "a"]
+    file.attrs["normalization"] = json.dumps({"mean": 1.0, "std": 2.0})
+
+
+def grouped(file: h5py.File) -> None:
+    file.create_dataset("raw/b", data=STACK[0], chunks=(64, 64), compression="gzip")
+    file.create_dataset("raw/a", data=STACK[1][None])
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [(stacked, ["000", "001"]), (named, ["b", "a"]), (grouped, ["a", "b"])],
+    ids=["stacked", "named", "grouped"],
+)
+def test_pieces_of_an_hdf5_file(tmp_path: Path, make: Callable[[h5py.File], None], names: list[str]) -> None:
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        make(file)
+    found = stored_images(path)
+    assert [one.name for one in found] == [f"{path}/{name}" for name in names]
+    for picture, values in zip(found, STACK[::-1] if make is grouped else STACK, strict=True):
+        assert (picture.shape, picture.dtype) == ((1, *LARGE_SIZE), np.uint16)
+        assert picture.normalization == ({"mean": 1.0, "std": 2.0} if make is named else None)
+        for rows, columns in PIECES:
+            piece = picture.read(slice(*rows), slice(*columns))
+            np.testing.assert_array_equal(piece[0], values[slice(*rows), slice(*columns)], strict=True)
+
+
+def stored(key: str, values: Any, names: list[str] | None = None, **attributes: Any) -> Callable[[h5py.File], None]:
+    def make(file: h5py.File) -> None:
+        file[key] = values
+        if names:
+            file["names"] = names
+        file.attrs.update(attributes)
+
+    return make
+
+
+BAD_HDF5: dict[str, tuple[Callable[[h5py.File], None], str]] = {
+    "nothing": (lambda file: None, "has no 'raw' (it holds nothing); store images as 'raw'"),
+    "other keys": (stored("gt", STACK[0]), "has no 'raw' (it holds gt); store images as 'raw'"),
+    "one image": (stored("raw", STACK[0]), "'raw' has shape (150, 203); it must be (N, H, W) or (N, C, H, W)"),
+    "words": (stored("raw", np.full((1, 2, 2), b"a")), "'raw' holds |S1 values; store numbers"),
+    "no pixels": (
+        stored("raw", np.zeros((1, 0, 5))),
+        "image '000' of shape (0, 5) has no pixels",
+    ),
+    "too few names": (
+        stored("raw", STACK, ["a"]),
+        "'raw' holds 2 images, but there are 1 in all; make them the same",
+    ),
+    "a link": (
+        lambda file: file.__setitem__("raw", h5py.ExternalLink("/etc/passwd", "raw")),
+        "'raw' is a link, which may lead out of the file; copy the data into the file",
+    ),
+    "a name without array": (stored("raw/a", STACK[0], ["a", "b"]), "'raw' has no array 'b'; make the file again"),
+    "figures of no kind": (
+        stored("raw", STACK, normalization='{"mean": 1}'),
+        "attribute 'normalization' has no 'mean' and 'std'; make the file again",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_HDF5)
+def test_an_hdf5_file_without_images(tmp_path: Path, name: str) -> None:
+    make, message = BAD_HDF5[name]
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        make(file)
+    with pytest.raises(UserError) as caught:
+        stored_images(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_what_is_no_hdf5_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    path.write_bytes(b"hello")
+    with pytest.raises(UserError, match="is not an HDF5 file; 'yeastexp pack' makes one from images"):
+        stored_images(path)
+    with pytest.raises(UserError, match=r"cannot be opened \(No such file or directory\)"):
+        stored_images(tmp_path / "none.h5")

@@ -260,7 +260,7 @@ def not_finite(root):
     where = folders(root, ["a", "b"])
     (root / "images" / "b.png").unlink()
     tifffile.imwrite(root / "images" / "b.tif", np.full(SIZE, np.nan, np.float32))
-    return where, f"{root}/images/b.tif: holds NaN or infinite values; mend or remove it"
+    return where, f"{root}/images/b.tif: holds NaN or infinite values; fix or remove it"
 
 
 def damaged(root):
@@ -475,9 +475,9 @@ HOLED = np.where(np.arange(12).reshape(3, 2, 2) == 5, np.nan, 1.0)
             "train",
             "all pixels of the training images have the value 7, so their spread is 0; check the images",
         ),
-        (HOLED, {}, "all", "image 'b' holds NaN or infinite values; mend or remove it"),
-        (-np.inf * np.ones((3, 2, 2)), {}, "all", "image 'a' holds NaN or infinite values; mend or remove it"),
-        (1e300 * np.ones((3, 2, 2)), {}, "all", "image 'a' holds NaN or infinite values; mend or remove it"),
+        (HOLED, {}, "all", "image 'b' holds NaN or infinite values; fix or remove it"),
+        (-np.inf * np.ones((3, 2, 2)), {}, "all", "image 'a' holds NaN or infinite values; fix or remove it"),
+        (1e300 * np.ones((3, 2, 2)), {}, "all", "image 'a' holds NaN or infinite values; fix or remove it"),
         (
             TRAIN_FLAT,
             {"normalization": {"mean": 0}},

@@ -29,6 +29,7 @@ from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError
 from yeastexp.prediction import outputs, predict, tiling
 from yeastexp.prediction import predictor as predictor_module
+from yeastexp.prediction.growing_tiff import GrowingTiffs
 from yeastexp.prediction.predictor import Trained, Values, load_predictor
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.run import run
@@ -212,9 +213,8 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is large: images stream, pieces are small, files grow."""
     monkeypatch.setattr(images, "LARGEST", 20_000)
     monkeypatch.setattr(outputs, "LARGE", 10_000)
-    monkeypatch.setattr(outputs, "COUNTED", 4_000)
+    monkeypatch.setattr(pieces, "BAND", 4_000)
     monkeypatch.setattr(outputs, "SHOWN", 100)
-    monkeypatch.setattr(pieces, "TILE", 32)
     monkeypatch.setattr(predictor_module, "AT_ONCE", 0)
     monkeypatch.setattr(tiling, "at_hand", lambda device: 200_000)
 
@@ -331,15 +331,15 @@ def test_a_killed_call_goes_on_with_the_next(finished: Path, here: Path, monkeyp
     for name, seed in (("a", 0), ("b", 1)):
         tifffile.imwrite(here / "large" / f"{name}.tif", raw(*SIZE, seed))
     noted_rows: list[int] = []
-    note = pieces.Growing.note
+    keep = GrowingTiffs.keep
 
-    def noting(growing: pieces.Growing, rows: int, seconds: float) -> None:
-        note(growing, rows, seconds)
+    def noting(growing: GrowingTiffs, rows: int, seconds: float) -> None:
+        keep(growing, rows, seconds)
         noted_rows.append(rows)
         if len(noted_rows) == killed_after:
             raise Killed
 
-    monkeypatch.setattr(pieces.Growing, "note", noting)
+    monkeypatch.setattr(GrowingTiffs, "keep", noting)
     killed_after = 0
     predict.predict(finished, ["large"], here / "expected", probabilities=True)
     bands = len(noted_rows) // 2
@@ -444,10 +444,10 @@ def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> 
         predict.predict(finished, ["in", "none.h5"], here / "out")
     assert caught.value.status == 1
     assert caught.value.faults == (
-        "none.h5: cannot be opened (it is no HDF5 file); name an HDF5 file with images under 'raw'",
+        "none.h5: is not an HDF5 file; 'yeastexp pack' makes one from images",
         "in/aa.png: is empty; copy or save it again",
         "in/c.png: has 3 channels; the run was trained on 1; save it as a grey image",
-        "in/d.tif: holds NaN or infinite values; mend or remove it",
+        "in/d.tif: holds NaN or infinite values; fix or remove it",
     )
     assert sorted(one.name for one in (here / "out").iterdir()) == ["a.png", "b.png", "predictions.csv"]
     assert [row["file"] for row in rows(here / "out")] == ["in/a.png", "in/b.png"]
@@ -496,7 +496,7 @@ def test_memory_that_does_not_suffice_is_told_of_with_the_image(
     def full(*given: Any) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(outputs, "make", full)
+    monkeypatch.setattr(outputs, "write_outputs", full)
     with pytest.raises(UserError, match=r"^in/a\.png: memory does not suffice; take smaller pieces, as --tile 512$"):
         predict.predict(finished, ["in/a.png"], here / "out")
 

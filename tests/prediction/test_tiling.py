@@ -271,7 +271,6 @@ def test_the_tile_is_what_costs_least_in_the_memory_there(monkeypatch: pytest.Mo
         assert tile[0] % 16 == tile[1] % 16 == 0
         assert (tile[0] + 200) * (tile[1] + 200) * 100 <= room or room == 10**9
         cost[room] = tiles._cost(size, tile)[0]
-        assert tiles.tile(size, CPU, multiple=256)[0] % 256 == 0
         assert tiles.tile(size, CPU, side=500) == (512, 512)
     assert cost[10**7] > 1.5 * cost[10**8] > 1.5 * cost[10**9] == 1.5 * 2048 * 3000
     monkeypatch.setattr(tiling, "at_hand", lambda device: 0)

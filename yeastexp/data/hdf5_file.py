@@ -1,4 +1,4 @@
-"""One HDF5 file of images with their truth: written whole, read image by image.
+"""One HDF5 file of images with their labels: written whole, read image by image or piece by piece.
 
 Layout: `raw`, `gt` and maybe `instances` and `dead`, each one stacked array (N, H, W), or (N, C, H, W) for `raw`, or,
 where sizes or types differ, a group with one array per image name; `names` in the order of the stacks; `splits/train`,
@@ -14,7 +14,8 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -26,6 +27,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from yeastexp.data.pieces import StoredImage
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
 
@@ -235,7 +237,7 @@ def _create(
 
 
 class Reader:
-    """The images of such a file, opened for each look at it: so it may be pickled and may go through a fork."""
+    """The images of such a file, which is opened for each read: so it may be pickled and may go through a fork."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -258,13 +260,8 @@ class Reader:
     def read(self, name: str) -> dict[str, Array]:
         """The arrays of an image in their stored types: `raw` (C, H, W), the others (H, W)."""
         index = self._index[name]
-        try:
-            with self._open() as file:
-                stored = {key: _array_of(file[key], name, index) for key in ("raw", "gt", *self.contents.maps)}
-        except DAMAGED as error:
-            raise UserError(
-                f"{self.path}: image '{name}' cannot be read ({_why(error)}); the file is damaged"
-            ) from None
+        with _opened(self.path, f"image '{name}' ") as file:
+            stored = {key: _array_of(file[key], name, index) for key in ("raw", "gt", *self.contents.maps)}
         return {**stored, "raw": stored["raw"].reshape(self.shape(name))}
 
     @cached_property
@@ -273,21 +270,67 @@ class Reader:
 
     @cached_property
     def _look(self) -> tuple[Contents, dict[str, dict[str, Form]]]:
-        with self._open() as file:
-            try:
-                return _look(file)
-            except UserError as error:
-                raise UserError(*(f"{self.path}: {fault}" for fault in error.faults)) from None
-            except DAMAGED as error:
-                raise UserError(f"{self.path}: cannot be read ({_why(error)}); the file is damaged") from None
+        with _opened(self.path) as file:
+            return _look(file)
 
-    def _open(self) -> h5py.File:
+
+def stored_images(path: Path) -> list[StoredImage]:
+    """The images under `raw`, read piece by piece: a stack (N, H, W) or (N, C, H, W), or a group with an array a name.
+
+    Nothing else of the file is asked for: images to be predicted need no labels.
+    """
+    with _opened(path) as file:
+        there = set(file)
+        if "raw" not in there:
+            raise UserError(f"has no 'raw' (it holds {', '.join(sorted(there)) or 'nothing'}); store images as 'raw'")
+        stored = _stack_or_group(file, "raw")
+        if "names" in there:
+            names = _strings(file, "names")
+        else:
+            names = tuple(sorted(stored)) if isinstance(stored, h5py.Group) else _numbers(_length(file, "raw"))
+        forms = _forms(file, "raw", names)
+        normalization = _json(file, "normalization")
+        if normalization is not None and not {"mean", "std"} <= normalization.keys():
+            raise UserError("attribute 'normalization' has no 'mean' and 'std'; make the file again")
+        for name, (shape, _) in forms.items():
+            _check_shape(name, shape)
+    return [
+        _stored_image(path, name, form, f"raw/{name}" if isinstance(stored, h5py.Group) else index, normalization)
+        for index, (name, form) in enumerate(forms.items())
+    ]
+
+
+def _stored_image(
+    path: Path, name: str, form: Form, place: str | int, normalization: dict[str, Any] | None
+) -> StoredImage:
+    channels, height, width = (1, *form[0])[-3:]
+
+    def read(rows: slice, columns: slice) -> Array:
+        with _opened(path, f"image '{name}' ") as file:
+            piece = (
+                file[place][..., rows, columns] if isinstance(place, str) else file["raw"][place, ..., rows, columns]
+            )
+        return np.asarray(piece).reshape(channels, *piece.shape[-2:])
+
+    return StoredImage(f"{path}/{name}", (channels, height, width), form[1], read, normalization)
+
+
+@contextmanager
+def _opened(path: Path, what: str = "") -> Iterator[h5py.File]:
+    """A file to be read; what is wrong with it is told with its path, and with `what` of it was being read."""
+    try:
+        if path.is_fifo():
+            raise UserError(f"{path}: is a pipe; name an HDF5 file")
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: {_why_closed(path, error)}") from None
+    with file:
         try:
-            if self.path.is_fifo():
-                raise UserError(f"{self.path}: is a pipe; name an HDF5 file")
-            return h5py.File(self.path, "r")
-        except OSError as error:
-            raise UserError(f"{self.path}: {_why_closed(self.path, error)}") from None
+            yield file
+        except UserError as error:
+            raise UserError(*(f"{path}: {fault}" for fault in error.faults)) from None
+        except DAMAGED as error:
+            raise UserError(f"{path}: {what}cannot be read ({_why(error)}); the file is damaged") from None
 
 
 def _why_closed(path: Path, error: OSError) -> str:
@@ -352,7 +395,10 @@ def _numbered(file: h5py.File) -> tuple[str, ...]:
     for key in ("raw", "gt"):
         if isinstance(_stack_or_group(file, key), h5py.Group):
             raise UserError(f"'{key}' is a group; a file not made by 'pack' needs stacks of images (N, H, W)")
-    count = _length(file, "raw")
+    return _numbers(_length(file, "raw"))
+
+
+def _numbers(count: int) -> tuple[str, ...]:
     if not count:
         raise UserError("holds no image")
     return tuple(f"{index:0{max(3, len(str(count - 1)))}d}" for index in range(count))
@@ -393,12 +439,16 @@ def _forms(file: h5py.File, key: str, names: tuple[str, ...]) -> dict[str, Form]
     return forms
 
 
-def _check_fit(name: str, forms: Mapping[str, Form]) -> None:
-    raw = forms["raw"][0]
+def _check_shape(name: str, raw: tuple[int, ...]) -> None:
     if len(raw) not in (2, 3):
         raise UserError(f"'raw' of image '{name}' has shape {raw}; it must be (H, W) or (C, H, W)")
     if 0 in raw:
         raise UserError(f"image '{name}' of shape {raw} has no pixels")
+
+
+def _check_fit(name: str, forms: Mapping[str, Form]) -> None:
+    raw = forms["raw"][0]
+    _check_shape(name, raw)
     if math.prod(raw) > LARGEST:
         raise UserError(f"image '{name}' of shape {raw} is larger than this program reads; cut it into pieces")
     for key, (shape, _) in forms.items():

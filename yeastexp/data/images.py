@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 import re
 import struct
@@ -14,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from PIL import Image, ImageFile
 
+from yeastexp.data import tiff_file
+from yeastexp.data.pieces import decoding, refuse_nan
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
 
@@ -27,12 +27,6 @@ LARGEST = 1 << 27
 """Values in the largest image that is read; a header that claims more is taken for a decompression bomb."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
-"""Photometric interpretations of TIFF. Inverted grey (tifffile's bits, ImageJ's masks) is read as its stored values."""
-
-# tifffile logs what it also raises; without a handler Python would print that beside the one line that users see.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def read_image(path: Path) -> Array:
@@ -45,8 +39,7 @@ def read_image(path: Path) -> Array:
     image = _without_alpha(path, image)
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(f"{path}: holds {image.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
-    if not np.isfinite(image).all():
-        raise UserError(f"{path}: holds NaN or infinite values; mend or remove it")
+    refuse_nan(path, image)
     return np.ascontiguousarray(image)
 
 
@@ -123,26 +116,18 @@ def _read(path: Path) -> tuple[Array, Array | None]:
         raise UserError(f"{path}: cannot be opened ({error.strerror}); name a PNG or TIFF file") from None
     if not head:
         raise UserError(f"{path}: is empty; copy or save it again")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images; here the limit is LARGEST.
-            warnings.simplefilter("ignore")
-            if head.startswith(PNG):
-                return _read_png(path, head)
-            if head.startswith(TIFF):
-                return _read_tiff(path)
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # on bad files the decoders raise all kinds of exceptions
-        raise UserError(f"{path}: cannot be decoded ({_one_line(error)}); the file is damaged") from None
+    with decoding(path), warnings.catch_warnings():
+        # Pillow warns of large images; here the limit is LARGEST.
+        warnings.simplefilter("ignore")
+        if head.startswith(PNG):
+            return _read_png(path, head)
+        if head.startswith(tiff_file.BEGINNINGS):
+            _refuse_bomb(path, *tiff_file.claimed_shape(path))
+            return tiff_file.read(path)
     raise UserError(f"{path}: is not a PNG or TIFF file; save it as one of them")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _refuse_bomb(path: Path, width: int, height: int, samples: int) -> None:
+def _refuse_bomb(path: Path, samples: int, height: int, width: int) -> None:
     if width * height * samples > LARGEST:
         raise UserError(f"{path}: claims {height} × {width} pixels, more than this program reads; cut it into pieces")
 
@@ -151,7 +136,7 @@ def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
     if len(head) < 29:
         raise UserError(f"{path}: cannot be decoded (the header is cut short); the file is damaged")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
-    _refuse_bomb(path, width, height, {2: 3, 4: 2, 6: 4}.get(colour, 1))
+    _refuse_bomb(path, {2: 3, 4: 2, 6: 4}.get(colour, 1), height, width)
     with Image.open(path, formats=["PNG"]) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{path}: has {getattr(image, 'n_frames', 1)} pages; save each as a file of its own")
@@ -208,61 +193,3 @@ def _without_alpha(path: Path, image: Array) -> Array:
     if (image[-1] != opaque).any():
         raise UserError(f"{path}: has transparent pixels, whose values are unknown; save it without alpha channel")
     return image[:-1]
-
-
-def _read_tiff(path: Path) -> tuple[Array, Array | None]:
-    with tifffile.TiffFile(path) as tiff:
-        page: Any = tiff.pages[0]
-        pages = max(len(tiff.pages), tiff.series[0].size // max(1, page.size))
-        if pages > 1:
-            raise UserError(f"{path}: has {pages} pages; save each as a file of its own")
-        _refuse_bomb(path, page.imagewidth, page.imagelength, page.samplesperpixel)
-        if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
-            raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
-        if page.imagedepth > 1 or page.samplesperpixel not in ((3, 4) if page.photometric == RGB else (1, 2)):
-            raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture a file")
-        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-        if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
-            raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
-        values = _decoded(path, page)
-        palette = None
-        if page.photometric == PALETTE:
-            palette = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
-    values = values.astype(np.uint8) if values.dtype == bool else values.astype(values.dtype.newbyteorder("="))
-    return values, palette
-
-
-def _kind(photometric: Any) -> str:
-    name = str(getattr(photometric, "name", photometric))
-    return {"SEPARATED": "CMYK"}.get(name, name)
-
-
-# What pillow decodes without loss, by bits a sample, samples a pixel and photometric interpretation.
-_PILLOW_IS_EXACT = {
-    (1, 1, GREY): ("1",),
-    (8, 1, GREY): ("L",),
-    (16, 1, GREY): ("I;16", "I;16B"),
-    (32, 1, GREY): ("F",),
-    (8, 1, PALETTE): ("P",),
-    (8, 3, RGB): ("RGB",),
-    (8, 4, RGB): ("RGBA",),
-}
-
-
-def _decoded(path: Path, page: Any) -> Array:
-    """The values (C, H, W) of a page; tifffile alone does not know LZW, so pillow reads what it can exactly."""
-    try:
-        values = page.asarray().reshape(page.shaped)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
-    else:
-        planes, _, height, width, samples = values.shape
-        return np.asarray(np.moveaxis(values, -1, 1).reshape(planes * samples, height, width))
-    with Image.open(path, formats=["TIFF"]) as image:
-        if image.mode in _PILLOW_IS_EXACT.get((page.bitspersample, page.samplesperpixel, page.photometric), ()):
-            return _channels_first(np.asarray(image))
-    raise UserError(
-        f"{path}: is compressed by {page.compression.name}, which needs the package imagecodecs; "
-        "install it, or save the file without compression"
-    )

@@ -348,7 +348,7 @@ def _finite(source: Path, name: str, raw: Array) -> Array:
     with np.errstate(over="ignore"):
         finite = np.isfinite(raw.astype(np.float32)).all()
     if not finite:
-        raise UserError(f"{source}: image '{name}' holds NaN or infinite values; mend or remove it")
+        raise UserError(f"{source}: image '{name}' holds NaN or infinite values; fix or remove it")
     return raw.astype(np.float64)
 
 

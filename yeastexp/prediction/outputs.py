@@ -1,10 +1,10 @@
-"""What a trained model makes of an image of any size: its mask, probabilities, overlay and count of cells."""
+"""What a trained model predicts for an image of any size: its mask, probabilities, overlay and count of cells."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,22 @@ import torch
 from scipy import ndimage, sparse
 from torch import Tensor
 
-from yeastexp.data import images, pieces
-from yeastexp.data.pieces import Growing, Picture, Pieces, Size
+from yeastexp.data import images, tiff_file
+from yeastexp.data.pieces import Pieces, StoredImage, bands
 from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction import tiled_transforms, tiling
+from yeastexp.prediction.growing_tiff import Form, growing
 from yeastexp.prediction.predictor import Trained
 from yeastexp.sample import IGNORE, Sample
 
 Array = npt.NDArray[Any]
-Piece = tuple[slice, slice, Tensor]
+Tile = tuple[slice, slice, Tensor]
 """Rows, columns, and the logits (K, h, w) there."""
 Advance = Callable[[float], None]
-"""Told of each share of an image that is done."""
+"""Called with each share of an image that is predicted."""
 
 LARGE = 1 << 24
 """Pixels from which on an image goes through the transforms in pieces as well, if they allow that."""
@@ -37,13 +38,10 @@ LARGE = 1 << 24
 SHOWN = 4096
 """Pixels of the longer side of the largest overlay."""
 
-COUNTED = 1 << 22
-"""Pixels in which cells are counted at once."""
-
 
 @dataclass(frozen=True)
 class Options:
-    """What is made of each image: `tile` is the side in pixels of the pieces that it is cut into."""
+    """What is written of each image: `tile` is the side in pixels of the pieces that it is cut into."""
 
     tta: bool = False
     probabilities: bool = False
@@ -53,7 +51,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Targets:
-    """Where what is made of an image goes, and whether the files grow there, band by band."""
+    """Where the outputs of an image go, and whether the files grow there, band by band."""
 
     mask: Path
     probabilities: Path | None = None
@@ -63,158 +61,134 @@ class Targets:
     @property
     def all(self) -> list[Path]:
         """The mask first."""
-        return [one for one in (self.mask, self.probabilities, self.overlay) if one]
+        return [path for path in (self.mask, self.probabilities, self.overlay) if path]
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a mask holds: the share of pixels above class 0, and the connected regions of those classes."""
+class MaskSummary:
+    """The share of a mask's pixels above class 0, and how many connected regions of those classes there are."""
 
     foreground_fraction: float
     cells: int
     seconds: float
 
 
-def make(
+def write_outputs(
     predictor: Trained,
-    picture: Picture,
+    image: StoredImage,
     targets: Targets,
     options: Options,
     identity: Mapping[str, Any],
     advance: Advance,
-) -> Made:
-    """Predict an image into its files; what one killed process wrote of files that grow, the next one goes on from."""
-    if targets.grow:
-        return _grown(predictor, picture, targets, options, identity, advance)
+) -> MaskSummary:
+    """Predict an image into its files; what a killed process wrote of files that grow, the next one goes on from."""
     began = time.monotonic()
     classes = len(predictor.classes)
-    mask = np.empty(picture.size, np.uint8)
-    shares = np.empty((_planes(classes), *picture.size), np.float32) if targets.probabilities else None
-    for rows, columns, logits in answers(predictor, picture, options):
-        mask[rows, columns] = _labels(logits)
-        if shares is not None:
-            shares[:, rows, columns] = _shares(logits)
-        advance(_area(rows, columns) / math.prod(picture.size))
-    counted = _count(mask.shape, lambda rows, columns: mask[rows, columns], classes)
-    if targets.overlay:
-        images.write_png(targets.overlay, overlay(picture, lambda rows, columns: mask[rows, columns]))
+    forms: dict[Path, Form] = {targets.mask: (image.size, np.uint8)}
     if targets.probabilities:
-        assert shares is not None, "made above"
-        pieces.write_tiff(targets.probabilities, shares[0] if len(shares) == 1 else shares)
-    write = images.write_png if targets.mask.suffix == ".png" else pieces.write_tiff
-    write(targets.mask, mask * _scale(classes))
-    return Made(*counted, time.monotonic() - began)
+        forms[targets.probabilities] = ((*((classes,) if classes > 2 else ()), *image.size), np.float32)
+    if targets.grow:
+        with growing(forms, identity, _side(predictor, image, options)) as tiffs:
+            began -= tiffs.seconds
+            advance(tiffs.rows / image.size[0])
+            options = replace(options, tile=tiffs.side)
+            for rows in _fill(predictor, image, options, list(tiffs.arrays.values()), advance, tiffs.rows):
+                tiffs.keep(rows, time.monotonic() - began)
+            counted = _finish(image, tiffs.arrays[targets.mask], targets, classes)
+            summary = MaskSummary(*counted, time.monotonic() - began)
+            tiffs.appear(vars(summary))
+        return summary
+    arrays = {target: np.empty(*form) for target, form in forms.items()}
+    for _ in _fill(predictor, image, options, list(arrays.values()), advance):
+        pass
+    counted = _finish(image, arrays[targets.mask], targets, classes)
+    for target, values in reversed(arrays.items()):
+        (images.write_png if target.suffix == ".png" else tiff_file.write)(target, values)
+    return MaskSummary(*counted, time.monotonic() - began)
 
 
-def answers(predictor: Trained, picture: Picture, options: Options, first: int = 0) -> Iterator[Piece]:
-    """Logits on all pieces of an image from a row on, whose values are as recorded or stored with some figures."""
-    if math.prod(picture.size) > LARGE:
+def _fill(
+    predictor: Trained,
+    image: StoredImage,
+    options: Options,
+    arrays: Sequence[Array],
+    advance: Advance,
+    first_row: int = 0,
+) -> Iterator[int]:
+    """Fill the mask, and the probabilities if there is an array for them; yields how many rows are complete."""
+    scale = _scale(len(predictor.classes))
+    mask, *probabilities = arrays
+    for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
+        mask[rows, columns] = most_likely(logits).to(torch.uint8).cpu().numpy() * scale
+        if probabilities:
+            probabilities[0][..., rows, columns] = _probabilities(logits)
+        advance((rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(image.size))
+        if columns.stop == image.size[1]:
+            yield rows.stop
+
+
+def _finish(image: StoredImage, mask: Array, targets: Targets, classes: int) -> tuple[float, int]:
+    """Write a mask's overlay; the share of its foreground, and how many cells there are."""
+    scale = int(_scale(classes))
+
+    def parts() -> Iterator[Array]:
+        return (np.asarray(mask[rows]) for rows in bands(image.size))
+
+    foreground = sum(int(np.count_nonzero(part)) for part in parts())
+    cells = sum(regions(part == label * scale for part in parts()) for label in range(1, classes))
+    if targets.overlay:
+        images.write_png(targets.overlay, overlay(image, mask, scale))
+    return foreground / mask.size, cells
+
+
+def logits_in_tiles(predictor: Trained, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:
+    """Logits on all of an image from a row on, top to bottom; its values are as recorded, or stored normalised."""
+    if math.prod(image.size) > LARGE:
         try:
-            yield from _piecewise(predictor, picture, options, first)
+            yield from _through_tiles(predictor, image, options, first_row)
             return
         except tiled_transforms.NeedsWholeImage as error:
-            if math.prod(picture.shape) > images.LARGEST:
+            if math.prod(image.shape) > images.LARGEST:
                 raise UserError(
-                    f"{picture.name}: is too large for memory, and transform {error} depends on the whole image; "
+                    f"{image.name}: is too large for memory, and transform {error} depends on the whole image; "
                     "give it a 'statistics' hook, or cut the image into pieces"
                 ) from None
-    values = predictor.rescaled(torch.from_numpy(picture.whole.astype(np.float32)), picture.normalization)
-    sample = Sample(values, torch.full(picture.size, IGNORE), picture.name)
+    values = predictor.rescaled(torch.from_numpy(image.whole.astype(np.float32)), image.normalization)
+    sample = Sample(values, torch.full(image.size, IGNORE), image.name)
     logits = predictor.logits(sample, side=options.tile, tta=options.tta)
-    yield slice(0, picture.size[0]), slice(0, picture.size[1]), logits
+    yield slice(0, image.size[0]), slice(0, image.size[1]), logits
 
 
-def _piecewise(predictor: Trained, picture: Picture, options: Options, first: int) -> Iterator[Piece]:
+def _through_tiles(predictor: Trained, image: StoredImage, options: Options, first_row: int) -> Iterator[Tile]:
     def cut(rows: slice, columns: slice) -> Tensor:
-        values = torch.from_numpy(picture.read(rows, columns).astype(np.float32)).to(predictor.device)
-        return predictor.rescaled(values, picture.normalization)
+        values = torch.from_numpy(image.read(rows, columns).astype(np.float32)).to(predictor.device)
+        return predictor.rescaled(values, image.normalization)
 
-    seen = tiled_transforms.transformed(predictor.transforms, Pieces(picture.size, cut))
-    coarser = -(-picture.size[0] // seen.size[0])
-    multiple = pieces.TILE // math.gcd(pieces.TILE, coarser)
-    scores, tile = predictor.scores(seen, side=options.tile, tta=options.tta, multiple=multiple)
-    if predictor.takes_at_once(seen.size, options.tile):
-        whole = scores.whole
-        scores, tile = (
-            Pieces(seen.size, lambda rows, columns: whole[:, rows, columns]),
-            (pieces.TILE, seen.size[1]),
-        )
-    logits = pipeline.restore_pieces(predictor.transforms, scores, picture.size)
-    wide = (
-        -(-tile[0] * coarser // pieces.TILE) * pieces.TILE,
-        -(-tile[1] * coarser // pieces.TILE) * pieces.TILE,
-    )
-    for rows, columns in tiling.cells(picture.size, wide, first):
+    transformed = tiled_transforms.transformed(predictor.transforms, Pieces(image.size, cut))
+    scores, tile = predictor.scores(transformed, side=options.tile, tta=options.tta)
+    if predictor.takes_at_once(transformed.size, options.tile):
+        # Only what comes before and after the model is tiled: the model is run once, not again for each band.
+        scores, tile = Pieces.of(scores.whole), (next(bands(transformed.size)).stop, transformed.size[1])
+    logits = pipeline.restore_pieces(predictor.transforms, scores, image.size)
+    # A tile of the model's grid covers so many more pixels of the image, so that each is computed for one piece.
+    factor = -(-image.size[0] // transformed.size[0])
+    for rows, columns in tiling.cells(image.size, (tile[0] * factor, tile[1] * factor), first_row):
         yield rows, columns, logits.cut(rows, columns)
 
 
-def _grown(
-    predictor: Trained,
-    picture: Picture,
-    targets: Targets,
-    options: Options,
-    identity: Mapping[str, Any],
-    advance: Advance,
-) -> Made:
-    began = time.monotonic()
-    classes = len(predictor.classes)
-    forms: dict[Path, tuple[tuple[int, ...], Any]] = {targets.mask: (picture.size, np.uint8)}
-    if targets.probabilities:
-        planes = (_planes(classes),) if classes > 2 else ()
-        forms[targets.probabilities] = ((*planes, *picture.size), np.float32)
-    with pieces.growing(forms, identity, _side(predictor, picture, options)) as growing:
-        options = replace(options, tile=growing.side)
-        before = growing.seconds
-        advance(growing.rows / picture.size[0])
-        for rows, columns, logits in answers(predictor, picture, options, growing.rows):
-            growing.write(targets.mask, rows, columns, _labels(logits) * _scale(classes))
-            if targets.probabilities:
-                growing.write(targets.probabilities, rows, columns, _shares(logits))
-            if columns.stop == picture.size[1]:
-                growing.note(rows.stop, before + time.monotonic() - began)
-            advance(_area(rows, columns) / math.prod(picture.size))
-        return _finished(picture, targets, growing, classes, before - began)
-
-
-def _side(predictor: Trained, picture: Picture, options: Options) -> int | None:
-    """Of the pieces of an image, where their size changes what comes out: it must not follow the memory of the day."""
+def _side(predictor: Trained, image: StoredImage, options: Options) -> int | None:
+    """The side of tiles that blend: it changes what comes out, so a process that goes on must not choose it anew."""
     if options.tile or not predictor.tiling.inexact:
         return options.tile
-    if predictor.takes_at_once(picture.size):
-        return max(picture.size)
-    return predictor.tiling.tile(picture.size, predictor.device)[0]
+    if predictor.takes_at_once(image.size):
+        return max(image.size)
+    return predictor.tiling.tile(image.size, predictor.device)[0]
 
 
-def _finished(picture: Picture, targets: Targets, growing: Growing, classes: int, since: float) -> Made:
-    written = pieces.tiff(growing.parts[targets.mask])
-
-    def labels(rows: slice, columns: slice) -> Array:
-        return np.asarray(written.read(rows, columns)[0] // _scale(classes))
-
-    counted = _count(picture.size, labels, classes)
-    if targets.overlay:
-        images.write_png(targets.overlay, overlay(picture, labels))
-    made = Made(*counted, since + time.monotonic())
-    growing.appear(vars(made))
-    return made
-
-
-def _area(rows: slice, columns: slice) -> int:
-    return int((rows.stop - rows.start) * (columns.stop - columns.start))
-
-
-def _labels(logits: Tensor) -> npt.NDArray[np.uint8]:
-    return np.asarray(most_likely(logits).to(torch.uint8).cpu().numpy())
-
-
-def _shares(logits: Tensor) -> npt.NDArray[np.float32]:
-    """Probabilities (K, h, w); of two classes that of the second, (1, h, w)."""
-    found = logits.float().softmax(dim=0)
-    return np.asarray((found[1:] if len(found) == 2 else found).cpu().numpy())
-
-
-def _planes(classes: int) -> int:
-    return 1 if classes == 2 else classes
+def _probabilities(logits: Tensor) -> npt.NDArray[np.float32]:
+    """Of each class (K, h, w); of two classes that of the second, (1, h, w)."""
+    probabilities = logits.float().softmax(dim=0)
+    return np.asarray((probabilities[1:] if len(probabilities) == 2 else probabilities).cpu().numpy())
 
 
 def _scale(classes: int) -> np.uint8:
@@ -222,49 +196,41 @@ def _scale(classes: int) -> np.uint8:
     return np.uint8(255 if classes == 2 else 1)
 
 
-def _count(size: Size, labels: Callable[[slice, slice], Array], classes: int) -> tuple[float, int]:
-    """The share of pixels above class 0, and the connected regions of each class above 0."""
-    rows = max(1, COUNTED // size[1])
+def regions(parts: Iterable[npt.NDArray[np.bool_]]) -> int:
+    """The connected regions, touching at a corner or more, of a mask (H, W) that is given in bands of rows.
 
-    def parts() -> Iterator[Array]:
-        return (labels(band, slice(0, size[1])) for band in pieces.bands(size, rows))
-
-    foreground = sum(int(np.count_nonzero(part)) for part in parts())
-    return foreground / math.prod(size), sum(regions(part == label for part in parts()) for label in range(1, classes))
-
-
-def regions(bands: Iterable[npt.NDArray[np.bool_]]) -> int:
-    """The connected regions, touching at a corner or more, of a mask (H, W) that is given in bands of rows."""
+    Each band is labelled by itself. Only regions at the bands' edges can be parts of one: they are the nodes of a
+    graph whose links are contacts across an edge, and each of its components counts once.
+    """
     total = 0
-    edges = [np.empty((0, 2), np.int64)]
+    contacts = [np.empty((0, 2), np.int64)]
     above: Array | None = None
-    for band in bands:
-        labels, count = ndimage.label(band, structure=np.ones((3, 3)))
+    for part in parts:
+        labels, count = ndimage.label(part, structure=np.ones((3, 3)))
         first, last = (np.where(row, row.astype(np.int64) + total, 0) for row in (labels[0], labels[-1]))
         if above is not None:
-            edges.append(_touching(above, first))
+            contacts.append(_touching(above, first))
         above, total = last, total + int(count)
-    regions_there, pairs = np.unique(np.concatenate(edges), return_inverse=True)  # few, however many there are in all
-    nodes = len(regions_there)
+    at_edges, pairs = np.unique(np.concatenate(contacts), return_inverse=True)
+    nodes = len(at_edges)
     links = sparse.coo_array((np.ones(pairs.size // 2, np.int8), pairs.reshape(-1, 2).T), shape=(nodes, nodes))
-    joined = sparse.csgraph.connected_components(links, directed=False, return_labels=False) if nodes else 0
-    return total - nodes + int(joined)
+    components = sparse.csgraph.connected_components(links, directed=False, return_labels=False) if nodes else 0
+    return total - nodes + int(components)
 
 
 def _touching(above: Array, below: Array) -> Array:
-    """The pairs (n, 2) of regions that meet at two rows."""
+    """The pairs (n, 2) of regions that meet at two neighbouring rows."""
     padded = np.pad(above, 1)
-    pairs = [np.stack([padded[shift : shift + len(below)], below], axis=1) for shift in range(3)]
-    both = np.concatenate([one[one.all(axis=1)] for one in pairs])
-    return np.unique(both, axis=0)
+    pairs = np.concatenate([np.stack([padded[shift : shift + len(below)], below], axis=1) for shift in range(3)])
+    return np.unique(pairs[pairs.all(axis=1)], axis=0)
 
 
-def overlay(picture: Picture, labels: Callable[[slice, slice], Array]) -> npt.NDArray[np.uint8]:
-    """The image with the outlines of its classes, (3, h, w); of a large one every so manieth pixel."""
-    step = -(-max(picture.size) // SHOWN)
-    everything = slice(0, picture.size[1])
-    rows = [slice(row, row + 1) for row in range(0, picture.size[0], step)] if step > 1 else [slice(0, picture.size[0])]
-    image = np.concatenate([picture.read(row, everything)[:, :, ::step] for row in rows], axis=1)
-    classes = np.concatenate([labels(row, everything)[:, ::step] for row in rows])
-    drawn = pictures.outlined(pictures.grey_of(image.astype(np.float32)), classes.astype(np.int64))
-    return np.ascontiguousarray(np.moveaxis(drawn, -1, 0))
+def overlay(image: StoredImage, mask: Array, scale: int) -> npt.NDArray[np.uint8]:
+    """The image (3, h, w), of a large one every n-th pixel, with outlines of the classes: mask values by `scale`."""
+    height, width = image.size
+    step = -(-max(height, width) // SHOWN)
+    rows = [slice(row, row + 1) for row in range(0, height, step)] if step > 1 else [slice(0, height)]
+    values = np.concatenate([image.read(row, slice(0, width))[:, :, ::step] for row in rows], axis=1)
+    labels = (mask[::step, ::step] // scale).astype(np.int64)
+    outlined = pictures.outlined(pictures.grey_of(values.astype(np.float32)), labels)
+    return np.ascontiguousarray(np.moveaxis(outlined, -1, 0))

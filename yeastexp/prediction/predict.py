@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from yeastexp.data import hdf5_file, images, pieces
-from yeastexp.data.pieces import Picture
+from yeastexp.data import hdf5_file, images, tiff_file
+from yeastexp.data.pieces import StoredImage, bands, refuse_nan
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
-from yeastexp.prediction import outputs
-from yeastexp.prediction.outputs import Made, Options, Targets
+from yeastexp.prediction import growing_tiff, outputs
+from yeastexp.prediction.outputs import MaskSummary, Options, Targets
 from yeastexp.prediction.predictor import Trained, Which, load_predictor
 from yeastexp.system import files, memory
 from yeastexp.training import checkpoints
@@ -47,7 +47,7 @@ class Source:
     stem: str
     path: Path
     values: int
-    open: Callable[[], Picture]
+    open: Callable[[], StoredImage]
 
     @property
     def streams(self) -> bool:
@@ -116,7 +116,7 @@ def predict(
     if call.rows:
         _write(output / TABLE, call.rows)
     for one in targets:
-        pieces.record_of(one.mask).unlink(missing_ok=True)
+        growing_tiff.record_of(one.mask).unlink(missing_ok=True)
     if len(call.doubted) > 1:
         others = ", ".join(call.doubted[1:6]) + (", …" if len(call.doubted) > 6 else "")
         warnings.warn(f"{len(call.doubted) - 1} more images hold such values: {others}", stacklevel=2)
@@ -135,11 +135,11 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         advance(share)
 
     try:
-        picture = source.open()
+        image = source.open()
         identity = _identity(call, source)
-        finished = pieces.finished(targets.all, identity) if targets.grow else None
-        made = Made(**finished) if finished else _made(call, picture, targets, identity, tell)
-        row = Row(source.name, *picture.size, made.foreground_fraction, made.cells, round(made.seconds, 3))
+        finished = growing_tiff.finished(targets.all, identity) if targets.grow else None
+        made = MaskSummary(**finished) if finished else _made(call, image, targets, identity, tell)
+        row = Row(source.name, *image.size, made.foreground_fraction, made.cells, round(made.seconds, 3))
         call.rows.append(row)
     except UserError as error:
         if error.status == RUN_FAILED:
@@ -149,22 +149,22 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
 
 
 def _made(
-    call: _Call, picture: Picture, targets: Targets, identity: dict[str, Any], tell: Callable[[float], None]
-) -> Made:
+    call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], tell: Callable[[float], None]
+) -> MaskSummary:
     predictor = call.predictor
-    if picture.shape[0] != (channels := predictor.experiment.task.channels):
+    if image.shape[0] != (channels := predictor.experiment.task.channels):
         remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
-        raise UserError(f"{picture.name}: has {picture.shape[0]} channels; the run was trained on {channels}; {remedy}")
-    if doubt := _doubt(predictor, picture):
+        raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
+    if doubt := _doubt(predictor, image):
         if not call.doubted:
             warnings.warn(doubt, stacklevel=2)
-        call.doubted.append(picture.name)
+        call.doubted.append(image.name)
     try:
-        return outputs.make(predictor, picture, targets, call.options, identity, tell)
+        return outputs.write_outputs(predictor, image, targets, call.options, identity, tell)
     except RuntimeError as error:
         if not memory.is_exhausted(error):
             raise
-        raise UserError(f"{picture.name}: memory does not suffice; take smaller pieces, as --tile 512") from error
+        raise UserError(f"{image.name}: memory does not suffice; take smaller pieces, as --tile 512") from error
 
 
 # What is to be predicted, and where it goes
@@ -175,19 +175,19 @@ def _sources(inputs: Sequence[str], faults: list[str]) -> Iterator[Source]:
     stores = [Path(one) for one in inputs if _is_hdf5(Path(one))]
     others = [one for one in inputs if Path(one) not in stores]
     for path in images.image_files(others) if others or not stores else []:
-        yield Source(str(path), path.stem, path, pieces.tiff_values(path), partial(_open, path))
+        yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
     for path in dict.fromkeys(stores):
         try:
-            found = pieces.hdf5(path)
+            found = hdf5_file.stored_images(path)
         except UserError as error:
             faults += error.faults
             continue
-        for picture in found:
-            stem = picture.name.removeprefix(f"{path}/")
+        for image in found:
+            stem = image.name.removeprefix(f"{path}/")
             if not hdf5_file.is_plain(stem):
                 faults.append(f"{path}: {stem[: hdf5_file.LONGEST_NAME]!r} cannot be the name of an image; rename it")
                 continue
-            yield Source(picture.name, stem, path, math.prod(picture.shape), partial(_itself, picture))
+            yield Source(image.name, stem, path, math.prod(image.shape), partial(_itself, image))
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -197,17 +197,15 @@ def _is_hdf5(path: Path) -> bool:
         return path.suffix.lower() in HDF5 or file.read(len(HDF5_BEGINS)) == HDF5_BEGINS
 
 
-def _itself(picture: Picture) -> Picture:
-    return picture
+def _itself(image: StoredImage) -> StoredImage:
+    return image
 
 
-def _open(path: Path) -> Picture:
-    """A picture file: read at once, or piece by piece where it is too large for that."""
-    if pieces.tiff_values(path) > images.LARGEST:
-        return pieces.tiff(path)
-    image = images.read_image(path)
-    channels, height, width = image.shape
-    return Picture(str(path), (channels, height, width), image.dtype, lambda rows, columns: image[:, rows, columns])
+def _open(path: Path) -> StoredImage:
+    """An image file: read at once, or piece by piece if it is too large for that."""
+    if math.prod(tiff_file.claimed_shape(path)) > images.LARGEST:
+        return tiff_file.stored_image(path)
+    return StoredImage.of(str(path), images.read_image(path))
 
 
 def _targets(source: Source, output: Path, options: Options, form: Form | None) -> Targets:
@@ -250,11 +248,11 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
 # What is said of it
 
 
-def _doubt(predictor: Trained, picture: Picture) -> str | None:
+def _doubt(predictor: Trained, image: StoredImage) -> str | None:
     """That an image holds other values than the training images, where that is so."""
-    low, high = _extremes(predictor, picture)
+    low, high = _extremes(predictor, image)
     known = predictor.trained_on
-    if known is None or not _are_others(low, high, picture.dtype, known):
+    if known is None or not _are_others(low, high, image.dtype, known):
         return None
     own_figures = any(one.normalizes and getattr(one, "per", "") == "image" for one in predictor.transforms)
     advice = (
@@ -263,18 +261,19 @@ def _doubt(predictor: Trained, picture: Picture) -> str | None:
         else "the masks are likely wrong; save the image with the values of the training images"
     )
     return (
-        f"{picture.name}: holds values from {low:g} to {high:g} ({picture.dtype}), the training images from "
+        f"{image.name}: holds values from {low:g} to {high:g} ({image.dtype}), the training images from "
         f"{known.low:g} to {known.high:g}; {advice}"
     )
 
 
-def _extremes(predictor: Trained, picture: Picture) -> tuple[float, float]:
+def _extremes(predictor: Trained, image: StoredImage) -> tuple[float, float]:
     """The smallest and the largest value, as recorded; UserError where one is not finite."""
     low, high = math.inf, -math.inf
-    for rows in pieces.bands(picture.size, max(1, outputs.COUNTED // picture.size[1])):
-        piece = pieces.checked(picture.name, picture.read(rows, slice(0, picture.size[1])))
+    for rows in bands(image.size):
+        piece = image.read(rows, slice(0, image.size[1]))
+        refuse_nan(image.name, piece)
         low, high = min(low, float(piece.min())), max(high, float(piece.max()))
-    stored = picture.normalization
+    stored = image.normalization
     return (low * stored["std"] + stored["mean"], high * stored["std"] + stored["mean"]) if stored else (low, high)
 
 

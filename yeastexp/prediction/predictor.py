@@ -69,14 +69,11 @@ class Trained:
         """
         moved = replace(sample, image=sample.image.to(self.device), labels=sample.labels.to(self.device), maps={})
         seen = pipeline.whole(self.transforms, moved)
-        image = Pieces(seen.size, lambda rows, columns: seen.image[:, rows, columns])
-        found, tile = self.scores(image, side=side, tta=tta)
+        found, tile = self.scores(Pieces.of(seen.image), side=side, tta=tta)
         return pipeline.restore(self.transforms, tiling.assembled(found, tile), sample.size)
 
-    def scores(
-        self, image: Pieces, *, side: int | None = None, tta: bool = False, multiple: int = 1
-    ) -> tuple[Pieces, Size]:
-        """Logits on a transformed image, and the pieces in which they are best asked for: sides are multiples."""
+    def scores(self, image: Pieces, *, side: int | None = None, tta: bool = False) -> tuple[Pieces, Size]:
+        """Logits on a transformed image, and the size of the pieces in which they are best asked for."""
         if self.takes_at_once(image.size, side):
             tile, logits = image.size, partial(tiling.at_once, self.model)
         else:
@@ -84,7 +81,7 @@ class Trained:
                 warnings.warn(
                     f"images are taken in pieces that overlap and are blended: {self.tiling.inexact}", stacklevel=2
                 )
-            tile = self.tiling.tile(image.size, self.device, side, multiple)
+            tile = self.tiling.tile(image.size, self.device, side)
             logits = partial(self.tiling.logits, tile=tile)
         return tiling.averaged(image, logits) if tta else logits(image), tile
 

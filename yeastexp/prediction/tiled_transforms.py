@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yeastexp.data.pieces import Pieces, moved
+from yeastexp.data.pieces import Pieces, shifted
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.randomness import generator
 
@@ -44,7 +44,7 @@ def _with_new_values(transform: BasicTransform2D, image: Pieces) -> Pieces:
             slice(max(0, part.start - margin), min(length, part.stop + margin))
             for part, length in zip((rows, columns), image.size, strict=True)
         ]
-        inner = [moved(part, -around.start) for part, around in zip((rows, columns), wide, strict=True)]
+        inner = [shifted(part, -around.start) for part, around in zip((rows, columns), wide, strict=True)]
         return values(image.cut(*wide))[:, inner[0], inner[1]]
 
     changed = Pieces(image.size, cut)

@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from yeastexp.data.pieces import Pieces, Size, moved
+from yeastexp.data.pieces import Pieces, Size, shifted
 from yeastexp.errors import UserError
 from yeastexp.nets.receptive_field import ReceptiveField, receptive_field, trace
 from yeastexp.system import full_precision, memory
@@ -73,12 +73,12 @@ class Tiling:
         margins = tuple((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in found.axes)
         return cls(model, found.jump, margins, pixel, _why_not(found))  # type: ignore[arg-type]
 
-    def tile(self, size: Size, device: torch.device, side: int | None = None, multiple: int = 1) -> Size:
-        """Height and width of the pieces that make an image, multiples of the jump and of a number.
+    def tile(self, size: Size, device: torch.device, side: int | None = None) -> Size:
+        """Height and width of the pieces that make an image, multiples of the jump.
 
         Their sides where they are given; else those that cost the fewest pixels, margins included, in the memory there.
         """
-        unit = math.lcm(self.jump, multiple)
+        unit = self.jump
         if self.inexact:
             most = math.isqrt(int(at_hand(device) / self.bytes_per_pixel))
             wanted = side or min(BLENDED, most)
@@ -299,9 +299,9 @@ class _Windows:
                     (columns, self.lines[1].windows[j], self.lines[1].weights[j]),
                 )
             ]
-            inner = [moved(part, -one.start) for part, one, _ in parts]
+            inner = [shifted(part, -one.start) for part, one, _ in parts]
             down, right = (weight[one].to(found.device) for one, (_, _, weight) in zip(inner, parts, strict=True))
-            into = [moved(part, -wanted.start) for (part, _, _), wanted in zip(parts, (rows, columns), strict=True)]
+            into = [shifted(part, -wanted.start) for (part, _, _), wanted in zip(parts, (rows, columns), strict=True)]
             total[:, into[0], into[1]] += found[:, inner[0], inner[1]] * (down[:, None] * right)
         assert total is not None, "windows lie on every pixel"
         return total

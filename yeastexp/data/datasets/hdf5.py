@@ -53,7 +53,7 @@ class Hdf5:
         with np.errstate(over="ignore"):  # what float32 cannot hold is found as infinite
             image = arrays["raw"].astype(np.float32)
         if not np.isfinite(image).all():
-            raise UserError(f"{self._reader.path}: image '{name}' holds NaN or infinite values; mend or remove it")
+            raise UserError(f"{self._reader.path}: image '{name}' holds NaN or infinite values; fix or remove it")
         maps = {key: _integers(arrays[key]) for key in self.maps}
         pixel_um = self._reader.contents.pixel_um
         return Sample(torch.from_numpy(image), _integers(arrays["gt"]), name, pixel_um, maps)

@@ -1,0 +1,191 @@
+"""One grey or RGB image in a TIFF file: read whole or piece by piece, and written."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+from yeastexp.data.pieces import StoredImage, decoding, one_line
+from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system import files
+
+Array = npt.NDArray[Any]
+
+BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
+"""Photometric interpretations. Inverted grey (tifffile's bits, ImageJ's masks) is read as its stored values."""
+
+DECODED = 1 << 26
+"""Bytes of decoded strips or tiles that are kept, for the next piece often lies in the same ones."""
+
+LARGEST_SEGMENT = 1 << 28
+"""Bytes of a strip or tile that is decoded to read a piece of it."""
+
+# tifffile logs what it also raises; without a handler Python would print that beside the one line that users see.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def claimed_shape(path: Path) -> tuple[int, int, int]:
+    """Samples, height and width that a file claims to hold; zeros if it is no TIFF file."""
+    if not path.is_file():
+        return 0, 0, 0
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            return int(page.samplesperpixel), int(page.imagelength), int(page.imagewidth)
+    except Exception:  # on bad files tifffile raises all kinds of exceptions; reading the image says what is wrong
+        return 0, 0, 0
+
+
+def read(path: Path) -> tuple[Array, Array | None]:
+    """Stored values (C, H, W), and the palette (n, 3) if they are its indices. Raises UserError if it cannot."""
+    with decoding(path), _page(path) as page:
+        values = _decoded(path, page)
+        palette = None
+        if page.photometric == PALETTE:
+            palette = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
+    values = values.astype(np.uint8) if values.dtype == bool else values.astype(values.dtype.newbyteorder("="))
+    return values, palette
+
+
+def stored_image(path: Path) -> StoredImage:
+    """The image, read piece by piece. Raises UserError if that cannot be."""
+    with decoding(path), _page(path) as page:
+        if page.photometric == PALETTE:
+            raise UserError(f"{path}: is stored as PALETTE; save it as grey or RGB")
+        if page.samplesperpixel != (3 if page.photometric == RGB else 1):
+            raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture without alpha channel")
+        if page.dtype not in (np.uint8, np.uint16, np.float32):
+            raise UserError(f"{path}: holds {page.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
+        planes, _, height, width, samples = page.shaped
+        read = _in_place(path, page) if page.is_contiguous else _by_segments(path, page)
+    return StoredImage(str(path), (planes * samples, height, width), np.dtype(page.dtype), read)
+
+
+def write(path: Path, values: Array) -> None:
+    """Write (H, W), or (K, H, W) as pages, compressed without loss."""
+    try:
+        with files.appearing(path) as temporary:
+            tifffile.imwrite(
+                temporary, values, photometric="minisblack", compression="zlib", metadata=None, software=False
+            )
+    except OSError as error:
+        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
+        raise UserError(fault, status=RUN_FAILED) from error
+
+
+@contextmanager
+def _page(path: Path) -> Iterator[Any]:
+    """The only page of a file. Raises UserError if there are more, if it is of an unknown kind, or cut short."""
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        pages = max(len(tiff.pages), tiff.series[0].size // max(1, page.size))
+        if pages > 1:
+            raise UserError(f"{path}: has {pages} pages; save each as a file of its own")
+        if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
+            raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
+        if page.imagedepth > 1 or page.samplesperpixel not in ((3, 4) if page.photometric == RGB else (1, 2)):
+            raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture a file")
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
+            raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
+        yield page
+
+
+def _kind(photometric: Any) -> str:
+    name = str(getattr(photometric, "name", photometric))
+    return {"SEPARATED": "CMYK"}.get(name, name)
+
+
+# What pillow decodes without loss, by bits a sample, samples a pixel and photometric interpretation.
+_PILLOW_IS_EXACT = {
+    (1, 1, GREY): ("1",),
+    (8, 1, GREY): ("L",),
+    (16, 1, GREY): ("I;16", "I;16B"),
+    (32, 1, GREY): ("F",),
+    (8, 1, PALETTE): ("P",),
+    (8, 3, RGB): ("RGB",),
+    (8, 4, RGB): ("RGBA",),
+}
+
+
+def _decoded(path: Path, page: Any) -> Array:
+    """The values (C, H, W) of a page; tifffile alone does not know LZW, so pillow reads what it can exactly."""
+    try:
+        values = page.asarray().reshape(page.shaped)
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+    else:
+        planes, _, height, width, samples = values.shape
+        return np.asarray(np.moveaxis(values, -1, 1).reshape(planes * samples, height, width))
+    with Image.open(path, formats=["TIFF"]) as image:
+        if image.mode in _PILLOW_IS_EXACT.get((page.bitspersample, page.samplesperpixel, page.photometric), ()):
+            pixels = np.asarray(image)
+            return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    raise _needs_codec(path, page)
+
+
+def _needs_codec(path: Path, page: Any) -> UserError:
+    return UserError(
+        f"{path}: is compressed by {page.compression.name}, which needs the package imagecodecs; "
+        "install it, or save the file without compression"
+    )
+
+
+def _in_place(path: Path, page: Any) -> Callable[[slice, slice], Array]:
+    """Reads pieces of pixels that lie in the file as they would in memory."""
+    dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+    pixels = np.memmap(path, dtype, "r", page.dataoffsets[0], page.shaped)
+
+    def read(rows: slice, columns: slice) -> Array:
+        piece = np.moveaxis(pixels[:, 0, rows, columns], -1, 1)
+        return np.array(piece.reshape(-1, *piece.shape[2:]), page.dtype)
+
+    return read
+
+
+def _by_segments(path: Path, page: Any) -> Callable[[slice, slice], Array]:
+    """Reads pieces of a page in strips or tiles that have to be decoded."""
+    planes, _, height, width, samples = page.shaped
+    tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
+    down, across = -(-height // tall), -(-width // wide)
+    size = int(tall * wide * samples * page.dtype.itemsize)
+    if size > LARGEST_SEGMENT:
+        raise UserError(f"{path}: is compressed in one piece of {size:,} bytes; save it in tiles")
+
+    @functools.lru_cache(max(1, DECODED // size))
+    def segment(index: int) -> Array:
+        with path.open("rb") as file:
+            file.seek(page.dataoffsets[index])
+            stored = file.read(page.databytecounts[index])
+        try:
+            return np.asarray(page.decode(stored, index)[0][0])
+        except Exception as error:  # decoders raise all kinds of exceptions
+            if "imagecodecs" in str(error):
+                raise _needs_codec(path, page) from None
+            raise UserError(f"{path}: cannot be decoded ({one_line(error)}); the file is damaged") from None
+
+    def read(rows: slice, columns: slice) -> Array:
+        piece = np.empty((planes, samples, rows.stop - rows.start, columns.stop - columns.start), page.dtype)
+        lines = range(rows.start // tall, -(-rows.stop // tall)), range(columns.start // wide, -(-columns.stop // wide))
+        for plane, i, j in itertools.product(range(planes), *lines):
+            top, left = i * tall, j * wide
+            part = segment((plane * down + i) * across + j)
+            part = part[max(rows.start - top, 0) : rows.stop - top, max(columns.start - left, 0) : columns.stop - left]
+            y, x = max(top - rows.start, 0), max(left - columns.start, 0)
+            piece[plane, :, y : y + part.shape[0], x : x + part.shape[1]] = np.moveaxis(part, -1, 0)
+        return piece.reshape(-1, *piece.shape[2:])
+
+    return read
