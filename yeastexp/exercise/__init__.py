@@ -1,1 +1,1 @@
-"""Questions of the exercise sheet that a computation answers, each with a table, a figure and what they say."""
+"""Questions of the exercise sheet that a computation answers with a table, plots and sentences."""

@@ -1,16 +1,17 @@
-"""Which of accuracy and mean IoU says more: predictions that are wrong by a known amount, scored by the metrics."""
+"""Accuracy or mean IoU: both scores of predictions with known errors, on images with ever more foreground."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich import box
 from rich.table import Table
+from torch import Tensor
 
 from yeastexp.drawing import plots
 from yeastexp.exercise import degradations, discs, writing
@@ -24,285 +25,270 @@ CLASSES = ("background", "cell")
 Aggregation = Literal["per_image", "pooled"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("per_image", "pooled")
 
-SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)
-"""Of the foreground, wanted in each set of images."""
+FOREGROUND = (0.02, 0.05, 0.1, 0.25, 0.5)
+"""The nominal foreground fraction of each set of images."""
 
-SPREAD = (0.5, 1.1, 1.1, 1.1, 1.1, 1.1)
-"""What the shares of a set's images are multiplied by: one is sparser, so that images weigh differently."""
+FACTORS = (0.5, 1.1, 1.1, 1.1, 1.1, 1.1)
+"""Of the foreground of the images in a set: the first is sparser, so that pooling weights it less."""
 
 SMALL_PX = 16
-"""Cells less wide are the buds, and what the border leaves of a cell."""
+"""Cells of a smaller diameter are buds, or cells cut by the image border."""
 
 LITTLE, MUCH = 2, 6
 """Pixels by which outlines are moved."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is done to the truth, and how its points look in the figure."""
-
-    name: str
-    answer: degradations.Degradation
-    look: int
-    hollow: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """The scores of one prediction on one set of images, whose share of foreground was measured."""
-
-    prediction: Prediction
-    share: float
-    scores: Summary
-
-    def accuracy(self, how: Aggregation = "per_image") -> float:
-        """The accuracy."""
-        return _number(self.scores["accuracy"]["all"][how])
-
-    def iou(self, of: str = MEAN, how: Aggregation = "per_image") -> float:
-        """The IoU of a class, or the mean of both."""
-        return _number(self.scores["iou"][of][how])
-
-    @property
-    def dead_taken(self) -> float:
-        """The share of all dead cells that is predicted as cells."""
-        return _number(self.scores["dead_cell_false_positives"]["all"]["pooled"])
-
-
-@dataclass(frozen=True)
-class Study:
-    """All rows: the sets of images, from the sparsest, within the predictions."""
-
-    rows: tuple[Row, ...]
-
-    def of(self, name: str) -> list[Row]:
-        """The rows of one prediction, from the sparsest set of images."""
-        return [row for row in self.rows if row.prediction.name == name]
-
-    def at(self, share: float) -> list[Row]:
-        """The rows of one set of images."""
-        return [row for row in self.rows if row.share == share]
-
-    @property
-    def names(self) -> list[str]:
-        """The predictions, in order."""
-        return list(dict.fromkeys(row.prediction.name for row in self.rows))
-
-    @property
-    def shares(self) -> list[float]:
-        """The measured shares of foreground, in order."""
-        return list(dict.fromkeys(row.share for row in self.rows))
-
-
-def study() -> Study:
-    """Score every prediction on every set of images."""
-    sets = [images(share) for share in SHARES]
-    done = [[_row(prediction, samples) for samples in sets] for prediction in predictions()]
-    return Study(tuple(row for rows in done for row in rows))
-
-
-def images(share: float) -> list[Sample]:
-    """A set of images with about this share of foreground, the sparsest first."""
-    return [discs.field(share * factor, number) for number, factor in enumerate(SPREAD)]
-
 
 ALL_BACKGROUND = "all background"
 DEAD_AS_LIVE = "dead taken as live"
 SPARSEST_MISSED = "one image missed"
 
 
-def predictions() -> list[Prediction]:
-    """What is done to the truth: nothing right, outlines and places moved, cells missed, dead ones added."""
-    return [
-        Prediction(ALL_BACKGROUND, degradations.all_background, 0),
-        Prediction(f"shrunk by {LITTLE} px", degradations.shrunken(LITTLE), 1, hollow=True),
-        Prediction(f"shrunk by {MUCH} px", degradations.shrunken(MUCH), 1),
-        Prediction(f"grown by {LITTLE} px", degradations.grown(LITTLE), 2, hollow=True),
-        Prediction(f"grown by {MUCH} px", degradations.grown(MUCH), 2),
-        Prediction(f"shifted by {LITTLE} px", degradations.shifted(LITTLE), 3, hollow=True),
-        Prediction(f"shifted by {MUCH} px", degradations.shifted(MUCH), 3),
-        Prediction("small cells missed", degradations.without_small(SMALL_PX), 4, hollow=True),
-        Prediction(SPARSEST_MISSED, degradations.without_image("field_0"), 4),
-        Prediction(DEAD_AS_LIVE, degradations.dead_as_live, 5),
-    ]
+@dataclass(frozen=True)
+class Degradation:
+    """A prediction made from the ground truth with a known error, and the look of its points in the plot."""
+
+    name: str
+    predict: Callable[[Sample], Tensor]
+    look: int
+    hollow: bool = False
 
 
-def _row(prediction: Prediction, samples: Sequence[Sample]) -> Row:
+DEGRADATIONS = (
+    Degradation(ALL_BACKGROUND, degradations.all_background, 0),
+    Degradation(f"shrunk by {LITTLE} px", partial(degradations.shrunken, pixels=LITTLE), 1, hollow=True),
+    Degradation(f"shrunk by {MUCH} px", partial(degradations.shrunken, pixels=MUCH), 1),
+    Degradation(f"grown by {LITTLE} px", partial(degradations.grown, pixels=LITTLE), 2, hollow=True),
+    Degradation(f"grown by {MUCH} px", partial(degradations.grown, pixels=MUCH), 2),
+    Degradation(f"shifted by {LITTLE} px", partial(degradations.shifted, pixels=LITTLE), 3, hollow=True),
+    Degradation(f"shifted by {MUCH} px", partial(degradations.shifted, pixels=MUCH), 3),
+    Degradation("small cells missed", partial(degradations.without_small, diameter_px=SMALL_PX), 4, hollow=True),
+    Degradation(SPARSEST_MISSED, partial(degradations.without_image, name="field_0"), 4),
+    Degradation(DEAD_AS_LIVE, degradations.dead_as_live, 5),
+)
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """The scores of one degradation on one set of images, with the measured foreground fraction of the set."""
+
+    degradation: Degradation
+    foreground: float
+    scores: Summary
+
+    def accuracy(self, aggregation: Aggregation = "per_image") -> float:
+        """The accuracy."""
+        return _number(self.scores["accuracy"]["all"][aggregation])
+
+    def iou(self, name: str = MEAN, aggregation: Aggregation = "per_image") -> float:
+        """The IoU of a class, or the mean of both."""
+        return _number(self.scores["iou"][name][aggregation])
+
+    @property
+    def dead_fraction(self) -> float:
+        """The fraction of all dead cells that is predicted as cells."""
+        return _number(self.scores["dead_cell_false_positives"]["all"]["pooled"])
+
+
+@dataclass(frozen=True)
+class MetricsStudy:
+    """All scores: by degradation, then by set of images from the sparsest."""
+
+    rows: tuple[SetScores, ...]
+
+    def of(self, name: str) -> list[SetScores]:
+        """The rows of one degradation, from the sparsest set of images."""
+        return [row for row in self.rows if row.degradation.name == name]
+
+    def at(self, foreground: float) -> list[SetScores]:
+        """The rows of one set of images."""
+        return [row for row in self.rows if row.foreground == foreground]
+
+    @property
+    def names(self) -> list[str]:
+        """The degradations, in order."""
+        return list(dict.fromkeys(row.degradation.name for row in self.rows))
+
+    @property
+    def foregrounds(self) -> list[float]:
+        """The measured foreground fractions, in order."""
+        return list(dict.fromkeys(row.foreground for row in self.rows))
+
+
+def study() -> MetricsStudy:
+    """Score all degradations on all sets of images."""
+    sets = [images(foreground) for foreground in FOREGROUND]
+    return MetricsStudy(tuple(_scored(degradation, samples) for degradation in DEGRADATIONS for samples in sets))
+
+
+def images(foreground: float) -> list[Sample]:
+    """A set of images with about this foreground fraction, the sparsest first."""
+    return [discs.field(foreground * factor, number) for number, factor in enumerate(FACTORS)]
+
+
+def _scored(degradation: Degradation, samples: Sequence[Sample]) -> SetScores:
     metrics = {
         "accuracy": Accuracy(len(CLASSES)),
         "iou": IoU(len(CLASSES)),
         "dead_cell_false_positives": DeadCellFalsePositives(len(CLASSES)),
     }
-    found = score(prediction.answer, samples, metrics, torch.device("cpu"))
+    scores = score(degradation.predict, samples, metrics, torch.device("cpu"))
     foreground = sum(int((sample.labels > 0).sum()) for sample in samples)
-    share = foreground / sum(sample.labels.numel() for sample in samples)
-    return Row(prediction, share, summarise(found, CLASSES))
+    pixels = sum(sample.labels.numel() for sample in samples)
+    return SetScores(degradation, foreground / pixels, summarise(scores, CLASSES))
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def as_json(done: Study) -> dict[str, Any]:
-    """All figures, for scripts."""
-    rows = [{"prediction": row.prediction.name, "foreground": row.share, **row.scores} for row in done.rows]
-    return {"images_a_set": len(SPREAD), "size": discs.SIZE, "rows": rows, "findings": findings(done)}
+def as_json(result: MetricsStudy) -> dict[str, Any]:
+    """All scores, for scripts."""
+    rows = [{"prediction": row.degradation.name, "foreground": row.foreground, **row.scores} for row in result.rows]
+    return {"images_a_set": len(FACTORS), "size": discs.SIZE, "rows": rows, "findings": findings(result)}
 
 
-def table(done: Study) -> Table:
-    """All figures, for people: what one prediction gets on sets of images with ever more foreground."""
-    title = f"sets of {len(SPREAD)} images of {discs.SIZE} × {discs.SIZE} pixels; by image, and pooled over all pixels"
-    caption = f"small cells: less than {SMALL_PX} px across; one image: the sparsest of each set"
-    made = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption=caption,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+def table(result: MetricsStudy) -> Table:
+    """All scores, for people: a group of rows for each degradation, a row for each set of images."""
+    title = f"sets of {len(FACTORS)} images of {discs.SIZE} × {discs.SIZE} pixels; per image, and pooled over pixels"
+    caption = f"small cells: diameter below {SMALL_PX} px; one image: the sparsest of each set"
+    scores = ("\naccuracy", "mean\nIoU", "IoU\nbackgr.", "IoU\ncells")
+    headings = [heading for text in scores for heading in (f"{text}\nimage", "\n\npooled")]
+    scores_table = writing.results_table(
+        title, caption, "\n\nprediction", "\nfore-\nground", *headings, "dead\ncells\ntaken"
     )
-    made.add_column("\n\nprediction", no_wrap=True)
-    headings = ["\nfore-\nground"]
-    for heading in ("\naccuracy", "mean\nIoU", "IoU\nbackgr.", "IoU\ncells"):
-        headings += [f"{heading}\nimage", "\n\npooled"]
-    for heading in (*headings, "dead\ncells\ntaken"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for name in done.names:
-        for index, row in enumerate(done.of(name)):
-            made.add_row("" if index else name, f"{row.share:.1%}", *_cells(row))
-        made.add_section()
-    return made
+    for name in result.names:
+        for index, row in enumerate(result.of(name)):
+            scores_table.add_row("" if index else name, f"{row.foreground:.1%}", *_cells(row))
+        scores_table.add_section()
+    return scores_table
 
 
-def _cells(row: Row) -> Iterator[str]:
-    for how in AGGREGATIONS:
-        yield f"{row.accuracy(how):.3f}"
-    for of in (MEAN, *CLASSES):
-        for how in AGGREGATIONS:
-            yield f"{row.iou(of, how):.3f}"
-    yield f"{row.dead_taken:.0%}"
+def _cells(row: SetScores) -> Iterator[str]:
+    yield from (f"{row.accuracy(aggregation):.3f}" for aggregation in AGGREGATIONS)
+    for name in (MEAN, *CLASSES):
+        yield from (f"{row.iou(name, aggregation):.3f}" for aggregation in AGGREGATIONS)
+    yield f"{row.dead_fraction:.0%}"
 
 
-def figure(done: Study, how: Aggregation = "per_image") -> plots.Figure:
+def figure(result: MetricsStudy, aggregation: Aggregation = "per_image") -> plots.Figure:
     """Accuracy against mean IoU and against the IoU of each class."""
-    panels = {"mean IoU": MEAN, **{f"IoU of {name}": name for name in CLASSES}}
-    ends = f"{done.shares[0]:.0%}", f"{done.shares[-1]:.0%}"
+    classes = {"mean IoU": MEAN, **{f"IoU of {name}": name for name in CLASSES}}
+    groups = [result.of(name) for name in result.names]
+    panels = {title: [_series(rows, name, aggregation) for rows in groups] for title, name in classes.items()}
+    ends = f"{result.foregrounds[0]:.0%}", f"{result.foregrounds[-1]:.0%}"
     return plots.scatter(
-        {title: [_series(done, name, of, how) for name in done.names] for title, of in panels.items()},
+        panels,
         x_label=f"accuracy; each line from {ends[0]} to {ends[1]} foreground",
-        y_label=f"IoU, {how.replace('_', ' ')}",
+        y_label=f"IoU, {aggregation.replace('_', ' ')}",
         joined=True,
         ends=ends,
     )
 
 
-def _series(done: Study, name: str, of: str, how: Aggregation) -> plots.Series:
-    rows = done.of(name)
-    first = rows[0].prediction
-    accuracies, ious = [row.accuracy(how) for row in rows], [row.iou(of, how) for row in rows]
-    return plots.Series(name, accuracies, ious, first.look, first.hollow)
+def _series(rows: Sequence[SetScores], name: str, aggregation: Aggregation) -> plots.Series:
+    degradation = rows[0].degradation
+    accuracies, ious = [row.accuracy(aggregation) for row in rows], [row.iou(name, aggregation) for row in rows]
+    return plots.Series(degradation.name, accuracies, ious, degradation.look, degradation.hollow)
 
 
-def findings(done: Study) -> list[str]:
-    """What the figures say, in sentences made of them."""
+def findings(result: MetricsStudy) -> list[str]:
+    """What the scores show, in sentences."""
     return [
-        _nothing_found(done),
-        _same_error(done),
-        _order(done),
-        _by_class(done),
-        _dead_cells(done),
-        _pooled(done),
-        _verdict(done),
+        _nothing_found(result),
+        _same_error(result),
+        _order(result),
+        _by_class(result),
+        _dead_cells(result),
+        _pooled(result),
+        _verdict(result),
     ]
 
 
-def _nothing_found(done: Study) -> str:
-    sparse, dense = done.of(ALL_BACKGROUND)[0], done.of(ALL_BACKGROUND)[-1]
+def _nothing_found(result: MetricsStudy) -> str:
+    sparse, dense = result.of(ALL_BACKGROUND)[0], result.of(ALL_BACKGROUND)[-1]
     return (
-        f"All background finds no cell. It is {sparse.accuracy():.1%} accurate on images with {sparse.share:.1%} "
-        f"foreground and {dense.accuracy():.1%} on images with {dense.share:.1%}: its accuracy says how empty the "
-        f"images are. Its mean IoU is {sparse.iou():.3f} and {dense.iou():.3f}, half of what the background gets "
-        f"({sparse.iou('background'):.3f} and {dense.iou('background'):.3f}); the cells get {sparse.iou('cell'):.3f}."
+        f"All background finds no cell. Its accuracy is {sparse.accuracy():.1%} on images with "
+        f"{sparse.foreground:.1%} foreground and {dense.accuracy():.1%} on images with {dense.foreground:.1%}: it "
+        f"measures how empty the images are. Its mean IoU is {sparse.iou():.3f} and {dense.iou():.3f}, half of the "
+        f"background's ({sparse.iou('background'):.3f} and {dense.iou('background'):.3f}), because the IoU of the "
+        f"cells is {sparse.iou('cell'):.3f}."
     )
 
 
-def _same_error(done: Study) -> str:
+def _same_error(result: MetricsStudy) -> str:
     name = f"shrunk by {LITTLE} px"
-    sparse, dense = done.of(name)[0], done.of(name)[-1]
-    wrong = (1 - dense.accuracy()) / (1 - sparse.accuracy())
+    sparse, dense = result.of(name)[0], result.of(name)[-1]
+    ratio = (1 - dense.accuracy()) / (1 - sparse.accuracy())
     return (
-        f"The same error looks smaller where there is less to find. With all cells {name} the accuracy is "
-        f"{sparse.accuracy():.3f} at {sparse.share:.1%} foreground and {dense.accuracy():.3f} at {dense.share:.1%}, "
-        f"where {wrong:.0f} times as many pixels are wrong. The cells' IoU is {sparse.iou('cell'):.3f} and "
-        f"{dense.iou('cell'):.3f}."
+        f"The same error looks smaller if there is less foreground. With all cells {name} the accuracy is "
+        f"{sparse.accuracy():.3f} at {sparse.foreground:.1%} foreground and {dense.accuracy():.3f} at "
+        f"{dense.foreground:.1%}, where {ratio:.0f} times as many pixels are wrong. The IoU of the cells is "
+        f"{sparse.iou('cell'):.3f} and {dense.iou('cell'):.3f}."
     )
 
 
-def _order(done: Study) -> str:
-    nothing, *others = done.at(done.shares[0])
-    beaten = [row for row in others if row.accuracy() < nothing.accuracy() and row.iou() > nothing.iou()]
-    if not beaten:
-        return f"At {nothing.share:.1%} foreground no prediction with a higher mean IoU is less accurate than no cells."
-    said = "; ".join(f"{row.prediction.name}, {row.accuracy():.3f} and {row.iou():.3f}" for row in beaten)
+def _order(result: MetricsStudy) -> str:
+    nothing, *others = result.at(result.foregrounds[0])
+    reversed_rows = [row for row in others if row.accuracy() < nothing.accuracy() and row.iou() > nothing.iou()]
+    if not reversed_rows:
+        return (
+            f"At {nothing.foreground:.1%} foreground no prediction with a higher mean IoU has a lower accuracy than "
+            f"{ALL_BACKGROUND}."
+        )
+    listed = "; ".join(f"{row.degradation.name}, {row.accuracy():.3f} and {row.iou():.3f}" for row in reversed_rows)
     return (
-        f"The two put predictions in different orders. At {nothing.share:.1%} foreground all background has the higher "
-        f"accuracy ({nothing.accuracy():.3f}) and the lower mean IoU ({nothing.iou():.3f}) beside: {said}."
+        f"The two metrics rank predictions differently. At {nothing.foreground:.1%} foreground {ALL_BACKGROUND} has a "
+        f"higher accuracy ({nothing.accuracy():.3f}) and a lower mean IoU ({nothing.iou():.3f}) than: {listed}."
     )
 
 
-def _by_class(done: Study) -> str:
-    worst = min(done.at(done.shares[0])[1:], key=lambda row: row.iou("cell"))
+def _by_class(result: MetricsStudy) -> str:
+    worst = min(result.at(result.foregrounds[0])[1:], key=lambda row: row.iou("cell"))
     return (
-        f"The mean IoU flatters as well, for the background is half of it: {worst.prediction.name}, at "
-        f"{worst.share:.1%} foreground, gets {worst.iou():.3f}, of {worst.iou('background'):.3f} for the background "
-        f"and {worst.iou('cell'):.3f} for the cells. Read the cells' own beside it."
+        f"The mean IoU is optimistic as well, since the background is half of it: {worst.degradation.name}, at "
+        f"{worst.foreground:.1%} foreground, gets {worst.iou():.3f}, from {worst.iou('background'):.3f} for the "
+        f"background and {worst.iou('cell'):.3f} for the cells. Report the IoU of the cells beside it."
     )
 
 
-def _dead_cells(done: Study) -> str:
-    wrong = done.of(DEAD_AS_LIVE)[-1]
-    others = [row for row in done.at(wrong.share) if not row.dead_taken]
+def _dead_cells(result: MetricsStudy) -> str:
+    wrong = result.of(DEAD_AS_LIVE)[-1]
+    others = [row for row in result.at(wrong.foreground) if not row.dead_fraction]
     peer = min(others, key=lambda row: abs(row.iou() - wrong.iou()))
     return (
-        f"Neither says what went wrong. At {wrong.share:.1%} foreground {DEAD_AS_LIVE} gets {wrong.accuracy():.3f} "
-        f"(accuracy) and {wrong.iou():.3f} (mean IoU), much as {peer.prediction.name} does with {peer.accuracy():.3f} "
-        f"and {peer.iou():.3f}; dead_cell_false_positives is {wrong.dead_taken:.0%} and {peer.dead_taken:.0%}."
+        f"Neither tells which error was made. At {wrong.foreground:.1%} foreground {DEAD_AS_LIVE} gets an accuracy of "
+        f"{wrong.accuracy():.3f} and a mean IoU of {wrong.iou():.3f}, much like {peer.degradation.name} with "
+        f"{peer.accuracy():.3f} and {peer.iou():.3f}; dead_cell_false_positives is {wrong.dead_fraction:.0%} and "
+        f"{peer.dead_fraction:.0%}."
     )
 
 
-def _pooled(done: Study) -> str:
-    row = done.of(SPARSEST_MISSED)[-1]
+def _pooled(result: MetricsStudy) -> str:
+    row = result.of(SPARSEST_MISSED)[-1]
     return (
-        f"Pooled scores hide a sparse image that fails. With {SPARSEST_MISSED} of {len(SPREAD)}, the sparsest, at "
-        f"{row.share:.1%} foreground, the cells' IoU is {row.iou('cell', 'pooled'):.3f} pooled and "
+        f"Pooled scores hide a failure on a sparse image. With {SPARSEST_MISSED} of {len(FACTORS)}, the sparsest, at "
+        f"{row.foreground:.1%} foreground, the IoU of the cells is {row.iou('cell', 'pooled'):.3f} pooled and "
         f"{row.iou('cell'):.3f} per image."
     )
 
 
-def _verdict(done: Study) -> str:
-    rows = done.at(done.shares[0])
-    spans = {
-        "accuracy": _span([row.accuracy() for row in rows]),
-        "mean IoU": _span([row.iou() for row in rows]),
-        "the cells' IoU": _span([row.iou("cell") for row in rows]),
+def _verdict(result: MetricsStudy) -> str:
+    rows = result.at(result.foregrounds[0])
+    values = {
+        "accuracy": [row.accuracy() for row in rows],
+        "mean IoU": [row.iou() for row in rows],
+        "the IoU of the cells": [row.iou("cell") for row in rows],
     }
-    said = ", ".join(f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in spans.items())
-    width = {name: high - low for name, (low, high) in spans.items()}
+    ranges = ", ".join(f"{name} {min(scores):.3f} to {max(scores):.3f}" for name, scores in values.items())
+    width = {name: max(scores) - min(scores) for name, scores in values.items()}
     less, more = sorted(("accuracy", "mean IoU"), key=lambda name: width[name])
     return (
-        f"So the {more} is the more informative of the two. The {len(rows)} predictions at {rows[0].share:.1%} "
-        f"foreground lie within: {said}; the range of the {more} is {width[more] / width[less]:.0f} times that of the "
-        f"{less}."
+        f"So the {more} is the more informative of the two. The ranges over the {len(rows)} predictions at "
+        f"{rows[0].foreground:.1%} foreground are: {ranges}; that of the {more} is "
+        f"{width[more] / width[less]:.0f} times that of the {less}."
     )
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
-
-
-def write(done: Study, folder: Path) -> list[Path]:
-    """The figures as JSON and the plots as PNG and SVG, in a folder."""
-    plots_of = {"accuracy_and_iou": figure(done), "accuracy_and_iou_pooled": figure(done, "pooled")}
-    return writing.write(folder, "accuracy_and_iou", plots_of, as_json(done))
+def write(result: MetricsStudy, folder: Path) -> list[Path]:
+    """Write the scores as JSON and the plots as PNG and SVG into a folder."""
+    figures = {"accuracy_and_iou": figure(result), "accuracy_and_iou_pooled": figure(result, "pooled")}
+    return writing.write(folder, "accuracy_and_iou", figures, as_json(result))

@@ -1,4 +1,4 @@
-"""Fields of discs with a wanted share of foreground: live cells, buds, and dead cells, which are background."""
+"""Synthetic fields of discs with a given foreground fraction: live cells, buds, and dead cells as background."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from yeastexp.randomness import generator
 from yeastexp.sample import Sample
 
 SIZE = 256
-"""Pixels of a side."""
+"""Side of a field in pixels."""
 
 CELL_RADIUS_PX = 13.2
 BUD_RADIUS_PX = 5.0
 DEAD_RADIUS_PX = 12.0
 
 PITCH_PX = 27.4
-"""Between the centres of a hexagonal grid: the largest discs keep a gap of one pixel."""
+"""Spacing of the hexagonal grid of centres: the largest discs keep a gap of one pixel."""
 
-ORDER = ("dead", "cell", "bud", "cell", "cell", "cell", "cell")
-"""What the places are given to, over and over, in the order in which they are filled."""
+KINDS = ("dead", "cell", "bud", "cell", "cell", "cell", "cell")
+"""The kinds of successive discs, repeated."""
 
 RADII_PX = {"cell": CELL_RADIUS_PX, "bud": BUD_RADIUS_PX}
 
 SMALLEST_PX = 4
-"""Of a last cell's side; less is left as it is."""
+"""A remaining area below the square of this adds no further cell."""
 
 Ids = npt.NDArray[np.int64]
 
 
 def field(share: float, number: int) -> Sample:
-    """A field whose live cells cover about `share` of it, at most about 0.55; the same for the same number.
+    """A field whose live cells cover the fraction `share` (at most about 0.55), deterministic in `number`.
 
-    The image (1, H, W) is the foreground itself; the maps are `instances` and `dead`.
+    The image (1, H, W) equals the foreground mask; the maps are `instances` and `dead`.
     """
     instances, dead = _placed(share, number)
     labels = torch.from_numpy((instances > 0).astype(np.int64))
@@ -45,37 +45,37 @@ def field(share: float, number: int) -> Sample:
 
 
 def _placed(share: float, number: int) -> tuple[Ids, Ids]:
-    """Ids of live and of dead cells: places of a grid are filled in random order until the share is met.
+    """Ids of live and of dead cells, placed on grid points in random order until the share is reached.
 
-    The last cell is as large as what is left of the share.
+    The last cell is shrunk to the remaining area.
     """
     live, dead = np.zeros((2, SIZE, SIZE), np.int64)
-    left = share * SIZE**2
-    for number_of, ((row, column), kind) in enumerate(zip(_places(number), cycle(ORDER), strict=False), start=1):
+    area = share * SIZE**2
+    for disc_id, ((row, column), kind) in enumerate(zip(_grid(number), cycle(KINDS), strict=False), start=1):
         if kind == "dead":
-            dead[_disc(row, column, DEAD_RADIUS_PX)] = number_of
+            dead[_disc(row, column, DEAD_RADIUS_PX)] = disc_id
             continue
-        disc = _disc(row, column, min(RADII_PX[kind], math.sqrt(left / math.pi)))
-        live[disc] = number_of
-        left -= int(disc.sum())
-        if left < SMALLEST_PX**2:
+        disc = _disc(row, column, min(RADII_PX[kind], math.sqrt(area / math.pi)))
+        live[disc] = disc_id
+        area -= int(disc.sum())
+        if area < SMALLEST_PX**2:
             break
     return live, dead
 
 
-def _places(number: int) -> list[tuple[float, float]]:
-    """The places of a hexagonal grid, laid at random over the field, in random order."""
+def _grid(number: int) -> list[tuple[float, float]]:
+    """The points of a hexagonal grid with a random offset, in random order."""
     source = generator(0, "field of discs", index=number)
     height = PITCH_PX * np.sqrt(3) / 2
-    first = source.uniform(0, 1, 2) * (height, PITCH_PX)
-    rows = np.arange(first[0], SIZE, height)
-    found = [
+    offset = source.uniform(0, 1, 2) * (height, PITCH_PX)
+    rows = np.arange(offset[0], SIZE, height)
+    points = [
         (float(row), float(column))
         for index, row in enumerate(rows)
-        for column in np.arange(first[1] - index % 2 * PITCH_PX / 2, SIZE, PITCH_PX)
+        for column in np.arange(offset[1] - index % 2 * PITCH_PX / 2, SIZE, PITCH_PX)
         if column >= 0
     ]
-    return [found[index] for index in source.permutation(len(found))]
+    return [points[index] for index in source.permutation(len(points))]
 
 
 def _disc(row: float, column: float, radius: float) -> npt.NDArray[np.bool_]:

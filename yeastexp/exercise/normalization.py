@@ -1,4 +1,4 @@
-"""What normalisation does to images: over all of them, over those to train on, or each on its own."""
+"""Z-score normalisation over all images, over the training images, or of each image on its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
@@ -21,19 +20,19 @@ from yeastexp.drawing import plots
 from yeastexp.errors import UserError
 from yeastexp.exercise import writing
 
-Way = Literal["as stored", "over all images", "over training images", "each image on its own"]
-STORED: Way = "as stored"
-ALL: Way = "over all images"
-TRAINING: Way = "over training images"
-EACH: Way = "each image on its own"
+Scope = Literal["as stored", "over all images", "over training images", "each image on its own"]
+STORED: Scope = "as stored"
+ALL: Scope = "over all images"
+TRAINING: Scope = "over training images"
+EACH: Scope = "each image on its own"
 
 BRIGHTER = 2.0
-"""The factor of the question what a leak does when validation images differ from the others."""
+"""The factor by which validation images are brighter in the study's second part."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """The images of a data set, read when they are asked for; those that validate times a factor."""
+class SourceImages:
+    """The images of a data set, read on demand; validation images are multiplied by a factor."""
 
     dataset: Hdf5 | SyntheticYeast
     validation_factor: float = 1.0
@@ -46,13 +45,13 @@ class Images:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that there are."""
+        """The names of the splits."""
         return tuple(self.dataset.splits)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean, standard deviation, lowest and highest of so many values."""
+    """Mean, standard deviation, minimum and maximum of a number of values."""
 
     mean: float
     std: float
@@ -62,85 +61,89 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one way makes of the images: the mean and deviation it took from them, and the moments of each by split."""
+class NormalizedImages:
+    """Images after normalisation: the mean and deviation that it used, and the moments of each image by split."""
 
-    way: Way
-    figures: tuple[float, float] | None
+    scope: Scope
+    statistics: tuple[float, float] | None
     images: Mapping[str, Sequence[Moments]]
 
     def split(self, name: str) -> Moments:
-        """The moments of all values of a split."""
+        """The moments of all pixels of a split."""
         return pooled(self.images[name])
 
     @property
-    def every(self) -> list[Moments]:
-        """The moments of each image of every split."""
-        return [one for images in self.images.values() for one in images]
+    def all_images(self) -> list[Moments]:
+        """The moments of each image of all splits."""
+        return [moments for images in self.images.values() for moments in images]
 
     @property
-    def spread(self) -> float:
-        """Standard deviation of the images' means."""
-        return float(np.std([one.mean for one in self.every]))
+    def std_of_means(self) -> float:
+        """The standard deviation of the images' means."""
+        return float(np.std([moments.mean for moments in self.all_images]))
 
 
 @dataclass(frozen=True)
 class Leak:
-    """How far the figures over all images are from those over the training images, in standard deviations of these."""
+    """The statistics over all images against those over the training images, in standard deviations of the latter."""
 
     mean: float
     std_ratio: float
     largest: float
-    """The most that the value of any pixel differs between the two."""
+    """The largest difference of a pixel's value between the two."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """A row a way, the leak, and the rows and the leak if the validation images had been recorded brighter."""
+class NormalizationStudy:
+    """The images under each scope and the leak; the same if the validation images had been recorded brighter."""
 
     data: str
-    rows: Mapping[Way, Row]
+    rows: Mapping[Scope, NormalizedImages]
     leak: Leak
-    brighter: Mapping[Way, Row]
+    brighter: Mapping[Scope, NormalizedImages]
     brighter_leak: Leak
 
 
-def study(data: Path | None = None) -> Study:
-    """Compare the ways on the images of an HDF5 file as they were recorded, or on synthetic ones."""
+def study(data: Path | None = None) -> NormalizationStudy:
+    """Compare the scopes on the images of an HDF5 file as they were recorded, or on synthetic ones.
+
+    Raises UserError if the file is normalised already.
+    """
     dataset = hdf5(data) if data else SyntheticYeast()
     if dataset.normalization:
         raise UserError(f"{data}: is normalised already; give the file it was made from")
-    rows, brighter = compared(Images(dataset)), compared(Images(dataset, BRIGHTER))
-    return Study(str(data or "synthetic_yeast"), rows, leak(rows), brighter, leak(brighter))
+    rows, brighter = normalized(SourceImages(dataset)), normalized(SourceImages(dataset, BRIGHTER))
+    return NormalizationStudy(str(data or "synthetic_yeast"), rows, leak(rows), brighter, leak(brighter))
 
 
-def compared(images: Images) -> dict[Way, Row]:
-    """What every way makes of the images."""
-    transforms: dict[Way, ZScore | None] = {
+def normalized(source: SourceImages) -> dict[Scope, NormalizedImages]:
+    """The images under each scope."""
+    transforms: dict[Scope, ZScore | None] = {
         STORED: None,
-        ALL: fitted(images.of(*images.splits)),
-        TRAINING: fitted(images.of("train")),
+        ALL: fitted(source.of(*source.splits)),
+        TRAINING: fitted(source.of("train")),
         EACH: ZScore(per="image"),
     }
-    return {way: _row(way, transform, images) for way, transform in transforms.items()}
+    return {scope: _normalized(scope, transform, source) for scope, transform in transforms.items()}
 
 
 def fitted(images: Iterable[Tensor]) -> ZScore:
-    """The transform with the figures of these images."""
+    """The transform with the statistics of these images."""
     return ZScore(per="dataset", **ZScore(per="dataset").fit(images))
 
 
-def _row(way: Way, transform: ZScore | None, images: Images) -> Row:
-    seen = {
+def _normalized(scope: Scope, transform: ZScore | None, source: SourceImages) -> NormalizedImages:
+    by_split = {
         split: [
-            moments(transform.image(one, transform.statistics([one])) if transform else one) for one in images.of(split)
+            moments(transform.image(image, transform.statistics([image])) if transform else image)
+            for image in source.of(split)
         ]
-        for split in images.splits
+        for split in source.splits
     }
-    figures = None
+    statistics = None
     if transform and transform.mean is not None and transform.std is not None:
-        figures = (transform.mean, transform.std)
-    return Row(way, figures, seen)
+        statistics = (transform.mean, transform.std)
+    return NormalizedImages(scope, statistics, by_split)
 
 
 def moments(image: Tensor) -> Moments:
@@ -152,161 +155,163 @@ def moments(image: Tensor) -> Moments:
 
 def pooled(parts: Sequence[Moments]) -> Moments:
     """The moments of all values together."""
-    values = sum(one.values for one in parts)
-    mean = math.fsum(one.values * one.mean for one in parts) / values
-    variance = math.fsum(one.values * (one.std**2 + (one.mean - mean) ** 2) for one in parts) / values
-    low, high = min(one.low for one in parts), max(one.high for one in parts)
+    values = sum(part.values for part in parts)
+    mean = math.fsum(part.values * part.mean for part in parts) / values
+    variance = math.fsum(part.values * (part.std**2 + (part.mean - mean) ** 2) for part in parts) / values
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
     return Moments(mean, math.sqrt(variance), low, high, values)
 
 
-def leak(rows: Mapping[Way, Row]) -> Leak:
-    """What the figures over all images know of those that validate."""
-    every, training = rows[ALL].figures, rows[TRAINING].figures
-    assert every and training, "both take figures"
-    stored = pooled(rows[STORED].every)
+def leak(rows: Mapping[Scope, NormalizedImages]) -> Leak:
+    """What the statistics over all images reveal of the validation images."""
+    overall, training = rows[ALL].statistics, rows[TRAINING].statistics
+    assert overall and training, "both scopes have statistics"
+    stored = pooled(rows[STORED].all_images)
     # The difference is linear in the value, so it is largest at the darkest or the brightest pixel.
-    differences = [(v - every[0]) / every[1] - (v - training[0]) / training[1] for v in (stored.low, stored.high)]
+    extremes = (stored.low, stored.high)
+    differences = [(v - overall[0]) / overall[1] - (v - training[0]) / training[1] for v in extremes]
     return Leak(
-        mean=(every[0] - training[0]) / training[1],
-        std_ratio=every[1] / training[1],
+        mean=(overall[0] - training[0]) / training[1],
+        std_ratio=overall[1] / training[1],
         largest=max(map(abs, differences)),
     )
 
 
-def as_json(done: Study) -> dict[str, Any]:
-    """All figures, for scripts."""
+def as_json(result: NormalizationStudy) -> dict[str, Any]:
+    """All values, for scripts."""
     return {
-        "data": done.data,
-        "rows": [_json_row(row) for row in done.rows.values()],
-        "leak": vars(done.leak),
+        "data": result.data,
+        "rows": [_json_row(row) for row in result.rows.values()],
+        "leak": vars(result.leak),
         f"validation_images_times_{BRIGHTER:g}": {
-            "rows": [_json_row(row) for row in done.brighter.values()],
-            "leak": vars(done.brighter_leak),
+            "rows": [_json_row(row) for row in result.brighter.values()],
+            "leak": vars(result.brighter_leak),
         },
-        "findings": findings(done),
+        "findings": findings(result),
     }
 
 
-def _json_row(row: Row) -> dict[str, Any]:
+def _json_row(row: NormalizedImages) -> dict[str, Any]:
     splits = {split: {"mean": row.split(split).mean, "std": row.split(split).std} for split in row.images}
-    figures = row.figures and dict(zip(("mean", "std"), row.figures, strict=True))
-    images = {split: [{"mean": one.mean, "std": one.std} for one in listed] for split, listed in row.images.items()}
-    return {"way": row.way, "figures": figures, "splits": splits, "spread_of_means": row.spread, "images": images}
+    statistics = row.statistics and dict(zip(("mean", "std"), row.statistics, strict=True))
+    images = {split: [{"mean": m.mean, "std": m.std} for m in listed] for split, listed in row.images.items()}
+    return {
+        "way": row.scope,
+        "figures": statistics,
+        "splits": splits,
+        "spread_of_means": row.std_of_means,
+        "images": images,
+    }
 
 
-def table(done: Study) -> Table:
-    """All figures, for people."""
-    counts = ", ".join(f"{len(listed)} {split}" for split, listed in done.rows[ALL].images.items())
-    title = f"{escape(done.data)} ({counts}): mean and standard deviation of all pixels"
-    made = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-    made.add_column("\nnormalised", no_wrap=True)
-    headings = ["figures\nmean", "\nstd"]
-    for split in done.rows[ALL].images:
-        headings += [f"{split}\nmean", "\nstd"]
-    for heading in (*headings, "image means\nstd", "image stds\nfrom – to"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    for row in done.rows.values():
-        made.add_row(row.way, *_cells(row))
-    return made
+def table(result: NormalizationStudy) -> Table:
+    """All values, for people."""
+    images = result.rows[ALL].images
+    counts = ", ".join(f"{len(listed)} {split}" for split, listed in images.items())
+    title = f"{escape(result.data)} ({counts}): mean and standard deviation of all pixels"
+    by_split = [heading for split in images for heading in (f"{split}\nmean", "\nstd")]
+    spread = ("image means\nstd", "image stds\nfrom – to")
+    result_table = writing.results_table(title, None, "\nnormalised", "fitted\nmean", "\nstd", *by_split, *spread)
+    for row in result.rows.values():
+        result_table.add_row(row.scope, *_cells(row))
+    return result_table
 
 
-def _cells(row: Row) -> Iterator[str]:
-    yield from map(_shown, row.figures) if row.figures else ("–", "–")
+def _cells(row: NormalizedImages) -> Iterator[str]:
+    yield from map(_number, row.statistics) if row.statistics else ("–", "–")
     for split in row.images:
-        yield from (_shown(row.split(split).mean), _shown(row.split(split).std))
-    yield _shown(row.spread)
-    deviations = [one.std for one in row.every]
-    yield f"{_shown(min(deviations))} – {_shown(max(deviations))}"
+        yield from (_number(row.split(split).mean), _number(row.split(split).std))
+    yield _number(row.std_of_means)
+    deviations = [moments.std for moments in row.all_images]
+    yield f"{_number(min(deviations))} – {_number(max(deviations))}"
 
 
-def _shown(value: float) -> str:
-    """Large values with one digit after the point, small ones with three; no minus before a zero."""
+def _number(value: float) -> str:
+    """One decimal for large values, three for small ones; no minus before a zero."""
     return f"{value:,.1f}" if abs(value) >= 100 else f"{round(value, 3) + 0.0:.3f}"
 
 
-def figure(done: Study) -> plots.Figure:
-    """Mean and standard deviation of each image, in a panel a way."""
-    panels = {f"normalised {way}": _series(row) for way, row in done.rows.items() if way != STORED}
+def figure(result: NormalizationStudy) -> plots.Figure:
+    """Mean and standard deviation of each image, in a panel for each scope."""
+    panels = {f"normalised {scope}": _series(row) for scope, row in result.rows.items() if scope != STORED}
     return plots.scatter(panels, x_label="mean of an image", y_label="standard deviation")
 
 
 SPLIT_NAMES = {"train": "training images", "val": "validation images", "test": "test images"}
 
 
-def _series(row: Row) -> list[plots.Series]:
+def _series(row: NormalizedImages) -> list[plots.Series]:
     return [
-        plots.Series(
-            SPLIT_NAMES[split], [one.mean for one in listed], [one.std for one in listed], hollow=split != "train"
-        )
-        for split, listed in row.images.items()
+        plots.Series(SPLIT_NAMES[split], [m.mean for m in images], [m.std for m in images], hollow=split != "train")
+        for split, images in row.images.items()
     ]
 
 
-def findings(done: Study) -> list[str]:
-    """What the figures say, in sentences made of them."""
-    return [_stored(done), _over_all(done), _over_training(done), _leak(done), _brighter(done), _each(done)]
+def findings(result: NormalizationStudy) -> list[str]:
+    """What the values show, in sentences."""
+    return [_stored(result), _over_all(result), _over_training(result), _leak(result), _brighter(result), _each(result)]
 
 
-def _stored(done: Study) -> str:
-    train = done.rows[STORED].split("train")
+def _stored(result: NormalizationStudy) -> str:
+    train = result.rows[STORED].split("train")
     return (
-        f"As stored: values about {_shown(train.mean)} that vary by {_shown(train.std)}. Their mean is "
-        f"{train.mean / train.std:.1f} standard deviations from 0, where initial weights expect it."
+        f"As stored: mean {_number(train.mean)}, standard deviation {_number(train.std)} over the training images. The "
+        f"mean is {train.mean / train.std:.1f} standard deviations from 0, where initial weights expect it."
     )
 
 
-def _over_all(done: Study) -> str:
-    row = done.rows[ALL]
-    every, train, validation = pooled(row.every), row.split("train"), row.split("val")
+def _over_all(result: NormalizationStudy) -> str:
+    row = result.rows[ALL]
+    overall, train, validation = pooled(row.all_images), row.split("train"), row.split("val")
     return (
-        f"Over all images, as the sheet asks: mean {_shown(every.mean)} and standard deviation {_shown(every.std)} "
-        f"over everything; {_shown(train.mean)} and {_shown(train.std)} over the training images, "
-        f"{_shown(validation.mean)} and {_shown(validation.std)} over those that validate. Their values had a part in "
-        "the figures: a leak."
+        f"Over all images, as the sheet asks: mean {_number(overall.mean)} and standard deviation "
+        f"{_number(overall.std)} over all images; {_number(train.mean)} and {_number(train.std)} over the training "
+        f"images, {_number(validation.mean)} and {_number(validation.std)} over the validation images. The validation "
+        "images contribute to the statistics: a leak."
     )
 
 
-def _over_training(done: Study) -> str:
-    row = done.rows[TRAINING]
+def _over_training(result: NormalizationStudy) -> str:
+    row = result.rows[TRAINING]
     train, validation = row.split("train"), row.split("val")
     return (
-        f"Over training images: {_shown(train.mean)} and {_shown(train.std)} there. The validation images come as new "
-        f"ones would, with {_shown(validation.mean)} and {_shown(validation.std)}, and had no part in the figures."
+        f"Over training images: {_number(train.mean)} and {_number(train.std)} on these. The validation images are "
+        f"treated as new images would be, and get {_number(validation.mean)} and {_number(validation.std)}; they do "
+        "not contribute to the statistics."
     )
 
 
-def _leak(done: Study) -> str:
-    found, spread = done.leak, done.rows[TRAINING].spread
-    beside = f", {spread / abs(found.mean):.0f} times the first" if abs(found.mean) > 1e-9 else ""
+def _leak(result: NormalizationStudy) -> str:
+    leak, spread = result.leak, result.rows[TRAINING].std_of_means
+    ratio = f", {spread / abs(leak.mean):.0f} times the first" if abs(leak.mean) > 1e-9 else ""
     return (
-        f"The leak, the difference between these two: {found.mean:+.3f} standard deviations in the mean, "
-        f"{found.std_ratio - 1:+.1%} in the scale, at most {found.largest:.3f} in any pixel. The means of images "
-        f"spread by {spread:.3f}{beside}."
+        f"The leak is the difference between these two: {leak.mean:+.3f} standard deviations in the mean, "
+        f"{leak.std_ratio - 1:+.1%} in the scale, at most {leak.largest:.3f} in any pixel. The standard deviation of "
+        f"the images' means is {spread:.3f}{ratio}."
     )
 
 
-def _brighter(done: Study) -> str:
-    found, train = done.brighter_leak, done.brighter[ALL].split("train")
+def _brighter(result: NormalizationStudy) -> str:
+    leak, train = result.brighter_leak, result.brighter[ALL].split("train")
     return (
-        f"How large it is depends on the images. Were those that validate {BRIGHTER:g} times as bright, figures over "
-        f"all images would bring the training images to {_shown(train.mean)} and {_shown(train.std)}: a leak of "
-        f"{found.mean:+.3f} in the mean and {found.std_ratio - 1:+.1%} in the scale. Figures over the training images "
-        "would be the same as ever, and validation would tell how such images fare."
+        f"Its size depends on the images. If the validation images were {BRIGHTER:g} times as bright, normalisation "
+        f"over all images would give the training images {_number(train.mean)} and {_number(train.std)}: a leak of "
+        f"{leak.mean:+.3f} in the mean and {leak.std_ratio - 1:+.1%} in the scale. Statistics over the training images "
+        "would not change, and validation would show how well such images are segmented."
     )
 
 
-def _each(done: Study) -> str:
-    before, after = done.rows[TRAINING], done.rows[EACH]
-    low, high = (pick(one.std for one in before.every) for pick in (min, max))
+def _each(result: NormalizationStudy) -> str:
+    before, after = result.rows[TRAINING], result.rows[EACH]
+    low, high = (pick(moments.std for moments in before.all_images) for pick in (min, max))
     return (
-        f"Each image on its own: no figures to keep, nothing to leak, the same for any exposure. But what tells "
-        f"images apart goes: means that spread by {before.spread:.3f} now do by {_shown(after.spread)}, and contrasts, "
-        f"and the noise with them, that lay between {low:.3f} and {high:.3f} are made the same."
+        "Each image on its own: no statistics to store, no leak, and no effect of the exposure. But differences "
+        f"between images are lost: the standard deviation of their means falls from {before.std_of_means:.3f} to "
+        f"{_number(after.std_of_means)}, and their contrasts (with the noise), from {low:.3f} to {high:.3f} before, "
+        "become equal."
     )
 
 
-def write(done: Study, folder: Path) -> list[Path]:
-    """The figures as JSON and the plot as PNG and SVG, in a folder."""
-    return writing.write(folder, "normalization", {"normalization": figure(done)}, as_json(done))
+def write(result: NormalizationStudy, folder: Path) -> list[Path]:
+    """Write the values as JSON and the plot as PNG and SVG into a folder."""
+    return writing.write(folder, "normalization", {"normalization": figure(result)}, as_json(result))
