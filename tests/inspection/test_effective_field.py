@@ -25,7 +25,7 @@ def images(count: int = 2, channels: int = 1, side: int = 40) -> list[Tensor]:
     return [torch.randn(channels, side, side, generator=source) for _ in range(count)]
 
 
-def measured(model: nn.Module, given: list[Tensor]) -> effective_field.Spread:
+def measured(model: nn.Module, given: list[Tensor]) -> effective_field.GradientDensity:
     return effective_field.measure(model, given, receptive_field(model, given[0].shape[0]))
 
 
@@ -77,18 +77,18 @@ def test_pieces_of_a_large_image_give_what_the_image_gives() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 5, padding=2), nn.ReLU(), nn.MaxPool2d(4), nn.Upsample(scale_factor=4)).eval()
     field = receptive_field(model, 1)
     (image,) = images(1, side=64)
-    reach = max(max(axis.before, axis.after) for axis in field.axes)
-    total = np.zeros((2 * reach + 1, 2 * reach + 1))
-    for row, column in effective_field._places(0, (64, 64), reach, field.jump):
+    radius = max(max(axis.before, axis.after) for axis in field.axes)
+    total = np.zeros((2 * radius + 1, 2 * radius + 1))
+    for row, column in effective_field._places(0, (64, 64), radius, field.cumulative_stride):
         gradient = effective_field._gradient(model, image, (row, column)).double().numpy()
-        total += gradient[row - reach : row + reach + 1, column - reach : column + reach + 1]
+        total += gradient[row - radius : row + radius + 1, column - radius : column + radius + 1]
     np.testing.assert_allclose(effective_field.measure(model, [image], field).density, total / total.sum(), rtol=1e-6)
 
 
-def test_a_model_that_sees_everything_is_looked_at_far_around() -> None:
+def test_a_global_field_is_measured_far_around() -> None:
     model = nn.Sequential(convolution(torch.ones(1, 1, 3, 3)), nn.InstanceNorm2d(1))
     found = measured(model, images(1, side=16))
-    assert found.density.shape == (2 * effective_field.FARTHEST + 1,) * 2
+    assert found.density.shape == (2 * effective_field.MAX_RADIUS + 1,) * 2
     assert found.density.sum() == pytest.approx(1) and 3 <= found.side(0.95) <= 31
 
 

@@ -1,4 +1,4 @@
-"""Inspection: parameters by hand, memory as measured, multiply-adds in closed form, advice, what is refused."""
+"""Inspection: parameters by hand, memory as measured, MACs in closed form, advice, what is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from yeastexp import __main__ as command_line
 from yeastexp.errors import UserError
 from yeastexp.inspection import model as room
-from yeastexp.inspection.model.effective_field import POSITIONS, Spread
+from yeastexp.inspection.model.effective_field import POSITIONS, GradientDensity
 from yeastexp.nets.costs import stepped
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.registry import model as models
@@ -43,16 +43,16 @@ def one_thread() -> None:
 
 
 def subject(model: nn.Module, image: tuple[int, int, int], **others: Any) -> room.Subject:
-    given = {"batch": 2, "window": None, "optimizer": stepped(adamw, model), **others}
+    given = {"batch": 2, "patch_size": None, "optimizer": stepped(adamw, model), **others}
     return room.Subject("x", model, image, **given)
 
 
-def looked_into(model: nn.Module, image: tuple[int, int, int] = (1, 32, 32), **others: Any) -> room.Inspection:
+def inspected(model: nn.Module, image: tuple[int, int, int] = (1, 32, 32), **others: Any) -> room.Inspection:
     return room.inspect(subject(model, image, **others))
 
 
 def test_the_exercise() -> None:
-    """(a) The parameters without biases, layer by layer; (b) the convolutional part: its size, and what it sees."""
+    """(a) The parameters without biases, layer by layer; (b) the convolutional part: its size and receptive field."""
     options = ["widths=[16,32]", "kernels=3", "convolutions=2", "hidden=100"]
     found = room.as_json(room.inspect(room.of_model("cnn_classifier", options, (3, 56, 56), classes=10)))
     weights = [3 * 3 * 3 * 16, 3 * 3 * 16 * 16, 3 * 3 * 16 * 32, 3 * 3 * 32 * 32, 14 * 14 * 32 * 100, 100 * 10]
@@ -70,21 +70,21 @@ def test_the_exercise() -> None:
     assert found["output_shape"] == [10]
     part = found["convolutional_part"]
     # Of 3×3 convolutions 1 + 2 + 2, pooled + 1, then 2 pixels apart + 4 + 4, pooled + 2.
-    assert (part["output_shape"], part["jump"]) == ([32, 14, 14], 4)
+    assert (part["output_shape"], part["cumulative_stride"]) == ([32, 14, 14], 4)
     assert [one["size"] for axis in part["receptive_field"].values() for one in axis] == [16, 16]
-    assert list(found["receptive_field"]["height"]) == ["whole image"]
-    assert "(Linear)" in found["receptive_field"]["width"]["whole image"]
+    assert list(found["receptive_field"]["height"]) == ["global"]
+    assert "(Linear)" in found["receptive_field"]["width"]["global"]
 
 
 @pytest.mark.parametrize("name", list(models))
 def test_the_totals_of_every_model_are_those_of_its_parameters(name: str) -> None:
-    looked = room.of_model(name, ["width=2"] if "width" in models.find(name).schema.keys else [])
-    found = room.as_json(room.inspect(looked))
-    named = dict(looked.model.named_parameters())
+    target = room.of_model(name, ["width=2"] if "width" in models.find(name).schema.keys else [])
+    found = room.as_json(room.inspect(target))
+    named = dict(target.model.named_parameters())
     held = found["parameters"]
     assert held["with_bias"] == sum(one.numel() for one in named.values())
     assert held["without_bias"] == sum(one.numel() for key, one in named.items() if not key.endswith("bias"))
-    assert sum(one["norm_scales"] for one in held["by_layer"].values()) == held["norm_scales"]
+    assert sum(one["affine_weights"] for one in held["by_layer"].values()) == held["affine_weights"]
     called = {row["layer"] for row in found["layers"]}
     assert set(held["by_layer"]) <= called
     assert json.loads(json.dumps(found)) == found
@@ -106,7 +106,7 @@ class Shared(nn.Module):
 
 
 def test_shared_parameters_count_once() -> None:
-    found = looked_into(Shared())
+    found = inspected(Shared())
     assert sum(one.total for one in found.parameters) == 9 + 1 + 1
     assert {one.layer: one.factors for one in found.parameters} == {"": "1×1×1×1", "twice": "3×3×1×1"}
     assert [(row.layer, row.parameters is not None) for row in found.rows] == [
@@ -114,7 +114,7 @@ def test_shared_parameters_count_once() -> None:
         ("twice", False),
         ("other", False),
     ]
-    assert found.multiply_adds == 3 * 9 * 32 * 32
+    assert found.macs == 3 * 9 * 32 * 32
     assert any("the model itself: 1 parameters beside these layers" in line for line in room.lines(found))
 
 
@@ -132,9 +132,9 @@ def test_shared_parameters_count_once() -> None:
     ids=str,
 )
 def test_how_weights_come_about(layer: nn.Module, factors: str, numbers: tuple[int, ...]) -> None:
-    (found,) = looked_into(layer, (4, 32, 32)).parameters
+    (found,) = inspected(layer, (4, 32, 32)).parameters
     assert found.factors == factors
-    assert (found.weights, found.biases, found.norm_scales, found.norm_shifts) == numbers
+    assert (found.weights, found.biases, found.affine_weights, found.affine_biases) == numbers
     assert found.total == sum(one.numel() for one in layer.parameters())
 
 
@@ -149,9 +149,9 @@ def test_how_weights_come_about(layer: nn.Module, factors: str, numbers: tuple[i
     ],
     ids=str,
 )
-def test_multiply_adds_in_closed_form(layer: nn.Module, count: int) -> None:
-    found = looked_into(nn.Sequential(layer), (4, 32, 32))
-    assert found.multiply_adds == count == sum(row.multiply_adds or 0 for row in found.rows)
+def test_macs_in_closed_form(layer: nn.Module, count: int) -> None:
+    found = inspected(nn.Sequential(layer), (4, 32, 32))
+    assert found.macs == count == sum(row.macs or 0 for row in found.rows)
 
 
 def measured(model: nn.Module, shape: tuple[int, ...]) -> int:
@@ -171,15 +171,15 @@ def measured(model: nn.Module, shape: tuple[int, ...]) -> int:
 @pytest.mark.parametrize("name", list(models))
 def test_the_activations_are_those_that_a_real_step_saves(name: str) -> None:
     channels, side = 2, 56
-    looked = room.of_model(name, [], (channels, side, side), classes=3)
-    memory = room.inspect(looked).memory
-    assert memory.activations == measured(looked.model, (looked.batch, channels, side, side)) > 0
+    target = room.of_model(name, [], (channels, side, side), classes=3)
+    memory = room.inspect(target).memory
+    assert memory.activations == measured(target.model, (target.batch, channels, side, side)) > 0
 
 
 def test_memory_by_hand() -> None:
     """The convolution saves its input; ReLU in place its output, which is the convolution's storage."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(True), nn.Conv2d(4, 2, 1))
-    found = looked_into(model, (3, 8, 8), batch=5, optimizer=stepped(sgd, model)).memory
+    found = inspected(model, (3, 8, 8), batch=5, optimizer=stepped(sgd, model)).memory
     parameters = 3 * 4 + 4 + 4 * 2 + 2
     assert (found.parameters, found.gradients, found.optimizer_state) == (4 * parameters,) * 3
     assert found.activations == 4 * 5 * 8 * 8 * (3 + 4)
@@ -188,16 +188,16 @@ def test_memory_by_hand() -> None:
 
 def test_the_optimizers_state_is_that_of_a_step() -> None:
     model = nn.Conv2d(1, 1, 3, bias=False)
-    adam = looked_into(model).memory.optimizer_state
+    adam = inspected(model).memory.optimizer_state
     assert adam == 2 * 9 * 4 + 4  # two moments, and the number of steps
     before = model.weight.detach().clone()
-    looked_into(model)
+    inspected(model)
     assert torch.equal(model.weight, before) and model.weight.grad is None
 
 
 def test_the_largest_activations_take_memory_of_their_own() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(True), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
-    assert [(row.layer, row.shape) for row in looked_into(model).largest] == [
+    assert [(row.layer, row.shape) for row in inspected(model).largest] == [
         ("0", (4, 32, 32)),
         ("2", (4, 16, 16)),
         ("3", (2, 16, 16)),
@@ -208,7 +208,7 @@ def test_the_largest_activations_take_memory_of_their_own() -> None:
 def test_the_model_is_left_as_it_was(training: bool) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).train(training)
     before = {name: one.clone() for name, one in model.state_dict().items()}
-    looked_into(model)
+    inspected(model)
     assert all(layer.training == training for layer in model.modules())
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 
@@ -219,11 +219,11 @@ def test_an_experiment_does_not_need_its_data(experiment_file: WriteExperiment) 
     (path.parent / "data.h5").unlink()
     without = room.of_experiment(path)
     assert with_data.cell_diameters and not without.cell_diameters
-    assert (without.image, without.batch, without.window) == ((1, 16, 16), 4, 16)
+    assert (without.image, without.batch, without.patch_size) == ((1, 16, 16), 4, 16)
     assert room.inspect(without).parameters == room.inspect(with_data).parameters
 
 
-def test_cells_are_measured_as_the_model_sees_them(experiment_file: WriteExperiment) -> None:
+def test_cells_are_measured_after_the_transforms(experiment_file: WriteExperiment) -> None:
     """Squares of side 8 to 12, as circles of their area; after downscaling half as wide."""
     sides = [8 + index % 5 for index in range(4)]
     assert room.of_experiment(experiment_file()).cell_diameters == pytest.approx(
@@ -245,28 +245,30 @@ def test_instances_that_touch_are_cells_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "window", "diameters", "advice"),
+    ("kernel", "patch_size", "diameters", "advice"),
     [
         (3, None, (), []),
         (3, 16, (2.0,), []),
-        (17, 16, (), ["the window of 16 pixels is smaller than the receptive field of 17×17 pixels"]),
+        (17, 16, (), ["patches of 16 pixels are smaller than the receptive field of 17×17 pixels"]),
         (17, 17, (), []),
-        (5, 16, (4.0, 5.5, 90.0), ["the cells are larger than the receptive field of 5×5 pixels: 6 pixels across"]),
+        (5, 16, (4.0, 5.5, 90.0), ["cells are larger than the receptive field of 5×5 pixels: 6 pixels across"]),
         (5, 16, (4.0, 5.0, 90.0), []),
     ],
 )
-def test_advice_where_figures_clash(
-    kernel: int, window: int | None, diameters: tuple[float, ...], advice: list[str]
+def test_advice_where_sizes_do_not_go_together(
+    kernel: int, patch_size: int | None, diameters: tuple[float, ...], advice: list[str]
 ) -> None:
     model = nn.Conv2d(1, 1, kernel, padding=kernel // 2)
-    found = looked_into(model, window=window, cell_diameters=diameters).advice
+    found = inspected(model, patch_size=patch_size, cell_diameters=diameters).advice
     assert len(found) == len(advice)
     assert all(one.startswith(start) for one, start in zip(found, advice, strict=True))
 
 
-def test_advice_where_a_norm_sees_the_whole_window() -> None:
-    (advice,) = looked_into(nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2)), window=16).advice
-    assert advice.startswith("every output sees the whole image through 1 (InstanceNorm2d): a window of 16 pixels")
+def test_advice_where_a_norm_makes_the_field_global() -> None:
+    (advice,) = inspected(nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2)), patch_size=16).advice
+    assert advice.startswith(
+        "every output depends on the whole image, through 1 (InstanceNorm2d): in training on a patch of 16 pixels"
+    )
 
 
 @pytest.fixture
@@ -295,7 +297,7 @@ def test_the_command_on_an_experiment(call: Call, experiment_file: WriteExperime
     found = json.loads(out)
     assert status == 0 and found["input"] == [1, 64, 48] and found["output_shape"] == [2, 64, 48]
     assert {"phase", "before", "after", "size"} == set(found["receptive_field"]["height"][0])
-    assert len(found["receptive_field"]["width"]) == found["jump"] == 4
+    assert len(found["receptive_field"]["width"]) == found["cumulative_stride"] == 4
     assert all(one["size"] == one["before"] + 1 + one["after"] for one in found["receptive_field"]["height"])
 
 
@@ -305,14 +307,17 @@ def test_the_command_on_a_model(call: Call) -> None:
     found = json.loads(out)
     assert (status, err) == (0, "")
     assert (found["input"][0], found["output_shape"][0]) == (1, 3)
-    assert found["jump"] == 16 and {one["size"] for one in found["receptive_field"]["height"]} == {188, 204}
+    assert found["cumulative_stride"] == 16 and {one["size"] for one in found["receptive_field"]["height"]} == {
+        188,
+        204,
+    }
     status, out, _ = call(*options, "--set", "levels=5")
     assert status == 0 and "204 pixels at 12 of 16 phases, 188 pixels at 4 of 16 phases" in out
 
 
 def test_the_text_says_what_counts(call: Call) -> None:
     _, out, _ = call("--model", "unet", "--set", "width=2", "--set", "levels=1")
-    assert "without biases, the 4 scales of norms counted, their 4 shifts not" in out
+    assert "without biases, with the 4 affine weights of norms, without their 4 biases" in out
     _, out, _ = call("--model", "unet", "--set", "width=2", "--set", "norm=instance")
     assert "the whole image, through down.0.1 (InstanceNorm)" in out
 
@@ -354,7 +359,7 @@ class _Undecided(nn.Module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "no_module"], "model 'no_module': makes a builtin_function_or_method, which is no nn.Module"),
+        (["--model", "no_module"], "model 'no_module': makes a builtin_function_or_method, which is not an nn.Module"),
         (
             ["--model", "undecided"],
             "layer _Undecided: cannot be run on an image of 1×256×256 (C×H×W): it asks for the values of pixels "
@@ -373,7 +378,7 @@ class _Undecided(nn.Module):
         (["--model", "unett"], "unknown model 'unett'; did you mean 'unet'?"),
         (["--model", "unet", "--set", "wdith=2"], "--model unet: wdith: unknown key; did you mean 'width'?"),
         (["--model", "unet", "--set", "width=0"], "--model unet: width: should be greater than or equal to 1, got 0"),
-        (["--model", "unet", "--set", "train.epochs=2"], "beside --model only the model's options can be set"),
+        (["--model", "unet", "--set", "train.epochs=2"], "with --model only the model's options can be set"),
         (["--model", "cnn_classifier", "--set", "kernels=2"], "model 'cnn_classifier' kernels: 2 is even"),
         (["--model", "cnn_classifier", "--input", "3", "8", "8"], "images of 56×56 pixels, not 8×8"),
         (["none.toml"], "none.toml: no such experiment file"),
@@ -411,7 +416,7 @@ def test_an_experiment_whose_model_is_none(experiment_file: WriteExperiment, cal
 
 def test_a_batch_that_only_fails_in_training_is_one_line() -> None:
     with pytest.raises(UserError) as caught:
-        looked_into(_Deep(1, 2), (1, 64, 64), batch=1)
+        inspected(_Deep(1, 2), (1, 64, 64), batch=1)
     assert str(caught.value) == (
         "model _Deep: cannot be trained on 1×1×64×64 (B×C×H×W): Expected more than 1 value per channel when training, "
         "got input size torch.Size([1, 2, 1, 1])"
@@ -436,10 +441,10 @@ def test_a_run_is_looked_into_as_its_experiment_is(run_directory: Path) -> None:
     of_file = room.as_json(room.inspect(room.of_experiment(run_directory.parents[2] / "tiny.toml")))
     assert of_run.pop("model") == f"{run_directory}: unet" and of_file.pop("model")
     assert of_run == of_file and of_run["effective_receptive_field"] is None
-    assert of_run["window"] == 16 and of_run["cell_diameter"]["cells"] == 4
+    assert of_run["patch_size"] == 16 and of_run["cell_diameter"]["cells"] == 4
 
 
-def test_where_a_trained_model_looks(run_directory: Path, call: Call, tmp_path: Path) -> None:
+def test_the_effective_field_of_a_run(run_directory: Path, call: Call, tmp_path: Path) -> None:
     path = tmp_path / "field.png"
     status, out, err = call(str(run_directory), "--effective", "-o", str(path), "--json")
     found = json.loads(out)
@@ -452,7 +457,7 @@ def test_where_a_trained_model_looks(run_directory: Path, call: Call, tmp_path: 
         "positions": 2 * POSITIONS,
     }
     largest = max(one["size"] for axis in found["receptive_field"].values() for one in axis)
-    assert 1 <= effective["side_50"] <= effective["side_95"] <= largest + found["jump"]
+    assert 1 <= effective["side_50"] <= effective["side_95"] <= largest + found["cumulative_stride"]
     with Image.open(path) as picture:
         assert picture.mode == "RGB"
     status, out, err = call(str(run_directory), "--effective", "-o", str(path))
@@ -481,21 +486,21 @@ def test_a_run_without_a_checkpoint_or_data(run_directory: Path, call: Call, tmp
 
 
 @pytest.mark.parametrize(("diameter", "advised"), [(2.0, False), (3.1, True)])
-def test_advice_where_a_trained_model_looks_at_parts_of_cells(diameter: float, advised: bool) -> None:
-    found = looked_into(nn.Conv2d(1, 1, 5, padding=2), window=16, cell_diameters=(diameter,))
+def test_advice_where_a_trained_model_uses_parts_of_cells(diameter: float, advised: bool) -> None:
+    found = inspected(nn.Conv2d(1, 1, 5, padding=2), patch_size=16, cell_diameters=(diameter,))
     density = np.zeros((5, 5))
     density[1:4, 1:4] = 1 / 9
     sample = Sample(torch.zeros(1, 16, 16), torch.zeros(16, 16, dtype=torch.int64), "x")
-    looks = replace(found, effective=room.Effective(Spread(density, 4), 1, 1, sample))
-    start = "the cells are larger than the effective receptive field, 95 % of the gradient within 3×3 pixels: 3 pixels"
+    looks = replace(found, effective=room.EffectiveField(GradientDensity(density, 4), 1, 1, sample))
+    start = "cells are larger than the effective receptive field, 95 % of the gradient within 3×3 pixels: 3 pixels"
     assert [one.startswith(start) for one in looks.advice] == [True] * advised
 
 
 @pytest.mark.parametrize("model", [nn.Conv2d(1, 2, 3, padding=1), nn.InstanceNorm2d(1)], ids=["square", "everything"])
 @pytest.mark.parametrize(("window", "diameters"), [(None, ()), (8, (90.0,))])
 def test_the_picture_of_any_field(model: nn.Module, window: int | None, diameters: tuple[float, ...]) -> None:
-    found = looked_into(model, (1, 16, 16), window=window, cell_diameters=diameters)
-    spread = Spread(np.full((7, 7), 1 / 49), 4)
+    found = inspected(model, (1, 16, 16), patch_size=window, cell_diameters=diameters)
+    spread = GradientDensity(np.full((7, 7), 1 / 49), 4)
     sample = Sample(torch.arange(256.0).view(1, 16, 16), torch.zeros(16, 16, dtype=torch.int64), "x")
-    made = room.picture(replace(found, effective=room.Effective(spread, 1, 1, sample)))
+    made = room.picture(replace(found, effective=room.EffectiveField(spread, 1, 1, sample)))
     assert made.dtype == np.uint8 and made.shape[2] == 3

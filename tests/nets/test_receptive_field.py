@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from yeastexp.errors import UserError
-from yeastexp.nets.receptive_field import NOTHING, Call, Reach, layer_rule, receptive_field, rule, survey, trace
+from yeastexp.nets.receptive_field import NO_PIXEL, Call, Extent, layer_rule, receptive_field, rule, survey, trace
 from yeastexp.nets.receptive_field.rules import LAYER_RULES, RULES
 from yeastexp.nets.unet import UNet
 from yeastexp.registry import model as models
@@ -69,8 +69,8 @@ def by_gradient(
         lines = output[index, :, torch.tensor(chosen)] if axis == 0 else output[index, :, :, torch.tensor(chosen)]
         (gradient,) = torch.autograd.grad(lines.sum(), images, allow_unused=True, materialize_grads=True)
     seen = (gradient != 0).any(dim=1).any(dim=2 - axis).numpy()
-    first = np.where(seen.any(axis=1), seen.argmax(axis=1), NOTHING)
-    last = np.where(seen.any(axis=1), size[axis] - 1 - seen[:, ::-1].argmax(axis=1), -NOTHING)
+    first = np.where(seen.any(axis=1), seen.argmax(axis=1), NO_PIXEL)
+    last = np.where(seen.any(axis=1), size[axis] - 1 - seen[:, ::-1].argmax(axis=1), -NO_PIXEL)
     return first, last
 
 
@@ -79,10 +79,10 @@ def by_trace(model: nn.Module, channels: int, size: tuple[int, int]) -> list[End
     traced = trace(model, channels, size)
     assert traced.failure is None and traced.output is not None
     found = []
-    for axis, reach in enumerate(traced.output.reaches):
-        assert reach is not None
+    for axis, extent in enumerate(traced.output.extents):
+        assert extent is not None
         others = tuple(dim for dim in range(1, 5) if dim != 3 + axis)
-        ends = np.broadcast_to(reach.ends.min(axis=others), (2, traced.output.shape[2 + axis]))
+        ends = np.broadcast_to(extent.ends.min(axis=others), (2, traced.output.shape[2 + axis]))
         found.append((ends[0], -ends[1]))
     return found
 
@@ -104,7 +104,7 @@ class Pad(nn.Module):
 
 
 class Crop(nn.Module):
-    """Every so many rows and columns from some on."""
+    """Every n-th row and column, from a first one on."""
 
     def __init__(self, start: int, step: int) -> None:
         super().__init__()
@@ -254,7 +254,8 @@ def test_the_gradient_of_every_model_has_the_same_ends_at_every_phase(name: str)
     field = found.convolutional_part or found.output
     part = UpTo(model, field.layer.partition(" ")[0]) if found.convolutional_part else model
     for axis, line in enumerate(field.axes):
-        length = -(-2 * (line.before + line.after + 1) // field.jump) * field.jump + field.jump
+        stride = field.cumulative_stride
+        length = -(-2 * (line.before + line.after + 1) // stride) * stride + stride
         size = (side, side) if found.convolutional_part else ((length, 16), (16, length))[axis]
         half = int(size[axis] / line.stride / 2)
         places = None if found.convolutional_part else list(range(half, half + len(line.phases)))
@@ -274,14 +275,14 @@ def plain_unet(levels: int) -> nn.Module:
 @pytest.mark.parametrize(("levels", "sizes"), [(1, {5: 1}), (2, {18: 2}), (3, {44: 4}), (4, {100: 4, 92: 4})])
 def test_the_unets_that_the_textbook_formula_has_no_answer_for(levels: int, sizes: dict[int, int]) -> None:
     found = receptive_field(plain_unet(levels), 1)
-    assert found.height == found.width and found.jump == 2 ** (levels - 1) and found.tiles
+    assert found.height == found.width and found.cumulative_stride == 2 ** (levels - 1) and found.tiles
     assert Counter(phase.size for phase in found.height.phases) == sizes
 
 
 def test_four_poolings() -> None:
     """204 pixels at 12 of 16 phases, 188 at 4, from 92 before and 95 after to 107 before and 96 after."""
     found = receptive_field(plain_unet(5), 1)
-    assert found.jump == 16 and len(found.height.phases) == 16
+    assert found.cumulative_stride == 16 and len(found.height.phases) == 16
     assert Counter(phase.size for phase in found.height.phases) == {204: 12, 188: 4}
     ends = {(phase.before, phase.after) for phase in found.height.phases}
     assert {(92, 95), (107, 96)} <= ends
@@ -297,7 +298,7 @@ def conv(kernel: int, padding: int = 0, **options: Any) -> nn.Conv2d:
 
 
 @pytest.mark.parametrize(
-    ("network", "jump", "phases"),
+    ("network", "cumulative_stride", "phases"),
     [
         (row(conv(3, 1)), 1, [(1, 1)]),
         (row(conv(3)), 1, [(0, 2)]),
@@ -315,9 +316,9 @@ def conv(kernel: int, padding: int = 0, **options: Any) -> nn.Conv2d:
     ],
     ids=str,
 )
-def test_known_answers(network: nn.Module, jump: int, phases: list[tuple[int, int]]) -> None:
+def test_known_answers(network: nn.Module, cumulative_stride: int, phases: list[tuple[int, int]]) -> None:
     found = receptive_field(network, 1)
-    assert found.jump == jump
+    assert found.cumulative_stride == cumulative_stride
     assert [(phase.before, phase.after) for phase in found.height.phases] == phases
 
 
@@ -332,25 +333,25 @@ class Apply(nn.Module):
         return self.function(images)
 
 
-def test_the_jump_is_that_of_the_grid_even_where_a_wider_branch_hides_it() -> None:
+def test_the_cumulative_stride_is_that_of_the_grid_even_if_a_wider_branch_hides_it() -> None:
     pooled = row(nn.MaxPool2d(4), nn.Upsample(scale_factor=4))
     found = receptive_field(Branches([conv(31, 15), pooled], "add"), 1)
-    assert found.jump == 4
+    assert found.cumulative_stride == 4
     assert [(phase.phase, phase.before, phase.after) for phase in found.height.phases] == [
         (n, 15, 15) for n in range(4)
     ]
 
 
-def test_each_axis_has_its_own_field_and_both_the_same_jump() -> None:
+def test_each_axis_has_its_own_field_and_both_the_same_cumulative_stride() -> None:
     network = row(nn.Conv2d(1, 1, (3, 7), padding=(1, 0)), nn.MaxPool2d((1, 2)), nn.Upsample(scale_factor=(1, 2)))
     found = receptive_field(network, 1)
-    assert found.jump == 2
+    assert found.cumulative_stride == 2
     assert [(phase.before, phase.after) for phase in found.height.phases] == [(1, 1), (1, 1)]
     assert [(phase.before, phase.after) for phase in found.width.phases] == [(0, 7), (1, 6)]
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate"])
-def test_a_shift_by_the_jump_shifts_the_output(padding_mode: str) -> None:
+def test_a_shift_by_the_cumulative_stride_shifts_the_output(padding_mode: str) -> None:
     torch.manual_seed(0)
     network = row(
         conv(3, 1, padding_mode=padding_mode),
@@ -361,16 +362,16 @@ def test_a_shift_by_the_jump_shifts_the_output(padding_mode: str) -> None:
         nn.Upsample(scale_factor=3, mode="bilinear"),
     ).double()
     found = receptive_field(network, 1)
-    assert found.jump == 3 and found.tiles
+    assert found.cumulative_stride == 3 and found.tiles
     image = torch.randn(1, 1, 60, 60, dtype=torch.float64)
     inner = slice(24, 36)
     for shift in (1, 2, 3, 6):
         moved = network(image.roll(shift, 2)).roll(-shift, 2)
         same = torch.allclose(moved[..., inner, inner], network(image)[..., inner, inner], rtol=0, atol=1e-12)
-        assert same == (shift % found.jump == 0)
+        assert same == (shift % found.cumulative_stride == 0)
 
 
-def test_margins_are_the_reach_beside_the_border_too() -> None:
+def test_margins_hold_beside_the_border_too() -> None:
     line = receptive_field(row(Pad((0, 0, 3, 0), "reflect"), conv(4, bias=False)), 1).height
     assert [(phase.before, phase.after) for phase in line.phases] == [(3, 0)]
     assert line.margins == (3, 3)
@@ -395,14 +396,14 @@ def test_margins_are_the_reach_beside_the_border_too() -> None:
     ],
     ids=str,
 )
-def test_what_sees_the_whole_image_is_named(layer: nn.Module, label: str) -> None:
+def test_a_layer_that_makes_the_field_global_is_named(layer: nn.Module, label: str) -> None:
     found = receptive_field(row(nn.Conv2d(1, 2, 3, padding=1), layer, nn.MaxPool2d(2)), 1)
-    assert [axis.whole for axis in found.axes] == [label, label]
+    assert [axis.global_layer for axis in found.axes] == [label, label]
     assert found.height.phases == () and not found.tiles
-    assert found.jump == (1 if "AdaptiveMax" in label else 2)
+    assert found.cumulative_stride == (1 if "AdaptiveMax" in label else 2)
 
 
-def test_a_norm_over_channels_alone_sees_a_pixel() -> None:
+def test_a_norm_over_channels_alone_depends_on_a_pixel() -> None:
     norm = Apply(lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (2,)).permute(0, 3, 1, 2))
     linear = Apply(lambda x: functional.linear(x.permute(0, 2, 3, 1), torch.ones(2, 2)).permute(0, 3, 1, 2))
     found = receptive_field(row(nn.Conv2d(1, 2, 3, padding=1), norm, linear), 1)
@@ -417,7 +418,7 @@ def test_windows_of_attention() -> None:
         return mixed.view(1, height, width, 4, 4, 2).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
 
     found = receptive_field(Apply(attend), 2)
-    assert found.jump == 4
+    assert found.cumulative_stride == 4
     assert [(phase.before, phase.after) for phase in found.height.phases] == [(n, 3 - n) for n in range(4)]
 
 
@@ -443,9 +444,9 @@ class Embedding(nn.Module):
     ],
     ids=str,
 )
-def test_what_is_not_the_same_everywhere_is_named_and_not_tiled(layer: nn.Module, label: str) -> None:
+def test_a_layer_that_is_not_shift_equivariant_is_named_and_not_tiled(layer: nn.Module, label: str) -> None:
     found = receptive_field(row(conv(3, 1), layer), 1)
-    assert label in found.height.uneven and not found.tiles
+    assert label in found.height.shift_variant_layer and not found.tiles
 
 
 def test_a_classifier_has_the_field_of_its_last_map() -> None:
@@ -453,11 +454,11 @@ def test_a_classifier_has_the_field_of_its_last_map() -> None:
     network = row(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
     found = survey(row(*network, nn.Linear(5 * 2 * 2, 7)), 3, (14, 14))
     assert found.output.shape == (1, 7)
-    assert [axis.whole for axis in found.output.axes] == ["6 (Linear)"] * 2
+    assert [axis.global_layer for axis in found.output.axes] == ["6 (Linear)"] * 2
     part = found.convolutional_part
-    assert part is not None and (part.layer, part.shape, part.jump) == ("4 (MaxPool2d)", (1, 5, 2, 2), 4)
+    assert part is not None and (part.layer, part.shape, part.cumulative_stride) == ("4 (MaxPool2d)", (1, 5, 2, 2), 4)
     assert part.height.phases[0].size == part.height.size == 10
-    sizes = [field and (field.height.whole or field.height.size) for _, field in found.layers]
+    sizes = [field and (field.height.global_layer or field.height.size) for _, field in found.layers]
     assert sizes == [3, 4, 8, 8, 10, None, "6 (Linear)"]
 
 
@@ -494,8 +495,8 @@ def test_operators_outside_of_layers_are_rows_where_they_change_something() -> N
         (row(nn.Conv2d(3, 4, 3)), 1, (64, 64), "layer 0 (Conv2d): cannot be run on an image of 1×64×64"),
         (row(*[nn.MaxPool2d(2)] * 4), 1, (8, 8), "(MaxPool2d): cannot be run on an image of 1×8×8"),
         (Apply(lambda x: x if x.max() > 0 else -x), 1, (64, 64), "cannot be run on an image of 1×64×64"),
-        (Apply(lambda x: x.cumsum(2)), 1, (64, 64), "its operator aten::cumsum cannot be followed, for no rule"),
-        (Apply(lambda x: torch.fft.fft2(x).real), 1, (64, 64), "its operator aten::_fft_c2c cannot be followed"),
+        (Apply(lambda x: x.cumsum(2)), 1, (64, 64), "operator aten::cumsum is not supported: it has no rule"),
+        (Apply(lambda x: torch.fft.fft2(x).real), 1, (64, 64), "operator aten::_fft_c2c is not supported"),
         (Apply(lambda x: functional.conv2d(x, x[:, :, :3, :3])), 1, (64, 64), "its weights depend on the image"),
         (Apply(lambda x: [x]), 1, (64, 64), "gives a list; it should give one tensor"),  # type: ignore[list-item,return-value]
         (Apply(lambda x: x[0, 0, 0, 0]), 1, (64, 64), "it should give B×K×H×W, or B×K"),
@@ -507,7 +508,7 @@ def test_operators_outside_of_layers_are_rows_where_they_change_something() -> N
             Branches([nn.MaxPool2d(2), nn.Identity()], "add"),
             1,
             (64, 64),
-            "layer sum: sees more the farther a position is",
+            "layer sum: depends on more pixels the farther a position is",
         ),
     ],
     ids=range(13),
@@ -528,33 +529,33 @@ def rules_as_they_were() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("rules_as_they_were")
-def test_an_operator_can_be_taught() -> None:
+def test_a_rule_for_an_operator_can_be_registered() -> None:
     @rule("aten::cumsum")
-    def from_the_start(call: Call) -> Reach:
-        return call.marked(call.reach.over([call["dim"]]))
+    def from_the_start(call: Call) -> Extent:
+        return call.mark_global(call.extent.reduce([call["dim"]]))
 
-    assert receptive_field(Apply(lambda x: x.cumsum(2).cumsum(3)), 1).height.whole == "Apply"
+    assert receptive_field(Apply(lambda x: x.cumsum(2).cumsum(3)), 1).height.global_layer == "Apply"
 
 
 class Spectrum(nn.Module):
-    """Sees more than is told of it."""
+    """Depends on more than its rule tells."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.fft.fft2(images).real
 
 
 @pytest.mark.usefixtures("rules_as_they_were")
-def test_a_class_of_layers_can_be_taught() -> None:
+def test_a_rule_for_a_class_of_layers_can_be_registered() -> None:
     network = row(conv(3, 1), Spectrum(), conv(3, 1))
-    with pytest.raises(UserError, match=r"layer 1 \(Spectrum\): its operator aten::_fft_c2c"):
+    with pytest.raises(UserError, match=r"layer 1 \(Spectrum\): operator aten::_fft_c2c"):
         receptive_field(network, 1)
 
     @layer_rule(Spectrum)
-    def its_pixel(layer: Spectrum, reach: Reach) -> Reach:
-        return reach
+    def its_pixel(layer: Spectrum, extent: Extent) -> Extent:
+        return extent
 
     assert receptive_field(network, 1).height.size == 5
-    layer_rule(Spectrum)(lambda layer, reach: reach.over([2, 3]).reshaped((1, 1, 1, 1), (1,)))
+    layer_rule(Spectrum)(lambda layer, extent: extent.reduce([2, 3]).reshape((1, 1, 1, 1), (1,)))
     with pytest.raises(UserError, match=r"layer 1 \(Spectrum\): its rule gives sizes \(1,\) for an output"):
         receptive_field(network, 1)
 

@@ -1,10 +1,10 @@
-"""What a model costs: its parameters, the memory of a training step, its multiply-adds; worked out without training."""
+"""What a model costs: its parameters, the memory of a training step, its MACs; worked out without training."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain as chained
 from typing import Any
 
 import torch
@@ -14,7 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from yeastexp.errors import UserError
 
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -23,16 +28,17 @@ class Parameters:
 
     layer: str
     factors: str
-    """How the weights come about: `3×3×16×32` is height × width × inputs × outputs."""
+    """The number of weights as a product: `3×3×16×32` is height × width × inputs × outputs."""
     weights: int
     biases: int
-    norm_scales: int
-    norm_shifts: int
+    affine_weights: int
+    """Of a norm: the factors after it has normalized."""
+    affine_biases: int
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.weights + self.biases + self.norm_scales + self.norm_shifts
+        return self.weights + self.biases + self.affine_weights + self.affine_biases
 
 
 @dataclass(frozen=True)
@@ -52,36 +58,37 @@ class Memory:
 
 
 def parameters(model: nn.Module) -> Iterator[Parameters]:
-    """What each layer holds; nothing of one without parameters of its own."""
+    """Of each layer that has parameters of its own."""
     counted: set[int] = set()
     for name, layer in model.named_modules():
-        own = {key: one for key, one in layer.named_parameters(recurse=False) if id(one) not in counted}
-        counted |= {id(one) for one in own.values()}
-        biases = sum(one.numel() for key, one in own.items() if "bias" in key)
-        rest = {key: one for key, one in own.items() if "bias" not in key}
-        weights = sum(one.numel() for one in rest.values())
-        if own and isinstance(layer, NORMS):
+        held = {key: tensor for key, tensor in layer.named_parameters(recurse=False) if id(tensor) not in counted}
+        counted |= {id(tensor) for tensor in held.values()}
+        biases = sum(tensor.numel() for key, tensor in held.items() if "bias" in key)
+        matrices = [tensor for key, tensor in held.items() if "bias" not in key]
+        weights = sum(tensor.numel() for tensor in matrices)
+        if held and isinstance(layer, NORMS):
             yield Parameters(name, "", 0, 0, weights, biases)
-        elif own:
-            factors = " + ".join(_factors(layer, tuple(one.shape)) for one in rest.values())
+        elif held:
+            factors = " + ".join(_factors(layer, tuple(tensor.shape)) for tensor in matrices)
             yield Parameters(name, factors, weights, biases, 0, 0)
 
 
 def _factors(layer: nn.Module, shape: tuple[int, ...]) -> str:
-    if isinstance(layer, nn.modules.conv._ConvNd) and len(shape) > 2:
-        inner, outer = (shape[0], shape[1]) if layer.transposed else (shape[1], shape[0])
-        shape = (*shape[2:], inner, outer)
+    if isinstance(layer, CONVOLUTIONS) and len(shape) > 2:
+        shape = (*shape[2:], shape[1], shape[0])
+    elif isinstance(layer, TRANSPOSED) and len(shape) > 2:
+        shape = (*shape[2:], *shape[:2])
     elif isinstance(layer, nn.Linear):
         shape = shape[::-1]
     return "×".join(map(str, shape))
 
 
-def stepped(make: Any, model: nn.Module) -> torch.optim.Optimizer | None:
+def stepped(build: Any, model: nn.Module) -> torch.optim.Optimizer | None:
     """An optimizer after its first step, when it has all of its state; the model's own parameters are left alone."""
-    parameters = [nn.Parameter(torch.zeros_like(one, device="cpu")) for one in model.parameters()]
+    parameters = [nn.Parameter(torch.zeros_like(tensor, device="cpu")) for tensor in model.parameters()]
     if not parameters:
         return None
-    optimizer: torch.optim.Optimizer = make(parameters)
+    optimizer: torch.optim.Optimizer = build(parameters)
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -89,19 +96,21 @@ def stepped(make: Any, model: nn.Module) -> torch.optim.Optimizer | None:
 
 
 def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str, Tensor]:
-    """Run a model on images without pixels; gives the state that stood for its own."""
+    """Run a model on the meta device, where images have no pixels; gives the state that stood for its own."""
     state = {
-        name: one.detach().to("meta").requires_grad_(training and isinstance(one, nn.Parameter) and one.requires_grad)
-        for name, one in chained(model.named_parameters(), model.named_buffers())
+        name: tensor.detach()
+        .to("meta")
+        .requires_grad_(training and isinstance(tensor, nn.Parameter) and tensor.requires_grad)
+        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers())
     }
     modes = {layer: layer.training for layer in model.modules()}
-    floating = (one.dtype for one in state.values() if one.is_floating_point())
+    floating = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     image = torch.empty(*shape, device="meta", dtype=next(floating, torch.float32))
     try:
         with torch.device("meta"), torch.set_grad_enabled(training):
             torch.func.functional_call(model.train(training), state, (image,))
     except Exception as error:
-        # What a model's forward raises is its own fault; in evaluation it was run before.
+        # In evaluation mode the model was run before; what only fails in training, as a norm of one value, is told.
         given = "×".join(map(str, shape))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"model {type(model).__name__}: cannot be trained on {given} (B×C×H×W): {reason}") from None
@@ -111,14 +120,14 @@ def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str
     return state
 
 
-def multiply_adds(model: nn.Module, image: Sequence[int]) -> tuple[dict[str, int], int]:
-    """Of convolutions and matrix products, by layer and in all; other operators have none."""
+def macs(model: nn.Module, image: Sequence[int]) -> tuple[dict[str, int], int]:
+    """Multiply-accumulate operations for an image (C, H, W), by layer and in all: those of convolutions and matmuls."""
     with FlopCounterMode(display=False) as counter:
         _on_meta(model, (1, *image), training=False)
     flops = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
     prefix = f"{type(model).__name__}."
-    own = {name.removeprefix(prefix): count for name, count in flops.items() if name.startswith(prefix)}
-    return own, counter.get_total_flops() // 2
+    by_layer = {name.removeprefix(prefix): count for name, count in flops.items() if name.startswith(prefix)}
+    return by_layer, counter.get_total_flops() // 2
 
 
 def memory(model: nn.Module, images: Sequence[int], optimizer: torch.optim.Optimizer | None) -> Memory:
@@ -132,13 +141,12 @@ def memory(model: nn.Module, images: Sequence[int], optimizer: torch.optim.Optim
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         state = _on_meta(model, images, training=True)
-    own = {StorageWeakRef(one.untyped_storage()) for one in state.values()}
-    every = list(model.parameters())
-    held = optimizer.state.values() if optimizer else ()
-    states = (one for state_of_one in held for one in state_of_one.values() if isinstance(one, Tensor))
+    weights = {StorageWeakRef(tensor.untyped_storage()) for tensor in state.values()}
+    parameters = list(model.parameters())
+    optimizer_state = [value for values in optimizer.state.values() for value in values.values()] if optimizer else []
     return Memory(
-        parameters=sum(one.nbytes for one in every),
-        gradients=sum(one.nbytes for one in every if one.requires_grad),
-        optimizer_state=sum(one.nbytes for one in states),
-        activations=sum(storage.nbytes() for key, storage in saved.items() if key not in own),
+        parameters=sum(tensor.nbytes for tensor in parameters),
+        gradients=sum(tensor.nbytes for tensor in parameters if tensor.requires_grad),
+        optimizer_state=sum(value.nbytes for value in optimizer_state if isinstance(value, Tensor)),
+        activations=sum(storage.nbytes() for key, storage in saved.items() if key not in weights),
     )

@@ -69,9 +69,9 @@ class Tiling:
         except UserError as error:
             return cls(model, 1, ((0, 0), (0, 0)), pixel, inexact=str(error))
         if found.tiles and found.shape[-2:] != (SAMPLE, SAMPLE):
-            return cls(model, found.jump, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
+            return cls(model, found.cumulative_stride, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
         margins = tuple((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in found.axes)
-        return cls(model, found.jump, margins, pixel, _why_not(found))  # type: ignore[arg-type]
+        return cls(model, found.cumulative_stride, margins, pixel, _why_not(found))  # type: ignore[arg-type]
 
     def tile(self, size: Size, device: torch.device, side: int | None = None) -> Size:
         """Height and width of the pieces that make an image, multiples of the jump.
@@ -139,10 +139,10 @@ class Tiling:
 def _why_not(found: ReceptiveField) -> str:
     """Why a model's pieces cannot give what the whole image gives; nothing where they can."""
     for axis in found.axes:
-        if axis.whole:
-            return f"every output sees the whole image, for its layer {axis.whole}"
-        if axis.uneven:
-            return f"its layer {axis.uneven} does not treat all positions alike"
+        if axis.global_layer:
+            return f"every output sees the whole image, for its layer {axis.global_layer}"
+        if axis.shift_variant_layer:
+            return f"its layer {axis.shift_variant_layer} does not treat all positions alike"
     return ""
 
 

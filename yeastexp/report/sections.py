@@ -46,15 +46,15 @@ def _model_facts(inspected: Inspection) -> list[Fact]:
     subject, total = inspected.subject, sum(parameters.total for parameters in inspected.parameters)
     facts = [
         Fact("parameters", f"{total:,}", f"{inspected.weights:,} without biases, those of norms included"),
-        Fact("MACs", f"{inspected.multiply_adds:,}", f"for an image of {_shape(subject.image)} (C × H × W)"),
+        Fact("MACs", f"{inspected.macs:,}", f"for an image of {_shape(subject.image)} (C × H × W)"),
         Fact("training step", format_bytes(inspected.memory.total), f"a batch of {subject.batch} in float32"),
         Fact("receptive field", receptive_field_text(inspected), "the pixels that an output can depend on"),
     ]
-    if subject.window:
-        facts.append(Fact("training patch", f"{subject.window} × {subject.window} px"))
+    if subject.patch_size:
+        facts.append(Fact("training patch", f"{subject.patch_size} × {subject.patch_size} px"))
     if diameter := subject.cell_diameter:
         height = inspected.survey.output.height
-        ratio = "" if height.whole else f"; the receptive field is {height.size / diameter:.1f} cells wide"
+        ratio = "" if height.global_layer else f"; the receptive field is {height.size / diameter:.1f} cells wide"
         cells = f"median of {len(subject.cell_diameters)} cells in training images, after transforms{subject.doubt}"
         facts.append(Fact("cell diameter", f"{diameter:.0f} px", cells + ratio))
     else:
@@ -78,18 +78,24 @@ def receptive_field_fact(inspected: Inspection | None) -> list[Fact]:
 
 def receptive_field_text(inspected: Inspection) -> str:
     """Height and width."""
-    return " × ".join("whole image" if axis.whole else str(axis.size) for axis in inspected.survey.output.axes) + " px"
+    return (
+        " × ".join("whole image" if axis.global_layer else str(axis.size) for axis in inspected.survey.output.axes)
+        + " px"
+    )
 
 
 def _scale_chart(inspected: Inspection) -> Chart | None:
     """Receptive field, patch and median cell to scale; None if the receptive field is the whole image."""
     height, width = inspected.survey.output.axes
-    if height.whole or width.whole:
+    if height.global_layer or width.global_layer:
         return None
     subject = inspected.subject
     rectangles = {f"receptive field, {height.size} × {width.size} px": (float(height.size), float(width.size))}
-    if subject.window:
-        rectangles[f"training patch, {subject.window} × {subject.window} px"] = subject.window, subject.window
+    if subject.patch_size:
+        rectangles[f"training patch, {subject.patch_size} × {subject.patch_size} px"] = (
+            subject.patch_size,
+            subject.patch_size,
+        )
     diameter = subject.cell_diameter
     circles = {f"median cell, {diameter:.0f} px": diameter} if diameter else {}
     svg = plots.inline_svg(plots.to_scale(rectangles, circles, label="pixels"), "to-scale")

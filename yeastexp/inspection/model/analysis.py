@@ -1,4 +1,4 @@
-"""What is found out about a model, and what clashes in it."""
+"""What a model holds, costs and depends on, with advice on what does not go together."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from yeastexp.sample import Sample
 VALIDATION_IMAGES = 8
 """On which the effective receptive field is measured, at most."""
 
-MOST = 0.95
-"""The share of the gradient that is said to be where a model looks."""
+EFFECTIVE_SHARE = 0.95
+"""The share of the gradient that lies within the effective receptive field."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A layer's call: what it gives (C, H, W) and sees, what it holds and costs for one image."""
+class LayerRow:
+    """A layer's call: its output (C, H, W) and receptive field, its parameters and MACs for one image."""
 
     layer: str
     kind: str
     shape: tuple[int, ...]
     field: ReceptiveField | None
     parameters: Parameters | None
-    multiply_adds: int | None
-    """Of all calls of this layer together; of the first call alone where there are several."""
+    macs: int | None
+    """Of all calls of this layer together, beside its first call."""
     in_place: bool
 
 
 @dataclass(frozen=True)
-class Effective:
-    """Where a trained model looks: the spread of its gradient on some validation images."""
+class EffectiveField:
+    """The effective receptive field of a trained model on some validation images."""
 
-    spread: effective_field.Spread
+    gradient: effective_field.GradientDensity
     step: int
     """Of the best checkpoint."""
     images: int
@@ -55,45 +55,45 @@ class Effective:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything that was found out about a model."""
+    """Everything that is known about a model."""
 
     subject: Subject
     survey: Survey
     parameters: tuple[Parameters, ...]
-    rows: tuple[Row, ...]
-    multiply_adds: int
+    rows: tuple[LayerRow, ...]
+    macs: int
     memory: Memory
-    effective: Effective | None = None
+    effective: EffectiveField | None = None
 
     @property
     def weights(self) -> int:
-        """Parameters without biases and norm shifts; norm scales count."""
-        return sum(one.weights + one.norm_scales for one in self.parameters)
+        """Parameters without biases, those of norms included."""
+        return sum(held.weights + held.affine_weights for held in self.parameters)
 
     @property
-    def largest(self) -> list[Row]:
+    def largest(self) -> list[LayerRow]:
         """The three largest outputs that take memory of their own."""
         return sorted((row for row in self.rows if not row.in_place), key=lambda row: -prod(row.shape))[:3]
 
     @cached_property
     def advice(self) -> tuple[str, ...]:
-        """What clashes."""
+        """What does not go together."""
         return tuple(_advice(self))
 
 
 def inspect(subject: Subject) -> Inspection:
-    """Look into a model; UserError where it cannot be run on such an image."""
+    """Analyse a model; raises UserError if it cannot be run on such an image."""
     channels, height, width = subject.image
-    found = survey(subject.model, channels, (height, width))
+    fields = survey(subject.model, channels, (height, width))
     parameters = tuple(costs.parameters(subject.model))
-    by_layer, total = costs.multiply_adds(subject.model, subject.image)
+    by_layer, total = costs.macs(subject.model, subject.image)
     memory = costs.memory(subject.model, (subject.batch, *subject.image), subject.optimizer)
-    rows = tuple(_rows(subject.model, found, parameters, by_layer))
-    return Inspection(subject, found, parameters, rows, total, memory)
+    rows = tuple(_rows(subject.model, fields, parameters, by_layer))
+    return Inspection(subject, fields, parameters, rows, total, memory)
 
 
-def with_effective_field(found: Inspection, run: Path) -> Inspection:
-    """The same, with where the best checkpoint of a run looks; UserError where its checkpoint or data is gone."""
+def with_effective_field(inspection: Inspection, run: Path) -> Inspection:
+    """The same, with the effective field of a run's best checkpoint; raises UserError if that or the data is gone."""
     loaded = load_predictor(run)
     dataset = loaded.experiment.dataset.build()
     samples = []
@@ -101,61 +101,62 @@ def with_effective_field(found: Inspection, run: Path) -> Inspection:
         sample = dataset.read(name)
         scaled = replace(sample, image=loaded.rescaled(sample.image, dataset.normalization))
         samples.append(pipeline.whole(loaded.transforms, scaled))
-    images = (one.image.to(loaded.device) for one in samples)
-    spread = effective_field.measure(loaded.model, images, found.survey.output)
-    return replace(found, effective=Effective(spread, loaded.step, len(samples), samples[0]))
+    images = (sample.image.to(loaded.device) for sample in samples)
+    gradient = effective_field.measure(loaded.model, images, inspection.survey.output)
+    return replace(inspection, effective=EffectiveField(gradient, loaded.step, len(samples), samples[0]))
 
 
 def _rows(
-    model: nn.Module, found: Survey, parameters: Sequence[Parameters], multiply_adds: Mapping[str, int]
-) -> Iterator[Row]:
-    held = {one.layer: one for one in parameters}
+    model: nn.Module, fields: Survey, parameters: Sequence[Parameters], macs: Mapping[str, int]
+) -> Iterator[LayerRow]:
+    held = {layer.layer: layer for layer in parameters}
     layers = dict(model.named_modules())
-    seen: Counter[str] = Counter()
-    for step, field in found.layers:
-        layer = layers[step.name]
-        called = type(layer).__name__ == step.kind
-        first = called and not seen[step.name]
-        seen[step.name] += called
-        yield Row(
-            layer=step.name,
-            kind=step.kind,
-            shape=step.shape[1:],
+    calls: Counter[str] = Counter()
+    for call, field in fields.layers:
+        layer = layers[call.name]
+        of_layer = type(layer).__name__ == call.kind  # else of an operator within it
+        first = of_layer and not calls[call.name]
+        calls[call.name] += of_layer
+        in_place = bool(getattr(layer, "inplace", False)) or isinstance(layer, nn.Flatten | nn.Identity)
+        yield LayerRow(
+            layer=call.name,
+            kind=call.kind,
+            shape=call.shape[1:],
             field=field,
-            parameters=held.get(step.name) if first else None,
-            multiply_adds=multiply_adds.get(step.name) if first else None,
-            in_place=called and (bool(getattr(layer, "inplace", False)) or isinstance(layer, nn.Flatten | nn.Identity)),
+            parameters=held.get(call.name) if first else None,
+            macs=macs.get(call.name) if first else None,
+            in_place=of_layer and in_place,
         )
 
 
-def _advice(found: Inspection) -> Iterator[str]:
-    window, cells = found.subject.window, found.subject.cell_diameters
-    height, width = found.survey.output.axes
-    if found.survey.convolutional_part or not window:
+def _advice(inspection: Inspection) -> Iterator[str]:
+    patch, cells = inspection.subject.patch_size, inspection.subject.cell_diameters
+    height, width = inspection.survey.output.axes
+    if inspection.survey.convolutional_part or not patch:
         return
-    median = found.subject.cell_diameter or 0.0
-    said = f"{median:.0f} pixels across (median of {len(cells)})"
-    if whole := height.whole or width.whole:
+    median = inspection.subject.cell_diameter or 0.0
+    size = f"{median:.0f} pixels across (median of {len(cells)})"
+    if layer := height.global_layer or width.global_layer:
         yield (
-            f"every output sees the whole image through {whole}: a window of {window} pixels in training, all "
-            "of the image in validation; batch norm sees the same in both"
+            f"every output depends on the whole image, through {layer}: in training on a patch of {patch} pixels, in "
+            "validation on the image; with batch norm both are alike"
         )
     else:
-        if window < max(height.size, width.size):
+        if patch < max(height.size, width.size):
             yield (
-                f"the window of {window} pixels is smaller than the receptive field of {_extent(height, width)}: "
-                "in training no output sees all that it sees in a whole image; harmless as a rule, as the rim of the "
-                "field counts little; else set a larger [train] window"
+                f"patches of {patch} pixels are smaller than the receptive field of {_extent(height, width)}: in "
+                "training no output has all the context that it has in a whole image; usually harmless, as pixels at "
+                "the edge of the field contribute little; otherwise set a larger [train] window"
             )
         if median > min(height.size, width.size):
             yield (
-                f"the cells are larger than the receptive field of {_extent(height, width)}: {said}, so no output "
-                "sees a whole one; take more levels, larger kernels or smaller images (downscale)"
+                f"cells are larger than the receptive field of {_extent(height, width)}: {size}, so no output depends "
+                "on a whole cell; use more levels, larger kernels or smaller images (downscale)"
             )
-    if found.effective and median > (side := found.effective.spread.side(MOST)):
+    if inspection.effective and median > (side := inspection.effective.gradient.side(EFFECTIVE_SHARE)):
         yield (
-            f"the cells are larger than the effective receptive field, {100 * MOST:.0f} % of the gradient within "
-            f"{side}×{side} pixels: {said}, so the trained model looks at parts of them; train longer, take more "
+            f"cells are larger than the effective receptive field, {100 * EFFECTIVE_SHARE:.0f} % of the gradient "
+            f"within {side}×{side} pixels: {size}, so the trained model uses parts of them; train longer, or use more "
             "levels or smaller images (downscale)"
         )
 

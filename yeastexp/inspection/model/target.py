@@ -1,4 +1,4 @@
-"""What is looked into: the model of an experiment, of a run, or of a name, and how it would be trained."""
+"""The model to inspect, of an experiment, a run or a name, and how it would be trained."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from yeastexp.registry import model as models
 from yeastexp.training import build
 
 DEFAULT_SIDE = 256
-"""Pixels of an image where nothing else says how large it is."""
+"""Pixels of an image if nothing else tells its size."""
 CELL_IMAGES = 8
 """Training images whose cells are measured."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked into: a model, and how it would be trained."""
+    """A model to inspect, and how it would be trained."""
 
     name: str
     model: nn.Module
     image: tuple[int, int, int]
     """Channels, height and width."""
     batch: int
-    window: int | None
+    patch_size: int | None
     optimizer: torch.optim.Optimizer | None
-    """Over stand-ins for the model's parameters, stepped once; nothing where it has none."""
+    """Over stand-ins for the model's parameters, stepped once; None if it has none."""
     cell_diameters: tuple[float, ...] = ()
-    """In pixels that the model sees, of the cells of some training images, where the data is there."""
+    """Of the cells of some training images, after the transforms, in pixels; empty without the data."""
     cells_apart: bool = True
-    """Whether the data tells cells apart that touch; else all that is connected is one."""
+    """Whether the data separates cells that touch; otherwise each connected component counts as one."""
 
     @property
     def cell_diameter(self) -> float | None:
@@ -52,29 +52,29 @@ class Subject:
 
     @property
     def doubt(self) -> str:
-        """What is to be known of that figure, behind it."""
-        return "" if self.cells_apart else "; cells that touch were taken for one"
+        """A caveat to the cell diameter."""
+        return "" if self.cells_apart else "; touching cells were counted as one"
 
 
 def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None) -> Subject:
     """The model of an experiment file or of a run directory, with its first weights.
 
-    The data need not be there, but without it nothing is said of cells.
+    The data need not be there, but without it cells are not measured.
     """
     loaded = experiment.load(path / "experiment.toml" if path.is_dir() else path, settings, data=False)
     if image and image[0] != loaded.task.channels:
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = build.build_model(loaded)
-    found, apart, smallest = _data(loaded)
-    window = build.window_side(loaded.train, smallest)
+    measured, apart, shortest = _data(loaded)
+    patch_size = build.window_side(loaded.train, shortest)
     return Subject(
         name=f"{path}: {loaded.model.name}",
         model=model,
-        image=image or (loaded.task.channels, window, window),
+        image=image or (loaded.task.channels, patch_size, patch_size),
         batch=loaded.train.batch,
-        window=window,
+        patch_size=patch_size,
         optimizer=stepped(loaded.optimizer.build, model),
-        cell_diameters=found,
+        cell_diameters=measured,
         cells_apart=apart,
     )
 
@@ -82,7 +82,7 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 def of_model(
     name: str, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None, classes: int = 2
 ) -> Subject:
-    """A registered model with options such as `width=8`; trained, it would be with AdamW and `[train]`'s batch."""
+    """A registered model with options such as `width=8`; trained with AdamW and the default batch."""
     plugins.load_installed()
     channels = image[0] if image else 1
     try:
@@ -93,14 +93,14 @@ def of_model(
             *(f"model '{name}'{where}: {fault}" if error.key else fault for fault in error.faults)
         ) from None
     if not isinstance(model, nn.Module):
-        raise UserError(f"model '{name}': makes a {type(model).__name__}, which is no nn.Module")
+        raise UserError(f"model '{name}': makes a {type(model).__name__}, which is not an nn.Module")
     side = getattr(model, "size", DEFAULT_SIDE)  # a model that is made for one size says so
     return Subject(
         name=name,
         model=model,
         image=image or (channels, side, side),
         batch=Train().batch,
-        window=None,
+        patch_size=None,
         optimizer=stepped(adamw, model),
     )
 
@@ -113,31 +113,31 @@ def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
         key = setting.partition("=")[0]
         toml_document.override(given, setting if "." in key or key == "extends" else f"model.{setting}", EXCLUSIVE)
         if set(given.values) != {"model"} or "name" in given.values["model"]:
-            raise UserError(f"--set {setting}: beside --model only the model's options can be set, as in width=8")
+            raise UserError(f"--set {setting}: with --model only the model's options can be set, as in width=8")
     typed, problems = schema.check(given.values["model"])
     if problems:
-        raise UserError(*(f"--model {name}: {'.'.join(map(str, one.keys))}: {one.message}" for one in problems))
+        raise UserError(
+            *(f"--model {name}: {'.'.join(map(str, problem.keys))}: {problem.message}" for problem in problems)
+        )
     return typed
 
 
 def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
-    """The diameters of some cells, whether those that touch are told apart, and the shortest side of the training
-    images; where there is no data, defaults.
+    """Cell diameters, whether touching cells are separated, and the shortest side of the training images.
+
+    Defaults without the data.
     """
     try:
         dataset = loaded.dataset.build()
         transforms = build.fitted_transforms(loaded, dataset)
         names = dataset.splits["train"]
-        found: list[float] = []
+        measured: list[float] = []
         for name in names[:CELL_IMAGES]:
             sample = dataset.read(name)
-            seen = pipeline.whole(transforms, sample)
-            found += diameters(seen.maps.get("instances"), seen.labels)
-            scale = min(seen.size) / min(sample.size)
-        return (
-            tuple(found),
-            "instances" in dataset.maps,
-            int(scale * min(min(dataset.shape(name)[1:]) for name in names)),
-        )
+            transformed = pipeline.whole(transforms, sample)
+            measured += diameters(transformed.maps.get("instances"), transformed.labels)
+            scale = min(transformed.size) / min(sample.size)
+        shortest = int(scale * min(min(dataset.shape(name)[1:]) for name in names))
+        return tuple(measured), "instances" in dataset.maps, shortest
     except (UserError, OSError):
         return (), True, build.DEFAULT_WINDOW

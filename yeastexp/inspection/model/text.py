@@ -1,4 +1,4 @@
-"""What was found out about a model: for people as text, for scripts as JSON."""
+"""An inspection as text for people, and as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -7,131 +7,131 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
-from yeastexp.inspection.model.analysis import MOST, Effective, Inspection, Row
+from yeastexp.inspection.model.analysis import EFFECTIVE_SHARE, EffectiveField, Inspection, LayerRow
 from yeastexp.nets.costs import Parameters
 from yeastexp.nets.receptive_field import Axis, ReceptiveField
 from yeastexp.system.formatting import format_bytes
 
-HEADINGS = ("layer", "kind", "output C×H×W", "weights", "biases", "norm", "stride", "sees", "multiply-adds")
+HEADINGS = ("layer", "kind", "output C×H×W", "weights", "biases", "norm", "stride", "field", "MACs")
 LABEL = 21
-"""Letters before what is said below the table."""
+"""Characters before the entries below the table."""
 
 
-def as_json(found: Inspection) -> dict[str, Any]:
-    """All figures, for scripts; shapes without the batch."""
-    part, subject = found.survey.convolutional_part, found.subject
+def as_json(inspection: Inspection) -> dict[str, Any]:
+    """All values, for scripts; shapes without the batch."""
+    part, subject = inspection.survey.convolutional_part, inspection.subject
     return {
         "model": subject.name,
         "input": list(subject.image),
-        "output_shape": list(found.survey.output.shape[1:]),
-        **_field(found.survey.output),
+        "output_shape": list(inspection.survey.output.shape[1:]),
+        **_field(inspection.survey.output),
         "convolutional_part": part and {"layer": part.layer, "output_shape": list(part.shape[1:]), **_field(part)},
-        "effective_receptive_field": found.effective and _effective(found.effective),
-        "window": subject.window,
+        "effective_receptive_field": inspection.effective and _effective(inspection.effective),
+        "patch_size": subject.patch_size,
         "cell_diameter": {"median": subject.cell_diameter, "cells": len(subject.cell_diameters)},
         "parameters": {
-            "with_bias": sum(one.total for one in found.parameters),
-            "without_bias": found.weights,
-            "norm_scales": sum(one.norm_scales for one in found.parameters),
-            "norm_shifts": sum(one.norm_shifts for one in found.parameters),
-            "by_layer": {one.layer: _held(one) for one in found.parameters},
+            "with_bias": sum(held.total for held in inspection.parameters),
+            "without_bias": inspection.weights,
+            "affine_weights": sum(held.affine_weights for held in inspection.parameters),
+            "affine_biases": sum(held.affine_biases for held in inspection.parameters),
+            "by_layer": {held.layer: _held(held) for held in inspection.parameters},
         },
         "layers": [
             {
                 "layer": row.layer,
                 "kind": row.kind,
                 "output_shape": list(row.shape),
-                "multiply_adds": row.multiply_adds,
-                **(_field(row.field) if row.field else {"jump": None, "receptive_field": None}),
+                "macs": row.macs,
+                **(_field(row.field) if row.field else {"cumulative_stride": None, "receptive_field": None}),
             }
-            for row in found.rows
+            for row in inspection.rows
         ],
-        "multiply_adds": found.multiply_adds,
+        "macs": inspection.macs,
         "largest_activations": [
             {"layer": row.layer, "kind": row.kind, "output_shape": list(row.shape), "values": prod(row.shape)}
-            for row in found.largest
+            for row in inspection.largest
         ],
-        "memory": {"batch": subject.batch, **vars(found.memory), "total": found.memory.total},
-        "advice": list(found.advice),
+        "memory": {"batch": subject.batch, **vars(inspection.memory), "total": inspection.memory.total},
+        "advice": list(inspection.advice),
     }
 
 
-def _held(one: Parameters) -> dict[str, Any]:
-    return {key: value for key, value in vars(one).items() if key != "layer"}
+def _held(held: Parameters) -> dict[str, Any]:
+    return {key: value for key, value in vars(held).items() if key != "layer"}
 
 
 def _field(field: ReceptiveField) -> dict[str, Any]:
     axes = {"height": field.height, "width": field.width}
     return {
-        "jump": field.jump,
+        "cumulative_stride": field.cumulative_stride,
         "receptive_field": {
-            name: {"whole image": axis.whole}
-            if axis.whole
-            else [{**vars(one), "size": one.size} for one in axis.phases]
+            name: {"global": axis.global_layer}
+            if axis.global_layer
+            else [{**vars(phase), "size": phase.size} for phase in axis.phases]
             for name, axis in axes.items()
         },
-        "uneven": field.height.uneven or field.width.uneven or None,
+        "shift_variant": field.height.shift_variant_layer or field.width.shift_variant_layer or None,
     }
 
 
-def _effective(found: Effective) -> dict[str, Any]:
+def _effective(effective: EffectiveField) -> dict[str, Any]:
     """The sides of the squares about an output's own pixel that hold half and 95 % of the gradient."""
     return {
-        "side_50": found.spread.side(0.5),
-        "side_95": found.spread.side(MOST),
+        "side_50": effective.gradient.side(0.5),
+        "side_95": effective.gradient.side(EFFECTIVE_SHARE),
         "checkpoint": "best",
-        "step": found.step,
-        "images": found.images,
-        "positions": found.spread.positions,
+        "step": effective.step,
+        "images": effective.images,
+        "positions": effective.gradient.positions,
     }
 
 
-def lines(found: Inspection) -> Iterator[str]:
-    """All figures, for people."""
-    yield f"{found.subject.name}, an image of {_shape(found.subject.image)} (C×H×W)"
+def lines(inspection: Inspection) -> Iterator[str]:
+    """All values, for people."""
+    yield f"{inspection.subject.name}, an image of {_shape(inspection.subject.image)} (C×H×W)"
     yield ""
-    yield from _table(found)
+    yield from _table(inspection)
     yield ""
-    yield from _totals(found)
+    yield from _totals(inspection)
     yield ""
-    if part := found.survey.convolutional_part:
+    if part := inspection.survey.convolutional_part:
         yield from _entry("convolutional part", f"{_shape(part.shape[1:])} (C×H×W) after {part.layer}")
         yield from _field_lines(part)
-    yield from _entry("output", _shape(found.survey.output.shape[1:]))
-    yield from _field_lines(found.survey.output)
-    if found.effective:
-        yield from _entry("effective field", *_effective_lines(found.effective))
-    yield from _compared(found)
-    for one in found.advice:
-        yield from _entry("advice", one)
+    yield from _entry("output", _shape(inspection.survey.output.shape[1:]))
+    yield from _field_lines(inspection.survey.output)
+    if inspection.effective:
+        yield from _entry("effective field", *_effective_lines(inspection.effective))
+    yield from _compared(inspection)
+    for advice in inspection.advice:
+        yield from _entry("advice", advice)
 
 
-def _entry(label: str, *said: str) -> Iterator[str]:
+def _entry(label: str, *texts: str) -> Iterator[str]:
     """A label, and lines beside it."""
-    for index, line in enumerate(said):
-        yield f"{label if index == 0 else '':<{LABEL}}{line}"
+    for index, text in enumerate(texts):
+        yield f"{label if index == 0 else '':<{LABEL}}{text}"
 
 
 def _shape(lengths: Sequence[int]) -> str:
     return "×".join(map(str, lengths))
 
 
-def _table(found: Inspection) -> Iterator[str]:
-    rows = [HEADINGS, *map(_cells, found.rows)]
+def _table(inspection: Inspection) -> Iterator[str]:
+    rows = [HEADINGS, *map(_cells, inspection.rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     for row in rows:
         left = (cell.ljust(width) for cell, width in zip(row[:4], widths, strict=False))
         right = (cell.rjust(width) for cell, width in zip(row[4:], widths[4:], strict=True))
         yield "  ".join((*left, *right)).rstrip()
-    shown = {row.layer for row in found.rows if row.parameters}
-    for one in found.parameters:
-        if one.layer not in shown:
-            yield f"{one.layer or 'the model itself'}: {one.total:,} parameters beside these layers"
+    shown = {row.layer for row in inspection.rows if row.parameters}
+    for held in inspection.parameters:
+        if held.layer not in shown:
+            yield f"{held.layer or 'the model itself'}: {held.total:,} parameters beside these layers"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: LayerRow) -> tuple[str, ...]:
     held = row.parameters
-    norm = held.norm_scales + held.norm_shifts if held else 0
+    norm = held.affine_weights + held.affine_biases if held else 0
     return (
         row.layer,
         row.kind,
@@ -141,37 +141,35 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{norm:,}" if norm else "",
         _both([f"{axis.stride}" for axis in row.field.axes]) if row.field and len(row.shape) == 3 else "",
         _both([_sizes(axis) for axis in row.field.axes]) if row.field else "",
-        f"{row.multiply_adds:,}" if row.multiply_adds else "",
+        f"{row.macs:,}" if row.macs else "",
     )
 
 
 def _both(texts: Sequence[str]) -> str:
-    """Height and width, once where they are the same."""
+    """Height and width, once if they are equal."""
     return texts[0] if texts[0] == texts[1] else "×".join(texts)
 
 
 def _sizes(axis: Axis) -> str:
-    if axis.whole:
+    if axis.global_layer:
         return "whole image"
     smallest = min(phase.size for phase in axis.phases)
     return f"{axis.size}" if smallest == axis.size else f"{smallest}–{axis.size}"
 
 
-def _totals(found: Inspection) -> Iterator[str]:
-    every = found.parameters
-    scales, shifts = sum(one.norm_scales for one in every), sum(one.norm_shifts for one in every)
-    said = f", the {scales:,} scales of norms counted, their {shifts:,} shifts not" if scales or shifts else ""
-    total = sum(one.total for one in every)
-    yield from _entry("parameters", f"{total:,} with biases", f"{found.weights:,} without biases{said}")
-    yield from _entry("multiply-adds", f"{found.multiply_adds:,} an image, of convolutions and matrix products")
-    yield from _entry(
-        "largest activations", "; ".join(f"{row.layer or row.kind} {_shape(row.shape)}" for row in found.largest)
-    )
-    memory = found.memory
+def _totals(inspection: Inspection) -> Iterator[str]:
+    held, memory = inspection.parameters, inspection.memory
+    weights, biases = sum(layer.affine_weights for layer in held), sum(layer.affine_biases for layer in held)
+    norms = f", with the {weights:,} affine weights of norms, without their {biases:,} biases" if weights else ""
+    total = sum(layer.total for layer in held)
+    largest = "; ".join(f"{row.layer or row.kind} {_shape(row.shape)}" for row in inspection.largest)
+    yield from _entry("parameters", f"{total:,} with biases", f"{inspection.weights:,} without biases{norms}")
+    yield from _entry("MACs", f"{inspection.macs:,} per image, of convolutions and matrix products")
+    yield from _entry("largest activations", largest)
     yield from _entry(
         "training step",
-        f"{format_bytes(memory.total)} for a batch of {found.subject.batch} in float32, and what the backward pass "
-        "works with",
+        f"{format_bytes(memory.total)} for a batch of {inspection.subject.batch} in float32, without temporaries of the "
+        "backward pass",
         f"{format_bytes(memory.activations)} activations saved, {format_bytes(memory.parameters)} parameters, "
         f"{format_bytes(memory.gradients)} gradients, {format_bytes(memory.optimizer_state)} optimizer",
     )
@@ -180,43 +178,43 @@ def _totals(found: Inspection) -> Iterator[str]:
 def _field_lines(field: ReceptiveField) -> Iterator[str]:
     axes = {"receptive field": field.height}
     if field.height != field.width:
-        axes = {"sees, height": field.height, "sees, width": field.width}
+        axes = {"field, height": field.height, "field, width": field.width}
     for name, axis in axes.items():
         yield from _entry(name, *_axis_lines(axis))
-    if not field.height.whole:
-        yield from _entry("jump", f"{field.jump} pixels")
+    if not field.height.global_layer:
+        yield from _entry("cumulative stride", f"{field.cumulative_stride} pixels")
 
 
 def _axis_lines(axis: Axis) -> Iterator[str]:
-    if axis.whole:
-        yield f"the whole image, through {axis.whole}"
+    if axis.global_layer:
+        yield f"the whole image, through {axis.global_layer}"
         return
     counts = Counter(phase.size for phase in axis.phases).most_common()
     sizes = ", ".join(f"{size} pixels at {count} of {len(axis.phases)} phases" for size, count in counts)
-    said = sizes if len(counts) > 1 else f"{axis.size} pixels"
-    yield f"{said}; at most {axis.before} before an output's own and {axis.after} after it"
+    size = sizes if len(counts) > 1 else f"{axis.size} pixels"
+    yield f"{size}; at most {axis.before} before an output's own and {axis.after} after it"
     if 1 < len(axis.phases) <= 64:
-        each = [f"{one.phase}: {one.before}+1+{one.after}" for one in axis.phases]
+        phases = [f"{phase.phase}: {phase.before}+1+{phase.after}" for phase in axis.phases]
         yield "by phase, before + own pixel + after:"
-        yield from (", ".join(each[start : start + 8]) for start in range(0, len(each), 8))
-    if axis.uneven:
-        yield f"the worst case at this size: {axis.uneven} does not do the same everywhere"
+        yield from (", ".join(phases[start : start + 8]) for start in range(0, len(phases), 8))
+    if axis.shift_variant_layer:
+        yield f"the worst case at this size: {axis.shift_variant_layer} is not shift-equivariant"
 
 
-def _effective_lines(found: Effective) -> Iterator[str]:
-    half, most = found.spread.side(0.5), found.spread.side(MOST)
-    yield f"{100 * MOST:.0f} % of the gradient within {most}×{most} pixels, half of it within {half}×{half}"
+def _effective_lines(effective: EffectiveField) -> Iterator[str]:
+    half, most = effective.gradient.side(0.5), effective.gradient.side(EFFECTIVE_SHARE)
+    yield f"{100 * EFFECTIVE_SHARE:.0f} % of the gradient within {most}×{most} pixels, half of it within {half}×{half}"
     yield (
-        f"mean of {found.spread.positions} outputs in {found.images} validation images, best checkpoint, "
-        f"step {found.step}"
+        f"mean of {effective.gradient.positions} outputs in {effective.images} validation images, best checkpoint, "
+        f"step {effective.step}"
     )
 
 
-def _compared(found: Inspection) -> Iterator[str]:
-    """What a field is to be compared with."""
-    subject = found.subject
-    if subject.window:
-        yield from _entry("training window", f"{subject.window}×{subject.window} pixels")
+def _compared(inspection: Inspection) -> Iterator[str]:
+    """Sizes to compare the receptive field with."""
+    subject = inspection.subject
+    if subject.patch_size:
+        yield from _entry("training patch", f"{subject.patch_size}×{subject.patch_size} pixels")
     if subject.cell_diameter:
-        cells = f"the median of {len(subject.cell_diameters)} to train on{subject.doubt}"
+        cells = f"the median of {len(subject.cell_diameters)} in training images{subject.doubt}"
         yield from _entry("cells", f"{subject.cell_diameter:.0f} pixels across, {cells}")

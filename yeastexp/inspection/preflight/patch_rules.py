@@ -70,7 +70,7 @@ def _cells(side: int, diameters: Sequence[float]) -> Iterator[Finding]:
 
 
 def _field(side: int, diameters: Sequence[float], axes: tuple[Axis, Axis]) -> Iterator[Finding]:
-    if any(axis.whole for axis in axes):
+    if any(axis.global_layer for axis in axes):
         return
     extent = f"{axes[0].size} × {axes[1].size} px"
     if diameters and (median := float(np.median(diameters))) > min(axis.size for axis in axes):

@@ -1,28 +1,28 @@
-"""What a net sees of its image: exact receptive fields, worked out on its operators.
+"""Exact receptive fields of any model, worked out operator by operator.
 
-`receptive_field(model, channels)` reads them; `rule` and `layer_rule` teach operators and layers that are not known.
+`receptive_field(model, channels)` gives that of its output; `rule` and `layer_rule` add operators and layers.
 """
 
-from yeastexp.nets.receptive_field.reach import NOTHING, CannotFollow, Reach
+from yeastexp.nets.receptive_field.extent import NO_PIXEL, Extent, Unsupported
 from yeastexp.nets.receptive_field.reading import Axis, Phase, ReceptiveField, Survey, receptive_field, survey
-from yeastexp.nets.receptive_field.rules import Call, layer_rule, rule, windows
-from yeastexp.nets.receptive_field.tracing import Step, Trace, trace
+from yeastexp.nets.receptive_field.rules import Call, kernel_positions, layer_rule, rule
+from yeastexp.nets.receptive_field.tracing import LayerCall, Trace, trace
 
 __all__ = [
-    "NOTHING",
+    "NO_PIXEL",
     "Axis",
     "Call",
-    "CannotFollow",
+    "Extent",
+    "LayerCall",
     "Phase",
-    "Reach",
     "ReceptiveField",
-    "Step",
     "Survey",
     "Trace",
+    "Unsupported",
+    "kernel_positions",
     "layer_rule",
     "receptive_field",
     "rule",
     "survey",
     "trace",
-    "windows",
 ]

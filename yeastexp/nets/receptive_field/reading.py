@@ -13,24 +13,24 @@ import numpy as np
 from torch import nn
 
 from yeastexp.errors import UserError
-from yeastexp.nets.receptive_field.reach import NOTHING, Integers, Reach
-from yeastexp.nets.receptive_field.tracing import Step, Trace, trace
+from yeastexp.nets.receptive_field.extent import NO_PIXEL, Extent, Integers
+from yeastexp.nets.receptive_field.tracing import LayerCall, Trace, trace
 
 DEFAULT_SIZE = (256, 256)
-LARGEST = 1 << 16
-"""Pixels of a side."""
-WIDE = 2048
+
+MIN_SIDE, MAX_SIDE = 256, 1 << 16
+"""Pixels of the images tried: the shorter side of the first, the longer side of the last."""
+
+GROWTH_SIDE = 2048
 """Pixels of a side from which on a field that grows with the position is told from one that is large."""
 
-SMALLEST = 256
-"""Pixels of a side to begin with."""
-PERIODS = 16
+MIN_PERIODS = 16
 """Times that a map has to repeat itself along a side."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What output positions see that lie `phase` beyond a multiple of the period: pixels before and after their own."""
+    """What output positions depend on whose index is `phase` modulo the period: pixels before and after their own."""
 
     phase: int
     before: int
@@ -38,7 +38,7 @@ class Phase:
 
     @property
     def size(self) -> int:
-        """Pixels from the first to the last, its own among them (or beside them, where `before` or `after` is < 0)."""
+        """Pixels from the first to the last, its own among them (or beside them, if `before` or `after` is < 0)."""
         return self.before + 1 + self.after
 
 
@@ -46,45 +46,49 @@ class Phase:
 class Axis:
     """A receptive field along one axis.
 
-    An output position h has its own pixel at floor(h · stride). `phases` is empty where every position sees the whole
-    image, for the sake of the layer `whole`. `uneven` names the layer that makes the field depend on the position or
-    the image's size: phases are then the worst case at the size that was looked at, and no tiles are exact.
+    An output position h has its own pixel at floor(h · stride). `phases` is empty if every position depends on the
+    whole image because of the layer `global_layer`. `shift_variant_layer` names the layer that makes the field depend
+    on the position or on the image's size: phases are then the worst case at the size traced, and no tiles are exact.
     """
 
+    # Why phases: behind a 2×2 pooling and a 2× upsampling, outputs 2k and 2k + 1 depend on the same pixels, 2k and
+    # 2k + 1, so of one of them its own pixel is the first, of the other the last. In a deeper net the fields of
+    # neighbours differ in size as well, and the usual recursion over kernels and strides gives one of them at best.
     phases: tuple[Phase, ...]
     stride: Fraction
     margins: tuple[int, int] = (0, 0)
-    """Pixels before and after that any position sees, those beside the image's border included."""
-    whole: str = ""
-    uneven: str = ""
+    """Pixels before and after that any position depends on, those beside the image's border included."""
+    global_layer: str = ""
+    shift_variant_layer: str = ""
 
     @property
     def before(self) -> int:
-        """The most pixels before a position's own; ValueError where it sees the whole image."""
+        """The most pixels before a position's own; ValueError if the field is global."""
         return max(phase.before for phase in self.phases)
 
     @property
     def after(self) -> int:
-        """The most pixels after a position's own; ValueError where it sees the whole image."""
+        """The most pixels after a position's own; ValueError if the field is global."""
         return max(phase.after for phase in self.phases)
 
     @property
     def size(self) -> int:
-        """The largest size; ValueError where a position sees the whole image."""
+        """The largest size; ValueError if the field is global."""
         return max(phase.size for phase in self.phases)
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What the positions of one map (B, C, H, W) see of the image.
+    """What the positions of one map (B, C, H, W) depend on.
 
-    Shifting the image by `jump` pixels along an axis shifts the map by a whole number of positions and changes nothing
-    else, so tiles whose corners are multiples of it repeat what the whole image gives.
+    Shifting the image by `cumulative_stride` pixels along an axis shifts the map by a whole number of positions and
+    changes nothing else, so tiles whose corners are multiples of it repeat what the whole image gives. It may be
+    larger than the stride of the map: a U-Net's output has stride 1 and the cumulative stride of its coarsest level.
     """
 
     layer: str
     shape: tuple[int, ...]
-    jump: int
+    cumulative_stride: int
     height: Axis
     width: Axis
 
@@ -96,22 +100,22 @@ class ReceptiveField:
     @property
     def tiles(self) -> bool:
         """Whether pieces of an image can give exactly what the whole image gives."""
-        return not any(axis.whole or axis.uneven for axis in self.axes)
+        return not any(axis.global_layer or axis.shift_variant_layer for axis in self.axes)
 
 
 @dataclass(frozen=True)
 class Survey:
     """A model on an image of one size: its layers, and the receptive fields."""
 
-    layers: tuple[tuple[Step, ReceptiveField | None], ...]
-    """Each layer's call at that size, and what it sees, where that lies like an image."""
+    layers: tuple[tuple[LayerCall, ReceptiveField | None], ...]
+    """Each layer's call at that size, and its field, if the output is laid out like an image."""
     output: ReceptiveField
     convolutional_part: ReceptiveField | None
-    """Of a model that answers for whole images, (B, K): what its last map sees."""
+    """Of a model that classifies whole images, (B, K): the field of its last map."""
 
 
 def receptive_field(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE) -> ReceptiveField:
-    """What a model's output sees of an image (B, channels, H, W), exactly; UserError where that cannot be told.
+    """What a model's output depends on of an image (B, channels, H, W), exactly; UserError if that cannot be told.
 
     `size` only has to be one that the model takes.
     """
@@ -119,232 +123,243 @@ def receptive_field(model: nn.Module, channels: int, size: tuple[int, int] = DEF
 
 
 def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE) -> Survey:
-    """A model's layers on an image of `size` pixels, and what each sees of one that is large enough."""
+    """A model's layers on an image of `size` pixels, with the receptive fields that they have on a large one."""
     base = trace(model, channels, size)
     if base.failure:
-        raise _with_a_size_that_fits(base.failure, model, channels, size)
-    assert base.output, "a run that did not fail has one"
-    _refuse(base.output, type(model).__name__)
+        raise _with_fitting_size(base.failure, model, channels, size)
+    assert base.output, "a run that did not fail has an output"
+    _check_output(base.output, type(model).__name__)
     dense = len(base.output.shape) == 4
     reading = _Search(model, channels, base, dense).reading()
-    larger = reading.trace.steps
-    fields = {key: reading.field(step) for key, step in zip(_keys(larger), larger, strict=True)}
+    larger = reading.trace.calls
+    fields = {key: reading.field(call) for key, call in zip(_keys(larger), larger, strict=True)}
     layers = tuple(
-        (step, fields.get(key) or _whole_image(step)) for key, step in zip(_keys(base.steps), base.steps, strict=True)
+        (call, fields.get(key) or _global_field(call)) for key, call in zip(_keys(base.calls), base.calls, strict=True)
     )
     if dense:
-        return Survey(layers, _required(reading, reading.trace.output, base.output.shape), None)
-    part = _required(reading, reading.trace.last_map, base.last_map.shape) if base.last_map else None
-    output = _whole_image(base.output)
-    assert output, "what is no map has lost its place in some layer"
+        return Survey(layers, reading.final_field(reading.trace.output, base.output.shape), None)
+    part = reading.final_field(reading.trace.last_map, base.last_map.shape) if base.last_map else None
+    output = _global_field(base.output)
+    assert output, "some layer made (B, K) of a map, and that one is global"
     return Survey(layers, output, part)
 
 
-def _with_a_size_that_fits(failure: UserError, model: nn.Module, channels: int, size: tuple[int, int]) -> UserError:
-    """What went wrong; with the first larger size that the model takes, where the image was too small for it."""
-    larger = [(size[0] * factor, size[1] * factor) for factor in (2, 4, 8, 16, 32) if factor * max(size) <= WIDE]
-    for one in larger:
-        if trace(model, channels, one).failure is None:
-            return UserError(f"{failure}; it takes one of {one[0]}×{one[1]} pixels")
+def _with_fitting_size(failure: UserError, model: nn.Module, channels: int, size: tuple[int, int]) -> UserError:
+    """A failure, with the first larger size that the model takes, if the image was too small for it."""
+    larger = [(size[0] * factor, size[1] * factor) for factor in (2, 4, 8, 16, 32) if factor * max(size) <= GROWTH_SIDE]
+    for height, width in larger:
+        if trace(model, channels, (height, width)).failure is None:
+            return UserError(f"{failure}; it takes one of {height}×{width} pixels")
     return failure
 
 
-def _refuse(output: Step, model: str) -> None:
+def _check_output(output: LayerCall, model: str) -> None:
     shape = "×".join(map(str, output.shape))
     if len(output.shape) not in (2, 4):
         raise UserError(f"model {model}: gives {shape} for an image; it should give B×K×H×W, or B×K for whole images")
-    if None in output.reaches:
+    if None in output.extents:
         raise UserError(f"model {model}: its output does not depend on the image")
-    height = output.reaches[0]
+    height = output.extents[0]
     assert height
     if len(output.shape) == 4 and 1 == height.sizes[2] < height.sizes[3]:
         raise UserError(f"model {model}: the rows of its output are not the rows of the image; transpose them back")
 
 
-def _required(reading: _Reading, step: Step | None, shape: tuple[int, ...]) -> ReceptiveField:
-    found = step and reading.field(step, reading.jump)
-    assert step and found, "the search ends with a size at which it can be read"
-    axes = [reading.blamed(axis, step.label) for axis in found.axes]
-    return replace(found, shape=shape, height=axes[0], width=axes[1])
-
-
-def _whole_image(step: Step) -> ReceptiveField | None:
-    """Of a step after one that saw the whole image."""
-    height, width = step.reaches
-    if not height or not width or not (height.whole and width.whole):
+def _global_field(call: LayerCall) -> ReceptiveField | None:
+    """Of a call after the layer that made everything depend on the whole image."""
+    height, width = call.extents
+    if not height or not width or not (height.global_layer and width.global_layer):
         return None
-    axes = (Axis((), Fraction(1), whole=reach.whole) for reach in (height, width))
-    return ReceptiveField(step.label, step.shape, 1, *axes)
+    axes = (Axis((), Fraction(1), global_layer=extent.global_layer) for extent in (height, width))
+    return ReceptiveField(call.label, call.shape, 1, *axes)
 
 
-def _keys(steps: Sequence[Step]) -> Iterator[tuple[str, str, int]]:
-    """Names for the steps that are the same at another size: layer, kind, and the how manieth call."""
+def _keys(calls: Sequence[LayerCall]) -> Iterator[tuple[str, str, int]]:
+    """Keys by which calls are found again at another size: layer, kind, and index of the call."""
     counts: Counter[tuple[str, str]] = Counter()
-    for step in steps:
-        counts[step.name, step.kind] += 1
-        yield step.name, step.kind, counts[step.name, step.kind]
+    for call in calls:
+        counts[call.name, call.kind] += 1
+        yield call.name, call.kind, counts[call.name, call.kind]
 
 
 @dataclass(frozen=True)
 class _Search:
     """The search for a size at which the middle of the image is far from its borders."""
 
+    # Near a border, fields are cut off by it, and padding by reflection folds them back. Only in the middle do they
+    # repeat themselves with a period, and only an image several times as large as the field, which is not yet known,
+    # has such a middle. So the size is doubled until every field asked for is periodic there, then raised until it
+    # holds enough periods and is a multiple of each: at other sizes layers that round (pooling that drops a row,
+    # interpolation to a size) may treat the far border differently. Tracing costs next to nothing, for on the meta
+    # device no pixel is computed, and extents are kept for each row and column, not for each pixel.
     model: nn.Module
     channels: int
     base: Trace
     dense: bool
 
     def reading(self) -> _Reading:
-        """That of a size which is large enough and a multiple of the jump."""
-        factor = max(math.ceil(SMALLEST / min(self.base.size)), 1)
+        """That of a size which is large enough and a multiple of the cumulative stride."""
+        factor = max(math.ceil(MIN_SIDE / min(self.base.size)), 1)
         reading = _Reading(self.base)
-        while factor * max(self.base.size) <= LARGEST and (larger := self.at(factor)):
+        while factor * max(self.base.size) <= MAX_SIDE and (larger := self.trace_at(factor)):
             reading = _Reading(larger)
-            if min(larger.size) >= WIDE:
+            if min(larger.size) >= GROWTH_SIDE:
                 reading.refuse_growing()
-            if not self.target(reading):
+            if not self.is_clear(reading):
                 factor *= 2
-            elif min(larger.size) < PERIODS * reading.jump:
-                factor = math.ceil(PERIODS * reading.jump / min(self.base.size))
-            elif off := [length for length in larger.size if length % reading.jump]:
-                factor *= math.lcm(*(reading.jump // math.gcd(reading.jump, length) for length in off))
+            elif min(larger.size) < MIN_PERIODS * (stride := reading.cumulative_stride):
+                factor = math.ceil(MIN_PERIODS * stride / min(self.base.size))
+            elif off := [length for length in larger.size if length % stride]:
+                factor *= math.lcm(*(stride // math.gcd(stride, length) for length in off))
             else:
-                return replace(reading, uneven=self.unsteady(reading, factor))
-        if self.target(reading):
+                return replace(reading, size_variant_layer=self.size_variant_layer(reading, factor))
+        if self.is_clear(reading):
             return reading
         reading.refuse_growing()
         size = "×".join(map(str, reading.trace.size))
         raise UserError(
             f"the receptive field cannot be read off an image of {size} pixels, and the model takes none that is "
-            "larger; it sees more than that, or not the same everywhere"
+            "larger; it is larger than that, or the model is not shift-equivariant"
         )
 
-    def at(self, factor: int) -> Trace | None:
-        """A run on so many times the size; where the model refuses that, its operators on it, as far as they go."""
+    def trace_at(self, factor: int) -> Trace | None:
+        """A run on so many times the size; if the model refuses that, its operators on it, as far as they go."""
         size = (self.base.size[0] * factor, self.base.size[1] * factor)
         larger = self.base if factor == 1 else trace(self.model, self.channels, size)
         if larger.failure:
             larger = self.base.replay(size)
         return larger if (larger.output if self.dense else larger.last_map) or not self.dense else None
 
-    def target(self, reading: _Reading) -> bool:
-        """Whether what is asked for can be read."""
-        step = reading.trace.output if self.dense else reading.trace.last_map
-        return self.base.last_map is None if step is None else reading.field(step) is not None
+    def is_clear(self, reading: _Reading) -> bool:
+        """Whether the field that is asked for can be read."""
+        call = reading.trace.output if self.dense else reading.trace.last_map
+        return self.base.last_map is None if call is None else reading.field(call) is not None
 
-    def unsteady(self, reading: _Reading, factor: int) -> str:
-        """The first layer that sees something else at twice the size."""
-        larger = self.at(2 * factor) if self.dense else None
+    def size_variant_layer(self, reading: _Reading, factor: int) -> str:
+        """The first layer whose field is another at twice the size, as that of interpolation to a fixed size is."""
+        larger = self.trace_at(2 * factor) if self.dense else None
         if larger is None or larger.failure:
             return ""
         second = _Reading(larger)
-        others = dict(zip(_keys(larger.steps), larger.steps, strict=True))
-        for key, step in zip(_keys(reading.trace.steps), reading.trace.steps, strict=True):
+        others = dict(zip(_keys(larger.calls), larger.calls, strict=True))
+        for key, call in zip(_keys(reading.trace.calls), reading.trace.calls, strict=True):
             other = others.get(key)
-            if other and not _same(reading.field(step), second.field(other)):
-                return step.label
+            if other and not _same(reading.field(call), second.field(other)):
+                return call.label
         return ""
 
 
-def _same(one: ReceptiveField | None, other: ReceptiveField | None) -> bool:
-    if one is None or other is None:
+def _same(field: ReceptiveField | None, other: ReceptiveField | None) -> bool:
+    if field is None or other is None:
         return True
-    first, second = ([(axis.phases, axis.whole or axis.stride) for axis in field.axes] for field in (one, other))
+    first, second = ([(axis.phases, axis.global_layer or axis.stride) for axis in one.axes] for one in (field, other))
     return first == second
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """The receptive fields of one trace's steps."""
+    """The receptive fields of one trace's calls."""
 
     trace: Trace
-    uneven: str = ""
-    """The layer that sees something else at another size."""
+    size_variant_layer: str = ""
 
     @functools.cached_property
-    def jump(self) -> int:
-        """The pixels after which every operator on the way does the same again."""
-        rows = (
-            _Rows.of(reach, dim, shape[dim])
-            for reach, shape in self.trace.reaches
-            for dim, size in enumerate(reach.sizes)
-            if size >= 4 and not reach.whole
+    def cumulative_stride(self) -> int:
+        """The pixels after which every operator on the way repeats itself."""
+        # Of all tensors, not of the output alone: a wide branch may hide from it the period of a narrow one.
+        lines = (
+            _Line.of(extent, dim, shape[dim])
+            for extent, shape in self.trace.extents
+            for dim, size in enumerate(extent.sizes)
+            if size >= 4 and not extent.global_layer
         )
-        return math.lcm(*(period[1] for one in rows if (period := one.period)), *self.strides())
+        return math.lcm(*(period[1] for line in lines if (period := line.period)), *self.global_strides())
 
-    def strides(self) -> Iterator[int]:
-        """Those of maps that see the whole image, of which only their sizes tell."""
-        for step in self.trace.steps:
-            for reach, pixels, length in zip(step.reaches, self.trace.size, step.shape[2:], strict=False):
-                if reach and reach.whole and not reach.uneven and len(step.shape) == 4 and length >= 4:
+    def global_strides(self) -> Iterator[int]:
+        """Strides of maps that depend on the whole image, told by their sizes, for their extents have no period."""
+        for call in self.trace.calls:
+            for extent, pixels, length in zip(call.extents, self.trace.size, call.shape[2:], strict=False):
+                is_map = len(call.shape) == 4 and length >= 4
+                if is_map and extent and extent.global_layer and not extent.shift_variant_layer:
                     yield Fraction(pixels, length).numerator
 
-    def field(self, step: Step, jump: int = 1) -> ReceptiveField | None:
-        """What a step's positions see, phases modulo the jump where that is more than their own; nothing if unclear."""
-        axes = [self.axis(step, axis, jump) for axis in range(2)]
-        if axes[0] is None or axes[1] is None:
+    def field(self, call: LayerCall, cumulative_stride: int = 1) -> ReceptiveField | None:
+        """Of a call, with phases for the cumulative stride, or its own period if that is longer; None if unclear."""
+        height, width = (self.axis(call, axis, cumulative_stride) for axis in range(2))
+        if height is None or width is None:
             return None
-        periods = [math.ceil(len(axis.phases) * axis.stride) for axis in axes if axis]
-        return ReceptiveField(step.label, step.shape, math.lcm(jump, *filter(None, periods)), axes[0], axes[1])
+        periods = [math.ceil(len(axis.phases) * axis.stride) for axis in (height, width)]
+        stride = math.lcm(cumulative_stride, *filter(None, periods))
+        return ReceptiveField(call.label, call.shape, stride, height, width)
+
+    def final_field(self, call: LayerCall | None, shape: tuple[int, ...]) -> ReceptiveField:
+        """That of the output or the last map, with all phases, and with its shape at the size asked for."""
+        field = call and self.field(call, self.cumulative_stride)
+        assert call and field, "the search ends with a size at which it can be read"
+        height, width = (self.blamed(axis, call.label) for axis in field.axes)
+        return replace(field, shape=shape, height=height, width=width)
 
     def blamed(self, axis: Axis, label: str) -> Axis:
-        """With the first uneven step in the place of one that only shows it."""
-        if axis.uneven != label:
+        """With the first shift-variant layer in the place of one that only shows it."""
+        if axis.shift_variant_layer != label:
             return axis
-        fields = filter(None, map(self.field, self.trace.steps))
-        return replace(axis, uneven=next((one.uneven for field in fields for one in field.axes if one.uneven), label))
+        fields = filter(None, map(self.field, self.trace.calls))
+        layers = (one.shift_variant_layer for field in fields for one in field.axes if one.shift_variant_layer)
+        return replace(axis, shift_variant_layer=next(layers, label))
 
     def refuse_growing(self) -> None:
-        """UserError with the first step whose field grows along an axis."""
-        for step in self.trace.steps:
-            for axis, (reach, pixels) in enumerate(zip(step.reaches, self.trace.size, strict=True)):
-                if not reach or reach.whole or len(step.shape) != 4:
+        """Raises UserError, with the first call whose field grows along an axis."""
+        for call in self.trace.calls:
+            for axis, (extent, pixels) in enumerate(zip(call.extents, self.trace.size, strict=True)):
+                if not extent or extent.global_layer or len(call.shape) != 4:
                     continue
-                if _Rows.of(reach, 2 + axis, step.shape[2 + axis]).spread(pixels) > pixels / 4:
+                if _Line.of(extent, 2 + axis, call.shape[2 + axis]).size_range(pixels) > pixels / 4:
                     raise UserError(
-                        f"layer {step.label}: sees more the farther a position is from the corner, for it joins maps "
-                        "of different strides; there is no receptive field"
+                        f"layer {call.label}: depends on more pixels the farther a position is from the corner, for it "
+                        "joins maps of different strides; there is no receptive field"
                     )
 
-    def axis(self, step: Step, axis: int, jump: int) -> Axis | None:
-        reach, pixels = step.reaches[axis], self.trace.size[axis]
-        if reach is None or (not reach.whole and len(step.shape) != 4):
+    def axis(self, call: LayerCall, axis: int, cumulative_stride: int) -> Axis | None:
+        """Of a call, with a multiple of the cumulative stride as period; None if there is none or it is unclear."""
+        extent, pixels = call.extents[axis], self.trace.size[axis]
+        if extent is None or (not extent.global_layer and len(call.shape) != 4):
             return None
-        if len(step.shape) != 4:
-            return Axis((), Fraction(1), whole=reach.whole)
-        length = step.shape[2 + axis]
-        rows = _Rows.of(reach, 2 + axis, length)
-        uneven = reach.uneven or self.uneven
-        if reach.whole:
-            return Axis((), Fraction(pixels, length), whole=reach.whole)
-        if rows.period:
-            positions, stride = rows.period[0], Fraction(rows.period[1], rows.period[0])
-            period = math.lcm(positions, int(math.lcm(jump, rows.period[1]) / stride))
-        elif uneven:
+        if len(call.shape) != 4:
+            return Axis((), Fraction(1), global_layer=extent.global_layer)
+        length = call.shape[2 + axis]
+        if extent.global_layer:
+            return Axis((), Fraction(pixels, length), global_layer=extent.global_layer)
+        line = _Line.of(extent, 2 + axis, length)
+        variant = extent.shift_variant_layer or self.size_variant_layer
+        if line.period:
+            # So many positions on, everything lies so many pixels on: that is the stride, and the phases begin anew.
+            positions, stride = line.period[0], Fraction(line.period[1], line.period[0])
+            period = math.lcm(positions, int(math.lcm(cumulative_stride, line.period[1]) / stride))
+        elif variant:
             stride, period = Fraction(pixels, length), 1
         else:
             return None
-        if len(rows.middle) < period:
+        if len(line.middle) < period:
             return None
-        margins = rows.margins(stride)
+        margins = line.margins(stride)
         if max(margins) >= pixels // 2:
-            uneven = uneven or step.label  # beside one border it sees what lies at the other
-        return Axis(rows.phases(period, stride), stride, margins, uneven=uneven)
+            variant = variant or call.label  # beside one border it depends on what lies at the other, as if circular
+        return Axis(line.phases(period, stride), stride, margins, shift_variant_layer=variant)
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The first and the last pixel that each position of a map sees along one axis."""
+class _Line:
+    """The first and the last pixel that each position of a map depends on along one axis."""
 
     first: Integers
     last: Integers
 
     @staticmethod
-    def of(reach: Reach, dim: int, length: int) -> _Rows:
+    def of(extent: Extent, dim: int, length: int) -> _Line:
         """Those along one dimension, whatever the position along the others."""
-        others = tuple(axis for axis in range(1, reach.ends.ndim) if axis != 1 + dim)
-        ends = np.broadcast_to(reach.ends.min(axis=others), (2, length))
-        return _Rows(ends[0], -ends[1])
+        others = tuple(axis for axis in range(1, extent.ends.ndim) if axis != 1 + dim)
+        ends = np.broadcast_to(extent.ends.min(axis=others), (2, length))
+        return _Line(ends[0], -ends[1])
 
     @property
     def middle(self) -> range:
@@ -353,26 +368,27 @@ class _Rows:
 
     @functools.cached_property
     def period(self) -> tuple[int, int] | None:
-        """The positions, and the pixels, after which the middle repeats itself; nothing if it does not."""
+        """The positions, and the pixels, after which the middle repeats itself; None if it does not."""
         middle = slice(self.middle.start, self.middle.stop)
         first, last = self.first[middle], self.last[middle]
-        seen = first < NOTHING
-        if not seen.any():
+        depends = first < NO_PIXEL  # behind a transposed convolution with a small kernel some positions do not
+        if not depends.any():
             return None
-        one = int(seen.argmax())
-        moved, moved_last = first[one:] - first[one], last[one:] - last[one]
+        start = int(depends.argmax())
+        # Candidates are the positions at which both ends have moved equally far; the smallest that holds is it.
+        moved, moved_last = first[start:] - first[start], last[start:] - last[start]
         for positions in np.flatnonzero((moved > 0) & (moved == moved_last)).tolist():
-            both = seen[positions:]
-            if 2 * positions > len(first) or (both != seen[:-positions]).any():
+            both = depends[positions:]
+            if 2 * positions > len(first) or (both != depends[:-positions]).any():
                 continue
             pixels = int(moved[positions])
             if all(((end[positions:] - end[:-positions])[both] == pixels).all() for end in (first, last)):
                 return positions, pixels
         return None
 
-    def spread(self, pixels: int) -> int:
-        """By how much the sizes differ of what positions see, the borders of an image of so many pixels left out."""
-        inner = (self.first > 0) & (self.last < pixels - 1) & (self.first < NOTHING)
+    def size_range(self, pixels: int) -> int:
+        """Largest minus smallest size of all positions whose field does not touch the borders of the image."""
+        inner = (self.first > 0) & (self.last < pixels - 1) & (self.first < NO_PIXEL)
         sizes = (self.last - self.first)[inner]
         return int(np.ptp(sizes)) if sizes.size else 0
 
@@ -380,8 +396,8 @@ class _Rows:
         """The worst case of each phase in the middle."""
         before, after = self.sides(stride)
         places = np.array(self.middle)
-        chosen = [places[(phase - places[0]) % period :: period] for phase in range(period)]
-        return tuple(Phase(phase, int(before[one].max()), int(after[one].max())) for phase, one in enumerate(chosen))
+        by_phase = [places[(phase - places[0]) % period :: period] for phase in range(period)]
+        return tuple(Phase(phase, int(before[at].max()), int(after[at].max())) for phase, at in enumerate(by_phase))
 
     def margins(self, stride: Fraction) -> tuple[int, int]:
         """The worst case of all positions."""
@@ -389,7 +405,7 @@ class _Rows:
         return int(before.max()), int(after.max())
 
     def sides(self, stride: Fraction) -> tuple[Integers, Integers]:
-        """Pixels before and after each position's own; 0 and -1 where it sees none."""
+        """Pixels before and after each position's own; 0 and -1 if it depends on none."""
         own = np.arange(len(self.first)) * stride.numerator // stride.denominator
-        seen = self.first < NOTHING
-        return np.where(seen, own - self.first, 0), np.where(seen, self.last - own, -1)
+        depends = self.first < NO_PIXEL
+        return np.where(depends, own - self.first, 0), np.where(depends, self.last - own, -1)

@@ -1,9 +1,9 @@
-"""What the output of each operator sees of its inputs: a rule an operator, most of them a table of positions."""
+"""What each operator's output depends on: one rule an operator, most of them a choice of input positions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from yeastexp.nets.receptive_field.reach import CannotFollow, Integers, Reach, joined
+from yeastexp.nets.receptive_field.extent import Extent, Integers, Unsupported, union
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operator, as its rule sees it, along one axis of the image."""
+    """One call of an operator, as given to its rule, along one axis of the image."""
 
     name: str
     layer: str
@@ -26,7 +26,8 @@ class Call:
     """Of the outputs."""
     pixels: int
     """Of the image along the axis."""
-    reach_of: Callable[[Tensor], Reach | None]
+    extent_of: Callable[[Tensor], Extent | None]
+    """Of an input; None if it does not depend on the image."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -34,74 +35,85 @@ class Call:
     @property
     def source(self) -> Tensor:
         """The first argument."""
-        found: Tensor = next(iter(self.arguments.values()))
-        return found
+        first: Tensor = next(iter(self.arguments.values()))
+        return first
 
     @property
     def tensors(self) -> list[Tensor]:
         """All arguments that are tensors, those in lists too."""
         listed = (value if isinstance(value, list | tuple) else [value] for value in self.arguments.values())
-        return [one for values in listed for one in values if isinstance(one, Tensor)]
+        return [value for values in listed for value in values if isinstance(value, Tensor)]
 
     @property
-    def reaches(self) -> list[Reach]:
+    def extents(self) -> list[Extent]:
         """Those of the arguments that depend on the image."""
-        return [reach for tensor in self.tensors if (reach := self.reach_of(tensor))]
+        return [extent for tensor in self.tensors if (extent := self.extent_of(tensor))]
 
     @property
-    def reach(self) -> Reach:
-        """That of the first argument, which alone may depend on the image; CannotFollow where another does."""
-        reach = self.reach_of(self.source)
-        if reach is None or len(self.reaches) > 1:
-            raise CannotFollow("its weights depend on the image")
-        return reach
+    def extent(self) -> Extent:
+        """That of the first argument; raises Unsupported unless it alone depends on the image."""
+        extent = self.extent_of(self.source)
+        if extent is None or len(self.extents) > 1:
+            raise Unsupported("its weights depend on the image")
+        return extent
 
-    def marked(self, reach: Reach) -> Reach:
-        """The same, naming this layer where every position now sees the whole image."""
-        return replace(reach, whole=self.layer) if not reach.whole and reach.covers(self.pixels) else reach
+    def gather(self, positions: Iterable[tuple[int, Integers]]) -> Extent:
+        """Of an operator that only chooses positions of its first argument: dimensions, each with its (out, taps)."""
+        extent = self.extent
+        for dim, chosen in positions:
+            extent = extent.gather(dim, chosen)
+        return extent
 
-    def uneven(self, reach: Reach) -> Reach:
-        """The same, naming this layer as one that does not do the same everywhere, or at every size."""
-        return reach if reach.uneven else replace(reach, uneven=self.layer)
+    def mark_global(self, extent: Extent) -> Extent:
+        """The same, naming this layer if every position now depends on the whole image."""
+        if extent.global_layer or not extent.covers(self.pixels):
+            return extent
+        return replace(extent, global_layer=self.layer)
+
+    def mark_shift_variant(self, extent: Extent) -> Extent:
+        """The same, naming this layer as one that is not shift-equivariant, or differs with the image's size."""
+        return extent if extent.shift_variant_layer else replace(extent, shift_variant_layer=self.layer)
 
 
-Found = Reach | Sequence[Reach | None] | None
-"""What all outputs see, or what each of them sees."""
-Rule = Callable[[Call], Found]
-LayerRule = Callable[[Any, Reach], Reach]
-Made = TypeVar("Made", bound=Callable[..., Any])
+Result = Extent | Sequence[Extent | None] | None
+"""What all outputs depend on, or what each of them does."""
+Rule = Callable[[Call], Result]
+LayerRule = Callable[[Any, Extent], Extent]
+AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
 
 RULES: dict[str, Rule] = {}
 LAYER_RULES: dict[type[nn.Module], LayerRule] = {}
 
 
-def rule(*names: str) -> Callable[[Made], Made]:
-    """Register what operators see: `@rule("aten::convolution")` above `f(call) -> Reach`, asked once for each axis."""
+def rule(*names: str) -> Callable[[AnyRule], AnyRule]:
+    """Register an operator's rule: `@rule("aten::convolution")` above `f(call) -> Extent`, called once per axis."""
 
-    def register(made: Made) -> Made:
-        RULES.update({name if "::" in name else f"aten::{name}": made for name in names})
-        return made
-
-    return register
-
-
-def layer_rule(kind: type[nn.Module]) -> Callable[[Made], Made]:
-    """Register what a class of layers sees, whose inside is then not looked at: `f(layer, reach) -> Reach`."""
-
-    def register(made: Made) -> Made:
-        LAYER_RULES[kind] = made
-        return made
+    def register(function: AnyRule) -> AnyRule:
+        RULES.update({name if "::" in name else f"aten::{name}": function for name in names})
+        return function
 
     return register
 
 
-def windows(outer: int, inner: int, kernel: int, stride: int = 1, before: int = 0, dilation: int = 1) -> Integers:
-    """Where each of `outer` windows over `inner` positions looks (outer, kernel); -1 in the padding."""
+def layer_rule(kind: type[nn.Module]) -> Callable[[AnyRule], AnyRule]:
+    """Register a rule for a class of layers, `f(layer, extent) -> Extent`; the operators inside are then skipped."""
+
+    def register(function: AnyRule) -> AnyRule:
+        LAYER_RULES[kind] = function
+        return function
+
+    return register
+
+
+def kernel_positions(
+    outer: int, inner: int, kernel: int, stride: int = 1, before: int = 0, dilation: int = 1
+) -> Integers:
+    """The input positions of each of `outer` kernel applications over `inner` ones (outer, kernel); -1 in padding."""
     return _inside(np.arange(outer)[:, None] * stride - before + np.arange(kernel) * dilation, inner)
 
 
-def transposed_windows(outer: int, inner: int, kernel: int, stride: int, before: int, dilation: int) -> Integers:
-    """Which of `inner` positions reach each of `outer` positions of a transposed convolution (outer, kernel)."""
+def transposed_positions(outer: int, inner: int, kernel: int, stride: int, before: int, dilation: int) -> Integers:
+    """The `inner` positions that contribute to each of `outer` ones of a transposed convolution (outer, kernel)."""
     steps = np.arange(outer)[:, None] + before - np.arange(kernel) * dilation
     return np.where(steps % stride == 0, _inside(steps // stride, inner), -1)
 
@@ -110,157 +122,184 @@ def _inside(positions: Integers, length: int) -> Integers:
     return np.where((positions >= 0) & (positions < length), positions, -1)
 
 
-def pointwise(call: Call) -> Reach:
-    """Each position sees what it saw in any input; uneven where a map of weights is laid over positions."""
-    dimensions = max(len(shape) for shape in call.shapes)
-    made = joined(call.reaches, dimensions)
+# Rules by PyTorch's own tags, for operators without one of their own
+
+
+def pointwise(call: Call) -> Extent:
+    """Each position depends on what it did in any input; not shift-equivariant if a map of weights is added to it."""
+    extent = union(call.extents, max(len(shape) for shape in call.shapes))
     for tensor in call.tensors:
-        last = range(-1, -1 - min(2, tensor.ndim), -1)
-        if not call.reach_of(tensor) and any(tensor.shape[dim] > 1 and made.sizes[dim] > 1 for dim in last):
-            made = call.uneven(made)
-    return made
+        sides = range(-1, -1 - min(2, tensor.ndim), -1)
+        if not call.extent_of(tensor) and any(tensor.shape[dim] > 1 and extent.sizes[dim] > 1 for dim in sides):
+            extent = call.mark_shift_variant(extent)
+    return extent
 
 
-rule("masked_fill", "where", "rrelu_with_noise")(pointwise)  # which lack PyTorch's own tag of such operators
-
-
-def reduction(call: Call) -> Reach:
-    """All positions along the reduced dimensions see what any of them saw."""
+def reduction(call: Call) -> Extent:
+    """All positions along the reduced dimensions depend on what any of them did."""
     dim = call.arguments.get("dim")
     dims = _listed(dim) if dim not in (None, []) else range(call.source.ndim)
-    reach = call.marked(call.reach.over(dims))
+    extent = call.mark_global(call.extent.reduce(dims))
     if call.arguments.get("keepdim") or not dims:
-        return reach
-    kept = [one for one in range(call.source.ndim) if one not in {dim % call.source.ndim for dim in dims}]
-    return replace(reach, ends=reach.ends.reshape(2, *(reach.sizes[dim] for dim in kept)))
+        return extent
+    for dim in sorted((dim % call.source.ndim for dim in dims), reverse=True):
+        extent = extent.squeeze(dim)
+    return extent
 
 
-@rule("_softmax", "_log_softmax", "_safe_softmax")
-def _softmax(call: Call) -> Reach:
-    return call.marked(call.reach.over([call["dim"]]))
+# Rules of one expression
+
+RESHAPES = "view _unsafe_view _reshape_alias reshape squeeze unsqueeze flatten alias detach"
+TRANSPOSES = "transpose t swapaxes numpy_T mT"
+
+TABLE: dict[str, Rule] = {
+    "masked_fill where rrelu_with_noise": pointwise,  # which lack PyTorch's tag
+    "lift_fresh_copy _to_copy native_dropout prelu _prelu_kernel contiguous": lambda call: call.extent,
+    "zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full fill zero rand_like randn_like "
+    "empty_strided new_empty_strided": lambda call: None,
+    "copy": lambda call: (extent := call.extent_of(call["src"])) and extent.expand_dims(len(call.shapes[0])),
+    "_softmax _log_softmax _safe_softmax": lambda call: call.mark_global(call.extent.reduce([call["dim"]])),
+    RESHAPES: lambda call: call.extent.reshape(call.source.shape, call.shapes[0]),
+    TRANSPOSES: lambda call: call.extent.permute(_transposition(call)),
+    "permute": lambda call: call.extent.permute(call["dims"]),
+    "expand": lambda call: call.extent.expand_dims(len(call.shapes[0])),
+    "slice": lambda call: call.gather([(call["dim"], sliced(call)[:, None])]),
+    "select": lambda call: call.gather([(call["dim"], sliced(call)[:, None])]).squeeze(call["dim"]),
+    "flip": lambda call: call.gather((dim, np.arange(call.source.shape[dim])[::-1, None]) for dim in call["dims"]),
+    "slice_scatter select_scatter": lambda call: written(
+        call, call.extent_of(call.source), call.extent_of(call["src"])
+    ),
+}
+for _names, _rule in TABLE.items():
+    rule(*_names.split())(_rule)
 
 
-@rule("lift_fresh_copy", "_to_copy", "native_dropout", "prelu", "_prelu_kernel", "contiguous")
-def _same(call: Call) -> Reach:
-    return call.reach
+def _transposition(call: Call) -> list[int]:
+    order = list(range(call.source.ndim))
+    first, second = call.arguments.get("dim0", -2), call.arguments.get("dim1", -1)
+    order[first], order[second] = order[second], order[first]
+    return order
 
 
-@rule("copy")
-def _copy(call: Call) -> Reach | None:
-    reach = call.reach_of(call["src"])
-    return reach and reach.aligned(len(call.shapes[0]))
+@rule("roll")
+def _roll(call: Call) -> Extent:
+    if not call["dims"]:
+        raise Unsupported("it rolls without dims")
+    shifts = zip(_listed(call["dims"]), _listed(call["shifts"]), strict=True)
+    lengths = call.source.shape
+    return call.gather((dim, (np.arange(lengths[dim])[:, None] - shift) % lengths[dim]) for dim, shift in shifts)
 
 
-@rule("zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full")
-@rule("fill", "zero", "rand_like", "randn_like", "empty_strided", "new_empty_strided")
-def _nothing(call: Call) -> None:
-    return None
+@rule("repeat")
+def _repeat(call: Call) -> Extent:
+    extent = call.extent.expand_dims(len(call["repeats"]))
+    for dim, length in enumerate(call.shapes[0]):
+        extent = extent.gather(dim, np.arange(length)[:, None] % extent.sizes[dim])
+    return extent
+
+
+@rule("glu")
+def _glu(call: Call) -> Extent:
+    half = call.shapes[0][call["dim"]]
+    return call.gather([(call["dim"], np.arange(half)[:, None] + np.array([0, half]))])
 
 
 @rule("convolution")
-def _convolution(call: Call) -> Reach:
+def _convolution(call: Call) -> Extent:
     groups, channels = call["groups"], call.shapes[0][1]
-    reach = call.reach
-    if groups == 1 or reach.sizes[1] == 1:
-        reach = reach.over([1])
+    extent = call.extent
+    if groups == 1 or extent.sizes[1] == 1:
+        extent = extent.reduce([1])
     else:
-        grouped = reach.ends.reshape(2, reach.sizes[0], groups, -1, *reach.sizes[2:]).min(axis=3)
-        reach = replace(reach, ends=grouped.repeat(channels // groups, axis=2))
+        grouped = extent.ends.reshape(2, extent.sizes[0], groups, -1, *extent.sizes[2:]).min(axis=3)
+        extent = replace(extent, ends=grouped.repeat(channels // groups, axis=2))
     count = call.source.ndim - 2
-    table = transposed_windows if call["transposed"] else windows
+    positions = transposed_positions if call["transposed"] else kernel_positions
     settings = (_listed(call[name], count) for name in ("stride", "padding", "dilation"))
     for dim, stride, padding, dilation in zip(range(2, 2 + count), *settings, strict=True):
         sizes = call.shapes[0][dim], call.source.shape[dim], call["weight"].shape[dim]
-        reach = reach.taken(dim, table(*sizes, stride=stride, before=padding, dilation=dilation))
-    return reach
+        extent = extent.gather(dim, positions(*sizes, stride=stride, before=padding, dilation=dilation))
+    return extent
 
 
 @rule("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d")
-def _pool(call: Call) -> Reach:
-    count = _axes(call)
+def _pool(call: Call) -> Extent:
+    count = _spatial_dims(call)
     kernels = _listed(call["kernel_size"], count)
     strides = _listed(call["stride"], count) or kernels
     paddings = _listed(call["padding"], count)
     dilations = _listed(call.arguments.get("dilation", 1), count)
-    reach = call.reach
-    everything = True
-    for dim, kernel, stride, padding, dilation in zip(
-        range(-count, 0), kernels, strides, paddings, dilations, strict=True
-    ):
+    extent = call.extent
+    is_global = True
+    for dim, *kernel in zip(range(-count, 0), kernels, strides, paddings, dilations, strict=True):
         inner = call.source.shape[dim]
-        everything &= kernel >= inner or reach.sizes[dim] == 1
-        reach = reach.taken(dim, windows(call.shapes[0][dim], inner, kernel, stride, padding, dilation))
-    return call.marked(reach) if everything else reach
+        is_global &= kernel[0] >= inner or extent.sizes[dim] == 1
+        extent = extent.gather(dim, kernel_positions(call.shapes[0][dim], inner, *kernel))
+    return call.mark_global(extent) if is_global else extent
 
 
 @rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_max_pool2d")
 @rule("adaptive_max_pool3d")
-def _adaptive_pool(call: Call) -> Reach:
-    reach = call.reach
-    for dim in range(-_axes(call), 0):
+def _adaptive_pool(call: Call) -> Extent:
+    extent = call.extent
+    for dim in range(-_spatial_dims(call), 0):
         outer, inner = call.shapes[0][dim], call.source.shape[dim]
-        if outer != inner and reach.sizes[dim] > 1:
+        if outer != inner and extent.sizes[dim] > 1:
             start = np.arange(outer) * inner // outer
             stop = -(-(np.arange(outer) + 1) * inner // outer)
             taps = start[:, None] + np.arange((stop - start).max())
-            reach = reach.taken(dim, np.where(taps < stop[:, None], taps, -1))
-            reach = call.uneven(replace(reach, whole=reach.whole or call.layer))  # it grows with the image
-    return reach
+            extent = extent.gather(dim, np.where(taps < stop[:, None], taps, -1))
+            # Each output covers a share of the image, however large it is: there is no bound to name but all of it.
+            extent = replace(extent, global_layer=extent.global_layer or call.layer)
+            extent = call.mark_shift_variant(extent)
+    return extent
 
 
-@rule("constant_pad_nd")
-def _constant_pad(call: Call) -> Reach:
-    pads = call["pad"]
-    reach = call.reach
-    for pair in range(len(pads) // 2):
-        dim = -1 - pair
-        reach = reach.taken(dim, windows(call.shapes[0][dim], call.source.shape[dim], kernel=1, before=pads[2 * pair]))
-    return reach
-
-
-@rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
+@rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
 @rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
-def _border_pad(call: Call) -> Reach:
-    reach = call.reach
-    for pair in range(_axes(call)):
-        dim = -1 - pair
-        inner = call.source.shape[dim]
-        wanted = np.arange(call.shapes[0][dim]) - call["padding"][2 * pair]
-        if call.name.startswith("aten::replication"):
-            positions = wanted.clip(0, inner - 1)
-        else:
-            positions = (inner - 1) - np.abs((inner - 1) - np.abs(wanted))
-        reach = reach.taken(dim, positions[:, None])
-    return reach
+def _pad(call: Call) -> Extent:
+    pads = call["pad" if call.name == "aten::constant_pad_nd" else "padding"]
+
+    def positions(dim: int, before: int) -> Integers:
+        last = call.source.shape[dim] - 1
+        wanted = np.arange(call.shapes[0][dim]) - before
+        if "reflection" in call.name:
+            wanted = last - np.abs(last - np.abs(wanted))
+        elif "replication" in call.name:
+            wanted = wanted.clip(0, last)
+        return _inside(wanted, last + 1)[:, None]
+
+    # From the last dimension on, before and after: (left, right, top, bottom).
+    return call.gather((-1 - pair, positions(-1 - pair, before)) for pair, before in enumerate(pads[::2]))
 
 
 @rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 @rule("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")
 @rule("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d")
-def _upsample(call: Call) -> Reach:
-    """Interpolation at sizes and scales; taps whose weight is zero do not count."""
-    reach = call.reach
-    count = _axes(call)
+def _upsample(call: Call) -> Extent:
+    """Interpolation to sizes or by scales; taps whose weight is zero do not count."""
+    extent = call.extent
+    count = _spatial_dims(call)
     scales = [value for name, value in call.arguments.items() if name.startswith("scales")]
     for dim, scale in zip(range(-count, 0), scales, strict=True):
         outer, inner = call.shapes[0][dim], call.source.shape[dim]
         corners = bool(call.arguments.get("align_corners"))
-        # The two are one where the scale fits the size; only floor() of odd sizes sets them apart.
+        # The scale and the ratio of sizes agree unless floor() rounded an odd size; PyTorch then uses the scale.
         step = 1 / Fraction(scale).limit_denominator(1 << 16) if scale else Fraction(inner, outer)
         if corners:
             step = Fraction(inner - 1, outer - 1) if outer > 1 else Fraction(0)
-            reach = call.uneven(reach) if outer != inner and reach.sizes[dim] > 1 else reach
-        reach = reach.taken(dim, _taps(call.name, outer, inner, step, corners))
-    return reach
+            extent = call.mark_shift_variant(extent) if outer != inner and extent.sizes[dim] > 1 else extent
+        extent = extent.gather(dim, _interpolation_taps(call.name, outer, inner, step, corners))
+    return extent
 
 
-def _taps(name: str, outer: int, inner: int, step: Fraction, corners: bool) -> Integers:
+def _interpolation_taps(name: str, outer: int, inner: int, step: Fraction, corners: bool) -> Integers:
+    """The positions with a weight (outer, taps), in exact arithmetic, for a rounded weight of 0 is another set."""
     up, down = step.numerator, step.denominator
     places = np.arange(outer)
     last = inner - 1
     if "nearest" in name:
-        exact = "exact" in name
-        below = (2 * places + 1) * up // (2 * down) if exact else places * up // down
+        below = (2 * places + 1) * up // (2 * down) if "exact" in name else places * up // down
         return below.clip(0, last)[:, None]
     # Twice the position times the denominator, so that half pixels stay integers.
     doubled = 2 * places * up if corners else (2 * places + 1) * up - down
@@ -273,185 +312,68 @@ def _taps(name: str, outer: int, inner: int, step: Fraction, corners: bool) -> I
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
-@rule("_batch_norm_with_update", "_batch_norm_no_update")
-def _batch_norm(call: Call) -> Found:
-    if not call.arguments.get("training"):
-        return call.reach, None, None
-    others = [dim for dim in range(call.source.ndim) if dim != 1]
-    return call.marked(call.reach.over(others)), None, None
-
-
-@rule("native_group_norm")
-def _group_norm(call: Call) -> Found:
-    reach, groups = call.reach, call["group"]
-    apart_shape = (call["N"], groups, call["C"] // groups, *call.source.shape[2:])
-    apart = reach.reshaped(call.source.shape, apart_shape)
-    over = apart.over(range(2, len(apart.sizes)))
-    return call.marked(over.reshaped(apart_shape, call.source.shape)), None, None
-
-
-@rule("native_layer_norm", "_fused_rms_norm")
-def _layer_norm(call: Call) -> Found:
-    dims = range(-len(call["normalized_shape"]), 0)
-    return [call.marked(call.reach.over(dims)), *[None] * (len(call.shapes) - 1)]
+@rule("_batch_norm_with_update", "_batch_norm_no_update", "native_group_norm", "native_layer_norm", "_fused_rms_norm")
+def _normalization(call: Call) -> Result:
+    """What is normalized together mixes; the other outputs, mean and variance, are not followed."""
+    extent, shape = call.extent, call.source.shape
+    if "group_norm" in call.name:
+        grouped = (call["N"], call["group"], call["C"] // call["group"], *shape[2:])
+        extent = extent.reshape(shape, grouped).reduce(range(2, len(grouped))).reshape(grouped, shape)
+    elif "batch_norm" not in call.name:
+        extent = extent.reduce(range(-len(call["normalized_shape"]), 0))
+    elif call.arguments.get("training"):
+        extent = extent.reduce([dim for dim in range(len(shape)) if dim != 1])
+    else:
+        return [extent, *[None] * (len(call.shapes) - 1)]
+    return [call.mark_global(extent), *[None] * (len(call.shapes) - 1)]
 
 
 @rule("mm", "bmm", "addmm", "baddbmm", "mv", "dot", "linear", "addbmm")
-def _matrix_product(call: Call) -> Reach:
-    """Rows of one see along the columns of the other; what is added is seen as it lies."""
+def _matrix_product(call: Call) -> Extent:
+    """Rows of the left factor mix, and columns of the right one; a summand keeps its positions."""
     tensors = [tensor for tensor in call.tensors if tensor.ndim]
     *added, left, right = tensors[:2] if call.name == "aten::linear" else tensors
     if call.name in ("aten::mv", "aten::dot", "aten::addbmm"):
-        raise CannotFollow("only sums of matrices are followed")
-    parts = [reach.aligned(len(call.shapes[0])) for one in added if (reach := call.reach_of(one))]
-    if reach := call.reach_of(left):
-        parts.append(call.marked(reach.over([-1])))
-    if reach := call.reach_of(right):
-        parts.append(call.marked(reach.over([-2])))
-    return joined(parts, len(call.shapes[0]))
-
-
-RESHAPES = ("view", "_unsafe_view", "_reshape_alias", "reshape", "squeeze", "unsqueeze", "flatten", "alias", "detach")
-
-
-@rule(*RESHAPES)
-def _view(call: Call) -> Reach:
-    return call.reach.reshaped(call.source.shape, call.shapes[0])
-
-
-@rule("permute")
-def _permute(call: Call) -> Reach:
-    return call.reach.permuted(call["dims"])
-
-
-TRANSPOSES = ("transpose", "t", "swapaxes", "numpy_T", "mT")
-
-
-@rule(*TRANSPOSES)
-def _transpose(call: Call) -> Reach:
-    count = call.source.ndim
-    first, second = (call.arguments.get("dim0", -2) % count, call.arguments.get("dim1", -1) % count)
-    order = list(range(count))
-    order[first], order[second] = second, first
-    return call.reach.permuted(order)
-
-
-@rule("expand")
-def _expand(call: Call) -> Reach:
-    return call.reach.aligned(len(call.shapes[0]))
-
-
-@rule("repeat")
-def _repeat(call: Call) -> Reach:
-    reach = call.reach.aligned(len(call["repeats"]))
-    for dim, length in enumerate(call.shapes[0]):
-        reach = reach.taken(dim, np.arange(length)[:, None] % reach.sizes[dim])
-    return reach
-
-
-@rule("slice")
-def _slice(call: Call) -> Reach:
-    return call.reach.taken(call["dim"], sliced(call)[:, None])
-
-
-def sliced(call: Call) -> Integers:
-    """The positions that `slice`, `select` and their like name."""
-    length = call.source.shape[call["dim"]]
-    if "index" in call.arguments:
-        return np.array([call["index"] % length])
-    return np.arange(length)[call["start"] : call["end"] : call["step"]]
-
-
-@rule("select")
-def _select(call: Call) -> Reach:
-    reach = call.reach.taken(call["dim"], sliced(call)[:, None])
-    return replace(reach, ends=reach.ends.squeeze(1 + call["dim"] % call.source.ndim))
+        raise Unsupported("only products of matrices are supported")
+    parts = [extent.expand_dims(len(call.shapes[0])) for part in added if (extent := call.extent_of(part))]
+    if extent := call.extent_of(left):
+        parts.append(call.mark_global(extent.reduce([-1])))
+    if extent := call.extent_of(right):
+        parts.append(call.mark_global(extent.reduce([-2])))
+    return union(parts, len(call.shapes[0]))
 
 
 @rule("split", "split_with_sizes", "unbind")
-def _split(call: Call) -> Found:
-    dim = call["dim"] % call.source.ndim
-    reach = call.reach
+def _split(call: Call) -> Result:
+    dim, extent = call["dim"] % call.source.ndim, call.extent
     if call.name == "aten::unbind":
-        apart = [reach.taken(dim, np.array([[place]])) for place in range(call.source.shape[dim])]
-        return [replace(one, ends=one.ends.squeeze(1 + dim)) for one in apart]
+        return [extent.gather(dim, np.array([[place]])).squeeze(dim) for place in range(call.source.shape[dim])]
     lengths = [shape[dim] for shape in call.shapes]
     starts = np.cumsum([0, *lengths[:-1]])
-    return [reach.taken(dim, start + np.arange(length)[:, None]) for start, length in zip(starts, lengths, strict=True)]
+    return [extent.gather(dim, start + np.arange(n)[:, None]) for start, n in zip(starts, lengths, strict=True)]
 
 
 @rule("cat", "stack")
-def _cat(call: Call) -> Reach:
+def _cat(call: Call) -> Extent:
     dim, stacked = call["dim"] % len(call.shapes[0]), call.name == "aten::stack"
-    whole = call.shapes[0][dim]
-    made: Reach | None = None
+    total = call.shapes[0][dim]
+    joined: Extent | None = None
     start = 0
     for part in call["tensors"]:
-        reach, length = call.reach_of(part), 1 if stacked else part.shape[dim]
-        if reach and stacked:
-            reach = _widened(reach, dim)
-        if made is not None:
-            made = made.put(reach, dim, np.arange(start, start + length), whole)
-        elif reach:
-            made = reach.taken(dim, windows(whole, length, kernel=1, before=start))
+        extent, length = call.extent_of(part), 1 if stacked else part.shape[dim]
+        if extent and stacked:
+            extent = extent.unsqueeze(dim)
+        if joined is not None:
+            joined = joined.scatter(extent, dim, np.arange(start, start + length), total)
+        elif extent:
+            joined = extent.gather(dim, kernel_positions(total, length, kernel=1, before=start))
         start += length
-    assert made is not None, "a rule is asked only where something depends on the image"
-    return made
-
-
-@rule("slice_scatter", "select_scatter")
-def _scatter(call: Call) -> Reach | None:
-    return written(call, call.reach_of(call.source), call.reach_of(call["src"]))
-
-
-def written(call: Call, base: Reach | None, source: Reach | None) -> Reach | None:
-    """What a tensor sees after its view, as `call` made it, was written to; CannotFollow where that is not followed."""
-    name = call.name.removeprefix("aten::")
-    if name in RESHAPES:
-        return source and source.reshaped(call.shapes[0], call.source.shape)
-    if name in TRANSPOSES:
-        return source and _transpose(replace(call, reach_of=lambda _: source))
-    if name == "permute":
-        return source and source.permuted(np.argsort([dim % call.source.ndim for dim in call["dims"]]).tolist())
-    if name not in ("slice", "select", "slice_scatter", "select_scatter"):
-        raise CannotFollow("it is written to through a view of it")
-    dim = call["dim"] % call.source.ndim
-    if source is not None and "index" in call.arguments:
-        source = _widened(source.aligned(call.source.ndim - 1), dim)
-    source = source and source.aligned(call.source.ndim)
-    positions, length = sliced(call), call.source.shape[dim]
-    if base is not None:
-        return base.put(source, dim, positions, length)
-    table = np.full(length, -1)
-    table[positions] = np.arange(len(positions))
-    return source and source.taken(dim, table[:, None])
-
-
-def _widened(reach: Reach, dim: int) -> Reach:
-    return replace(reach, ends=np.expand_dims(reach.ends, 1 + dim))
-
-
-@rule("flip")
-def _flip(call: Call) -> Reach:
-    reach = call.reach
-    for dim in call["dims"]:
-        reach = reach.taken(dim, np.arange(call.source.shape[dim])[::-1, None])
-    return reach
-
-
-@rule("roll")
-def _roll(call: Call) -> Reach:
-    if not call["dims"]:
-        raise CannotFollow("it rolls without dims")
-    reach = call.reach
-    for dim, shift in zip(_listed(call["dims"]), _listed(call["shifts"]), strict=True):
-        length = call.source.shape[dim]
-        reach = reach.taken(dim, (np.arange(length)[:, None] - shift) % length)
-    return reach
+    assert joined is not None, "a rule is called only if some input depends on the image"
+    return joined
 
 
 @rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle")
-def _shuffle(call: Call) -> Reach:
+def _shuffle(call: Call) -> Extent:
     """Dimensions split, reordered and merged."""
     *batch, channels, height, width = call.source.shape
     if call.name == "aten::pixel_shuffle":
@@ -464,24 +386,52 @@ def _shuffle(call: Call) -> Reach:
         apart, order = (call["groups"], channels // call["groups"], height, width, 1), (1, 0, 2, 3, 4)
     split = (*batch, *apart)
     moved = [*range(len(batch)), *(len(batch) + dim for dim in order)]
-    reach = call.reach.reshaped(call.source.shape, split).permuted(moved)
-    return reach.reshaped([split[dim] for dim in moved], call.shapes[0])
+    extent = call.extent.reshape(call.source.shape, split).permute(moved)
+    return extent.reshape([split[dim] for dim in moved], call.shapes[0])
 
 
-@rule("glu")
-def _glu(call: Call) -> Reach:
-    half = call.shapes[0][call["dim"]]
-    return call.reach.taken(call["dim"], np.arange(half)[:, None] + np.array([0, half]))
+def sliced(call: Call) -> Integers:
+    """The positions that `slice`, `select` and their like choose."""
+    length = call.source.shape[call["dim"]]
+    if "index" in call.arguments:
+        return np.array([call["index"] % length])
+    return np.arange(length)[call["start"] : call["end"] : call["step"]]
 
 
-def _axes(call: Call) -> int:
+def written(call: Call, base: Extent | None, source: Extent | None) -> Extent | None:
+    """What a tensor depends on after `source` was written to its view `call`; Unsupported if that cannot be told.
+
+    `base` is what the tensor depended on before. A view that is the whole tensor leaves nothing of it.
+    """
+    name = call.name.removeprefix("aten::")
+    if name in RESHAPES.split():
+        return source and source.reshape(call.shapes[0], call.source.shape)
+    if name in TRANSPOSES.split():
+        return source and source.permute(_transposition(call))
+    if name == "permute":
+        return source and source.permute(np.argsort([dim % call.source.ndim for dim in call["dims"]]).tolist())
+    if name not in ("slice", "select", "slice_scatter", "select_scatter"):
+        raise Unsupported("it is written to through a view of it")
+    dim = call["dim"] % call.source.ndim
+    if source is not None and "index" in call.arguments:
+        source = source.expand_dims(call.source.ndim - 1).unsqueeze(dim)
+    source = source and source.expand_dims(call.source.ndim)
+    positions, length = sliced(call), call.source.shape[dim]
+    if base is not None:
+        return base.scatter(source, dim, positions, length)
+    table = np.full(length, -1)
+    table[positions] = np.arange(len(positions))
+    return source and source.gather(dim, table[:, None])
+
+
+def _spatial_dims(call: Call) -> int:
     """2 of `max_pool2d`."""
-    found = re.search(r"(\d)d", call.name)
-    assert found
-    return int(found[1])
+    digit = re.search(r"(\d)d", call.name)
+    assert digit
+    return int(digit[1])
 
 
 def _listed(value: Any, count: int | None = None) -> list[int]:
-    """A number or a list of one as a list of so many."""
+    """A number, or a list with one, as a list of so many."""
     listed = list(value) if isinstance(value, list | tuple) else [value]
     return listed * count if count and len(listed) == 1 else listed

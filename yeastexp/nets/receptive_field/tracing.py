@@ -1,9 +1,9 @@
-"""A model run on an image without pixels, each operator's output followed back to the image."""
+"""A model run on an image without pixels, the extent of every tensor worked out operator by operator."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,30 +11,43 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from yeastexp.errors import UserError
-from yeastexp.nets.receptive_field.reach import CannotFollow, Reach
-from yeastexp.nets.receptive_field.rules import LAYER_RULES, RULES, Call, Found, pointwise, reduction, written
+from yeastexp.nets.receptive_field.extent import Extent, Unsupported
+from yeastexp.nets.receptive_field.rules import (
+    LAYER_RULES,
+    RULES,
+    Call,
+    LayerRule,
+    Result,
+    pointwise,
+    reduction,
+    written,
+)
 
 Shape = tuple[int, ...]
-Pair = tuple[Reach | None, Reach | None]
+Extents = tuple[Extent | None, Extent | None]
 """Along height and along width."""
 
-UNSEEN: Pair = (None, None)
+CONSTANT: Extents = (None, None)
+"""Of a tensor that does not depend on the image."""
+
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
 @dataclass(frozen=True)
-class Step:
-    """A layer's call, or an operator's outside of layers: the shape (B, C, H, W) it gave, and what that sees."""
+class LayerCall:
+    """A call of a layer, or of an operator outside of layers: the shape (B, C, H, W) of its output, and its extents."""
 
     name: str
     """The path of the layer, as in `down.0.1`; of an operator that of the layer around it, which may be empty."""
     kind: str
     shape: Shape
-    reaches: Pair
+    extents: Extents
 
     @property
     def label(self) -> str:
@@ -43,9 +56,9 @@ class Step:
 
     @property
     def is_map(self) -> bool:
-        """Whether it lies like an image, (B, C, H, W), and no layer has yet seen the whole of that."""
-        height, width = self.reaches
-        if len(self.shape) != 4 or not height or not width or height.whole or width.whole:
+        """Whether it is laid out like an image, (B, C, H, W), and no position depends on all of that."""
+        height, width = self.extents
+        if len(self.shape) != 4 or not height or not width or height.global_layer or width.global_layer:
             return False
         return height.sizes[2] > 1 and width.sizes[3] > 1
 
@@ -55,53 +68,91 @@ class Trace:
     """A model's run on an image of `size` pixels, as far as it came."""
 
     size: tuple[int, int]
-    steps: tuple[Step, ...]
-    reaches: tuple[tuple[Reach, Shape], ...]
-    """Everything that was seen on the way, operator by operator."""
-    last_map: Step | None
-    """The last thing that lay like an image before a layer saw the whole of it."""
-    output: Step | None
+    calls: tuple[LayerCall, ...]
+    extents: tuple[tuple[Extent, Shape], ...]
+    """Of every tensor on the way, with its shape."""
+    last_map: LayerCall | None
+    """The last output that is laid out like an image, before a layer made it depend on the whole of it."""
+    output: LayerCall | None
     failure: UserError | None
     """Why the run ended early."""
     replay: Callable[[tuple[int, int]], Trace]
     """The same operators on an image of another size, for models that refuse one."""
 
 
+@dataclass(frozen=True)
+class _Operator:
+    """An operator as PyTorch dispatches it; its schema, which has no public interface, is read here alone."""
+
+    overload: Any
+
+    @property
+    def name(self) -> str:
+        """As in `aten::add`, for `add_` as well."""
+        schema = self.overload._schema
+        name: str = schema.name
+        return name.removesuffix("_") if schema.is_mutable else name
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by name."""
+        schema = self.overload._schema.arguments
+        names = [argument.name for argument in schema]
+        defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+        given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        return {name: given[name] for name in names}
+
+    def written(self, arguments: Mapping[str, Any]) -> set[int]:
+        """The ids of the tensors that a call writes to."""
+        schema = self.overload._schema.arguments
+        return {id(arguments[one.name]) for one in schema if one.alias_info is not None and one.alias_info.is_write}
+
+    def extents(self, call: Call) -> list[Extent | None]:
+        """Of each output of a call, by its rule; raises Unsupported if there is none."""
+        rule = RULES.get(self.name)
+        if rule is None and torch.Tag.pointwise in self.overload.tags:
+            rule = pointwise
+        if rule is None and torch.Tag.reduction in self.overload.tags:
+            rule = reduction
+        if rule is None:
+            raise Unsupported("it has no rule")
+        result: Result = rule(call)
+        return [result] * len(call.shapes) if isinstance(result, Extent) or result is None else list(result)
+
+
 @dataclass
 class _Tracked:
-    """A tensor of the run, what it sees, and the tensor that it is a view of."""
+    """A tensor of the run, its extents, and the tensor that it is a view of."""
 
     tensor: Tensor
-    reaches: Pair
+    extents: Extents
     parent: _Tracked | None = None
-    again: Callable[[], Sequence[Pair]] | None = None
-    place: int = 0
-    overload: OpOverload | None = None
+    again: Callable[[], Extents] | None = None
+    """Works out a view's extents from those of its parent."""
+    operator: _Operator | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     views: list[_Tracked] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Operation:
-    """An operator's call, to be repeated on another size."""
+class _OperatorRecord:
+    """An operator's call, to be replayed at another size."""
 
     layers: tuple[tuple[str, str], ...]
     opaque: bool
-    overload: OpOverload
+    overload: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[Tensor, ...]
 
-    def repeat(self, follower: _Follower, made: dict[int, Tensor]) -> None:
-        """The call on the tensors that stand for the first ones."""
-        follower.opaque = self.opaque
-        args, kwargs = tree_map_only(Tensor, lambda one: made.get(id(one), one), (self.args, self.kwargs))
-        found = self.overload(*args, **kwargs)
-        made.update(zip(map(id, self.outputs), found if isinstance(found, list | tuple) else [found], strict=False))
+    def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
+        """The call on the tensors that stand for the recorded ones, by their ids."""
+        tracer.opaque = self.opaque
+        output = self.overload(*_substituted(self.args, tensors), **_substituted(self.kwargs, tensors))
+        tensors.update(zip(map(id, self.outputs), _tensors(output), strict=False))
 
 
 @dataclass(frozen=True)
-class _Passage:
+class _LayerRuleRecord:
     """The end of a layer whose class has a rule."""
 
     layers: tuple[tuple[str, str], ...]
@@ -109,51 +160,51 @@ class _Passage:
     inputs: tuple[Any, ...]
     output: Tensor
 
-    def repeat(self, follower: _Follower, made: dict[int, Tensor]) -> None:
-        """What its output sees on the tensors that stand for the first ones."""
-        inputs = tree_map_only(Tensor, lambda one: made.get(id(one), one), self.inputs)
-        follower.follow_layer(self.layer, inputs, made[id(self.output)])
+    def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
+        """The rule on the tensors that stand for the recorded ones."""
+        tracer.apply_layer_rule(self.layer, _substituted(self.inputs, tensors), tensors[id(self.output)])
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A step that was noted."""
+class _LayerCallRecord:
+    """A layer's call that was added to the trace."""
 
     layers: tuple[tuple[str, str], ...]
     kind: str
     output: Tensor
 
-    def repeat(self, follower: _Follower, made: dict[int, Tensor]) -> None:
-        """The same step, on the tensor that stands for the first one."""
-        follower.note(self.kind, made[id(self.output)])
+    def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
+        """The same with the tensor that stands for the recorded one."""
+        tracer.add_call(self.kind, tensors[id(self.output)])
 
 
-class _Follower(TorchDispatchMode):
-    """Follows what every tensor sees, operator by operator."""
+class _Tracer(TorchDispatchMode):
+    """Works out the extents of every tensor that an operator makes while this mode is entered."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.size = (image.shape[2], image.shape[3])
         self.layers: list[tuple[str, str]] = [("", "model")]
         self.leaf: int | None = None
-        """Depth of the layer whose inside is one row."""
+        """Depth of the layer whose inside is part of its own call."""
         self.opaque = False
-        self.steps: list[Step] = []
-        self.record: list[_Operation | _Passage | _Row] = []
+        """Whether the operators inside the leaf are skipped, for a layer rule speaks for them."""
+        self.calls: list[LayerCall] = []
+        self.record: list[_OperatorRecord | _LayerRuleRecord | _LayerCallRecord] = []
         self.recording = True
-        self.fault: Exception | None = None
-        """A bug of this room, which keeps its traceback."""
-        self.given_wrong = ""
+        self.bug: Exception | None = None
+        """An exception of this package, which keeps its traceback."""
+        self.channel_error = ""
         """What PyTorch would say less clearly of the layer being run."""
-        self.last_map: Step | None = None
-        # Tensors are held, so that no other takes their id.
+        self.last_map: LayerCall | None = None
+        # By id. The tensors are kept alive with their extents, so that no later one is given the id of an earlier one.
         self.tracked: dict[int, _Tracked] = {}
         height, width = (np.arange(length) for length in self.size)
         self.track(
             image,
             (
-                Reach(np.stack([height, -height]).reshape(2, 1, 1, -1, 1)),
-                Reach(np.stack([width, -width]).reshape(2, 1, 1, 1, -1)),
+                Extent(np.stack([height, -height]).reshape(2, 1, 1, -1, 1)),
+                Extent(np.stack([width, -width]).reshape(2, 1, 1, 1, -1)),
             ),
         )
 
@@ -163,182 +214,194 @@ class _Follower(TorchDispatchMode):
         name, kind = self.layers[-1]
         return f"{name} ({kind})" if name else kind
 
-    def track(self, tensor: Tensor, reaches: Pair) -> _Tracked:
-        """Note what a tensor sees."""
-        self.tracked[id(tensor)] = found = _Tracked(tensor, reaches)
-        return found
+    def track(self, tensor: Tensor, extents: Extents) -> _Tracked:
+        """Keep the extents of a tensor."""
+        self.tracked[id(tensor)] = tracked = _Tracked(tensor, extents)
+        return tracked
 
-    def reaches(self, tensor: Tensor) -> Pair:
-        """What a tensor sees."""
-        found = self.tracked.get(id(tensor))
-        return found.reaches if found else UNSEEN
+    def extents(self, tensor: Tensor) -> Extents:
+        """Of a tensor along height and width."""
+        tracked = self.tracked.get(id(tensor))
+        return tracked.extents if tracked else CONSTANT
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        made = overload(*args, **kwargs)
-        outputs = tuple(one for one in (made if isinstance(made, list | tuple) else [made]) if isinstance(one, Tensor))
-        self.record.append(_Operation(tuple(self.layers), self.opaque, overload, args, kwargs, outputs))
+        output = overload(*args, **kwargs)
+        outputs = _tensors(output)
+        self.record.append(_OperatorRecord(tuple(self.layers), self.opaque, overload, args, kwargs, outputs))
         try:
             if not self.opaque:
-                self.follow(overload, args, kwargs, outputs)
+                self.apply_rule(_Operator(overload), args, kwargs, outputs)
         except Exception as error:
-            self.fault = error
+            self.bug = error
             raise
-        return made
+        return output
 
-    def follow(self, overload: OpOverload, args: Any, kwargs: Any, outputs: tuple[Tensor, ...]) -> None:
-        """Note what the outputs of an operator see, and what its writing changed."""
-        arguments = _bound(overload, args, kwargs)
-        shapes = tuple(tuple(one.shape) for one in outputs)
-        found = self.ask(overload, arguments, shapes)
-        written_to = {
-            id(arguments[one.name])
-            for one in overload._schema.arguments
-            if one.alias_info is not None and one.alias_info.is_write
-        }
-        for place, (output, reaches) in enumerate(zip(outputs, found, strict=True)):
+    def apply_rule(self, operator: _Operator, args: Any, kwargs: Any, outputs: tuple[Tensor, ...]) -> None:
+        """Keep the extents of an operator's outputs, and of what it wrote to."""
+        arguments = operator.bind(args, kwargs)
+        shapes = tuple(tuple(output.shape) for output in outputs)
+        extents = self.output_extents(operator, arguments, shapes)
+        written_to = operator.written(arguments)
+        for index, output in enumerate(outputs):
             if id(output) in written_to:
-                self.write(self.tracked.get(id(output)) or self.track(output, UNSEEN), reaches)
+                self.write(self.tracked.get(id(output)) or self.track(output, CONSTANT), extents[index])
                 continue
-            tracked = self.track(output, reaches)
-            if overload.is_view:
-                self.hang(tracked, overload, arguments, shapes, place)
-        if outputs and found[0] != UNSEEN:
-            self.regard(overload, arguments, outputs[0])
+            tracked = self.track(output, extents[index])
+            if operator.overload.is_view:
+                self.link_view(tracked, operator, arguments, shapes, index)
+        if outputs and extents[0] != CONSTANT:
+            self.observe(operator, arguments, outputs[0])
 
-    def ask(self, overload: OpOverload, arguments: dict[str, Any], shapes: tuple[Shape, ...]) -> list[Pair]:
-        """What each output of an operator sees, by its rule."""
-        pairs = [self.ask_along(axis, overload, arguments, shapes) for axis in range(2)]
-        # Where nothing is seen along one axis there is no pixel to be seen along the other.
-        return [pair if all(one and one.sees() for one in pair) else UNSEEN for pair in zip(*pairs, strict=True)]
+    def output_extents(
+        self, operator: _Operator, arguments: dict[str, Any], shapes: tuple[Shape, ...]
+    ) -> list[Extents]:
+        """Of each output of an operator's call, by its rule."""
+        along = []
+        for axis, pixels in enumerate(self.size):
 
-    def ask_along(
-        self, axis: int, overload: OpOverload, arguments: dict[str, Any], shapes: tuple[Shape, ...]
-    ) -> list[Reach | None]:
-        name = overload._schema.name
-        if overload._schema.is_mutable:
-            name = name.removesuffix("_")
-        call = Call(name, self.label, arguments, shapes, self.size[axis], lambda tensor: self.reaches(tensor)[axis])
-        if not call.reaches:
-            return [None] * len(shapes)
-        rule = RULES.get(name)
-        if rule is None and torch.Tag.pointwise in overload.tags:
-            rule = pointwise
-        if rule is None and torch.Tag.reduction in overload.tags:
-            rule = reduction
-        try:
-            if rule is None:
-                raise CannotFollow("no rule says what it sees")
-            found: Found = rule(call)
-        except CannotFollow as error:
-            raise self.unknown(name, error) from None
-        return [found] * len(shapes) if isinstance(found, Reach) or found is None else list(found)
+            def extent_of(tensor: Tensor, axis: int = axis) -> Extent | None:
+                return self.extents(tensor)[axis]
 
-    def hang(
-        self, view: _Tracked, overload: OpOverload, arguments: dict[str, Any], shapes: tuple[Shape, ...], place: int
+            call = Call(operator.name, self.label, arguments, shapes, pixels, extent_of)
+            try:
+                along.append(operator.extents(call) if call.extents else [None] * len(shapes))
+            except Unsupported as error:
+                raise self.unsupported(operator, error) from None
+        # Whoever depends on no row depends on no pixel, and so on no column either.
+        pairs = zip(*along, strict=True)
+        return [pair if all(one and not one.is_empty for one in pair) else CONSTANT for pair in pairs]
+
+    # Views share memory: after `x[:, :, ::2] += y`, which is a view of x and a write to it, x depends on y in every
+    # second row. So each view knows its parent and how it was made. A write changes the view, then, upwards, each
+    # parent in the places that the view covers, and from each of those, downwards, all of its other views.
+
+    def link_view(
+        self, view: _Tracked, operator: _Operator, arguments: dict[str, Any], shapes: tuple[Shape, ...], index: int
     ) -> None:
-        """Note of what a view is one, so that writing to either changes both."""
+        """Keep what a view is a view of."""
         source = next(iter(arguments.values()))
-        parent = self.tracked.get(id(source)) or self.track(source, UNSEEN)
-        view.parent, view.place, view.overload, view.arguments = parent, place, overload, arguments
-        view.again = lambda: self.ask(overload, arguments, shapes)
-        parent.views.append(view)
+        view.parent = self.tracked.get(id(source)) or self.track(source, CONSTANT)
+        view.operator, view.arguments = operator, arguments
+        view.again = lambda: self.output_extents(operator, arguments, shapes)[index]
+        view.parent.views.append(view)
 
-    def write(self, target: _Tracked, reaches: Pair) -> None:
-        """Note that a tensor was written to, and with it what it is a view of, and the views of that."""
-        target.reaches = reaches
-        self.refresh(target)
+    def write(self, target: _Tracked, extents: Extents) -> None:
+        """Change the extents of a tensor, of what it is a view of, and of all other views of that."""
+        target.extents = extents
+        self.refresh_views(target)
         while (parent := target.parent) is not None:
-            parent.reaches = self.after_writing(target, parent)
-            self.refresh(parent, but=target)
+            parent.extents = self.parent_extents(target, parent)
+            self.refresh_views(parent, but=target)
             target = parent
 
-    def after_writing(self, view: _Tracked, parent: _Tracked) -> Pair:
-        assert view.overload is not None
-        name, shape = view.overload._schema.name, tuple(view.tensor.shape)
-        made: list[Reach | None] = []
-        for axis in range(2):
-            base, source = parent.reaches[axis], view.reaches[axis]
-            call = Call(name, self.label, view.arguments, (shape,), self.size[axis], lambda _: None)
+    def parent_extents(self, view: _Tracked, parent: _Tracked) -> Extents:
+        """Of a tensor one of whose views was written to."""
+        assert view.operator is not None
+        shapes = (tuple(view.tensor.shape),)
+        pair: list[Extent | None] = []
+        for axis, pixels in enumerate(self.size):
+            base, source = parent.extents[axis], view.extents[axis]
+            call = Call(view.operator.name, self.label, view.arguments, shapes, pixels, lambda _: None)
             try:
-                made.append(written(call, base, source) if base or source else None)
-            except CannotFollow as error:
-                raise self.unknown(name, error) from None
-        return made[0], made[1]
+                pair.append(written(call, base, source) if base or source else None)
+            except Unsupported as error:
+                raise self.unsupported(view.operator, error) from None
+        return pair[0], pair[1]
 
-    def unknown(self, name: str, error: CannotFollow) -> UserError:
-        """An operator that no rule covers."""
-        return UserError(
-            f"layer {self.label}: its operator {name} cannot be followed, for {error}; "
-            "register a rule with yeastexp.nets.receptive_field.rule or layer_rule"
-        )
-
-    def refresh(self, tracked: _Tracked, but: _Tracked | None = None) -> None:
+    def refresh_views(self, tracked: _Tracked, but: _Tracked | None = None) -> None:
+        """Work out the extents of a tensor's views anew."""
         for view in tracked.views:
             if view is not but:
                 assert view.again is not None
-                view.reaches = view.again()[view.place]
-                self.refresh(view)
+                view.extents = view.again()
+                self.refresh_views(view)
 
-    def regard(self, overload: OpOverload, arguments: dict[str, Any], output: Tensor) -> None:
-        """Keep the last map; note a step where an operator outside of layers changes shape or sight."""
-        reaches = self.reaches(output)
-        step = Step(*self.layers[-1], tuple(output.shape), reaches)
-        if step.is_map:
-            self.last_map = step
-        source = next((one for one in arguments.values() if isinstance(one, Tensor)), None)
-        same = source is not None and source.shape == output.shape and _alike(self.reaches(source), reaches)
-        if self.recording and self.leaf is None and not overload.is_view and not same:
-            operator = overload._schema.name.partition("::")[2].removesuffix("_with_indices").strip("_")
-            self.note(operator, output)
+    def unsupported(self, operator: _Operator, reason: Unsupported) -> UserError:
+        """Of an operator that no rule covers."""
+        return UserError(
+            f"layer {self.label}: operator {operator.name} is not supported: {reason}; "
+            "register a rule with yeastexp.nets.receptive_field.rule or layer_rule"
+        )
 
-    def note(self, kind: str, output: Tensor) -> None:
-        """A step more."""
-        self.steps.append(Step(self.layers[-1][0], kind, tuple(output.shape), self.reaches(output)))
-        self.record.append(_Row(tuple(self.layers), kind, output))
+    def observe(self, operator: _Operator, arguments: dict[str, Any], output: Tensor) -> None:
+        """Keep the last map; add a call if an operator outside of layers changes the shape or the extents."""
+        extents = self.extents(output)
+        last = LayerCall(*self.layers[-1], tuple(output.shape), extents)
+        if last.is_map:
+            self.last_map = last
+        source = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
+        same = source is not None and source.shape == output.shape and _alike(self.extents(source), extents)
+        if self.recording and self.leaf is None and not operator.overload.is_view and not same:
+            self.add_call(operator.name.partition("::")[2].removesuffix("_with_indices").strip("_"), output)
+
+    def add_call(self, kind: str, output: Tensor) -> None:
+        """Add to the trace a call in the layer being run."""
+        self.calls.append(LayerCall(self.layers[-1][0], kind, tuple(output.shape), self.extents(output)))
+        self.record.append(_LayerCallRecord(tuple(self.layers), kind, output))
 
     def enter(self, name: str, layer: nn.Module, inputs: tuple[Any, ...] = ()) -> None:
-        """Note that a layer begins."""
+        """Before a layer's forward."""
         self.layers.append((name, type(layer).__name__))
-        self.given_wrong = _wrong_channels(layer, inputs)
-        if self.leaf is None and (_rule_of(layer) or not any(layer.children())):
+        self.channel_error = _channel_error(layer, inputs)
+        if self.leaf is None and (_layer_rule(layer) or not any(layer.children())):
             self.leaf = len(self.layers)
-            self.opaque = _rule_of(layer) is not None
+            self.opaque = _layer_rule(layer) is not None
 
     def leave(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Note that a layer ends: a step, where its inside is none."""
+        """After a layer's forward: one call, unless layers inside have theirs."""
         if self.leaf == len(self.layers):
             self.leaf = None
             if self.opaque:
                 self.opaque = False
-                self.follow_layer(layer, inputs, output)
-            if isinstance(output, Tensor) and self.reaches(output) != UNSEEN:
-                self.note(self.layers[-1][1], output)
+                self.apply_layer_rule(layer, inputs, output)
+            if isinstance(output, Tensor) and self.extents(output) != CONSTANT:
+                self.add_call(self.layers[-1][1], output)
         self.layers.pop()
 
-    def follow_layer(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """What the output of a layer sees whose class has a rule."""
-        seen = [self.reaches(one) for one in inputs if isinstance(one, Tensor)]
-        seen = [(height, width) for height, width in seen if height and width]
-        rule = _rule_of(layer)
-        if not isinstance(output, Tensor) or len(seen) != 1 or rule is None:
-            raise UserError(f"layer {self.label}: a layer_rule is for one tensor in that sees the image, and one out")
-        height, width = (rule(layer, reach) for reach in seen[0] if reach)
-        for reach in (height, width):
-            lengths = zip(reach.sizes, output.shape, strict=False)
-            if len(reach.sizes) != output.ndim or any(one not in (1, length) for one, length in lengths):
+    def apply_layer_rule(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep the extents of the output of a layer whose class has a rule."""
+        given = [self.extents(value) for value in inputs if isinstance(value, Tensor)]
+        given = [(height, width) for height, width in given if height and width]
+        rule = _layer_rule(layer)
+        if not isinstance(output, Tensor) or len(given) != 1 or rule is None:
+            raise UserError(
+                f"layer {self.label}: a layer_rule is for one input tensor that depends on the image, and one output"
+            )
+        height, width = (rule(layer, extent) for extent in given[0] if extent)
+        for extent in (height, width):
+            lengths = zip(extent.sizes, output.shape, strict=False)
+            if len(extent.sizes) != output.ndim or any(size not in (1, length) for size, length in lengths):
                 raise UserError(
-                    f"layer {self.label}: its rule gives sizes {reach.sizes} for an output of {tuple(output.shape)}; "
-                    "a size is the output's, or 1 where all along it see the same"
+                    f"layer {self.label}: its rule gives sizes {extent.sizes} for an output of {tuple(output.shape)}; "
+                    "a size is that of the output, or 1 if all positions along it are alike"
                 )
         self.track(output, (height, width))
-        self.record.append(_Passage(tuple(self.layers), layer, inputs, output))
+        self.record.append(_LayerRuleRecord(tuple(self.layers), layer, inputs, output))
+
+    def finish(self, image: Tensor, output: Tensor | None, failure: UserError | None) -> Trace:
+        """All that was worked out; the recorded operators stay at hand for replays."""
+        extents = {
+            id(extent.ends): (extent, tuple(tracked.tensor.shape))
+            for tracked in self.tracked.values()
+            for extent in tracked.extents
+            if extent is not None
+        }
+        return Trace(
+            self.size,
+            tuple(self.calls),
+            tuple(extents.values()),
+            self.last_map,
+            None if output is None else LayerCall("", "output", tuple(output.shape), self.extents(output)),
+            failure,
+            lambda size: _replayed(self, image, output, size),
+        )
 
 
 def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
-    """Run a model, as in evaluation, on an image (1, channels, *size) that has no pixels.
+    """Run a model in evaluation mode on an image (1, channels, *size) on PyTorch's meta device, which has no pixels.
 
-    What the user did wrong stands in `failure`: a model that cannot be run so, or an operator without a rule.
+    `failure` holds what the user did wrong: a model that cannot be run so, or an operator without a rule.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no nn.Module; a model is one")
@@ -352,83 +415,62 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     }
     floating = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     image = torch.empty(1, channels, *size, device="meta", dtype=next(floating, torch.float32))
-    follower = _Follower(image)
-    follower.layers = [("", type(model).__name__)]
+    tracer = _Tracer(image)
+    tracer.layers = [("", type(model).__name__)]
     output, failure = None, None
-    with _in_evaluation(model), _hooked(model, follower), torch.no_grad(), torch.device("meta"), follower:
+    with _in_evaluation(model), _hooked(model, tracer), torch.no_grad(), torch.device("meta"), tracer:
         try:
             output = torch.func.functional_call(model, state, (image,), tie_weights=False)
         except UserError as error:
             failure = error
         except Exception as error:
-            if error is follower.fault:
+            if error is tracer.bug:
                 raise
-            # Whatever else a model's forward raises is its own fault; its layer and message are told.
+            # Whatever else a model's forward raises is a fault of the model, reported with its layer.
             shape = "×".join(map(str, (channels, *size)))
-            reason = follower.given_wrong or _reason(error)
-            failure = UserError(f"layer {follower.label}: cannot be run on an image of {shape} (C×H×W): {reason}")
+            reason = tracer.channel_error or _reason(error)
+            failure = UserError(f"layer {tracer.label}: cannot be run on an image of {shape} (C×H×W): {reason}")
     if failure is None and not isinstance(output, Tensor):
         failure = UserError(f"model {type(model).__name__} gives a {type(output).__name__}; it should give one tensor")
-    return _finished(follower, image, output if isinstance(output, Tensor) else None, failure)
+    return tracer.finish(image, output if isinstance(output, Tensor) else None, failure)
+
+
+def _replayed(recorded: _Tracer, image: Tensor, output: Tensor | None, size: tuple[int, int]) -> Trace:
+    """The operators of a run on an image of another size, up to the first that only fits the size of that run."""
+    # A classifier flattens its last map into a layer that fits one size; its convolutions take any. Replaying them
+    # gives the field of that map far from the borders, which an image of the classifier's own size may not show.
+    tensors = {id(image): torch.empty(1, image.shape[1], *size, device="meta")}
+    tracer = _Tracer(tensors[id(image)])
+    tracer.recording = False
+    failure: UserError | None = None
+    with torch.no_grad(), tracer:
+        for record in recorded.record:
+            tracer.layers = list(record.layers)
+            try:
+                record.replay(tracer, tensors)
+            except Exception as error:
+                if error is tracer.bug and not isinstance(error, UserError):
+                    raise
+                failure = UserError(f"layer {tracer.label}: takes no image of {size[0]}×{size[1]} pixels")
+                break
+    return tracer.finish(tensors[id(image)], tensors.get(id(output)), failure)
 
 
 def _reason(error: Exception) -> str:
-    """What an exception says, in one line."""
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if "meta" not in said:
-        return said
-    return f"it asks for the values of pixels ({said}); let it decide by shapes, or with torch.where"
-
-
-def _finished(follower: _Follower, image: Tensor, output: Tensor | None, failure: UserError | None) -> Trace:
-    reaches = {
-        id(reach.ends): (reach, tuple(one.tensor.shape))
-        for one in follower.tracked.values()
-        for reach in one.reaches
-        if reach is not None
-    }
-
-    def replay(size: tuple[int, int]) -> Trace:
-        return _replayed(follower, image, output, size)
-
-    last = output is not None and Step("", "output", tuple(output.shape), follower.reaches(output))
-    return Trace(
-        follower.size,
-        tuple(follower.steps),
-        tuple(reaches.values()),
-        follower.last_map,
-        last or None,
-        failure,
-        replay,
-    )
-
-
-def _replayed(recorded: _Follower, image: Tensor, output: Tensor | None, size: tuple[int, int]) -> Trace:
-    """The operators of a run on an image of another size, up to the first that only fits the size of that run."""
-    made = {id(image): torch.empty(1, image.shape[1], *size, device="meta")}
-    follower = _Follower(made[id(image)])
-    follower.recording = False
-    failure: UserError | None = None
-    with torch.no_grad(), follower:
-        for one in recorded.record:
-            follower.layers = list(one.layers)
-            try:
-                one.repeat(follower, made)
-            except Exception as error:
-                if error is follower.fault and not isinstance(error, UserError):
-                    raise
-                failure = UserError(f"layer {follower.label}: takes no image of {size[0]}×{size[1]} pixels")
-                break
-    return _finished(follower, made[id(image)], made.get(id(output)), failure)
+    """The message of an exception, in one line."""
+    message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "meta" not in message:
+        return message
+    return f"it asks for the values of pixels ({message}); let it decide by shapes, or with torch.where"
 
 
 @contextmanager
 def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Deterministic algorithms take some operators apart into others, which see the same and have no rules."""
     training = [layer for layer in model.modules() if layer.training]
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     model.eval()
+    # With deterministic algorithms some operators are decomposed into others, for which there are no rules.
     torch.use_deterministic_algorithms(False)
     try:
         yield
@@ -439,43 +481,51 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(model: nn.Module, follower: _Follower) -> Iterator[None]:
+def _hooked(model: nn.Module, tracer: _Tracer) -> Iterator[None]:
     with ExitStack() as stack:
         for name, layer in model.named_modules():
             if layer is not model:
 
-                def enter(one: nn.Module, inputs: Any, name: str = name) -> None:
-                    follower.enter(name, one, inputs)
+                def enter(hooked: nn.Module, inputs: Any, name: str = name) -> None:
+                    tracer.enter(name, hooked, inputs)
 
                 stack.callback(layer.register_forward_pre_hook(enter).remove)
-                stack.callback(layer.register_forward_hook(follower.leave).remove)
+                stack.callback(layer.register_forward_hook(tracer.leave).remove)
         yield
 
 
-def _wrong_channels(layer: nn.Module, inputs: tuple[Any, ...]) -> str:
+def _channel_error(layer: nn.Module, inputs: tuple[Any, ...]) -> str:
     """That a convolution is given another number of channels than its weights are made for."""
     given = inputs[0] if inputs else None
-    if not isinstance(layer, nn.modules.conv._ConvNd) or not isinstance(given, Tensor) or given.ndim != 4:
+    if not isinstance(layer, CONVOLUTIONS) or not isinstance(given, Tensor) or given.ndim != 4:
         return ""
     if given.shape[1] == layer.in_channels:
         return ""
     return f"its weights are made for {layer.in_channels} channels and it is given {given.shape[1]}"
 
 
-def _rule_of(layer: nn.Module) -> Callable[[Any, Reach], Reach] | None:
+def _layer_rule(layer: nn.Module) -> LayerRule | None:
     return next((LAYER_RULES[kind] for kind in type(layer).__mro__ if kind in LAYER_RULES), None)
 
 
-def _bound(overload: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a call by name."""
-    given = [one.name for one in overload._schema.arguments]
-    defaults = {one.name: one.default_value for one in overload._schema.arguments if one.has_default_value()}
-    named = {**defaults, **dict(zip(given, args, strict=False)), **kwargs}
-    return {name: named[name] for name in given}
+def _tensors(output: Any) -> tuple[Tensor, ...]:
+    """Those among an operator's outputs."""
+    listed = output if isinstance(output, list | tuple) else [output]
+    return tuple(value for value in listed if isinstance(value, Tensor))
 
 
-def _alike(one: Pair, other: Pair) -> bool:
+def _substituted(value: Any, tensors: Mapping[int, Tensor]) -> Any:
+    """Arguments with some tensors, found by their ids, replaced by others."""
+    if isinstance(value, list | tuple):
+        items = [_substituted(item, tensors) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, dict):
+        return {key: _substituted(item, tensors) for key, item in value.items()}
+    return tensors.get(id(value), value) if isinstance(value, Tensor) else value
+
+
+def _alike(first: Extents, second: Extents) -> bool:
     return all(
         a is b or (a is not None and b is not None and np.array_equal(a.ends, b.ends))
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(first, second, strict=True)
     )
