@@ -168,8 +168,8 @@ def _totals(inspection: Inspection) -> Iterator[str]:
     yield from _entry("largest activations", largest)
     yield from _entry(
         "training step",
-        f"{format_bytes(memory.total)} for a batch of {inspection.subject.batch} in float32, without temporaries of the "
-        "backward pass",
+        f"{format_bytes(memory.total)} for a batch of {inspection.subject.batch} in float32, without temporaries of "
+        "the backward pass",
         f"{format_bytes(memory.activations)} activations saved, {format_bytes(memory.parameters)} parameters, "
         f"{format_bytes(memory.gradients)} gradients, {format_bytes(memory.optimizer_state)} optimizer",
     )
