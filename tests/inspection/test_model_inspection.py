@@ -386,7 +386,7 @@ class _Undecided(nn.Module):
         (["none.toml", "--model", "unet"], "give an EXPERIMENT or a --model"),
         (["--model", "unet", "--effective"], "--effective is of a RUN as it was trained"),
         (["runs/x/001", "--effective", "--set", "model.width=3"], "--effective is of a RUN as it was trained"),
-        (["runs/x/001", "-o", "field.png"], "-o is for the picture of --effective"),
+        (["runs/x/001", "-o", "field.png"], "-o goes with --effective"),
         (["--model", "unet", "--input", "0", "8", "8"], "0 is not in the range"),
     ],
     ids=str,
