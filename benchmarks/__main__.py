@@ -22,7 +22,7 @@ ONLY = click.option("--only", multiple=True, metavar="NAME", help="Leave other c
 
 @click.group()
 def commands() -> None:
-    """Measurements that anyone can repeat."""
+    """Measurements that anyone can repeat; on a machine with a GPU, benchmarks/gpu.sh makes those for one."""
 
 
 @commands.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import benchmarks
 from benchmarks import foreign, robustness
 from benchmarks.__main__ import commands
 from benchmarks.foreign import FIELDS, SYNTHETIC
@@ -99,3 +102,11 @@ def test_the_table_of_synthetic_fields(data: Path, monkeypatch: pytest.MonkeyPat
 
 def test_help_shows_an_example() -> None:
     assert "Example: python -m benchmarks robustness" in CliRunner().invoke(commands, ["robustness", "--help"]).output
+
+
+def test_parts_of_the_script_for_a_gpu_that_fail_are_noted_and_the_next_ones_follow(tmp_path: Path) -> None:
+    script, out = Path(benchmarks.__file__).with_name("gpu.sh"), tmp_path / "gpu.txt"
+    done = subprocess.run([script, out, "--set", "train.epochs=1"], env={**os.environ, "PYTHON": "false"}, stderr=-1)
+    text = out.read_text()
+    assert done.returncode == 1 and text.startswith("# yeastexp on a GPU, ")
+    assert (text.count("\n## "), text.count("\n(exit status 1; ")) == (6, 6)

@@ -50,15 +50,6 @@ def test_the_generators_of_the_device_are_state() -> None:
     assert found["cpu"] is not None and torch.equal(found["cpu"], torch.get_rng_state()) and found["cuda"] is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_generator_of_a_gpu_is_state() -> None:
-    found = checkpoints.generators(torch.device("cuda"))["cuda"]
-    assert found is not None
-    drawn = torch.rand(3, device="cuda")
-    torch.cuda.set_rng_state(found)
-    assert torch.equal(torch.rand(3, device="cuda"), drawn)
-
-
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     state = {"model": {"weight": torch.arange(3.0)}, "step": 7, "best": {"value": None}, "figures": [{"mean": 0.5}]}
     checkpoints.save(tmp_path / "a.pt", state)
