@@ -700,9 +700,7 @@ HDF5 = {
     "one picture": Broken(
         hdf5_as(stacks(RAW[0])), CHECK, f"{IN_PATH}'raw' has shape (8, 8); it must be (N, H, W) or (N, C, H, W)"
     ),
-    "NaN": Broken(
-        hdf5_as(stacks(HOLE)), NORMALIZE, "d.h5: image '000' holds NaN or infinite values; fix or remove it"
-    ),
+    "NaN": Broken(hdf5_as(stacks(HOLE)), NORMALIZE, "d.h5: image '000' holds NaN or infinite values; fix or remove it"),
     "NaN in training": Broken(
         hdf5_as(stacks(HOLE)),
         "check e.toml",

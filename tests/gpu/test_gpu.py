@@ -181,7 +181,7 @@ def built(*names: str) -> tuple[BasicTransform2D, ...]:
         # Coordinates are float32 products and sums one by one, which all devices round alike; so are the values read.
         (["reflect", "affine"], 0.0, 0.0),
         # Logarithm, cosine and power differ in the last bits, of values up to about 10.
-        (["affine", "gaussian_noise", "brightness_contrast", "gamma"], 2e-5, 0.0),
+        (["affine", "gamma", "gaussian_noise", "brightness_contrast"], 2e-5, 0.0),
         # A field comes from a matrix product, whose last bit moves places by up to 8e-6 pixels on each axis, between
         # pixels that differ by up to 8; and a place half between two pixels may fall to the other one.
         (["rotate90", "elastic"], 2e-4, 1e-4),
@@ -191,9 +191,10 @@ def built(*names: str) -> tuple[BasicTransform2D, ...]:
 def test_patches_are_those_of_the_cpu(device: str, names: list[str], bound: float, share: float) -> None:
     """Labels exactly, and values up to a bound that the arithmetic gives."""
     here, there = (stream(place, built(*names)) for place in ("cpu", device))
+    other = []
     for step in range(2 * here.steps_per_epoch):
         (values, labels), (moved_values, moved_labels) = here.batch(step), there.batch(step)
         assert moved_values.device.type == device
-        other = labels != moved_labels.cpu()
-        assert float(other.float().mean()) <= share
         assert float((values - moved_values.cpu()).abs().max()) <= bound
+        other.append((labels != moved_labels.cpu()).float().mean())
+    assert float(torch.stack(other).mean()) <= share
