@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp.data.patches import Kept, Plan, Stream
+from yeastexp.data.patches import CachedImages, PatchPlan, PatchSampler
 from yeastexp.data.transforms.affine import Affine
 from yeastexp.data.transforms.elastic import Elastic
 from yeastexp.data.transforms.gamma import Gamma
@@ -79,8 +79,8 @@ def yeastexp(tick: Tick, setting: Setting) -> None:
     )
     values, labels = images(setting)
     pixels = Pixels.of(list(values), list(labels))
-    plan = Plan(setting.window, np.arange(10**5) % setting.images, None)
-    stream = Stream(Kept(pixels), plan, setting.batch, steps, seed=0)
+    plan = PatchPlan(setting.window, np.arange(10**5) % setting.images, None)
+    stream = PatchSampler(CachedImages(pixels), plan, setting.batch, steps, seed=0)
     step = 0
     while True:
         stream.batch(step)

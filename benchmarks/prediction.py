@@ -204,17 +204,17 @@ def report(
 ) -> str:
     """Markdown: three tables and the machine."""
     with tempfile.TemporaryDirectory() as folder:
-        placed = replace(setting or Setting(), folder=Path(folder))
-        placed.prepare()
-        results = measure(contenders, placed, rounds=rounds, units=1, warm_up=1)
-        apart = deviations(placed, results)
+        set_up = replace(setting or Setting(), folder=Path(folder))
+        set_up.prepare()
+        results = measure(contenders, set_up, rounds=rounds, units=1, warm_up=1)
+        apart = deviations(set_up, results)
     return "\n\n".join(
         [
-            f"### {placed.side}² pixels through a U-Net of width {placed.width}",
-            table(results, contenders[0].name, "kilopixels", placed.side**2 // 1000),
+            f"### {set_up.side}² pixels through a U-Net of width {set_up.width}",
+            table(results, contenders[0].name, "kilopixels", set_up.side**2 // 1000),
             apart,
             "### `predict`, from file to file",
-            growth(sides, placed.width),
+            growth(sides, set_up.width),
             machine(),
         ]
     )

@@ -84,9 +84,9 @@ def report(rounds: int = 9, imports: Sequence[str] = IMPORTS) -> str:
     acts |= {f"import {one}": partial(seconds, ["-c", f"import {one}"]) for one in imports if installed(one)}
     acts[STEP] = partial(seconds, ["-c", ONE_STEP])
     with tempfile.TemporaryDirectory() as folder:
-        placed = replace(SETTING, folder=Path(folder))
-        placed.write()
-        acts[RUN] = partial(to_first_step, placed.folder)
+        set_up = replace(SETTING, folder=Path(folder))
+        set_up.write()
+        acts[RUN] = partial(to_first_step, set_up.folder)
         found = measured(acts, rounds)
     lines = ["|  | seconds (median) | range | beyond import torch |", "| --- | ---: | ---: | ---: |"]
     for name, times in found.items():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
 from yeastexp.nets.optimizers import adamw
 from yeastexp.nets.unet import UNet
@@ -46,12 +46,14 @@ learning_rate = {rate}
 name = "iou"
 [train]
 epochs = 1
-window = {window}
-batch = {batch}
+batch_size = {batch}
+precision = "{precision}"
+[patches]
+size = {window}
 stride = {stride}
+[runtime]
 threads = {threads}
 device = "{device}"
-precision = "{precision}"
 """
 
 AUGMENTATIONS = "".join(
@@ -177,7 +179,7 @@ def yeastexp(tick: Tick, setting: Setting, file: str = "experiment.toml") -> Non
         return False
 
     os.chdir(setting.folder)
-    loaded = build.fixed_threads(experiment.load(Path(file)))
+    loaded = build.configure_torch(load_experiment(Path(file)))
     folder = Path(tempfile.mkdtemp(dir=setting.folder))
     training = Training(build.assemble(loaded), folder, Console(stderr=True), time.monotonic(), late)
     training.begin()
@@ -211,8 +213,8 @@ def report(
 
 def _compared(setting: Setting, contenders: Sequence[Contender], rounds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        placed = replace(setting, folder=Path(folder))
-        placed.write()
+        set_up = replace(setting, folder=Path(folder))
+        set_up.write()
         units = UNITS.get(setting.batch, 2)
-        results = measure(contenders, placed, rounds=rounds, units=units, warm_up=units + 2)
+        results = measure(contenders, set_up, rounds=rounds, units=units, warm_up=units + 2)
     return f"### {setting.title}\n\n{table(results, contenders[0].name, 'steps')}"

@@ -23,7 +23,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from yeastexp.cli import commands
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.drawing import plots
 
 HERE = Path(__file__).resolve().parent
@@ -107,7 +107,7 @@ def _carry_out(words: Sequence[str]) -> None:
 
 def digest(folder: Path) -> str:
     """What the recorded blocks were made with: the experiment with all its options."""
-    resolved = experiment.load(folder / "sheet.toml").resolved()
+    resolved = load_experiment(folder / "sheet.toml").resolved()
     return hashlib.sha256(resolved.replace(f"{folder.resolve()}/", "").encode()).hexdigest()
 
 

@@ -18,10 +18,10 @@ import tiny
 import torch
 
 from yeastexp import plugins
-from yeastexp.config import experiment
+from yeastexp.config.loading import PARTS
 from yeastexp.registry import KINDS
 
-assert experiment.ROOMS, "the rooms have to be imported before a snapshot of the registries is taken"
+assert PARTS, "the rooms have to be imported before a snapshot of the registries is taken"
 
 WriteExperiment = Callable[..., Path]
 

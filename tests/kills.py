@@ -23,8 +23,10 @@ import tiny
 
 from yeastexp.training import checkpoints
 
-TEXT = tiny.EXPERIMENT.replace("epochs = 2", "epochs = 15\ncheckpoint_minutes = 1e-9\nema = 0.9").replace(
-    "levels = 2", "levels = 2\ndropout = 0.2"
+TEXT = (
+    tiny.EXPERIMENT.replace("epochs = 2", "epochs = 15\nema_decay = 0.9")
+    .replace("levels = 2", "levels = 2\ndropout = 0.2")
+    .replace("threads = 1", "threads = 1\ncheckpoint_minutes = 1e-9")
 )
 """A checkpoint after every step, an average of the weights, and dropout, which draws from a generator with a state."""
 
@@ -57,7 +59,7 @@ def disturbed(folder: Path, number: int, moments: Sequence[float], workers: int,
         begun = (folder / run / "experiment.toml").is_file()
         words = ("resume", str(run)) if begun else ("run", "tiny.toml")
         process = subprocess.Popen(
-            [*command(*words), "--set", f"train.workers={workers}"],
+            [*command(*words), "--set", f"runtime.workers={workers}"],
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

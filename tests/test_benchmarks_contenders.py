@@ -52,9 +52,9 @@ def answers(contender: Contender, setting: Any) -> list[float | None]:
 @pytest.mark.parametrize("contender", training.CONTENDERS, ids=lambda one: one.name)
 def test_every_trainer_steps(contender: Contender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    placed = replace(TRAINING, folder=tmp_path)
-    placed.write()
-    assert len(answers(contender, placed)) == 3
+    set_up = replace(TRAINING, folder=tmp_path)
+    set_up.write()
+    assert len(answers(contender, set_up)) == 3
 
 
 @pytest.mark.parametrize("contender", training.GPU_CONTENDERS, ids=lambda one: one.name)
@@ -62,9 +62,9 @@ def test_what_is_measured_on_a_gpu_works_on_a_cpu_too(
     contender: Contender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    placed = replace(training.ON_GPU, device="cpu", batch=2, window=16, width=2, images=2, side=32, folder=tmp_path)
-    placed.write()
-    assert len(answers(contender, placed)) == 3
+    set_up = replace(training.ON_GPU, device="cpu", batch=2, window=16, width=2, images=2, side=32, folder=tmp_path)
+    set_up.write()
+    assert len(answers(contender, set_up)) == 3
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -112,8 +112,8 @@ def test_startup_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_is_timed_to_its_first_step(tmp_path: Path) -> None:
-    placed = replace(TRAINING, folder=tmp_path)
-    placed.write()
+    set_up = replace(TRAINING, folder=tmp_path)
+    set_up.write()
     assert 0 < startup.to_first_step(tmp_path) < 60
     assert startup.FIRST_STEP in (tmp_path / "runs" / "experiment" / "001" / "log.txt").read_text()
 

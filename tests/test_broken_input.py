@@ -217,18 +217,17 @@ TOML = {
         "e.toml:1:1: name: should be a plain name for a folder, got '../../x'",
     ),
     "wrong types": Broken(
-        experiment("epochs = 2\nwindow = 16\nbatch = 4", 'epochs = "2"\nwindow = 16.0\nbatch = true'),
+        experiment("epochs = 2\nbatch_size = 4", 'epochs = "2"\nbatch_size = true'),
         "run e.toml",
         (
             'e.toml:29:1: [train] epochs: should be a valid integer, got "2"',
-            "e.toml:30:1: [train] window: should be a valid integer, got 16.0",
-            "e.toml:31:1: [train] batch: should be a valid integer, got true",
+            "e.toml:30:1: [train] batch_size: should be a valid integer, got true",
         ),
     ),
     "a long value": Broken(
-        experiment("batch = 4", f'batch = "{LONG}"'),
+        experiment("batch_size = 4", f'batch_size = "{LONG}"'),
         CHECK,
-        f'e.toml:31:1: [train] batch: should be a valid integer, got "{"x" * 99}…',
+        f'e.toml:30:1: [train] batch_size: should be a valid integer, got "{"x" * 99}…',
     ),
     "NaN and infinity": Broken(
         experiment("learning_rate = 0.01", "learning_rate = nan\nweight_decay = inf"),
@@ -256,7 +255,7 @@ TOML = {
     "larger than memory": Broken(
         experiment("window = 16", "window = 1000000000000"),
         CHECK,
-        "e.toml:30:1: [train] window: should be less than or equal to 32768, got 1000000000000",
+        "e.toml:30:1: [patches] size: should be less than or equal to 32768, got 1000000000000",
     ),
     "a setting in 3000 levels": Broken(
         experiment(),
@@ -287,14 +286,14 @@ TOML = {
         "e.toml:6:1: [dataset] path: /dev/zero: is not an HDF5 file; 'yeastexp pack' makes one from images",
     ),
     "an old run that is none": Broken(
-        experiment("epochs = 2", 'epochs = 2\ninitial = "nowhere"'),
+        experiment("epochs = 2", 'epochs = 2\ninit_from = "nowhere"'),
         CHECK,
-        "e.toml:30:1: [train] initial: no run '{here}/nowhere'",
+        "e.toml:30:1: [train] init_from: no run '{here}/nowhere'",
     ),
     "an old run without weights": Broken(
-        experiment("epochs = 2", 'epochs = 2\ninitial = "."'),
+        experiment("epochs = 2", 'epochs = 2\ninit_from = "."'),
         CHECK,
-        "e.toml:30:1: [train] initial: '{here}' holds no checkpoints/best.pt; name a run that does",
+        "e.toml:30:1: [train] init_from: '{here}' holds no checkpoints/best.pt; name a run that does",
     ),
 }
 
@@ -1128,11 +1127,11 @@ def test_a_name_that_is_no_utf8_is_printed_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raised", "says"),
     [
-        (MemoryError(), "out of memory; try smaller images, or a smaller [train] window\n"),
-        (MemoryError("1 GiB"), "out of memory (1 GiB); try smaller images, or a smaller [train] window\n"),
+        (MemoryError(), "out of memory; try smaller images, or a smaller [patches] size\n"),
+        (MemoryError("1 GiB"), "out of memory (1 GiB); try smaller images, or a smaller [patches] size\n"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 8.00 GiB."),
-            "out of memory (Tried to allocate 2.50 GiB); try smaller images, or a smaller [train] window\n",
+            "out of memory (Tried to allocate 2.50 GiB); try smaller images, or a smaller [patches] size\n",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "a\nb"), f"a\\nb: Permission denied; {ELSEWHERE}\n"),
         (OSError(errno.EROFS, "Read-only file system", "a"), f"a: Read-only file system; {ELSEWHERE}\n"),

@@ -30,8 +30,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from yeastexp.config import experiment, toml_document
-from yeastexp.config.experiment import EXCLUSIVE
+from yeastexp.config import toml_document
+from yeastexp.config.experiment import ARRAYS, TABLES
+from yeastexp.config.loading import EXCLUSIVE, load_experiment
+from yeastexp.config.settings import SCHEMAS
 from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.images import read_image, read_mask
@@ -116,7 +118,15 @@ def mutated(draw: st.DrawFn, content: bytes, near: int) -> bytes:
 
 KEYS_OF_PARTS = sorted(
     {key for registry in KINDS.values() for entry in registry.entries() for key in entry.schema.keys}
-    | {"name", "extends", "plugins", *experiment.TRAIN.keys, *experiment.TABLES, *experiment.ARRAYS}
+    | {
+        "name",
+        "extends",
+        "plugins",
+        *(key for schema in SCHEMAS.values() for key in schema.keys),
+        *SCHEMAS,
+        *TABLES,
+        *ARRAYS,
+    }
 )
 TOKEN = re.compile(r"[A-Za-z0-9_]+|\s+|[^\w\s]")
 NASTY = [
@@ -216,7 +226,7 @@ TOMLS = st.sampled_from(TEXTS).flatmap(
 )
 
 
-def load_experiment(content: bytes) -> None:
+def check_experiment(content: bytes) -> None:
     """Check a file beside those that ship."""
     with folder() as here:
         for path in SHIPPED.iterdir():
@@ -225,12 +235,12 @@ def load_experiment(content: bytes) -> None:
         (here / "e.toml").write_bytes(content)
         with bounded():
             try:
-                loaded = experiment.load(here / "e.toml", data=False)
+                loaded = load_experiment(here / "e.toml", data=False)
             except UserError as error:
                 assert error.faults and all(error.faults)
             else:
                 (here / "resolved.toml").write_text(loaded.resolved("."))
-                again = experiment.load(here / "resolved.toml", data=False)
+                again = load_experiment(here / "resolved.toml", data=False)
                 assert again.resolved(".") == loaded.resolved(".")
 
 

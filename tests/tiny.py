@@ -38,8 +38,10 @@ name = "iou"
 name = "accuracy"
 [train]
 epochs = 2
-window = 16
-batch = 4
+batch_size = 4
+[patches]
+size = 16
+[runtime]
 threads = 1
 """
 

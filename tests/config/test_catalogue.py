@@ -14,7 +14,7 @@ from pydantic import Field
 
 from yeastexp import plugins
 from yeastexp.config import catalogue
-from yeastexp.config.experiment import load, load_plugins
+from yeastexp.config.loading import load_experiment, load_plugins
 from yeastexp.errors import UserError
 from yeastexp.registry import KINDS, InputFile, Schema, loss
 
@@ -82,7 +82,7 @@ def test_every_experiment_of_the_repository_is_valid(path: Path) -> None:
         ("x = 0.25", "x = 1"),
         ("epochs = 2", "steps = 2"),
         ("epochs = 2", 'budget = "1.5h"'),
-        ("epochs = 2", "epochs = 2\nthreads = 1\nmonitor = 'loss'\ndevice = 'cpu'"),
+        ("epochs = 2", "epochs = 2\n[runtime]\nthreads = 1\ndevice = 'cpu'\n[validation]\nmonitor = 'loss'"),
         ('path = "data.h5"', 'path = "data.h5"\nval = 8'),
         ('path = "data.h5"', 'path = "data.h5"\nval = ["a", "b*"]'),
         ('[scheduler]\nname = "one_cycle"', ""),
@@ -141,7 +141,7 @@ def test_a_faulty_file_is_rejected_by_the_editor_and_by_the_loader(
     text = changed(old, new)
     assert faults(text)
     with pytest.raises(UserError):
-        load(experiment_file(text=text))
+        load_experiment(experiment_file(text=text))
 
 
 CHILD = 'extends = "base.toml"\n'
@@ -152,7 +152,7 @@ CHILD = 'extends = "base.toml"\n'
     [
         "",
         'name = "y"',
-        "[train]\nbatch = 2",
+        "[train]\nbatch_size = 2",
         "[train]\nsteps = 2",
         "[model]\nwidth = 8",
         '[model]\nname = "unet"',

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from tiny import EXPERIMENT, write_experiment
 
-from yeastexp.config import diff, experiment
+from yeastexp.config import diff
+from yeastexp.config.loading import load_experiment
 
 
 def of(folder: Path, *changes: dict[str, str]) -> diff.Rows:
@@ -20,7 +21,7 @@ def of(folder: Path, *changes: dict[str, str]) -> diff.Rows:
             assert text.count(old) == 1
             text = text.replace(old, new)
         (folder / str(index)).mkdir()
-        loaded.append(experiment.load(write_experiment(folder / str(index), text), data=False))
+        loaded.append(load_experiment(write_experiment(folder / str(index), text), data=False))
     found = diff.of_experiments(loaded)
     path = found.pop("dataset.path")
     assert path == [str(folder / str(index) / "data.h5") for index in range(len(changes))]
@@ -29,7 +30,7 @@ def of(folder: Path, *changes: dict[str, str]) -> diff.Rows:
 
 REFLECT = '[[augment]]\nname = "reflect"\n'
 ROTATE = '[[augment]]\nname = "rotate90"\n'
-GAMMA = '[[augment]]\nname = "gamma"\nmost = {}\n'
+GAMMA = '[[augment]]\nname = "gamma"\nmax_gamma = {}\n'
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ GAMMA = '[[augment]]\nname = "gamma"\nmost = {}\n'
         (
             {REFLECT: GAMMA.format(1.5) + GAMMA.format(2.0)},
             {REFLECT: GAMMA.format(1.5) + GAMMA.format(2.5)},
-            {"augment.gamma#2.most": [2.0, 2.5]},
+            {"augment.gamma#2.max_gamma": [2.0, 2.5]},
         ),
         ({}, {'[[metric]]\nname = "accuracy"\n': ""}, {"metric.accuracy": ["yes", None]}),
     ],
@@ -72,8 +73,8 @@ def test_keys_that_differ(tmp_path: Path, one: dict[str, str], other: dict[str, 
 
 def test_the_name_of_an_experiment_is_no_difference_and_three_have_a_value_each(tmp_path: Path) -> None:
     named = {"[task]": 'name = "other"\n[task]'}
-    found = of(tmp_path, {}, named, {"batch = 4": "batch = 8"})
-    assert found == {"train.batch": [4, 4, 8]}
+    found = of(tmp_path, {}, named, {"batch_size = 4": "batch_size = 8"})
+    assert found == {"train.batch_size": [4, 4, 8]}
 
 
 def test_environments() -> None:

@@ -14,7 +14,9 @@ import pytest
 import tiny
 
 from yeastexp.__main__ import main
-from yeastexp.config.experiment import IDLE, TRAIN, Experiment, load, seconds
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import IDLE, load_experiment
+from yeastexp.config.settings import SCHEMAS, seconds
 from yeastexp.data import hdf5_file
 from yeastexp.errors import UserError
 from yeastexp.registry import KINDS
@@ -132,7 +134,7 @@ def faults(path: Path, settings: Sequence[str] = ()) -> list[str]:
     places = (Path.cwd(), path.parent)
     before = [sorted(place.iterdir()) for place in places]
     with pytest.raises(UserError) as error:
-        load(path, settings)
+        load_experiment(path, settings)
     assert error.value.status == 2
     assert [sorted(place.iterdir()) for place in places] == before
     return [fault.replace(f"{path.parent}/", "") for fault in error.value.faults]
@@ -146,8 +148,11 @@ def keys(kind: str, name: str) -> str:
     return f"(known: {', '.join(sorted(KINDS[kind].find(name).schema.keys))})"
 
 
-TABLES = "augment, dataset, extends, loss, metric, model, name, optimizer, plugins, scheduler, task, train, transform"
-TRAIN_KEYS = f"(known: {', '.join(sorted(TRAIN.keys))})"
+TABLES = (
+    "augment, dataset, extends, loss, metric, model, name, optimizer, patches, plugins, runtime, scheduler, task, "
+    "train, transform, validation"
+)
+TRAIN_KEYS = "(known: " + ", ".join(sorted(SCHEMAS["train"].keys)) + ")"
 UNET_KEYS = keys("model", "unet")
 SPELT = {
     "table": (
@@ -180,7 +185,7 @@ SPELT = {
     ),
     "key of train": (
         {"epochs = 2": "epochs = 2\nbatchs = 2"},
-        f"29:1: [train] batchs: unknown key; did you mean 'batch'? {TRAIN_KEYS}",
+        f"29:1: [train] batchs: unknown key; did you mean 'batch_size'? {TRAIN_KEYS}",
     ),
     "name": (
         {'name = "unet"': 'name = "u-net"'},
@@ -196,8 +201,8 @@ SPELT = {
         "(known: batch, group, instance, none)",
     ),
     "value of train": (
-        {"epochs = 2": 'epochs = 2\ndevice = "gpu"'},
-        "29:1: [train] device: should be 'auto', 'cpu' or 'cuda', got \"gpu\"; did you mean 'cpu'? "
+        {"epochs = 2": 'epochs = 2\n[runtime]\ndevice = "gpu"'},
+        "30:1: [runtime] device: should be 'auto', 'cpu' or 'cuda', got \"gpu\"; did you mean 'cpu'? "
         "(known: auto, cpu, cuda)",
     ),
     "precision": (
@@ -206,8 +211,18 @@ SPELT = {
         "did you mean 'float16'? (known: bfloat16, float16, float32)",
     ),
     "monitor": (
-        {"epochs = 2": 'epochs = 2\nmonitor = "iuo"'},
-        "29:1: [train] monitor: no metric 'iuo'; did you mean 'iou'? (known: iou, loss)",
+        {"epochs = 2": 'epochs = 2\n[validation]\nmonitor = "iuo"'},
+        "30:1: [validation] monitor: no metric 'iuo'; did you mean 'iou'? (known: iou, loss)",
+    ),
+    "former name": (
+        {"epochs = 2": "epochs = 2\nwindow = 16\nbatch = 4"},
+        ["29:1: [train] window: is now [patches] size", "30:1: [train] batch: is now [train] batch_size"],
+    ),
+    "former name of a part's key": ({"width = 2": "patch = 2"}, "17:1: [model] patch: is now space_to_depth"),
+    "wrong table": ({"epochs = 2": 'epochs = 2\ndevice = "cpu"'}, "29:1: [train] device: is now [runtime] device"),
+    "former name at the top": (
+        {"plugins = []": "batch = 3"},
+        "1:1: batch: unknown table or key; it belongs to [train] batch_size",
     ),
 }
 MISSING = {
@@ -241,8 +256,8 @@ TYPES = {
     "boolean for int": ({"width = 2": "width = true"}, "17:1: [model] width: should be a valid integer, got true"),
     "boolean for float": ({"x = 0.25": "x = true"}, "12:1: [[augment]] x: should be a valid number, got true"),
     "int for boolean": (
-        {"epochs = 2": "epochs = 2\ndeterministic = 1"},
-        "29:1: [train] deterministic: should be a valid boolean, got 1",
+        {"epochs = 2": "epochs = 2\n[runtime]\ndeterministic = 1"},
+        "30:1: [runtime] deterministic: should be a valid boolean, got 1",
     ),
     "number for a name": (
         {'name = "unet"': "name = 3"},
@@ -289,24 +304,24 @@ RANGES = {
         "29:1: [train] seed: should be greater than or equal to 0, got -1",
     ),
     "early stopping": (
-        {"epochs = 2": "epochs = 2\nearly_stopping = 0"},
-        "29:1: [train] early_stopping: should be greater than or equal to 1, got 0",
+        {"epochs = 2": "epochs = 2\n[validation]\npatience = 0"},
+        "30:1: [validation] patience: should be greater than or equal to 1, got 0",
     ),
     "accumulate": (
-        {"epochs = 2": "epochs = 2\naccumulate = 0"},
-        "29:1: [train] accumulate: should be greater than or equal to 1, got 0",
+        {"epochs = 2": "epochs = 2\naccumulation_steps = 0"},
+        "29:1: [train] accumulation_steps: should be greater than or equal to 1, got 0",
     ),
     "clipping": (
-        {"epochs = 2": "epochs = 2\nclip_norm = 0"},
-        "29:1: [train] clip_norm: should be greater than 0, got 0",
+        {"epochs = 2": "epochs = 2\nmax_grad_norm = 0"},
+        "29:1: [train] max_grad_norm: should be greater than 0, got 0",
     ),
     "average of nothing": (
-        {"epochs = 2": "epochs = 2\nema = 0"},
-        "29:1: [train] ema: should be greater than 0, got 0",
+        {"epochs = 2": "epochs = 2\nema_decay = 0"},
+        "29:1: [train] ema_decay: should be greater than 0, got 0",
     ),
     "average that never moves": (
-        {"epochs = 2": "epochs = 2\nema = 1.0"},
-        "29:1: [train] ema: should be less than 1, got 1.0",
+        {"epochs = 2": "epochs = 2\nema_decay = 1.0"},
+        "29:1: [train] ema_decay: should be less than 1, got 1.0",
     ),
     "channels": ({"channels = 1": "channels = 0"}, "3:1: [task] channels: should be greater than or equal to 1, got 0"),
     "one class": (
@@ -360,8 +375,8 @@ FOREIGN = {
         "28:1: [train] budget: wants wall-clock time of the whole command, as in '5m', got \"9999999h\"",
     ),
     "window": (
-        {"epochs = 2": "epochs = 2\nwindow = 1000000000000"},
-        "29:1: [train] window: should be less than or equal to 32768, got 1000000000000",
+        {"epochs = 2": "epochs = 2\n[patches]\nsize = 1000000000000"},
+        "30:1: [patches] size: should be less than or equal to 32768, got 1000000000000",
     ),
     "path too long": (
         {'path = "data.h5"': f'path = "{"x" * 300}"'},
@@ -388,16 +403,16 @@ TOGETHER = {
         "4:1: [task] classes: a name stands twice in ['cell', 'cell']",
     ),
     "sliding and counted windows": (
-        {"epochs = 2": "epochs = 2\nwindows_per_image = 3\nstride = 8"},
-        "30:1: [train] stride: sliding windows are not counted; drop 'windows_per_image'",
+        {"epochs = 2": "epochs = 2\n[patches]\nper_image = 3\nstride = 8"},
+        "31:1: [patches] stride: is for sliding patches, 'per_image' for random ones; keep one of them",
     ),
     "sliding and centred windows": (
-        {"epochs = 2": "epochs = 2\nforeground = 0.5\nstride = 8"},
-        "30:1: [train] stride: sliding windows cannot be centred; set 'foreground = 0'",
+        {"epochs = 2": "epochs = 2\n[patches]\nforeground_fraction = 0.5\nstride = 8"},
+        "31:1: [patches] stride: is for sliding patches, 'foreground_fraction' for random ones; keep one of them",
     ),
     "workers and the device's memory": (
-        {"epochs = 2": 'epochs = 2\nworkers = 2\ncache = "device"'},
-        "30:1: [train] cache: worker processes cut windows from memory; set 'workers = 0', or another cache",
+        {"epochs = 2": 'epochs = 2\n[runtime]\nworkers = 2\ncache = "device"'},
+        "31:1: [runtime] cache: worker processes cut patches from memory; set 'workers = 0', or another cache",
     ),
     "drawing transform": (
         {'[[augment]]\nname = "reflect"\nx = 0.25': '[[transform]]\nname = "reflect"'},
@@ -468,11 +483,11 @@ WITH_PLUGIN = {
     "data set that finds out late": (
         {
             'name = "hdf5"\npath = "data.h5"': 'name = "damaged"\nfolder = "x"',
-            "epochs = 2": "epochs = 2\nmonitor = 'x'",
+            "epochs = 2": "epochs = 2\n[validation]\nmonitor = 'x'",
         },
         [
             "7:1: [dataset] folder: image 'a' cannot be read",
-            "29:1: [train] monitor: no metric 'x' (known: iou, loss)",
+            "30:1: [validation] monitor: no metric 'x' (known: iou, loss)",
         ],
     ),
     "home of nobody": (
@@ -514,7 +529,7 @@ def test_a_fault_of_a_plugins_part(write: Write, changes: dict[str, str], expect
 
 
 def test_an_int_is_a_float_and_the_experiment_as_it_stands_is_right(write: Write) -> None:
-    loaded = load(write({"x = 0.25": "x = 1"}))
+    loaded = load_experiment(write({"x = 0.25": "x = 1"}))
     assert loaded.augmentations[0].options == {"x": 1.0}
     assert (loaded.name, loaded.task.classes, loaded.train.epochs) == ("study", ("background", "cell"), 2)
     assert [part.name for part in loaded.parts] == [
@@ -532,7 +547,7 @@ def test_a_map_that_the_data_has(write: Write, tmp_path: Path) -> None:
         return {**arrays, "dead": arrays["gt"]}
 
     hdf5_file.write(tmp_path / "data.h5", names, read, provenance={}, force=True)
-    assert load(path).metrics[0].name == "dead_cells"
+    assert load_experiment(path).metrics[0].name == "dead_cells"
 
 
 @pytest.mark.parametrize(
@@ -585,7 +600,7 @@ def test_a_file_that_cannot_be_read(write: Write, text: str, fault: str) -> None
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(UserError) as error:
-            load(path)
+            load_experiment(path)
         assert str(error.value) == f"{path}: no such experiment file"
 
 
@@ -622,10 +637,10 @@ def test_all_faults_are_told_in_the_order_of_the_file(write: Write) -> None:
 def test_faults_of_a_parent_name_the_parent(write: Write, tmp_path: Path) -> None:
     write({"width = 2": "width = 0"}, name="base.toml")
     child = tmp_path / "child.toml"
-    child.write_text("extends = 'base.toml'\n[train]\nbatch = 0\n")
+    child.write_text("extends = 'base.toml'\n[train]\nbatch_size = 0\n")
     assert faults(child) == [
         "base.toml:17:1: [model] width: should be greater than or equal to 1, got 0",
-        "child.toml:3:1: [train] batch: should be greater than or equal to 1, got 0",
+        "child.toml:3:1: [train] batch_size: should be greater than or equal to 1, got 0",
     ]
 
 
@@ -645,7 +660,7 @@ def test_a_missing_table_of_a_family_names_the_child(write: Write, tmp_path: Pat
         ("augment.1={name='reflect', x=7}", "[[augment]] x: should be less than or equal to 1, got 7"),
         ("model.name=unett", f"[model] name: unknown model 'unett'; did you mean 'unet'? {known('model')}"),
         ("dataset.path=gone.h5", "[dataset] path: no file '{cwd}/gone.h5'"),
-        ("steps=3", "steps: unknown table or key; did you mean 'train.steps'?"),
+        ("steps=3", "steps: unknown table or key; it belongs to [train] steps"),
         ("trian.epochs=1", f"trian: unknown table or key; did you mean 'train'? (known: {TABLES})"),
         ("train.stepz", "should be key=value, as in train.epochs=2"),
         ("augment.5.x=1", "'augment' has 2 elements, counted from 0"),
@@ -662,7 +677,7 @@ def test_a_fault_of_a_setting_names_the_setting(write: Write, setting: str, faul
 
 def test_a_setting_that_mends_a_fault(write: Write) -> None:
     path = write({"epochs = 2": "epochs = -1"})
-    assert load(path, ["train.steps=5"]).train.steps == 5
+    assert load_experiment(path, ["train.steps=5"]).train.steps == 5
 
 
 # Paths
@@ -676,18 +691,18 @@ def test_paths_start_from_the_file_that_wrote_them_and_from_here_for_settings(
         (tmp_path / folder / "checkpoints").mkdir(parents=True)
         (tmp_path / folder / "checkpoints" / "best.pt").touch()
     child = tmp_path / "study" / "child.toml"
-    child.write_text("extends = '../base.toml'\n[train]\ninitial = 'runs/base/001'\n")
+    child.write_text("extends = '../base.toml'\n[train]\ninit_from = 'runs/base/001'\n")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    loaded = load(Path("../study/child.toml"))
+    loaded = load_experiment(Path("../study/child.toml"))
     assert loaded.dataset.options["path"] == tmp_path / "data.h5"
     assert loaded.plugins == (tmp_path / "mine.py",)
-    assert loaded.train.initial == tmp_path / "study" / "runs/base/001"
+    assert loaded.train.init_from == tmp_path / "study" / "runs/base/001"
     assert loaded.name == "child"
     shutil.copy(tmp_path / "data.h5", tmp_path / "elsewhere" / "other.h5")
     shutil.copy(tmp_path / "mine.py", tmp_path / "elsewhere" / "here.py")
-    loaded = load(child, ["dataset.path=other.h5", "train.initial=x", "plugins=['here.py']"])
+    loaded = load_experiment(child, ["dataset.path=other.h5", "train.init_from=x", "plugins=['here.py']"])
     assert loaded.dataset.options["path"] == tmp_path / "elsewhere" / "other.h5"
-    assert loaded.train.initial == tmp_path / "elsewhere" / "x"
+    assert loaded.train.init_from == tmp_path / "elsewhere" / "x"
     assert loaded.plugins == (tmp_path / "elsewhere" / "here.py",)
 
 
@@ -712,17 +727,17 @@ def test_paths_in_arrays_and_tables_start_from_their_file_too(write: Write, tmp_
         "paths": (tmp_path / "study" / "data.h5", tmp_path / "data.h5"),
         "weights": {"a": (tmp_path / "study" / "b.h5", 0.5)},
     }
-    loaded = load(path, data=False)
+    loaded = load_experiment(path, data=False)
     assert loaded.dataset.options == options
     (tmp_path / "resolved.toml").write_text(loaded.resolved("study"))
-    assert load(tmp_path / "resolved.toml", data=False).dataset.options == options
+    assert load_experiment(tmp_path / "resolved.toml", data=False).dataset.options == options
     (tmp_path / "data.h5").unlink()
     assert faults(path) == [f"study.toml:7:21: [dataset] paths.1: no file '{tmp_path}/data.h5'"]
 
 
 def test_without_data_nothing_is_asked_of_it(write: Write) -> None:
     path = write({'path = "data.h5"': 'path = "gone.h5"', "channels = 1": "channels = 3"})
-    assert load(path, data=False).dataset.options["path"] == path.parent / "gone.h5"
+    assert load_experiment(path, data=False).dataset.options["path"] == path.parent / "gone.h5"
 
 
 # The resolved file
@@ -751,11 +766,14 @@ def written_out(experiment: Experiment) -> Experiment:
         ({'[scheduler]\nname = "one_cycle"': ""}, ["augment=[]", "transform=[]"]),
         ({"plugins = []": 'plugins = ["mine.py"]\nname = "ä \\"quoted\\" #"'}, ["transform.0.name=fussy"]),
         ({"plugins = []": 'plugins = ["mine.py"]'}, ["augment=[{name='fussy', odd=7}]", "metric.0.name=accuracy"]),
-        ({}, ["train.budget=1.5h", "train.seed=9223372036854775807", "train.initial=.", "train.deterministic=false"]),
+        (
+            {},
+            ["train.budget=1.5h", "train.seed=9223372036854775807", "train.init_from=.", "runtime.deterministic=false"],
+        ),
         ({}, ["dataset.val=['square_1', 'square_[34]']", "loss.weights=[1, 0.5]"]),
         ({}, ["dataset.val=2", "optimizer.betas=[0.1, 0.2]", "optimizer.learning_rate=1e-7"]),
         ({}, ["task.classes=['Zelle\"', 'ü#']"]),
-        ({}, ["train.ema=0.999", "train.clip_norm=1", "train.accumulate=3", "train.early_stopping=4"]),
+        ({}, ["train.ema_decay=0.999", "train.max_grad_norm=1", "train.accumulation_steps=3", "validation.patience=4"]),
         ({}, ["train.precision=float16"]),
     ],
 )
@@ -765,7 +783,7 @@ def test_the_resolved_file_is_the_experiment(
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.pt").touch()
     monkeypatch.chdir(tmp_path)
-    experiment = load(write(changes), settings)
+    experiment = load_experiment(write(changes), settings)
     run = tmp_path / "runs" / "elsewhere"
     (run / "plugins").mkdir(parents=True)
     for plugin in experiment.plugins:
@@ -773,17 +791,17 @@ def test_the_resolved_file_is_the_experiment(
     resolved = experiment.resolved()
     (run / "experiment.toml").write_text(resolved, encoding="utf-8")
     monkeypatch.chdir(run)
-    again = load(run / "experiment.toml")
+    again = load_experiment(run / "experiment.toml")
     assert again.resolved() == resolved
     assert written_out(again) == written_out(experiment)
     assert all(path.parent == run / "plugins" for path in again.plugins)
 
 
 def test_the_resolved_file_writes_every_default_out(write: Write) -> None:
-    experiment = load(write())
+    experiment = load_experiment(write())
     values = tomllib.loads(experiment.resolved())
     assert values["name"] == "study"
-    assert values["train"]["seed"] == 0 and values["train"]["batch"] == experiment.train.batch
+    assert values["train"]["seed"] == 0 and values["train"]["batch_size"] == experiment.train.batch_size
     for part in experiment.parts:
         table = values[part.table]
         table = next(one for one in table if one["name"] == part.name) if isinstance(table, list) else table
@@ -806,14 +824,14 @@ def test_faults_at_the_command_line(
     path = write({"epochs = 2": "epochs = -1", "width = 2": "widht = 2"})
     monkeypatch.chdir(path.parent)
     before = sorted(path.parent.iterdir())
-    monkeypatch.setattr(sys, "argv", ["yeastexp", command, "study.toml", "--set", "train.batch=0"])
+    monkeypatch.setattr(sys, "argv", ["yeastexp", command, "study.toml", "--set", "train.batch_size=0"])
     with pytest.raises(SystemExit) as leaving:
         main()
     assert leaving.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "--set train.batch=0: [train] batch: should be greater than or equal to 1, got 0",
+        "--set train.batch_size=0: [train] batch_size: should be greater than or equal to 1, got 0",
         f"study.toml:17:1: [model] widht: unknown key; did you mean 'width'? {UNET_KEYS}",
         "study.toml:28:1: [train] epochs: should be greater than or equal to 1, got -1",
     ]

@@ -304,10 +304,10 @@ def family(tmp_path: Path) -> Family:
         ("[a.b]\nx = 1\ny = 2", "[a.b]\nx = 3", {"a": {"b": {"x": 3, "y": 2}}}),
         ("[a]\nx = 1", "a = 2", {"a": 2}),
         ("a = 2", "[a]\nx = 1", {"a": {"x": 1}}),
-        ("[train]\nepochs = 1\nbatch = 2", "[train]\nsteps = 3", {"train": {"batch": 2, "steps": 3}}),
+        ("[train]\nepochs = 1\nbatch_size = 2", "[train]\nsteps = 3", {"train": {"batch_size": 2, "steps": 3}}),
         ("[train]\nepochs = 1\nsteps = 2", "[train]\nbudget = '5m'", {"train": {"budget": "5m"}}),
         ("[train]\nepochs = 1", "[train]\nepochs = 2", {"train": {"epochs": 2}}),
-        ("[train]\nepochs = 1", "[train]\nbatch = 2", {"train": {"epochs": 1, "batch": 2}}),
+        ("[train]\nepochs = 1", "[train]\nbatch_size = 2", {"train": {"epochs": 1, "batch_size": 2}}),
         ("[train]\nepochs = 1", "[train]\nsteps = 2\nbudget = '1m'", {"train": {"steps": 2, "budget": "1m"}}),
         ("[other]\nepochs = 1", "[other]\nsteps = 2", {"other": {"epochs": 1, "steps": 2}}),
         ("name = 'parent'\na = 1", "", {"a": 1}),
@@ -409,7 +409,7 @@ TEXT = """\
 name = "x"
 [train]
 epochs = 3
-batch = 8
+batch_size = 8
 [model]
 name = "unet"
 width = 16
@@ -425,18 +425,18 @@ REFLECT, ROTATE = {"name": "reflect", "p": 0.5}, {"name": "rotate90"}
 @pytest.mark.parametrize(
     ("setting", "keys", "value"),
     [
-        ("train.epochs=2", ("train",), {"epochs": 2, "batch": 8}),
-        ("train.steps=2", ("train",), {"steps": 2, "batch": 8}),
-        ("train.budget=5m", ("train",), {"budget": "5m", "batch": 8}),
-        ('train.budget="5m"', ("train",), {"budget": "5m", "batch": 8}),
-        ("train={steps = 7}", ("train",), {"steps": 7, "batch": 8}),
+        ("train.epochs=2", ("train",), {"epochs": 2, "batch_size": 8}),
+        ("train.steps=2", ("train",), {"steps": 2, "batch_size": 8}),
+        ("train.budget=5m", ("train",), {"budget": "5m", "batch_size": 8}),
+        ('train.budget="5m"', ("train",), {"budget": "5m", "batch_size": 8}),
+        ("train={steps = 7}", ("train",), {"steps": 7, "batch_size": 8}),
         (" train.epochs = 2 ", ("train", "epochs"), 2),
         ("train.seed=0", ("train", "seed"), 0),
-        ("train.deterministic=false", ("train", "deterministic"), False),
-        ("train.window=1e2", ("train", "window"), 100.0),
-        ("train.device=cuda:0", ("train", "device"), "cuda:0"),
-        ("train.initial=runs/x=1", ("train", "initial"), "runs/x=1"),
-        ("train.initial=", ("train", "initial"), ""),
+        ("runtime.deterministic=false", ("runtime", "deterministic"), False),
+        ("patches.size=1e2", ("patches", "size"), 100.0),
+        ("runtime.device=cuda:0", ("runtime", "device"), "cuda:0"),
+        ("train.init_from=runs/x=1", ("train", "init_from"), "runs/x=1"),
+        ("train.init_from=", ("train", "init_from"), ""),
         ("name=a # b", ("name",), "a # b"),
         ("name=[1", ("name",), "[1"),
         ("name=" + "9" * 5_000, ("name",), "9" * 5_000),
@@ -470,7 +470,7 @@ def test_a_setting(setting: str, keys: Keys, value: Any) -> None:
 @pytest.mark.parametrize(
     ("setting", "places"),
     [
-        ("train.epochs=2", {("train",): "f.toml:2:1", ("train", "batch"): "f.toml:4:1", ("train", "epochs"): ""}),
+        ("train.epochs=2", {("train",): "f.toml:2:1", ("train", "batch_size"): "f.toml:4:1", ("train", "epochs"): ""}),
         ("train.steps=2", {("train", "steps"): "", ("train", "epochs"): "f.toml:2:1"}),
         ("model.name=other", {("model", "name"): "", ("model", "width"): "f.toml:5:1"}),
         (
@@ -525,5 +525,5 @@ def test_later_settings_win() -> None:
     document = parse(TEXT, "f.toml", Path())
     for setting in ("train.epochs=1", "train.steps=5", "train.steps=6", "augment=[{name='zoom'}]", "augment.0.p=1"):
         override(document, setting, LENGTHS)
-    assert document.values["train"] == {"batch": 8, "steps": 6}
+    assert document.values["train"] == {"batch_size": 8, "steps": 6}
     assert document.values["augment"] == [{"name": "zoom", "p": 1}]

@@ -93,7 +93,7 @@ def test_blur_is_scipys(sigma: float) -> None:
 def test_gamma_keeps_the_ends_and_bends_between() -> None:
     image = torch.tensor([[[-5.0, -3.0, 0.0, 3.0]]])
     assert Gamma().image(image, 2.0).flatten().tolist() == [-3.0, -3.0, -1.5, 3.0]
-    powers = np.array(drawn(Gamma(most=2.0, p=0.5)))
+    powers = np.array(drawn(Gamma(max_gamma=2.0, p=0.5)))
     assert powers.min() >= 0.5 and powers.max() <= 2 and np.mean(powers == 1) == pytest.approx(0.5, abs=0.04)
     assert np.mean(powers > 1) == pytest.approx(np.mean(powers < 1), abs=0.04)
     with pytest.raises(UserError, match="is not below"):
@@ -193,7 +193,7 @@ def test_several_structures_are_measured_at_once() -> None:
 def test_image_and_labels_change_in_the_same_places() -> None:
     """Deep inside, a flat image has the structure's value where labels are 0; none of that value is elsewhere."""
     flat, cells = torch.full((1, 121, 121), 50.0), torch.ones(121, 121, dtype=torch.int64)
-    pillars = PastedStructures(most=1, kinds=("pillar",), size_px=(70.0, 90.0), strength=2.0, reach_px=30.0, p=1.0)
+    pillars = PastedStructures(max_count=1, kinds=("pillar",), size_px=(70.0, 90.0), strength=2.0, reach_px=30.0, p=1.0)
     for index in range(12):
         params = pillars.draw(generator(0, "augment", 0, index))
         image, labels = pillars.image(flat, params), pillars.labels(cells, params)
@@ -226,7 +226,7 @@ def test_an_edge_and_its_fringe_have_opposite_signs() -> None:
 
 def test_pasted_structures_of_a_batch_are_its_windows_one_by_one() -> None:
     """With other numbers of structures in each, and none in some."""
-    transform = PastedStructures(most=5, p=0.6)
+    transform = PastedStructures(max_count=5, p=0.6)
     images = torch.randn(12, 2, 48, 40, generator=torch.Generator().manual_seed(0))
     kept, params = images.clone(), [transform.draw(generator(0, "augment", 0, index)) for index in range(12)]
     assert 0 in (counts := {count for count, _ in params}) and len(counts) > 3

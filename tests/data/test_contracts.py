@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from yeastexp import plugins
-from yeastexp.config import experiment
+from yeastexp.config.loading import PARTS
 from yeastexp.data.transforms import BasicTransform2D, pipeline
 from yeastexp.data.transforms.geometry import Pixels
 from yeastexp.metrics.pixels import PerImageMetric
@@ -23,7 +23,7 @@ from yeastexp.registry import KINDS
 from yeastexp.sample import IGNORE, Sample
 
 PLUGIN = Path(__file__).parents[2] / "experiments" / "my_transforms.py"
-assert experiment.ROOMS
+assert PARTS
 
 plugins.load([PLUGIN])
 NAMES = {kind: list(registry) for kind, registry in KINDS.items()}

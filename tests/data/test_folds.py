@@ -102,7 +102,7 @@ def test_a_data_set_takes_the_splits_of_a_fold_and_keeps_its_test_images(tmp_pat
     assert (found.maps, found.shape("a"), found.read("a")) == (("instances",), (1, 8, 8), "sample a")
     with pytest.raises(UserError) as caught:
         folds.Refolded(Squares(), path, 3)
-    assert str(caught.value) == f"[train] fold: is 3, but '{path}' has 2"
+    assert str(caught.value) == f"[validation] fold: is 3, but '{path}' has 2"
 
 
 def test_folds_of_other_images_are_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_folds_of_other_images_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"folds": [["a"], ["b", "x"]], "group_by": None, "seed": 0}))
     with pytest.raises(UserError) as caught:
         folds.Refolded(Squares(), path, 1)
-    assert str(caught.value) == f"[train] folds: '{path}' is of other images: 'c' is in one of the two alone"
+    assert str(caught.value) == f"[validation] folds: '{path}' is of other images: 'c' is in one of the two alone"
 
 
 def test_look_alikes_in_different_folds_are_named() -> None:

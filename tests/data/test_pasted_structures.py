@@ -61,7 +61,7 @@ def test_pixels_far_from_every_structure_stay() -> None:
 
 
 def test_number_kinds_and_probability() -> None:
-    params = [PastedStructures(most=4, p=0.25).draw(generator(0, "augment", 0, index)) for index in range(4000)]
+    params = [PastedStructures(max_count=4, p=0.25).draw(generator(0, "augment", 0, index)) for index in range(4000)]
     counts = np.bincount([count for count, _ in params], minlength=5)
     assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
     assert counts[1:] / counts[1:].sum() == pytest.approx(np.full(4, 0.25), abs=0.05)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from yeastexp import plugins
-from yeastexp.config.experiment import Train
+from yeastexp.config.settings import Patches
 from yeastexp.data import patches
-from yeastexp.data.patches import Kept, Reread, Stream, Transforms
+from yeastexp.data.patches import CachedImages, LazyImages, PatchSampler, Transforms
 from yeastexp.data.transforms.affine import Affine
 from yeastexp.data.transforms.elastic import Elastic
 from yeastexp.data.transforms.gaussian_noise import GaussianNoise
@@ -22,18 +22,24 @@ from yeastexp.data.transforms.reflect import Reflect
 from yeastexp.data.transforms.rotate90 import Rotate90
 from yeastexp.registry import transform
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training.build import plan_windows
+from yeastexp.training.build import plan_patches
 
 PLUGIN = Path(__file__).parents[2] / "experiments" / "my_transforms.py"
 SIZES = np.array([[40, 50], [33, 61], [24, 24]])
 
 
-def stream(train: Train | None = None, more: tuple = ()) -> Stream:
-    train = train or Train(epochs=1, window=16, batch=4)
+def stream(plan: Patches | None = None, more: tuple = ()) -> PatchSampler:
+    plan = plan or Patches(size=16)
     images = [torch.randn(1, *size) for size in SIZES.tolist()]
     labels = [torch.full((1, *size), index, dtype=torch.int8) for index, size in enumerate(SIZES.tolist())]
     pixels = Pixels.of(images, labels)
-    return Stream(Kept(pixels), plan_windows(train, pixels.sizes), train.batch, (Reflect(), Rotate90(), *more), seed=5)
+    return PatchSampler(
+        CachedImages(pixels),
+        plan_patches(plan, pixels.sizes),
+        4,
+        (Reflect(), Rotate90(), *more),
+        seed=5,
+    )
 
 
 def test_a_batch_does_not_depend_on_those_before() -> None:
@@ -60,7 +66,7 @@ def test_worker_processes_cut_the_same_windows(context: str) -> None:
 
 
 def test_an_epoch_takes_every_planned_window_once() -> None:
-    made = stream(Train(epochs=1, window=16, batch=4, windows_per_image=3))
+    made = stream(Patches(size=16, per_image=3))
     assert made.plan.images.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and made.steps_per_epoch == 3
     labels = torch.cat([made.batch(step)[1] for step in range(3)])
     owners = [int(one[one != IGNORE][0]) for one in labels]
@@ -69,7 +75,7 @@ def test_an_epoch_takes_every_planned_window_once() -> None:
 
 
 def test_all_epochs_take_all_windows_in_other_orders() -> None:
-    made = stream(Train(epochs=1, window=16, batch=4, stride=9))
+    made = stream(Patches(size=16, stride=9))
     assert made.plan.corners is not None
     planned = sorted(map(tuple, np.column_stack([made.plan.images, made.plan.corners]).tolist()))
     orders = []
@@ -85,22 +91,22 @@ def test_all_epochs_take_all_windows_in_other_orders() -> None:
 
 def test_another_seed_is_another_stream() -> None:
     one = stream()
-    other = Stream(one.source, one.plan, one.size, one.augmentations, seed=6)
-    same = Stream(one.source, one.plan, one.size, one.augmentations, seed=5)
+    other = PatchSampler(one.source, one.plan, one.size, one.augmentations, seed=6)
+    same = PatchSampler(one.source, one.plan, one.size, one.augmentations, seed=5)
     assert torch.equal(one.batch(3)[0], same.batch(3)[0]) and not torch.equal(one.batch(3)[0], other.batch(3)[0])
 
 
 def test_a_window_does_not_depend_on_the_size_of_the_batch() -> None:
     """Its corner and its draws are keyed by its own number in the epoch."""
     one = stream()
-    other = Stream(one.source, one.plan, 5, one.augmentations, seed=5)
+    other = PatchSampler(one.source, one.plan, 5, one.augmentations, seed=5)
     whole = [torch.cat([made.batch(step)[0] for step in range(made.steps_per_epoch)]) for made in (one, other)]
     assert torch.equal(*whole)
 
 
 def test_an_image_smaller_than_the_window_is_centred_in_it() -> None:
     pixels = Pixels.of([torch.ones(1, 10, 40)], [torch.zeros(1, 10, 40, dtype=torch.int8)])
-    made = Stream(Kept(pixels), plan_windows(Train(epochs=1, window=16), pixels.sizes), 8, (), seed=0)
+    made = PatchSampler(CachedImages(pixels), plan_patches(Patches(size=16), pixels.sizes), 8, (), seed=0)
     _, labels = made.batch(0)
     known = (labels != IGNORE).float()
     assert torch.equal(known[:, 3:13].unique(), torch.ones(1)) and float(known.mean()) == 10 / 16
@@ -111,16 +117,16 @@ def test_random_windows_lie_inside() -> None:
     assert not any(bool((made.batch(step)[1] == IGNORE).any()) for step in range(20))
 
 
-def spotted(foreground: float, window: int = 9) -> Stream:
+def spotted(foreground: float, window: int = 9) -> PatchSampler:
     """Windows of two images: one with two pixels of class 1 far from the border, one with none."""
     labels = [torch.zeros(1, 40, 50, dtype=torch.int8) for _ in range(2)]
     labels[0][0, 20, 30] = labels[0][0, 12, 25] = 1
     pixels = Pixels.of([torch.zeros(1, 40, 50)] * 2, labels)
-    plan = plan_windows(Train(epochs=1, window=window, windows_per_image=200), pixels.sizes)
-    return Stream(Kept(pixels, foreground > 0), plan, 400, (), seed=3, foreground=foreground)
+    plan = plan_patches(Patches(size=window, per_image=200), pixels.sizes)
+    return PatchSampler(CachedImages(pixels, foreground > 0), plan, 400, (), seed=3, foreground=foreground)
 
 
-def corner(made: Stream, index: int) -> np.ndarray:
+def corner(made: PatchSampler, index: int) -> np.ndarray:
     (laid,) = made.source.laid(made.plan.images[[index]])
     return made._corner(0, index, laid, laid.images[0])
 
@@ -144,10 +150,10 @@ def test_a_centred_window_stays_inside_the_image() -> None:
     labels = torch.zeros(1, 20, 20, dtype=torch.int8)
     labels[0, 0, 19] = 1
     pixels = Pixels.of([torch.zeros(1, 20, 20)], [labels])
-    plan = plan_windows(Train(epochs=1, window=8), pixels.sizes)
-    made = Stream(Kept(pixels, True), plan, 4, (), seed=0, foreground=1.0)
+    plan = plan_patches(Patches(size=8), pixels.sizes)
+    made = PatchSampler(CachedImages(pixels, True), plan, 4, (), seed=0, foreground=1.0)
     assert corner(made, 0).tolist() == [0, 12]
-    small = Stream(made.source, plan_windows(Train(epochs=1, window=30), pixels.sizes), 4, (), seed=0, foreground=1.0)
+    small = PatchSampler(made.source, plan_patches(Patches(size=30), pixels.sizes), 4, (), seed=0, foreground=1.0)
     assert corner(small, 0).tolist() == [-5, -5]
 
 
@@ -168,11 +174,11 @@ READ_TWICE = (Elastic(p=1.0), GaussianNoise(p=1.0), Affine())
 @pytest.mark.parametrize("most", [1, 2, 9])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_images_that_are_read_again_give_the_same_windows(most: int, workers: int, augmentations: Transforms) -> None:
-    kept = Kept.reading(sample, SIZES, torch.device("cpu"), foreground=True)
-    reread = Reread(sample, SIZES, 2, foreground=True)
+    kept = CachedImages.reading(sample, SIZES, torch.device("cpu"), foreground=True)
+    reread = LazyImages(sample, SIZES, 2, foreground=True)
     reread.most = most
-    plan = plan_windows(Train(epochs=1, window=16), SIZES)
-    one, other = (Stream(source, plan, 5, augmentations, 5, foreground=0.5) for source in (kept, reread))
+    plan = plan_patches(Patches(size=16), SIZES)
+    one, other = (PatchSampler(source, plan, 5, augmentations, 5, foreground=0.5) for source in (kept, reread))
     for batch, again in zip(one.batches(0, 9), other.batches(0, 9, workers), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
     gc.collect()
@@ -180,12 +186,14 @@ def test_images_that_are_read_again_give_the_same_windows(most: int, workers: in
 
 
 def test_images_are_laid_out_as_they_are_put_together() -> None:
-    made, wanted = Kept.reading(sample, SIZES, torch.device("cpu")), [sample(index) for index in range(3)]
+    made, wanted = CachedImages.reading(sample, SIZES, torch.device("cpu")), [sample(index) for index in range(3)]
     pixels = Pixels.of([one.image for one in wanted], [one.labels[None].to(torch.int8) for one in wanted])
     assert torch.equal(made.pixels.values, pixels.values) and torch.equal(made.pixels.labels, pixels.labels)
     assert made.pixels.offsets.tolist() == pixels.offsets.tolist()
     assert made.pixels.sizes.tolist() == pixels.sizes.tolist()
-    assert torch.equal(torch.cat([one.flatten() for one in Reread(sample, SIZES, 2, False).labels()]), pixels.labels[0])
+    assert torch.equal(
+        torch.cat([one.flatten() for one in LazyImages(sample, SIZES, 2, False).labels()]), pixels.labels[0]
+    )
     held = pixels.values.nbytes + pixels.labels.nbytes
     assert held == patches.bytes_of(SIZES, 2)
 
@@ -232,7 +240,7 @@ def test_a_gpu_makes_batches_aside_and_a_step_waits_for_its_own(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream("training", told))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("own", told))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-    for _ in patches.sent(made(), torch.device("cuda")):  # type: ignore[arg-type]
+    for _ in patches.prefetch_to_device(made(), torch.device("cuda")):  # type: ignore[arg-type]
         told.append("step")
     one = ["on own", "made", "off own", "training waits for own", "kept for training", "kept for training", "step"]
     assert told == ["own waits for training", *one, *one, "on own", "off own"]
@@ -240,7 +248,7 @@ def test_a_gpu_makes_batches_aside_and_a_step_waits_for_its_own(monkeypatch: pyt
 
 def test_a_cpu_gets_the_batches_as_they_are() -> None:
     batches = [(torch.zeros(1), torch.ones(1))] * 3
-    sent = list(patches.sent(iter(batches), torch.device("cpu")))
+    sent = list(patches.prefetch_to_device(iter(batches), torch.device("cpu")))
     assert len(sent) == 3 and all(
         one is two for pair in zip(sent, batches, strict=True) for one, two in zip(*pair, strict=True)
     )

@@ -22,7 +22,10 @@ def applied(transform: Polarity, image: Tensor) -> Tensor:
 def test_skewness_of_two_values_is_that_of_bernoulli() -> None:
     """(1 - 2 p) / √(p (1 - p)): 4.13 for p = 0.05, and 0.98 for p = 0.28."""
     assert Polarity().sign_of([spots(True)]) == 1 and Polarity().sign_of([spots(False)]) == -1
-    assert Polarity(least=4.12).sign_of([spots(True)]) == 1 and Polarity(least=4.14).sign_of([spots(True)]) == 0
+    assert (
+        Polarity(min_skewness=4.12).sign_of([spots(True)]) == 1
+        and Polarity(min_skewness=4.14).sign_of([spots(True)]) == 0
+    )
     assert Polarity().sign_of([spots(True, 0.28)]) == 0 and Polarity().sign_of([torch.ones(1, 9, 9)]) == 0
 
 

@@ -88,5 +88,5 @@ def test_stuck_workers_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "PATIENCE", 1.0)
     with pytest.raises(UserError) as caught:
         list(workers.made(sleeps, range(6), 2, None))
-    assert "[train] workers: no batch in 1 s; they are stuck in: File " in str(caught.value)
+    assert "[runtime] workers: no batch in 1 s; they are stuck in: File " in str(caught.value)
     assert "in sleeps" in str(caught.value) and caught.value.status == 1

@@ -16,7 +16,7 @@ from rich.console import Console
 from tiny import EXPERIMENT, write_data
 
 from yeastexp.cli import commands
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
@@ -48,8 +48,8 @@ def test_every_image_is_held_out_once_a_seed(done: Path) -> None:
     assert done.name == "001" and done.parent.name == "tiny_crossval"
     held = []
     for folder in sorted(done.glob("seed_*")):
-        loaded = experiment.load(folder / "experiment.toml")
-        splits = load_predictor(folder, "last", "cpu").experiment.train
+        loaded = load_experiment(folder / "experiment.toml")
+        splits = load_predictor(folder, "last", "cpu").experiment.validation
         assert splits.folds == done / "folds.json" and splits.fold is not None
         chosen = json.loads((done / "folds.json").read_text())["folds"][splits.fold - 1]
         kept = checkpoints.load(folder / "checkpoints" / "last.pt")["validations"]["last"]["losses"]
@@ -126,7 +126,7 @@ def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch:
     monkeypatch.chdir(path.parent)
     for settings, count, message in (
         ([], 2, f"{done}/folds.json: holds other folds; name another output"),
-        (["train.batch=2"], 3, f"{done}/experiment.toml: is of another experiment; name another output"),
+        (["train.batch_size=2"], 3, f"{done}/experiment.toml: is of another experiment; name another output"),
     ):
         with pytest.raises(UserError) as caught:
             crossval(path, settings, dealt=count, output=done, console=quiet())
@@ -161,9 +161,9 @@ def test_folds_of_a_file_are_not_dealt_anew(done: Path) -> None:
 def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    settings = ["train.early_stopping=9", "train.epochs=1"]
+    settings = ["validation.patience=9", "train.epochs=1"]
     crossval(done.parents[2] / "tiny.toml", settings, dealt=2, console=quiet(), say=said.append)
-    assert said[0] == "[train] early_stopping chooses the last step by the images held out: their scores flatter"
+    assert said[0] == "[validation] patience chooses the last step by the images held out: their scores flatter"
 
 
 @pytest.mark.parametrize("blocks", [False, True])
@@ -182,9 +182,9 @@ def test_look_alikes_in_different_folds_are_named(blocks: bool) -> None:
 @pytest.mark.parametrize(
     ("written", "fault"),
     [
-        ("fold = 1", "[train] fold: means nothing without 'folds'"),
-        ('folds = "data.h5"', "[train] folds: means nothing without 'fold'"),
-        ('folds = "none.json"\nfold = 1', "[train] folds: no file of folds '{folder}/none.json'"),
+        ("fold = 1", "[validation] fold: means nothing without 'folds'"),
+        ('folds = "data.h5"', "[validation] folds: means nothing without 'fold'"),
+        ('folds = "none.json"\nfold = 1', "[validation] folds: no file of folds '{folder}/none.json'"),
     ],
 )
 def test_a_fold_needs_its_file(tmp_path: Path, written: str, fault: str) -> None:
@@ -192,5 +192,5 @@ def test_a_fold_needs_its_file(tmp_path: Path, written: str, fault: str) -> None
     path = tmp_path / "tiny.toml"
     path.write_text(EXPERIMENT.replace("epochs = 2", f"epochs = 2\n{written}"))
     with pytest.raises(UserError) as caught:
-        experiment.load(path)
+        load_experiment(path)
     assert str(caught.value).endswith(fault.format(folder=tmp_path))

@@ -164,7 +164,7 @@ def at_home(run_directory: Path, path: Path) -> Path:
 
 
 def test_images_that_stopped_the_training_chose_the_last_checkpoint(finished: Path) -> None:
-    changed(finished, "deterministic = true", "deterministic = true\nearly_stopping = 5")
+    changed(finished, "[validation]", "[validation]\npatience = 5")
     assert evaluate(finished, checkpoint="last")[1].selected_on == ["square_4", "square_5"]
 
 

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from yeastexp.config.experiment import Train
-from yeastexp.data.patches import Kept, Stream
+from yeastexp.config.settings import Patches
+from yeastexp.data.patches import CachedImages, PatchSampler
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.geometry import Pixels
@@ -33,7 +33,7 @@ from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
 from yeastexp.registry import model, transform
 from yeastexp.training import checkpoints
-from yeastexp.training.build import plan_windows
+from yeastexp.training.build import plan_patches
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 
@@ -63,7 +63,7 @@ def train(folder: Path, device: str, precision: str) -> Path:
     """The directory of a finished run."""
     folder.mkdir()
     path = tiny.write_experiment(folder, EXPERIMENT)
-    settings = [f"train.device={device}", f"train.precision={precision}"]
+    settings = [f"runtime.device={device}", f"train.precision={precision}"]
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         return run(path, settings, console=Console(file=io.StringIO())).resolve()
@@ -157,15 +157,15 @@ def test_tiles_equal_the_whole_image(device: str, name: str, options: dict[str, 
         assert torch.equal(logits.argmax(dim=0)[certain], whole.argmax(dim=0)[certain])
 
 
-def stream(device: str, augmentations: tuple[BasicTransform2D, ...]) -> Stream:
+def stream(device: str, augmentations: tuple[BasicTransform2D, ...]) -> PatchSampler:
     """Patches of noisy images of several sizes whose labels tell every pixel from its neighbours."""
     source = torch.Generator().manual_seed(0)
     sizes = [(80, 100), (66, 122), (48, 48)]
     images = [torch.randn(1, *size, generator=source) for size in sizes]
     labels = [torch.randint(0, 100, (1, *size), generator=source, dtype=torch.int8) for size in sizes]
     pixels = Pixels.of(images, labels).to(torch.device(device))
-    settings = Train(epochs=1, window=32, batch=8, windows_per_image=8)
-    return Stream(Kept(pixels), plan_windows(settings, pixels.sizes), settings.batch, augmentations, seed=5)
+    plan = plan_patches(Patches(size=32, per_image=8), pixels.sizes)
+    return PatchSampler(CachedImages(pixels), plan, 8, augmentations, seed=5)
 
 
 def built(*names: str) -> tuple[BasicTransform2D, ...]:

@@ -302,7 +302,7 @@ def test_the_command_on_an_experiment(call: Call, experiment_file: WriteExperime
 
 
 def test_the_command_on_a_model(call: Call) -> None:
-    options = ["--model", "unet", "--set", "width=2", "--set", "model.patch=1", "--set", 'norm="none"']
+    options = ["--model", "unet", "--set", "width=2", "--set", "model.space_to_depth=1", "--set", 'norm="none"']
     status, out, err = call(*options, "--classes", "3", "--json", "--set", "levels=5")
     found = json.loads(out)
     assert (status, err) == (0, "")

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from yeastexp.cli import commands
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.transforms import BasicTransform2D
@@ -34,7 +34,7 @@ from yeastexp.training import build
 YEAST = SyntheticYeast(images=6, size=96, val=2)
 CLASSES = ("background", "cell")
 QUICK = Path(__file__).parents[2] / "experiments" / "quick.toml"
-SMALL = ("model.width=4", "train.threads=1", "dataset.size=64", "train.window=48", "optimizer.learning_rate=0.02")
+SMALL = ("model.width=4", "runtime.threads=1", "dataset.size=64", "patches.size=48", "optimizer.learning_rate=0.02")
 
 Samples = list[Sample]
 
@@ -342,7 +342,7 @@ def under() -> Callable[..., list[alignment.Carried]]:
             "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) + "}" for one in tables
         )
         settings = [*SMALL, "augment=[]", "transform=[]", f"{table}=[{written}]"]
-        return alignment.carried(build.assemble(experiment.load(QUICK, settings)))
+        return alignment.carried(build.assemble(load_experiment(QUICK, settings)))
 
     return carry
 
@@ -411,7 +411,7 @@ def test_every_transform_of_the_package_is_in_step(under: Callable[..., list[ali
 
 
 def learnt(*settings: str, steps: int = 150) -> overfit.Overfit:
-    done = overfit.overfit(build.assemble(experiment.load(QUICK, [*SMALL, *settings])), steps, iter)
+    done = overfit.overfit(build.assemble(load_experiment(QUICK, [*SMALL, *settings])), steps, iter)
     assert done is not None
     return done
 
@@ -469,7 +469,7 @@ def test_a_loss_of_the_wrong_sign_is_an_error() -> None:
 
 
 def test_a_batch_of_one_class_is_no_trial() -> None:
-    assembly = build.assemble(experiment.load(QUICK, SMALL))
+    assembly = build.assemble(load_experiment(QUICK, SMALL))
     blank = SyntheticYeast(images=6, size=64, val=2, crowding=0.0)
     assert overfit.overfit(replace(assembly, dataset=blank), 3, iter) is None
     assert overfit.finding(None) is not None
@@ -479,7 +479,7 @@ def test_a_batch_of_one_class_is_no_trial() -> None:
 
 
 def clashes(window: int, model: nn.Module | None = None, diameter: float | None = None) -> dict[str, Finding]:
-    loaded: Experiment = experiment.load(QUICK, [*SMALL, f"train.window={window}"])
+    loaded: Experiment = load_experiment(QUICK, [*SMALL, f"patches.size={window}"])
     every = figures(yeast())
     if diameter:
         every = [replace(one, diameters=(diameter,)) for one in every]

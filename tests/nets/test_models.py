@@ -40,7 +40,9 @@ def accept_every_size(model: nn.Module) -> None:
 @pytest.mark.parametrize(("levels", "patch"), list(itertools.product((1, 2, 3), (1, 2, 3))))
 def test_every_size_is_an_image(levels: int, patch: int) -> None:
     for residual, downsampling in VARIANTS:
-        accept_every_size(unet(2, 3, levels=levels, patch=patch, residual=residual, downsampling=downsampling).eval())
+        accept_every_size(
+            unet(2, 3, levels=levels, space_to_depth=patch, residual=residual, downsampling=downsampling).eval()
+        )
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -121,7 +123,7 @@ def changed_by(model: nn.Module, row: int, column: int, size: int = 64) -> tuple
 @pytest.mark.parametrize(("levels", "patch"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1)])
 def test_a_pixel_reaches_as_far_as_the_convolutions(levels: int, patch: int) -> None:
     """Two 3×3 convolutions a level down and up, each a pixel of its level: 2 at every level, twice but at the last."""
-    model = unet(levels=levels, patch=patch).double().eval()
+    model = unet(levels=levels, space_to_depth=patch).double().eval()
     reach = patch * (sum(2 * 2 * 2**level for level in range(levels - 1)) + 2 * 2 ** (levels - 1))
     coarsest = patch * 2 ** (levels - 1)
     first, last, left, right = changed_by(model, 32, 32)
@@ -134,7 +136,7 @@ def test_a_pixel_reaches_as_far_as_the_convolutions(levels: int, patch: int) -> 
 def test_the_upper_left_part_alone_gives_the_same_far_from_the_cut(
     cut: tuple[int, int], residual: bool, downsampling: str
 ) -> None:
-    model = unet(3, 2, levels=3, patch=2, residual=residual, downsampling=downsampling).double().eval()
+    model = unet(3, 2, levels=3, space_to_depth=2, residual=residual, downsampling=downsampling).double().eval()
     image = torch.randn(1, 3, 104, 112, dtype=torch.float64)
     height, width = cut
     far = unet_reach(levels=3, patch=2)
@@ -153,7 +155,10 @@ def unet_reach(levels: int, patch: int) -> int:
 @pytest.mark.parametrize(
     "model",
     [
-        *(unet(levels=3, patch=1, residual=residual, downsampling=downsampling) for residual, downsampling in VARIANTS),
+        *(
+            unet(levels=3, space_to_depth=1, residual=residual, downsampling=downsampling)
+            for residual, downsampling in VARIANTS
+        ),
         *(fcn(skips=skips) for skips in (0, 1, 2)),
     ],
 )
@@ -216,7 +221,13 @@ def test_a_unet_has_as_many_parameters_as_its_convolutions(
     wanted += (width + 1) * 5 * patch**2  # the head
     if residual:
         wanted += sum(projection(*pair) for pair in pairs if pair[0] != pair[1])
-    options = {"width": width, "levels": levels, "patch": patch, "residual": residual, "downsampling": downsampling}
+    options = {
+        "width": width,
+        "levels": levels,
+        "space_to_depth": patch,
+        "residual": residual,
+        "downsampling": downsampling,
+    }
     assert parameters(UNet(3, 5, **options)) == wanted  # type: ignore[arg-type]
 
 

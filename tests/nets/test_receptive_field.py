@@ -269,7 +269,7 @@ def test_the_gradient_of_every_model_has_the_same_ends_at_every_phase(name: str)
 
 
 def plain_unet(levels: int) -> nn.Module:
-    return UNet(1, 2, width=1, levels=levels, patch=1, norm="none")
+    return UNet(1, 2, width=1, levels=levels, space_to_depth=1, norm="none")
 
 
 @pytest.mark.parametrize(("levels", "sizes"), [(1, {5: 1}), (2, {18: 2}), (3, {44: 4}), (4, {100: 4, 92: 4})])

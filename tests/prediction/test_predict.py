@@ -30,7 +30,7 @@ from yeastexp.errors import UserError
 from yeastexp.prediction import outputs, predict, tiling
 from yeastexp.prediction import predictor as predictor_module
 from yeastexp.prediction.growing_tiff import GrowingTiffs
-from yeastexp.prediction.predictor import Trained, Values, load_predictor
+from yeastexp.prediction.predictor import Predictor, Values, load_predictor
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.run import run
 
@@ -77,7 +77,7 @@ def raw(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.rint(values).astype(np.uint16)
 
 
-def logits_of(predictor: Trained, values: np.ndarray) -> torch.Tensor:
+def logits_of(predictor: Predictor, values: np.ndarray) -> torch.Tensor:
     """What the whole image gives at once."""
     image = torch.from_numpy(values.astype(np.float32))[None]
     return predictor.logits(Sample(image, torch.full(values.shape, IGNORE), ""), side=10**9)
@@ -165,7 +165,7 @@ def test_tiff_where_it_is_asked_for(finished: Path, here: Path) -> None:
     assert np.array_equal(tifffile.imread(here / "tiffs" / "a.tif"), images.read_mask(here / "out" / "a.png"))
 
 
-def several_classes(predictor: Trained) -> Trained:
+def several_classes(predictor: Predictor) -> Predictor:
     """The same with a third class."""
     model = torch.nn.Sequential(predictor.model, Third())
     task = dataclasses.replace(predictor.experiment.task, classes=("background", "cell", "bud"))

@@ -162,7 +162,7 @@ CHAINS: dict[str, tuple[BasicTransform2D, ...]] = {
     "polarity that is right": (ZScore(), Polarity(sign=1)),
     "polarity that is wrong": (ZScore(), Polarity(sign=-1)),
     "polarity of no fit": (Polarity(),),
-    "weak polarity": (Polarity(sign=-1, least=100.0),),
+    "weak polarity": (Polarity(sign=-1, min_skewness=100.0),),
     "a crop": (Crop(top=3, bottom=20, left=11, right=0), ZScore()),
     "figures before a crop": (ZScore(), Crop(top=3, right=30)),
     "a coarser grid": (ZScore(), Downscale(factor=3)),

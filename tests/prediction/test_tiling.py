@@ -58,8 +58,8 @@ def assert_the_same(model: nn.Module, tiles: Tiling, image: Tensor, tile: tuple[
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "unet": [
         {"width": 2, "levels": 3},
-        {"width": 2, "levels": 2, "patch": 1},
-        {"width": 3, "levels": 2, "patch": 3, "norm": "none"},
+        {"width": 2, "levels": 2, "space_to_depth": 1},
+        {"width": 3, "levels": 2, "space_to_depth": 3, "norm": "none"},
         {"width": 2, "levels": 3, "residual": True, "downsampling": "stride"},
     ],
     "fcn": [{"width": 2, "levels": 3, "skips": 0}, {"width": 2, "levels": 4, "skips": 2}],

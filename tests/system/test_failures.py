@@ -26,14 +26,14 @@ ROOM = "make room, and 'resume /run' goes on from its last checkpoint"
         (OSError(errno.EFBIG, "x", "/r/a"), f"/r/a: no file may grow so large; {ROOM}"),
         (
             torch.OutOfMemoryError(CUDA),
-            "a step: out of GPU memory; Tried to allocate 2.50 GiB; lower [train] batch or window, or the width of the "
-            "[model]",
+            "a step: out of GPU memory; Tried to allocate 2.50 GiB; lower [train] batch_size or [patches] size, or the "
+            "width of the [model]",
         ),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to "
             "allocate 99 bytes. Error code 12 (Cannot allocate memory)"),
             "a step: out of memory; [enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you "
-            "tried to allocate 99 bytes; lower [train] batch or window, or the width of the [model]",
+            "tried to allocate 99 bytes; lower [train] batch_size or window, or the width of the [model]",
         ),
     ],
 )  # fmt: skip

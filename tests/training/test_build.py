@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from yeastexp.config.experiment import Train
+from yeastexp.config.settings import Patches, Runtime
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.downscale import Downscale
 from yeastexp.errors import UserError
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training import build
-from yeastexp.training.build import Prepared, plan_windows
+from yeastexp.training.build import Prepared, plan_patches
 
 SIZES = np.array([[40, 50], [33, 61], [24, 24]])
 
 
 def test_windows_cover_as_much_as_the_images_have() -> None:
-    plan = plan_windows(Train(epochs=1, window=16), SIZES)
+    plan = plan_patches(Patches(size=16), SIZES)
     assert np.bincount(plan.images).tolist() == [round(40 * 50 / 256), round(33 * 61 / 256), round(24 * 24 / 256)]
 
 
 def test_the_window_shrinks_to_the_smallest_image() -> None:
-    assert plan_windows(Train(epochs=1), SIZES).side == 24
-    assert plan_windows(Train(epochs=1), SIZES * 10).side == build.DEFAULT_WINDOW
+    assert plan_patches(Patches(), SIZES).side == 24
+    assert plan_patches(Patches(), SIZES * 10).side == build.DEFAULT_SIDE
 
 
 @pytest.mark.parametrize("stride", [5, 16, 30])
 def test_sliding_windows_cover_the_border_from_inside(stride: int) -> None:
-    plan = plan_windows(Train(epochs=1, window=16, stride=stride), SIZES)
+    plan = plan_patches(Patches(size=16, stride=stride), SIZES)
     assert plan.corners is not None
     for index, (height, width) in enumerate(SIZES.tolist()):
         covered = np.zeros((height, width), bool)
@@ -43,7 +43,7 @@ def test_sliding_windows_cover_the_border_from_inside(stride: int) -> None:
 
 
 def test_a_sliding_window_larger_than_the_image_is_centred() -> None:
-    plan = plan_windows(Train(epochs=1, window=30, stride=10), np.array([[24, 24]]))
+    plan = plan_patches(Patches(size=30, stride=10), np.array([[24, 24]]))
     assert plan.corners is not None and plan.corners.tolist() == [[-3, -3]]
 
 
@@ -72,7 +72,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     [
         (CPU, 0, 400, "memory", "the training images take 400 MB; kept in memory, where 1 GB are free"),
         (CPU, 2, 400, "memory", "kept in memory"),
-        (CPU, 0, 600, "none", "read again for every window, for only 1 GB are free; [train] workers read ahead"),
+        (CPU, 0, 600, "none", "read again for every patch, since only 1 GB are free; [runtime] workers read ahead"),
         (GPU, 0, 400, "device", "kept on the device, where 2 GB are free"),
         (GPU, 2, 400, "memory", "kept in memory"),
         (GPU, 0, 501, "none", "of 2 GB on the device no more than 25% is for images; read again"),
@@ -82,10 +82,10 @@ def test_where_images_are_kept_follows_from_what_is_free(
     device: torch.device, workers: int, wanted: int, where: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("yeastexp.system.memory.free", lambda device: 10**9 * (2 if device.type == "cuda" else 1))
-    found = build.where_kept(Train(epochs=1, workers=workers), wanted * 10**6, device)
+    found = build.where_kept(Runtime(workers=workers), wanted * 10**6, device)
     assert found[0] == where and said in found[1]
-    found = build.where_kept(Train(epochs=1, cache="none"), wanted * 10**6, device)
-    assert found == ("none", f"[train] cache: the training images take {wanted} MB; 'none', as the file says")
+    found = build.where_kept(Runtime(cache="none"), wanted * 10**6, device)
+    assert found == ("none", f"[runtime] cache: the training images take {wanted} MB; 'none', as the file says")
 
 
 class Shrinking(BasicTransform2D):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from yeastexp.nets.optimizers import adamw
 from yeastexp.training.compilation import Compiled
-from yeastexp.training.optimization import Options, Update
+from yeastexp.training.optimization import OptimizationStep, Options
 
 IMAGES = torch.randn(2, 1, 6, 7, generator=torch.Generator().manual_seed(0))
 
@@ -56,7 +56,7 @@ def test_the_model_tells_its_own_faults() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 def test_a_compiled_model_gives_what_the_model_gives_on_its_own_weights() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
-    update = Update(model, adamw(model.parameters()), None, Options(compile=True), torch.device("cpu"))
+    update = OptimizationStep(model, adamw(model.parameters()), None, Options(compile=True), torch.device("cpu"))
     for _ in range(2):
         found = update.forward(IMAGES)
         torch.testing.assert_close(found, model(IMAGES))

@@ -14,7 +14,7 @@ import torch
 from conftest import WriteExperiment
 from torch import Tensor
 
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
 from yeastexp.data.transforms import BasicTransform2D
 from yeastexp.drawing import pictures
@@ -26,7 +26,7 @@ Changes = dict[str, str]
 
 
 def assembled(path: Path, *settings: str) -> Assembly:
-    return build.assemble(experiment.load(path, settings))
+    return build.assemble(load_experiment(path, settings))
 
 
 def columns(assembly: Assembly) -> tuple[list[contact_sheet.Column], list[contact_sheet.Column]]:
@@ -96,8 +96,8 @@ LISTS: dict[str, Sequence[str]] = {
         )
         + "]",
     ),
-    "large windows": ("train.window=40",),
-    "sliding": ("train.window=16", "train.stride=8"),
+    "large windows": ("patches.size=40",),
+    "sliding": ("patches.size=16", "patches.stride=8"),
 }
 
 
@@ -123,7 +123,7 @@ def test_images_of_any_number_of_channels(channels: int, tmp_path: Path) -> None
 def test_nothing_is_disturbed(experiment_file: WriteExperiment) -> None:
     """The same sheet again, the same batches, and no step of a global generator."""
     assembly = assembled(experiment_file())
-    before = [assembly.stream.batch(step) for step in range(3)]
+    before = [assembly.sampler.batch(step) for step in range(3)]
     torch.manual_seed(5)
     np.random.seed(5)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
@@ -132,7 +132,7 @@ def test_nothing_is_disturbed(experiment_file: WriteExperiment) -> None:
     assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
     assert (contact_sheet.of(assembly) == first).all()
     for step, (images, labels) in enumerate(before):
-        again = assembly.stream.batch(step)
+        again = assembly.sampler.batch(step)
         assert torch.equal(again[0], images) and torch.equal(again[1], labels)
 
 
@@ -140,7 +140,7 @@ def test_windows_as_training_sees_them_are_those_of_the_first_steps(experiment_f
     assembly = assembled(experiment_file())
     found = contact_sheet._trained(assembly, 32, (-1.0, 3.0), 6)
     assert len(found) == 6
-    batches = [assembly.stream.batch(step) for step in range(2)]
+    batches = [assembly.sampler.batch(step) for step in range(2)]
     images, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     for picture, image, truth in zip(found, images, labels, strict=False):
         expected = pictures.tile(image, truth, 32, (-1.0, 3.0))
@@ -152,7 +152,7 @@ def test_the_window_keeps_its_place_through_every_transform(
     settings: Sequence[str], experiment_file: WriteExperiment
 ) -> None:
     """What is shown of the last step is the window that training would cut, and of each step the same pixels."""
-    assembly = assembled(experiment_file(), *settings, "train.window=12")
+    assembly = assembled(experiment_file(), *settings, "patches.size=12")
     shown = contact_sheet._shown(assembly, 1)
     boxes = contact_sheet._boxes(shown, 12)
     images, labels = contact_sheet._windows(assembly, [shown])

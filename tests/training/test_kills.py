@@ -87,7 +87,7 @@ def stopped(
 ) -> Iterator[tuple[subprocess.CompletedProcess[str], list[int], Path]]:
     """A run with workers that was told to stop after its first step: how it ended, its workers, and its directory."""
     run = folder / "runs" / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
-    words = [*kills.command("run", "tiny.toml"), "--set", "train.workers=2", "--set", "train.epochs=2000"]
+    words = [*kills.command("run", "tiny.toml"), "--set", "runtime.workers=2", "--set", "train.epochs=2000"]
     process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not ((run / "log.txt").exists() and "first step" in (run / "log.txt").read_text()):
         time.sleep(0.05)

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import EXPERIMENT, image, write_data, write_experiment
 from torch import Tensor
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.errors import UserError
 from yeastexp.inspection import check
@@ -27,7 +27,7 @@ from yeastexp.nets.unet import UNet
 from yeastexp.prediction.predict import predict
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.training import checkpoints, run
-from yeastexp.training.build import Assembly, assemble, fixed_threads
+from yeastexp.training.build import Assembly, assemble, configure_torch
 from yeastexp.training.loop import Training
 from yeastexp.training.optimization import Options
 
@@ -72,10 +72,10 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_two_batches_of_four_train_as_one_of_eight(here: Path) -> None:
     """The same twelve windows an epoch: 4 and 4, then 4, or 8, then 4."""
-    settings = ["model.norm=none", "train.windows_per_image=3", "train.epochs=3"]
+    settings = ["model.norm=none", "patches.per_image=3", "train.epochs=3"]
     text = EXPERIMENT.replace('"adamw"', '"sgd"')
-    small = trained(here, [*settings, "train.batch=4", "train.accumulate=2"], text)
-    large = trained(here, [*settings, "train.batch=8"], text)
+    small = trained(here, [*settings, "train.batch_size=4", "train.accumulation_steps=2"], text)
+    large = trained(here, [*settings, "train.batch_size=8"], text)
     assert [int(row["step"]) for row in rows(small)] == [3, 6, 9]
     assert [int(row["step"]) for row in rows(large)] == [2, 4, 6]
     one, other = state(small)["model"], state(large)["model"]
@@ -86,7 +86,9 @@ def test_two_batches_of_four_train_as_one_of_eight(here: Path) -> None:
 
 def test_the_scheduler_is_told_the_number_of_updates(here: Path) -> None:
     """Of six steps in epochs of four, three: after steps 3, 4 and 6."""
-    folder = trained(here, ["train.steps=6", "train.accumulate=3", "scheduler.name=polynomial", "scheduler.power=1"])
+    folder = trained(
+        here, ["train.steps=6", "train.accumulation_steps=3", "scheduler.name=polynomial", "scheduler.power=1"]
+    )
     assert [float(row["learning_rate"]) for row in rows(folder)] == pytest.approx([0.01 / 3, 0])
     assert state(folder)["scheduler"]["last_epoch"] == 3
     assert "6 steps (3 updates) in 2 epochs on " in (folder / "log.txt").read_text()
@@ -97,7 +99,7 @@ def test_a_run_out_of_time_finishes_its_group(here: Path, monkeypatch: pytest.Mo
         return assembly.experiment, 0.0
 
     monkeypatch.setattr(run, "counted_steps", out_of_time)
-    folder = trained(here, ["train.accumulate=3"])
+    folder = trained(here, ["train.accumulation_steps=3"])
     assert (result(folder)["steps"], result(folder)["stopped_by_budget"]) == (3, True)
     assert state(folder)["scheduler"]["last_epoch"] == 1
 
@@ -106,7 +108,7 @@ def test_a_run_out_of_time_finishes_its_group(here: Path, monkeypatch: pytest.Mo
 
 
 def test_the_norm_of_gradients_is_logged_with_the_loss(here: Path) -> None:
-    folder = trained(here, ["train.clip_norm=1e-3", "train.epochs=3"])
+    folder = trained(here, ["train.max_grad_norm=1e-3", "train.epochs=3"])
     events = EventAccumulator(str(folder)).Reload()
     norms = events.Scalars("train/gradient_norm")
     assert [event.step for event in norms] == [event.step for event in events.Scalars("train/loss")] == [4, 8, 10, 12]
@@ -118,7 +120,7 @@ def test_the_norm_of_gradients_is_logged_with_the_loss(here: Path) -> None:
 
 
 def test_the_average_is_scored_kept_and_predicted_with_and_leaves_training_alone(here: Path) -> None:
-    without, averaged = trained(here, []), trained(here, ["train.ema=0.9"])
+    without, averaged = trained(here, []), trained(here, ["train.ema_decay=0.9"])
     kept = state(averaged)
     assert same(kept["unaveraged"], state(without)["model"]), "training itself is the same"
     assert not same(kept["model"], kept["unaveraged"])
@@ -135,8 +137,8 @@ def test_the_average_is_scored_kept_and_predicted_with_and_leaves_training_alone
 
 
 def test_another_run_starts_from_the_average(here: Path) -> None:
-    first = trained(here, ["train.ema=0.9"])
-    second = trained(here, [f"train.initial='{first}'", "train.ema=0.9", "train.epochs=1", *STILL[:1]])
+    first = trained(here, ["train.ema_decay=0.9"])
+    second = trained(here, [f"train.init_from='{first}'", "train.ema_decay=0.9", "train.epochs=1", *STILL[:1]])
     kept, start = state(second), state(first, "best.pt")["model"]
     for weights in (kept["model"], kept["unaveraged"]):
         assert max(float((weights[name] - start[name]).abs().max()) for name in start if "weight" in name) < 1e-9
@@ -148,25 +150,25 @@ def test_another_run_starts_from_the_average(here: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "epochs"),
     [
-        (["train.early_stopping=2"], 3),
-        (["train.early_stopping=1"], 2),
-        (["train.early_stopping=2", "train.monitor=loss", "loss.name=constant"], 2),
-        (["train.early_stopping=2", "train.validate_every=2"], 6),
+        (["validation.patience=2"], 3),
+        (["validation.patience=1"], 2),
+        (["validation.patience=2", "validation.monitor=loss", "loss.name=constant"], 2),
+        (["validation.patience=2", "validation.every=2"], 6),
     ],
 )
 def test_a_score_that_does_not_improve_ends_the_run(here: Path, settings: list[str], epochs: int) -> None:
     """The first validation improves on none; that of a loss that is NaN does not."""
     (here / "constant.py").write_text(CONSTANT)
     text = 'plugins = ["constant.py"]\n' + EXPERIMENT
-    folder = trained(here, ["train.epochs=9", "train.validate_every=1", *STILL, *settings], text)
+    folder = trained(here, ["train.epochs=9", "validation.every=1", *STILL, *settings], text)
     found = result(folder)
     assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (True, 4 * epochs, 36)
     assert len(rows(folder)) == epochs and rows(folder)[-1]["val/iou/cell"]
     kept = state(folder)
     assert kept["step"] == 4 * epochs and found["stopped_by_budget"] is False
-    patience = experiment.load(folder / "experiment.toml").train.early_stopping
+    patience = load_experiment(folder / "experiment.toml").validation.patience
     assert kept["best"]["validations_since"] == patience
-    monitor = "loss" if "train.monitor=loss" in settings else "iou"
+    monitor = "loss" if "validation.monitor=loss" in settings else "iou"
     line = f"stopped early at step {4 * epochs}: {monitor} has not improved in {patience} validations"
     assert line in (folder / "log.txt").read_text()
 
@@ -186,12 +188,12 @@ class Constant(torch.nn.Module):
 
 
 def test_the_last_step_is_no_early_one(here: Path) -> None:
-    found = result(trained(here, ["train.epochs=3", "train.early_stopping=2", "train.validate_every=1", *STILL]))
+    found = result(trained(here, ["train.epochs=3", "validation.patience=2", "validation.every=1", *STILL]))
     assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (False, 12, 12)
 
 
 def test_a_run_that_may_not_stop_early_takes_all_its_steps(here: Path) -> None:
-    found = result(trained(here, ["train.epochs=3", "train.validate_every=1", *STILL]))
+    found = result(trained(here, ["train.epochs=3", "validation.every=1", *STILL]))
     assert (found["stopped_early"], found["steps"], found["planned_steps"]) == (False, 12, 12)
 
 
@@ -218,7 +220,7 @@ def test_training_is_mixed_and_whole_images_are_not(here: Path, monkeypatch: pyt
 
 def test_float16_without_a_gpu_is_refused_before_anything_is_written(here: Path) -> None:
     path = write_experiment(here)
-    settings = ["train.precision=float16", "train.device=cpu"]
+    settings = ["train.precision=float16", "runtime.device=cpu"]
     for verb in (lambda: check.check(path, settings), lambda: trained(here, settings)):
         with pytest.raises(UserError) as caught:
             verb()
@@ -230,8 +232,13 @@ def test_float16_without_a_gpu_is_refused_before_anything_is_written(here: Path)
 
 
 def test_all_options_at_once_repeat_bit_for_bit(here: Path) -> None:
-    settings = ["train.ema=0.9", "train.clip_norm=0.5", "train.accumulate=3", "train.precision=bfloat16"]
-    settings += ["train.early_stopping=5", "model.dropout=0.2"]
+    settings = [
+        "train.ema_decay=0.9",
+        "train.max_grad_norm=0.5",
+        "train.accumulation_steps=3",
+        "train.precision=bfloat16",
+    ]
+    settings += ["validation.patience=5", "model.dropout=0.2"]
     first = trained(here, settings)
     again = here / run.run(first / "experiment.toml", console=Console(file=io.StringIO()))
     for name in ("last.pt", "best.pt"):
@@ -242,7 +249,7 @@ def test_all_options_at_once_repeat_bit_for_bit(here: Path) -> None:
 
 def test_generators_are_state(here: Path) -> None:
     """What dropout draws next is what the checkpoint would have it draw."""
-    found = state(trained(here, ["model.dropout=0.5", "train.device=cpu"]))["generators"]
+    found = state(trained(here, ["model.dropout=0.5", "runtime.device=cpu"]))["generators"]
     assert found["cuda"] is None
     expected = torch.rand(3)
     torch.set_rng_state(found["cpu"])
@@ -266,17 +273,22 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_no_checkpoint_lies_within_a_group(here: Path, saving: list[int]) -> None:
-    trained(here, ["train.accumulate=3", "train.steps=6"])
+    trained(here, ["train.accumulation_steps=3", "train.steps=6"])
     assert saving == [3, 4, 6]
 
 
 def test_a_checkpoint_within_an_epoch_has_all_that_the_rest_of_the_run_depends_on(
     here: Path, saving: list[int]
 ) -> None:
-    settings = ["train.ema=0.9", "train.clip_norm=0.5", "train.accumulate=3", "train.precision=bfloat16"]
-    whole = trained(here, [*settings, "train.early_stopping=9", "model.dropout=0.2", "train.device=cpu"])
+    settings = [
+        "train.ema_decay=0.9",
+        "train.max_grad_norm=0.5",
+        "train.accumulation_steps=3",
+        "train.precision=bfloat16",
+    ]
+    whole = trained(here, [*settings, "validation.patience=9", "model.dropout=0.2", "runtime.device=cpu"])
     middle = state(whole, "7.pt")
-    assembly = assemble(fixed_threads(experiment.load(whole / "experiment.toml")))
+    assembly = assemble(configure_torch(load_experiment(whole / "experiment.toml")))
     rest = Training(assembly, here / "rest", Console(file=io.StringIO()), began=0.0)
     rest.go_on(middle, here)
     rest.train()

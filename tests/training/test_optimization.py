@@ -14,7 +14,7 @@ from yeastexp.errors import UserError
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.schedulers import cosine
 from yeastexp.training import checkpoints
-from yeastexp.training.optimization import Average, Groups, Options, Update
+from yeastexp.training.optimization import AccumulationSchedule, Average, OptimizationStep, Options
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 def test_groups_end_with_epochs_and_with_the_run(
     size: int, windows: list[int], steps: int, ends: list[int], shares: list[float]
 ) -> None:
-    groups = Groups(size, windows, steps)
+    groups = AccumulationSchedule(size, windows, steps)
     assert [step for step in range(1, steps + 1) if groups.ends(step)] == ends
     assert [groups.share(step) for step in range(1, steps + 1)] == shares
     assert groups.updates == len(ends)
@@ -117,7 +117,7 @@ class Slope(nn.Module):
         return (self.weight * slope).sum()
 
 
-def step(update: Update, *slopes: Tensor) -> None:
+def step(update: OptimizationStep, *slopes: Tensor) -> None:
     """One update by equal shares of these gradients."""
     update.begin()
     for slope in slopes:
@@ -125,14 +125,14 @@ def step(update: Update, *slopes: Tensor) -> None:
     update.apply(step=7)
 
 
-def plain(options: Options, scheduler: bool = False) -> Update:
+def plain(options: Options, scheduler: bool = False) -> OptimizationStep:
     """An update that subtracts the gradients."""
     model = Slope()
     optimizer = sgd(model.parameters(), 1.0, momentum=0, weight_decay=0)
-    return Update(model, optimizer, cosine(optimizer, 4) if scheduler else None, options, CPU)
+    return OptimizationStep(model, optimizer, cosine(optimizer, 4) if scheduler else None, options, CPU)
 
 
-def weight(update: Update) -> list[float]:
+def weight(update: OptimizationStep) -> list[float]:
     values: list[float] = update.model.weight.tolist()
     return values
 
@@ -199,14 +199,14 @@ def test_float16_is_refused_without_a_gpu() -> None:
 # State
 
 
-def network(options: Options) -> Update:
+def network(options: Options) -> OptimizationStep:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     optimizer = adamw(model.parameters(), 0.1)
-    return Update(model, optimizer, cosine(optimizer, 8), options, CPU)
+    return OptimizationStep(model, optimizer, cosine(optimizer, 8), options, CPU)
 
 
-def go_on(update: Update, first: int, last: int) -> None:
+def go_on(update: OptimizationStep, first: int, last: int) -> None:
     """Updates of two batches each; that of number 3 overflows float16."""
     for number in range(first, last):
         update.begin()

@@ -32,7 +32,7 @@ def test_a_profile_has_every_part_of_every_step_and_changes_no_result(here: Path
 
 def test_a_group_without_an_update_and_a_run_that_is_too_short(here: Path) -> None:
     for settings, told in (
-        (["train.accumulate=4"], "2 steps, "),
+        (["train.accumulation_steps=4"], "2 steps, "),
         (["train.steps=5"], "2 steps, "),
         (["train.steps=3"], "--profile: training was over after 3 steps; the first 3 do not count"),
     ):
@@ -55,9 +55,9 @@ def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, mo
     times = iter([0.5, 0.25, 0.3])
     monkeypatch.setattr(room, "_step_seconds", lambda *anything: next(times))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    folder = ran(here, EXPERIMENT, ["train.threads=auto"])
+    folder = ran(here, EXPERIMENT, ["runtime.threads=auto"])
     assert "threads = 2\n" in (folder / "experiment.toml").read_text()
-    line = "[train] threads = 2: a step takes, by threads, 4: 500 ms, 2: 250 ms, 1: 300 ms"
+    line = "[runtime] threads = 2: a step takes, by threads, 4: 500 ms, 2: 250 ms, 1: 300 ms"
     assert line in (folder / "log.txt").read_text()
     assert json.loads((folder / "environment.json").read_text())["threads"] == 2
 
@@ -65,4 +65,4 @@ def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, mo
 def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "THREADS_SECONDS", 0.0)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    assert kills.differences(ran(here, EXPERIMENT), ran(here, EXPERIMENT, ["train.threads=auto"])) == []
+    assert kills.differences(ran(here, EXPERIMENT), ran(here, EXPERIMENT, ["runtime.threads=auto"])) == []

@@ -24,8 +24,9 @@ from yeastexp.training.run import run
 
 ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").replace(
     "epochs = 2",
-    'epochs = 3\nema = 0.9\nclip_norm = 0.5\naccumulate = 3\nprecision = "bfloat16"\nearly_stopping = 9',
+    'epochs = 3\nema_decay = 0.9\nmax_grad_norm = 0.5\naccumulation_steps = 3\nprecision = "bfloat16"',
 )
+ALL_OPTIONS += "[validation]\npatience = 9\n"
 """Twelve steps, groups of three, then one, in each epoch of four."""
 
 CONSTANT = EXPERIMENT.replace('[scheduler]\nname = "one_cycle"\n', "").replace('"adamw"', '"sgd"')
@@ -151,7 +152,7 @@ def test_power_may_fail_between_two_names_of_a_checkpoint(here: Path, whole: Pat
 
 def test_workers_may_be_others(here: Path, whole: Path) -> None:
     folder = broken(here, 6)
-    resume(folder, ["train.workers=2"], console=quiet())
+    resume(folder, ["runtime.workers=2"], console=quiet())
     assert kills.differences(whole, folder) == []
 
 
@@ -224,15 +225,15 @@ def test_a_finished_run_is_left_as_it_is(here: Path, whole: Path) -> None:
     shutil.copytree(whole, here / "copy")
     before = {path: path.read_bytes() for path in (here / "copy").rglob("*") if path.is_file()}
     assert not resume(here / "copy", console=quiet())
-    assert not resume(here / "copy", ["train.workers=2"], console=quiet())
+    assert not resume(here / "copy", ["runtime.workers=2"], console=quiet())
     assert {path: path.read_bytes() for path in (here / "copy").rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("setting", ["train.seed=1", "model.width=4", "train.batch=2", "augment=[]"])
+@pytest.mark.parametrize("setting", ["train.seed=1", "model.width=4", "train.batch_size=2", "augment=[]"])
 def test_what_changes_results_is_refused(here: Path, setting: str) -> None:
     assert refusal(broken(here, 6), setting) == (
-        "--set: a run goes on as it began; train.epochs, train.steps, train.workers, train.checkpoint_minutes can "
-        "change. For anything else start a new run, with train.initial where its weights are wanted"
+        "--set: a run goes on as it began; train.epochs, train.steps, runtime.workers, runtime.checkpoint_minutes can "
+        "change. For anything else start a new run, with train.init_from where its weights are wanted"
     )
 
 
@@ -241,7 +242,7 @@ def test_other_data_are_refused(here: Path) -> None:
     (here / "data.h5").unlink()
     write_data(here / "data.h5", train=5, val=1)
     assert refusal(folder) == (
-        f"{folder}: 'data.h5' is not what the run began with; bring it back, or start a new run, with train.initial "
+        f"{folder}: 'data.h5' is not what the run began with; bring it back, or start a new run, with train.init_from "
         "where the weights are wanted"
     )
 
@@ -261,7 +262,7 @@ def test_the_checkpoint_of_another_model_is_refused(here: Path) -> None:
 
 @pytest.mark.parametrize("begun", ["finished", "cut short"])
 def test_a_constant_learning_rate_lets_a_run_be_extended_to_what_a_longer_one_is(here: Path, begun: str) -> None:
-    always = ["train.validate_every=1"]
+    always = ["validation.every=1"]
     longer = ran(here, CONSTANT, [*always, "train.epochs=4", "name=longer"])
     shorter = ran(here, CONSTANT, always) if begun == "finished" else broken(here, 6, text=CONSTANT, settings=always)
     assert resume(shorter, ["train.epochs=4"], console=quiet())
@@ -279,7 +280,7 @@ def test_a_constant_learning_rate_lets_a_run_be_extended_to_what_a_longer_one_is
 
 
 def test_a_run_that_stopped_early_can_be_extended(here: Path) -> None:
-    still = ["train.early_stopping=1", "train.validate_every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
+    still = ["validation.patience=1", "validation.every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
     folder = ran(here, CONSTANT, ["train.epochs=4", *still])
     assert json.loads((folder / "result.json").read_text())["steps"] == 8
     assert resume(folder, ["train.epochs=6"], console=quiet())
@@ -301,7 +302,8 @@ def test_what_is_done_cannot_be_undone(here: Path) -> None:
 
 
 def test_a_group_cannot_be_split(here: Path) -> None:
-    settings = ["train.accumulate=4", "train.steps=6"]
+    settings = ["train.accumulation_steps=4", "train.steps=6"]
     assert refusal(ran(here, CONSTANT, settings), "train.steps=8") == (
-        "--set: step 6 would lie within a group of [train] accumulate = 4 steps of the longer run; start a new run"
+        "--set: step 6 would lie within a group of [train] accumulation_steps = 4 steps of the longer run; start a new "
+        "run"
     )

@@ -135,7 +135,7 @@ def test_the_resolved_file_repeats_the_run_bit_for_bit(here: Path) -> None:
     first = here / run(write_experiment(here), console=quiet())
     elsewhere = here / "elsewhere"
     elsewhere.mkdir()
-    command = [sys.executable, "-m", "yeastexp", "run", str(first / "experiment.toml"), "--set", "train.workers=2"]
+    command = [sys.executable, "-m", "yeastexp", "run", str(first / "experiment.toml"), "--set", "runtime.workers=2"]
     done = subprocess.run(
         command, cwd=elsewhere, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
@@ -149,14 +149,14 @@ def test_the_resolved_file_repeats_the_run_bit_for_bit(here: Path) -> None:
 @pytest.mark.parametrize("cache", ["device", "none"])
 def test_where_images_are_kept_changes_nothing(here: Path, cache: str) -> None:
     path = write_experiment(here)
-    settings = ["train.foreground=0.5"]
-    one, other = (run(path, [*settings, f"train.cache={where}"], console=quiet()) for where in ("memory", cache))
+    settings = ["patches.foreground_fraction=0.5"]
+    one, other = (run(path, [*settings, f"runtime.cache={where}"], console=quiet()) for where in ("memory", cache))
     assert same(weights(one), weights(other))
     assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes()
-    assert f"[train] cache: the training images take 20.5 kB; '{cache}'" in (other / "log.txt").read_text()
+    assert f"[runtime] cache: the training images take 20.5 kB; '{cache}'" in (other / "log.txt").read_text()
     chosen = run(path, settings, console=quiet())
     assert 'cache = "memory"' in (chosen / "experiment.toml").read_text(), "what was chosen is written down"
-    assert check.check(path, [*settings, f"train.cache={cache}"]).labels == {
+    assert check.check(path, [*settings, f"runtime.cache={cache}"]).labels == {
         0: 4 * 32**2 - 366,
         1: 8**2 + 9**2 + 10**2 + 11**2,
     }
@@ -225,7 +225,7 @@ def test_a_missing_gpu_is_said(here: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="'cuda' is asked for, but PyTorch sees no GPU"):
-        run(write_experiment(here), ["train.device=cuda"], console=quiet())
+        run(write_experiment(here), ["runtime.device=cuda"], console=quiet())
     assert not (here / "runs").exists()
 
 
@@ -257,7 +257,7 @@ def test_fitted_figures_travel_with_the_checkpoint(here: Path) -> None:
 
 
 def test_initial_weights_come_from_another_run(here: Path, finished: Path) -> None:
-    folder = run(write_experiment(here), [f"train.initial='{finished}'", "train.steps=1"], console=quiet())
+    folder = run(write_experiment(here), [f"train.init_from='{finished}'", "train.steps=1"], console=quiet())
     count = len(weights(finished))
     assert f"{count} of {count} tensors" in (folder / "log.txt").read_text()
     early, late = weights(folder), weights(finished, "best.pt")
@@ -314,8 +314,8 @@ def test_predicting_refuses_what_would_be_lost(finished: Path, here: Path) -> No
 
 
 def test_a_run_to_start_from_has_to_be_there(here: Path) -> None:
-    with pytest.raises(UserError, match=rf"--set train.initial=gone: \[train\] initial: no run '{here}/gone'"):
-        run(write_experiment(here), ["train.initial=gone"], console=quiet())
+    with pytest.raises(UserError, match=rf"--set train.init_from=gone: \[train\] initial: no run '{here}/gone'"):
+        run(write_experiment(here), ["train.init_from=gone"], console=quiet())
 
 
 def test_the_quick_experiment_beats_what_needs_no_learning(here: Path) -> None:

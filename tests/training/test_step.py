@@ -14,7 +14,7 @@ from yeastexp.nets.losses import CrossEntropy
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.unet import UNet
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training.optimization import Groups, Options, Precision, Update
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options, Precision
 from yeastexp.training.step import (
     check_finite,
     checked_logits,
@@ -43,8 +43,8 @@ def batch(value: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def trainer(model: nn.Module) -> Engine:
-    update = Update(model, adamw(model.parameters(), 0.1), None, Options(), CPU)
-    return make_trainer(update, CrossEntropy(2), Groups(1, [2], steps=3), 2)
+    update = OptimizationStep(model, adamw(model.parameters(), 0.1), None, Options(), CPU)
+    return make_trainer(update, CrossEntropy(2), AccumulationSchedule(1, [2], steps=3), 2)
 
 
 @pytest.mark.parametrize(
@@ -146,20 +146,20 @@ def windows(count: int) -> tuple[Tensor, Tensor]:
     return images, (images[:, 0] > 0.3).long()
 
 
-def trained(sizes: list[int], options: Options, steps: int) -> Update:
+def trained(sizes: list[int], options: Options, steps: int) -> OptimizationStep:
     """A U-Net without norm after so many steps on the same ten windows, in batches of these sizes an epoch."""
     torch.manual_seed(0)
     model = UNet(1, 2, width=4, levels=2, norm="none")
-    update = Update(model, sgd(model.parameters(), 0.1), None, options, CPU)
+    update = OptimizationStep(model, sgd(model.parameters(), 0.1), None, options, CPU)
     images, labels = windows(sum(sizes))
     epoch = list(zip(images.split(sizes), labels.split(sizes), strict=True))
     batches = [epoch[step % len(sizes)] for step in range(steps)]
-    make_trainer(update, CrossEntropy(2), Groups(options.accumulate, sizes, steps), 2).run(batches)
+    make_trainer(update, CrossEntropy(2), AccumulationSchedule(options.accumulate, sizes, steps), 2).run(batches)
     return update
 
 
 @torch.no_grad()
-def apart(one: Update, other: Update) -> float:
+def apart(one: OptimizationStep, other: OptimizationStep) -> float:
     pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)
 
@@ -180,7 +180,7 @@ def test_the_group_that_the_run_cuts_short_changes_the_weights() -> None:
     update = trained([10], Options(), steps=1)
     assert apart(grouped, update) > 1e-3
     images, labels = windows(10)
-    make_trainer(update, CrossEntropy(2), Groups(1, [5], 1), 2).run([(images[:5], labels[:5])])
+    make_trainer(update, CrossEntropy(2), AccumulationSchedule(1, [5], 1), 2).run([(images[:5], labels[:5])])
     assert apart(grouped, update) < 1e-6
 
 
@@ -195,8 +195,8 @@ def test_mixed_precision_is_for_the_forward_pass_alone() -> None:
 
     model = nn.Conv2d(1, 2, 1)
     model.register_forward_hook(lambda module, given, logits: seen.append(logits.dtype))
-    update = Update(model, adamw(model.parameters()), None, Options(precision="bfloat16"), CPU)
-    state = make_trainer(update, Remembering(2), Groups(1, [2], 1), 2).run([batch()])
+    update = OptimizationStep(model, adamw(model.parameters()), None, Options(precision="bfloat16"), CPU)
+    state = make_trainer(update, Remembering(2), AccumulationSchedule(1, [2], 1), 2).run([batch()])
     assert seen == [torch.bfloat16, torch.float32]
     assert state.output.dtype == torch.float32
     assert {tensor.dtype for p in model.parameters() for tensor in (p, p.grad)} == {torch.float32}

@@ -51,7 +51,7 @@ def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypat
         late = ran(here)
     assert json.loads((late / "result.json").read_text())["stopped_by_budget"]
     assert verify(late, console=quiet()).last == 7
-    still = ["train.early_stopping=1", "train.validate_every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
+    still = ["validation.patience=1", "validation.every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
     early = ran(here, ALL_OPTIONS, still)
     assert json.loads((early / "result.json").read_text())["stopped_early"]
     assert verify(early, console=quiet()).last == 8

@@ -21,7 +21,7 @@ from yeastexp.exercise.cli import study
 
 __all__ = ["commands", "main"]
 
-OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [train] window"
+OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [patches] size"
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

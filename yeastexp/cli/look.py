@@ -190,7 +190,7 @@ def schema(experiment: Path | None) -> None:
 
 
 def _load_plugins(experiment: Path | None) -> None:
-    from yeastexp.config.experiment import load_plugins
+    from yeastexp.config.loading import load_plugins
 
     if experiment:
         load_plugins(experiment)

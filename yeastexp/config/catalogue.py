@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from yeastexp import plugins
-from yeastexp.config.experiment import ARRAYS, LENGTHS, OPTIONAL, TABLES, TASK, TRAIN
+from yeastexp.config.experiment import ARRAYS, OPTIONAL, TABLES, TASK
+from yeastexp.config.loading import LENGTHS
+from yeastexp.config.settings import SCHEMAS
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.registry import KINDS, Entry, Schema
 
@@ -104,7 +106,7 @@ def json_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     partial: dict[str, Any] = {}
-    for table, schema in (("task", TASK), ("train", TRAIN)):
+    for table, schema in {"task": TASK, **SCHEMAS}.items():
         whole[table], partial[table] = _table_schema(schema, definitions), _table_schema(schema, definitions, [])
     whole["train"]["oneOf"] = [{"required": [key]} for key in LENGTHS]
     partial["train"]["not"] = {"anyOf": [{"required": list(pair)} for pair in _pairs(LENGTHS)]}

@@ -51,7 +51,7 @@ class Folds:
         return {"train": rest, "val": held_out, **({"test": list(test)} if test else {})}
 
     def write(self, path: Path) -> None:
-        """Write the file that [train] folds names."""
+        """Write the file that [validation] folds names."""
         files.write_text(path, json.dumps(asdict(self), indent=1))
 
 
@@ -117,12 +117,12 @@ class Refolded:
     def __init__(self, dataset: Any, path: Path, fold: int) -> None:
         folds = read(path)
         if fold > len(folds.folds):
-            raise UserError(f"[train] fold: is {fold}, but '{path}' has {len(folds.folds)}")
+            raise UserError(f"[validation] fold: is {fold}, but '{path}' has {len(folds.folds)}")
         own = {name for split, names in dataset.splits.items() if split != "test" for name in names}
         dealt = {name for names in folds.folds for name in names}
         if own != dealt:
             odd = min(own ^ dealt)
-            raise UserError(f"[train] folds: '{path}' is of other images: '{odd}' is in one of the two alone")
+            raise UserError(f"[validation] folds: '{path}' is of other images: '{odd}' is in one of the two alone")
         self.dataset = dataset
         self.splits = folds.splits(fold, dataset.splits.get("test", ()))
         self.maps = dataset.maps

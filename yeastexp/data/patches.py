@@ -29,7 +29,7 @@ KEPT = 2**28
 
 
 @dataclass(frozen=True)
-class Plan:
+class PatchPlan:
     """The windows of an epoch: the image of each, and their corners where those are fixed (sliding windows)."""
 
     side: int
@@ -38,7 +38,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Laid:
+class ImageBlock:
     """Some windows of a batch, by their places in it, and the pixels that they are cut from."""
 
     places: np.ndarray
@@ -54,7 +54,7 @@ def bytes_of(sizes: np.ndarray, channels: int) -> int:
     return int(sizes.prod(axis=1).sum()) * (4 * channels + 1)
 
 
-class Kept:
+class CachedImages:
     """All training images, laid out once, in memory or on a device."""
 
     def __init__(self, pixels: Pixels, foreground: bool = False) -> None:
@@ -65,7 +65,7 @@ class Kept:
     @classmethod
     def reading(
         cls, read: Callable[[int], Sample], sizes: np.ndarray, device: torch.device, foreground: bool = False
-    ) -> Kept:
+    ) -> CachedImages:
         """The images of a function, which gives image i in `sizes[i]` pixels, laid out one by one."""
         ends = sizes.prod(axis=1).cumsum()
         values, labels = torch.empty(0), torch.empty(1, int(ends[-1]), dtype=torch.int8)
@@ -84,16 +84,16 @@ class Kept:
         """Where windows are cut."""
         return self.pixels.values.device
 
-    def laid(self, images: np.ndarray) -> Iterator[Laid]:
+    def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
         """The windows of these images, all at once."""
-        yield Laid(np.arange(len(images)), self.pixels, images, self.foreground)
+        yield ImageBlock(np.arange(len(images)), self.pixels, images, self.foreground)
 
     def labels(self) -> Iterator[Tensor]:
         """All labels."""
         yield self.pixels.labels
 
 
-class Reread:
+class LazyImages:
     """Training images that are read whenever windows are cut from them; each process keeps the latest."""
 
     device = torch.device("cpu")
@@ -104,24 +104,24 @@ class Reread:
         self.sizes = sizes
         self.foreground = foreground
         self.most = max(1, KEPT // bytes_of(sizes[[sizes.prod(axis=1).argmax()]], channels))
-        self.latest: OrderedDict[int, Kept] = OrderedDict()
+        self.latest: OrderedDict[int, CachedImages] = OrderedDict()
 
-    def laid(self, images: np.ndarray) -> Iterator[Laid]:
+    def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
         """The windows of these images, image by image."""
         for image in np.unique(images).tolist():
             places = np.flatnonzero(images == image)
             kept = self._kept(image)
-            yield Laid(places, kept.pixels, np.zeros(len(places), np.int64), kept.foreground)
+            yield ImageBlock(places, kept.pixels, np.zeros(len(places), np.int64), kept.foreground)
 
     def labels(self) -> Iterator[Tensor]:
         """The labels of one image after the other."""
         return (self.read(image).labels for image in range(len(self.sizes)))
 
-    def _kept(self, image: int) -> Kept:
+    def _kept(self, image: int) -> CachedImages:
         if image not in self.latest:
             sample = self.read(image)
             pixels = Pixels.of([sample.image], [sample.labels[None].to(torch.int8)])
-            self.latest[image] = Kept(pixels, self.foreground)
+            self.latest[image] = CachedImages(pixels, self.foreground)
         self.latest.move_to_end(image)
         while len(self.latest) > self.most:
             self.latest.popitem(last=False)
@@ -140,7 +140,7 @@ def _foreground(pixels: Pixels) -> list[np.ndarray]:
     ]
 
 
-class Stream:
+class PatchSampler:
     """Training batches by step: images (B, C, h, w) and labels (B, h, w); any step, in any order, on any process.
 
     A `foreground` share of random windows is centred on a pixel above class 0.
@@ -148,8 +148,8 @@ class Stream:
 
     def __init__(
         self,
-        source: Kept | Reread,
-        plan: Plan,
+        source: CachedImages | LazyImages,
+        plan: PatchPlan,
         batch: int,
         augmentations: Transforms,
         seed: int,
@@ -186,14 +186,14 @@ class Stream:
         return values[back], labels[back]
 
     def _windows(
-        self, epoch: int, chosen: list[int], laid: Laid, drawn: list[list[Any]], steps: list[pipeline.Reading]
+        self, epoch: int, chosen: list[int], laid: ImageBlock, drawn: list[list[Any]], steps: list[pipeline.Reading]
     ) -> Batch:
         """The windows with these numbers in the epoch."""
         corners = [self._corner(epoch, index, laid, image) for index, image in zip(chosen, laid.images, strict=True)]
         side, augmentations = self.plan.side, self.augmentations
         return pipeline.windows(laid.pixels, laid.images, np.stack(corners), side, augmentations, drawn, steps)
 
-    def _corner(self, epoch: int, index: int, laid: Laid, image: int) -> np.ndarray:
+    def _corner(self, epoch: int, index: int, laid: ImageBlock, image: int) -> np.ndarray:
         if self.plan.corners is not None:
             return np.asarray(self.plan.corners[index])
         size = laid.pixels.sizes[image]
@@ -233,7 +233,7 @@ class Stream:
         self.__dict__.update(state)
 
 
-def sent(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def prefetch_to_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches, on a device.
 
     On a GPU they are made on a stream of their own: what has to wait there waits for nothing but itself, while the step

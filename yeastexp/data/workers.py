@@ -75,7 +75,7 @@ def made(
             if "DataLoader" not in str(error):
                 raise
             cause = _death(items) or _stuck(items, Path(folder))
-            raise UserError(f"[train] workers: {cause}", status=RUN_FAILED) from error
+            raise UserError(f"[runtime] workers: {cause}", status=RUN_FAILED) from error
 
 
 def _begin(folder: str, worker: int) -> None:
@@ -90,7 +90,8 @@ def _death(items: Any) -> str | None:
         process.join(timeout=0.2)
         if code := process.exitcode:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            return f"process {process.pid} {how}; often because memory ran out: lower [train] workers or batch"
+            lower = "lower [runtime] workers or [train] batch_size"
+            return f"process {process.pid} {how}; often because memory ran out: {lower}"
     return None
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds, images
 from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
@@ -79,7 +79,7 @@ def crossval(
     """
     if isinstance(dealt, Path) and (group_by or blocks):
         raise UserError(f"--folds {dealt}: is a file of folds; --group-by and --blocks deal new ones")
-    loaded = experiment.load(path, settings)
+    loaded = load_experiment(path, settings)
     dataset = loaded.dataset.build()
     names = [name for split, some in dataset.splits.items() if split != "test" for name in some]
     chosen = folds.read(dealt) if isinstance(dealt, Path) else folds.deal(names, dealt, group_by, blocks=blocks)
@@ -114,8 +114,10 @@ def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
 def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
     """By which ways the images held out have a say in their own scores."""
     found = []
-    if loaded.train.early_stopping:
-        found.append("[train] early_stopping chooses the last step by the images held out: their scores flatter")
+    if loaded.validation.patience:
+        found.append(
+            "[validation] patience chooses the last step by the held-out images: their scores are optimistically biased"
+        )
     if dataset.normalization and dataset.normalization.get("fit") != "none":
         found.append("the data are stored normalised: the images held out had a say in the figures")
     return found
@@ -146,7 +148,7 @@ def _train(
     if (turn.folder / run_directory.RESULT).is_file():
         return
     say(f"seed {turn.seed}, fold {turn.fold}: {turn.folder}")
-    own = {"train.folds": str((folder / FOLDS).resolve()), "train.fold": turn.fold, "train.seed": turn.seed}
+    own = {"validation.folds": str((folder / FOLDS).resolve()), "validation.fold": turn.fold, "train.seed": turn.seed}
     changes = [f"{key}={json.dumps(value)}" for key, value in own.items()]
     try:
         if (turn.folder / run_directory.EXPERIMENT).is_file():
@@ -167,7 +169,7 @@ def _scored(turns: Sequence[Turn], names: Sequence[str], notes: list[str], chose
     scores: dict[Key, np.ndarray] = {}
     bounds: dict[str, tuple[float, float]] = {}
     for turn in turns:
-        classes = experiment.load(turn.folder / run_directory.EXPERIMENT, data=False).task.classes
+        classes = load_experiment(turn.folder / run_directory.EXPERIMENT, data=False).task.classes
         validation = _last(turn.folder)
         for metric, found in validation.scores.items():
             bounds[metric] = found.bounds

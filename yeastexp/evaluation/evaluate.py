@@ -13,7 +13,7 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.record import Evaluation, Images, Measured
 from yeastexp.metrics import baselines
-from yeastexp.prediction.predictor import Trained, Which, load_predictor
+from yeastexp.prediction.predictor import Predictor, Which, load_predictor
 from yeastexp.system import environment, files
 from yeastexp.training import build, checkpoints, run_directory
 
@@ -50,7 +50,7 @@ class Source:
             raise UserError(f"{self.place}: has no '{split}' images; choose of {there}, or 'all'")
         return tuple(found)
 
-    def images(self, split: Split, predictor: Trained) -> Images:
+    def images(self, split: Split, predictor: Predictor) -> Images:
         """The images of a split with the values that a run was trained on; UserError where its channels are others."""
         names, channels = self.names(split), predictor.experiment.task.channels
         for name in names:
@@ -75,7 +75,7 @@ def evaluate(
     that the run was not trained on they are all.
     """
     predictor = load_predictor(run, checkpoint, device)
-    loaded = build.fixed_threads(predictor.experiment)
+    loaded = build.configure_torch(predictor.experiment)
     source = named(run, loaded, data) if data else own(run, loaded)
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)
@@ -154,18 +154,18 @@ def named(run: Path, loaded: Experiment, path: Path) -> Source:
 
 
 def _had_a_say(
-    measured: Measured, source: Source, home: Source | None, predictor: Trained, checkpoint: Which
+    measured: Measured, source: Source, home: Source | None, predictor: Predictor, checkpoint: Which
 ) -> tuple[list[str] | None, list[str] | None]:
     """Which images the weights were fitted to, and which chose the checkpoint or the end of the training."""
     if home is None:
         return None, None
-    chose = checkpoint == "best" or predictor.experiment.train.early_stopping is not None
+    chose = checkpoint == "best" or predictor.experiment.validation.patience is not None
     return _among(measured, source, home, "train", predictor), (
         _among(measured, source, home, "val", predictor) if chose else []
     )
 
 
-def _among(measured: Measured, source: Source, home: Source, split: Split, predictor: Trained) -> list[str]:
+def _among(measured: Measured, source: Source, home: Source, split: Split, predictor: Predictor) -> list[str]:
     """The images that are in a split of the training data: by name, or in other files by what they show."""
     members: Collection[str] = home.names(split)
     if source is home:
@@ -175,7 +175,7 @@ def _among(measured: Measured, source: Source, home: Source, split: Split, predi
     return [name for name, digest in measured.images.items() if digest in digests]
 
 
-def _answers(home: Source | None, predictor: Trained) -> dict[str, baselines.Answer]:
+def _answers(home: Source | None, predictor: Predictor) -> dict[str, baselines.Answer]:
     """Answers without learning, fitted on the training images where those are there."""
     if home is None:
         return {f"all {predictor.classes[0]}": baselines.Majority(0)}
@@ -203,7 +203,7 @@ def _notes(gone: str | None, home: Source | None, source: Source, names: tuple[s
     ]
 
 
-def _environment(predictor: Trained) -> dict[str, Any]:
+def _environment(predictor: Predictor) -> dict[str, Any]:
     found = environment.describe(predictor.device, "", (), ())
     return {key: found[key] for key in ENVIRONMENT}
 

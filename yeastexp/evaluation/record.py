@@ -26,7 +26,7 @@ from yeastexp.errors import UserError
 from yeastexp.metrics import baselines
 from yeastexp.metrics.pixels import Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores, confusion, most_likely
 from yeastexp.metrics.summary import Summary, as_csv, final_table, rows_of, summarise
-from yeastexp.prediction.predictor import Trained, Which
+from yeastexp.prediction.predictor import Predictor, Which
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import files
 from yeastexp.system.formatting import format_score
@@ -115,7 +115,7 @@ class Images:
     dataset: Any
     place: str
     names: tuple[str, ...]
-    predictor: Trained
+    predictor: Predictor
 
     def stored(self, name: str) -> Sample:
         """An image as the data set has it; UserError with the place where its labels are no classes of the run."""

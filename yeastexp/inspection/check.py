@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.system import environment
 from yeastexp.training import build
 from yeastexp.training.loop import groups_of, options_of
-from yeastexp.training.optimization import Update
+from yeastexp.training.optimization import OptimizationStep
 from yeastexp.training.step import make_trainer
 
 
@@ -35,17 +35,17 @@ class Finding:
 
 def check(path: Path, settings: Sequence[str] = ()) -> Finding:
     """Check a file, make its parts, and take one training step of a model that is thrown away; writes nothing."""
-    assembly = build.assemble(experiment.load(path, settings))
+    assembly = build.assemble(load_experiment(path, settings))
     for _ in assembly.samples("val"):
         pass  # reading them checks their labels
     optimizer = assembly.optimizer(assembly.model)
-    update = Update(assembly.model, optimizer, None, options_of(assembly), assembly.device)
+    update = OptimizationStep(assembly.model, optimizer, None, options_of(assembly), assembly.device)
     trainer = make_trainer(update, assembly.loss, groups_of(assembly, steps=1), len(assembly.classes))
-    batch = assembly.stream.batch(0)
+    batch = assembly.sampler.batch(0)
     start = time.monotonic()
     loss: Any = trainer.run([batch], max_epochs=1).output
     labels: Counter[int] = Counter()
-    for some in assembly.stream.source.labels():
+    for some in assembly.sampler.source.labels():
         labels.update(dict(zip(*(found.tolist() for found in some.unique(return_counts=True)), strict=True)))
     return Finding(
         train_images=len(assembly.dataset.splits["train"]),
@@ -53,7 +53,7 @@ def check(path: Path, settings: Sequence[str] = ()) -> Finding:
         labels=dict(sorted(labels.items())),
         parameters=sum(parameter.numel() for parameter in assembly.model.parameters()),
         batch_shape=tuple(batch[0].shape),
-        steps_per_epoch=assembly.stream.steps_per_epoch,
+        steps_per_epoch=assembly.sampler.steps_per_epoch,
         validate_every=assembly.validate_every,
         loss=float(loss),
         seconds=time.monotonic() - start,

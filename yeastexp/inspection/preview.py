@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file, images
 from yeastexp.training import build, contact_sheet
 
 
 def preview(path: Path, settings: Sequence[str] = (), output: Path | None = None, *, force: bool = False) -> Path:
     """Write the contact sheet of an experiment file as a PNG, `NAME-preview.png` if it is not said where."""
-    loaded = experiment.load(path, settings)
+    loaded = load_experiment(path, settings)
     output = output or Path(f"{loaded.name}-preview.png")
     hdf5_file.refuse_overwriting(output, force)
     images.write_png(output, contact_sheet.of(build.assemble(loaded)).transpose(2, 0, 1))

@@ -20,7 +20,7 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, features: Tensor) -> Tensor:
         if self.training and features[:, 0].numel() == 1:
             raise UserError(
-                "[train] window: a batch of one window leaves batch norm a single pixel at the model's coarsest level; "
+                "[patches] size: a batch of one patch leaves batch norm a single pixel at the model's coarsest level; "
                 "take larger windows, a larger batch, fewer [model] levels or another norm"
             )
         return super().forward(features)

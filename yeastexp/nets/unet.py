@@ -18,11 +18,11 @@ class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) with "same" convolutions, for images of any size.
 
     Each of `levels` resolutions has two 3×3 convolutions, `width` channels at the finest and twice as many at each
-    coarser one; 2×2 max-pooling down, 2×2 transposed convolutions up. With `patch` = p, blocks of p×p pixels become
-    channels before the first convolution and logits become blocks after the last one (space to depth and back): no
-    pixel is lost, and the finest resolution costs p² times less. An image whose sides are no multiples of
-    patch · 2^(levels - 1) is extended by repeating its last row and column, at the far sides alone, and the logits are
-    cut back: an image and its upper left part then see the same grid. "batch" norm is the choice for whole images;
+    coarser one; 2×2 max-pooling down, 2×2 transposed convolutions up. With `space_to_depth` = p, blocks of p×p pixels
+    become channels before the first convolution and outputs become blocks after the last one (space to depth and back):
+    no pixel is lost, and the finest resolution costs p² times less. An image whose sides are no multiples of
+    p · 2^(levels - 1) is extended by repeating its last row and column, at the far sides alone, and the outputs are
+    cut back: an image and its upper left part then lie on the same grid. "batch" norm is the choice for whole images;
     "instance" and "group" make every pixel depend on the whole image, and "instance" empties a level that is one pixel.
 
     `downsampling = "stride"` has no pooling: the first convolution of each coarser level steps by two pixels. With
@@ -34,10 +34,10 @@ class UNet(nn.Module):
     def __init__(
         self,
         channels: int,
-        classes: int,
+        outputs: int,
         width: Annotated[int, Field(ge=1, le=1024)] = 16,
         levels: Annotated[int, Field(ge=1, le=8)] = 4,
-        patch: Annotated[int, Field(ge=1, le=8)] = 2,
+        space_to_depth: Annotated[int, Field(ge=1, le=8)] = 2,
         norm: Norm = "batch",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         residual: bool = False,
@@ -45,22 +45,22 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(levels)]
-        self.multiple = patch * 2 ** (levels - 1)
-        self.patch = patch
+        self.multiple = space_to_depth * 2 ** (levels - 1)
+        self.space_to_depth = space_to_depth
         self.pools = downsampling == "pool"
         self.down = nn.ModuleList(
             double_convolution(inner, outer, norm, dropout, residual, stride=1 if self.pools or outer == width else 2)
-            for inner, outer in zip([channels * patch**2, *widths], widths, strict=False)
+            for inner, outer in zip([channels * space_to_depth**2, *widths], widths, strict=False)
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * outer, outer, 2, 2) for outer in reversed(widths[:-1]))
         self.merge = nn.ModuleList(
             double_convolution(2 * outer, outer, norm, dropout, residual) for outer in reversed(widths[:-1])
         )
-        self.head = nn.Conv2d(width, classes * patch**2, 1)
+        self.head = nn.Conv2d(width, outputs * space_to_depth**2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        features = functional.pixel_unshuffle(extended(images, self.multiple), self.patch)
+        features = functional.pixel_unshuffle(extended(images, self.multiple), self.space_to_depth)
         skips: list[Tensor] = []
         for block in self.down:
             features = block(functional.max_pool2d(features, 2) if skips and self.pools else features)
@@ -68,4 +68,4 @@ class UNet(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))
-        return functional.pixel_shuffle(self.head(features), self.patch)[..., :height, :width]
+        return functional.pixel_shuffle(self.head(features), self.space_to_depth)[..., :height, :width]

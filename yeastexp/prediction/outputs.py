@@ -23,7 +23,7 @@ from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction import tiled_transforms, tiling
 from yeastexp.prediction.growing_tiff import Form, growing
-from yeastexp.prediction.predictor import Trained
+from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import IGNORE, Sample
 
 Array = npt.NDArray[Any]
@@ -74,7 +74,7 @@ class MaskSummary:
 
 
 def write_outputs(
-    predictor: Trained,
+    predictor: Predictor,
     image: StoredImage,
     targets: Targets,
     options: Options,
@@ -108,7 +108,7 @@ def write_outputs(
 
 
 def _fill(
-    predictor: Trained,
+    predictor: Predictor,
     image: StoredImage,
     options: Options,
     arrays: Sequence[Array],
@@ -141,7 +141,7 @@ def _finish(image: StoredImage, mask: Array, targets: Targets, classes: int) -> 
     return foreground / mask.size, cells
 
 
-def logits_in_tiles(predictor: Trained, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:
+def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:
     """Logits on all of an image from a row on, top to bottom; its values are as recorded, or stored normalised."""
     if math.prod(image.size) > LARGE:
         try:
@@ -159,7 +159,7 @@ def logits_in_tiles(predictor: Trained, image: StoredImage, options: Options, fi
     yield slice(0, image.size[0]), slice(0, image.size[1]), logits
 
 
-def _through_tiles(predictor: Trained, image: StoredImage, options: Options, first_row: int) -> Iterator[Tile]:
+def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int) -> Iterator[Tile]:
     def cut(rows: slice, columns: slice) -> Tensor:
         values = torch.from_numpy(image.read(rows, columns).astype(np.float32)).to(predictor.device)
         return predictor.rescaled(values, image.normalization)
@@ -176,7 +176,7 @@ def _through_tiles(predictor: Trained, image: StoredImage, options: Options, fir
         yield rows, columns, logits.cut(rows, columns)
 
 
-def _side(predictor: Trained, image: StoredImage, options: Options) -> int | None:
+def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | None:
     """The side of tiles that blend: it changes what comes out, so a process that goes on must not choose it anew."""
     if options.tile or not predictor.tiling.inexact:
         return options.tile

@@ -20,7 +20,7 @@ from yeastexp.data.pieces import StoredImage, bands, refuse_nan
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.prediction import growing_tiff, outputs
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets
-from yeastexp.prediction.predictor import Trained, Which, load_predictor
+from yeastexp.prediction.predictor import Predictor, Which, load_predictor
 from yeastexp.system import files, memory
 from yeastexp.training import checkpoints
 from yeastexp.training.build import Values
@@ -71,7 +71,7 @@ class Row:
 class _Call:
     """What a call has come to so far."""
 
-    predictor: Trained
+    predictor: Predictor
     checkpoint: str
     options: Options
     rows: list[Row] = field(default_factory=list)
@@ -248,7 +248,7 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
 # What is said of it
 
 
-def _doubt(predictor: Trained, image: StoredImage) -> str | None:
+def _doubt(predictor: Predictor, image: StoredImage) -> str | None:
     """That an image holds other values than the training images, where that is so."""
     low, high = _extremes(predictor, image)
     known = predictor.trained_on
@@ -266,7 +266,7 @@ def _doubt(predictor: Trained, image: StoredImage) -> str | None:
     )
 
 
-def _extremes(predictor: Trained, image: StoredImage) -> tuple[float, float]:
+def _extremes(predictor: Predictor, image: StoredImage) -> tuple[float, float]:
     """The smallest and the largest value, as recorded; UserError where one is not finite."""
     low, high = math.inf, -math.inf
     for rows in bands(image.size):

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data.pieces import Pieces, Size
 from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
@@ -35,7 +35,7 @@ LOOKED_AT = 4
 
 
 @dataclass(frozen=True)
-class Trained:
+class Predictor:
     """A run's model at one of its checkpoints, with everything that stood before it in training."""
 
     experiment: Experiment
@@ -110,15 +110,15 @@ class Trained:
         return np.asarray(most_likely(logits).cpu().numpy().astype(np.uint8))
 
 
-def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Trained:
+def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Predictor:
     """A checkpoint of a run directory; UserError where there is none. Its data need not be there."""
     if not (run / "experiment.toml").is_file():
         raise UserError(f"{run}: no run directory; the last line that 'run' prints is one")
-    loaded = experiment.load(run / "experiment.toml", [f"train.device={device}"], data=False)
-    place = build.compute_device(loaded.train)
+    loaded = load_experiment(run / "experiment.toml", [f"runtime.device={device}"], data=False)
+    place = build.compute_device(loaded.runtime)
     path = run / checkpoints.FOLDER / f"{checkpoint}.pt"
     state = checkpoints.load(path)
-    model = build.placed(build.build_model(loaded), loaded.train, place)
+    model = build.to_device(build.build_model(loaded), loaded.runtime, place)
     checkpoints.load_weights(model, state["model"], path)
     normalization = state["normalization"]
     try:
@@ -127,7 +127,7 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
         fault = "its [[transform]] list is not that of the experiment file; it is of another experiment"
         raise UserError(f"{path}: {fault}") from None
     values = Values(**state["values"]) if state["values"] else None
-    return Trained(loaded, state["step"], model.eval(), transforms, normalization, place, values)
+    return Predictor(loaded, state["step"], model.eval(), transforms, normalization, place, values)
 
 
 def _values_of(loaded: Experiment) -> Values | None:

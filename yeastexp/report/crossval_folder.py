@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds, images
 from yeastexp.evaluation import out_of_fold
 from yeastexp.metrics.summary import Summary
@@ -86,13 +86,13 @@ class CrossvalFiles:
 
 def read(path: Path) -> CrossvalFiles:
     """Read a cross-validation's directory."""
-    loaded = experiment.load(path / run_directory.EXPERIMENT, data=False)
+    loaded = load_experiment(path / run_directory.EXPERIMENT, data=False)
     directories = sorted(path.glob("seed_*_fold_*"), key=lambda directory: images.natural(directory.name))
     fold_runs = []
     for directory in directories:
         if run_files.is_run(directory):
             run = run_files.read(directory)
-            fold_runs.append(FoldRun(run.experiment.train.seed, run.experiment.train.fold or 0, run))
+            fold_runs.append(FoldRun(run.experiment.train.seed, run.experiment.validation.fold or 0, run))
     result = path / out_of_fold.RESULT
     content = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
     return CrossvalFiles(path, loaded, folds.read(path / out_of_fold.FOLDS), fold_runs, content)

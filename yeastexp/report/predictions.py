@@ -51,7 +51,7 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
         return "no image has been scored yet"
     try:
         predictor = load_predictor(run.path, device=device)
-        build.fixed_threads(predictor.experiment)
+        build.configure_torch(predictor.experiment)
         images = source.images("val", predictor)
         return BestPredictions(_confusion(run, images, progress), gallery.overlay_gallery(list(_selected(run, images))))
     except UserError as error:

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.record import Evaluation
@@ -140,7 +140,7 @@ def read(path: Path) -> RunFiles:
     """
     if not is_run(path):
         raise UserError(f"{path}: not a run directory; 'run' prints its run directory on the last line")
-    loaded = experiment.load(path / run_directory.EXPERIMENT, data=False)
+    loaded = load_experiment(path / run_directory.EXPERIMENT, data=False)
     return RunFiles(
         path, loaded, run_directory.read_environment(path), _json(path / run_directory.RESULT), _epochs(path)
     )

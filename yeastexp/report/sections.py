@@ -159,7 +159,7 @@ def experiment_facts(loaded: Experiment) -> Facts:
         _fact("loss", loaded.loss),
         _fact("optimizer", loaded.optimizer),
         *([_fact("scheduler", loaded.scheduler)] if loaded.scheduler else []),
-        Fact("length", length, f"batches of {train.batch}, seed {train.seed}, {train.precision}"),
+        Fact("length", length, f"batches of {train.batch_size}, seed {train.seed}, {train.precision}"),
         Fact("transforms", _names(loaded.transforms), "applied to every image"),
         Fact("augmentations", _names(loaded.augmentations), "random, applied to training patches only"),
         Fact("checkpoint", f"by {loaded.monitor}", "the best on the validation images and the last are kept"),

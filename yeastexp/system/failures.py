@@ -39,7 +39,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
     except RuntimeError as error:
         if found := WORKER.search(str(error)):
             raise UserError(
-                f"[train] workers: process {found[1]} was ended by {found[2]}; {DIED}", status=RUN_FAILED
+                f"[runtime] workers: process {found[1]} was ended by {found[2]}; {DIED}", status=RUN_FAILED
             ) from error
         if not memory.is_exhausted(error):
             raise
@@ -53,8 +53,8 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 WORKER = re.compile(r"DataLoader worker \(pid ([\d]+)\) is killed by signal: (\w[\w ]*)")
-DIED = "often because memory ran out: lower [train] workers or batch"
-LOWER = "lower [train] batch or window, or the width of the [model]"
+DIED = "often because memory ran out: lower [runtime] workers or [train] batch_size"
+LOWER = "lower [train] batch_size or [patches] size, or the width of the [model]"
 
 
 def asked(error: BaseException) -> str:

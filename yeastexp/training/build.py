@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from yeastexp.config.experiment import Experiment, Train
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.settings import Patches, Runtime
 from yeastexp.data import patches
 from yeastexp.data.folds import Refolded
-from yeastexp.data.patches import Kept, Plan, Reread, Stream
+from yeastexp.data.patches import CachedImages, LazyImages, PatchPlan, PatchSampler
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError
@@ -27,7 +28,7 @@ from yeastexp.system.formatting import format_bytes
 
 Transforms = tuple[BasicTransform2D, ...]
 
-DEFAULT_WINDOW = 128
+DEFAULT_SIDE = 128
 VALIDATION_SHARE = 0.05
 """Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
 
@@ -35,31 +36,31 @@ DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.5
 """Of what is free, for the training images at most: the rest is for activations, and for the programs beside."""
 
 
-def fixed_threads(loaded: Experiment) -> Experiment:
+def configure_torch(loaded: Experiment) -> Experiment:
     """The experiment with its number of compute threads written down and in force; it changes the last bits."""
-    wanted = loaded.train.threads
+    wanted = loaded.runtime.threads
     threads = wanted if isinstance(wanted, int) else os.cpu_count() or 1
     torch.set_num_threads(threads)
-    if loaded.train.deterministic:
+    if loaded.runtime.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(loaded.train.deterministic, warn_only=True)
+    torch.use_deterministic_algorithms(loaded.runtime.deterministic, warn_only=True)
     # Measured: filling takes a quarter of the time of a forward pass, and nothing here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
-    return replace(loaded, train=replace(loaded.train, threads=threads))
+    return replace(loaded, runtime=replace(loaded.runtime, threads=threads))
 
 
-def compute_device(train: Train) -> torch.device:
-    """The device that `[train] device` means here; UserError where it is asked for and absent."""
+def compute_device(runtime: Runtime) -> torch.device:
+    """The device that `[runtime] device` means here; UserError where it is asked for and absent."""
     available = torch.cuda.is_available()
-    if train.device == "cuda" and not available:
-        raise UserError("[train] device: 'cuda' is asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'")
-    return torch.device("cuda" if available and train.device != "cpu" else "cpu")
+    if runtime.device == "cuda" and not available:
+        raise UserError("[runtime] device: 'cuda' is asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'")
+    return torch.device("cuda" if available and runtime.device != "cpu" else "cpu")
 
 
 def build_dataset(experiment: Experiment) -> Any:
     """The data set, with the splits of a fold where the experiment names one."""
-    train, dataset = experiment.train, experiment.dataset.build()
-    return Refolded(dataset, train.folds, train.fold) if train.folds and train.fold else dataset
+    validation, dataset = experiment.validation, experiment.dataset.build()
+    return Refolded(dataset, validation.folds, validation.fold) if validation.folds and validation.fold else dataset
 
 
 def build_model(experiment: Experiment) -> nn.Module:
@@ -72,9 +73,9 @@ def build_model(experiment: Experiment) -> nn.Module:
     return made
 
 
-def placed(model: nn.Module, train: Train, device: torch.device) -> nn.Module:
+def to_device(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:
     """The model on a device, its weights laid out there as training wants them."""
-    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     return model.to(device, memory_format=layout)  # type: ignore[call-overload,no-any-return]  # its stub lacks this
 
 
@@ -178,28 +179,28 @@ class Prepared:
         return pipeline.whole(self.transforms, replace(stored, maps={}))
 
 
-def where_kept(train: Train, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
+def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
     """Where training images that take so many bytes are kept, and a line that says so."""
     free = memory.free(torch.device("cpu"))
-    shown = f"[train] cache: the training images take {format_bytes(wanted)}; "
-    if train.cache != "auto":
-        return train.cache, f"{shown}'{train.cache}', as the file says"
-    if device.type != "cpu" and not train.workers:
+    shown = f"[runtime] cache: the training images take {format_bytes(wanted)}; "
+    if runtime.cache != "auto":
+        return runtime.cache, f"{shown}'{runtime.cache}', as the file says"
+    if device.type != "cpu" and not runtime.workers:
         there = memory.free(device)
         if wanted <= DEVICE_SHARE * there:
             return "device", f"{shown}kept on the device, where {format_bytes(there)} are free"
         shown += f"of {format_bytes(there)} on the device no more than {DEVICE_SHARE:.0%} is for images; "
     if wanted <= MEMORY_SHARE * free:
         return "memory", f"{shown}kept in memory, where {format_bytes(free)} are free"
-    shown += f"read again for every window, for only {format_bytes(free)} are free"
-    return "none", f"{shown}; [train] workers read ahead"
+    shown += f"read again for every patch, since only {format_bytes(free)} are free"
+    return "none", f"{shown}; [runtime] workers read ahead"
 
 
 @dataclass(frozen=True)
 class Images:
     """The training images: what windows are cut from, a line that says where they are, and their values, if known."""
 
-    source: Kept | Reread
+    source: CachedImages | LazyImages
     kept: Literal["device", "memory", "none"]
     where: str
     values: Values | None
@@ -207,12 +208,11 @@ class Images:
 
 def training_images(experiment: Experiment, dataset: Any, transforms: Transforms, device: torch.device) -> Images:
     """Those of a data set after some transforms, for windows that are cut for a device."""
-    train = experiment.train
     read = Prepared(dataset, transforms, len(experiment.task.classes))
-    sizes, wants_foreground = read.sizes, train.foreground > 0
-    where, said = where_kept(train, patches.bytes_of(sizes, experiment.task.channels), device)
+    sizes, wants_foreground = read.sizes, experiment.patches.foreground_fraction > 0
+    where, said = where_kept(experiment.runtime, patches.bytes_of(sizes, experiment.task.channels), device)
     if where == "none":
-        return Images(Reread(read, sizes, experiment.task.channels, wants_foreground), where, said, None)
+        return Images(LazyImages(read, sizes, experiment.task.channels, wants_foreground), where, said, None)
     ends: list[Tensor] = []
 
     def watched(index: int) -> Sample:
@@ -221,25 +221,25 @@ def training_images(experiment: Experiment, dataset: Any, transforms: Transforms
         return read.seen(stored)
 
     there = device if where == "device" else torch.device("cpu")
-    kept = Kept.reading(watched, sizes, there, wants_foreground)
+    kept = CachedImages.reading(watched, sizes, there, wants_foreground)
     return Images(kept, where, said, Values.between(ends, dataset.normalization))
 
 
-def window_side(train: Train, smallest: int = DEFAULT_WINDOW) -> int:
+def patch_side(patches: Patches, smallest: int = DEFAULT_SIDE) -> int:
     """Pixels of a window's side, for images whose shortest side is `smallest`."""
-    return train.window or min(DEFAULT_WINDOW, smallest)
+    return patches.size or min(DEFAULT_SIDE, smallest)
 
 
-def plan_windows(train: Train, sizes: np.ndarray) -> Plan:
+def plan_patches(patches: Patches, sizes: np.ndarray) -> PatchPlan:
     """How many windows an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
-    side = window_side(train, int(sizes.min()))
-    if train.stride:
-        lists = [_sliding(size, side, train.stride) for size in sizes]
+    side = patch_side(patches, int(sizes.min()))
+    if patches.stride:
+        lists = [_sliding(size, side, patches.stride) for size in sizes]
         images = np.repeat(np.arange(len(sizes)), [len(corners) for corners in lists])
-        return Plan(side, images, np.concatenate(lists))
+        return PatchPlan(side, images, np.concatenate(lists))
     covering = np.maximum(1, np.rint(sizes.prod(axis=1) / side**2)).astype(np.int64)
-    counts = np.full(len(sizes), train.windows_per_image) if train.windows_per_image else covering
-    return Plan(side, np.repeat(np.arange(len(sizes)), counts), None)
+    counts = np.full(len(sizes), patches.per_image) if patches.per_image else covering
+    return PatchPlan(side, np.repeat(np.arange(len(sizes)), counts), None)
 
 
 def _sliding(size: np.ndarray, side: int, stride: int) -> np.ndarray:
@@ -263,7 +263,7 @@ class Assembly:
     model: nn.Module
     loss: nn.Module
     metrics: dict[str, PerImageMetric]
-    stream: Stream
+    sampler: PatchSampler
     images: Images
 
     @property
@@ -274,9 +274,9 @@ class Assembly:
     @property
     def validate_every(self) -> int:
         """Epochs between validations: as written, or so many that validation costs a twentieth of the training."""
-        if written := self.experiment.train.validate_every:
+        if written := self.experiment.validation.every:
             return written
-        epoch_pixels = len(self.stream.plan.images) * self.stream.plan.side**2
+        epoch_pixels = len(self.sampler.plan.images) * self.sampler.plan.side**2
         return max(1, round(self.pixels("val") / 3 / (VALIDATION_SHARE * epoch_pixels)))
 
     def pixels(self, split: str) -> int:
@@ -301,20 +301,20 @@ class Assembly:
 
 def assemble(experiment: Experiment) -> Assembly:
     """All parts of an experiment, the data read, the transforms fitted, the model with its first weights."""
-    device = compute_device(experiment.train)
+    device = compute_device(experiment.runtime)
     dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)
     classes = len(experiment.task.classes)
     images = training_images(experiment, dataset, transforms, device)
     train = experiment.train
-    stream = Stream(
+    stream = PatchSampler(
         images.source,
-        plan_windows(train, images.source.sizes),
-        train.batch,
+        plan_patches(experiment.patches, images.source.sizes),
+        train.batch_size,
         tuple(part.build() for part in experiment.augmentations),
         train.seed,
-        train.foreground,
+        experiment.patches.foreground_fraction,
     )
     loss = experiment.loss.build(classes).to(device)
-    model = placed(build_model(experiment), train, device)
+    model = to_device(build_model(experiment), experiment.runtime, device)
     return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, images)

@@ -197,7 +197,7 @@ def start_from(model: nn.Module, run: Path) -> str:
     own = model.state_dict()
     fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
-        raise UserError(f"{run}: none of its tensors fits this model; [train] initial needs a run of a like one")
+        raise UserError(f"{run}: none of its tensors fits this model; [train] init_from needs a similar one")
     model.load_state_dict(fitting, strict=False)
     left = sorted(own.keys() - fitting.keys())
     return f"initial weights from {run}: {len(fitting)} of {len(own)} tensors" + (

@@ -31,6 +31,8 @@ class Compiled:
                 raise
             found: Tensor = self.model(images)
             cause = " ".join(str(error).split("\n")[:2]) or type(error).__name__
-            warnings.warn(f"[train] compile: goes on without, for the model cannot be compiled: {cause}", stacklevel=2)
+            warnings.warn(
+                f"[runtime] compile: could not compile the model ({cause}); falling back to eager mode", stacklevel=2
+            )
             self.forward = self.model
             return found

@@ -81,7 +81,7 @@ def of(assembly: Assembly) -> Picture:
     Each augmentation is shown alone, in a draw in which it acts. The windows as training sees them are those of its
     first steps, to the bit.
     """
-    stream = assembly.stream
+    stream = assembly.sampler
     shown = [_shown(assembly, index) for index in _spread(len(assembly.dataset.splits["train"]))]
     windows = _windows(assembly, shown)
     limits = pictures.limits_of(*windows[0])
@@ -126,7 +126,7 @@ def _shown(assembly: Assembly, index: int) -> Shown:
     marked = replace(sample, maps={ORIGIN: torch.arange(height * width).view(height, width)})
     transforms = assembly.transforms
     stages = tuple(pipeline.whole(transforms[:count], marked) for count in range(len(transforms) + 1))
-    return Shown(index, stages, _corner(stages[-1].labels, assembly.stream.plan.side))
+    return Shown(index, stages, _corner(stages[-1].labels, assembly.sampler.plan.side))
 
 
 def _corner(labels: Tensor, side: int) -> npt.NDArray[np.int64]:
@@ -142,7 +142,7 @@ def _windows(
     assembly: Assembly, shown: Sequence[Shown], augmentation: BasicTransform2D | None = None, drawn: Sequence[Any] = ()
 ) -> Windows:
     """The windows of the training images that are shown, as cut or through one augmentation with what it drew."""
-    stream = assembly.stream
+    stream = assembly.sampler
     images, corners = np.array([one.index for one in shown]), np.stack([one.corner for one in shown])
     transforms = () if augmentation is None else (augmentation,)
     each = [[one] for one in drawn] or [[] for _ in shown]
@@ -157,7 +157,7 @@ def _windows(
 
 def _images(assembly: Assembly, shown: Sequence[Shown], side: int, limits: Limits) -> Iterator[Column]:
     """The whole images with a frame about the window, then what lies in it, stored and after each transform."""
-    boxes = [_boxes(one, assembly.stream.plan.side) for one in shown]
+    boxes = [_boxes(one, assembly.sampler.plan.side) for one in shown]
     stored = [one.stages[0] for one in shown]
     whole = [_framed(one, box[0], side) for one, box in zip(stored, boxes, strict=True)]
     captions = [f"{one.name}, {one.size[0]}×{one.size[1]}" for one in stored]
@@ -220,7 +220,7 @@ def _augmented(
 ) -> Iterator[Column]:
     """The windows after each augmentation alone."""
     parts = assembly.experiment.augmentations
-    for position, (part, augmentation) in enumerate(zip(parts, assembly.stream.augmentations, strict=True)):
+    for position, (part, augmentation) in enumerate(zip(parts, assembly.sampler.augmentations, strict=True)):
         tiles = [
             (said, pictures.tile(image, labels, side, limits))
             for said, image, labels in _acting(assembly, shown, windows, position, augmentation)
@@ -253,7 +253,7 @@ def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[
     made: list[Picture] = []
     step = 0
     while len(made) < count:
-        images, labels = (one.cpu().numpy() for one in assembly.stream.batch(step))
+        images, labels = (one.cpu().numpy() for one in assembly.sampler.batch(step))
         step += 1
         for number, (image, truth) in enumerate(zip(images, labels, strict=True), start=1):
             picture = pictures.tile(image, truth, side, limits)
@@ -263,11 +263,11 @@ def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[
 
 def _head(assembly: Assembly) -> Iterator[Picture]:
     """What is shown, and what the colours mean."""
-    experiment, plan = assembly.experiment, assembly.stream.plan
+    experiment, plan = assembly.experiment, assembly.sampler.plan
     yield _heading(experiment.name)
     said = [
         f"{len(assembly.dataset.splits['train'])} training images; windows of {plan.side}×{plan.side} pixels, "
-        f"{assembly.stream.size} a step, {len(plan.images)} an epoch",
+        f"{assembly.sampler.size} a step, {len(plan.images)} an epoch",
         "[[transform]] changes every image, in this order; [[augment]] changes windows in training alone, each shown "
         "by itself in a draw in which it acts",
         "figures of a whole image: mean ± standard deviation, smallest to largest value",

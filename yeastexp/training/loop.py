@@ -22,7 +22,7 @@ from yeastexp.sample import Sample
 from yeastexp.system.interruption import Interruption
 from yeastexp.training import build, checkpoints, contact_sheet
 from yeastexp.training.build import Assembly, Values
-from yeastexp.training.optimization import Groups, Options, Update
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
 from yeastexp.training.profiling import Profile
 from yeastexp.training.progress import Best, Progress
 from yeastexp.training.step import check_finite, make_trainer, start_at
@@ -42,15 +42,16 @@ PICTURE_TIMES = 10
 def options_of(assembly: Assembly) -> Options:
     """How the weights of an experiment change; UserError where its device cannot do so."""
     train = assembly.experiment.train
-    options = Options(train.accumulate, train.clip_norm, train.ema, train.precision, train.compile)
+    compile = assembly.experiment.runtime.compile
+    options = Options(train.accumulation_steps, train.max_grad_norm, train.ema_decay, train.precision, compile)
     return options.check(assembly.device)
 
 
-def groups_of(assembly: Assembly, steps: int) -> Groups:
+def groups_of(assembly: Assembly, steps: int) -> AccumulationSchedule:
     """Which batches of a run of so many steps change the weights together."""
-    count, batch = len(assembly.stream.plan.images), assembly.stream.size
+    count, batch = len(assembly.sampler.plan.images), assembly.sampler.size
     sizes = [min(batch, count - first) for first in range(0, count, batch)]
-    return Groups(assembly.experiment.train.accumulate, sizes, steps)
+    return AccumulationSchedule(assembly.experiment.train.accumulation_steps, sizes, steps)
 
 
 def never(step: int) -> bool:
@@ -78,7 +79,7 @@ class Training:
     unread: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        experiment, stream = self.assembly.experiment, self.assembly.stream
+        experiment, stream = self.assembly.experiment, self.assembly.sampler
         self.epoch_length = stream.steps_per_epoch
         self.steps = experiment.train.steps or (experiment.train.epochs or 0) * self.epoch_length
         self.epochs = -(-self.steps // self.epoch_length)
@@ -97,7 +98,7 @@ class Training:
         updates = f"{self.steps} steps ({self.groups.updates} updates) in {self.epochs} epochs"
         self.tracker.log(f"{updates} on {self.assembly.device}")
         self.tracker.log(self.assembly.images.where)
-        if initial := self.assembly.experiment.train.initial:
+        if initial := self.assembly.experiment.train.init_from:
             self.tracker.log(checkpoints.start_from(self.assembly.model, initial))
         self.update = self.first_update()
         self.save()
@@ -115,12 +116,12 @@ class Training:
         self.tracker = Tracker(self.folder, after_step=self.progress.step)
         self.tracker.epochs(self.progress.rows)
 
-    def first_update(self) -> Update:
+    def first_update(self) -> OptimizationStep:
         """What changes the weights that the model has now."""
         model = self.assembly.model
         optimizer = self.assembly.optimizer(model)
         scheduler = self.assembly.scheduler(optimizer, self.groups.updates)
-        return Update(model, optimizer, scheduler, self.options, self.assembly.device)
+        return OptimizationStep(model, optimizer, scheduler, self.options, self.assembly.device)
 
     @property
     def step(self) -> int:
@@ -151,13 +152,13 @@ class Training:
         start_at(trainer, self.step, self.epoch_length, self.epochs)
         assembly.model.train()
         pinned = self.update.device.type == "cuda"
-        made = assembly.stream.batches(self.step, self.steps, assembly.experiment.train.workers, pinned=pinned)
+        made = assembly.sampler.batches(self.step, self.steps, assembly.experiment.runtime.workers, pinned=pinned)
         self.epoch_began = self.saved = time.monotonic()
         with _bar(self.console) as self.bar:
             self.task = self.bar.add_task("training", total=self.steps, completed=self.step, loss="", score="")
             self.interruption.gently = True
             try:
-                trainer.run(patches.sent(made, self.update.device))
+                trainer.run(patches.prefetch_to_device(made, self.update.device))
             finally:
                 self.interruption.gently = False
                 made.close()  # type: ignore[attr-defined]  # ends the worker processes
@@ -182,7 +183,7 @@ class Training:
 
     def save_within_epoch(self, trainer: Engine) -> None:
         """Keep a checkpoint where the last one is old, or where training pauses."""
-        minutes = self.assembly.experiment.train.checkpoint_minutes
+        minutes = self.assembly.experiment.runtime.checkpoint_minutes
         if self.pauses or time.monotonic() > self.saved + 60 * minutes:
             if self.unread:  # weights that are no numbers would be what every resumption begins with
                 check_finite(torch.stack(self.unread), self.step)
@@ -268,7 +269,7 @@ class Training:
 
     def stop_early(self) -> None:
         """Let this epoch be the last where validations have not improved for long enough."""
-        patience, since = self.assembly.experiment.train.early_stopping, self.progress.best.validations_since
+        patience, since = self.assembly.experiment.validation.patience, self.progress.best.validations_since
         if patience is not None and since >= patience and not self.over:
             self.progress.stopped = "early"
             monitor = self.assembly.experiment.monitor

@@ -44,7 +44,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Groups:
+class AccumulationSchedule:
     """Which batches change the weights together: `size` in a row, fewer at the end of an epoch and of the run.
 
     `windows` has the number of windows in each batch of an epoch, `steps` is where the run ends; steps count from 1.
@@ -108,7 +108,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 @dataclass
-class Update:
+class OptimizationStep:
     """Everything that changes when weights do: `add` the losses of a group, then `apply` their gradients.
 
     Gradients are no state: what `state_dict` gives is whole between groups alone.

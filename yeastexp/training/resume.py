@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
 from yeastexp.system import environment, files
 from yeastexp.training import build, checkpoints, run_directory, tensorboard
 from yeastexp.training.loop import Training, groups_of
 
 LENGTH = ("epochs", "steps")
+"""Keys of [train] that may change."""
 FREE = ("workers", "checkpoint_minutes")
-"""Keys of [train] that change no result."""
+"""Keys of [runtime] that change no result."""
 
 
 def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> bool:
@@ -30,12 +31,12 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
     path = run / run_directory.EXPERIMENT
     if not path.is_file():
         raise UserError(f"{run}: no run directory, or a run that ended before it began; use 'run' with its experiment")
-    before, loaded = experiment.load(path), experiment.load(path, settings)
+    before, loaded = load_experiment(path), load_experiment(path, settings)
     longer = _longer(before, loaded)
     if (run / run_directory.RESULT).is_file() and not longer:
         return False
     with run_directory.holding(run) as interruption:
-        assembly = build.assemble(build.fixed_threads(loaded))
+        assembly = build.assemble(build.configure_torch(loaded))
         training = Training(assembly, run, console, began, interruption=interruption)
         now = run_directory.described(assembly)
         _refuse_other_inputs(run, now)
@@ -54,12 +55,13 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
 
 def _longer(before: Experiment, now: Experiment) -> bool:
     """Whether the length changed; UserError where anything else did that has a say in the result."""
-    kept = {key: getattr(before.train, key) for key in (*LENGTH, *FREE)}
-    if replace(now, train=replace(now.train, **kept)).resolved() != before.resolved():
-        free = ", ".join(f"train.{key}" for key in (*LENGTH, *FREE))
+    train = replace(now.train, **{key: getattr(before.train, key) for key in LENGTH})
+    runtime = replace(now.runtime, **{key: getattr(before.runtime, key) for key in FREE})
+    if replace(now, train=train, runtime=runtime).resolved() != before.resolved():
+        free = ", ".join([*(f"train.{key}" for key in LENGTH), *(f"runtime.{key}" for key in FREE)])
         raise UserError(
-            f"--set: a run goes on as it began; {free} can change. For anything else start a new run, with "
-            "train.initial where its weights are wanted"
+            f"--set: a run continues as it began; only {free} can change. For anything else start a new run, with "
+            "train.init_from to start from its weights"
         )
     return any(getattr(now.train, key) != getattr(before.train, key) for key in LENGTH)
 
@@ -71,7 +73,7 @@ def _refuse_other_inputs(run: Path, now: dict[str, Any]) -> None:
             if now["digests"][kind].get(name) != digest:
                 raise UserError(
                     f"{run}: '{name}' is not what the run began with; bring it back, or start a new run, with "
-                    "train.initial where the weights are wanted"
+                    "train.init_from where the weights are wanted"
                 )
 
 
@@ -83,8 +85,8 @@ def _extend(training: Training, before: Experiment, state: dict[str, Any]) -> No
         raise UserError(f"--set: {step} steps are done; a length of {training.steps} steps does not extend them")
     if not training.groups.ends(step):
         raise UserError(
-            f"--set: step {step} would lie within a group of [train] accumulate = {training.groups.size} steps of the "
-            "longer run; start a new run"
+            f"--set: step {step} would lie within a group of [train] accumulation_steps = {training.groups.size} steps "
+            "of the longer run; start a new run"
         )
     updates = [groups_of(training.assembly, length).updates for length in (steps, training.steps)]
     if (update := _first_other_rate(before, *updates)) is not None:

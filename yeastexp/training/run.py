@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
+from yeastexp.config.settings import seconds
 from yeastexp.errors import UserError
 from yeastexp.system import files
 from yeastexp.training import build, run_directory, tensorboard
@@ -52,20 +53,20 @@ def run(
     `profiled` on the way.
     """
     began = time.monotonic() if started is None else started
-    loaded = experiment.load(path, settings)
-    assembly = build.assemble(build.fixed_threads(loaded))
+    loaded = load_experiment(path, settings)
+    assembly = build.assemble(build.configure_torch(loaded))
     options = options_of(assembly)
     measured = ""
-    if loaded.train.threads == "auto":
+    if loaded.runtime.threads == "auto":
         threads, measured = fastest_threads(assembly, options)
-        loaded = replace(loaded, train=replace(loaded.train, threads=threads))
+        loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
         del assembly  # its images take the room that the next one's need
-        assembly = build.assemble(build.fixed_threads(loaded))  # what is fitted depends on them, in its last bits
-    deadline = began + experiment.seconds(loaded.train.budget) if loaded.train.budget else math.inf
+        assembly = build.assemble(build.configure_torch(loaded))  # what is fitted depends on them, in its last bits
+    deadline = began + seconds(loaded.train.budget) if loaded.train.budget else math.inf
     baselines = scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, options, deadline)
-    train = replace(counted.train, cache=assembly.images.kept)  # on a GPU it changes last bits
-    assembly = replace(assembly, experiment=replace(counted, train=train))
+    runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
+    assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     folder = folder or files.claim_directory(Path("runs") / loaded.name)
     with run_directory.holding(folder) as interruption:
         run_directory.open_directory(folder, assembly)
@@ -92,7 +93,7 @@ def fastest_threads(assembly: Assembly, options: Options) -> tuple[int, str]:
         times[threads] = _step_seconds(assembly, options, THREADS_SECONDS)
     chosen = min(times, key=lambda threads: times[threads])
     found = ", ".join(f"{threads}: {1e3 * seconds:.0f} ms" for threads, seconds in times.items())
-    return chosen, f"[train] threads = {chosen}: a step takes, by threads, {found}"
+    return chosen, f"[runtime] threads = {chosen}: a step takes, by threads, {found}"
 
 
 def _step_seconds(assembly: Assembly, options: Options, seconds: float) -> float:
@@ -101,7 +102,7 @@ def _step_seconds(assembly: Assembly, options: Options, seconds: float) -> float
         assembly.loss,
         assembly.optimizer,
         options,
-        assembly.stream.batch,
+        assembly.sampler.batch,
         assembly.device,
         len(assembly.classes),
         seconds=seconds,
@@ -121,13 +122,13 @@ def counted_steps(assembly: Assembly, options: Options, deadline: float) -> tupl
     train = assembly.experiment.train
     if not train.budget:
         return assembly.experiment, deadline
-    step = _step_seconds(assembly, options, TIMING * experiment.seconds(train.budget))
+    step = _step_seconds(assembly, options, TIMING * seconds(train.budget))
     validation = min(_seconds(lambda: validate(assembly, assembly.model)) for _ in range(2))
-    deadline -= CLOSING_SECONDS + CLOSING * experiment.seconds(train.budget)
+    deadline -= CLOSING_SECONDS + CLOSING * seconds(train.budget)
     deadline -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
-    left = deadline - time.monotonic() - RESERVE * experiment.seconds(train.budget)
+    left = deadline - time.monotonic() - RESERVE * seconds(train.budget)
     deadline -= (options.accumulate - 1) * step  # a group of batches that is under way then is finished
-    steps = int(left / (step + validation / (assembly.validate_every * assembly.stream.steps_per_epoch)))
+    steps = int(left / (step + validation / (assembly.validate_every * assembly.sampler.steps_per_epoch)))
     if steps < 1:
         raise UserError(
             f"[train] budget: {train.budget} is too short; a step takes {step:.2f} s, a validation {validation:.1f} s"

@@ -95,8 +95,8 @@ def carry_out(training: Training) -> None:
 
 
 def _memory_of(assembly: Assembly) -> str:
-    side, channels = assembly.stream.plan.side, assembly.experiment.task.channels
-    return f"a step with {assembly.stream.size} × {channels} × {side} × {side} pixels (B × C × H × W)"
+    side, channels = assembly.sampler.plan.side, assembly.experiment.task.channels
+    return f"a step with {assembly.sampler.size} × {channels} × {side} × {side} pixels (B × C × H × W)"
 
 
 def conclude(training: Training) -> None:

@@ -20,7 +20,7 @@ from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.metrics.pixels import PerImageMetric, Scores, most_likely
 from yeastexp.sample import Sample
 from yeastexp.system import full_precision
-from yeastexp.training.optimization import Groups, Options, Update
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
 from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 from yeastexp.training.progress import Validation
 
@@ -43,7 +43,7 @@ def checked_logits(logits: Tensor, images: Tensor, classes: int) -> Tensor:
     return logits
 
 
-def make_trainer(update: Update, loss: Loss, groups: Groups, classes: int) -> Engine:
+def make_trainer(update: OptimizationStep, loss: Loss, groups: AccumulationSchedule, classes: int) -> Engine:
     """An engine whose step takes (images, labels) forward and back, and gives the loss without waiting for it.
 
     The weights change with the last step of each group. On the CPU, where reading a loss costs nothing, one that is not
@@ -180,8 +180,8 @@ def seconds_per_step(
     size = options.accumulate
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         throwaway = copy.deepcopy(model).train()
-        update = Update(throwaway, optimizer_of(throwaway), None, options, device)
-        engine = make_trainer(update, loss, Groups(size, [1] * size, sys.maxsize), classes)
+        update = OptimizationStep(throwaway, optimizer_of(throwaway), None, options, device)
+        engine = make_trainer(update, loss, AccumulationSchedule(size, [1] * size, sys.maxsize), classes)
         engine.run([batch_of(0), batch_of(1)], max_epochs=1)  # allocations and kernel choices
         times: list[float] = []
         while len(times) * size < TIMED_STEPS or sum(times) * size < seconds:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from yeastexp.config import experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import environment
 from yeastexp.training import build, checkpoints, run_directory
@@ -33,7 +33,7 @@ class Verified:
 def verify(run: Path, *, console: Console) -> Verified:
     """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to."""
     before, after = (_checkpoint(run, name) for name in (checkpoints.PREVIOUS, checkpoints.LAST))
-    loaded = build.fixed_threads(experiment.load(run / run_directory.EXPERIMENT))
+    loaded = build.configure_torch(load_experiment(run / run_directory.EXPERIMENT))
     assembly = build.assemble(loaded)
     elsewhere = _elsewhere(run, run_directory.described(assembly))
     with tempfile.TemporaryDirectory() as folder:

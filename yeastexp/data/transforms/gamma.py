@@ -17,13 +17,13 @@ from yeastexp.registry import transform
 @transform("gamma")
 @dataclass(frozen=True)
 class Gamma(BasicTransform2D):
-    """Raises values, taken as a share of the range from `low` to `high`, to a power between 1 / `most` and `most`.
+    """Raises values, as a share of the range from `low` to `high`, to a power between 1 / `max_gamma` and `max_gamma`.
 
     The power is drawn log-uniformly, with probability `p`. The range is by default that of values after `zscore`;
     values below it are set to its end, values above it go on along the curve.
     """
 
-    most: Annotated[float, Field(gt=1, le=10)] = 1.5
+    max_gamma: Annotated[float, Field(gt=1, le=10)] = 1.5
     low: float = -3.0
     high: float = 3.0
     p: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -33,7 +33,7 @@ class Gamma(BasicTransform2D):
             raise UserError(f"{self.low} is not below 'high', {self.high}", key="low")
 
     def draw(self, generator: np.random.Generator) -> float:
-        power = float(self.most ** generator.uniform(-1, 1))
+        power = float(self.max_gamma ** generator.uniform(-1, 1))
         return power if generator.random() < self.p else 1.0
 
     def image(self, image: Tensor, params: float) -> Tensor:

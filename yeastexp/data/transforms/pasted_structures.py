@@ -32,7 +32,7 @@ FRINGE_PX = (0.7, 4.0)
 @transform("pasted_structures")
 @dataclass(frozen=True)
 class PastedStructures(BasicTransform2D):
-    """Draws 1 to `most` bright or dark walls, pillars and specks of dust over a window, with probability `p`.
+    """Draws 1 to `max_count` bright or dark walls, pillars and specks of dust over a window, with probability `p`.
 
     Their pixels become background (label 0). All are rectangles with round corners: a wall is endless and as wide as
     `size_px` allows, a pillar has two sides of such lengths, a speck is a few pixels large. Each has an inside, half of
@@ -40,7 +40,7 @@ class PastedStructures(BasicTransform2D):
     ± `strength` in standard deviations (after `zscore`). Places are within `reach_px` of the window's centre.
     """
 
-    most: Annotated[int, Field(ge=1, le=50)] = 3
+    max_count: Annotated[int, Field(ge=1, le=50)] = 3
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("wall", "pillar", "dust")
     size_px: tuple[Pixels, Pixels] = (4.0, 48.0)
     strength: Annotated[float, Field(gt=0, le=1e6)] = 6.0
@@ -54,7 +54,7 @@ class PastedStructures(BasicTransform2D):
             )
 
     def draw(self, generator: np.random.Generator) -> Drawn:
-        count = int(generator.integers(1, self.most, endpoint=True))
+        count = int(generator.integers(1, self.max_count, endpoint=True))
         return count * bool(generator.random() < self.p), draw_key(generator)
 
     def image(self, image: Tensor, params: Drawn) -> Tensor:

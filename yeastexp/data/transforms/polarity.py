@@ -22,12 +22,12 @@ class Polarity(BasicTransform2D):
     """Mirrors an image's values at its mean where its skewness has the other sign than that of the training images.
 
     Skewness is the third central moment over the cubed standard deviation: bright cells or halos on a dark field give
-    a positive one. An image is left alone where it is weaker than `least`, and all are where the training images do
-    not agree on a sign of that strength, as those of a bright field seldom do. `sign` is fitted unless it is given;
+    a positive one. An image is left alone where it is weaker than `min_skewness`, and all are where the training images
+    do not agree on a sign of that strength, as those of a bright field seldom do. `sign` is fitted unless it is given;
     0 (or no fit) changes nothing.
     """
 
-    least: Annotated[float, Field(ge=0, le=100)] = 1.0
+    min_skewness: Annotated[float, Field(ge=0, le=100)] = 1.0
     sign: Literal[-1, 0, 1] | None = None
 
     def fit(self, training_images: Iterable[Tensor]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Polarity(BasicTransform2D):
         """The sign of the skewness of an image in bands, 0 if it is weak."""
         mean, std = mean_and_std(image)
         skewness = _mean(rescaled(band, mean, std).pow(3) for band in image)
-        return 0 if abs(skewness) < self.least else 1 if skewness > 0 else -1
+        return 0 if abs(skewness) < self.min_skewness else 1 if skewness > 0 else -1
 
     def statistics(self, image: Iterable[Tensor]) -> float | None:
         """The mean, if the image is to be mirrored at it."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yeastexp.config import diff, experiment
+from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold, record
 from yeastexp.evaluation.compare import crossval_scores, run_scores
@@ -104,7 +105,7 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
             raise UserError(f"{path}: is named twice; name different runs")
     short = [f"{place.parent.name}/{place.name}" for place in resolved]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    loaded = (experiment.load(path / run_directory.EXPERIMENT, data=False) for path in paths)
+    loaded = (load_experiment(path / run_directory.EXPERIMENT, data=False) for path in paths)
     return [Run(path, label, one, _environment(path)) for path, label, one in zip(paths, labels, loaded, strict=True)]
 
 

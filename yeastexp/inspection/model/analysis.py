@@ -146,7 +146,7 @@ def _advice(inspection: Inspection) -> Iterator[str]:
             yield (
                 f"patches of {patch} pixels are smaller than the receptive field of {_extent(height, width)}: in "
                 "training no output has all the context that it has in a whole image; usually harmless, as pixels at "
-                "the edge of the field contribute little; otherwise set a larger [train] window"
+                "the edge of the field contribute little; otherwise set a larger [patches] size"
             )
         if median > min(height.size, width.size):
             yield (

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from yeastexp import plugins
-from yeastexp.config import experiment, toml_document
-from yeastexp.config.experiment import EXCLUSIVE, Experiment, Train
+from yeastexp.config import toml_document
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import EXCLUSIVE, load_experiment
+from yeastexp.config.settings import Train
 from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
 from yeastexp.inspection.cells import diameters
@@ -61,17 +63,17 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 
     The data need not be there, but without it cells are not measured.
     """
-    loaded = experiment.load(path / "experiment.toml" if path.is_dir() else path, settings, data=False)
+    loaded = load_experiment(path / "experiment.toml" if path.is_dir() else path, settings, data=False)
     if image and image[0] != loaded.task.channels:
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = build.build_model(loaded)
     measured, apart, shortest = _data(loaded)
-    patch_size = build.window_side(loaded.train, shortest)
+    patch_size = build.patch_side(loaded.patches, shortest)
     return Subject(
         name=f"{path}: {loaded.model.name}",
         model=model,
         image=image or (loaded.task.channels, patch_size, patch_size),
-        batch=loaded.train.batch,
+        batch=loaded.train.batch_size,
         patch_size=patch_size,
         optimizer=stepped(loaded.optimizer.build, model),
         cell_diameters=measured,
@@ -99,7 +101,7 @@ def of_model(
         name=name,
         model=model,
         image=image or (channels, side, side),
-        batch=Train().batch,
+        batch=Train().batch_size,
         patch_size=None,
         optimizer=stepped(adamw, model),
     )
@@ -140,4 +142,4 @@ def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
         shortest = int(scale * min(min(dataset.shape(name)[1:]) for name in names))
         return tuple(measured), "instances" in dataset.maps, shortest
     except (UserError, OSError):
-        return (), True, build.DEFAULT_WINDOW
+        return (), True, build.DEFAULT_SIDE

@@ -76,17 +76,17 @@ class _Spots:
 def carried(assembly: Assembly) -> list[Carried]:
     """Every transform and every augmentation alone, then all augmentations together."""
     parts = assembly.experiment.augmentations
-    augmentations = list(zip((part.name for part in parts), assembly.stream.augmentations, strict=True))
+    augmentations = list(zip((part.name for part in parts), assembly.sampler.augmentations, strict=True))
     found = [_on_whole_images(assembly, name, one) for name, one in _moving(assembly)]
     if not augmentations:
         return found
-    side = min(assembly.stream.plan.side, LARGEST_SIDE)
+    side = min(assembly.sampler.plan.side, LARGEST_SIDE)
     windows, truth = _windows(assembly, 2 * side)
     spots = _painted(windows, side, assembly.experiment.train.seed)
     for position, (name, augmentation) in enumerate(augmentations):
         found.append(_through(assembly, name, {position: augmentation}, spots, truth, side))
     if len(augmentations) > 1:
-        everything = dict(enumerate(assembly.stream.augmentations))
+        everything = dict(enumerate(assembly.sampler.augmentations))
         found.append(_through(assembly, ALL, everything, spots, truth, side))
     return found
 
@@ -100,7 +100,7 @@ def _moving(assembly: Assembly) -> Iterator[tuple[str, BasicTransform2D]]:
 
 def _windows(assembly: Assembly, side: int) -> tuple[Tensor, Tensor]:
     """Pieces of training images (B, C, h, w) with their labels (B, h, w)."""
-    kept = assembly.stream.source
+    kept = assembly.sampler.source
     source = generator(assembly.experiment.train.seed, "preflight windows")
     images = np.sort(source.integers(len(kept.sizes), size=DRAWS))
     room = kept.sizes[images] - side

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yeastexp.config import experiment
 from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
@@ -57,7 +57,7 @@ def preflight(
 
     Writes nothing. UserError where the experiment file itself has faults.
     """
-    loaded = build.fixed_threads(experiment.load(path, settings))
+    loaded = build.configure_torch(load_experiment(path, settings))
     dataset = build.build_dataset(loaded)
     transforms, unfitted = _transforms(loaded, dataset)
     seen = _look(dataset, transforms, progress)

@@ -191,7 +191,7 @@ def amounts(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
                 "rare class",
                 f"'{name}' is {format_share(part)} of the training pixels",
                 "Accuracy hardly notices it, and most windows have none of it",
-                "set [train] foreground = 0.5, take a dice loss, and look at IoU",
+                "set [patches] foreground_fraction = 0.5, take a dice loss, and look at IoU",
             )
     own = [one.foreground for one in trained if one.foreground]
     for split in ("val", "test"):

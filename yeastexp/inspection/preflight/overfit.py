@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from yeastexp.data.patches import Batch, Reread, Stream
+from yeastexp.data.patches import Batch, LazyImages, PatchSampler
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.metrics.pixels import confusion
@@ -19,7 +19,7 @@ from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count
 from yeastexp.training.build import Assembly, Prepared
 from yeastexp.training.loop import options_of
-from yeastexp.training.optimization import Groups, Update
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.step import check_finite, make_trainer
 
 WINDOWS = 4
@@ -93,7 +93,7 @@ def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | Non
     least, constant = _least(assembly.loss, labels, classes), _constant(assembly.loss, labels, classes)
     update = _update(assembly)
     _without_dropout(assembly.model.train())
-    trainer = make_trainer(update, assembly.loss, Groups(1, [1], steps), classes)
+    trainer = make_trainer(update, assembly.loss, AccumulationSchedule(1, [1], steps), classes)
 
     def batches() -> Iterator[Batch]:
         for _ in progress(range(steps)):
@@ -118,19 +118,19 @@ def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | Non
 
 def _batch(assembly: Assembly) -> Batch:
     """A few windows without augmentation, centred on pixels of the foreground where there are any."""
-    stream, train = assembly.stream, assembly.experiment.train
+    stream, train = assembly.sampler, assembly.experiment.train
     read = Prepared(assembly.dataset, assembly.transforms, len(assembly.classes))
-    source = Reread(read, stream.source.sizes, assembly.experiment.task.channels, foreground=True)
+    source = LazyImages(read, stream.source.sizes, assembly.experiment.task.channels, foreground=True)
     plan = replace(stream.plan, corners=None)
-    windows = Stream(source, plan, min(stream.size, WINDOWS), (), train.seed, foreground=1.0)
+    windows = PatchSampler(source, plan, min(stream.size, WINDOWS), (), train.seed, foreground=1.0)
     images, labels = windows.batch(0)
     return images.to(assembly.device), labels.to(assembly.device)
 
 
-def _update(assembly: Assembly) -> Update:
+def _update(assembly: Assembly) -> OptimizationStep:
     """The experiment's optimizer without a scheduler; each batch is an update, and no weights are averaged."""
     options = replace(options_of(assembly), accumulate=1, ema=None)
-    return Update(assembly.model, assembly.optimizer(assembly.model), None, options, assembly.device)
+    return OptimizationStep(assembly.model, assembly.optimizer(assembly.model), None, options, assembly.device)
 
 
 def _without_dropout(model: nn.Module) -> None:

@@ -27,14 +27,14 @@ def findings(loaded: Experiment, every: Sequence[Figures], model: nn.Module) -> 
     trained = [one for one in every if one.split == "train" and one.seen]
     if not trained:
         return
-    side = build.window_side(loaded.train, min(min(one.seen.size) for one in trained if one.seen))
+    side = build.patch_side(loaded.patches, min(min(one.seen.size) for one in trained if one.seen))
     if small := [one.name for one in trained if one.seen and min(one.seen.size) < side]:
         yield Finding(
             "warning",
             "windows larger than images",
             f"windows of {side} px on {format_count(len(small), 'training image')} that are smaller",
             "What is beyond an image is its mirror image without labels, which is computed and not learnt from",
-            f"set [train] window to {min(min(one.seen.size) for one in trained if one.seen)} or less",
+            f"set [patches] size to {min(min(one.seen.size) for one in trained if one.seen)} or less",
             tuple(small),
         )
     diameters = [one for image in trained for one in image.diameters]
@@ -57,7 +57,7 @@ def _cells(side: int, diameters: Sequence[float]) -> Iterator[Finding]:
             "windows smaller than a few cells",
             f"windows of {side} px, cells {said}",
             "Most windows cut through every cell they hold, so that its shape and surroundings are not seen whole",
-            f"set [train] window to {8 * round(3 * median / 8)} or more, or make images smaller with 'downscale'",
+            f"set [patches] size to {8 * round(3 * median / 8)} or more, or make images smaller with 'downscale'",
         )
     if median < SMALL_CELLS_PX:
         yield Finding(
@@ -87,5 +87,5 @@ def _field(side: int, diameters: Sequence[float], axes: tuple[Axis, Axis]) -> It
             "windows smaller than the receptive field",
             f"windows of {side} px, receptive field {extent}",
             "In training no output sees all that it sees in a whole image",
-            "harmless as a rule, as the rim of the field counts little; else set a larger [train] window",
+            "harmless as a rule, as the rim of the field counts little; else set a larger [patches] size",
         )

@@ -1,0 +1,353 @@
+"""One TOML file, checked: every fault of it in one go."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yeastexp import nets, plugins
+from yeastexp.config import toml_document
+from yeastexp.config.experiment import ARRAYS, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
+from yeastexp.config.renamed import home_of
+from yeastexp.config.settings import SCHEMAS, SETTINGS
+from yeastexp.config.toml_document import Document, Keys, Place
+from yeastexp.data import datasets, transforms
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.errors import UserError, did_you_mean
+from yeastexp.metrics import pixels
+from yeastexp.metrics.pixels import PerImageMetric
+from yeastexp.nets import losses, optimizers, schedulers
+from yeastexp.registry import KINDS, MustExist, Schema
+
+PARTS = (datasets, transforms, nets, losses, optimizers, schedulers, pixels)
+"""Importing them is what fills the registries."""
+
+LENGTHS = ("epochs", "steps", "budget")
+EXCLUSIVE: Mapping[Keys, Sequence[str]] = {("train",): LENGTHS}
+
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and run directories are not all that is named after an experiment."""
+
+IDLE = "does nothing: it has none of the hooks image, batch, labels and geometry; look how they are spelt"
+
+
+def _lacking(marked: MustExist, path: Path) -> str | None:
+    if not os.path.exists(path):  # noqa: PTH110  # pathlib raises of a long one
+        return f"no {marked.what} '{path}'"
+    if marked.holding and not (path / marked.holding).is_file():
+        return f"'{path}' holds no {marked.holding}; name a {marked.what} that does"
+    return None
+
+
+def load_experiment(path: Path, settings: Sequence[str] = (), *, data: bool = True) -> Experiment:
+    """Read, merge and check an experiment file; UserError lists every fault, a line each.
+
+    Without `data` nothing is asked of the data set, which need not be there to predict.
+    """
+    return _Checker(_open(path, settings), path.stem, data).experiment()
+
+
+def load_plugins(path: Path) -> None:
+    """Load the plugins of an experiment file and nothing else, so that the registry holds what it can name."""
+    checker = _Checker(_open(path, ()), path.stem, data=False)
+    checker.plugins()
+    if checker.faults:
+        raise UserError(*(f"{place}: {message}" for place, message in checker.faults))
+
+
+def _open(path: Path, settings: Sequence[str]) -> Document:
+    if not toml_document.is_file(path):
+        raise UserError(f"{path}: no such experiment file")
+    tree = toml_document.read(path, EXCLUSIVE)
+    for setting in settings:
+        toml_document.override(tree, setting, EXCLUSIVE)
+    return tree
+
+
+class _Checker:
+    """Walks a document once, collecting faults; what it returns is only used where it found none."""
+
+    def __init__(self, tree: Document, stem: str, data: bool) -> None:
+        self.tree = tree
+        self.stem = stem
+        self.with_data = data
+        self.absent = False
+        """Whether a file that has to exist does not."""
+        self.faults: list[tuple[Place, str]] = []
+
+    def experiment(self) -> Experiment:
+        paths = self.plugins()
+        self.unknown_tables()
+        name = self.name()
+        task = self.table("task", TASK)
+        self.length()
+        settings = {table: self.settings(table) for table in SETTINGS}
+        single = {table: self.part(table) for table in TABLES}
+        lists = {table: self.parts(table) for table in ARRAYS}
+        self.relations(task, settings, single, lists)
+        if self.faults:
+            ordered = sorted(self.faults, key=lambda fault: (fault[0].source, fault[0].line, fault[0].column))
+            raise UserError(*dict.fromkeys(f"{place}: {message}" for place, message in ordered))
+        assert task is not None
+        return Experiment(
+            name=name,
+            task=Task(**task),
+            transforms=lists["transform"],
+            augmentations=lists["augment"],
+            metrics=lists["metric"],
+            plugins=paths,
+            **{table: SETTINGS[table](**values) for table, values in settings.items() if values is not None},
+            **single,  # type: ignore[arg-type]  # required ones are there where no fault was found
+        )
+
+    def fault(self, keys: Keys, message: str) -> None:
+        self.faults.append((self.tree.place(keys), message))
+
+    def plugins(self) -> tuple[Path, ...]:
+        plugins.load_installed()
+        plugins.load([])
+        written = self.tree.values.get("plugins", [])
+        if not isinstance(written, list) or not all(isinstance(one, str) for one in written):
+            self.fault(("plugins",), f"plugins: should be an array of file names, got {written!r}")
+            return ()
+        good: list[Path] = []
+        for index, one in enumerate(written):
+            place = self.tree.place(("plugins", index))
+            path = place.folder / one
+            if not toml_document.is_file(path):
+                self.faults.append((place, f"plugins: no file '{os.path.abspath(path)}'"))  # noqa: PTH100
+                continue
+            path = path.resolve()
+            try:
+                plugins.load([*good, path])
+                good.append(path)
+            except UserError as error:
+                self.faults.append((place, f"plugins: {error}"))
+                plugins.load(good)
+        if len({path.name for path in good}) < len(good):
+            self.fault(("plugins",), "plugins: two files of one name; a run keeps its copies side by side")
+        return tuple(good)
+
+    def unknown_tables(self) -> None:
+        known = ["name", "extends", "plugins", "task", *SETTINGS, *TABLES, *ARRAYS]
+        for key in self.tree.values:
+            if key not in known:
+                home = home_of("", key)
+                within = f"; it belongs to {home}" if home else did_you_mean(key, known)
+                self.fault((key,), f"{key}: unknown table or key{within}")
+
+    def name(self) -> str:
+        name = self.tree.values.get("name", self.stem)
+        plain = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= LONGEST_NAME
+        if not plain or set(name) & set("/\\") or name.startswith("."):
+            self.fault(("name",), f"name: should be a plain name for a folder, got {name!r}")
+        return str(name)
+
+    def length(self) -> None:
+        """How long to train: said once, in one of three ways."""
+        table = self.tree.values.get("train")
+        lengths = [key for key in LENGTHS if isinstance(table, dict) and key in table]
+        if len(lengths) > 1:
+            others = " and ".join(f"'{key}'" for key in lengths[:-1])
+            self.fault(("train", lengths[-1]), f"[train] {lengths[-1]}: stands beside {others}; keep one of them")
+        if isinstance(table, dict) and not lengths:
+            self.fault(("train",), "[train]: needs one of 'epochs', 'steps' and 'budget'")
+
+    def settings(self, table: str) -> dict[str, Any] | None:
+        """A table of settings, typed; one that is optional may be left out."""
+        if table in OPTIONAL and table not in self.tree.values:
+            return {}
+        return self.table(table, SCHEMAS[table])
+
+    def table(self, name: str, schema: Schema) -> dict[str, Any] | None:
+        """A table that is no part, typed; nothing where it has faults."""
+        values = self.tree.values.get(name)
+        if not isinstance(values, dict):
+            self.missing_or_wrong(name, values, "a table")
+            return None
+        return self.checked((name,), f"[{name}]", schema, values, name)
+
+    def missing_or_wrong(self, name: str, value: Any, wanted: str) -> None:
+        if value is None:
+            self.faults.append((self.tree.top, f"[{name}]: missing; every experiment needs it"))
+        else:
+            self.fault((name,), f"{name}: should be {wanted}, got {value!r}")
+
+    def checked(
+        self, at: Keys, label: str, schema: Schema, values: Mapping[str, Any], owner: str
+    ) -> dict[str, Any] | None:
+        typed, problems = schema.check(values)
+        for problem in problems:
+            key = ".".join(map(str, problem.keys))
+            known = isinstance(problem.keys[0], str) and problem.keys[0] in schema.keys
+            home = None if known else home_of(owner, key)
+            self.fault((*at, *problem.keys), f"{label} {key}: {f'is now {home}' if home else problem.message}")
+
+        def rooted(keys: Keys, value: Any) -> Any:
+            marked = schema.must_exist(str(keys[0]))
+            # Of a table with other faults nothing is typed, but which file is missing can be told all the same.
+            if isinstance(value, Path) or (problems and marked and keys[1:] == () and isinstance(value, str)):
+                return self.rooted((*at, *keys), f"{label} {'.'.join(map(str, keys))}", marked, Path(value))
+            return value
+
+        found: dict[str, Any] = each(rooted, values if problems else typed)
+        return None if problems else found
+
+    def rooted(self, keys: Keys, label: str, marked: MustExist | None, path: Path) -> Path:
+        """A path made absolute from the folder of the file that wrote it; a fault where it has to exist and is not."""
+        try:
+            path = (self.tree.place(keys).folder / path.expanduser()).resolve()
+        except (RuntimeError, ValueError) as error:  # no such user's home; a circle of links; a null character
+            self.fault(keys, f"{label}: no path ({error}), got {json.dumps(str(path))}")
+            self.absent = True
+            return path
+        if self.with_data and marked and (wrong := _lacking(marked, path)):
+            self.fault(keys, f"{label}: {wrong}")
+            self.absent = True
+        return path
+
+    def part(self, table: str) -> Part | None:
+        values = self.tree.values.get(table)
+        if values is None and table in OPTIONAL:
+            return None
+        if not isinstance(values, dict):
+            self.missing_or_wrong(table, values, "a table")
+            return None
+        return self.one(table, TABLES[table], (table,), f"[{table}]", values)
+
+    def parts(self, table: str) -> tuple[Part, ...]:
+        values = self.tree.values.get(table, [])
+        if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+            self.fault((table,), f"{table}: should be an array of tables, [[{table}]], got {values!r}")
+            return ()
+        if not values and table not in OPTIONAL:
+            self.faults.append((self.tree.top, f"[[{table}]]: missing; every experiment needs one"))
+        made = [self.one(table, ARRAYS[table], (table, i), f"[[{table}]]", one) for i, one in enumerate(values)]
+        return tuple(part for part in made if part)
+
+    def one(self, table: str, kind: str, at: Keys, label: str, values: Mapping[str, Any]) -> Part | None:
+        name = values.get("name")
+        if not isinstance(name, str):
+            message = "missing; add 'name = …'" if name is None else f"should be a string, got {name!r}"
+            self.fault((*at, "name"), f"{label} name: {message} (known: {', '.join(KINDS[kind])})")
+            return None
+        if name not in KINDS[kind]:
+            self.fault((*at, "name"), f"{label} name: unknown {kind} '{name}'{did_you_mean(name, KINDS[kind])}")
+            return None
+        rest = {key: value for key, value in values.items() if key != "name"}
+        typed = self.checked(at, label, KINDS[kind].find(name).schema, rest, name)
+        if typed is None:
+            return None
+        places = {key: self.tree.place((*at, key)) for key in rest}
+        return Part(kind, name, typed, table, self.tree.place((*at, "name")), places)
+
+    def relations(
+        self,
+        task: Mapping[str, Any] | None,
+        settings: Mapping[str, Mapping[str, Any] | None],
+        single: Mapping[str, Part | None],
+        lists: Mapping[str, tuple[Part, ...]],
+    ) -> None:
+        """What no table can know by itself; of tables with faults nothing is asked."""
+        names = [part.name for part in lists["metric"]]
+        for part in lists["metric"]:
+            if names.count(part.name) > 1:
+                self.faults.append(
+                    (part.place, f"[[metric]] name: '{part.name}' stands {names.count(part.name)} times")
+                )
+        self.settings_relations({table: values or {} for table, values in settings.items()}, names)
+        for part in lists["transform"]:
+            self.whole_image_transform(part)
+        for part in lists["augment"]:
+            self.augmentation(part)
+        if task is None:
+            return
+        if len(set(task["classes"])) < len(task["classes"]):
+            self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
+        if taken := {"all", "mean"} & set(task["classes"]):
+            self.fault(
+                ("task", "classes"), f"[task] classes: '{min(taken)}' names a row of every table; rename the class"
+            )
+        classes = len(task["classes"])
+        if single["loss"]:
+            self.guarded(single["loss"], classes)
+        metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
+        if self.with_data and single["dataset"] and not self.absent:
+            try:
+                self.data(task, single["dataset"], metrics_)
+            except UserError as error:  # a data set may find out late what is wrong with its files
+                self.faults += single["dataset"].faults(error)
+
+    def settings_relations(self, settings: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]) -> None:
+        patches, validation, runtime = (settings[table] for table in ("patches", "validation", "runtime"))
+        if (monitor := validation.get("monitor")) and monitor not in (*metric_names, "loss"):
+            known = did_you_mean(monitor, [*metric_names, "loss"])
+            self.fault(("validation", "monitor"), f"[validation] monitor: no metric '{monitor}'{known}")
+        for key, other in (("folds", "fold"), ("fold", "folds")):
+            if validation.get(key) and not validation.get(other):
+                self.fault(("validation", key), f"[validation] {key}: has no effect without '{other}'")
+        for key in ("per_image", "foreground_fraction"):
+            if patches.get("stride") and patches.get(key):
+                self.fault(
+                    ("patches", "stride"),
+                    f"[patches] stride: is for sliding patches, '{key}' for random ones; keep one of them",
+                )
+        if runtime.get("cache") == "device" and runtime.get("workers"):
+            fault = "worker processes cut patches from memory; set 'workers = 0', or another cache"
+            self.fault(("runtime", "cache"), f"[runtime] cache: {fault}")
+
+    def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
+        """The part made, or nothing and a fault."""
+        try:
+            made = part.make(*given)
+        except UserError as error:
+            self.faults += part.faults(error)
+            return None
+        if isinstance(made, instance_of):
+            return made
+        self.faults.append((part.place, f"{part.label} name: '{part.name}' is no {instance_of.__name__}"))
+        return None
+
+    def whole_image_transform(self, part: Part) -> None:
+        made = self.guarded(part, instance_of=BasicTransform2D)
+        if made is None:
+            return
+        if not made.acts():
+            self.faults.append((part.place, f"[[transform]] name: '{part.name}' {IDLE}"))
+        elif made.draws():
+            message = f"'{part.name}' draws random numbers; it belongs under [[augment]]"
+            self.faults.append((part.place, f"[[transform]] name: {message}"))
+        elif made.has("geometry") and not made.has("restore"):
+            message = f"'{part.name}' changes the grid and has no 'restore'; scores are on the original pixels"
+            self.faults.append((part.place, f"[[transform]] name: {message}"))
+
+    def augmentation(self, part: Part) -> None:
+        made = self.guarded(part, instance_of=BasicTransform2D)
+        if made is not None and not made.acts():
+            self.faults.append((part.place, f"[[augment]] name: '{part.name}' {IDLE}"))
+        elif made is not None and (made.whole_images or made.has("fit") or made.has("statistics")):
+            message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
+            self.faults.append((part.place, f"[[augment]] name: {message}"))
+
+    def data(self, task: Mapping[str, Any], part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
+        made = self.guarded(part)
+        if made is None:
+            return
+        for split, act in (("train", "train"), ("val", "validate")):
+            if not made.splits.get(split):
+                self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {act} on"))
+        names = [name for split in made.splits.values() for name in split]
+        wrong = [name for name in names if made.shape(name)[0] != task["channels"]]
+        if wrong:
+            has = made.shape(wrong[0])[0]
+            message = f"is {task['channels']}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
+            self.fault(("task", "channels"), f"[task] channels: {message}")
+        for metric_part, metric in metrics_:
+            for wanted in metric.maps if metric is not None else ():
+                if wanted not in made.maps:
+                    known = f"; the data has {', '.join(made.maps) or 'no further maps'}"
+                    message = f"'{metric_part.name}' needs the map '{wanted}'{known}"
+                    self.faults.append((metric_part.place, f"[[metric]] name: {message}"))

@@ -1,0 +1,111 @@
+"""The tables of an experiment file that name no part: their keys, ranges and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from yeastexp.registry import MustExist, Schema
+
+Duration = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,6})?[smh]$")]
+Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None
+
+
+@dataclass(frozen=True)
+class Patches:
+    """`[patches]`: which pieces of the training images a training step is given."""
+
+    size: Annotated[int | None, Field(ge=1, le=2**15, description="side in pixels; 128, or the smallest image")] = None
+    per_image: Annotated[
+        int | None,
+        Field(ge=1, le=10**6, description="random patches of each image an epoch; as many as cover its area"),
+    ] = None
+    stride: Annotated[int | None, Field(ge=1, description="pixels between sliding patches, instead of random")] = None
+    foreground_fraction: Annotated[
+        float, Field(ge=0, le=1, description="of random patches, centred on a pixel whose class is not the first")
+    ] = 0.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """`[train]`: how the weights change; exactly one of `epochs`, `steps` and `budget`, and the rest."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    budget: Annotated[Duration | None, Field(description="wall-clock time of the whole command, as in '5m'")] = None
+    batch_size: Annotated[int, Field(ge=1, description="patches a step")] = 8
+    accumulation_steps: Annotated[int, Field(ge=1, description="batches whose gradients add up to one update")] = 1
+    max_grad_norm: Annotated[
+        float | None, Field(gt=0, description="gradients are clipped to this L2 norm of all of them together")
+    ] = None
+    ema_decay: Annotated[
+        float | None, Field(gt=0, lt=1, description="of the moving average of the weights that is kept and scored")
+    ] = None
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Field(description="of the model in training; float16 needs a GPU; whole images are always seen in float32"),
+    ] = "float32"
+    init_from: Annotated[
+        Path | None,
+        MustExist("run", holding="checkpoints/best.pt"),
+        Field(description="a run whose best weights training starts from"),
+    ] = None
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`[validation]`: which images score the model, how often, and what its scores decide."""
+
+    monitor: Annotated[str | None, Field(description="the metric that picks the best checkpoint, or 'loss'")] = None
+    every: Annotated[
+        int | None, Field(ge=1, description="epochs; as often as costs about a twentieth of the training")
+    ] = None
+    patience: Annotated[
+        int | None,
+        Field(ge=1, description="validations without improvement that end the run, wherever the scheduler then is"),
+    ] = None
+    folds: Annotated[
+        Path | None,
+        MustExist("file of folds"),
+        Field(description="a file of 'crossval', in place of the data's splits"),
+    ] = None
+    fold: Annotated[int | None, Field(ge=1, description="of the folds, the one that validates")] = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`[runtime]`: on what a run computes, and where it keeps what it computes with."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[
+        Threads, Field(description="compute threads; all cores, or 'auto': as many as a step is fastest with")
+    ] = None
+    workers: Annotated[int, Field(ge=0, le=64, description="processes that cut patches; 0: the training process")] = 0
+    cache: Annotated[
+        Literal["auto", "device", "memory", "none"],
+        Field(description="where the training images are kept; 'none' reads them again for every batch"),
+    ] = "auto"
+    channels_last: Annotated[
+        bool, Field(description="colours of a pixel beside each other in memory; a step takes a tenth less on a CPU")
+    ] = True
+    compile: Annotated[
+        bool, Field(description="by torch.compile: half a minute at the start, then a few percent faster on a CPU")
+    ] = False
+    deterministic: bool = True
+    checkpoint_minutes: Annotated[
+        float, Field(gt=0, description="most time between checkpoints; there is one after every epoch anyway")
+    ] = 10.0
+
+
+SETTINGS: Mapping[str, type] = {"patches": Patches, "train": Train, "validation": Validation, "runtime": Runtime}
+SCHEMAS: Mapping[str, Schema] = {table: Schema(settings) for table, settings in SETTINGS.items()}
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a `budget` such as '90s', '5m' or '1.5h'."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
