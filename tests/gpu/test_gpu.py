@@ -47,8 +47,10 @@ PRECISIONS = [
     *(pytest.param("cuda", precision, marks=NEEDS_GPU) for precision in ("float32", "bfloat16", "float16")),
 ]
 
-EXPERIMENT = tiny.EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").replace(
-    "epochs = 2", "epochs = 3\nema = 0.9\ncheckpoint_minutes = 1e-9"
+EXPERIMENT = (
+    tiny.EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2")
+    .replace("epochs = 2", "epochs = 3\nema_decay = 0.9")
+    .replace("threads = 1", "threads = 1\ncheckpoint_minutes = 1e-9")
 )
 """Twelve steps, four an epoch, with a checkpoint after each; dropout draws from the device's own generator."""
 
