@@ -22,7 +22,7 @@ from benchmarks.measuring import Contender, Measured, Result, Tick, machine, mea
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.pieces import Pieces
 from yeastexp.nets.unet import UNet
-from yeastexp.prediction.tiling import Tiling, assembled
+from yeastexp.prediction.tiling import Tiling, assemble
 from yeastexp.prediction.tiling import run as at_once
 from yeastexp.training.run import run
 
@@ -127,7 +127,7 @@ def tiled(tick: Tick, setting: Setting) -> None:
     tiling = Tiling.of(net, 1)
     while True:
         tile = tiling.tile(pieces.size, torch.device("cpu"))
-        logits = assembled(tiling.logits(pieces, tile), tile)
+        logits = assemble(tiling.logits(pieces, tile), tile)
         keep(setting, CONTENDERS[1].name, logits)
         tick()
 

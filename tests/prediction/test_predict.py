@@ -216,7 +216,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "BAND", 4_000)
     monkeypatch.setattr(outputs, "SHOWN", 100)
     monkeypatch.setattr(predictor_module, "AT_ONCE", 0)
-    monkeypatch.setattr(tiling, "at_hand", lambda device: 200_000)
+    monkeypatch.setattr(tiling, "activation_bytes", lambda device: 200_000)
 
 
 SIZE = (250, 190)

@@ -28,11 +28,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def pieces(image: Tensor) -> Pieces:
-    """An image (C, H, W) of which pieces can be had."""
-    return Pieces((image.shape[1], image.shape[2]), lambda rows, columns: image[:, rows, columns])
-
-
 def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
@@ -49,7 +44,7 @@ def trained(model: nn.Module, channels: int) -> nn.Module:
 def assert_the_same(model: nn.Module, tiles: Tiling, image: Tensor, tile: tuple[int, int]) -> None:
     """Logits up to float rounding, labels to the last pixel."""
     whole = tiling.run(model, image)
-    found = tiling.assembled(tiles.logits(pieces(image), tile), tile)
+    found = tiling.assemble(tiles.logits(Pieces.of(image), tile), tile)
     assert found.shape == whole.shape
     assert float((found - whole).abs().max()) <= 1e-5 * float(whole.abs().max())
     assert torch.equal(found.argmax(dim=0), whole.argmax(dim=0))
@@ -82,9 +77,9 @@ def test_tiles_of_every_model_give_what_the_whole_image_gives(name: str, options
     model = made(name, options)
     tiles = Tiling.of(model, 2)
     assert not tiles.inexact
-    jump = tiles.jump
-    for size in ((131, 97), (64, 160), (jump * 9 + 1, jump * 7 - 1)):
-        for tile in ((jump, 5 * jump), (3 * jump, 2 * jump), (48 // jump * jump, 96 // jump * jump)):
+    stride = tiles.stride
+    for size in ((131, 97), (64, 160), (stride * 9 + 1, stride * 7 - 1)):
+        for tile in ((stride, 5 * stride), (3 * stride, 2 * stride), (48 // stride * stride, 96 // stride * stride)):
             assert_the_same(model, tiles, noise(2, *size), tile)
 
 
@@ -166,11 +161,11 @@ def test_tiles_of_a_random_network_give_what_the_whole_image_gives(seed: int) ->
     inner, multiple = same_size(source, depth=2)
     network = Extended(inner, multiple, source.choice(["reflect", "replicate"])).double().eval()
     tiles = Tiling.of(network, 2)
-    assert not tiles.inexact and multiple % tiles.jump == 0
+    assert not tiles.inexact and multiple % tiles.stride == 0
     image = noise(2, source.randint(60, 90), source.randint(60, 90)).double()
-    tile = (tiles.jump * source.randint(1, 4), tiles.jump * source.randint(1, 4))
+    tile = (tiles.stride * source.randint(1, 4), tiles.stride * source.randint(1, 4))
     whole = tiling.run(network, image)
-    found = tiling.assembled(tiles.logits(pieces(image), tile), tile)
+    found = tiling.assemble(tiles.logits(Pieces.of(image), tile), tile)
     assert torch.allclose(found, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
 
 
@@ -178,23 +173,23 @@ def test_two_classes_are_labelled_alike_in_a_whole_image_and_in_tiles_of_all_siz
     model = trained(models["unet"](1, 2, width=2, levels=3), 1)
     tiles, image = Tiling.of(model, 1), noise(1, 200, 312)
     whole = tiling.run(model, image)
-    for side in range(tiles.jump, 200, 3 * tiles.jump):
-        found = tiling.assembled(tiles.logits(pieces(image), (side, side)), (side, side))
+    for side in range(tiles.stride, 200, 3 * tiles.stride):
+        found = tiling.assemble(tiles.logits(Pieces.of(image), (side, side)), (side, side))
         assert torch.equal(found.argmax(dim=0), whole.argmax(dim=0))
 
 
-@pytest.mark.parametrize("turn", DIHEDRAL)
-def test_a_turn_and_its_inverse(turn: tiling.Turn) -> None:
+@pytest.mark.parametrize("symmetry", DIHEDRAL)
+def test_a_symmetry_and_its_inverse(symmetry: tiling.Symmetry) -> None:
     image = noise(2, 5, 7)
-    there = tiling.turned(pieces(image), turn)
-    up, left, exchanged = turn
+    there = tiling.reoriented(Pieces.of(image), symmetry)
+    up, left, exchanged = symmetry
     flipped = image.flip([dim for dim, mirrored in ((1, up), (2, left)) if mirrored])
     assert torch.equal(there.whole, flipped.transpose(1, 2) if exchanged else flipped)
     assert torch.equal(there.cut(slice(1, 3), slice(2, 5)), there.whole[:, 1:3, 2:5])
-    assert torch.equal(tiling.turned(there, tiling.inverse(turn)).whole, image)
+    assert torch.equal(tiling.reoriented(there, tiling.inverse(symmetry)).whole, image)
 
 
-def test_the_average_over_turns_is_that_of_their_probabilities() -> None:
+def test_the_average_over_symmetries_is_that_of_their_probabilities() -> None:
     model = trained(models["unet"](1, 3, width=2, levels=2), 1)
     tiles, image = Tiling.of(model, 1), noise(1, 61, 50)
     probabilities = []
@@ -205,40 +200,40 @@ def test_the_average_over_turns_is_that_of_their_probabilities() -> None:
             probabilities.append((found.flip(2) if mirrored else found).rot90(-turns, (1, 2)))
     expected = torch.stack(probabilities).mean(dim=0)
     for logits in (partial(tiling.at_once, model), partial(tiles.logits, tile=(16, 16))):
-        averaged = tiling.averaged(pieces(image), logits)
-        torch.testing.assert_close(tiling.assembled(averaged, (16, 32)).exp(), expected, rtol=1e-5, atol=1e-6)
+        averaged = tiling.averaged(Pieces.of(image), logits)
+        torch.testing.assert_close(tiling.assemble(averaged, (16, 32)).exp(), expected, rtol=1e-5, atol=1e-6)
 
 
 WHOLE = [("instance", "InstanceNorm"), ("group", "GroupNorm")]
 
 
 @pytest.mark.parametrize(("norm", "layer"), WHOLE)
-def test_a_net_that_sees_the_whole_image_is_blended_from_windows(norm: str, layer: str) -> None:
+def test_a_net_that_depends_on_the_whole_image_is_blended_from_tiles(norm: str, layer: str) -> None:
     torch.manual_seed(0)
     model = models["unet"](1, 2, width=4, levels=2, norm=norm).eval()
     tiles, image = Tiling.of(model, 1), noise(1, 200, 130)
-    assert tiles.inexact == f"every output sees the whole image, for its layer down.0.1 ({layer})"
+    assert tiles.inexact == f"every output depends on the whole image, because of its layer down.0.1 ({layer})"
     whole = tiling.run(model, image)
-    blended = tiles.logits(pieces(image), (96, 96))
-    found = tiling.assembled(blended, (96, 96))
+    blended = tiles.logits(Pieces.of(image), (96, 96))
+    found = tiling.assemble(blended, (96, 96))
     assert float((found - whole).abs().mean()) < 0.1 * float(whole.std())
     for tile in ((32, 64), (200, 130)):
-        torch.testing.assert_close(tiling.assembled(blended, tile), found)
-    at_once = tiling.assembled(tiles.logits(pieces(image), (200, 200)), (200, 200))
+        torch.testing.assert_close(tiling.assemble(blended, tile), found)
+    at_once = tiling.assemble(tiles.logits(Pieces.of(image), (200, 200)), (200, 200))
     torch.testing.assert_close(at_once, whole)
 
 
-@pytest.mark.parametrize(("length", "side", "jump"), [(100, 32, 4), (97, 32, 8), (33, 32, 16), (20, 32, 4)])
-def test_weights_of_windows_make_one_and_fade_at_their_ends(length: int, side: int, jump: int) -> None:
-    line = tiling.Line.of(length, side, jump)
+@pytest.mark.parametrize(("length", "side", "stride"), [(100, 32, 4), (97, 32, 8), (33, 32, 16), (20, 32, 4)])
+def test_weights_of_tiles_make_one_and_fade_at_their_ends(length: int, side: int, stride: int) -> None:
+    axis = tiling.BlendedAxis.of(length, side, stride)
     total = torch.zeros(length)
-    for window, weight in zip(line.windows, line.weights, strict=True):
-        assert window.start % jump == 0 and window.stop - window.start <= side and (weight > 0).all()
-        total[window] += weight
+    for tile, weight in zip(axis.tiles, axis.weights, strict=True):
+        assert tile.start % stride == 0 and tile.stop - tile.start <= side and (weight > 0).all()
+        total[tile] += weight
     torch.testing.assert_close(total, torch.ones(length))
-    assert line.windows[0].start == 0 and line.windows[-1].stop == length
-    for before, after in pairwise(line.windows):
-        assert before.stop - after.start >= min(side // tiling.OVERLAP, length - after.start) - jump
+    assert axis.tiles[0].start == 0 and axis.tiles[-1].stop == length
+    for before, after in pairwise(axis.tiles):
+        assert before.stop - after.start >= min(side // tiling.OVERLAP, length - after.start) - stride
 
 
 class Uneven(nn.Module):
@@ -250,7 +245,7 @@ class Uneven(nn.Module):
 
 
 def test_why_tiles_would_not_be_exact_is_said() -> None:
-    assert "does not treat all positions alike" in Tiling.of(Uneven(), 1).inexact
+    assert "is not shift-equivariant" in Tiling.of(Uneven(), 1).inexact
     assert Tiling.of(nn.MaxPool2d(2), 1).inexact == "its output is of another size"
     assert "operator aten::cumsum is not supported" in Tiling.of(Sums(), 1).inexact
 
@@ -266,14 +261,14 @@ def test_the_tile_is_what_costs_least_in_the_memory_there(monkeypatch: pytest.Mo
     tiles = Tiling(nn.Identity(), 16, ((100, 100), (100, 100)), bytes_per_pixel=100)
     size, cost = (2048, 3000), {}
     for room in (10**7, 10**8, 10**9):
-        monkeypatch.setattr(tiling, "at_hand", lambda device, room=room: room)
+        monkeypatch.setattr(tiling, "activation_bytes", lambda device, room=room: room)
         tile = tiles.tile(size, CPU)
         assert tile[0] % 16 == tile[1] % 16 == 0
         assert (tile[0] + 200) * (tile[1] + 200) * 100 <= room or room == 10**9
         cost[room] = tiles._cost(size, tile)[0]
         assert tiles.tile(size, CPU, side=500) == (512, 512)
     assert cost[10**7] > 1.5 * cost[10**8] > 1.5 * cost[10**9] == 1.5 * 2048 * 3000
-    monkeypatch.setattr(tiling, "at_hand", lambda device: 0)
+    monkeypatch.setattr(tiling, "activation_bytes", lambda device: 0)
     assert tiles.tile(size, CPU) == (16, 16), "as small as it gets"
 
 

@@ -172,7 +172,7 @@ def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, f
     logits = pipeline.restore_pieces(predictor.transforms, scores, image.size)
     # A tile of the model's grid covers so many more pixels of the image, so that each is computed for one piece.
     factor = -(-image.size[0] // transformed.size[0])
-    for rows, columns in tiling.cells(image.size, (tile[0] * factor, tile[1] * factor), first_row):
+    for rows, columns in tiling.tiles(image.size, (tile[0] * factor, tile[1] * factor), first_row):
         yield rows, columns, logits.cut(rows, columns)
 
 

@@ -70,7 +70,7 @@ class Predictor:
         moved = replace(sample, image=sample.image.to(self.device), labels=sample.labels.to(self.device), maps={})
         seen = pipeline.whole(self.transforms, moved)
         found, tile = self.scores(Pieces.of(seen.image), side=side, tta=tta)
-        return pipeline.restore(self.transforms, tiling.assembled(found, tile), sample.size)
+        return pipeline.restore(self.transforms, tiling.assemble(found, tile), sample.size)
 
     def scores(self, image: Pieces, *, side: int | None = None, tta: bool = False) -> tuple[Pieces, Size]:
         """Logits on a transformed image, and the size of the pieces in which they are best asked for."""
@@ -90,7 +90,7 @@ class Predictor:
         if side:
             return max(size) <= side
         pixels = size[0] * size[1]
-        return pixels <= AT_ONCE or self._bytes_per_pixel * pixels <= tiling.at_hand(self.device)
+        return pixels <= AT_ONCE or self._bytes_per_pixel * pixels <= tiling.activation_bytes(self.device)
 
     @cached_property
     def _bytes_per_pixel(self) -> float:

@@ -1,7 +1,8 @@
-"""Whole images through a net in pieces, each with as much around it as its outputs see.
+"""Whole images through a model in tiles, each with as much around it as its outputs depend on.
 
-Pieces repeat what the whole image gives: they begin at multiples of the net's jump, have margins as wide as its
-receptive field, and end where the image does. Nothing is blended, unless every output sees the whole image.
+Tiles give what the whole image gives: they begin at multiples of the model's stride, have margins as wide as its
+receptive field, and end where the image does. They are blended only if no margin would do, as with a layer whose
+outputs depend on the whole image.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from yeastexp.nets.receptive_field import ReceptiveField, receptive_field, trace
 from yeastexp.system import full_precision, memory
 
 SAMPLE = 256
-"""Pixels of a side of the image on which a net's memory is measured."""
+"""Pixels of a side of the image on which a model's memory and receptive field are measured."""
 
 SHARE = 4
-"""A piece may take one in so many bytes that are free."""
+"""A tile may take one in so many bytes that are free."""
 
 MOST_ON_CPU, MOST_ON_GPU = 1 << 27, 1 << 33
-"""Bytes of a piece's activations. On a CPU, larger ones take longer: their memory comes fresh from the system."""
+"""Bytes of a tile's activations. On a CPU, larger ones take longer: their memory comes fresh from the system."""
 
 OVERLAP = 4
-"""Pieces that can only be blended overlap by one in so many of their pixels."""
+"""Tiles that are blended overlap by one in so many of their pixels."""
 
 BLENDED = 512
 """Pixels of their sides, if memory does not ask for fewer."""
 
 Margins = tuple[int, int]
 """Pixels before and after."""
-Turn = tuple[bool, bool, bool]
+Symmetry = tuple[bool, bool, bool]
 """Whether rows are mirrored, columns are mirrored, and then rows and columns exchanged."""
 
-DIHEDRAL: tuple[Turn, ...] = tuple(itertools.product((False, True), (False, True), (False, True)))
-"""The eight ways to lay an image on its grid."""
+DIHEDRAL: tuple[Symmetry, ...] = tuple(itertools.product((False, True), (False, True), (False, True)))
+"""The eight dihedral symmetries: flips and rotations."""
 
 
 @dataclass(frozen=True)
@@ -52,97 +53,88 @@ class Tiling:
     """A model on images that are too large for it to be run on at once."""
 
     model: nn.Module
-    jump: int
+    stride: int
     margins: tuple[Margins, Margins]
     """Of height and width."""
     bytes_per_pixel: float
     """Of the activations that are held at once."""
     inexact: str = ""
-    """Why no pieces give what the whole image gives, where that is so."""
+    """Why tiles cannot give what the whole image gives; empty if they can."""
 
     @classmethod
     def of(cls, model: nn.Module, channels: int, pixel: float | None = None) -> Tiling:
-        """What pieces a model needs, read off its operators; `pixel` has the bytes of each pixel, where known."""
+        """What tiles a model needs, read off its operators; `pixel` is the bytes of a pixel, if known."""
         pixel = pixel or bytes_per_pixel(model, channels)
         try:
-            found = receptive_field(model, channels, (SAMPLE, SAMPLE))
+            field = receptive_field(model, channels, (SAMPLE, SAMPLE))
         except UserError as error:
             return cls(model, 1, ((0, 0), (0, 0)), pixel, inexact=str(error))
-        if found.tiles and found.shape[-2:] != (SAMPLE, SAMPLE):
-            return cls(model, found.cumulative_stride, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
-        margins = tuple((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in found.axes)
-        return cls(model, found.cumulative_stride, margins, pixel, _why_not(found))  # type: ignore[arg-type]
+        if field.tiles and field.shape[-2:] != (SAMPLE, SAMPLE):
+            return cls(model, field.cumulative_stride, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
+        height, width = ((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in field.axes)
+        return cls(model, field.cumulative_stride, (height, width), pixel, _why_inexact(field))
 
     def tile(self, size: Size, device: torch.device, side: int | None = None) -> Size:
-        """Height and width of the pieces that make an image, multiples of the jump.
+        """Height and width of the tiles of an image, multiples of the stride: of a given side, or as memory allows.
 
-        Their sides where they are given; else those that cost the fewest pixels, margins included, in the memory there.
+        Of the tiles that fit in memory those are taken that cost the fewest pixels, margins included.
         """
-        unit = self.jump
+        pixels = activation_bytes(device) / self.bytes_per_pixel
         if self.inexact:
-            most = math.isqrt(int(at_hand(device) / self.bytes_per_pixel))
-            wanted = side or min(BLENDED, most)
-            return (_multiple(wanted, unit), _multiple(wanted, unit))
+            side = side or min(BLENDED, math.isqrt(int(pixels)))
         if side:
-            return _multiple(side, unit), _multiple(side, unit)
-        pixels = at_hand(device) / self.bytes_per_pixel
-        return min(self._tiles(size, unit, pixels), key=lambda tile: self._cost(size, tile))
+            return _multiple(side, self.stride), _multiple(side, self.stride)
+        return min(self._candidates(size, pixels), key=lambda tile: self._cost(size, tile))
 
-    def _tiles(self, size: Size, unit: int, pixels: float) -> Iterator[Size]:
-        """For each number of rows of pieces the widest pieces that fit; the smallest ones where none fit."""
-        found = False
-        width = _multiple(size[1], unit)
-        for height in _sides(size[0], unit):
-            room = int(pixels // (height + sum(self.margins[0]) + 2 * self.jump)) - sum(self.margins[1]) - 2 * self.jump
-            if room >= unit:
-                found = True
-                across = -(-size[1] // (min(room, width) // unit * unit))
-                yield height, _multiple(-(-size[1] // across), unit)
-        if not found:
-            yield unit, unit
+    def _candidates(self, size: Size, pixels: float) -> Iterator[Size]:
+        """For each number of rows of tiles the widest tiles that fit in memory; the smallest ones if none fit."""
+        before_and_after = [sum(margins) + 2 * self.stride for margins in self.margins]
+        none_fits = True
+        for height in _sides(size[0], self.stride):
+            room = int(pixels // (height + before_and_after[0])) - before_and_after[1]
+            if room >= self.stride:
+                none_fits = False
+                across = -(-size[1] // (min(room, _multiple(size[1], self.stride)) // self.stride * self.stride))
+                yield height, _multiple(-(-size[1] // across), self.stride)
+        if none_fits:
+            yield self.stride, self.stride
 
     def _cost(self, size: Size, tile: Size) -> tuple[int, int]:
-        """Pixels that the model is run on, and the number of pieces."""
-        spans = []
-        for axis in range(2):
-            pieces = [self._needed(axis, piece, size[axis]) for piece in _cut(size[axis], tile[axis])]
-            spans.append((sum(one.stop - one.start for one in pieces), len(pieces)))
-        return spans[0][0] * spans[1][0], spans[0][1] * spans[1][1]
+        """Pixels that the model is run on, and the number of tiles."""
+        down, across = (
+            [self._needed(axis, part, size[axis]) for part in _cut(size[axis], tile[axis])] for axis in range(2)
+        )
+        lengths = [sum(part.stop - part.start for part in parts) for parts in (down, across)]
+        return lengths[0] * lengths[1], len(down) * len(across)
 
     def _needed(self, axis: int, wanted: slice, length: int) -> slice:
         """What the model has to be given for some rows or columns of its output."""
         before, after = self.margins[axis]
-        stop = -(-(wanted.stop + after) // self.jump) * self.jump
-        if stop >= length and length % self.jump:
-            before += self.jump  # a model that extends images to multiples may do so by mirroring
-        return slice(max(0, (wanted.start - before) // self.jump * self.jump), min(stop, length))
+        stop = -(-(wanted.stop + after) // self.stride) * self.stride
+        if stop >= length and length % self.stride:
+            before += self.stride  # a model that extends images to multiples of it may do so by mirroring
+        return slice(max(0, (wanted.start - before) // self.stride * self.stride), min(stop, length))
 
     def logits(self, image: Pieces, tile: Size) -> Pieces:
-        """Logits (K, H, W) on an image (C, H, W); `tile` says how large the pieces are that blend."""
-        return self._blended(image, tile[0]) if self.inexact else self._exact(image)
+        """Logits (K, H, W) on an image (C, H, W); `tile` is the size of tiles that are blended."""
+        if self.inexact:
+            axes = [BlendedAxis.of(length, tile[0], self.stride) for length in image.size]
+            return Pieces(image.size, _BlendedTiles(self.model, image, axes).cut)
 
-    def _exact(self, image: Pieces) -> Pieces:
         def cut(rows: slice, columns: slice) -> Tensor:
-            needed = [self._needed(axis, one, image.size[axis]) for axis, one in enumerate((rows, columns))]
-            top, left = rows.start - needed[0].start, columns.start - needed[1].start
-            found = run(self.model, image.cut(*needed))
-            return found[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
+            needed = [self._needed(axis, part, image.size[axis]) for axis, part in enumerate((rows, columns))]
+            inner = [shifted(part, -whole.start) for part, whole in zip((rows, columns), needed, strict=True)]
+            return run(self.model, image.cut(*needed))[:, inner[0], inner[1]]
 
         return Pieces(image.size, cut)
 
-    def _blended(self, image: Pieces, side: int) -> Pieces:
-        lines = [Line.of(length, side, self.jump) for length in image.size]
-        windows = _Windows(self.model, image, lines)
-        return Pieces(image.size, windows.cut)
 
-
-def _why_not(found: ReceptiveField) -> str:
-    """Why a model's pieces cannot give what the whole image gives; nothing where they can."""
-    for axis in found.axes:
+def _why_inexact(field: ReceptiveField) -> str:
+    for axis in field.axes:
         if axis.global_layer:
-            return f"every output sees the whole image, for its layer {axis.global_layer}"
+            return f"every output depends on the whole image, because of its layer {axis.global_layer}"
         if axis.shift_variant_layer:
-            return f"its layer {axis.shift_variant_layer} does not treat all positions alike"
+            return f"its layer {axis.shift_variant_layer} is not shift-equivariant"
     return ""
 
 
@@ -151,7 +143,7 @@ def _multiple(length: int, unit: int) -> int:
 
 
 def _sides(length: int, unit: int) -> list[int]:
-    """The different sides of pieces that cut a length into 1, 2, 3, … of them."""
+    """The different sides of tiles that cut a length into 1, 2, 3, … of them."""
     counts = range(1, -(-length // unit) + 1)
     return list(dict.fromkeys(_multiple(-(-length // count), unit) for count in counts))
 
@@ -160,30 +152,30 @@ def _cut(length: int, side: int) -> Iterator[slice]:
     return (slice(first, min(first + side, length)) for first in range(0, length, side))
 
 
-def cells(size: Size, tile: Size, first: int = 0) -> Iterator[tuple[slice, slice]]:
-    """The pieces of an image row by row, from the row `first` on."""
-    for rows in _cut(size[0] - first, tile[0]):
+def tiles(size: Size, tile: Size, first_row: int = 0) -> Iterator[tuple[slice, slice]]:
+    """The tiles of an image row by row, from the row of pixels `first_row` on."""
+    for rows in _cut(size[0] - first_row, tile[0]):
         for columns in _cut(size[1], tile[1]):
-            yield slice(first + rows.start, first + rows.stop), columns
+            yield shifted(rows, first_row), columns
 
 
-def assembled(logits: Pieces, tile: Size) -> Tensor:
-    """All of them (K, H, W), piece by piece."""
-    made: Tensor | None = None
-    for rows, columns in cells(logits.size, tile):
-        found = logits.cut(rows, columns)
-        if made is None:
-            made = found.new_empty((len(found), *logits.size))
-        made[:, rows, columns] = found
-    assert made is not None, "an image has a pixel"
-    return made
+def assemble(logits: Pieces, tile: Size) -> Tensor:
+    """All of them (K, H, W), tile by tile."""
+    whole: Tensor | None = None
+    for rows, columns in tiles(logits.size, tile):
+        piece = logits.cut(rows, columns)
+        if whole is None:
+            whole = piece.new_empty((len(piece), *logits.size))
+        whole[:, rows, columns] = piece
+    assert whole is not None, "an image has a pixel"
+    return whole
 
 
 def run(model: nn.Module, image: Tensor) -> Tensor:
-    """Logits (K, H, W) on an image (C, H, W) at once, without gradients; UserError where the model cannot take it."""
+    """Logits (K, H, W) on an image (C, H, W) at once. Raises UserError if the model cannot take it."""
     try:
         with torch.no_grad(), full_precision.in_full(image.device):
-            found: Tensor = model(image[None])[0]
+            logits: Tensor = model(image[None])[0]
     except (RuntimeError, ValueError, IndexError) as error:
         if memory.is_exhausted(error):
             raise
@@ -191,7 +183,7 @@ def run(model: nn.Module, image: Tensor) -> Tensor:
         if trace(model, channels, (height, width)).failure:
             receptive_field(model, channels, (height, width))  # says which layer cannot, and which size would do
         raise
-    return found
+    return logits
 
 
 def at_once(model: nn.Module, image: Pieces) -> Pieces:
@@ -200,8 +192,8 @@ def at_once(model: nn.Module, image: Pieces) -> Pieces:
 
 
 def averaged(image: Pieces, logits: Callable[[Pieces], Pieces]) -> Pieces:
-    """The logarithm of the mean probabilities of an image in the eight ways to lay it on its grid."""
-    views = [turned(logits(turned(image, turn)), inverse(turn)) for turn in DIHEDRAL]
+    """The logarithm of the mean probabilities over the eight flips and rotations of an image."""
+    views = [reoriented(logits(reoriented(image, symmetry)), inverse(symmetry)) for symmetry in DIHEDRAL]
 
     def cut(rows: slice, columns: slice) -> Tensor:
         total = views[0].cut(rows, columns).softmax(dim=0)
@@ -212,9 +204,9 @@ def averaged(image: Pieces, logits: Callable[[Pieces], Pieces]) -> Pieces:
     return Pieces(image.size, cut)
 
 
-def turned(image: Pieces, turn: Turn) -> Pieces:
+def reoriented(image: Pieces, symmetry: Symmetry) -> Pieces:
     """An image with its rows or columns mirrored, and then maybe exchanged."""
-    up, left, exchanged = turn
+    up, left, exchanged = symmetry
     height, width = image.size
 
     def cut(rows: slice, columns: slice) -> Tensor:
@@ -227,91 +219,91 @@ def turned(image: Pieces, turn: Turn) -> Pieces:
     return Pieces((width, height) if exchanged else (height, width), cut)
 
 
-def inverse(turn: Turn) -> Turn:
-    """What undoes a turn."""
-    up, left, exchanged = turn
-    return (left, up, True) if exchanged else turn
+def inverse(symmetry: Symmetry) -> Symmetry:
+    """What undoes a symmetry."""
+    up, left, exchanged = symmetry
+    return (left, up, True) if exchanged else symmetry
 
 
-def _mirrored(one: slice, length: int) -> slice:
-    return slice(length - one.stop, length - one.start)
+def _mirrored(part: slice, length: int) -> slice:
+    return slice(length - part.stop, length - part.start)
 
 
 @dataclass(frozen=True)
-class Line:
-    """Windows along one axis, and the weight of each of their pixels: those of all windows on a pixel make 1."""
+class BlendedAxis:
+    """Overlapping tiles along one axis, and the weight of each of their pixels: all weights of a pixel make 1."""
 
-    windows: tuple[slice, ...]
+    tiles: tuple[slice, ...]
     weights: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, length: int, side: int, jump: int) -> Line:
-        """Windows that overlap and begin at multiples of the jump; the last one ends where the image does."""
+    def of(cls, length: int, side: int, stride: int) -> BlendedAxis:
+        """Tiles that begin at multiples of the stride; the last one ends where the image does.
+
+        A tile knows least at its ends, where it lacks what is beyond. So its weight falls to them in a ramp as long as
+        the overlap, but not at an end of the image, where there is nothing beyond. The last tile may overlap more than
+        one other, since it is moved back to end with the image; dividing by the sum makes the weights right anyway.
+        """
         if length <= side:
             return cls((slice(0, length),), (torch.ones(length),))
-        step = max(jump, (side - side // OVERLAP) // jump * jump)
-        last = -(-(length - side) // jump) * jump
-        starts = sorted({*range(0, last, step), last})
-        windows = tuple(slice(start, min(start + side, length)) for start in starts)
         ramp = max(1, side // OVERLAP)
+        step = max(stride, (side - side // OVERLAP) // stride * stride)
+        last = -(-(length - side) // stride) * stride
+        tiles = tuple(slice(start, min(start + side, length)) for start in sorted({*range(0, last, step), last}))
         ramps = []
-        for one in windows:
-            places = torch.arange(one.start, one.stop)
-            before = places - one.start + 1 if one.start else torch.full_like(places, ramp)
-            after = one.stop - places if one.stop < length else torch.full_like(places, ramp)
+        for tile in tiles:
+            places = torch.arange(tile.start, tile.stop)
+            before = places - tile.start + 1 if tile.start else torch.full_like(places, ramp)
+            after = tile.stop - places if tile.stop < length else torch.full_like(places, ramp)
             ramps.append(torch.minimum(before, after).clamp_max(ramp).float())
         total = torch.zeros(length)
-        for one, weight in zip(windows, ramps, strict=True):
-            total[one] += weight
-        return cls(windows, tuple(w / total[one] for one, w in zip(windows, ramps, strict=True)))
+        for tile, weight in zip(tiles, ramps, strict=True):
+            total[tile] += weight
+        return cls(tiles, tuple(weight / total[tile] for tile, weight in zip(tiles, ramps, strict=True)))
 
-    def on(self, wanted: slice) -> Iterator[int]:
-        """Those that some rows or columns lie in."""
-        return (i for i, one in enumerate(self.windows) if one.start < wanted.stop and one.stop > wanted.start)
+    def on(self, wanted: slice) -> Iterator[tuple[int, slice, slice, Tensor]]:
+        """The tiles that some rows or columns lie in: index, their place in the piece, in the tile, and weights."""
+        for index, (tile, weight) in enumerate(zip(self.tiles, self.weights, strict=True)):
+            common = slice(max(wanted.start, tile.start), min(wanted.stop, tile.stop))
+            if common.start < common.stop:
+                inner = shifted(common, -tile.start)
+                yield index, shifted(common, -wanted.start), inner, weight[inner]
 
 
 @dataclass
-class _Windows:
-    """What a model gives on windows, kept as long as pieces are asked for row by row."""
+class _BlendedTiles:
+    """A model's logits on overlapping tiles, kept as long as pieces are asked for row by row."""
 
     model: nn.Module
     image: Pieces
-    lines: list[Line]
+    axes: list[BlendedAxis]
     kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def logits(self, i: int, j: int) -> Tensor:
         if (i, j) not in self.kept:
-            self.kept = {place: found for place, found in self.kept.items() if abs(place[0] - i) < 2}
-            self.kept[i, j] = run(self.model, self.image.cut(self.lines[0].windows[i], self.lines[1].windows[j]))
+            self.kept = {place: logits for place, logits in self.kept.items() if abs(place[0] - i) < 2}
+            self.kept[i, j] = run(self.model, self.image.cut(self.axes[0].tiles[i], self.axes[1].tiles[j]))
         return self.kept[i, j]
 
     def cut(self, rows: slice, columns: slice) -> Tensor:
-        """A piece (K, h, w) of the windows' weighted mean."""
+        """A piece (K, h, w) of the tiles' weighted mean."""
         total: Tensor | None = None
-        for i, j in itertools.product(self.lines[0].on(rows), self.lines[1].on(columns)):
-            found = self.logits(i, j)
+        for (i, y, inner_y, down), (j, x, inner_x, right) in itertools.product(
+            self.axes[0].on(rows), self.axes[1].on(columns)
+        ):
+            logits = self.logits(i, j)
             if total is None:
-                total = found.new_zeros((len(found), rows.stop - rows.start, columns.stop - columns.start))
-            parts = [
-                (slice(max(wanted.start, one.start), min(wanted.stop, one.stop)), one, weight)
-                for wanted, one, weight in (
-                    (rows, self.lines[0].windows[i], self.lines[0].weights[i]),
-                    (columns, self.lines[1].windows[j], self.lines[1].weights[j]),
-                )
-            ]
-            inner = [shifted(part, -one.start) for part, one, _ in parts]
-            down, right = (weight[one].to(found.device) for one, (_, _, weight) in zip(inner, parts, strict=True))
-            into = [shifted(part, -wanted.start) for (part, _, _), wanted in zip(parts, (rows, columns), strict=True)]
-            total[:, into[0], into[1]] += found[:, inner[0], inner[1]] * (down[:, None] * right)
-        assert total is not None, "windows lie on every pixel"
+                total = logits.new_zeros((len(logits), rows.stop - rows.start, columns.stop - columns.start))
+            total[:, y, x] += logits[:, inner_y, inner_x] * (down[:, None] * right).to(logits.device)
+        assert total is not None, "tiles lie on every pixel"
         return total
 
 
 # Memory
 
 
-class _Held(TorchDispatchMode):
-    """The bytes of all tensors that operators made and that are held at once."""
+class _PeakMemory(TorchDispatchMode):
+    """The most bytes that all tensors made by operators take at once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -319,13 +311,13 @@ class _Held(TorchDispatchMode):
         self.peak = 0
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = overload(*args, **(kwargs or {}))
-        for one in tree_leaves(made):
-            if isinstance(one, Tensor):
-                self.sizes[StorageWeakRef(one.untyped_storage())] = one.untyped_storage().nbytes()
+        results = overload(*args, **(kwargs or {}))
+        for tensor in tree_leaves(results):
+            if isinstance(tensor, Tensor):
+                self.sizes[StorageWeakRef(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
         self.sizes = {key: size for key, size in self.sizes.items() if not key.expired()}
         self.peak = max(self.peak, sum(self.sizes.values()))
-        return made
+        return results
 
 
 def bytes_per_pixel(model: nn.Module, channels: int) -> float:
@@ -334,27 +326,20 @@ def bytes_per_pixel(model: nn.Module, channels: int) -> float:
 
 
 def peak_bytes(model: nn.Module, image: tuple[int, int, int]) -> int:
-    """Bytes of activations that a model's forward pass on an image (C, H, W) holds at most; a guess where it refuses.
-
-    It is run without pixels.
-    """
-    state = {
-        name: one.detach().to("meta")
-        for name, one in itertools.chain(
-            model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-        )
-    }
+    """The most bytes of activations that a model holds on an image (C, H, W); a guess if it needs their values."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    buffers = model.named_buffers(remove_duplicate=False)
+    state = {name: tensor.detach().to("meta") for name, tensor in itertools.chain(parameters, buffers)}
     pixels = torch.empty(1, *image, device="meta")
     try:
-        with torch.no_grad(), torch.device("meta"), _Held() as held:
+        with torch.no_grad(), torch.device("meta"), _PeakMemory() as memory_use:
             torch.func.functional_call(model, state, (pixels,), tie_weights=False)
     except Exception:  # whatever a model's forward raises without pixels, it may well run with them
         return 1024 * math.prod(image[1:])
-    return int(held.peak)
+    return int(memory_use.peak)
 
 
-def at_hand(device: torch.device) -> int:
-    """Bytes that a piece's activations may take on a device, by what is free there."""
-    if device.type == "cuda":
-        return min(MOST_ON_GPU, memory.free(device) // SHARE)
-    return min(MOST_ON_CPU, memory.free(device) // SHARE)
+def activation_bytes(device: torch.device) -> int:
+    """Bytes that a tile's activations may take on a device, by what is free there."""
+    most = MOST_ON_GPU if device.type == "cuda" else MOST_ON_CPU
+    return min(most, memory.free(device) // SHARE)
