@@ -1,4 +1,4 @@
-"""Preflight: each finding on data made to show it, none of weight on clean ones, and transforms that lose labels."""
+"""Preflight: each finding on data made to show it, none on clean data, and transforms that misalign labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.inspection import preflight
 from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
 from yeastexp.inspection.preflight.finding import Finding, named
-from yeastexp.inspection.preflight.statistics import Figures, measure
+from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
 from yeastexp.registry import loss as register_loss
 from yeastexp.registry import model as register_model
 from yeastexp.registry import transform as register_transform
@@ -43,9 +43,9 @@ def yeast() -> Samples:
     return [YEAST.read(name) for some in YEAST.splits.values() for name in some]
 
 
-def figures(
+def statistics(
     samples: Sequence[Sample], transforms: Sequence[BasicTransform2D] = (ZScore(),), dtypes: Sequence[str] = ()
-) -> list[Figures]:
+) -> list[ImageStatistics]:
     """All but the last two train."""
     split = ["train"] * (len(samples) - 2) + ["val"] * 2
     return [
@@ -58,12 +58,12 @@ def changed(samples: Samples, indices: Sequence[int], change: Callable[[Sample],
     return [change(one) if index in indices else one for index, one in enumerate(samples)]
 
 
-def found(every: Sequence[Figures], classes: Sequence[str] = CLASSES) -> dict[str, Finding]:
-    return {one.about: one for one in data_rules.findings(every, classes)}
+def found(images: Sequence[ImageStatistics], classes: Sequence[str] = CLASSES) -> dict[str, Finding]:
+    return {one.about: one for one in data_rules.findings(images, classes)}
 
 
 def test_clean_data_show_nothing() -> None:
-    assert found(figures(yeast())) == {}
+    assert found(statistics(yeast())) == {}
 
 
 def with_labels(value: Callable[[Tensor], Tensor]) -> Callable[[Sample], Sample]:
@@ -95,17 +95,17 @@ def partly_unknown(labels: Tensor) -> Tensor:
 ALL, TRAIN, VAL = range(6), range(4), range(4, 6)
 
 BROKEN: Mapping[str, tuple[str, Sequence[int], Callable[[Sample], Sample]]] = {
-    "labels that are no classes": ("error", [1], with_labels(lambda labels: 2 * labels)),
+    "invalid labels": ("error", [1], with_labels(lambda labels: 2 * labels)),
     "constant images": ("error", [1], with_image(lambda image: torch.full_like(image, 7.0))),
-    "one class alone": ("error", TRAIN, with_labels(torch.zeros_like)),
-    "nothing to be scored": ("warning", VAL, with_labels(torch.zeros_like)),
-    "masks nearly full": ("warning", [2], with_labels(lambda labels: torch.ones_like(labels))),
-    "images without truth": ("warning", [2], with_labels(lambda labels: torch.full_like(labels, IGNORE))),
-    "pixels without truth": ("note", [2, 3], with_labels(partly_unknown)),
+    "a single class": ("error", TRAIN, with_labels(torch.zeros_like)),
+    "no foreground to score": ("warning", VAL, with_labels(torch.zeros_like)),
+    "nearly full masks": ("warning", [2], with_labels(lambda labels: torch.ones_like(labels))),
+    "unlabelled images": ("warning", [2], with_labels(lambda labels: torch.full_like(labels, IGNORE))),
+    "unlabelled pixels": ("note", [2, 3], with_labels(partly_unknown)),
     "saturated pixels": ("warning", [3], with_image(lambda image: image.clamp_max(float(image.quantile(0.95))))),
     "many pixels at the lowest value": ("note", [0], with_image(bordered)),
-    "few grey values": ("warning", [5], with_image(lambda image: (image / 200).round())),
-    "value ranges evened out": ("note", [5], with_image(lambda image: 40 * image)),
+    "few grey levels": ("warning", [5], with_image(lambda image: (image / 200).round())),
+    "value ranges normalised": ("note", [5], with_image(lambda image: 40 * image)),
     "specks in masks": ("note", [0], with_labels(hatched)),
 }
 
@@ -114,46 +114,46 @@ BROKEN: Mapping[str, tuple[str, Sequence[int], Callable[[Sample], Sample]]] = {
 def test_every_fault_of_data_is_found(about: str) -> None:
     severity, indices, change = BROKEN[about]
     samples = changed(yeast(), indices, change)
-    finding = found(figures(samples))[about]
+    finding = found(statistics(samples))[about]
     assert finding.severity == severity
-    if about != "value ranges evened out":
+    if about != "value ranges normalised":
         assert finding.images == tuple(samples[index].name for index in indices)
 
 
 def test_a_few_empty_masks_are_a_note_and_many_a_warning() -> None:
     for count, severity in ((1, "note"), (3, "warning")):
         samples = changed(yeast(), range(count), with_labels(torch.zeros_like))
-        finding = found(figures(samples))["empty masks"]
+        finding = found(statistics(samples))["empty masks"]
         assert finding.severity == severity and len(finding.images) == count
 
 
 def test_a_few_clipped_pixels_are_a_note() -> None:
     samples = changed(yeast(), [0], with_image(lambda image: image.clamp_max(float(image.quantile(0.995)))))
-    assert found(figures(samples))["saturated pixels"].severity == "note"
+    assert found(statistics(samples))["saturated pixels"].severity == "note"
 
 
 def test_a_class_that_no_training_image_has() -> None:
     samples = changed(yeast(), [5], with_labels(lambda labels: 2 * labels))
-    finding = found(figures(samples), ("background", "cell", "bud"))["class without training pixels"]
+    finding = found(statistics(samples), ("background", "cell", "bud"))["class without training pixels"]
     assert finding.severity == "warning" and finding.images == ("yeast_005",)
-    assert "'bud' (label 2), but 1 image that validate or test" in finding.what
+    assert "'bud' (label 2), but 1 image for validation or test do" in finding.what
 
 
 def test_uneven_values_are_a_warning_where_no_transform_evens_them() -> None:
     samples = changed(yeast(), [1], with_image(lambda image: 40 * image))
     per_dataset = ZScore("dataset", mean=1000.0, std=100.0)
-    finding = found(figures(samples, [per_dataset]))["uneven value ranges"]
+    finding = found(statistics(samples, [per_dataset]))["inconsistent value ranges"]
     assert finding.severity == "warning" and finding.images == ("yeast_001",)
-    assert "uneven value ranges" not in found(figures(samples))
+    assert "inconsistent value ranges" not in found(statistics(samples))
 
 
 def test_values_as_a_camera_gives_them_are_far_from_standard() -> None:
-    finding = found(figures(yeast(), ()))["values far from standard"]
+    finding = found(statistics(yeast(), ()))["values not standardized"]
     assert finding.severity == "warning" and len(finding.images) == 6
 
 
 def test_mixed_types() -> None:
-    finding = found(figures(yeast(), dtypes=["uint8", *["uint16"] * 5]))["mixed types"]
+    finding = found(statistics(yeast(), dtypes=["uint8", *["uint16"] * 5]))["mixed types"]
     assert (finding.severity, finding.images) == ("note", ("yeast_000",))
     assert finding.what == "uint16: 5 images, uint8: 1 image"
 
@@ -161,33 +161,33 @@ def test_mixed_types() -> None:
 def test_copies_in_two_splits_in_one_and_of_masks() -> None:
     samples = yeast()
     samples[5] = replace(samples[0], name="again")
-    across = found(figures(samples))
-    assert across["images in two splits"].severity == "error"
-    assert across["images in two splits"].what == "yeast_000 (train) = again (val)"
+    across = found(statistics(samples))
+    assert across["images in several splits"].severity == "error"
+    assert across["images in several splits"].what == "yeast_000 (train) = again (val)"
     assert "one mask for several images" not in across and "near-duplicates across splits" not in across
     samples = yeast()
     samples[1] = replace(samples[0], name="again")
-    assert found(figures(samples))["images twice"].images == ("yeast_000", "again")
+    assert found(statistics(samples))["duplicate images"].images == ("yeast_000", "again")
     samples = yeast()
     samples[1] = replace(samples[1], labels=samples[0].labels, maps={})
-    assert found(figures(samples))["one mask for several images"].images == ("yeast_000", "yeast_001")
+    assert found(statistics(samples))["one mask for several images"].images == ("yeast_000", "yeast_001")
 
 
 def test_near_duplicates_are_named_with_what_they_look_like() -> None:
     samples = yeast()
     noise = 5 * torch.randn(samples[2].image.shape, generator=torch.Generator().manual_seed(0))
     samples[4] = replace(samples[4], image=samples[2].image + noise)
-    finding = found(figures(samples))["near-duplicates across splits"]
+    finding = found(statistics(samples))["near-duplicates across splits"]
     assert finding.severity == "warning" and finding.images == ("yeast_004",)
-    assert "1 of 2 val images look like a training image: yeast_004 like yeast_002 (1.000)" in finding.what
+    assert "1 of 2 val images resemble a training image: yeast_004 like yeast_002 (1.000)" in finding.what
 
 
 def test_maps_that_the_labels_contradict() -> None:
     samples = changed(
         yeast(), [0], lambda one: replace(one, maps={"instances": one.labels.roll(9, 0), "dead": one.labels})
     )
-    both = found(figures(samples))
-    assert both["instances against labels"].images == both["dead against labels"].images == ("yeast_000",)
+    both = found(statistics(samples))
+    assert both["instances contradict labels"].images == both["dead contradict labels"].images == ("yeast_000",)
 
 
 def test_rare_classes_and_splits_unlike_each_other() -> None:
@@ -196,13 +196,13 @@ def test_rare_classes_and_splits_unlike_each_other() -> None:
         rare[:6, :6] = 1
         return rare
 
-    findings = found(figures(changed(yeast(), TRAIN, with_labels(corner))))
-    assert findings["rare class"].severity == findings["splits unlike each other"].severity == "note"
+    findings = found(statistics(changed(yeast(), TRAIN, with_labels(corner))))
+    assert findings["rare class"].severity == findings["splits differ"].severity == "note"
 
 
 def test_images_that_are_all_constant_or_not_there_are_looked_at() -> None:
     flat = changed(yeast(), ALL, with_image(torch.zeros_like))
-    assert set(found(figures(flat))) == {"constant images"}
+    assert set(found(statistics(flat))) == {"constant images"}
     assert found([]) == {}
 
 
@@ -215,12 +215,12 @@ def test_splits_of_one_image() -> None:
     assert list(data_rules.single_images({"train": ["a", "b"], "val": ["c", "d"]})) == []
 
 
-# Masks that lie beside their cells
+# Masks that are displaced
 
 
 def placed(change: Callable[[Sample], Sample]) -> list[Finding]:
-    made = [registration.placement(change(sample)) for sample in yeast()]
-    return registration.findings([one for one in made if one])
+    registered = [registration.register(change(sample)) for sample in yeast()]
+    return registration.findings([one for one in registered if one])
 
 
 def test_masks_in_place_are_left_alone() -> None:
@@ -238,17 +238,17 @@ def test_shifted_masks_are_told_by_how_far(shift: tuple[int, int], said: str) ->
 
 
 @pytest.mark.parametrize(
-    ("turn", "said"),
+    ("flip", "said"),
     [
-        (lambda labels: labels.flip(0), "upside down"),
-        (lambda labels: labels.flip(1), "left to right"),
+        (lambda labels: labels.flip(0), "flipped vertically"),
+        (lambda labels: labels.flip(1), "flipped horizontally"),
         (lambda labels: labels.flip(0, 1), "180°"),
         (lambda labels: labels.T.contiguous(), "transposed"),
     ],
 )
-def test_turned_masks_are_told_by_how(turn: Callable[[Tensor], Tensor], said: str) -> None:
-    (finding,) = placed(with_labels(turn))
-    assert finding.about == "masks turned" and said in finding.what
+def test_flipped_masks_are_told_by_how(flip: Callable[[Tensor], Tensor], said: str) -> None:
+    (finding,) = placed(with_labels(flip))
+    assert finding.about == "masks flipped" and said in finding.what
 
 
 def test_masks_of_other_images_are_named() -> None:
@@ -256,14 +256,14 @@ def test_masks_of_other_images_are_named() -> None:
     samples[0], samples[1] = (
         replace(one, labels=other.labels, maps={}) for one, other in (samples[:2], samples[1::-1])
     )
-    (finding,) = registration.findings([one for sample in samples if (one := registration.placement(sample))])
-    assert (finding.about, finding.images) == ("masks unlike images", ("yeast_000", "yeast_001"))
+    (finding,) = registration.findings([one for sample in samples if (one := registration.register(sample))])
+    assert (finding.about, finding.images) == ("masks do not match images", ("yeast_000", "yeast_001"))
 
 
 def test_masks_without_outlines_have_no_place() -> None:
     assert placed(with_labels(torch.zeros_like)) == []
     small = yeast()[0]
-    assert registration.placement(Sample(small.image[:, :20, :20], small.labels[:20, :20], "small")) is None
+    assert registration.register(Sample(small.image[:, :20, :20], small.labels[:20, :20], "small")) is None
 
 
 # Image and labels under transforms
@@ -331,34 +331,34 @@ PLUGINS = {
 
 
 @pytest.fixture
-def under() -> Callable[..., list[alignment.Carried]]:
-    """`under("moved", "reflect", hook="labels")` carries spots through such augmentations."""
+def under() -> Callable[..., list[alignment.Alignment]]:
+    """`under("moved", "reflect", hook="labels")` checks alignment under such augmentations."""
     for name, made in PLUGINS.items():
         register_transform(name)(made)
 
-    def carry(*names: str, table: str = "augment", **options: Any) -> list[alignment.Carried]:
+    def carry(*names: str, table: str = "augment", **options: Any) -> list[alignment.Alignment]:
         tables = [{"name": name, **(options if name == "moved" else {})} for name in names]
         written = ", ".join(
             "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) + "}" for one in tables
         )
         settings = [*SMALL, "augment=[]", "transform=[]", f"{table}=[{written}]"]
-        return alignment.carried(build.assemble(load_experiment(QUICK, settings)))
+        return alignment.check_alignment(build.assemble(load_experiment(QUICK, settings)))
 
     return carry
 
 
 @pytest.mark.parametrize("options", [{"hook": "image"}, {"hook": "labels"}, {"hook": "image", "shift": 2}])
 def test_a_transform_that_forgets_one_of_both_is_an_error(
-    under: Callable[..., list[alignment.Carried]], options: dict[str, Any]
+    under: Callable[..., list[alignment.Alignment]], options: dict[str, Any]
 ) -> None:
     moved = under("moved", **options)
     (finding,) = alignment.findings(moved)
-    assert (finding.severity, finding.about) == ("error", "image and labels out of step")
+    assert (finding.severity, finding.about) == ("error", "image and labels misaligned")
     assert finding.what.startswith("[[augment]] moved: ") and moved[0].distances
     assert all(one == pytest.approx(options.get("shift", 4), abs=0.01) for one in moved[0].distances)
 
 
-def test_one_that_seldom_acts_is_found_as_well(under: Callable[..., list[alignment.Carried]]) -> None:
+def test_one_that_seldom_acts_is_found_as_well(under: Callable[..., list[alignment.Alignment]]) -> None:
     kept, flipped, together = under("reflect", "flipped")
     assert not kept.apart and flipped.apart and together.apart
     assert 5 < len(flipped.apart) < 35
@@ -366,32 +366,34 @@ def test_one_that_seldom_acts_is_found_as_well(under: Callable[..., list[alignme
     assert "[[augment]] flipped" in finding.what
 
 
-def test_a_whole_image_transform_that_forgets_the_labels(under: Callable[..., list[alignment.Carried]]) -> None:
+def test_a_whole_image_transform_that_forgets_the_labels(under: Callable[..., list[alignment.Alignment]]) -> None:
     (finding,) = alignment.findings(under("moved", table="transform"))
     assert "[[transform]] moved" in finding.what and "8 of 8 draws" in finding.what
 
 
-def test_labels_that_no_class_has_and_draws_of_another_generator(under: Callable[..., list[alignment.Carried]]) -> None:
+def test_labels_that_no_class_has_and_draws_of_another_generator(
+    under: Callable[..., list[alignment.Alignment]],
+) -> None:
     renamed, undrawn = under("renamed", "undrawn")[:2]
     assert [one.about for one in alignment.findings([renamed, undrawn])] == [
-        "labels that are no classes",
+        "invalid labels",
         "augmentation not repeatable",
     ]
 
 
 @pytest.mark.parametrize("table", ["augment", "transform"])
-def test_values_that_are_no_numbers(under: Callable[..., list[alignment.Carried]], table: str) -> None:
+def test_values_that_are_not_finite(under: Callable[..., list[alignment.Alignment]], table: str) -> None:
     (finding,) = alignment.findings(under("rooted", table=table))
-    assert (finding.severity, finding.about) == ("error", "values that are no numbers")
+    assert (finding.severity, finding.about) == ("error", "NaN or infinite values")
     assert finding.what == f"[[{table}]] rooted: gives NaN or infinite values"
 
 
-def test_what_hides_or_changes_values_alone_is_in_step(under: Callable[..., list[alignment.Carried]]) -> None:
+def test_what_hides_or_changes_values_alone_is_aligned(under: Callable[..., list[alignment.Alignment]]) -> None:
     (erased,) = under("erased")
     assert alignment.findings([erased]) == [] and erased.distances
 
 
-def test_every_transform_of_the_package_is_in_step(under: Callable[..., list[alignment.Carried]]) -> None:
+def test_every_transform_of_the_package_is_aligned(under: Callable[..., list[alignment.Alignment]]) -> None:
     names = [
         name
         for name in register_transform
@@ -407,38 +409,38 @@ def test_every_transform_of_the_package_is_in_step(under: Callable[..., list[ali
     assert alignment.findings(whole) == [] and all(one.distances for one in whole)
 
 
-# One batch by heart
+# One batch overfitted
 
 
-def learnt(*settings: str, steps: int = 150) -> overfit.Overfit:
+def overfitted(*settings: str, steps: int = 150) -> overfit.Overfit:
     done = overfit.overfit(build.assemble(load_experiment(QUICK, [*SMALL, *settings])), steps, iter)
     assert done is not None
     return done
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "focal", "dice_cross_entropy", "boundary_cross_entropy"])
-def test_a_sound_experiment_learns_a_batch_under_every_loss(loss: str) -> None:
-    done = learnt(f"loss.name={loss}")
-    assert done.near_zero and overfit.finding(done) is None
+def test_a_sound_experiment_overfits_a_batch_under_every_loss(loss: str) -> None:
+    done = overfitted(f"loss.name={loss}")
+    assert done.fitted and overfit.finding(done) is None
     assert len(done.losses) < 150 and done.iou > 0.85
-    assert done.least == pytest.approx(0, abs=1e-3) and done.losses[-1] < 0.11 * done.constant
+    assert done.minimum == pytest.approx(0, abs=1e-3) and done.losses[-1] < 0.11 * done.constant
 
 
 def test_it_is_the_same_each_time_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert learnt(steps=3) == learnt(steps=3)
+    assert overfitted(steps=3) == overfitted(steps=3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_learning_rate_far_too_low_is_a_plain_message() -> None:
-    finding = overfit.finding(learnt("optimizer.learning_rate=1e-6", steps=10))
+    finding = overfit.finding(overfitted("optimizer.learning_rate=1e-6", steps=10))
     assert finding is not None and finding.severity == "warning"
-    assert finding.about == "one batch not learnt by heart" and "learning_rate" in finding.remedy
+    assert finding.about == "one batch not overfitted" and "learning_rate" in finding.remedy
 
 
-def test_a_batch_half_learnt_is_learnt_slowly() -> None:
-    finding = overfit.finding(learnt(steps=12))
-    assert finding is not None and finding.about == "one batch learnt slowly" and "--steps" in finding.remedy
+def test_a_batch_half_fitted_is_overfitted_slowly() -> None:
+    finding = overfit.finding(overfitted(steps=12))
+    assert finding is not None and finding.about == "one batch overfitted slowly" and "--steps" in finding.remedy
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
@@ -451,7 +453,13 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
             return torch.nan * self.layer(images)
 
     register_model("broken")(Broken)
-    finding = overfit.finding(learnt("model={name='broken'}", steps=3))
+    finding = overfit.finding(overfitted("model={name='broken'}", steps=3))
+    assert finding is not None and (finding.severity, finding.about) == ("error", "loss not finite")
+
+
+def test_images_that_are_not_finite_are_an_error() -> None:
+    register_transform("rooted")(Rooted)
+    finding = overfit.finding(overfitted("transform=[{name='rooted'}]", steps=3))
     assert finding is not None and (finding.severity, finding.about) == ("error", "loss not finite")
 
 
@@ -464,8 +472,11 @@ def test_a_loss_of_the_wrong_sign_is_an_error() -> None:
             return logits.softmax(dim=1).gather(1, labels.clamp_min(0)[:, None]).mean()
 
     register_loss("reversed")(Reversed)
-    finding = overfit.finding(learnt("loss={name='reversed'}", steps=2))
-    assert finding is not None and (finding.severity, finding.about) == ("error", "loss prefers no right answer")
+    finding = overfit.finding(overfitted("loss={name='reversed'}", steps=2))
+    assert finding is not None and (finding.severity, finding.about) == (
+        "error",
+        "loss does not prefer the ground truth",
+    )
 
 
 def test_a_batch_of_one_class_is_no_trial() -> None:
@@ -475,32 +486,32 @@ def test_a_batch_of_one_class_is_no_trial() -> None:
     assert overfit.finding(None) is not None
 
 
-# Windows
+# Patches
 
 
 def clashes(window: int, model: nn.Module | None = None, diameter: float | None = None) -> dict[str, Finding]:
     loaded: Experiment = load_experiment(QUICK, [*SMALL, f"patches.size={window}"])
-    every = figures(yeast())
+    images = statistics(yeast())
     if diameter:
-        every = [replace(one, diameters=(diameter,)) for one in every]
-    return {one.about: one for one in patch_rules.findings(loaded, every, model or nn.Conv2d(1, 2, 33, padding=16))}
+        images = [replace(one, diameters=(diameter,)) for one in images]
+    return {one.about: one for one in patch_rules.findings(loaded, images, model or nn.Conv2d(1, 2, 33, padding=16))}
 
 
-def test_windows_that_suit_say_nothing() -> None:
+def test_patches_that_suit_have_no_finding() -> None:
     assert clashes(64) == {}
 
 
 @pytest.mark.parametrize(
     ("about", "severity", "options"),
     [
-        ("windows larger than images", "warning", {"window": 128}),
-        ("windows smaller than a few cells", "warning", {"window": 32}),
-        ("windows smaller than the receptive field", "note", {"window": 64, "model": nn.Conv2d(1, 2, 71, padding=35)}),
+        ("patches larger than images", "warning", {"window": 128}),
+        ("patches smaller than a few cells", "warning", {"window": 32}),
+        ("patches smaller than the receptive field", "note", {"window": 64, "model": nn.Conv2d(1, 2, 71, padding=35)}),
         ("cells larger than the receptive field", "warning", {"window": 64, "model": nn.Conv2d(1, 2, 3, padding=1)}),
         ("tiny cells", "note", {"window": 64, "diameter": 4.0}),
     ],
 )
-def test_windows_that_do_not_suit(about: str, severity: str, options: dict[str, Any]) -> None:
+def test_patches_that_do_not_suit(about: str, severity: str, options: dict[str, Any]) -> None:
     assert clashes(**options)[about].severity == severity
 
 
@@ -523,8 +534,8 @@ def test_clean_data_have_no_finding_above_a_note(tmp_path: Path, monkeypatch: py
     assert out.startswith(
         "quick: 6 images (3 train, 3 val); 0 errors, 0 warnings, 2 notes\n\nnote     empty masks: 1 of 6"
     )
-    assert "moved    image and labels stay in step under zscore, reflect, rotate90, all together: " in out
-    assert "learnt   4 windows by heart in " in out
+    assert "aligned  image and labels are aligned under zscore, reflect, rotate90, all together: " in out
+    assert "overfit  a batch of 4 in " in out
     assert out.splitlines()[-1].startswith("val    yeast_005  uint16 ")
     assert list(tmp_path.iterdir()) == []
 
@@ -564,18 +575,18 @@ def test_errors_come_first_and_are_status_2(tmp_path: Path) -> None:
     assert lines[2].startswith("error    unreadable images: 1 image: ") and "image_000" in out
     order = [line.split()[0] for line in lines if line.startswith(("error ", "warning ", "note "))]
     assert order == sorted(order, key=["error", "warning", "note"].index)
-    assert "note     model not tried: " in out and "\nlearnt " not in out
+    assert "note     model not tried: " in out and "\noverfit " not in out
 
 
 def bad_labels(arrays: dict[str, Any]) -> None:
     arrays["gt"][0, 0] = 9
 
 
-def test_figures_for_scripts(tmp_path: Path) -> None:
+def test_json_for_scripts(tmp_path: Path) -> None:
     status, out, _ = quickly(write(tmp_path, change=bad_labels), "--json")
     done = json.loads(out)
     assert status == 2 and done["counts"]["errors"] == 1 and done["overfit"] is None
-    assert done["findings"][0]["about"] == "labels that are no classes"
+    assert done["findings"][0]["about"] == "invalid labels"
     assert done["findings"][0]["images"] == ["image_000"]
     assert done["images"][0]["labels"]["9"] == 1 and done["images"][0]["dtype"] == "float32"
 
@@ -589,8 +600,8 @@ def test_many_images_are_summarised(tmp_path: Path) -> None:
 
 def test_a_test_split_is_looked_at_and_a_data_set_may_not_tell_its_type() -> None:
     sample = yeast()[0]
-    every = [*figures(yeast()), replace(measure(sample, "test", None, (ZScore(),)), name="held out")]
-    assert found(every)["images in two splits"].images == ("yeast_000", "held out")
+    images = [*statistics(yeast()), replace(measure(sample, "test", None, (ZScore(),)), name="held out")]
+    assert found(images)["images in several splits"].images == ("yeast_000", "held out")
 
 
 def test_options_of_data_alone() -> None:
@@ -604,5 +615,5 @@ def test_texts() -> None:
     assert named(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
 
 
-def test_the_public_room() -> None:
+def test_the_public_names() -> None:
     assert {"Finding", "Preflight", "as_json", "lines", "preflight"} <= set(preflight.__all__)

@@ -32,6 +32,10 @@ logging.getLogger("ignite").addHandler(logging.NullHandler())  # it repeats ever
 TIMED_STEPS = 7
 
 
+class NonFiniteLoss(UserError):
+    """A loss that is NaN or infinite, or images that make it so."""
+
+
 def checked_logits(logits: Tensor, images: Tensor, classes: int) -> Tensor:
     """The logits; UserError where they are not (B, K, H, W) for images (B, C, H, W)."""
     wanted = (images.shape[0], classes, *images.shape[-2:])
@@ -72,7 +76,7 @@ def make_trainer(update: OptimizationStep, loss: Loss, groups: AccumulationSched
 
 
 def check_finite(losses: Tensor, last_step: int, images: Tensor | None = None) -> list[float]:
-    """The losses of the steps up to `last_step` as numbers; UserError names the first that is not finite.
+    """The losses of the steps up to `last_step` as numbers; NonFiniteLoss names the first that is not.
 
     With the `images` of that step it also tells whether it was their values.
     """
@@ -81,12 +85,12 @@ def check_finite(losses: Tensor, last_step: int, images: Tensor | None = None) -
         if not math.isfinite(value):
             step = last_step - len(values) + 1 + index
             if images is not None and not images.isfinite().all():
-                raise UserError(
+                raise NonFiniteLoss(
                     f"step {step}: the windows hold NaN or infinite values; 'check --data' tells which transform gives "
                     "them. The last good checkpoint is kept",
                     status=RUN_FAILED,
                 )
-            raise UserError(
+            raise NonFiniteLoss(
                 f"step {step}: the loss is {value}; lower [optimizer] learning_rate, or look for bad values in the "
                 "images. The last good checkpoint is kept",
                 status=RUN_FAILED,

@@ -1,10 +1,10 @@
-"""An experiment's data looked through before training, and whether its model can learn them at all."""
+"""A data set checked before training, and whether the model can learn it at all."""
 
-from yeastexp.inspection.preflight.alignment import Carried
+from yeastexp.inspection.preflight.alignment import Alignment
 from yeastexp.inspection.preflight.checks import Preflight, preflight
 from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.inspection.preflight.overfit import STEPS, Overfit
 from yeastexp.inspection.preflight.page import as_json, lines
-from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.inspection.preflight.statistics import ImageStatistics
 
-__all__ = ["STEPS", "Carried", "Figures", "Finding", "Overfit", "Preflight", "as_json", "lines", "preflight"]
+__all__ = ["STEPS", "Alignment", "Finding", "ImageStatistics", "Overfit", "Preflight", "as_json", "lines", "preflight"]

@@ -1,8 +1,8 @@
-"""An experiment's data looked through before training, and whether its model can learn them at all."""
+"""A data set checked before training, and whether the model can learn it at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,115 +12,101 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
-from yeastexp.inspection.preflight.alignment import Carried
+from yeastexp.inspection.preflight.alignment import Alignment
 from yeastexp.inspection.preflight.finding import Finding, Severity, ordered
 from yeastexp.inspection.preflight.overfit import Overfit
-from yeastexp.inspection.preflight.registration import Placement
-from yeastexp.inspection.preflight.statistics import Figures, measure
+from yeastexp.inspection.preflight.registration import Registration
+from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
 from yeastexp.system.formatting import format_count
 from yeastexp.training import build
 from yeastexp.training.build import Transforms
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
+NOT_TRIED = Finding(
+    "note",
+    "model not tried",
+    "neither the alignment under augmentations nor overfitting was tried",
+    "With the errors above, training would not begin",
+    "fix them and check again",
+)
+
 
 @dataclass(frozen=True)
 class Preflight:
-    """All findings, the worst first; the figures of the images that could be read; what was tried on the model."""
+    """All findings, the worst first; the statistics of all readable images; what was tried with the model."""
 
     experiment: Experiment
     splits: dict[str, int]
-    """How many images each split has, those that cannot be read among them."""
+    """How many images each split has, unreadable ones included."""
     findings: list[Finding]
-    images: list[Figures]
-    carried: list[Carried]
+    images: list[ImageStatistics]
+    alignment: list[Alignment]
     overfit: Overfit | None
 
     def count(self, severity: Severity) -> int:
-        """How many findings are so severe."""
-        return sum(one.severity == severity for one in self.findings)
-
-
-@dataclass
-class _Data:
-    """What one pass over the images gives."""
-
-    figures: list[Figures]
-    placements: list[Placement]
-    unreadable: dict[str, str]
+        """How many findings have a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
 
 
 def preflight(
     path: Path, settings: Sequence[str] = (), *, steps: int = overfit.STEPS, progress: Progress = iter
 ) -> Preflight:
-    """Look through all images, one at a time, then carry spots through the augmentations and overfit one batch.
+    """Check all images, one at a time, then the alignment of labels under transforms, then overfit one batch.
 
-    Writes nothing. UserError where the experiment file itself has faults.
+    Writes nothing. Raises UserError if the experiment file itself is wrong.
     """
     loaded = build.configure_torch(load_experiment(path, settings))
     dataset = build.build_dataset(loaded)
     transforms, unfitted = _transforms(loaded, dataset)
-    seen = _look(dataset, transforms, progress)
-    found = [*_unreadable(seen.unreadable), *data_rules.findings(seen.figures, loaded.task.classes)]
-    found += [*data_rules.single_images(dataset.splits), *registration.findings(seen.placements)]
-    found += patch_rules.findings(loaded, seen.figures, build.build_model(loaded))
+    images, registrations, faults = _read_all(dataset, transforms, progress)
+    findings: list[Finding] = []
+    if faults:
+        what = f"{format_count(len(faults), 'image')}: {next(iter(faults.values()))}"
+        why, remedy = "Training would stop there", "fix or remove them"
+        findings.append(Finding("error", "unreadable images", what, why, remedy, tuple(faults)))
+    findings += data_rules.findings(images, loaded.task.classes)
+    findings += data_rules.single_images(dataset.splits)
+    findings += registration.findings(registrations)
+    findings += patch_rules.findings(loaded, images, build.build_model(loaded))
     splits = {split: len(names) for split, names in dataset.splits.items()}
-    errors = any(one.severity == "error" for one in found)
+    errors = any(finding.severity == "error" for finding in findings)
     if unfitted and not errors:
-        found.append(unfitted)
-    if errors or unfitted:
-        return Preflight(loaded, splits, ordered([*found, _not_tried()]), seen.figures, [], None)
+        findings.append(unfitted)  # else the errors above are why they could not be fitted
+    if unfitted or errors:
+        return Preflight(loaded, splits, ordered([*findings, NOT_TRIED]), images, [], None)
     assembly = build.assemble(loaded)
-    moved = alignment.carried(assembly)
-    learnt = overfit.overfit(assembly, steps, progress)
-    said = overfit.finding(learnt)
-    found += [*alignment.findings(moved), *([said] if said else [])]
-    return Preflight(loaded, splits, ordered(found), seen.figures, moved, learnt)
+    alignments = alignment.check_alignment(assembly)
+    findings += alignment.findings(alignments)
+    result = overfit.overfit(assembly, steps, progress)
+    if finding := overfit.finding(result):
+        findings.append(finding)
+    return Preflight(loaded, splits, ordered(findings), images, alignments, result)
 
 
 def _transforms(loaded: Experiment, dataset: Any) -> tuple[Transforms | None, Finding | None]:
-    """The fitted transforms, or what kept them from being fitted."""
+    """The fitted transforms, or why they could not be fitted."""
     try:
         return build.fitted_transforms(loaded, dataset), None
     except UserError as error:
-        what = "; ".join(error.faults)
-        return None, Finding("error", "transforms not fitted", what, "Training would stop there", "mend the images")
+        what, why = "; ".join(error.faults), "Training would stop there"
+        return None, Finding("error", "transforms not fitted", what, why, "fix the images")
 
 
-def _look(dataset: Any, transforms: Transforms | None, progress: Progress) -> _Data:
-    """Read every image once."""
-    seen = _Data([], [], {})
-    names = [(split, name) for split, some in dataset.splits.items() for name in some]
-    looked_at = set(range(0, len(names), max(1, -(-len(names) // registration.IMAGES))))
+def _read_all(
+    dataset: Any, transforms: Transforms | None, progress: Progress
+) -> tuple[list[ImageStatistics], list[Registration], dict[str, str]]:
+    """The statistics of all images, the registration of some of them, and the faults of those that cannot be read."""
+    images, registrations, faults = [], [], {}
+    names = [(split, name) for split, members in dataset.splits.items() for name in members]
+    interval = max(1, -(-len(names) // registration.MAX_IMAGES))
     for index, (split, name) in enumerate(progress(names)):
         try:
             sample = dataset.read(name)
-            seen.figures.append(measure(sample, split, folds.stored_dtype(dataset, name), transforms))
+            images.append(measure(sample, split, folds.stored_dtype(dataset, name), transforms))
         except UserError as error:
-            seen.unreadable[name] = "; ".join(error.faults)
+            faults[name] = "; ".join(error.faults)
             continue
-        if index in looked_at and (found := registration.placement(sample)):
-            seen.placements.append(found)
-    return seen
-
-
-def _unreadable(faults: dict[str, str]) -> Iterator[Finding]:
-    if faults:
-        yield Finding(
-            "error",
-            "unreadable images",
-            f"{format_count(len(faults), 'image')}: {next(iter(faults.values()))}",
-            "Training would stop there",
-            "mend or remove them",
-            tuple(faults),
-        )
-
-
-def _not_tried() -> Finding:
-    return Finding(
-        "note",
-        "model not tried",
-        "neither the augmentations were looked at nor was a batch learnt by heart",
-        "With the errors above, training would not begin",
-        "mend them and call this again",
-    )
+        if index % interval == 0 and (registered := registration.register(sample)):
+            registrations.append(registered)
+    return images, registrations, faults

@@ -1,38 +1,39 @@
-"""What the figures of all images say together."""
+"""What can be said of the data without the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from yeastexp.inspection.preflight import duplicates, intensity_rules, label_rules
-from yeastexp.inspection.preflight.dataset_rules import Every
 from yeastexp.inspection.preflight.finding import Finding
+from yeastexp.inspection.preflight.statistics import Statistics
 
-Rule = Callable[[Every, Sequence[str]], Iterator[Finding]]
+Rule = Callable[[Statistics, Sequence[str]], Iterator[Finding]]
+"""Takes the statistics of all images, and the names of the classes."""
 
 RULES: tuple[Rule, ...] = (
-    label_rules.odd_labels,
+    label_rules.invalid_labels,
     intensity_rules.constant_images,
-    label_rules.absent_classes,
-    duplicates.copies,
+    label_rules.missing_classes,
+    duplicates.duplicates,
     label_rules.empty_masks,
-    label_rules.inverted_masks,
-    label_rules.missing_truth,
+    label_rules.nearly_full_masks,
+    label_rules.unlabelled_pixels,
     duplicates.near_duplicates,
     intensity_rules.value_ranges,
     intensity_rules.saturation,
     intensity_rules.few_levels,
     intensity_rules.mixed_types,
-    label_rules.maps_astray,
+    label_rules.contradicting_maps,
     label_rules.specks,
-    label_rules.amounts,
+    label_rules.class_shares,
 )
 
 
-def findings(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Everything that can be said without the model, the rules in the order of the page."""
+def findings(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Those of all rules, in the order of the page."""
     for rule in RULES:
-        yield from rule(every, classes)
+        yield from rule(images, classes)
 
 
 def single_images(splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
@@ -41,17 +42,17 @@ def single_images(splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "one validation image",
-            "one image chooses the checkpoint and gives the score",
-            "A score of one image has no interval: what another would give cannot be told",
-            "take more ('val' of [dataset]), or let every image be held out in turn ('crossval')",
+            "a single image selects the checkpoint and gives the score",
+            "The score of one image has no confidence interval",
+            "use more ('val' of [dataset]), or cross-validate ('crossval')",
             tuple(splits["val"]),
         )
     if len(splits["train"]) == 1:
         yield Finding(
             "warning",
             "one training image",
-            "all is learnt from one image",
-            "What it does not show, the model will not know",
+            "the model is trained on a single image",
+            "It will not generalise to what that image does not show",
             "train on more, of other fields and days",
             tuple(splits["train"]),
         )

@@ -1,4 +1,4 @@
-"""Images that are in a data set twice, or almost."""
+"""Images and masks that are in a data set twice, or nearly."""
 
 from __future__ import annotations
 
@@ -6,83 +6,76 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from yeastexp.data import folds
-from yeastexp.inspection.preflight.dataset_rules import Every, names_of, of_split
-from yeastexp.inspection.preflight.finding import Finding, named
-from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.inspection.preflight.finding import Finding, listed, named
+from yeastexp.inspection.preflight.statistics import ImageStatistics, Statistics, in_split, names
 from yeastexp.system.formatting import format_count
 
 
-def copies(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images that are the same bit for bit, and masks that are."""
-    groups = [some for some in _groups(every, "image_digest") if not some[0].constant]
-    across = [some for some in groups if len({one.split for one in some}) > 1]
-    within = [some for some in groups if len({one.split for one in some}) == 1]
+def duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Images, and masks, that are equal bit for bit."""
+    groups = [group for group in _groups(images, "image_digest") if not group[0].constant]
+    across = [group for group in groups if len({image.split for image in group}) > 1]
+    within = [group for group in groups if len({image.split for image in group}) == 1]
     if across:
         yield Finding(
             "error",
-            "images in two splits",
-            "; ".join(_same(some) for some in across[:3])
-            + (f"; and {len(across) - 3} more" if len(across) > 3 else ""),
-            "Scores of images that were trained on, or that chose the weights, are no scores of new ones",
+            "images in several splits",
+            listed([_equal(group) for group in across]),
+            "Scores on images that were trained on, or that selected the weights, are optimistically biased",
             "keep each image once",
-            tuple(one.name for some in across for one in some),
+            tuple(name for group in across for name in names(group)),
         )
     if within:
         yield Finding(
             "warning",
-            "images twice",
-            "; ".join(_same(some) for some in within[:3])
-            + (f"; and {len(within) - 3} more" if len(within) > 3 else ""),
-            "They count twice, and if they were to be different images, one file is wrong",
+            "duplicate images",
+            listed([_equal(group) for group in within]),
+            "They count twice, and if they should differ, a file is wrong",
             "keep each image once",
-            tuple(one.name for some in within for one in some),
+            tuple(name for group in within for name in names(group)),
         )
-    masks = [
-        some
-        for some in _groups([one for one in every if one.foreground and one.foreground < 1], "labels_digest")
-        if len({one.image_digest for one in some}) > 1
-    ]
+    masked = [image for image in images if image.foreground and image.foreground < 1]
+    masks = [group for group in _groups(masked, "labels_digest") if len({one.image_digest for one in group}) > 1]
     if masks:
         yield Finding(
             "warning",
             "one mask for several images",
-            "; ".join(named(names_of(some)) for some in masks[:3])
-            + (f"; and {len(masks) - 3} more" if len(masks) > 3 else ""),
-            "Different images have the same labels to the pixel",
-            "look whether a mask was saved under another's name",
-            tuple(one.name for some in masks for one in some),
+            listed([named(names(group)) for group in masks]),
+            "Different images have identical labels",
+            "check whether a mask was saved under the name of another",
+            tuple(name for group in masks for name in names(group)),
         )
 
 
-def _groups(every: Every, key: str) -> list[list[Figures]]:
-    found: dict[str, list[Figures]] = defaultdict(list)
-    for one in every:
-        found[getattr(one, key)].append(one)
-    return [some for some in found.values() if len(some) > 1]
+def _groups(images: Statistics, key: str) -> list[list[ImageStatistics]]:
+    groups: dict[str, list[ImageStatistics]] = defaultdict(list)
+    for image in images:
+        groups[getattr(image, key)].append(image)
+    return [group for group in groups.values() if len(group) > 1]
 
 
-def _same(some: Every) -> str:
-    return " = ".join(f"{one.name} ({one.split})" for one in some[:3]) + (" = …" if len(some) > 3 else "")
+def _equal(group: Statistics) -> str:
+    return " = ".join(f"{image.name} ({image.split})" for image in group[:3]) + (" = …" if len(group) > 3 else "")
 
 
-def near_duplicates(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images held out that look like one that is trained on."""
-    thumbnails = {one.name: one.thumbnail for one in every}
-    digests = {one.name: one.image_digest for one in every}
-    train = names_of(of_split(every, "train"))
+def near_duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Held-out images that resemble a training image."""
+    thumbnails = {image.name: image.thumbnail for image in images}
+    digests = {image.name: image.image_digest for image in images}
+    train = names(in_split(images, "train"))
     for split in ("val", "test"):
-        held = names_of(of_split(every, split))
-        alike = folds.most_alike(thumbnails, held, train) if held else []
+        held_out = names(in_split(images, split))
+        alike = folds.most_alike(thumbnails, held_out, train) if held_out else []
         alike = [pair for pair in alike if digests[pair[0]] != digests[pair[1]]]
         if alike:
             alike.sort(key=lambda pair: -pair[2])
-            pairs = [f"{one} like {other} ({r:.3f})" for one, other, r in alike]
+            pairs = [f"{name} like {other} ({r:.3f})" for name, other, r in alike]
             yield Finding(
                 "warning",
                 "near-duplicates across splits",
-                f"{len(alike)} of {format_count(len(held), split + ' image')} look like a training image: "
+                f"{len(alike)} of {format_count(len(held_out), split + ' image')} resemble a training image: "
                 f"{named(pairs)}, correlation of thumbnails",
-                "Neighbouring frames of a time lapse do, and overlapping fields; new fields will score worse",
-                "split by field or day ('val' of [dataset]; crossval --group-by or --blocks), or say so beside scores",
-                tuple(one for one, _, _ in alike),
+                "So do neighbouring frames and overlapping fields; scores on new fields will be worse",
+                "split by field or day ('val' of [dataset]; crossval --group-by or --blocks), or report it",
+                tuple(name for name, _, _ in alike),
             )

@@ -1,4 +1,4 @@
-"""What a preflight says: one thing that is wrong or worth knowing, which images show it, and what to do."""
+"""What a preflight reports: one fault or oddity, the images that show it, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from yeastexp.inspection.preflight.statistics import Statistics, names
+from yeastexp.system.formatting import format_count
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
-NAMED = 3
+MAX_NAMED = 3
 """Images that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`about` says in a few words what it is, the same for scripts in every version; `images` has all it was seen in.
+    """One finding; `about` is its constant name, for scripts, and `images` has all that show it.
 
-    An error makes training impossible or its scores untrue, a warning often makes them worse, a note is worth knowing.
+    An error makes training impossible or its scores wrong, a warning often makes them worse, a note is worth knowing.
     """
 
     severity: Severity
@@ -28,12 +31,25 @@ class Finding:
     images: tuple[str, ...] = ()
 
 
+def of_images(
+    severity: Severity, about: str, affected: Statistics, images: Statistics, what: str, why: str, remedy: str
+) -> Finding:
+    """A finding about some of all images: `what` goes on after '3 of 18 images'."""
+    share = f"{len(affected)} of {format_count(len(images), 'image')}"
+    return Finding(severity, about, share + what, why, remedy, names(affected))
+
+
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first; those of one severity in the order in which they were found."""
+    """The worst first; those of one severity in their order."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def named(images: Sequence[str], most: int = NAMED) -> str:
-    """Some names, and how many more there are; one more is named as well, which takes no more room."""
+def named(images: Sequence[str], most: int = MAX_NAMED) -> str:
+    """The first names, and how many more there are; a single one more is named too."""
     shown = images if len(images) <= most + 1 else images[:most]
     return ", ".join(shown) + (f" and {len(images) - most} more" if len(images) > most + 1 else "")
+
+
+def listed(texts: Sequence[str]) -> str:
+    """The first texts, and how many more there are."""
+    return "; ".join(texts[:MAX_NAMED]) + (f"; and {len(texts) - MAX_NAMED} more" if len(texts) > MAX_NAMED else "")

@@ -1,4 +1,4 @@
-"""What the values of all images say together."""
+"""What the pixel values of all images say together."""
 
 from __future__ import annotations
 
@@ -7,166 +7,135 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from yeastexp.inspection.preflight.dataset_rules import Every, names_of, out_of, spread
-from yeastexp.inspection.preflight.finding import Finding, Severity
-from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.inspection.preflight.finding import Finding, of_images
+from yeastexp.inspection.preflight.statistics import ImageStatistics, ModelInput, Statistics, names, ratio
 from yeastexp.system.formatting import format_count, format_number, format_share
 
 SATURATED, CLIPPED = 0.01, 0.001
-"""Shares of pixels at the highest value that are worth a warning, and a note."""
+"""Shares of pixels at the highest value from which on there is a warning, and a note."""
 
 PADDED = 0.05
-"""Share of pixels at the lowest value that are worth a note."""
+"""Share of pixels at the lowest value from which on there is a note."""
 
-FEW_LEVELS = 16
-"""Grey values below which outlines are steps."""
+MIN_LEVELS = 16
+"""Grey levels below which faint outlines are lost."""
 
-EVEN = 3.0
-"""The factor between standard deviations of images that is nothing unusual."""
+MAX_CONTRAST_RATIO = 3.0
+"""The ratio of standard deviations of images up to which they are alike."""
 
 STANDARD = (0.05, 10.0)
-"""Standard deviations of what a model sees between which it learns as it is meant to; means stay below the second."""
+"""Standard deviations of the model's input between which training works well; means stay below the second."""
 
 
-def constant_images(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images of one value, or with such a channel."""
-    if flat := [one for one in every if one.constant]:
-        yield Finding(
-            "error",
-            "constant images",
-            f"{out_of(flat, every)} hold one value everywhere (in a channel)",
-            "There is nothing to be seen in them",
-            "export them anew, or leave them out",
-            names_of(flat),
+def constant_images(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Images with one value, or with such a channel."""
+    if constant := [image for image in images if image.constant]:
+        what, why = " have one value everywhere (in a channel)", "They contain no information"
+        yield of_images("error", "constant images", constant, images, what, why, "export them again, or leave them out")
+
+
+def saturation(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Many pixels at the highest or the lowest value."""
+    clipped = [image for image in images if image.at_high >= CLIPPED and not image.constant]
+    saturated = [image for image in clipped if image.at_high >= SATURATED]
+    if clipped:
+        most = max(clipped, key=lambda image: image.at_high)
+        yield of_images(
+            "warning" if saturated else "note",
+            "saturated pixels",
+            saturated or clipped,
+            images,
+            f": up to {format_share(most.at_high)} of the pixels have the highest value, {format_number(most.high)}",
+            "Structure brighter than the camera or the export could represent is lost",
+            "expose shorter, or export again without stretching the contrast; a few bright specks do no harm",
         )
-
-
-def saturation(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Pixels that pile up at the highest or the lowest value."""
-    piled = [one for one in every if one.at_high >= CLIPPED and not one.constant]
-    if strong := [one for one in piled if one.at_high >= SATURATED]:
-        yield _saturated("warning", strong, every)
-    elif piled:
-        yield _saturated("note", piled, every)
-    if padded := [one for one in every if one.at_low >= PADDED and not one.constant]:
-        most = max(padded, key=lambda one: one.at_low)
-        yield Finding(
+    if padded := [image for image in images if image.at_low >= PADDED and not image.constant]:
+        most = max(padded, key=lambda image: image.at_low)
+        yield of_images(
             "note",
             "many pixels at the lowest value",
-            f"{out_of(padded, every)}: up to {format_share(most.at_low)} of the pixels are exactly "
-            f"{format_number(most.low)}",
-            "Borders filled with black and clipped shadows look so, and shift what a normalisation measures",
-            "cut black borders off ([[transform]] crop, or label them -1); clipped shadows need a new recording",
-            names_of(padded),
+            padded,
+            images,
+            f": up to {format_share(most.at_low)} of the pixels are exactly {format_number(most.low)}",
+            "Black borders and clipped shadows do that, and they shift the statistics of a normalisation",
+            "crop black borders ([[transform]] crop, or label them -1); clipped shadows need a new recording",
         )
 
 
-def _saturated(severity: Severity, some: Every, every: Every) -> Finding:
-    most = max(some, key=lambda one: one.at_high)
-    return Finding(
-        severity,
-        "saturated pixels",
-        f"{out_of(some, every)}: up to {format_share(most.at_high)} of the pixels have the highest value, "
-        f"{format_number(most.high)}",
-        "What is brighter than the camera or the export could hold has lost its structure",
-        "expose shorter, or export again without stretching the contrast; a few bright specks do no harm",
-        names_of(some),
-    )
-
-
-def few_levels(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images of hardly any grey values."""
-    coarse = [
-        one
-        for one in every
-        if one.dtype is not None
-        and not one.dtype.startswith("float")
-        and not one.constant
-        and one.high - one.low < FEW_LEVELS
-    ]
-    if coarse:
-        least = min(coarse, key=lambda one: one.high - one.low)
-        yield Finding(
+def few_levels(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Integer images with few grey levels."""
+    integers = [image for image in images if image.dtype is not None and not image.dtype.startswith("float")]
+    if coarse := [image for image in integers if not image.constant and image.high - image.low < MIN_LEVELS]:
+        least = min(coarse, key=lambda image: image.high - image.low)
+        yield of_images(
             "warning",
-            "few grey values",
-            f"{out_of(coarse, every)}: values from {format_number(least.low)} to {format_number(least.high)} at the "
-            "least",
-            f"With fewer than {FEW_LEVELS} steps, faint outlines are gone",
+            "few grey levels",
+            coarse,
+            images,
+            f": values from {format_number(least.low)} to {format_number(least.high)} at the least",
+            f"With fewer than {MIN_LEVELS} levels, faint outlines are lost",
             "convert the raw files again, stretched before they become 8-bit; or are they masks?",
-            names_of(coarse),
         )
 
 
-def value_ranges(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images unlike the others in range, before and after the transforms; and what the model then sees."""
-    varied = [one for one in every if not one.constant]
+def value_ranges(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Images that differ in range before or after the transforms, and model inputs that are not standardized."""
+    varied = [image for image in images if not image.constant]
     if not varied:
         return
-    stored = spread([one.std for one in varied])
-    seen = [(one, one.seen) for one in varied if one.seen]
-    kept = spread([found.std for _, found in seen])
-    low, high = min(varied, key=lambda one: one.std), max(varied, key=lambda one: one.std)
-    ranges = (
-        f"from {format_number(low.low)} – {format_number(low.high)} ({low.name}) to "
-        f"{format_number(high.low)} – {format_number(high.high)} "
-        f"({high.name})"
-    )
-    if kept > EVEN:
-        odd = _unlike([(one.name, found.std) for one, found in seen])
+    inputs = [(image, image.model_input) for image in varied if image.model_input]
+    stored = ratio([image.std for image in varied])
+    transformed = ratio([given.std for _, given in inputs])
+    low, high = min(varied, key=lambda image: image.std), max(varied, key=lambda image: image.std)
+    ranges = " to ".join(f"{format_number(one.low)} – {format_number(one.high)} ({one.name})" for one in (low, high))
+    if transformed > MAX_CONTRAST_RATIO:
+        median, limit = float(np.median([given.std for _, given in inputs])), MAX_CONTRAST_RATIO**0.5
         yield Finding(
             "warning",
-            "uneven value ranges",
-            f"after all transforms contrast differs by a factor of {kept:.0f}; stored values go {ranges}",
-            "A model trained on one range sees nothing in another",
+            "inconsistent value ranges",
+            f"after all transforms the contrast differs by a factor of {transformed:.0f}; stored ranges: from {ranges}",
+            "A model trained on one range does not generalise to another",
             'normalise each image by itself: [[transform]] zscore with per = "image", or percentile',
-            odd,
+            tuple(image.name for image, given in inputs if not median / limit <= given.std <= median * limit),
         )
-    elif stored > EVEN and seen:
+    elif stored > MAX_CONTRAST_RATIO and inputs:
         yield Finding(
             "note",
-            "value ranges evened out",
-            f"stored values go {ranges}; after the transforms contrast differs by a factor of {kept:.1f}",
-            "The transforms take care of it",
-            "look whether images of both kinds are in each split",
+            "value ranges normalised",
+            f"stored ranges: from {ranges}; after the transforms the contrast differs by a factor of {transformed:.1f}",
+            "The transforms compensate for it",
+            "check that each split has images of both kinds",
         )
-    yield from _unscaled([(one, found.mean, found.std) for one, found in seen])
+    yield from _unstandardized(inputs)
 
 
-def _unlike(deviations: Sequence[tuple[str, float]]) -> tuple[str, ...]:
-    """The names of those far from the median."""
-    median = float(np.median([one for _, one in deviations]))
-    limit = EVEN**0.5
-    return tuple(name for name, one in deviations if not median / limit <= one <= median * limit)
-
-
-def _unscaled(seen: Sequence[tuple[Figures, float, float]]) -> Iterator[Finding]:
+def _unstandardized(inputs: Sequence[tuple[ImageStatistics, ModelInput]]) -> Iterator[Finding]:
     low, high = STANDARD
-    odd = [(one, mean, std) for one, mean, std in seen if abs(mean) > high or not low <= std <= high]
-    if odd:
-        _, mean, std = max(odd, key=lambda entry: abs(entry[1]) + entry[2])
-        yield Finding(
+    unusual = [(image, given) for image, given in inputs if abs(given.mean) > high or not low <= given.std <= high]
+    if unusual:
+        _, worst = max(unusual, key=lambda pair: abs(pair[1].mean) + pair[1].std)
+        yield of_images(
             "warning",
-            "values far from standard",
-            f"the model sees values of {format_number(round(mean, 3))} ± {format_number(round(std, 3))} in "
-            f"{out_of([one for one, _, _ in odd], [one for one, _, _ in seen])}",
-            "Models start and learn best on values about 0 ± 1, and augmentations are set for these",
+            "values not standardized",
+            [image for image, _ in unusual],
+            [image for image, _ in inputs],
+            f": values of {format_number(round(worst.mean, 3))} ± {format_number(round(worst.std, 3))} as model input",
+            "Models train best on values of about 0 ± 1, for which the defaults of augmentations are meant",
             "add [[transform]] zscore as the first",
-            names_of([one for one, _, _ in odd]),
         )
 
 
-def mixed_types(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
+def mixed_types(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
     """Images stored in several types."""
-    by_type: dict[str, list[Figures]] = defaultdict(list)
-    for one in every:
-        by_type[one.dtype or "unknown"].append(one)
+    by_type: dict[str, list[ImageStatistics]] = defaultdict(list)
+    for image in images:
+        by_type[image.dtype or "unknown"].append(image)
     if len(by_type) > 1:
-        rarest = min(by_type.values(), key=len)
         yield Finding(
             "note",
             "mixed types",
-            ", ".join(f"{dtype}: {format_count(len(some), 'image')}" for dtype, some in sorted(by_type.items())),
-            "Some images may have lost grey values on the way, which a model can tell apart",
-            "export all in one type, the deepest there is",
-            names_of(rarest),
+            ", ".join(f"{dtype}: {format_count(len(group), 'image')}" for dtype, group in sorted(by_type.items())),
+            "Some images may have lost grey levels in a conversion, which a model can recognise",
+            "export all in one type, the one with the most bits",
+            names(min(by_type.values(), key=len)),
         )

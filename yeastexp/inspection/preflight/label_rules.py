@@ -6,202 +6,190 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from yeastexp.inspection.preflight.dataset_rules import Every, names_of, of_split, out_of, spread
-from yeastexp.inspection.preflight.finding import Finding
-from yeastexp.inspection.preflight.statistics import LEAST_PIECE_PX
+from yeastexp.inspection.preflight.finding import Finding, of_images
+from yeastexp.inspection.preflight.statistics import SPECK_PX, Statistics, in_split, names, ratio
 from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count, format_share
 
 FULL = 0.9
-"""Share of foreground from which on a mask looks inverted."""
+"""Share of foreground from which on a mask may be inverted."""
 
 RARE = 0.005
-"""Share of pixels of a class that is worth a note."""
+"""Share of pixels below which a class is rare."""
 
-ASTRAY = 0.01
-"""Share of the pixels of objects on which a map may differ from the labels."""
+CONTRADICTED = 0.01
+"""Share of the pixels of objects in which a map may differ from the labels."""
 
-MANY_SPECKS = 0.5
-"""Share of connected pieces that are specks."""
+MANY_SPECKS, FEW_COMPONENTS = 0.5, 4
+"""The share of connected components that are specks from which on there is a note, if there are more than a few."""
 
-OTHER_AMOUNT = 3.0
-"""The factor between the foreground of two splits that is nothing unusual."""
+MAX_FOREGROUND_RATIO = 3.0
+"""The ratio of the foreground in two splits up to which they are alike."""
 
 
-def odd_labels(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Labels that no class has."""
-    odd = {one.name: [label for label in one.counts if not IGNORE <= label < len(classes)] for one in every}
-    wrong = tuple(name for name, labels in odd.items() if labels)
-    if wrong:
-        values = sorted({label for labels in odd.values() for label in labels})
+def invalid_labels(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Labels without a class."""
+    if wrong := [image for image in images if any(not IGNORE <= label < len(classes) for label in image.counts)]:
+        values = sorted({label for image in wrong for label in image.counts if not IGNORE <= label < len(classes)})
         shown = ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
-        yield Finding(
+        yield of_images(
             "error",
-            "labels that are no classes",
-            f"{len(wrong)} of {format_count(len(every), 'image')} hold the labels {shown}, where [task] classes has 0 "
-            f"to {len(classes) - 1}",
+            "invalid labels",
+            wrong,
+            images,
+            f" have the labels {shown}; [task] classes has 0 to {len(classes) - 1}",
             "Training would stop there",
             "pack the masks again (ids of cells: --labels instance), or name all classes",
-            wrong,
         )
 
 
-def empty_masks(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images without foreground: all that train, all that are scored, or some."""
-    empty = [one for one in every if one.foreground == 0]
-    for split in dict.fromkeys(one.split for one in every):
-        some = of_split(every, split)
-        if split == "train" or any(one.foreground != 0 for one in some):
-            continue
-        yield Finding(
-            "warning",
-            "nothing to be scored",
-            f"no {split} image has any foreground",
-            "Of a class that is neither there nor predicted there is no score",
-            "choose other images",
-            names_of(some),
-        )
-    if empty and len(empty) < len(every):
-        train = [one for one in of_split(every, "train") if one.foreground == 0]
-        many = len(train) > len(of_split(every, "train")) / 2
-        yield Finding(
+def empty_masks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Held-out splits without foreground, and images without."""
+    for split in dict.fromkeys(image.split for image in images):
+        members = in_split(images, split)
+        if split != "train" and all(image.foreground == 0 for image in members):
+            yield Finding(
+                "warning",
+                "no foreground to score",
+                f"no {split} image has any foreground",
+                "A class that is neither labelled nor predicted has no score",
+                "choose other images",
+                names(members),
+            )
+    empty, train = [image for image in images if image.foreground == 0], in_split(images, "train")
+    if empty and len(empty) < len(images):
+        many = sum(image.foreground == 0 for image in train) > len(train) / 2
+        yield of_images(
             "warning" if many else "note",
             "empty masks",
-            f"{out_of(empty, every)} have no foreground",
-            "Empty fields teach what is no cell, but their IoU counts only where something is predicted",
-            "if there are cells in them, draw the masks; else all is well",
-            names_of(empty),
+            empty,
+            images,
+            " have no foreground",
+            "Empty fields show what is not a cell, but their IoU counts only if something is predicted",
+            "if they contain cells, draw the masks; otherwise this is fine",
         )
 
 
-def absent_classes(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Classes that cannot be learnt."""
-    trained = of_split(every, "train")
-    if not trained:
-        return  # none could be read, which is said
-    seen = {label for one in trained for label in one.counts if label >= 0}
-    if len(seen & set(range(len(classes)))) < 2:
-        only = f"'{classes[min(seen)]}'" if seen and min(seen) < len(classes) else "no truth"
+def missing_classes(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Classes that the training images lack."""
+    train = in_split(images, "train")
+    if not train:
+        return  # none could be read, which is another finding
+    present = {label for image in train for label in image.counts if label >= 0}
+    if len(present & set(range(len(classes)))) < 2:
+        only = f"'{classes[min(present)]}'" if present and min(present) < len(classes) else "no labelled pixel"
         yield Finding(
             "error",
-            "one class alone",
+            "a single class",
             f"all training images have {only} and nothing else",
-            "There is nothing to be learnt",
-            "look whether the masks were read: they should be of 0 and 1, or 0 and 255, and not all black",
-            names_of(trained),
+            "There is nothing to learn",
+            "check that the masks were read: they should have values 0 and 1, or 0 and 255, and not be all black",
+            names(train),
         )
         return
     for label, name in enumerate(classes):
-        if label not in seen:
-            others = [one for one in every if one.counts.get(label)]
-            elsewhere = f", but {format_count(len(others), 'image')} that validate or test" if others else ""
+        if label not in present:
+            others = [image for image in images if image.counts.get(label)]
+            elsewhere = f", but {format_count(len(others), 'image')} for validation or test do" if others else ""
             yield Finding(
                 "warning",
                 "class without training pixels",
                 f"no training image has the class '{name}' (label {label}){elsewhere}",
-                "A model never finds what it was never shown",
+                "A model does not predict a class without examples",
                 "choose training images that have it, or drop it from [task] classes",
-                names_of(others),
+                names(others),
             )
 
 
-def inverted_masks(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
+def nearly_full_masks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
     """Masks that are nearly all foreground."""
-    full = [one for one in every if one.foreground is not None and one.foreground > FULL]
-    if full:
-        yield Finding(
+    if full := [image for image in images if image.foreground is not None and image.foreground > FULL]:
+        yield of_images(
             "warning",
-            "masks nearly full",
-            f"{out_of(full, every)} are more than {format_share(FULL)} foreground, up to "
-            f"{format_share(max(one.foreground or 0 for one in full))}",
-            f"Masks that are black on white look so: label 0 is '{classes[0]}'",
-            "if cells are black in the mask files, invert those and pack again; else all is well",
-            names_of(full),
+            "nearly full masks",
+            full,
+            images,
+            f" are more than {format_share(FULL)} foreground, up to "
+            f"{format_share(max(image.foreground or 0 for image in full))}",
+            f"Masks with black cells on white have that: label 0 is '{classes[0]}'",
+            "if cells are black in the mask files, invert those and pack again; otherwise this is fine",
         )
 
 
-def missing_truth(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
+def unlabelled_pixels(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
     """Pixels labelled IGNORE."""
-    if blank := [one for one in every if not one.known]:
-        yield Finding(
-            "warning",
-            "images without truth",
-            f"{out_of(blank, every)} have no labelled pixel",
-            "They take time and teach nothing, and have no score",
-            "leave them out",
-            names_of(blank),
-        )
-    if partly := [one for one in every if one.known and one.ignored]:
-        total = sum(one.pixels for one in partly)
-        missing = sum(one.pixels - one.known for one in partly) / total
-        yield Finding(
-            "note",
-            "pixels without truth",
-            f"{out_of(partly, every)} have pixels of label {IGNORE}, {format_share(missing)} of theirs",
-            "Losses and scores skip them",
-            "all is well if they are meant",
-            names_of(partly),
-        )
+    if blank := [image for image in images if not image.labelled]:
+        what, why = " have no labelled pixel", "They take time, teach nothing, and have no score"
+        yield of_images("warning", "unlabelled images", blank, images, what, why, "leave them out")
+    if partly := [image for image in images if image.labelled and image.unlabelled_share]:
+        share = sum(image.pixels - image.labelled for image in partly) / sum(image.pixels for image in partly)
+        what = f" have pixels of label {IGNORE}, {format_share(share)} of theirs"
+        why, remedy = "Losses and scores ignore them", "this is fine if they are intended"
+        yield of_images("note", "unlabelled pixels", partly, images, what, why, remedy)
 
 
-def maps_astray(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
+def contradicting_maps(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
     """Instances and dead cells that the labels contradict."""
-    told = {
+    consequences = {
         "instances": ("are cells in the map 'instances' but background in the labels", "Counts of cells"),
-        "dead": ("are dead cells in the map 'dead' but foreground in the labels", "The share of dead cells found"),
+        "dead": ("are dead cells in the map 'dead' but foreground in the labels", "The scores of dead cells"),
     }
-    for name, (what, why) in told.items():
-        if odd := [one for one in every if one.astray.get(name, 0.0) > ASTRAY]:
-            most = max(one.astray[name] for one in odd)
-            yield Finding(
+    for name, (what, affected) in consequences.items():
+        if wrong := [image for image in images if image.contradicted.get(name, 0.0) > CONTRADICTED]:
+            most = max(image.contradicted[name] for image in wrong)
+            yield of_images(
                 "warning",
-                f"{name} against labels",
-                f"{out_of(odd, every)}: up to {format_share(most)} of the pixels that {what}",
-                f"{why} then say other things than the labels",
+                f"{name} contradict labels",
+                wrong,
+                images,
+                f": up to {format_share(most)} of the pixels that {what}",
+                f"{affected} are then inconsistent with the labels",
                 "make both from one source, and pack again",
-                names_of(odd),
             )
 
 
-def specks(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Masks whose pieces are mostly of a few pixels."""
-    odd = [one for one in every if one.pieces > 4 and one.specks > MANY_SPECKS * one.pieces]
-    if odd:
-        most = max(odd, key=lambda one: one.specks / one.pieces)
-        yield Finding(
+def specks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Masks whose components mostly have a few pixels."""
+    counted = [image for image in images if image.components > FEW_COMPONENTS]
+    if noisy := [image for image in counted if image.specks > MANY_SPECKS * image.components]:
+        most = max(noisy, key=lambda image: image.specks / image.components)
+        yield of_images(
             "note",
             "specks in masks",
-            f"{out_of(odd, every)}: most connected pieces are smaller than {LEAST_PIECE_PX} px, as {most.specks:,} of "
-            f"{most.pieces:,} in {most.name}",
-            "Noise of a threshold looks so, and so do masks that were saved as JPEG or scaled",
-            "look at them in 'preview', and clean them",
-            names_of(odd),
+            noisy,
+            images,
+            f": most connected components have fewer than {SPECK_PX} px, as {most.specks:,} of {most.components:,} in "
+            f"{most.name}",
+            "Thresholding noise does that, and so do masks saved as JPEG or resized",
+            "inspect them with 'preview', and clean them",
         )
 
 
-def amounts(every: Every, classes: Sequence[str]) -> Iterator[Finding]:
-    """Rare classes, and splits of other content."""
-    trained = of_split(every, "train")
-    known = sum(one.known for one in trained)
+def class_shares(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+    """Rare classes, and splits with different shares of foreground."""
+    train = in_split(images, "train")
+    labelled = sum(image.labelled for image in train)
     for label, name in enumerate(classes):
-        part = sum(one.counts.get(label, 0) for one in trained) / known if known else 0.0
-        if 0 < part < RARE:
+        share = sum(image.counts.get(label, 0) for image in train) / labelled if labelled else 0.0
+        if 0 < share < RARE:
             yield Finding(
                 "note",
                 "rare class",
-                f"'{name}' is {format_share(part)} of the training pixels",
-                "Accuracy hardly notices it, and most windows have none of it",
-                "set [patches] foreground_fraction = 0.5, take a dice loss, and look at IoU",
+                f"'{name}' is {format_share(share)} of the training pixels",
+                "Accuracy hardly reflects it, and most patches have none of it",
+                "set [patches] foreground_fraction = 0.5, use a dice loss, and judge by IoU",
             )
-    own = [one.foreground for one in trained if one.foreground]
-    for split in ("val", "test"):
-        others = [one.foreground for one in of_split(every, split) if one.foreground]
-        if own and others and spread([float(np.median(own)), float(np.median(others))]) > OTHER_AMOUNT:
+    medians = {}
+    for split in ("train", "val", "test"):
+        if shares := [image.foreground for image in in_split(images, split) if image.foreground]:
+            medians[split] = float(np.median(shares))
+    for split, median in medians.items():
+        if "train" in medians and ratio([medians["train"], median]) > MAX_FOREGROUND_RATIO:
+            by_split = f"{format_share(medians['train'])} in train, {format_share(median)} in {split}"
             yield Finding(
                 "note",
-                "splits unlike each other",
-                f"the median foreground is {format_share(float(np.median(own)))} in train and "
-                f"{format_share(float(np.median(others)))} in {split}",
-                "Scores then tell of other fields than those trained on",
-                "all is well if that is the question; else deal the images anew ('crossval' does)",
+                "splits differ",
+                f"the median foreground is {by_split}",
+                "Scores then measure generalisation to other fields",
+                "this is fine if intended; otherwise split the images again ('crossval' does)",
             )

@@ -1,4 +1,4 @@
-"""A preflight as a page for people, and as figures for scripts."""
+"""A preflight as text for people, and as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -14,44 +14,41 @@ from yeastexp.inspection.preflight.alignment import TOLERANCE_PX
 from yeastexp.inspection.preflight.checks import Preflight
 from yeastexp.inspection.preflight.finding import SEVERITIES, Finding, named
 from yeastexp.inspection.preflight.intensity_rules import CLIPPED
-from yeastexp.inspection.preflight.statistics import Figures
+from yeastexp.inspection.preflight.statistics import ImageStatistics, Statistics, in_split
 from yeastexp.system.formatting import format_count, format_number, format_share
 
 WIDTH = 118
 INDENT = 9
-MOST_ROWS = 40
+MAX_ROWS = 40
 """Images with a row each; more are summarised by split."""
 
-HEADINGS = ("split", "image", "stored", "lowest", "highest", "at highest", "size", "foreground", "no truth")
+HEADINGS = ("split", "image", "stored", "lowest", "highest", "at highest", "size", "foreground", "unlabelled")
 RIGHT_FROM = 3
+"""The first column that is aligned to the right."""
 
 
-def lines(done: Preflight) -> Iterator[str]:
-    """The page: what was found, the worst first, what was tried, and a table of the images."""
-    images = done.images
-    counts = ", ".join(f"{count} {split}" for split, count in done.splits.items())
-    found = ", ".join(format_count(done.count(severity), severity) for severity in SEVERITIES)
-    yield f"{done.experiment.name}: {format_count(sum(done.splits.values()), 'image')} ({counts}); {found}"
-    for finding in done.findings:
+def lines(result: Preflight) -> Iterator[str]:
+    """The findings, the worst first, what was tried, and a table of the images."""
+    counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())
+    severities = ", ".join(format_count(result.count(severity), severity) for severity in SEVERITIES)
+    yield f"{result.experiment.name}: {format_count(sum(result.splits.values()), 'image')} ({counts}); {severities}"
+    for finding in result.findings:
         yield ""
         yield from _finding(finding)
-    if tried := list(_tried(done)):
+    if tried := list(_tried(result)):
         yield ""
         yield from tried
-    if images:
+    if images := result.images:
         yield ""
-        yield from _table(_rows(images) if len(images) <= MOST_ROWS else _summary(images))
+        yield from _table(list(map(_row, images)) if len(images) <= MAX_ROWS else list(_summary(images)))
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    images = f" [{named(finding.images)}]" if finding.images and not _names_some(finding) else ""
+    names_some = any(name in finding.what for name in finding.images)
+    images = f" [{named(finding.images)}]" if finding.images and not names_some else ""
     yield from _wrapped(finding.severity, f"{finding.about}: {finding.what}{images}")
     end = "" if finding.remedy.endswith("?") else "."
     yield from _wrapped("", f"{finding.why}; {finding.remedy}{end}")
-
-
-def _names_some(finding: Finding) -> bool:
-    return any(name in finding.what for name in finding.images)
 
 
 def _wrapped(label: str, text: str) -> list[str]:
@@ -59,31 +56,31 @@ def _wrapped(label: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
 
 
-def _tried(done: Preflight) -> Iterator[str]:
-    if done.carried:
-        far = max((one for some in done.carried for one in some.distances), default=0.0)
-        spots = sum(len(some.distances) for some in done.carried)
-        names = ", ".join(some.name for some in done.carried)
-        step = "stay in step" if far <= TOLERANCE_PX else "come apart"
+def _tried(result: Preflight) -> Iterator[str]:
+    if result.alignment:
+        distances = [distance for one in result.alignment for distance in one.distances]
+        farthest = max(distances, default=0.0)
+        names = ", ".join(one.name for one in result.alignment)
+        aligned = "aligned" if farthest <= TOLERANCE_PX else "misaligned"
         yield from _wrapped(
-            "moved",
-            f"image and labels {step} under {names}: {format_count(spots, 'spot')} painted on both came out at most "
-            f"{far:.1f} px apart",
+            "aligned",
+            f"image and labels are {aligned} under {names}: {format_count(len(distances), 'disc')} painted on both "
+            f"came out at most {farthest:.1f} px apart",
         )
-    if (learnt := done.overfit) and learnt.near_zero:
+    if (overfit := result.overfit) and overfit.fitted:
         yield from _wrapped(
-            "learnt",
-            f"{format_count(learnt.windows, 'window')} by heart in {format_count(len(learnt.losses), 'step')}: loss "
-            f"{learnt.losses[0]:.3g} to {learnt.losses[-1]:.3g} ({format_share(max(learnt.left, 0.0))} of what the "
-            f"best constant answer loses), mean IoU {learnt.iou:.2f}, accuracy {learnt.accuracy:.2f}",
+            "overfit",
+            f"a batch of {overfit.patches} in {format_count(len(overfit.losses), 'step')}: loss "
+            f"{overfit.losses[0]:.3g} to {overfit.losses[-1]:.3g} ({format_share(max(overfit.left, 0.0))} of that of "
+            f"the best constant prediction), mean IoU {overfit.iou:.2f}, accuracy {overfit.accuracy:.2f}",
         )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns that are empty everywhere but in the heading are left out."""
-    kept = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
-    widths = {column: max(len(row[column]) for row in rows) for column in kept}
-    for row in rows:
+    """Rows below headings, without the columns that are empty in all rows."""
+    kept = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows)]
+    widths = {column: max(len(row[column]) for row in [HEADINGS, *rows]) for column in kept}
+    for row in [HEADINGS, *rows]:
         cells = (
             row[column].rjust(widths[column]) if column >= RIGHT_FROM else row[column].ljust(widths[column])
             for column in kept
@@ -91,59 +88,51 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _rows(images: Sequence[Figures]) -> list[Sequence[str]]:
-    return [HEADINGS, *map(_row, images)]
-
-
-def _row(one: Figures) -> Sequence[str]:
-    channels = f"{one.shape[0]} × " if one.shape[0] > 1 else ""
+def _row(image: ImageStatistics) -> Sequence[str]:
+    channels = f"{image.shape[0]} × " if image.shape[0] > 1 else ""
     return (
-        one.split,
-        one.name,
-        one.dtype or "",
-        format_number(one.low),
-        format_number(one.high),
-        format_share(one.at_high) if one.at_high >= CLIPPED else "",
-        f"{channels}{one.shape[1]} × {one.shape[2]}",
-        "empty" if one.foreground == 0 else "" if one.foreground is None else format_share(one.foreground),
-        format_share(one.ignored) if one.ignored else "",
+        image.split,
+        image.name,
+        image.dtype or "",
+        format_number(image.low),
+        format_number(image.high),
+        format_share(image.at_high) if image.at_high >= CLIPPED else "",
+        f"{channels}{image.shape[1]} × {image.shape[2]}",
+        "empty" if image.foreground == 0 else "" if image.foreground is None else format_share(image.foreground),
+        format_share(image.unlabelled_share) if image.unlabelled_share else "",
     )
 
 
-def _summary(images: Sequence[Figures]) -> list[Sequence[str]]:
-    """A row for each split: what its images span."""
-    rows: list[Sequence[str]] = [HEADINGS]
-    for split in dict.fromkeys(one.split for one in images):
-        some = [one for one in images if one.split == split]
-        areas = [one.foreground for one in some if one.foreground is not None]
-        empty = sum(one == 0 for one in areas)
-        sizes = sorted({one.shape[1:] for one in some}, key=lambda size: size[0] * size[1])
-        spans = dict.fromkeys(f"{height} × {width}" for height, width in (sizes[0], sizes[-1]))
-        rows.append(
-            (
-                split,
-                format_count(len(some), "image"),
-                ", ".join(sorted({one.dtype for one in some if one.dtype})),
-                format_number(min(one.low for one in some)),
-                format_number(max(one.high for one in some)),
-                format_share(most) if (most := max(one.at_high for one in some)) >= CLIPPED else "",
-                " to ".join(spans),
-                f"{format_share(float(np.median(areas)))} (median)" + (f", {empty} empty" if empty else "")
-                if areas
-                else "",
-                format_share(max(one.ignored for one in some)) if any(one.ignored for one in some) else "",
-            )
+def _summary(images: Statistics) -> Iterator[Sequence[str]]:
+    """The ranges of each split, in a row."""
+    for split in dict.fromkeys(image.split for image in images):
+        members = in_split(images, split)
+        foreground = [image.foreground for image in members if image.foreground is not None]
+        median = f"{format_share(float(np.median(foreground)))} (median)" if foreground else ""
+        empty = sum(share == 0 for share in foreground)
+        sizes = sorted({image.shape[1:] for image in members}, key=lambda size: size[0] * size[1])
+        at_high = max(image.at_high for image in members)
+        unlabelled = max(image.unlabelled_share for image in members)
+        yield (
+            split,
+            format_count(len(members), "image"),
+            ", ".join(sorted({image.dtype for image in members if image.dtype})),
+            format_number(min(image.low for image in members)),
+            format_number(max(image.high for image in members)),
+            format_share(at_high) if at_high >= CLIPPED else "",
+            " to ".join(dict.fromkeys(f"{height} × {width}" for height, width in (sizes[0], sizes[-1]))),
+            f"{median}, {empty} empty" if empty else median,
+            format_share(unlabelled) if unlabelled else "",
         )
-    return rows
 
 
-def as_json(done: Preflight) -> dict[str, Any]:
+def as_json(result: Preflight) -> dict[str, Any]:
     """Everything, for scripts."""
     return {
-        "name": done.experiment.name,
-        "counts": {f"{severity}s": done.count(severity) for severity in SEVERITIES},
-        "findings": [dataclasses.asdict(finding) for finding in done.findings],
-        "carried": [
+        "name": result.experiment.name,
+        "counts": {f"{severity}s": result.count(severity) for severity in SEVERITIES},
+        "findings": [dataclasses.asdict(finding) for finding in result.findings],
+        "alignment": [
             {
                 "table": one.table,
                 "name": one.name,
@@ -152,43 +141,43 @@ def as_json(done: Preflight) -> dict[str, Any]:
                 "largest_px": max(one.distances, default=None),
                 "repeatable": one.repeatable,
             }
-            for one in done.carried
+            for one in result.alignment
         ],
-        "overfit": _overfit_json(done),
-        "images": [_image_json(one) for one in done.images],
+        "overfit": _overfit_json(result),
+        "images": [_image_json(image) for image in result.images],
     }
 
 
-def _overfit_json(done: Preflight) -> dict[str, Any] | None:
-    learnt = done.overfit
-    if learnt is None:
+def _overfit_json(result: Preflight) -> dict[str, Any] | None:
+    overfit = result.overfit
+    if overfit is None:
         return None
     return {
-        "windows": learnt.windows,
-        "steps": len(learnt.losses),
-        "first_loss": learnt.losses[0] if learnt.losses else None,
-        "last_loss": learnt.losses[-1] if learnt.losses else None,
-        "constant_answer_loss": learnt.constant if math.isfinite(learnt.constant) else None,
-        "least_loss": learnt.least if math.isfinite(learnt.least) else None,
-        "near_zero": learnt.near_zero,
-        "mean_iou": learnt.iou,
-        "accuracy": learnt.accuracy,
+        "patches": overfit.patches,
+        "steps": len(overfit.losses),
+        "first_loss": overfit.losses[0] if overfit.losses else None,
+        "last_loss": overfit.losses[-1] if overfit.losses else None,
+        "constant_prediction_loss": overfit.constant if math.isfinite(overfit.constant) else None,
+        "minimum_loss": overfit.minimum if math.isfinite(overfit.minimum) else None,
+        "fitted": overfit.fitted,
+        "mean_iou": overfit.iou,
+        "accuracy": overfit.accuracy,
     }
 
 
-def _image_json(one: Figures) -> dict[str, Any]:
+def _image_json(image: ImageStatistics) -> dict[str, Any]:
     return {
-        "image": one.name,
-        "split": one.split,
-        "dtype": one.dtype,
-        "shape": one.shape,
-        "low": one.low,
-        "high": one.high,
-        "std": one.std,
-        "at_low": one.at_low,
-        "at_high": one.at_high,
-        "labels": {str(label): count for label, count in one.counts.items()},
-        "foreground": one.foreground,
-        "no_truth": one.ignored,
-        "connected_pieces": one.pieces,
+        "image": image.name,
+        "split": image.split,
+        "dtype": image.dtype,
+        "shape": image.shape,
+        "low": image.low,
+        "high": image.high,
+        "std": image.std,
+        "at_low": image.at_low,
+        "at_high": image.at_high,
+        "labels": {str(label): count for label, count in image.counts.items()},
+        "foreground": image.foreground,
+        "unlabelled": image.unlabelled_share,
+        "connected_components": image.components,
     }

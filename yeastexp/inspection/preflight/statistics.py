@@ -1,9 +1,9 @@
-"""The figures of one image and its truth: all that a preflight keeps of it."""
+"""The statistics of one image and its labels: all that a preflight keeps of it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,13 @@ from yeastexp.inspection import cells
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.build import Transforms
 
-LEAST_PIECE_PX = 10
-"""Pixels of a connected piece of foreground that is no speck."""
+SPECK_PX = 10
+"""Pixels below which a connected component of the foreground is a speck."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the model sees of an image, behind the transforms."""
+class ModelInput:
+    """An image after the transforms, as the model is given it."""
 
     mean: float
     std: float
@@ -33,8 +33,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """An image (C, H, W) as stored, and its truth."""
+class ImageStatistics:
+    """An image (C, H, W) as stored, and its labels."""
 
     name: str
     split: str
@@ -47,17 +47,18 @@ class Figures:
     """Share of the pixels that have the lowest value."""
     at_high: float
     constant: bool
-    """Whether a channel holds one value."""
+    """Whether all pixels of a channel have one value."""
     counts: dict[int, int]
     """Pixels of each label, IGNORE among them."""
-    pieces: int
+    components: int
+    """Connected components of the foreground."""
     specks: int
-    """Connected pieces of foreground, and how many of them are smaller than a few pixels."""
-    astray: dict[str, float]
+    """Those of a few pixels."""
+    contradicted: dict[str, float]
     """By map, the share of its objects' pixels that the labels contradict."""
     diameters: tuple[float, ...]
-    """Of the cells, in pixels that the model sees."""
-    seen: Seen | None
+    """Of the cells, in pixels after the transforms."""
+    model_input: ModelInput | None
     thumbnail: Thumbnail
     image_digest: str
     labels_digest: str
@@ -68,31 +69,49 @@ class Figures:
         return self.shape[1] * self.shape[2]
 
     @property
-    def known(self) -> int:
-        """Pixels with truth."""
+    def labelled(self) -> int:
+        """Pixels whose label is not IGNORE."""
         return self.pixels - self.counts.get(IGNORE, 0)
 
     @property
-    def ignored(self) -> float:
-        """The share of pixels without truth."""
+    def unlabelled_share(self) -> float:
+        """The share of pixels whose label is IGNORE."""
         return self.counts.get(IGNORE, 0) / self.pixels
 
     @property
     def foreground(self) -> float | None:
-        """The share of the pixels with truth whose label is above 0; nothing where none has truth."""
-        found = sum(count for label, count in self.counts.items() if label > 0)
-        return found / self.known if self.known else None
+        """The share of the labelled pixels whose label is above 0; None if no pixel is labelled."""
+        count = sum(count for label, count in self.counts.items() if label > 0)
+        return count / self.labelled if self.labelled else None
 
 
-def measure(sample: Sample, split: str, dtype: str | None, transforms: Transforms | None) -> Figures:
-    """The figures of an image; of what the model sees as well where the transforms are known."""
+Statistics = Sequence[ImageStatistics]
+"""Of several images."""
+
+
+def names(images: Statistics) -> tuple[str, ...]:
+    """Of the images."""
+    return tuple(image.name for image in images)
+
+
+def in_split(images: Statistics, split: str) -> list[ImageStatistics]:
+    """Those of a split."""
+    return [image for image in images if image.split == split]
+
+
+def ratio(values: Sequence[float]) -> float:
+    """The largest over the smallest value above 0."""
+    positive = [value for value in values if value > 0]
+    return max(positive) / min(positive) if positive else 1.0
+
+
+def measure(sample: Sample, split: str, dtype: str | None, transforms: Transforms | None) -> ImageStatistics:
+    """The statistics of an image, with those of the model's input if the transforms are known."""
     image, labels = sample.image, sample.labels
-    low, high = (float(one) for one in image.aminmax())
-    lowest, highest = image.amin(dim=(1, 2)), image.amax(dim=(1, 2))
-    pieces = _pieces(labels)
-    seen = pipeline.whole(transforms, sample) if transforms is not None else None
-    shown = seen or sample
-    return Figures(
+    low, high = (float(end) for end in image.aminmax())
+    components = _component_sizes(labels)
+    transformed = sample if transforms is None else pipeline.whole(transforms, sample)
+    return ImageStatistics(
         name=sample.name,
         split=split,
         dtype=dtype,
@@ -102,44 +121,38 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
         std=float(image.double().std(correction=0)),
         at_low=float((image == low).double().mean()),
         at_high=float((image == high).double().mean()),
-        constant=bool((lowest == highest).any()),
-        counts=_counts(labels),
-        pieces=len(pieces),
-        specks=int((pieces < LEAST_PIECE_PX).sum()),
-        astray=_astray(labels, sample.maps),
-        diameters=tuple(cells.diameters(shown.maps.get("instances"), shown.labels)),
-        seen=_seen(seen) if seen else None,
+        constant=bool((image.amin(dim=(1, 2)) == image.amax(dim=(1, 2))).any()),
+        counts=dict(zip(*(values.tolist() for values in labels.unique(return_counts=True)), strict=True)),
+        components=len(components),
+        specks=int((components < SPECK_PX).sum()),
+        contradicted=_contradicted(labels, sample.maps),
+        diameters=tuple(cells.diameters(transformed.maps.get("instances"), transformed.labels)),
+        model_input=None if transforms is None else _model_input(transformed),
         thumbnail=folds.thumbnail(image),
         image_digest=_digest(image),
         labels_digest=_digest(labels),
     )
 
 
-def _counts(labels: Tensor) -> dict[int, int]:
-    found, counts = labels.unique(return_counts=True)
-    return {int(label): int(count) for label, count in zip(found, counts, strict=True)}
-
-
-def _pieces(labels: Tensor) -> np.ndarray:
-    """The sizes in pixels of the connected pieces of foreground."""
+def _component_sizes(labels: Tensor) -> np.ndarray:
     numbered, count = ndimage.label(labels.numpy() > 0, structure=np.ones((3, 3)))
     return np.bincount(numbered.ravel(), minlength=count + 1)[1:]
 
 
-def _astray(labels: Tensor, maps: Mapping[str, Tensor]) -> dict[str, float]:
+def _contradicted(labels: Tensor, maps: Mapping[str, Tensor]) -> dict[str, float]:
     """Live cells have a label above 0, dead ones are background; both maps are 0 where there is none."""
     wrong: dict[str, Any] = {"instances": labels == 0, "dead": labels > 0}
-    found = {}
+    shares = {}
     for name, ids in maps.items():
         objects = ids > 0
         if name in wrong and objects.any():
-            found[name] = float((objects & wrong[name]).sum() / objects.sum())
-    return found
+            shares[name] = float((objects & wrong[name]).sum() / objects.sum())
+    return shares
 
 
-def _seen(sample: Sample) -> Seen:
+def _model_input(sample: Sample) -> ModelInput:
     deviation, mean = torch.std_mean(sample.image.double(), correction=0)
-    return Seen(float(mean), float(deviation), sample.size)
+    return ModelInput(float(mean), float(deviation), sample.size)
 
 
 def _digest(array: Tensor) -> str:
