@@ -8,7 +8,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,10 +17,6 @@ import tiny
 import torch
 
 from yeastexp import plugins
-from yeastexp.config.loading import PARTS
-from yeastexp.registry import KINDS
-
-assert PARTS, "the rooms have to be imported before a snapshot of the registries is taken"
 
 WriteExperiment = Callable[..., Path]
 
@@ -29,16 +24,8 @@ WriteExperiment = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def registries_as_they_were() -> Iterator[None]:
     """Put back what is registered and which plugins are loaded."""
-    entries = {kind: dict(registry._entries) for kind, registry in KINDS.items()}
-    loaded, active = dict(plugins._loaded), list(plugins._active)
-    modules = {name: sys.modules[name] for name in loaded if name in sys.modules}
-    yield
-    for kind, registry in KINDS.items():
-        registry._entries = entries[kind]
-    plugins._loaded.clear()
-    plugins._loaded.update(loaded)
-    plugins._active[:] = active
-    sys.modules.update(modules)
+    with plugins.preserved():
+        yield
 
 
 THREADS = torch.get_num_threads()

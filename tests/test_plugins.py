@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import pickle
 import shutil
@@ -66,16 +67,45 @@ def test_nothing_is_written_beside_a_plugin(tmp_path: Path) -> None:
 
 
 def test_a_part_unpickles_from_the_copy_in_a_run(tmp_path: Path) -> None:
-    plugins.load([INVERT])
-    pickled = pickle.dumps(yeastexp.transform["invert"]())
+    original = tmp_path / INVERT.name
+    original.write_text(f"{INVERT.read_text()}# {tmp_path}\n")  # a text that no other test has loaded
+    with plugins.preserved():
+        plugins.load([original])
+        pickled = pickle.dumps(yeastexp.transform["invert"]())
     (tmp_path / "plugins").mkdir()
-    copy = Path(shutil.copy(INVERT, tmp_path / "plugins"))
-    module = next(name for name in sys.modules if name.startswith("yeastexp_plugin_my_transforms_"))
-    plugins.deactivate()
-    plugins._loaded.clear()
-    del sys.modules[module]
-    plugins.load([copy])
+    plugins.load([Path(shutil.copy(original, tmp_path / "plugins"))])
     assert pickle.loads(pickled) == yeastexp.transform["invert"]()
+
+
+# Putting back what was loaded
+
+
+def test_what_was_registered_and_loaded_is_put_back(tmp_path: Path) -> None:
+    before, during = write(tmp_path / "before.py", "before"), write(tmp_path / "during.py", "during")
+    plugins.load([before])
+    modules, known = set(sys.modules), list(yeastexp.loss)
+    with pytest.raises(RuntimeError, match="half way"), plugins.preserved():
+        plugins.load([during])
+        yeastexp.loss("local")(lambda classes: None)
+        assert {"during", "local"} <= set(yeastexp.loss) and "before" not in yeastexp.loss
+        raise RuntimeError("half way")
+    assert list(yeastexp.loss) == known and plugins.active() == (before,)
+    assert set(sys.modules) == modules, "the plugin is loaded anew when it is named again"
+    plugins.load([during])
+    assert "during" in yeastexp.loss
+
+
+def test_the_parts_of_a_module_that_is_imported_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "imported_by_test_once.py", "once")
+    monkeypatch.syspath_prepend(tmp_path)
+    with plugins.preserved():
+        importlib.import_module("imported_by_test_once")
+    assert "once" in yeastexp.loss, "a second import registers nothing"
+    with plugins.preserved():
+        importlib.import_module("imported_by_test_once")
+        yeastexp.loss("more")(sys.modules["imported_by_test_once"].made)
+    assert "once" in yeastexp.loss and "more" not in yeastexp.loss
+    del sys.modules["imported_by_test_once"]
 
 
 FAULTS = {

@@ -11,9 +11,11 @@ import sys
 import traceback
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from yeastexp import registry
 from yeastexp.errors import UserError, in_one_line
 from yeastexp.registry import KINDS, Entry, Registry
 
@@ -43,14 +45,37 @@ def load(paths: Sequence[Path]) -> None:
 def deactivate() -> None:
     """Forget the parts of all plugin files."""
     for name in _active:
-        for registry in KINDS.values():
-            registry.forget([_loaded[name][0]])
+        for parts in KINDS.values():
+            parts.forget([_loaded[name][0]])
     _active.clear()
 
 
 def active() -> tuple[Path, ...]:
     """The plugin files whose parts are available now."""
     return tuple(_loaded[name][0] for name in _active)
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Put back at the end what is registered now and which plugins are loaded, as tests of a plugin need it:
+
+    >>> @pytest.fixture(autouse=True)
+    ... def registries_as_they_were() -> Iterator[None]:
+    ...     with plugins.preserved():
+    ...         yield
+    """
+    loaded, active = dict(_loaded), list(_active)
+    modules = {name: sys.modules[name] for name in loaded if name in sys.modules}
+    with registry.preserved():
+        try:
+            yield
+        finally:
+            for name in _loaded.keys() - loaded.keys():
+                sys.modules.pop(name, None)
+            sys.modules.update(modules)
+            _loaded.clear()
+            _loaded.update(loaded)
+            _active[:] = active
 
 
 def _activate(name: str) -> None:
@@ -87,8 +112,8 @@ def _load(name: str, path: Path) -> None:
         loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        for registry in KINDS.values():
-            registry.forget([path])
+        for parts in KINDS.values():
+            parts.forget([path])
         raise _fault(error, path) from error
     finally:
         Registry.loading = None

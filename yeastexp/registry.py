@@ -10,8 +10,10 @@ import functools
 import inspect
 import json
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
@@ -267,3 +269,24 @@ scheduler = Registry("scheduler", given=2)
 metric = Registry("metric", given=1)
 
 KINDS = {r.kind: r for r in (dataset, transform, model, loss, optimizer, scheduler, metric)}
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Put back at the end what is registered now, and keep the parts of modules that are imported meanwhile.
+
+    `yeastexp.plugins.preserved` does the same for plugin files as well.
+    """
+    entries = {registry: dict(registry._entries) for registry in KINDS.values()}
+    modules = set(sys.modules)
+    try:
+        yield
+    finally:
+        for registry, before in entries.items():
+            # A module registers its parts only when it is first imported: they could not be registered again.
+            imported = {
+                name: entry
+                for name, entry in registry._entries.items()
+                if entry.plugin is None and entry.factory.__module__ in sys.modules.keys() - modules
+            }
+            registry._entries = imported | before
