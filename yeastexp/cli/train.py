@@ -37,7 +37,7 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 def resume(started: float, run_directory: Path, settings: tuple[str, ...]) -> None:
     """Continue an interrupted run from its newest intact checkpoint; the result is the same to the bit.
 
-    A finished run is left as it is. --set can change train.workers and train.checkpoint_minutes. A larger
+    A finished run is left as it is. --set can change runtime.workers and runtime.checkpoint_minutes. A larger
     train.epochs or train.steps extends a run whose learning-rate schedule does not depend on its length.
 
     Example: python -m yeastexp resume runs/base/001
