@@ -141,13 +141,13 @@ def curves(
     """
     with _styled():
         figure, (axes,) = _figure(1)
-        for index, one in enumerate(series):
-            x, y = one.points()
-            look = _look(one, index)
+        for index, curve in enumerate(series):
+            x, y = curve.points()
+            look = _look(curve, index)
             if len(x) > 1 and (len(x) > MOST_MARKED or len(series) > len(COLOURS)):
                 look["marker"] = "none"
-            (line,) = axes.plot(x, y, label=one.name, linestyle=LINES[_kind(one, index) % len(LINES)], **look)
-            line.set_url(one.hint or None)
+            (line,) = axes.plot(x, y, label=curve.name, linestyle=LINES[_kind(curve, index) % len(LINES)], **look)
+            line.set_url(curve.hint or None)
         for index, (name, level) in enumerate((levels or {}).items()):
             axes.axhline(level, color=FAINT, linewidth=1.2, linestyle=(0, (1 + 3 * index, 2)), label=name)
         if event:
@@ -179,9 +179,9 @@ def scatter(
         for axes, (title, series) in zip(every_axes, panels.items(), strict=True):
             axes.set(title=title, ylabel=y_label)
             axes.margins(y=0.14)
-            for index, one in enumerate(series):
-                look = _look(one, index) | {"linestyle": "-" if joined else "none", "linewidth": 0.9}
-                axes.plot(*one.points(), label=one.name, **look)
+            for index, one_series in enumerate(series):
+                look = _look(one_series, index) | {"linestyle": "-" if joined else "none", "linewidth": 0.9}
+                axes.plot(*one_series.points(), label=one_series.name, **look)
             if ends and series:
                 x, y = series[0].points()
                 for text, place in zip(ends, (0, -1), strict=True):

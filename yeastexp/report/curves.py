@@ -46,7 +46,7 @@ def curve_chart(
     The axis of what is no score is logarithmic if its values span decades. Levels far from all values would flatten
     the curves: they are left to the note.
     """
-    values = [value for one in series for value in one.y]
+    values = [value for curve in series for value in curve.y]
     near, far = _split_levels(levels or {}, values)
     logarithmic = not is_score and bool(values) and 0 < DECADES * min(values) < max(values)
     figure = plots.curves(series, x_label="step", y_label=y_label, levels=near, event=event, logarithmic=logarithmic)

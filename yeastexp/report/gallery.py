@@ -39,7 +39,7 @@ class PredictedImage:
 
 def overlay_gallery(predicted: list[PredictedImage]) -> Gallery:
     """Images with overlays, and the categories that occur in them."""
-    gallery_images = [_with_overlays(one) for one in predicted]
+    gallery_images = [_with_overlays(image) for image in predicted]
     present = {overlay.category for image in gallery_images for overlay in image.overlays}
     return Gallery(gallery_images, {name: text for name, text in CATEGORIES.items() if name in present})
 
