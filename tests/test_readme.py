@@ -15,6 +15,7 @@ import pytest
 
 from yeastexp.__main__ import main
 from yeastexp.cli import commands
+from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 
@@ -46,6 +47,14 @@ def test_the_plugin_shown_is_the_file() -> None:
     assert len(plugin.splitlines()) == 8
 
 
+@pytest.mark.parametrize("text", [block for block in blocks("toml") if "hdf5.toml" not in block])
+def test_every_experiment_shown_is_valid(text: str, tmp_path: Path) -> None:
+    shutil.copytree(HOME / "experiments", tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "mine.toml"
+    file.write_text(text if "extends" in text else f'extends = "base.toml"\n{text}')
+    assert load_experiment(file).model.name == "unet"
+
+
 def test_every_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: loopback.Server
 ) -> None:
@@ -74,7 +83,6 @@ def zipped(folder: Path) -> bytes:
 
 def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Run the README's commands; `address` stands in for the one that it fetches from."""
-    written: set[str] = set()
     for line in OURS:
         words = shlex.split(line.partition(" > ")[0])
         if words[0] == "fetch":
@@ -88,15 +96,21 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             words += ["--steps", "2"]
         if words[0] in ("run", "check", "crossval", "preview") and "experiments/base.toml" in words:
             words += SMALL
-        if "-o" in words and words[words.index("-o") + 1] in written:
-            words.append("--force")
-        written |= {words[words.index("-o") + 1]} if "-o" in words else set()
         monkeypatch.setattr(sys, "argv", ["yeastexp", *words])
         try:
             main()
         except SystemExit as end:
             assert not end.code, (line, capsys.readouterr().err)
         assert capsys.readouterr().out, line
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_its_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
+        assert link.startswith("https://") or (HOME / link).exists(), link
 
 
 def test_every_command_is_in_the_readme() -> None:
