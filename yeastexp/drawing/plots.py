@@ -293,6 +293,8 @@ def inline_svg(figure: Figure, name: str) -> str:
     svg = encode(figure, "svg", **{"svg.fonttype": "none", "svg.hashsalt": name}).decode()
     svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # these are the same in every figure, and nothing refers to them
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"|(?<=>)\s+(?=<)', "", svg)
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+|\s*\n", r"\1", found[0]), svg)
     return re.sub(r'style="[^"]*"', _with_variables, svg)
 
 
@@ -373,7 +375,14 @@ def _draw_distribution(axes: Axes, place: int, row: Distribution) -> None:
         heights = [place + 0.44 * (index * 0.618034 % 1 - 0.5) for index in range(len(row.values))]
         hints = [f"{name}: {format_score(value)}" for name, value in row.values.items()]
         axes.scatter(
-            list(row.values.values()), heights, 30, COLOURS[0], edgecolors="#ffffff", linewidths=0.6, urls=hints
+            list(row.values.values()),
+            heights,
+            30,
+            COLOURS[0],
+            edgecolors="#ffffff",
+            linewidths=0.6,
+            urls=hints,
+            clip_on=False,
         )
     if row.mean is not None:
         axes.vlines(row.mean, place - 0.34, place + 0.34, color=INK, linewidth=2.0)
