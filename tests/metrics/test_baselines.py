@@ -1,4 +1,4 @@
-"""Answers without learning, on pictures whose answer is known."""
+"""Baselines, on images whose segmentation is known."""
 
 from __future__ import annotations
 

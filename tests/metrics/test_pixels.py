@@ -348,3 +348,19 @@ def test_the_most_likely_class_is_argmax(classes: int) -> None:
     logits[-1, 0, :3] = torch.tensor([torch.inf, -torch.inf, -0.0])
     found = most_likely(logits)
     assert found.dtype == torch.int64 and torch.equal(found, logits.argmax(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "row"),
+    [
+        (["all"], ["background", "cell"], "all"),
+        (["background", "cell", "mean"], ["background", "cell"], "cell"),
+        (["background", "bud", "cell", "mean"], ["background", "bud", "cell"], "mean"),
+    ],
+)
+def test_which_row_speaks_for_a_metric(rows: list[str], classes: list[str], row: str) -> None:
+    assert IoU(len(classes)).headline(rows, classes) == row
+
+
+def test_a_metric_that_says_nothing_of_its_scores_has_no_bounds_and_is_better_the_higher() -> None:
+    assert PerImageMetric(2).bounds == (-math.inf, math.inf) and PerImageMetric(2).higher_is_better

@@ -1,4 +1,4 @@
-"""Answers without learning: all background, and a fitted threshold."""
+"""Baselines, predictions that need no learning: all background, and a fitted threshold."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from yeastexp.sample import IGNORE, Sample
 
-Answer = Callable[[Tensor], Tensor]
+Baseline = Callable[[Tensor], Tensor]
 """From an image (C, H, W) to class indices (H, W)."""
 
 LARGEST_FIT = 1_000_000
-"""Pixels that the threshold is fitted on: whole training images, spread over the list, that hold about so many."""
+"""Pixels that the threshold is fitted on, in whole training images that are spread over the list."""
 
 SMOOTHINGS_PX = (0.0, 1.0, 2.0, 4.0)
 LEVELS = np.linspace(-3, 3, 61)
@@ -51,7 +51,7 @@ class Threshold:
         return torch.from_numpy(mask.astype(np.int64))
 
     def mask(self, standard: np.ndarray) -> np.ndarray:
-        """The answer (H, W) for a smoothed, standardised image."""
+        """The foreground (H, W) of a smoothed, standardised image."""
         mask = standard > self.level if self.bright else standard < -self.level
         if self.filled:
             mask = _filled(mask)
@@ -78,48 +78,47 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     return np.asarray(~open_regions[regions])
 
 
-def fit(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, Answer]:
-    """The baselines of a training split by name; the threshold only where there are two classes."""
-    listed = list(samples)
-    counts = sum(torch.bincount(one.labels[one.labels != IGNORE], minlength=len(classes)) for one in listed)
+def fit(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, Baseline]:
+    """The baselines of a training split by name; the threshold only if there are two classes."""
+    training = list(samples)
+    counts = sum(torch.bincount(sample.labels[sample.labels != IGNORE], minlength=len(classes)) for sample in training)
     label = int(torch.as_tensor(counts).argmax())
-    answers: dict[str, Answer] = {f"all {classes[label]}": Majority(label)}
+    baselines: dict[str, Baseline] = {f"all {classes[label]}": Majority(label)}
     if len(classes) == 2:
-        answers["threshold"] = fit_threshold(listed)
-    return answers
+        baselines["threshold"] = fit_threshold(training)
+    return baselines
 
 
 def fit_threshold(samples: Sequence[Sample]) -> Threshold:
-    """The threshold with the best mean foreground IoU on the training images, pixels without truth left out.
+    """The threshold with the best mean foreground IoU on the training images, unlabelled pixels left out.
 
     Smoothing, polarity and level are searched fully for plain masks; with filling, levels are searched for the best
     smoothings of each polarity; erosion and a finer level follow on the best of all.
     """
-    chosen = _spread(samples)
-    truths = [((one.labels == 1).numpy(), (one.labels == 0).numpy()) for one in chosen]
-    smooth = {sigma: [smoothed(one.image.numpy(), sigma) for one in chosen] for sigma in SMOOTHINGS_PX}
+    chosen = _subset(samples)
+    labels = [((sample.labels == 1).numpy(), (sample.labels == 0).numpy()) for sample in chosen]
+    smooth = {sigma: [smoothed(sample.image.numpy(), sigma) for sample in chosen] for sigma in SMOOTHINGS_PX}
 
     def score(threshold: Threshold) -> float:
         masks = (threshold.mask(image) for image in smooth[threshold.smoothing_px])
-        return float(np.mean([_iou(mask, *truth) for mask, truth in zip(masks, truths, strict=True)]))
+        return float(np.mean([_iou(mask, *known) for mask, known in zip(masks, labels, strict=True)]))
 
-    plain = [_plain_best(smooth[sigma], truths, sigma, bright) for sigma in SMOOTHINGS_PX for bright in (True, False)]
+    plain = [_plain_best(smooth[sigma], labels, sigma, bright) for sigma in SMOOTHINGS_PX for bright in (True, False)]
     plain.sort(key=lambda pair: pair[0], reverse=True)
     candidates = [plain[0][1]]
     for bright in (True, False):
-        for _, found in [pair for pair in plain if pair[1].bright is bright][:2]:
-            candidates += [replace(found, level=float(level), filled=True) for level in LEVELS[4:-4:4]]
+        for _, threshold in [pair for pair in plain if pair[1].bright is bright][:2]:
+            candidates += [replace(threshold, level=float(level), filled=True) for level in LEVELS[4:-4:4]]
     best = max(candidates, key=score)
     best = max((replace(best, erosion_px=erosion) for erosion in EROSIONS_PX), key=score)
     return max((replace(best, level=best.level + 0.1 * step) for step in range(-3, 4)), key=score)
 
 
-def _spread(samples: Sequence[Sample]) -> list[Sample]:
-    """Samples spread over the list that hold about LARGEST_FIT pixels; those with cells, where there are any."""
-    able = [one for one in samples if bool((one.labels == 1).any())] or list(samples)
-    pixels = sum(one.labels.numel() for one in able)
-    step = max(1, -(-pixels // LARGEST_FIT))
-    return able[::step]
+def _subset(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples spread over the list that hold about LARGEST_FIT pixels; those with cells, if there are any."""
+    with_cells = [sample for sample in samples if bool((sample.labels == 1).any())] or list(samples)
+    pixels = sum(sample.labels.numel() for sample in with_cells)
+    return with_cells[:: max(1, -(-pixels // LARGEST_FIT))]
 
 
 def _iou(mask: np.ndarray, cell: np.ndarray, background: np.ndarray) -> float:
@@ -128,12 +127,12 @@ def _iou(mask: np.ndarray, cell: np.ndarray, background: np.ndarray) -> float:
 
 
 def _plain_best(
-    images: Sequence[np.ndarray], truths: Sequence[tuple[np.ndarray, np.ndarray]], sigma: float, bright: bool
+    images: Sequence[np.ndarray], labels: Sequence[tuple[np.ndarray, np.ndarray]], sigma: float, bright: bool
 ) -> tuple[float, Threshold]:
     """The best level of a plain mask and its IoU, from the histograms of both classes."""
     scores = np.zeros(len(LEVELS))
-    for image, truth in zip(images, truths, strict=True):
-        scores += list(_ious(image if bright else -image, *truth))
+    for image, known in zip(images, labels, strict=True):
+        scores += list(_ious(image if bright else -image, *known))
     best = int(scores.argmax())
     return scores[best] / len(images), Threshold(sigma, bright, float(LEVELS[best]))
 
@@ -143,5 +142,5 @@ def _ious(image: np.ndarray, cell: np.ndarray, background: np.ndarray) -> Iterat
     outside = np.sort(image[background])
     for level in LEVELS:
         hits = len(inside) - np.searchsorted(inside, level, side="right")
-        alarms = len(outside) - np.searchsorted(outside, level, side="right")
-        yield hits / max(len(inside) + alarms, 1)
+        false_positives = len(outside) - np.searchsorted(outside, level, side="right")
+        yield hits / max(len(inside) + false_positives, 1)

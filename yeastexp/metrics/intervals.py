@@ -13,17 +13,17 @@ from scipy import special
 Values = npt.NDArray[np.float64]
 
 LARGEST_EXACT = 20
-"""Differences whose signs are flipped in all ways; half a million of them."""
+"""Differences whose signs are flipped in all ways, of which there are then half a million up to the sign of the sum."""
 
 FLIPS = 99_999
-"""Drawn where there are more differences: p is then known to within 0.0014 about 0.05."""
+"""Drawn at random if there are more differences: p is then known to within 0.0014 about 0.05."""
 
 FLIPS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `images` values with its two-sided 95 % t-interval; NaN where there are too few."""
+    """A mean over `images` values with its two-sided 95 % t-interval; NaN if there are too few."""
 
     mean: float
     low: float
@@ -32,27 +32,27 @@ class Interval:
 
 
 def interval(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
-    """Student's interval of the mean of the values that are no NaN: mean ± t(0.975, n - 1) · s / √n.
+    """Student's interval of the mean of the values that are not NaN: mean ± t(0.975, n - 1) · s / √n.
 
-    It is cut to `within`, where the mean has to lie: what is cut off never holds it, so that coverage stays as it is.
-    Of 18 skewed scores (Beta distributions) 93 to 94 % of the intervals hold the mean; of scores that fail in one
-    image in ten, 81 %.
+    It is cut to the bounds `within`, between which the mean has to lie, so that its coverage stays as it is. Of 18
+    skewed scores (Beta distributions) 93 to 94 % of the intervals hold the mean; of scores that fail in one image in
+    ten, 81 %.
     """
-    kept = _numbers(values)
-    if len(kept) == 0:
+    numbers = _numbers(values)
+    if len(numbers) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
-    mean = float(kept.mean())
-    if len(kept) == 1:
+    mean = float(numbers.mean())
+    if len(numbers) == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    half = float(special.stdtrit(len(kept) - 1, 0.975) * kept.std(ddof=1) / np.sqrt(len(kept)))
-    return Interval(mean, max(mean - half, within[0]), min(mean + half, within[1]), len(kept))
+    half = float(special.stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    return Interval(mean, max(mean - half, within[0]), min(mean + half, within[1]), len(numbers))
 
 
 @dataclass(frozen=True)
 class Paired:
     """The mean of the differences of pairs with its interval, and p of the sign-flip test.
 
-    `smallest_p` is the least that so many pairs can give, whatever their differences. With no pair all are NaN.
+    `smallest_p` is the smallest that so many pairs can give, whatever their differences. Without a pair all are NaN.
     """
 
     difference: Interval
@@ -61,9 +61,9 @@ class Paired:
     exact: bool
 
 
-def paired(one: Sequence[float], other: Sequence[float]) -> Paired:
-    """How `other` differs from `one`, pair by pair; pairs that lack a value are left out."""
-    differences = _numbers([b - a for a, b in zip(one, other, strict=True)])
+def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+    """How `second` differs from `first`, pair by pair; pairs that lack a value are left out."""
+    differences = _numbers([b - a for a, b in zip(first, second, strict=True)])
     count = len(differences)
     if not count:
         return Paired(interval([]), math.nan, math.nan, True)
@@ -78,37 +78,41 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     Were both of a pair alike, each difference would be as likely with the other sign (Fisher 1935, The Design of
     Experiments, §21). All flips are counted for up to `LARGEST_EXACT` differences, without those that are 0; else
     `FLIPS` are drawn, the same for any order, and p = (1 + as far) / (1 + drawn) (Phipson and Smyth 2010, SAGMB 9).
+
+    `scipy.stats.permutation_test` gives the same exact p, but makes each flip in Python, which takes 3.2 s for 20
+    pairs instead of 6 ms; of more pairs it flips others at random, sixteen times as slowly.
     """
-    kept = _numbers(differences)
-    kept = kept[kept != 0]
+    numbers = _numbers(differences)
+    numbers = numbers[numbers != 0]
     # Sums that differ by rounding alone count as the same.
-    observed = abs(float(kept.sum())) - 1e-12 * float(np.abs(kept).sum())
-    if len(kept) <= LARGEST_EXACT:
-        return float(np.mean(np.abs(_all_sums(kept)) >= observed))
-    return (1 + _drawn_as_far(kept, observed)) / (1 + FLIPS)
+    observed = abs(float(numbers.sum())) - 1e-12 * float(np.abs(numbers).sum())
+    if len(numbers) <= LARGEST_EXACT:
+        return float(np.mean(np.abs(_all_sums(numbers)) >= observed))
+    return (1 + _count_as_far(numbers, observed)) / (1 + FLIPS)
 
 
 def _all_sums(differences: Values) -> Values:
     """The sums of all flips up to their sign: that of the first difference is left as it is."""
     sums = differences[:1] if len(differences) else np.zeros(1)
-    for one in differences[1:]:
-        sums = np.concatenate([sums + one, sums - one])
+    for difference in differences[1:]:
+        sums = np.concatenate([sums + difference, sums - difference])
     return sums
 
 
-def _drawn_as_far(differences: Values, observed: float) -> int:
+def _count_as_far(differences: Values, observed: float) -> int:
+    """How many of `FLIPS` random flips have a sum at least as far from 0 as the one observed."""
     source = np.random.Generator(np.random.Philox(0))
-    found = 0
+    count = 0
     for first in range(0, FLIPS, FLIPS_AT_ONCE):
         size = min(FLIPS_AT_ONCE, FLIPS - first), len(differences)
         signs = 2.0 * source.integers(0, 2, size, dtype=np.int8) - 1
         sums = signs @ differences
-        found += int(np.count_nonzero(np.abs(sums) >= observed))
-    return found
+        count += int(np.count_nonzero(np.abs(sums) >= observed))
+    return count
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values adjusted for their number: the chance of any false finding stays what one alone has (Holm 1979).
+    """p values adjusted for their number: the chance of any false positive stays that of a single test (Holm 1979).
 
     NaN stay NaN and are not counted.
     """
@@ -122,5 +126,5 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _numbers(values: Sequence[float]) -> Values:
-    """Those that are no NaN, sorted: rounding must not depend on the order of images."""
+    """Those that are not NaN, sorted: rounding must not depend on the order of images."""
     return np.array(sorted(value for value in values if not math.isnan(value)), dtype=np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a metric found: one row of counts an image, and the scores made of them (N images, K classes or 1).
+    """The counts of a metric, one row an image, and the scores made of them (N images, K classes or 1).
 
     No score lies outside of `bounds`, nor does the interval of a mean.
     """
@@ -39,17 +39,23 @@ class Scores:
 SHARE = (0.0, 1.0)
 """The bounds of a metric that is a share."""
 
+ALL, MEAN = "all", "mean"
+"""The only row of a metric that has one score, and the mean over the classes of one that has a score a class."""
+
 
 class PerImageMetric(Metric):
     """A metric that counts whole numbers in each image and scores the counts.
 
     `counts(prediction, labels, *, <names of the maps it asks for>)` gives an int64 vector from (H, W) class indices;
     `score(counts)` gives a scalar, or (K,) with one score a class. NaN marks a score that an image does not have, such
-    as the IoU of a class that is neither in its truth nor in its prediction; means leave it out.
+    as the IoU of a class that is neither in its labels nor in its prediction; means leave it out.
+
+    A metric may also say whether `higher_is_better` (it is, unless said otherwise), the `bounds` of its scores (none,
+    unless said otherwise), to which intervals and axes are cut, and by `headline` which of its rows speaks for it.
     """
 
-    higher_is_better = True
-    bounds = (-math.inf, math.inf)
+    higher_is_better: bool = True
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -69,6 +75,10 @@ class PerImageMetric(Metric):
         """The score of counts, of one image or summed over images."""
         raise NotImplementedError(f"{type(self).__name__} has to score its counts")
 
+    def headline(self, rows: Collection[str], classes: Sequence[str]) -> str:
+        """The row that speaks for the metric: the only one, of two classes the second, else the mean over classes."""
+        return ALL if ALL in rows else classes[1] if len(classes) == 2 else MEAN
+
     def reset(self) -> None:
         """Forget all images."""
         self._rows: list[Tensor] = []
@@ -79,7 +89,7 @@ class PerImageMetric(Metric):
         self._rows.append(self.counts(prediction, labels, **{name: maps[name] for name in self.maps}))
 
     def compute(self) -> Scores:
-        """The scores over all images seen; the means are taken in float64."""
+        """The scores over all images so far; the means are taken in float64."""
         counts = torch.stack(self._rows).cpu()
         rows = torch.stack([self.score(row).double().reshape(-1) for row in counts])
         per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
@@ -87,16 +97,16 @@ class PerImageMetric(Metric):
 
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Pixels by true class (rows) and predicted class (columns), (K, K) int64; IGNORE is left out."""
+    """Pixels by labelled class (rows) and predicted class (columns), (K, K) int64; IGNORE is left out."""
     pairs = classes * (classes + 1)
     dtype = torch.uint8 if pairs <= 256 else torch.int64  # an eighth of the memory to go through
-    row = labels.to(dtype) - IGNORE  # its own row, the first; in uint8 it is 255, and wraps around to 0
+    row = labels.to(dtype) - IGNORE  # IGNORE gets a row of its own, the first: in uint8 it is 255, and wraps to 0
     pair = row.mul_(classes).add_(prediction.to(dtype))
     return torch.bincount(pair.flatten(), minlength=pairs).view(classes + 1, classes)[1:]
 
 
 def most_likely(logits: Tensor) -> Tensor:
-    """The class of each pixel, (H, W) int64, from logits (K, H, W); the first of equals.
+    """The class of each pixel, (H, W) int64, from logits (K, H, W); the first of those that are equal.
 
     On a CPU `argmax` along the first axis takes ten times as long as `max`, and a hundred times as long as to compare.
     """
@@ -111,25 +121,25 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 @metric("accuracy")
 class Accuracy(PerImageMetric):
-    """Share of the pixels with truth whose class is right: Σ_k n_kk / Σ_kl n_kl."""
+    """Share of the labelled pixels whose class is right: Σ_k n_kk / Σ_kl n_kl."""
 
     bounds = SHARE
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
-        known = labels != IGNORE
-        return torch.stack([((prediction == labels) & known).sum(), known.sum()])
+        labelled = labels != IGNORE
+        return torch.stack([((prediction == labels) & labelled).sum(), labelled.sum()])
 
     def score(self, counts: Tensor) -> Tensor:
         return _ratio(counts[0], counts[1])
 
 
 class ByClass(PerImageMetric):
-    """A share of each class from its hits (true and predicted), truth and predictions, three counts a class."""
+    """A share of each class from its hits, labelled and predicted pixels, three counts a class."""
 
     bounds = SHARE
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
-        """Hits, true and predicted pixels of each class, (3 K,)."""
+        """Hits, labelled and predicted pixels of each class, (3 K,)."""
         table = confusion(prediction, labels, self.classes)
         return torch.stack([table.diagonal(), table.sum(dim=1), table.sum(dim=0)]).flatten()
 
@@ -176,11 +186,11 @@ class Recall(ByClass):
 
 @metric("boundary_f1")
 class BoundaryF1(PerImageMetric):
-    """F1 of the boundary pixels of each class: one counts as found within `tolerance_px` of one of the other map.
+    """F1 of the boundary pixels of each class: one counts as a hit within `tolerance_px` of one of the other map.
 
     2 P R / (P + R), with P the share of predicted boundary pixels near a true one and R the share of true ones near a
     predicted one (Csurka et al. 2013, BMVC). A boundary pixel has one of its four neighbours outside its class; the
-    border of the image makes none, and pixels without truth neither make nor have any.
+    border of the image makes none, and unlabelled pixels neither make nor have any.
     """
 
     bounds = SHARE
@@ -190,26 +200,29 @@ class BoundaryF1(PerImageMetric):
         self.tolerance_px = tolerance_px
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
-        unknown = (labels == IGNORE).cpu().numpy()
+        ignored = (labels == IGNORE).cpu().numpy()
         maps = prediction.cpu().numpy(), labels.cpu().numpy()
-        rows = [self._matches(*(_boundary(one == label, unknown) for one in maps)) for label in range(self.classes)]
+        rows = [
+            self._matches(*(_boundary(class_map == label, ignored) for class_map in maps))
+            for label in range(self.classes)
+        ]
         return torch.tensor(rows, dtype=torch.int64).T.flatten()
 
     def _matches(self, predicted: Mask, true: Mask) -> tuple[int, int, int, int]:
-        right = predicted & (_distance_to(true) <= self.tolerance_px)
-        found = true & (_distance_to(predicted) <= self.tolerance_px)
-        return int(right.sum()), int(predicted.sum()), int(found.sum()), int(true.sum())
+        precise = predicted & (_distance_to(true) <= self.tolerance_px)
+        recalled = true & (_distance_to(predicted) <= self.tolerance_px)
+        return int(precise.sum()), int(predicted.sum()), int(recalled.sum()), int(true.sum())
 
     def score(self, counts: Tensor) -> Tensor:
-        right, predicted, found, true = counts.reshape(4, self.classes).double()
-        precision, recall = right / predicted.clamp_min(1), found / true.clamp_min(1)
+        precise, predicted, recalled, true = counts.reshape(4, self.classes).double()
+        precision, recall = precise / predicted.clamp_min(1), recalled / true.clamp_min(1)
         score = 2 * precision * recall / (precision + recall).clamp_min(1e-300)
         return torch.where(predicted + true > 0, score, torch.nan)
 
 
 @metric("dead_cell_false_positives")
 class DeadCellFalsePositives(PerImageMetric):
-    """Share of the dead cells (objects of the map `dead`) of which most pixels are predicted as no background."""
+    """Share of the dead cells (objects of the map `dead`) most of whose pixels are predicted as foreground."""
 
     higher_is_better = False
     bounds = SHARE
@@ -217,18 +230,18 @@ class DeadCellFalsePositives(PerImageMetric):
     def counts(  # type: ignore[override]  # it asks for a map, by its name
         self, prediction: Tensor, labels: Tensor, *, dead: Tensor
     ) -> Tensor:
-        known = labels != IGNORE
-        pixels = torch.bincount(dead[known])
-        taken = torch.bincount(dead[known & (prediction > 0)], minlength=len(pixels))
-        return torch.stack([(2 * taken > pixels)[1:].sum(), (pixels > 0)[1:].sum()])
+        labelled = labels != IGNORE
+        pixels = torch.bincount(dead[labelled])
+        foreground = torch.bincount(dead[labelled & (prediction > 0)], minlength=len(pixels))
+        return torch.stack([(2 * foreground > pixels)[1:].sum(), (pixels > 0)[1:].sum()])
 
     def score(self, counts: Tensor) -> Tensor:
         return _ratio(counts[0], counts[1])
 
 
-def _boundary(mask: Mask, unknown: Mask) -> Mask:
-    inside = ndimage.binary_erosion(mask | unknown, border_value=1)
-    return np.asarray(mask & ~inside & ~unknown)
+def _boundary(mask: Mask, ignored: Mask) -> Mask:
+    inside = ndimage.binary_erosion(mask | ignored, border_value=1)
+    return np.asarray(mask & ~inside & ~ignored)
 
 
 def _distance_to(mask: Mask) -> npt.NDArray[np.float64]:

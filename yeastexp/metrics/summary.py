@@ -1,4 +1,4 @@
-"""Scores of images summed up: means with intervals beside pooled scores, as tables, rows and tags."""
+"""Means of scores with intervals beside pooled scores, as tables, rows and TensorBoard tags."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import numpy as np
 from rich.table import Table
 
 from yeastexp.metrics.intervals import Interval, interval
-from yeastexp.metrics.pixels import Scores
+from yeastexp.metrics.pixels import ALL, Scores
+from yeastexp.metrics.pixels import MEAN as MEAN
 from yeastexp.system.formatting import format_interval, format_score
-
-MEAN = "mean"
-"""The row of a metric that averages its classes."""
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 """By metric and class: the per-image mean with its interval, and the pooled score."""
@@ -26,7 +24,7 @@ def rows_of(scores: Scores, classes: Sequence[str]) -> dict[str, np.ndarray]:
     """A metric's score in each image (NaN where it has none), by class, and averaged over the classes it has."""
     rows = scores.rows.numpy()
     if rows.shape[1] != len(classes):
-        return {"all": rows[:, 0]}
+        return {ALL: rows[:, 0]}
     by_class = {name: rows[:, index] for index, name in enumerate(classes)}
     return {**by_class, MEAN: np.array([_mean(row) for row in rows])}
 
@@ -35,23 +33,23 @@ def pooled_of(scores: Scores, classes: Sequence[str]) -> dict[str, float]:
     """A metric's score over all pixels of all images, by class and averaged over classes."""
     pooled = scores.pooled.tolist()
     if len(pooled) != len(classes):
-        return {"all": pooled[0]}
+        return {ALL: pooled[0]}
     return {**dict(zip(classes, pooled, strict=True)), MEAN: _mean(pooled)}
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
-    kept = [float(value) for value in values if not math.isnan(value)]
-    return math.fsum(kept) / len(kept) if kept else math.nan
+    numbers = [float(value) for value in values if not math.isnan(value)]
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
 def summarise(scores: Mapping[str, Scores], classes: Sequence[str]) -> Summary:
-    """Means with intervals beside pooled scores, as numbers that JSON can hold (nothing for NaN)."""
+    """Means with intervals beside pooled scores, as numbers that JSON can hold (None for NaN)."""
     summary: Summary = {}
-    for metric, found in scores.items():
-        pooled = pooled_of(found, classes)
+    for metric, of_metric in scores.items():
+        pooled = pooled_of(of_metric, classes)
         summary[metric] = {
-            name: _entry(interval(values.tolist(), found.bounds), pooled[name])
-            for name, values in rows_of(found, classes).items()
+            name: _entry(interval(values.tolist(), of_metric.bounds), pooled[name])
+            for name, values in rows_of(of_metric, classes).items()
         }
     return summary
 
@@ -62,15 +60,15 @@ def _entry(per_image: Interval, pooled: float) -> dict[str, Any]:
 
 
 def monitored(summary: Summary, metric: str) -> float:
-    """The figure that picks the best checkpoint: per image, averaged over classes; NaN where there is none."""
+    """The value that picks the best checkpoint: the mean over images and classes; NaN if there is none."""
     by_class = summary[metric]
-    return _number(by_class.get(MEAN, by_class.get("all", {}))["per_image"])
+    return _number(by_class.get(MEAN, by_class.get(ALL, {}))["per_image"])
 
 
 def tags(summary: Summary) -> dict[str, float]:
-    """The summary as TensorBoard tags: `val/<metric>/<class>`, or `val/<metric>` where it has one score."""
+    """The summary as TensorBoard tags: `val/<metric>/<class>`, or `val/<metric>` if it has one score."""
     return {
-        f"val/{metric}" + ("" if name == "all" else f"/{name}"): _number(row["per_image"])
+        f"val/{metric}" + ("" if name == ALL else f"/{name}"): _number(row["per_image"])
         for metric, by_class in summary.items()
         for name, row in by_class.items()
     }
@@ -96,8 +94,8 @@ def image_rows(names: Sequence[str], scores: Mapping[str, Scores], classes: Sequ
     return [
         {"image": image, "metric": metric, "class": name, "score": float(values[index])}
         for index, image in enumerate(names)
-        for metric, found in scores.items()
-        for name, values in rows_of(found, classes).items()
+        for metric, of_metric in scores.items()
+        for name, values in rows_of(of_metric, classes).items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""What an experiment's model, and what answers without learning, get on its whole images."""
+"""Scores of an experiment's model, and of baselines, on its whole images."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def validate(
 
 
 def scored_baselines(assembly: Assembly) -> dict[str, Summary]:
-    """What answers without learning, fitted on the training images, get on the validation images."""
+    """The scores of baselines, fitted on the training images, on the validation images."""
     fitted = baselines.fit(assembly.samples("train"), assembly.classes)
-    return {name: _score_baseline(assembly, answer) for name, answer in fitted.items()}
+    return {name: _score_baseline(assembly, baseline) for name, baseline in fitted.items()}
 
 
-def _score_baseline(assembly: Assembly, answer: baselines.Answer) -> Summary:
-    found = score(lambda sample: answer(sample.image), assembly.samples("val"), assembly.metrics, torch.device("cpu"))
-    return summarise(found, assembly.classes)
+def _score_baseline(assembly: Assembly, baseline: baselines.Baseline) -> Summary:
+    samples = assembly.samples("val")
+    scores = score(lambda sample: baseline(sample.image), samples, assembly.metrics, torch.device("cpu"))
+    return summarise(scores, assembly.classes)
 
 
 def panel(sample: Sample, prediction: Tensor) -> pictures.Picture:
