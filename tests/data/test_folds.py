@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yeastexp.data import folds
-from yeastexp.data.folds import Folds
+from yeastexp.data.folds import FoldDataset, Folds, split_into_folds
 from yeastexp.errors import UserError
 
 NAMES = [f"field{index // 3}_t{index % 3}" for index in range(18)]
@@ -20,35 +20,35 @@ NAMES = [f"field{index // 3}_t{index % 3}" for index in range(18)]
 
 @given(st.integers(2, 18), st.integers(0, 9), st.permutations(NAMES))
 def test_every_image_is_in_one_fold_and_folds_are_even(count: int, seed: int, names: list[str]) -> None:
-    dealt = folds.deal(names, count, seed=seed)
-    assert sorted(name for fold in dealt.folds for name in fold) == sorted(NAMES)
-    sizes = [len(fold) for fold in dealt.folds]
+    assigned = split_into_folds(names, count, seed=seed)
+    assert sorted(name for fold in assigned.folds for name in fold) == sorted(NAMES)
+    sizes = [len(fold) for fold in assigned.folds]
     assert len(sizes) == count and max(sizes) - min(sizes) <= 1
-    assert dealt == folds.deal(NAMES, count, seed=seed)
+    assert assigned == split_into_folds(NAMES, count, seed=seed)
 
 
 @given(st.integers(2, 6))
 def test_groups_stay_whole(count: int) -> None:
-    dealt = folds.deal(NAMES, count, r"field(\d+)")
-    held = [{name.split("_")[0] for name in fold} for fold in dealt.folds]
+    assigned = split_into_folds(NAMES, count, r"field(\d+)")
+    held = [{name.split("_")[0] for name in fold} for fold in assigned.folds]
     assert sum(len(groups) for groups in held) == 6 == len(set().union(*held))
 
 
 def test_seeds_deal_differently() -> None:
-    assert len({folds.deal(NAMES, 3, seed=seed).folds for seed in range(5)}) == 5
+    assert len({split_into_folds(NAMES, 3, seed=seed).folds for seed in range(5)}) == 5
 
 
 def test_blocks_hold_what_follows_each_other_by_name() -> None:
     """Numbers count as such: t2 comes before t10."""
     frames = [f"t{number}" for number in (10, 2, 7, 1, 30, 9, 100)]
-    assert folds.deal(frames, 3, blocks=True).folds == (("t1", "t2", "t7"), ("t10", "t9"), ("t100", "t30"))
-    assert folds.deal(NAMES, 4, r"field\d", blocks=True).folds[0] == tuple(NAMES[:6])
+    assert split_into_folds(frames, 3, blocks=True).folds == (("t1", "t2", "t7"), ("t10", "t9"), ("t100", "t30"))
+    assert split_into_folds(NAMES, 4, r"field\d", blocks=True).folds[0] == tuple(NAMES[:6])
 
 
 def test_a_fold_validates_and_the_others_train() -> None:
-    dealt = Folds((("a", "b"), ("c",), ("d", "e")))
-    assert dealt.splits(1) == {"train": ["c", "d", "e"], "val": ["a", "b"]}
-    assert dealt.splits(2, ["t"]) == {"train": ["a", "b", "d", "e"], "val": ["c"], "test": ["t"]}
+    assigned = Folds((("a", "b"), ("c",), ("d", "e")))
+    assert assigned.splits(1) == {"train": ["c", "d", "e"], "val": ["a", "b"]}
+    assert assigned.splits(2, ["t"]) == {"train": ["a", "b", "d", "e"], "val": ["c"], "test": ["t"]}
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_a_fold_validates_and_the_others_train() -> None:
     [
         (19, None, "--folds 19: there are 18 images, and each fold needs one"),
         (7, r"field\d", "--folds 7: there are 6 groups, and each fold needs one"),
-        (2, "[", "--group-by [: no regular expression (unterminated character set at position 0)"),
-        (2, "plate", "--group-by plate: is not in the name 'field0_t0'; every image needs a group"),
+        (2, "[", "--group-by [: not a valid regular expression (unterminated character set at position 0)"),
+        (2, "plate", "--group-by plate: does not match the name 'field0_t0'; every image needs a group"),
     ],
 )
-def test_what_cannot_be_dealt_is_said(count: int, group_by: str | None, message: str) -> None:
+def test_what_cannot_be_split_is_said(count: int, group_by: str | None, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        folds.deal(NAMES, count, group_by)
+        split_into_folds(NAMES, count, group_by)
     assert str(caught.value) == message
 
 
 def test_a_file_of_folds_comes_back(tmp_path: Path) -> None:
-    dealt = folds.deal(NAMES, 4, r"field(\d+)", seed=3, blocks=True)
-    dealt.write(tmp_path / "folds.json")
-    assert folds.read(tmp_path / "folds.json") == dealt
+    assigned = split_into_folds(NAMES, 4, r"field(\d+)", seed=3, blocks=True)
+    assigned.write(tmp_path / "folds.json")
+    assert folds.read(tmp_path / "folds.json") == assigned
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"folds": 3, "group_by": null, "seed": 0}'])
@@ -97,11 +97,11 @@ class Squares:
 def test_a_data_set_takes_the_splits_of_a_fold_and_keeps_its_test_images(tmp_path: Path) -> None:
     path = tmp_path / "folds.json"
     Folds((("a", "c"), ("b",))).write(path)
-    found = folds.Refolded(Squares(), path, 1)
+    found = FoldDataset(Squares(), path, 1)
     assert found.splits == {"train": ["b"], "val": ["a", "c"], "test": ["t"]}
     assert (found.maps, found.shape("a"), found.read("a")) == (("instances",), (1, 8, 8), "sample a")
     with pytest.raises(UserError) as caught:
-        folds.Refolded(Squares(), path, 3)
+        FoldDataset(Squares(), path, 3)
     assert str(caught.value) == f"[validation] fold: is 3, but '{path}' has 2"
 
 
@@ -109,7 +109,7 @@ def test_folds_of_other_images_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "folds.json"
     path.write_text(json.dumps({"folds": [["a"], ["b", "x"]], "group_by": None, "seed": 0}))
     with pytest.raises(UserError) as caught:
-        folds.Refolded(Squares(), path, 1)
+        FoldDataset(Squares(), path, 1)
     assert str(caught.value) == f"[validation] folds: '{path}' is of other images: 'c' is in one of the two alone"
 
 
@@ -138,7 +138,7 @@ def test_the_most_alike_of_others_is_found_in_blocks(monkeypatch: pytest.MonkeyP
     new = {"new": torch.from_numpy(source.random((1, 40, 50)))}
     thumbnails = {name: folds.thumbnail(image) for name, image in {**others, **names, **new}.items()}
     monkeypatch.setattr(folds, "AT_ONCE", 2)
-    found = folds.most_alike(thumbnails, [*names, "new"], list(others))
+    found = folds.most_similar(thumbnails, [*names, "new"], list(others))
     assert [(one, other) for one, other, _ in found] == [(f"one_{i}", f"other_{i}") for i in (5, 0, 3)]
     assert [r for *_, r in found] == pytest.approx([1, 1, 1])
-    assert folds.most_alike(thumbnails, ["new"], []) == []
+    assert folds.most_similar(thumbnails, ["new"], []) == []

@@ -86,7 +86,12 @@ def test_the_scores_that_runs_kept_are_compared_without_their_data(
         changed(run, str(data_of(run)), "/gone/data.h5")
     done = compare(runs)
     assert evaluations == [] and done.places == [run / "per_image.csv" for run in runs]
-    assert (done.class_name, done.wanted.checkpoint, done.wanted.split, done.selected) == ("cell", "best", "val", True)
+    assert (done.class_name, done.selection.checkpoint, done.selection.split, done.selected) == (
+        "cell",
+        "best",
+        "val",
+        True,
+    )
     one, other = (kept(run, "iou", "cell") for run in runs)
     assert done.images == list(one) and done.scores == [list(one.values()), list(other.values())]
     (pair,) = done.pairs
@@ -221,7 +226,7 @@ def test_what_cannot_be_compared_is_said(runs: tuple[Path, Path], tmp_path: Path
             {"data": tmp_path / "none.h5"},
             f"{tmp_path}/none.h5: no such file; name an HDF5 file, as 'pack' makes it",
         ),
-        ([one, other], {"split": "test"}, f"{data_of(one)}: has no 'test' images; choose of train, val, or 'all'"),
+        ([one, other], {"split": "test"}, f"{data_of(one)}: has no 'test' images; choose from train, val, or 'all'"),
     ]:
         with pytest.raises(UserError) as caught:
             compare(arguments, **options)  # type: ignore[arg-type]
@@ -270,7 +275,7 @@ def of(scores: list[list[float]], runs: tuple[Path, Path], **changes: Any) -> Co
             [0.5, 0.6, 0.7, 0.6, 0.7],
             "+0.1200 iou on 5 images, 95 % interval +0.0645 to +0.1755, p = 0.0625. "
             "The data cannot tell the two apart: so few images never give a p below 0.0625; "
-            "the interval, which takes the differences as normal, leaves 0 out.",
+            "the interval, which assumes normal differences, excludes 0.",
         ),
         (
             [0.5, 0.3, 0.5, 0.5, 0.5, 0.6, 0.4],
@@ -281,7 +286,7 @@ def of(scores: list[list[float]], runs: tuple[Path, Path], **changes: Any) -> Co
             [0.40003, 0.50001, 0.50004, 0.50002],
             "+0.000025 iou on 4 images, 95 % interval +0.000004 to +0.000046, p = 0.1250. "
             "The data cannot tell the two apart: so few images never give a p below 0.1250; "
-            "the interval, which takes the differences as normal, leaves 0 out.",
+            "the interval, which assumes normal differences, excludes 0.",
         ),
         (
             [0.4, 0.5, 0.5],
@@ -318,7 +323,7 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
     ]
     (second,) = [row for row in cells if row[0] == "runs/002"]
     assert second[-1] == "0.0156" and second[3].startswith("-0.")
-    assert lines[-2].startswith("Each is one run: ") and lines[-1] == str(tmp_path / "pair.png")
+    assert lines[-2].startswith("Each is a single run: ") and lines[-1] == str(tmp_path / "pair.png")
     with Image.open(tmp_path / "pair.png") as picture:
         assert picture.size[0] == 1400
 
@@ -358,7 +363,7 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three folds and two seeds of a tiny experiment; not to be written to."""
     folder = tmp_path_factory.mktemp("crossed")
     path = write_experiment(folder, EXPERIMENT.replace("epochs = 2", "epochs = 1"))
-    return crossval(path, dealt=3, repeats=2, output=folder / "cv" / "001", console=Console(file=io.StringIO()))
+    return crossval(path, folds=3, repeats=2, output=folder / "cv" / "001", console=Console(file=io.StringIO()))
 
 
 @pytest.fixture
@@ -384,7 +389,7 @@ def score(folder: Path, of: Callable[[int, int], float | None]) -> None:
 
 def test_cross_validations_are_compared_by_the_means_over_seeds(validations: tuple[Path, Path]) -> None:
     done = compare(validations)
-    assert done.out_of_fold and (done.wanted.checkpoint, done.selected) == ("last", False)
+    assert done.out_of_fold and (done.selection.checkpoint, done.selected) == ("last", False)
     assert done.images == [f"square_{index}" for index in range(6)]
     assert done.scores[0] == pytest.approx([0.501 + 0.01 * index for index in range(6)])
     assert done.scores[1] == pytest.approx([0.599 + 0.02 * index for index in range(6)])
@@ -397,9 +402,9 @@ def test_cross_validations_are_compared_by_the_means_over_seeds(validations: tup
     said = findings(done)
     assert said[0].startswith("cv/002 against cv/001: +0.1230 iou on 6 images, 95 % interval +0.1")
     assert said[0].endswith("p = 0.0312. On these images cv/002 is better.")
-    assert said[1].startswith("Every image counts once, scored by weights that never saw it: the mean of 2 seeds.")
+    assert said[1].startswith("Each image counts once, by its out-of-fold predictions: the mean of 2 seeds.")
     assert said[2] == (
-        "Scores scatter (standard deviations of means) by 0.0014 from seed to seed and 0.0187 from image to image in "
+        "Scores vary (standard deviations of means) by 0.0014 from seed to seed and 0.0187 from image to image in "
         "cv/001, by 0.0014 from seed to seed and 0.0374 from image to image in cv/002."
     )
     assert len(said) == 3
@@ -409,8 +414,8 @@ def test_seeds_that_scatter_as_far_as_the_difference_are_told(validations: tuple
     score(validations[0], lambda image, seed: 0.5 + 0.1 * seed)
     score(validations[1], lambda image, seed: 0.52 + 0.1 * seed + 0.001 * image)
     assert findings(compare(validations))[0].endswith(
-        "On these images cv/002 is better, but other seeds alone change the difference by ± 0.1414, so that it may go "
-        "away with them."
+        "On these images cv/002 is better, but other seeds alone change the difference by ± 0.1414, so that it may "
+        "vanish with them."
     )
 
 
@@ -434,10 +439,10 @@ def test_one_seed_tells_nothing_of_seeds(validations: tuple[Path, Path]) -> None
     done = compare(validations)
     assert math.isnan(done.spreads[0].between_seeds)
     assert findings(done)[1:] == [
-        "Every image counts once, scored by weights that never saw it: of 1 seed. Images of one fold share a model, so "
-        "that they are less independent than the test takes them for.",
-        "Of one seed alone it cannot be told how much another would change; 'crossval --repeats 3' would show it.",
-        "Noted when they were trained: a leak (1 more in crossval.json).",
+        "Each image counts once, by its out-of-fold predictions: of 1 seed. Images of one fold share a model, so that "
+        "they are less independent than the test assumes.",
+        "A single seed does not show how much another would change; 'crossval --repeats 3' would.",
+        "Noted in training: a leak (1 more in crossval.json).",
     ]
 
 
@@ -460,13 +465,13 @@ def test_cross_validations_of_other_folds_or_images_are_refused(validations: tup
     ]
     (other / "folds.json").write_text(json.dumps(folds | {"folds": moved}))
     assert refused(validations) == (
-        f"{other}: has other folds than {one}, so that others were trained on the same images; repeat one of them with "
+        f"{other}: has other folds than {one}, so that the training images differ; repeat one of them with "
         f"--folds {one}/folds.json"
     )
     for name in ("crossval.json", "per_image.csv"):
         (other / name).write_text((other / name).read_text().replace("square_", "round_"))
     assert refused(validations) == (
-        f"{other}: is of other images than {one}: 'square_0' and 5 more belong to {one} alone; cross-validate both "
+        f"{other}: has other images than {one}: 'square_0' and 5 more belong to {one} alone; cross-validate both "
         "on the same data"
     )
 
@@ -504,7 +509,7 @@ def test_what_of_cross_validations_cannot_be_compared_is_said(
         "each other"
     )
     assert refused(validations, split="val") == (
-        "--split: cross-validations are compared on the images they held out; leave it away"
+        "--split: cross-validations are compared on the images they held out; omit it"
     )
     assert refused(validations, data=data_of(one)).startswith("--data: cross-validations are compared on the images")
     assert refused(validations, metric="dice") == (
@@ -514,7 +519,7 @@ def test_what_of_cross_validations_cannot_be_compared_is_said(
     assert refused(validations).startswith(f"{other}: its scores cannot be read (KeyError: '9'); run the same")
     (other / "crossval.json").unlink()
     assert refused(validations) == (
-        f"{other}: is not finished; the same 'crossval' command with -o {other} goes on from there"
+        f"{other}: is not finished; the same 'crossval' command with -o {other} continues it"
     )
 
 
@@ -523,7 +528,7 @@ def test_the_command_on_cross_validations(validations: tuple[Path, Path], tmp_pa
     done = CliRunner().invoke(commands, words)
     assert done.exit_code == 0, done.output
     lines = [line.rstrip() for line in done.stdout.splitlines()]
-    assert "iou of cell: 6 images, each scored by the last weights that never saw it" in lines
+    assert "iou of cell: 6 images, out-of-fold predictions of the last checkpoints" in lines
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
     (second,) = [row for row in cells if row[0] == "cv/002"]
     assert second[3:5] == ["0.0374", "0.0014"] and second[-1] == "0.0312"

@@ -1,4 +1,4 @@
-"""Cross-validation: every image once a seed, by weights that never saw it, and taken up where it was."""
+"""Cross-validation: out-of-fold predictions of every image with every seed, and continued where it was."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
-from yeastexp.evaluation import crossval as crossval_room
-from yeastexp.evaluation.crossval import Scored, crossval, figures
+from yeastexp.evaluation import crossval as crossval_module
+from yeastexp.evaluation.crossval import CrossvalScores, crossval, summarise
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.training import checkpoints
 from yeastexp.training.loop import Training
@@ -41,7 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.toml").write_text(EXPERIMENT)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        return (folder / crossval(folder / "tiny.toml", dealt=3, repeats=2, console=quiet())).resolve()
+        return (folder / crossval(folder / "tiny.toml", folds=3, repeats=2, console=quiet())).resolve()
 
 
 def test_every_image_is_held_out_once_a_seed(done: Path) -> None:
@@ -80,18 +80,18 @@ def test_the_result_says_what_it_is_made_of(done: Path) -> None:
 
 def test_spreads_are_those_of_means() -> None:
     table = np.array([[0.1, 0.2, np.nan], [0.3, 0.6, 0.5]])
-    found = figures(Scored(["a", "b", "c"], [0, 1], {("iou", "cell"): table}, {}, []))["iou"]["cell"]
+    found = summarise(CrossvalScores(["a", "b", "c"], [0, 1], {("iou", "cell"): table}, {}, []))["iou"]["cell"]
     assert found["per_image"] == pytest.approx(np.mean([0.2, 0.4, 0.5]))
     assert found["between_images"] == pytest.approx(np.std([0.2, 0.4, 0.5], ddof=1))
     assert found["between_seeds"] == pytest.approx(np.std([0.15, 0.4667], ddof=1), rel=1e-3)
-    alone = figures(Scored(["a"], [0], {("iou", "cell"): np.array([[0.5]])}, {}, []))["iou"]["cell"]
+    alone = summarise(CrossvalScores(["a"], [0], {("iou", "cell"): np.array([[0.5]])}, {}, []))["iou"]["cell"]
     assert (alone["per_image"], alone["low"], alone["between_seeds"]) == (0.5, None, None)
 
 
 def test_an_interval_is_cut_to_where_the_mean_can_lie() -> None:
     scores = {("iou", "cell"): np.array([[1.0, 0.2, 0.9]])}
-    wide = figures(Scored(["a", "b", "c"], [0], scores, {}, []))["iou"]["cell"]
-    cut = figures(Scored(["a", "b", "c"], [0], scores, {}, [], {"iou": (0.0, 1.0)}))["iou"]["cell"]
+    wide = summarise(CrossvalScores(["a", "b", "c"], [0], scores, {}, []))["iou"]["cell"]
+    cut = summarise(CrossvalScores(["a", "b", "c"], [0], scores, {}, [], {"iou": (0.0, 1.0)}))["iou"]["cell"]
     assert (cut["low"], cut["high"]) == (0.0, 1.0) and wide["low"] < 0 and wide["high"] > 1
 
 
@@ -111,12 +111,12 @@ def test_an_interrupted_one_goes_on_and_ends_the_same(
     output = Path("here")
     with monkeypatch.context() as patched, pytest.raises(UserError) as caught:
         patched.setattr(Training, "after_step", then)
-        crossval(tmp_path / "tiny.toml", dealt=3, repeats=2, output=output, console=quiet())
+        crossval(tmp_path / "tiny.toml", folds=3, repeats=2, output=output, console=quiet())
     assert caught.value.status == 130
     assert caught.value.faults[1] == (
-        "here: seed 0, fold 2 is not done; the same command with -o here goes on from there"
+        "here: seed 0, fold 2 is not finished; the same command with -o here continues it"
     )
-    crossval(tmp_path / "tiny.toml", dealt=3, repeats=2, output=output, console=quiet())
+    crossval(tmp_path / "tiny.toml", folds=3, repeats=2, output=output, console=quiet())
     for name in ("per_image.csv", "crossval.json", "folds.json"):
         assert (output / name).read_bytes() == (done / name).read_bytes()
 
@@ -129,7 +129,7 @@ def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch:
         (["train.batch_size=2"], 3, f"{done}/experiment.toml: is of another experiment; name another output"),
     ):
         with pytest.raises(UserError) as caught:
-            crossval(path, settings, dealt=count, output=done, console=quiet())
+            crossval(path, settings, folds=count, output=done, console=quiet())
         assert str(caught.value) == message
 
 
@@ -153,17 +153,20 @@ def test_a_file_of_folds_serves_another_experiment(done: Path, tmp_path: Path, m
     assert (other / "folds.json").read_bytes() == (done / "folds.json").read_bytes()
 
 
-def test_folds_of_a_file_are_not_dealt_anew(done: Path) -> None:
-    with pytest.raises(UserError, match="is a file of folds; --group-by and --blocks deal new ones"):
-        crossval(done / "experiment.toml", dealt=done / "folds.json", blocks=True, console=quiet())
+def test_folds_of_a_file_are_not_split_anew(done: Path) -> None:
+    with pytest.raises(UserError, match="is a file of folds; --group-by and --blocks are for a number of folds"):
+        crossval(done / "experiment.toml", folds=done / "folds.json", blocks=True, console=quiet())
 
 
 def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
     settings = ["validation.patience=9", "train.epochs=1"]
-    crossval(done.parents[2] / "tiny.toml", settings, dealt=2, console=quiet(), say=said.append)
-    assert said[0] == "[validation] patience chooses the last step by the images held out: their scores flatter"
+    crossval(done.parents[2] / "tiny.toml", settings, folds=2, console=quiet(), say=said.append)
+    assert (
+        said[0]
+        == "[validation] patience chooses the last step by the held-out images: their scores are optimistically biased"
+    )
 
 
 @pytest.mark.parametrize("blocks", [False, True])
@@ -171,26 +174,27 @@ def test_look_alikes_in_different_folds_are_named(blocks: bool) -> None:
     """With a remedy, if there is one that was not taken."""
     image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
     dataset = SimpleNamespace(read=lambda name: SimpleNamespace(image=image))
-    (said,) = crossval_room._alike(dataset, Folds((("a",), ("b",)), blocks=blocks))
-    told = "images in different folds look alike, so that scores flatter: 'b' and 'a' (correlation 1.000)"
+    (said,) = crossval_module._duplicates(dataset, Folds((("a",), ("b",)), blocks=blocks))
+    told = "images in different folds are near-duplicates, so that scores are optimistically biased: "
+    told += "'b' and 'a' (correlation 1.000)"
     assert said == told + ("" if blocks else "; --group-by or --blocks keeps such images together")
     three = Folds((("a", "b", "c"), ("d", "e")), blocks=blocks)
-    (said,) = crossval_room._alike(dataset, three)
+    (said,) = crossval_module._duplicates(dataset, three)
     assert said.count("correlation") == 3 and " and 3 more" in said
 
 
 @pytest.mark.parametrize(
     ("written", "fault"),
     [
-        ("fold = 1", "[validation] fold: means nothing without 'folds'"),
-        ('folds = "data.h5"', "[validation] folds: means nothing without 'fold'"),
+        ("fold = 1", "[validation] fold: has no effect without 'folds'"),
+        ('folds = "data.h5"', "[validation] folds: has no effect without 'fold'"),
         ('folds = "none.json"\nfold = 1', "[validation] folds: no file of folds '{folder}/none.json'"),
     ],
 )
 def test_a_fold_needs_its_file(tmp_path: Path, written: str, fault: str) -> None:
     write_data(tmp_path / "data.h5")
     path = tmp_path / "tiny.toml"
-    path.write_text(EXPERIMENT.replace("epochs = 2", f"epochs = 2\n{written}"))
+    path.write_text(EXPERIMENT + f"[validation]\n{written}\n")
     with pytest.raises(UserError) as caught:
         load_experiment(path)
     assert str(caught.value).endswith(fault.format(folder=tmp_path))

@@ -261,7 +261,7 @@ def test_its_own_images_have_to_be_there(homeless: Path, tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         evaluate(homeless)
     assert str(caught.value) == (
-        f"{homeless}: the images it was trained on are gone ('{path}' holds something else now); bring them back, or "
+        f"{homeless}: the images it was trained on are gone ('{path}' has changed since); bring them back, or "
         "use --data"
     )
     assert caught.value.status == 2 and not (homeless / "evaluations").exists()
@@ -293,7 +293,7 @@ def test_what_is_not_there_is_said(finished: Path, tmp_path: Path) -> None:
         evaluate(finished, tmp_path / "none.h5")
     with pytest.raises(UserError) as caught:
         evaluate(finished, write_data(tmp_path / "new.h5"), split="test")
-    assert str(caught.value) == f"{tmp_path}/new.h5: has no 'test' images; choose of train, val, or 'all'"
+    assert str(caught.value) == f"{tmp_path}/new.h5: has no 'test' images; choose from train, val, or 'all'"
     with pytest.raises(UserError, match=f"^{tmp_path}: no run directory; the last line that 'run' prints is one"):
         evaluate(tmp_path)
     (finished / "checkpoints" / "best.pt").unlink()
@@ -319,8 +319,8 @@ def sized(path: Path, pixel_um: float | None) -> Path:
         (
             0.1,
             [
-                "{path}: has pixels of 0.1 µm, the training images of 0.2 µm; things look 2 times as large as the run "
-                "learned them"
+                "{path}: has pixels of 0.1 µm, the training images of 0.2 µm; objects appear 2 times as large as in "
+                "training"
             ],
         ),
     ],
@@ -384,7 +384,10 @@ def test_the_command_prints_tables_and_the_folder(finished: Path, tmp_path: Path
     assert found is not None and found.worst["iou"]["cell"] is not None
     worst = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.count("│") == 5]
     assert ["iou", "cell", found.worst["iou"]["cell"]["image"], f"{found.worst['iou']['cell']['score']:.4f}"] in worst
-    assert lines[-2] == f"cell: 2 connected regions in the truth, {found.cells['cell']['predicted']} in the prediction"
+    assert (
+        lines[-2]
+        == f"cell: 2 connected regions in the ground truth, {found.cells['cell']['predicted']} in the prediction"
+    )
     assert lines[-1] == str(finished / "evaluations" / "data-val-best")
     as_json = CliRunner().invoke(commands, ["evaluate", str(finished), "--json", "--boundary-tolerance", "3"])
     assert as_json.exit_code == 0

@@ -23,9 +23,9 @@ def write(folder: Path) -> Path:
 
 
 def test_scores_are_read_by_seed_and_image(tmp_path: Path) -> None:
-    assert not out_of_fold.is_one(tmp_path)
+    assert not out_of_fold.is_crossval(tmp_path)
     found = out_of_fold.read(write(tmp_path))
-    assert out_of_fold.is_one(tmp_path)
+    assert out_of_fold.is_crossval(tmp_path)
     assert (found.names, found.seeds, found.notes, found.folds.folds) == (
         ["a", "b"],
         [3, 4],

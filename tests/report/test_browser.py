@@ -57,7 +57,7 @@ def pages(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
         patched.setattr(baselines, "fit_threshold", lambda samples: baselines.Threshold(0.0, True, 0.0))
         short = trained(folder / "short", LONGER, "train.epochs=2", train=4, val=5)
         patched.chdir(folder)
-        folded = crossval(written(folder, EXPERIMENT), dealt=2, console=quiet())
+        folded = crossval(written(folder, EXPERIMENT), folds=2, console=quiet())
     every = {"run": [run], "crossval": [folder / folded], "comparison": [run, short]}
     return {name: report.report(paths, output=folder / f"{name}.html") for name, paths in every.items()}
 

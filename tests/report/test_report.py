@@ -61,7 +61,7 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         console = Console(file=io.StringIO(), width=160)
-        return (folder / crossval(folder / "tiny.toml", dealt=3, repeats=2, console=console)).resolve()
+        return (folder / crossval(folder / "tiny.toml", folds=3, repeats=2, console=console)).resolve()
 
 
 def result(run: Path) -> dict[str, Any]:
@@ -328,7 +328,7 @@ def test_cross_validations_are_compared_too(folded: Path, tmp_path: Path) -> Non
     assert_self_contained(page)
     done = compare([folded, other])
     assert all(sentence in page.text for sentence in findings(done))
-    assert "each scored by the last weights that never saw it" in page.text and "The scores are the same" in page.text
+    assert "out-of-fold predictions of the last checkpoints" in page.text and "The scores are the same" in page.text
 
 
 def _lowered(row: str) -> str:

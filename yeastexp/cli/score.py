@@ -12,7 +12,7 @@ from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSI
 from yeastexp.cli.output import console, image_progress, progress
 
 if TYPE_CHECKING:
-    from yeastexp.evaluation.evaluate import Split
+    from yeastexp.evaluation.source import Split
     from yeastexp.prediction.predictor import Which
 
 
@@ -61,7 +61,7 @@ def evaluate(
     for note in evaluation.notes:
         click.echo(f"warning: {note}", err=True)
     if as_json:
-        click.echo((folder / record.FIGURES).read_text(encoding="utf-8"))
+        click.echo((folder / record.EVALUATION).read_text(encoding="utf-8"))
         return
     output = console()
     for table in record.tables(evaluation):

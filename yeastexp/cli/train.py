@@ -101,7 +101,7 @@ def crossval(
     folder = crossval(
         experiment,
         settings,
-        dealt=int(folds) if folds.isdecimal() else Path(folds),
+        folds=int(folds) if folds.isdecimal() else Path(folds),
         repeats=repeats,
         group_by=group_by,
         blocks=blocks,

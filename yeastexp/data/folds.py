@@ -1,4 +1,4 @@
-"""The images of a data set dealt into folds, as a file that experiments share."""
+"""The images of a data set split into folds, as a file that experiments share; and near-duplicates among them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from yeastexp.randomness import generator
 from yeastexp.system import files
 
 THUMBNAIL_PX = 32
-"""Of a side: what is left of an image where near-duplicates are looked for."""
+"""The side of the thumbnails by which near-duplicates are searched."""
 
-ALIKE = 0.95
-"""Correlation of two thumbnails from which on images count as near-duplicates."""
+MIN_CORRELATION = 0.95
+"""Of the thumbnails of two near-duplicates."""
 
 AT_ONCE = 1024
-"""Thumbnails that are compared with as many others at once."""
+"""Thumbnails that are compared with as many others at once, to bound the memory."""
 
 Thumbnail = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The names of each fold; those of a `group` (what `group_by` finds in a name) are never parted.
+    """The names of each fold; those of one group (what `group_by` matches in a name) are in the same fold.
 
     Folds of `blocks` hold groups that follow each other by name.
     """
@@ -45,7 +45,7 @@ class Folds:
     blocks: bool = False
 
     def splits(self, fold: int, test: Sequence[str] = ()) -> dict[str, list[str]]:
-        """The images to train on where a fold, counted from 1, validates."""
+        """The splits in which a fold, counted from 1, is held out for validation."""
         held_out = list(self.folds[fold - 1])
         rest = sorted(name for names in self.folds for name in names if name not in held_out)
         return {"train": rest, "val": held_out, **({"test": list(test)} if test else {})}
@@ -55,27 +55,28 @@ class Folds:
         files.write_text(path, json.dumps(asdict(self), indent=1))
 
 
-def deal(names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0, blocks: bool = False) -> Folds:
-    """Deal images into folds, whole groups at a time, each to the fold that has fewest images yet.
+def split_into_folds(
+    names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0, blocks: bool = False
+) -> Folds:
+    """Split images into folds, whole groups at a time, each to the fold that has fewest images so far.
 
-    As `blocks` groups are dealt in the order of their names, so that few frames of a time lapse have a neighbour in
-    another fold. The order that the names are given in does not matter. UserError where there are fewer groups than
-    folds.
+    With `blocks`, groups are assigned in the order of their names, so that few frames of a time lapse have a neighbour
+    in another fold. The order of `names` does not matter. Raises UserError if there are fewer groups than folds.
     """
     groups = _groups(sorted(names, key=images.natural if blocks else None), group_by)
     if len(groups) < folds:
         what = "groups" if group_by else "images"
         raise UserError(f"--folds {folds}: there are {len(groups)} {what}, and each fold needs one")
-    dealt = _in_blocks(groups, folds) if blocks else _evenly(groups, folds, seed)
-    return Folds(tuple(tuple(sorted(names)) for names in dealt), group_by, seed, blocks)
+    assigned = _in_blocks(groups, folds) if blocks else _evenly(groups, folds, seed)
+    return Folds(tuple(tuple(sorted(fold)) for fold in assigned), group_by, seed, blocks)
 
 
 def _evenly(groups: Mapping[str, list[str]], folds: int, seed: int) -> list[list[str]]:
-    dealt: list[list[str]] = [[] for _ in range(folds)]
+    assigned: list[list[str]] = [[] for _ in range(folds)]
     order = generator(seed, "folds").permutation(len(groups)).tolist()
     for group in sorted((list(groups.values())[index] for index in order), key=len, reverse=True):
-        min(dealt, key=len).extend(group)
-    return dealt
+        min(assigned, key=len).extend(group)
+    return assigned
 
 
 def _in_blocks(groups: Mapping[str, list[str]], folds: int) -> list[list[str]]:
@@ -87,41 +88,41 @@ def _groups(names: Sequence[str], group_by: str | None) -> Mapping[str, list[str
     try:
         pattern = re.compile(group_by) if group_by else None
     except re.error as error:
-        raise UserError(f"--group-by {group_by}: no regular expression ({error})") from None
-    found: dict[str, list[str]] = {}
+        raise UserError(f"--group-by {group_by}: not a valid regular expression ({error})") from None
+    groups: dict[str, list[str]] = {}
     for name in names:
         match = pattern.search(name) if pattern else None
         if pattern and not match:
-            raise UserError(f"--group-by {group_by}: is not in the name '{name}'; every image needs a group")
+            raise UserError(f"--group-by {group_by}: does not match the name '{name}'; every image needs a group")
         key = (match[1] if match.re.groups else match[0]) if match else name
-        found.setdefault(key, []).append(name)
-    return found
+        groups.setdefault(key, []).append(name)
+    return groups
 
 
 def read(path: Path) -> Folds:
-    """The folds of a file; UserError where it holds none."""
+    """The folds of a file. Raises UserError if it holds none."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        dealt = tuple(tuple(map(str, fold)) for fold in found["folds"])
-        return Folds(dealt, found["group_by"], found["seed"], found.get("blocks", False))
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        assigned = tuple(tuple(map(str, fold)) for fold in stored["folds"])
+        return Folds(assigned, stored["group_by"], stored["seed"], stored.get("blocks", False))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no folds as 'crossval' writes them ({error})") from None
 
 
-class Refolded:
-    """A data set whose splits are those of a fold; its test images stay apart.
+class FoldDataset:
+    """A data set whose splits are those of a fold; its test split stays as it is.
 
-    UserError where the folds are of other images.
+    Raises UserError if the folds are of other images.
     """
 
     def __init__(self, dataset: Any, path: Path, fold: int) -> None:
         folds = read(path)
         if fold > len(folds.folds):
             raise UserError(f"[validation] fold: is {fold}, but '{path}' has {len(folds.folds)}")
-        own = {name for split, names in dataset.splits.items() if split != "test" for name in names}
-        dealt = {name for names in folds.folds for name in names}
-        if own != dealt:
-            odd = min(own ^ dealt)
+        names = {name for split, members in dataset.splits.items() if split != "test" for name in members}
+        assigned = {name for fold in folds.folds for name in fold}
+        if names != assigned:
+            odd = min(names ^ assigned)
             raise UserError(f"[validation] folds: '{path}' is of other images: '{odd}' is in one of the two alone")
         self.dataset = dataset
         self.splits = folds.splits(fold, dataset.splits.get("test", ()))
@@ -130,64 +131,64 @@ class Refolded:
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
-        found: tuple[int, int, int] = self.dataset.shape(name)
-        return found
+        shape: tuple[int, int, int] = self.dataset.shape(name)
+        return shape
 
     def dtype(self, name: str) -> str | None:
-        """The type that an image is stored in, where the data set says so."""
+        """The type that an image is stored in, if the data set says so."""
         return stored_dtype(self.dataset, name)
 
     def read(self, name: str) -> Any:
-        """An image with its truth."""
+        """An image with its ground truth."""
         return self.dataset.read(name)
 
 
 def stored_dtype(dataset: Any, name: str) -> str | None:
-    """The type that an image is stored in, as 'uint16'; nothing where the data set has no `dtype`."""
-    found: str | None = dataset.dtype(name) if hasattr(dataset, "dtype") else None
-    return found
+    """The type that an image is stored in, as 'uint16'; returns None if the data set has no `dtype`."""
+    dtype: str | None = dataset.dtype(name) if hasattr(dataset, "dtype") else None
+    return dtype
 
 
 def near_duplicates(thumbnails: Mapping[str, Thumbnail], folds: Folds) -> list[tuple[str, str, float]]:
-    """Pairs of images in different folds that look alike, with the correlation of their thumbnails.
+    """Pairs of images in different folds whose thumbnails correlate, with the correlation.
 
-    An image of one value is like no other.
+    A constant image correlates with no other.
     """
     fold_of = {name: index for index, names in enumerate(folds.folds) for name in names}
     names = sorted(fold_of)
     stacked = np.stack([thumbnails[name] for name in names])
-    alike = stacked @ stacked.T
+    correlations = stacked @ stacked.T
     return [
-        (one, other, float(alike[i, j]))
+        (one, other, float(correlations[i, j]))
         for i, one in enumerate(names)
         for j, other in enumerate(names[:i])
-        if alike[i, j] >= ALIKE and fold_of[one] != fold_of[other]
+        if correlations[i, j] >= MIN_CORRELATION and fold_of[one] != fold_of[other]
     ]
 
 
-def most_alike(
+def most_similar(
     thumbnails: Mapping[str, Thumbnail], names: Sequence[str], others: Sequence[str]
 ) -> list[tuple[str, str, float]]:
-    """Each of `names` that looks like one of `others`, with the one that it is most like and their correlation."""
+    """Each of `names` that is a near-duplicate of one of `others`, with the most similar and their correlation."""
     if not others:
         return []
-    found = []
+    duplicates = []
     for first in range(0, len(names), AT_ONCE):
-        some = names[first : first + AT_ONCE]
-        best, place = np.full(len(some), -np.inf), np.zeros(len(some), np.int64)
-        stacked = np.stack([thumbnails[name] for name in some])
+        chunk = names[first : first + AT_ONCE]
+        best, place = np.full(len(chunk), -np.inf), np.zeros(len(chunk), np.int64)
+        stacked = np.stack([thumbnails[name] for name in chunk])
         for begin in range(0, len(others), AT_ONCE):
-            alike = stacked @ np.stack([thumbnails[name] for name in others[begin : begin + AT_ONCE]]).T
-            better = alike.max(axis=1) > best
-            place[better] = begin + alike.argmax(axis=1)[better]
-            best = np.maximum(best, alike.max(axis=1))
-        pairs = zip(some, place.tolist(), best.tolist(), strict=True)
-        found += [(name, others[index], r) for name, index, r in pairs if r >= ALIKE]
-    return found
+            correlations = stacked @ np.stack([thumbnails[name] for name in others[begin : begin + AT_ONCE]]).T
+            better = correlations.max(axis=1) > best
+            place[better] = begin + correlations.argmax(axis=1)[better]
+            best = np.maximum(best, correlations.max(axis=1))
+        pairs = zip(chunk, place.tolist(), best.tolist(), strict=True)
+        duplicates += [(name, others[index], r) for name, index, r in pairs if r >= MIN_CORRELATION]
+    return duplicates
 
 
 def thumbnail(image: Tensor) -> Thumbnail:
-    """The grey values of an image (C, H, W) on a few pixels, with mean 0 and length 1; all 0 for one of one value."""
+    """The grey values of an image (C, H, W) on a few pixels, with mean 0 and length 1; all 0 if it is constant."""
     grey = image.mean(dim=0, keepdim=True)[None].double()
     small = functional.adaptive_avg_pool2d(grey, THUMBNAIL_PX).flatten()
     centred = small - small.mean()

@@ -1,4 +1,4 @@
-"""What a cross-validation leaves: for every image, the scores of weights that never saw it."""
+"""The files of a cross-validation: its folds, and every image's scores from weights that were not trained on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """The score of every image by metric, class and seed (rows: seeds, columns: images), NaN where it has none."""
+    """The score of every image by metric, class and seed (rows: seeds, columns: images), NaN if it has none."""
 
     folder: Path
     folds: Folds
@@ -33,25 +33,26 @@ class OutOfFold:
     notes: list[str]
 
 
-def turn_folder(folder: Path, seed: int, fold: int) -> Path:
+def fold_folder(folder: Path, seed: int, fold: int) -> Path:
     """The run directory of one fold, counted from 1, held out with one seed."""
     return folder / f"seed_{seed}_fold_{fold}"
 
 
-def is_one(folder: Path) -> bool:
+def is_crossval(folder: Path) -> bool:
     """Whether a folder is of a cross-validation, finished or not."""
     return (folder / FOLDS).is_file()
 
 
 def read(folder: Path) -> OutOfFold:
-    """The scores that a finished cross-validation wrote; UserError where it is not finished, or damaged."""
+    """The scores of a finished cross-validation. Raises UserError if it is not finished, or damaged."""
     if not (folder / RESULT).is_file():
-        raise UserError(f"{folder}: is not finished; the same 'crossval' command with -o {folder} goes on from there")
+        raise UserError(f"{folder}: is not finished; the same 'crossval' command with -o {folder} continues it")
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         names, seeds = [str(name) for name in result["images"]], [int(seed) for seed in result["seeds"]]
         scores: dict[Key, np.ndarray] = {}
-        columns, rows = ({one: index for index, one in enumerate(some)} for some in (names, map(str, seeds)))
+        columns = {name: index for index, name in enumerate(names)}
+        rows = {str(seed): index for index, seed in enumerate(seeds)}
         with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 table = scores.setdefault((row["metric"], row["class"]), np.full((len(seeds), len(names)), np.nan))
@@ -66,12 +67,12 @@ def read(folder: Path) -> OutOfFold:
 
 
 def means(table: np.ndarray, axis: int) -> list[float]:
-    """Means along an axis (0: over seeds, 1: over images) of what is no NaN."""
+    """Means along an axis (0: over seeds, 1: over images) of the values that are not NaN."""
     rows = table.T if axis == 0 else table
     return [float(np.mean(row[~np.isnan(row)])) if not np.isnan(row).all() else math.nan for row in rows]
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The standard deviation of those that are no NaN; NaN of fewer than two."""
-    kept = [value for value in values if not math.isnan(value)]
-    return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
+    """The standard deviation of the values that are not NaN; NaN of fewer than two."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan

@@ -9,6 +9,7 @@ from typing import Any
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Distribution
 from yeastexp.evaluation import compare
+from yeastexp.evaluation.measure import metric_of
 from yeastexp.report import run_files, tables
 from yeastexp.report.curves import curve_chart, series_of
 from yeastexp.report.distributions import distribution_chart, score_name
@@ -130,7 +131,7 @@ def _training(paths: Sequence[Path], labels: Sequence[str], metric: str) -> Iter
     if not any(run.epochs for run in runs.values()):
         return
     first = next(iter(runs.values()))
-    name = run_files.headline_class(first.summary.get(metric, {}), first.classes)
+    name = metric_of(first.experiment, metric).headline(first.summary.get(metric, {}), first.classes)
     columns = {
         "train/loss": ("Training loss", "loss"),
         run_files.score_column(metric, name): (f"{score_name(metric, name)} on validation images", metric),

@@ -13,13 +13,14 @@ import torch
 from yeastexp.config import diff
 from yeastexp.data import images
 from yeastexp.evaluation import crossval, out_of_fold
-from yeastexp.evaluation.evaluate import Source
+from yeastexp.evaluation.measure import metric_of
+from yeastexp.evaluation.source import Source
 from yeastexp.metrics.pixels import confusion
 from yeastexp.metrics.summary import MEAN
 from yeastexp.report import crossval_folder, gallery, predictions, run_files, sections, tables
 from yeastexp.report.crossval_folder import CrossvalFiles, FoldRun
 from yeastexp.report.curves import curve_chart, series_of
-from yeastexp.report.distributions import RANKS, distribution_charts, higher_is_better, score_name, score_note
+from yeastexp.report.distributions import RANKS, distribution_charts, score_name, score_note
 from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
 from yeastexp.system.formatting import format_count, format_interval, format_score
@@ -139,9 +140,9 @@ def _folds(files: CrossvalFiles) -> Iterator[Block]:
 
 def _fold_table(finished: Sequence[FoldRun]) -> Table:
     """A row for each run: the mean over its held-out images by metric."""
-    results = [fold_run.files.result or {} for fold_run in finished]
+    first, results = finished[0].files, [fold_run.files.result or {} for fold_run in finished]
     keys = [
-        (metric, run_files.headline_class(by_class, finished[0].files.classes))
+        (metric, metric_of(first.experiment, metric).headline(by_class, first.classes))
         for metric, by_class in results[0]["val"]["last"].items()
     ]
     rows = []
@@ -192,7 +193,7 @@ def _distribution(files: CrossvalFiles) -> Iterator[Block]:
         return
     yield Charts(list(distribution_charts(files.scores, files.summary, files.experiment)))
     key = run_files.ranking_key(files.scores, files.experiment.monitor)
-    order = run_files.worst_first(files.scores[key], higher_is_better(files.experiment)[key[0]])
+    order = run_files.worst_first(files.scores[key], metric_of(files.experiment, key[0]).higher_is_better)
     caption = f"{format_count(len(order), 'image')}, the worst by {score_name(*key)} first; means over seeds"
     table = tables.image_table(caption, order, files.scores, out_of_fold.PER_IMAGE)
     yield Details("all images as a table", [table])
@@ -205,7 +206,7 @@ def _gallery(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
         yield Paragraph(f"No overlays: the images are not available ({source}).", warning=True)
         return
     key = run_files.ranking_key(files.scores, files.experiment.monitor)
-    better = higher_is_better(files.experiment)[key[0]]
+    better = metric_of(files.experiment, key[0]).higher_is_better
     predicted = []
     for rank, name in run_files.representatives(files.scores[key], better).items():
         fold_run = next(fold_run for fold_run in files.fold_runs if name in files.folds.folds[fold_run.fold - 1])

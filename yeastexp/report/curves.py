@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Series
+from yeastexp.evaluation.measure import metric_of
 from yeastexp.report import run_files, tables
 from yeastexp.report.html import Block, Chart, Charts, Details, Paragraph
 from yeastexp.report.run_files import RunFiles
@@ -94,7 +95,7 @@ def _score_charts(run: RunFiles) -> Iterator[Chart]:
         series = [
             series_of(run, run_files.score_column(metric, name), metric if name == "all" else name) for name in by_class
         ]
-        name = run_files.headline_class(by_class, run.classes)
+        name = metric_of(run.experiment, metric).headline(by_class, run.classes)
         levels = {
             baseline: value
             for baseline, summary in run.baselines.items()

@@ -8,11 +8,11 @@ from typing import Literal
 from yeastexp.config.experiment import Experiment
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Distribution
+from yeastexp.evaluation.measure import metric_of
 from yeastexp.metrics.summary import MEAN, Summary
 from yeastexp.report.html import Chart
 from yeastexp.report.run_files import ImageScores, ScoreKey
 from yeastexp.system.formatting import format_score
-from yeastexp.training import build
 
 RANKS = {"worst": "worst", "median": "median", "best": "best", "only": "the only image"}
 
@@ -22,11 +22,6 @@ INTERVALS = "line: mean over images, bar: its 95 % confidence interval"
 def score_name(metric: str, name: str) -> str:
     """A metric of a class in words."""
     return metric if name == "all" else f"mean {metric}" if name == MEAN else f"{metric} of {name}"
-
-
-def higher_is_better(loaded: Experiment) -> dict[str, bool]:
-    """For each metric of an experiment."""
-    return {name: metric.higher_is_better for name, metric in build.build_metrics(loaded).items()}
 
 
 def score_note(scores: ImageScores, key: ScoreKey, image: str, classes: Sequence[str]) -> str:
@@ -73,5 +68,5 @@ def distribution_charts(scores: ImageScores, summary: Summary, loaded: Experimen
             values = {image: value for image, value in scores.get((metric, name), {}).items() if value is not None}
             label = "all classes" if name == "all" else name
             rows.append(Distribution(label, values, row["per_image"], row["low"], row["high"]))
-        named: Literal["lowest", "highest"] = "lowest" if higher_is_better(loaded)[metric] else "highest"
+        named: Literal["lowest", "highest"] = "lowest" if metric_of(loaded, metric).higher_is_better else "highest"
         yield distribution_chart(f"images-{metric}", f"{metric} of each image", rows, x_label=metric, named=named)

@@ -54,7 +54,7 @@ def report(
 def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar) -> Page:
     if not (path / run_directory.EXPERIMENT).is_file():
         raise UserError(f"{path}: neither a run nor a cross-validation; 'run' and 'crossval' print its path last")
-    if out_of_fold.is_one(path):
+    if out_of_fold.is_crossval(path):
         return crossval_page.page(path, written)
     return run_page.page(path, written, device, progress)
 

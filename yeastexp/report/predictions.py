@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from yeastexp.errors import UserError
-from yeastexp.evaluation import evaluate, record
-from yeastexp.evaluation.evaluate import Source
-from yeastexp.evaluation.record import Evaluation, Images
+from yeastexp.evaluation.measure import measure, metric_of
+from yeastexp.evaluation.record import Evaluation
+from yeastexp.evaluation.source import Images, Source, missing, training_source
 from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import gallery, run_files, sections
-from yeastexp.report.distributions import RANKS, higher_is_better, score_note
+from yeastexp.report.distributions import RANKS, score_note
 from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
 from yeastexp.report.run_files import RunFiles
@@ -36,9 +36,9 @@ class BestPredictions:
 def source_of(run: RunFiles) -> Source | str:
     """The data set that a run was trained on, or why it is unavailable."""
     try:
-        if reason := evaluate.missing(run.path, run.experiment):
+        if reason := missing(run.path, run.experiment):
             return reason
-        return evaluate.own(run.path, run.experiment)
+        return training_source(run.path, run.experiment)
     except (UserError, OSError) as error:
         return str(error)
 
@@ -63,7 +63,7 @@ def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
     note = "validation images, best checkpoint; shares are of the row, the pixels of one true class"
     counts = next((evaluation.confusion for evaluation in run.evaluations if _same_weights(run, evaluation)), None)
     if counts is None:
-        measured = record.measure(images, {}, progress).confusion
+        measured = measure(images, {}, progress).confusion
         return sections.confusion_table(measured, run.classes, f"{note}; computed for this page")
     return sections.confusion_table(np.asarray(counts), run.classes, note)
 
@@ -80,10 +80,10 @@ def _same_weights(run: RunFiles, evaluation: Evaluation) -> bool:
 def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
     scores = run.scores["val"]
     key = run_files.ranking_key(scores, run.experiment.monitor)
-    better = higher_is_better(run.experiment)[key[0]]
+    better = metric_of(run.experiment, key[0]).higher_is_better
     for rank, name in run_files.representatives(scores[key], better).items():
         sample = images.stored(name)
-        prediction = most_likely(images.predictor.logits(images.seen(sample))).cpu().numpy()
+        prediction = most_likely(images.predictor.logits(images.rescaled(sample))).cpu().numpy()
         yield PredictedImage(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, run.classes))
 
 

@@ -15,6 +15,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
+from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.metrics.summary import MEAN, Summary, rows_of, summarise
 from yeastexp.training import checkpoints, run_directory
@@ -119,7 +120,7 @@ class RunFiles:
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """The records that `evaluate` wrote, by name of the folder."""
-        folders = sorted((self.path / record.FOLDER).glob(f"*/{record.FIGURES}"))
+        folders = sorted((self.path / record.FOLDER).glob(f"*/{record.EVALUATION}"))
         return [evaluation for path in folders if (evaluation := record.read(path.parent))]
 
     def points(self, column: str) -> list[tuple[float, float]]:
@@ -180,15 +181,10 @@ def score_column(metric: str, name: str) -> str:
     return f"val/{metric}" if name == "all" else f"val/{metric}/{name}"
 
 
-def headline_class(by_class: Mapping[str, object], classes: tuple[str, ...]) -> str:
-    """The row that represents a metric: the only one, that of the only foreground class, or the mean over classes."""
-    return "all" if "all" in by_class else classes[1] if len(classes) == 2 else MEAN
-
-
 def headline_key(summary: Summary, loaded: Experiment) -> ScoreKey:
     """The metric and class that a page begins with: those that select the checkpoint, if they were scored."""
     metric = loaded.monitor if loaded.monitor in summary else next(iter(summary))
-    return metric, headline_class(summary[metric], loaded.task.classes)
+    return metric, metric_of(loaded, metric).headline(summary[metric], loaded.task.classes)
 
 
 def ranking_key(scores: ImageScores, monitor: str) -> ScoreKey:

@@ -8,10 +8,11 @@ from typing import Any
 
 from yeastexp.drawing.plots import Distribution
 from yeastexp.evaluation import record
-from yeastexp.evaluation.evaluate import Source
+from yeastexp.evaluation.measure import metric_of
+from yeastexp.evaluation.source import Source
 from yeastexp.metrics.summary import final_table
 from yeastexp.report import curves, predictions, run_files, sections, tables
-from yeastexp.report.distributions import distribution_chart, distribution_charts, higher_is_better, score_name
+from yeastexp.report.distributions import distribution_chart, distribution_charts, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
 from yeastexp.report.predictions import ProgressBar
 from yeastexp.report.run_files import RunFiles
@@ -158,7 +159,7 @@ def _distribution(run: RunFiles) -> Iterator[Block]:
         return
     yield Charts(list(distribution_charts(scores, run.summary, run.experiment)))
     key = run_files.ranking_key(scores, run.experiment.monitor)
-    better = higher_is_better(run.experiment)[key[0]]
+    better = metric_of(run.experiment, key[0]).higher_is_better
     for split, split_scores in run.scores.items():
         order = run_files.worst_first(split_scores[key], better)
         caption = f"{format_count(len(order), f'{split} image')}, the worst by {score_name(*key)} first"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from yeastexp.config.experiment import Experiment, Part
 from yeastexp.drawing import plots
 from yeastexp.errors import UserError
-from yeastexp.evaluation.evaluate import Source
+from yeastexp.evaluation.source import Source
 from yeastexp.inspection import model as model_inspection
 from yeastexp.inspection.model import Inspection
 from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Paragraph, Section, Table

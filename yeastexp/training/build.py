@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.settings import Patches, Runtime
 from yeastexp.data import patches
-from yeastexp.data.folds import Refolded
+from yeastexp.data.folds import FoldDataset
 from yeastexp.data.patches import CachedImages, LazyImages, PatchPlan, PatchSampler
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
@@ -60,7 +60,7 @@ def compute_device(runtime: Runtime) -> torch.device:
 def build_dataset(experiment: Experiment) -> Any:
     """The data set, with the splits of a fold where the experiment names one."""
     validation, dataset = experiment.validation, experiment.dataset.build()
-    return Refolded(dataset, validation.folds, validation.fold) if validation.folds and validation.fold else dataset
+    return FoldDataset(dataset, validation.folds, validation.fold) if validation.folds and validation.fold else dataset
 
 
 def build_model(experiment: Experiment) -> nn.Module:

@@ -1,7 +1,7 @@
-"""Runs, or cross-validations, beside each other: what differs, and whether images that all saw can tell them apart.
+"""Runs, or cross-validations, compared image by image: what differs, and whether the images tell them apart.
 
-`compare` gives a `Comparison`; `findings`, `tables`, `title`, `as_json` and `draw` say what is in it. Of
-cross-validations every image has its score from weights that never saw it, the mean over seeds.
+`compare` gives a `Comparison`, and `findings`, `tables`, `title`, `as_json` and `draw` show it. Of cross-validations
+each image has the mean over seeds of its out-of-fold scores.
 """
 
 from yeastexp.evaluation.compare.compare import compare

@@ -1,9 +1,10 @@
-"""What a comparison says, in sentences, and what it cannot say."""
+"""What a comparison shows, in sentences, and what it cannot show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import astuple
 
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare.result import Comparison
@@ -16,80 +17,77 @@ from yeastexp.system.formatting import (
 )
 
 LEVEL = 0.05
-"""Of the tests of all pairs together."""
+"""The level of the tests of all pairs together."""
 
 
-def findings(done: Comparison) -> list[str]:
-    """What the pairs say, in a sentence each, and what they cannot say."""
-    said = [_finding(done, index) for index in range(len(done.pairs))]
-    if not done.out_of_fold:
-        return [*said, "Each is one run: that another seed would give other scores, these images cannot show."]
-    return [*said, *_of_seeds(done), *_of_notes(done)]
+def findings(comparison: Comparison) -> list[str]:
+    """What each pair shows, in a sentence, and what the scores cannot show."""
+    sentences = [_finding(comparison, index) for index in range(len(comparison.pairs))]
+    if not comparison.out_of_fold:
+        return [*sentences, "Each is a single run: how much another seed would change, these images cannot show."]
+    return [*sentences, *_on_seeds(comparison), *_on_notes(comparison)]
 
 
-def _of_seeds(done: Comparison) -> Iterator[str]:
-    """What seeds have to do with it."""
-    counts = sorted({len(one.seeds) for one in done.spreads})
+def _on_seeds(comparison: Comparison) -> Iterator[str]:
+    counts = sorted({len(spread.seeds) for spread in comparison.spreads})
     seeds = " or ".join(map(str, counts))
     yield (
-        f"Every image counts once, scored by weights that never saw it: {'the mean of' if counts[-1] > 1 else 'of'} "
+        f"Each image counts once, by its out-of-fold predictions: {'the mean of' if counts[-1] > 1 else 'of'} "
         f"{seeds} seed{'s' if counts[-1] > 1 else ''}. Images of one fold share a model, so that they are less "
-        "independent than the test takes them for."
+        "independent than the test assumes."
     )
-    told = [
+    spreads = [
         f"{format_score(spread.between_seeds)} from seed to seed and {format_score(spread.between_images)} from image "
         f"to image in {run.label}"
-        for run, spread in zip(done.runs, done.spreads, strict=True)
+        for run, spread in zip(comparison.runs, comparison.spreads, strict=True)
         if not math.isnan(spread.between_seeds)
     ]
-    if told:
-        yield f"Scores scatter (standard deviations of means) by {', by '.join(told)}."
+    if spreads:
+        yield f"Scores vary (standard deviations of means) by {', by '.join(spreads)}."
     if counts[0] < 2:
-        yield "Of one seed alone it cannot be told how much another would change; 'crossval --repeats 3' would show it."
+        yield "A single seed does not show how much another would change; 'crossval --repeats 3' would."
 
 
-def _of_notes(done: Comparison) -> Iterator[str]:
-    if done.notes:
-        more = f" ({len(done.notes) - 1} more in {out_of_fold.RESULT})" if len(done.notes) > 1 else ""
-        yield f"Noted when they were trained: {done.notes[0]}{more}."
+def _on_notes(comparison: Comparison) -> Iterator[str]:
+    if comparison.notes:
+        more = f" ({len(comparison.notes) - 1} more in {out_of_fold.RESULT})" if len(comparison.notes) > 1 else ""
+        yield f"Noted in training: {comparison.notes[0]}{more}."
 
 
-def _finding(done: Comparison, index: int) -> str:
-    first, other, pair = done.runs[0].label, done.runs[index + 1].label, done.pairs[index]
-    found, count = pair.difference, pair.difference.images
+def _finding(comparison: Comparison, index: int) -> str:
+    first, other, pair = comparison.runs[0].label, comparison.runs[index + 1].label, comparison.pairs[index]
+    mean, low, high, count = astuple(pair.difference)
     if not count:
         return f"{other} against {first}: no image has a score in both."
-    difference = format_difference(found.mean, found.low, found.high)
-    what = f"{other} against {first}: {difference} {done.wanted.metric} on {format_count(count, 'image')}"
+    difference = format_difference(mean, low, high)
+    what = f"{other} against {first}: {difference} {comparison.selection.metric} on {format_count(count, 'image')}"
     if count > 1:
-        several = f" (Holm, {len(done.pairs)} pairs)" if len(done.pairs) > 1 else ""
-        what += f", 95 % interval {format_difference_interval(found.low, found.high)}"
-        what += f", p = {format_p(done.adjusted[index])}{several}"
-    return f"{what}. {_verdict(done, index)}"
+        several = f" (Holm, {len(comparison.pairs)} pairs)" if len(comparison.pairs) > 1 else ""
+        what += f", 95 % interval {format_difference_interval(low, high)}"
+        what += f", p = {format_p(comparison.adjusted[index])}{several}"
+    return f"{what}. {_verdict(comparison, index)}"
 
 
-def _verdict(done: Comparison, index: int) -> str:
-    first, other, pair = done.runs[0].label, done.runs[index + 1].label, done.pairs[index]
-    if done.adjusted[index] < LEVEL:
-        better = other if (pair.difference.mean > 0) == done.higher_is_better else first
-        return f"On these images {better} is better{_but(done, index)}."
+def _verdict(comparison: Comparison, index: int) -> str:
+    first, other, pair = comparison.runs[0].label, comparison.runs[index + 1].label, comparison.pairs[index]
+    if comparison.adjusted[index] < LEVEL:
+        better = other if (pair.difference.mean > 0) == comparison.higher_is_better else first
+        return f"On these images {better} is better{_but(comparison, index)}."
     if pair.difference.low == pair.difference.high == 0:
         return "The scores are the same on every image."
-    least = min(1.0, pair.smallest_p * len(done.pairs))
+    least = min(1.0, pair.smallest_p * len(comparison.pairs))
     if least >= LEVEL:
-        beyond = pair.difference.low > 0 or pair.difference.high < 0
-        though = "; the interval, which takes the differences as normal, leaves 0 out" if beyond else ""
+        excludes_0 = pair.difference.low > 0 or pair.difference.high < 0
+        though = "; the interval, which assumes normal differences, excludes 0" if excludes_0 else ""
         return f"The data cannot tell the two apart: so few images never give a p below {format_p(least)}{though}."
     return "The data cannot tell the two apart."
 
 
-def _but(done: Comparison, index: int) -> str:
-    """Whether other seeds could have given a difference of that size where there is none."""
-    if not done.out_of_fold:
+def _but(comparison: Comparison, index: int) -> str:
+    """A caveat if other seeds alone could have given a difference of that size."""
+    if not comparison.out_of_fold:
         return ""
-    by_seeds = math.hypot(done.spreads[0].of_mean, done.spreads[index + 1].of_mean)
-    if abs(done.pairs[index].difference.mean) < 2 * by_seeds:
-        return (
-            f", but other seeds alone change the difference by ± {2 * by_seeds:.4f}, so that it may go away with them"
-        )
+    by_seeds = math.hypot(comparison.spreads[0].of_mean, comparison.spreads[index + 1].of_mean)
+    if abs(comparison.pairs[index].difference.mean) < 2 * by_seeds:
+        return f", but other seeds alone change the difference by ± {2 * by_seeds:.4f}, so that it may vanish with them"
     return ""

@@ -1,4 +1,4 @@
-"""What is compared, and what came of it."""
+"""Which scores are compared, and the comparison."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from yeastexp.config.diff import Rows
 from yeastexp.config.experiment import Experiment
-from yeastexp.evaluation.evaluate import Split
+from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import Interval, Paired
 from yeastexp.prediction.predictor import Which
 
 ByClass = dict[str, dict[str, float | None]]
-"""By class and image, the score of a metric; nothing where an image has none."""
+"""By class and image, the score of a metric; None if an image has none."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, or that of a cross-validation, what tables call it, and what it was.
+    """The directory of a run or of a cross-validation, its label in tables, its experiment and its environment.
 
     The environment of a cross-validation is that of its first run.
     """
@@ -33,20 +33,20 @@ class Run:
     @property
     def data_digests(self) -> dict[str, str]:
         """The digests of the files it was trained on, by name."""
-        found: dict[str, str] = self.environment["digests"]["data"]
-        return found
+        digests: dict[str, str] = self.environment["digests"]["data"]
+        return digests
 
-    def counted(self, metric: str) -> tuple[object, ...]:
-        """What the scores that a run kept depend on beside its predictions."""
-        dataset, own = self.experiment.dataset, self.environment
+    def provenance(self, metric: str) -> tuple[object, ...]:
+        """What the stored scores depend on beside the predictions: data, options of the metric, task."""
+        dataset, recorded = self.experiment.dataset, self.environment
         options = {key: value for key, value in dataset.options.items() if not isinstance(value, Path)}
-        generated = None if self.data_digests else (own["versions"]["yeastexp"], own["digests"]["plugins"])
+        generated = None if self.data_digests else (recorded["versions"]["yeastexp"], recorded["digests"]["plugins"])
         how = [part.options for part in self.experiment.metrics if part.name == metric]
         return dataset.name, options, sorted(self.data_digests.values()), generated, how, self.experiment.task
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """Which scores are compared."""
 
     metric: str
@@ -57,8 +57,11 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The scores of a run under one metric, where they were read, and the images, with digests unless all have one."""
+class RunScores:
+    """The scores of a run under one metric, the file they were read from, and the images with their digests.
+
+    The digests are empty if all runs were scored on the same data.
+    """
 
     by_class: ByClass
     place: Path
@@ -70,7 +73,7 @@ class Scored:
 class Spread:
     """Of a cross-validation: standard deviations of the images' means over seeds, and of the seeds' means over images.
 
-    NaN where there are fewer than two.
+    NaN of fewer than two.
     """
 
     seeds: list[int]
@@ -87,11 +90,11 @@ class Spread:
 class Comparison:
     """What differs between runs, the scores of each (images in the same order), and each beside the first.
 
-    `spreads` has one for each cross-validation, and `notes` what they said of their data; both are empty for runs.
+    `spreads` has one for each cross-validation, and `notes` their notes on the data; both are empty for runs.
     """
 
     runs: list[Run]
-    wanted: Wanted
+    selection: Selection
     class_name: str
     higher_is_better: bool
     selected: bool

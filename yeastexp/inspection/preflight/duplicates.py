@@ -65,7 +65,7 @@ def near_duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Find
     train = names(in_split(images, "train"))
     for split in ("val", "test"):
         held_out = names(in_split(images, split))
-        alike = folds.most_alike(thumbnails, held_out, train) if held_out else []
+        alike = folds.most_similar(thumbnails, held_out, train) if held_out else []
         alike = [pair for pair in alike if digests[pair[0]] != digests[pair[1]]]
         if alike:
             alike.sort(key=lambda pair: -pair[2])

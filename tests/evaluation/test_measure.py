@@ -1,0 +1,219 @@
+"""Counts and scores on whole images, exact where they are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from yeastexp.errors import UserError
+from yeastexp.evaluation.measure import Measured, measure
+from yeastexp.evaluation.source import Images, image_digest
+from yeastexp.metrics.pixels import Accuracy, BoundaryF1, DeadCellFalsePositives, Dice, IoU, PerImageMetric, Recall
+from yeastexp.sample import IGNORE, Sample
+
+CLASSES = ("background", "cell", "bud")
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Drawn:
+    """A data set of label maps; each image is one channel of zeros."""
+
+    truths: dict[str, np.ndarray]
+    extra: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    normalization: dict[str, float] | None = None
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        return tuple(self.extra)
+
+    def read(self, name: str) -> Sample:
+        truth = self.truths[name]
+        maps = {key: torch.from_numpy(found[name]) for key, found in self.extra.items()}
+        return Sample(torch.zeros((1, *truth.shape)), torch.from_numpy(truth), name, maps=maps)
+
+
+@dataclass
+class Answering:
+    """A model whose answers are known."""
+
+    answers: dict[str, np.ndarray]
+    classes: tuple[str, ...] = CLASSES
+    device: torch.device = CPU
+
+    def rescaled(self, image: torch.Tensor, stored: Any) -> torch.Tensor:
+        return image
+
+    def logits(self, sample: Sample) -> torch.Tensor:
+        labels = torch.from_numpy(self.answers[sample.name])
+        return torch.nn.functional.one_hot(labels, len(self.classes)).permute(2, 0, 1).float()
+
+
+def four() -> dict[str, PerImageMetric]:
+    kinds = {"accuracy": Accuracy, "iou": IoU, "dice": Dice, "boundary_f1": BoundaryF1}
+    return {name: kind(len(CLASSES)) for name, kind in kinds.items()}
+
+
+def measured(
+    truths: dict[str, np.ndarray],
+    answers: dict[str, np.ndarray],
+    more: dict[str, PerImageMetric] | None = None,
+    **extra: Any,
+) -> Measured:
+    images = Images(Drawn(truths, extra), "drawn", tuple(truths), Answering(answers))  # type: ignore[arg-type]
+    return measure(images, four() | (more or {}))
+
+
+def blank(size: int = 12) -> np.ndarray:
+    return np.zeros((size, size), np.int64)
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """Truth: two cells of 3 × 3, one bud of 2 × 2, a row without truth. Answer: one cell found, a part of the other
+    called a bud, the bud missed, a false cell of one pixel, and anything in the row without truth."""
+    truth, answer = blank(), blank()
+    truth[1:4, 1:4] = answer[1:4, 1:4] = 1
+    truth[6:9, 6:9] = 1
+    answer[6:9, 6:8] = 2
+    truth[1:3, 8:10] = 2
+    answer[5, 1] = 1
+    truth[11] = IGNORE
+    answer[11] = 1
+    return truth, answer
+
+
+def test_pixels_shares_and_cells_by_hand() -> None:
+    truth, answer = scene()
+    rows = {row["class"]: row for row in measured({"a": truth}, {"a": answer}).rows()}
+    known = 11 * 12
+    assert list(rows) == list(CLASSES)
+    wanted = {
+        "background": (known - 22 - 1, 3 + 4, 1, 15),
+        "cell": (9, 1, 9, known - 19),
+        "bud": (0, 6, 4, known - 10),
+    }
+    for name, (hits, false, missed, rest) in wanted.items():
+        row = rows[name]
+        assert row["image"] == "a"
+        assert row["true_positives"] == hits and row["false_positives"] == false
+        assert row["false_negatives"] == missed and row["true_negatives"] == rest
+        assert row["accuracy"] == (hits + rest) / known
+        assert row["iou"] == hits / (hits + false + missed)
+        assert row["dice"] == 2 * hits / (2 * hits + false + missed)
+    assert [(row["cells_true"], row["cells_predicted"]) for row in rows.values()] == [("", ""), (2, 2), (1, 1)]
+
+
+def test_the_rows_add_up_to_the_confusion_and_the_cells() -> None:
+    truth, answer = scene()
+    found = measured({"a": truth, "b": truth.T.copy()}, {"a": answer, "b": blank()})
+    rows = found.rows()
+    for label, name in enumerate(CLASSES):
+        own = [row for row in rows if row["class"] == name]
+        assert found.confusion[label, label] == sum(row["true_positives"] for row in own)
+        assert found.confusion[:, label].sum() - found.confusion[label, label] == sum(r["false_positives"] for r in own)
+        assert found.confusion[label].sum() - found.confusion[label, label] == sum(r["false_negatives"] for r in own)
+    assert found.cells == {"cell": {"true": 4, "predicted": 2}, "bud": {"true": 2, "predicted": 1}}
+
+
+def test_regions_that_touch_at_a_corner_are_one_cell_and_unlabelled_pixels_part_them() -> None:
+    truth, answer = blank(), blank()
+    truth[0, 0] = truth[1, 1] = truth[3, 3] = 1
+    answer[5:8] = 1
+    truth[6] = IGNORE
+    (row,) = [row for row in measured({"a": truth}, {"a": answer}).rows() if row["class"] == "cell"]
+    assert (row["cells_true"], row["cells_predicted"]) == (2, 2)
+
+
+def test_instances_are_counted_where_the_data_have_them() -> None:
+    truth, ids = blank(), blank()
+    truth[2:6, 2:8] = 1
+    ids[2:6, 2:5], ids[2:6, 5:8] = 7, 9
+    found = measured({"a": truth}, {"a": truth}, instances={"a": ids})
+    assert found.rows()[1]["instances_true"] == 2 and found.rows()[1]["cells_true"] == 1
+    assert found.cells["cell"] == {"true": 1, "predicted": 1, "instances": 2}
+
+
+def test_a_class_that_is_nowhere_has_no_share_but_its_pixels() -> None:
+    (row,) = [row for row in measured({"a": blank()}, {"a": blank()}).rows() if row["class"] == "bud"]
+    assert [row[key] for key in ("true_positives", "false_positives", "false_negatives")] == [0, 0, 0]
+    assert row["true_negatives"] == 144 and row["accuracy"] == 1
+    assert math.isnan(row["iou"]) and math.isnan(row["dice"]) and math.isnan(row["boundary_f1"])
+
+
+def test_an_unlabelled_image_has_no_score() -> None:
+    rows = measured({"a": np.full((4, 4), IGNORE)}, {"a": np.ones((4, 4), np.int64)}).rows()
+    assert all(math.isnan(row["accuracy"]) and math.isnan(row["iou"]) for row in rows)
+    assert rows[1]["cells_predicted"] == 0
+
+
+def test_further_metrics_are_columns_by_class_or_by_image() -> None:
+    truth, answer = scene()
+    dead = blank()
+    dead[5, 1] = 1
+    more = {"recall": Recall(3), "dead_cell_false_positives": DeadCellFalsePositives(3)}
+    rows = measured({"a": truth}, {"a": answer}, more, dead={"a": dead}).rows()
+    assert [row["recall"] for row in rows] == [109 / 110, 0.5, 0]
+    assert [row["dead_cell_false_positives"] for row in rows] == [1, 1, 1]
+
+
+def test_the_same_figures_in_any_order() -> None:
+    source = np.random.default_rng(0)
+    truths = {f"image_{index}": source.integers(0, 3, (9, 9)) for index in range(12)}
+    answers = {name: np.where(source.random((9, 9)) < 0.7, truth, 0) for name, truth in truths.items()}
+    one, other = (measured({name: truths[name] for name in names}, answers) for names in (truths, reversed(truths)))
+    assert one.summary == other.summary
+    assert one.worst == other.worst
+    assert np.array_equal(one.confusion, other.confusion) and one.cells == other.cells
+    key = lambda row: (row["image"], row["class"])  # noqa: E731
+    assert sorted(one.rows(), key=key) == sorted(other.rows(), key=key)
+
+
+def test_the_worst_image_is_the_first_by_name_of_those_alike_and_the_highest_where_lower_is_better() -> None:
+    truth, answer = scene()
+    truths, answers = {"b": truth, "a": truth, "c": truth}, {"b": answer, "a": answer, "c": truth.clip(0)}
+    dead = blank()
+    dead[1, 1] = 1
+    more = {"dead_cell_false_positives": DeadCellFalsePositives(3)}
+    found = measured(truths, answers, more, dead={"a": blank(), "b": dead, "c": blank()}).worst
+    assert found["iou"]["cell"] == {"image": "a", "score": 9 / 19}
+    assert found["dead_cell_false_positives"]["all"] == {"image": "b", "score": 1}
+    nothing = measured({"a": blank()}, {"a": blank()}).worst
+    assert nothing["iou"]["bud"] is None
+
+
+def test_the_interval_of_a_share_ends_at_1() -> None:
+    truth, answer = scene()
+    truths = dict.fromkeys("abcd", truth)
+    found = measured(truths, {**dict.fromkeys("abc", truth.clip(0)), "d": answer}).summary
+    entry = found["iou"]["background"]
+    assert entry["high"] == 1 and entry["low"] < entry["per_image"] < 1
+
+
+def test_labels_that_are_no_classes_are_named_with_their_file() -> None:
+    with pytest.raises(UserError) as caught:
+        measured({"a": np.full((4, 4), 5)}, {"a": blank(4)})
+    assert str(caught.value) == (
+        "drawn: image 'a': its labels hold 5 where [task] classes has 0 to 2; pack the masks again, or name all classes"
+    )
+
+
+def test_a_digest_tells_pixels_and_labels_and_knows_a_normalised_copy() -> None:
+    source = np.random.default_rng(0)
+    image = torch.from_numpy(source.integers(0, 65536, (1, 8, 8)).astype(np.float32))
+    sample = Sample(image, torch.zeros((8, 8), dtype=torch.int64), "a")
+    whole = image_digest(sample, None)
+    figures = {"mean": 31234.567, "std": 1234.5678}
+    normalised = replace(sample, image=((image.double() - figures["mean"]) / figures["std"]).float())
+    assert image_digest(normalised, figures) == whole
+    assert image_digest(replace(sample, name="b"), None) == whole
+    for other in (
+        replace(sample, image=image + (torch.arange(64).reshape(1, 8, 8) == 5)),
+        replace(sample, labels=sample.labels + (torch.arange(64).reshape(8, 8) == 5)),
+        replace(sample, image=image.reshape(1, 4, 16), labels=sample.labels.reshape(4, 16)),
+    ):
+        assert image_digest(other, None) != whole

@@ -1,0 +1,199 @@
+"""Scores and counts of a model, and of baselines, on whole images.
+
+All are made of whole numbers counted in each image, so that they do not depend on the order of images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from yeastexp.config.experiment import Experiment
+from yeastexp.evaluation.source import Images, image_digest
+from yeastexp.metrics.baselines import Baseline
+from yeastexp.metrics.counts import InstanceCounts, PixelCounts, RegionCounts
+from yeastexp.metrics.pixels import ALL, Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores, most_likely
+from yeastexp.metrics.summary import Summary, rows_of, summarise
+from yeastexp.sample import Sample
+from yeastexp.training import build
+from yeastexp.training.step import score
+
+TOLERANCE_PX = 2.0
+"""Of the boundary F1, unless the command or the experiment says another."""
+
+STANDARD = ("accuracy", "iou", "dice", "boundary_f1")
+"""The metrics of every evaluation."""
+
+PIXELS, REGIONS, INSTANCES = "pixels", "cells", "instances"
+
+PerImage = dict[str, dict[str, list[float | None]]]
+"""Scores by metric and class, an image an element; None if an image has none."""
+
+
+def tolerance_of(experiment: Experiment) -> float:
+    """The tolerance of an experiment's own boundary F1 in pixels, or `TOLERANCE_PX`."""
+    options = (part.options.get("tolerance_px") for part in experiment.metrics if part.name == "boundary_f1")
+    return next((float(tolerance) for tolerance in options if tolerance is not None), TOLERANCE_PX)
+
+
+def metrics_of(
+    experiment: Experiment, tolerance_px: float, maps: Collection[str] | None = None
+) -> dict[str, PerImageMetric]:
+    """The metrics of every evaluation, then those of the experiment; with `maps` those alone that need no others."""
+    classes = len(experiment.task.classes)
+    standard = Accuracy(classes), IoU(classes), Dice(classes), BoundaryF1(classes, tolerance_px)
+    metrics: dict[str, PerImageMetric] = dict(zip(STANDARD, standard, strict=True))
+    for name, metric in build.build_metrics(experiment).items():
+        if maps is None or {*metric.maps} <= {*maps}:
+            metrics.setdefault(name, metric)
+    return metrics
+
+
+def metric_of(experiment: Experiment, name: str) -> PerImageMetric:
+    """A metric of every evaluation, or of the experiment, by name."""
+    return metrics_of(experiment, tolerance_of(experiment))[name]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores and counts of images, whose digests stand by name in the order that they were scored in."""
+
+    classes: tuple[str, ...]
+    images: dict[str, str]
+    scores: dict[str, Scores]
+    counts: dict[str, Scores]
+    higher_is_better: dict[str, bool]
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Pixels of all images by labelled and predicted class, (K, K)."""
+        return np.asarray(self.counts[PIXELS].counts.sum(dim=0).reshape(len(self.classes), -1).numpy())
+
+    @property
+    def summary(self) -> Summary:
+        """Means with intervals beside pooled scores."""
+        return summarise(self.scores, self.classes)
+
+    @property
+    def per_image(self) -> PerImage:
+        """The scores of each image as JSON holds them."""
+        return {
+            metric: {
+                name: [None if math.isnan(value) else value for value in values.tolist()]
+                for name, values in rows_of(scores, self.classes).items()
+            }
+            for metric, scores in self.scores.items()
+        }
+
+    @property
+    def worst(self) -> dict[str, dict[str, dict[str, Any] | None]]:
+        """The image with the worst score by metric and class, the first by name of equals; None if none has a score."""
+        return {
+            metric: {
+                name: _worst(values, list(self.images), 1 if self.higher_is_better[metric] else -1)
+                for name, values in by_class.items()
+            }
+            for metric, by_class in self.per_image.items()
+        }
+
+    @property
+    def cells(self) -> dict[str, dict[str, int]]:
+        """Cells of all images in ground truth and prediction by class, the first class left out."""
+        totals = {kind: scores.counts.sum(dim=0) for kind, scores in self.counts.items()}
+        return {
+            name: {key: int(totals[kind][place]) for key, (kind, place) in self._cell_places(label).items()}
+            for label, name in list(enumerate(self.classes))[1:]
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row an image and class: pixels, shares and cells; a further metric without classes has one value an image.
+
+        Accuracy is that of the class against all others. Cells are connected regions, of all classes but the first.
+        """
+        return [
+            {"image": image, "class": name, **self._row(index, label)}
+            for index, image in enumerate(self.images)
+            for label, name in enumerate(self.classes)
+        ]
+
+    def _row(self, index: int, label: int) -> dict[str, Any]:
+        classes = len(self.classes)
+        table = self.counts[PIXELS].counts[index].reshape(classes, classes)
+        hits, true, predicted, total = (
+            int(n) for n in (table[label, label], table[label].sum(), table[:, label].sum(), table.sum())
+        )
+        pixels = {
+            "true_positives": hits,
+            "false_positives": predicted - hits,
+            "false_negatives": true - hits,
+            "true_negatives": total - true - predicted + hits,
+        }
+        accuracy = (pixels["true_positives"] + pixels["true_negatives"]) / total if total else math.nan
+        others = {name: self._score(name, index, label) for name in self.scores if name != "accuracy"}
+        columns = {"true": "cells_true", "predicted": "cells_predicted", INSTANCES: "instances_true"}
+        cells = {
+            columns[key]: int(self.counts[kind].counts[index][place]) if label else ""
+            for key, (kind, place) in self._cell_places(label).items()
+        }
+        return {**pixels, "accuracy": accuracy, **others, **cells}
+
+    def _score(self, metric: str, index: int, label: int) -> float:
+        by_class = rows_of(self.scores[metric], self.classes)
+        return float(by_class[ALL if ALL in by_class else self.classes[label]][index])
+
+    def _cell_places(self, label: int) -> dict[str, tuple[str, int]]:
+        """In which counts the cells of a class stand, and where."""
+        places = {"true": (REGIONS, label), "predicted": (REGIONS, len(self.classes) + label)}
+        return places | ({INSTANCES: (INSTANCES, label)} if INSTANCES in self.counts else {})
+
+
+def _worst(values: Sequence[float | None], names: Sequence[str], sign: int) -> dict[str, Any] | None:
+    pairs = [(sign * value, name) for name, value in zip(names, values, strict=True) if value is not None]
+    return {"image": min(pairs)[1], "score": sign * min(pairs)[0]} if pairs else None
+
+
+def measure(
+    images: Images,
+    metrics: Mapping[str, PerImageMetric],
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> Measured:
+    """The scores and counts of a model on whole images."""
+    predictor = images.predictor
+    classes, dataset = len(predictor.classes), images.dataset
+    counting: dict[str, PerImageMetric] = {PIXELS: PixelCounts(classes), REGIONS: RegionCounts(classes)}
+    if "instances" in dataset.maps:
+        counting[INSTANCES] = InstanceCounts(classes)
+    digests: dict[str, str] = {}
+
+    def samples() -> Iterator[Sample]:
+        for name in progress(images.names):
+            sample = images.stored(name)
+            digests[name] = image_digest(sample, dataset.normalization)
+            yield images.rescaled(sample)
+
+    def predict(sample: Sample) -> Tensor:
+        return most_likely(predictor.logits(sample))
+
+    both = score(predict, samples(), {**metrics, **counting}, predictor.device)
+    scores, counts = ({name: both[name] for name in names} for names in (metrics, counting))
+    better = {name: metric.higher_is_better for name, metric in metrics.items()}
+    return Measured(predictor.classes, digests, scores, counts, better)
+
+
+def measure_baselines(
+    baselines: Mapping[str, Baseline], images: Images, metrics: Mapping[str, PerImageMetric]
+) -> dict[str, Summary]:
+    """The scores of baselines on the same images, by name."""
+    cpu, classes = torch.device("cpu"), images.predictor.classes
+
+    def summary(baseline: Baseline) -> Summary:
+        return summarise(score(lambda sample: baseline(sample.image), images, metrics, cpu), classes)
+
+    return {name: summary(baseline) for name, baseline in baselines.items()}

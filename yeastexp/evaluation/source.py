@@ -1,0 +1,126 @@
+"""Where the images of an evaluation come from: the data that a run was trained on, or another file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from yeastexp.config.experiment import Experiment
+from yeastexp.data.datasets.hdf5 import Hdf5
+from yeastexp.errors import UserError
+from yeastexp.prediction.predictor import Predictor
+from yeastexp.sample import Sample
+from yeastexp.system import files
+from yeastexp.training import build, run_directory
+
+Split = Literal["val", "test", "train", "all"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a data set, by name, with the values that a run was trained on."""
+
+    dataset: Any
+    place: str
+    names: tuple[str, ...]
+    predictor: Predictor
+
+    def stored(self, name: str) -> Sample:
+        """An image as the data set has it. Raises UserError with the place if its labels are no classes of the run."""
+        try:
+            return build.checked_labels(self.dataset.read(name), len(self.predictor.classes))
+        except UserError as error:
+            raise UserError(*(f"{self.place}: {fault}" for fault in error.faults)) from None
+
+    def rescaled(self, sample: Sample) -> Sample:
+        """A stored image with the values that training would have given the network."""
+        return replace(sample, image=self.predictor.rescaled(sample.image, self.dataset.normalization))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.rescaled(self.stored(name)) for name in self.names)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, what it is called, its file if it has one, and whether the run was trained on it (`own`)."""
+
+    dataset: Any
+    name: str
+    path: Path | None
+    digest: str | None
+    own: bool
+
+    @property
+    def place(self) -> str:
+        """How messages call it."""
+        return str(self.path or self.name)
+
+    def names(self, split: Split) -> tuple[str, ...]:
+        """The images of a split, or of all. Raises UserError if there are none."""
+        splits: Mapping[str, list[str]] = self.dataset.splits
+        names = tuple(name for key in splits for name in splits[key] if split in (key, "all"))
+        if not names:
+            filled = ", ".join(key for key in splits if splits[key])
+            raise UserError(f"{self.place}: has no '{split}' images; choose from {filled}, or 'all'")
+        return names
+
+    def images(self, split: Split, predictor: Predictor) -> Images:
+        """The images of a split with the values that a run was trained on. Raises UserError if channels differ."""
+        names, channels = self.names(split), predictor.experiment.task.channels
+        for name in names:
+            if (has := self.dataset.shape(name)[0]) != channels:
+                raise UserError(f"{self.place}: image '{name}' has {has} channels; the run was trained on {channels}")
+        return Images(self.dataset, self.place, names, predictor)
+
+
+def training_source(run: Path, experiment: Experiment) -> Source:
+    """The data set that a run was trained on. Raises UserError if it is gone."""
+    if reason := missing(run, experiment):
+        raise UserError(f"{run}: the images it was trained on are gone ({reason}); bring them back, or use --data")
+    paths = _inputs(experiment)
+    path = paths[0] if len(paths) == 1 and paths[0].is_file() else None
+    name = path.stem if path else experiment.dataset.name
+    return Source(build.build_dataset(experiment), name, path, files.digest(path) if path else None, own=True)
+
+
+def missing(run: Path, experiment: Experiment) -> str | None:
+    """Why the data that a run was trained on cannot be read; None if they can."""
+    digests = run_directory.read_environment(run)["digests"]["data"]
+    for path in _inputs(experiment):
+        if not path.exists():
+            return f"no file '{path}'"
+        if path.is_file() and files.digest(path) != digests.get(path.name):
+            return f"'{path}' has changed since"
+    return None
+
+
+def _inputs(experiment: Experiment) -> list[Path]:
+    return [value for value in experiment.dataset.options.values() if isinstance(value, Path)]
+
+
+def file_source(run: Path, experiment: Experiment, path: Path) -> Source:
+    """The data set in an HDF5 file; one that the run was trained on is known by its digest, wherever it lies."""
+    dataset = Hdf5(path)
+    digest = files.digest(path)
+    digests = run_directory.read_environment(run)["digests"]["data"]
+    for key, value in experiment.dataset.options.items():
+        if isinstance(value, Path) and digests.get(value.name) == digest:
+            moved = replace(experiment.dataset, options={**experiment.dataset.options, key: path})
+            return Source(moved.build(), path.stem, path, digest, own=True)
+    return Source(dataset, path.stem, path, digest, own=False)
+
+
+def image_digest(sample: Sample, stored: Mapping[str, Any] | None) -> str:
+    """The SHA-256 of an image as it was recorded and of its labels, the same for a normalised copy of whole numbers."""
+    image = sample.image
+    if stored:
+        image = build.rescaled(image.double(), stored, None).round().float() + 0.0  # turns -0.0 into 0.0
+    digest = hashlib.sha256(f"{tuple(image.shape)} {tuple(sample.labels.shape)}".encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    digest.update(sample.labels.to(torch.int16).contiguous().numpy().tobytes())
+    return digest.hexdigest()
