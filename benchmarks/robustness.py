@@ -19,7 +19,7 @@ from yeastexp.prediction.predictor import load_predictor
 Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
 """From an image (1, H, W) and its name to its classes (H, W)."""
 
-HOME = "home"
+HOME = "in distribution"
 
 
 def fields(data: Hdf5, of_synthetic_yeast: bool) -> Iterator[tuple[str, list[View]]]:
@@ -59,7 +59,7 @@ def _of_run(run: Path) -> Answer:
 
 
 def table(path: Path, runs: Sequence[Path], folder: Path | None, of_synthetic_yeast: bool = False) -> str:
-    """Markdown: a row a field with the mean over its images of each answer, then the mean over the foreign fields."""
+    """Markdown: a row per set of images with the mean IoU of each prediction, then the mean out of distribution."""
     data = hdf5(path)
     asked = answers(data, runs)
     scores: dict[str, dict[str, float]] = {}
@@ -73,7 +73,7 @@ def table(path: Path, runs: Sequence[Path], folder: Path | None, of_synthetic_ye
         if folder:
             last = list(asked)[-1]
             _write(folder / f"{field.replace(' ', '_')}.png", *seen[0], found[last][0])
-    scores["mean of the foreign fields"] = {
+    scores["mean out of distribution"] = {
         name: float(np.mean([row[name] for field, row in scores.items() if field != HOME])) for name in asked
     }
     return _markdown(scores, list(asked))

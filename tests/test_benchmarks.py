@@ -69,7 +69,7 @@ def test_scores_of_a_known_answer() -> None:
 def test_the_table_has_a_row_a_field(data: Path, tmp_path: Path) -> None:
     lines = robustness.table(data, [], tmp_path / "seen").splitlines()
     assert lines[0] == "| field | threshold |" and lines[2].startswith("| home | 0.")
-    assert [line.split(" | ")[0][2:] for line in lines[3:]] == [*FIELDS, "mean of the foreign fields"]
+    assert [line.split(" | ")[0][2:] for line in lines[3:]] == [*FIELDS, "mean out of distribution"]
     assert len(list((tmp_path / "seen").glob("*.png"))) == len(FIELDS) + 1
 
 
@@ -95,7 +95,7 @@ def test_the_table_of_synthetic_fields(data: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(robustness, "SYNTHETIC", few)
     monkeypatch.setattr(robustness, "answers", lambda data, runs: {"all": lambda image, name: np.ones(image.shape[1:])})
     lines = robustness.table(data, [], None, of_synthetic_yeast=True).splitlines()
-    assert [line.split(" | ")[0][2:] for line in lines[2:]] == ["home", *few, "mean of the foreign fields"]
+    assert [line.split(" | ")[0][2:] for line in lines[2:]] == ["in distribution", *few, "mean out of distribution"]
     crowded = np.mean([view.labels.mean() for view in foreign.synthetic(few["crowded"])])
     assert lines[3] == f"| crowded | {crowded:.3f} |" and lines[4] == "| dead alone | 0.000 |"
 
