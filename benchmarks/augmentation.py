@@ -103,6 +103,6 @@ def report(
     """Markdown: a table, and the machine."""
     chosen = setting or Setting()
     results = measure(contenders, chosen, rounds=rounds, units=units, warm_up=2)
-    title = f"### batches of {chosen.batch} windows of {chosen.window}², {torch.get_num_threads()} threads"
-    rows = table(results, contenders[0].name, "windows", per_unit=chosen.batch)
+    title = f"### batches of {chosen.batch} patches of {chosen.window}², {torch.get_num_threads()} threads"
+    rows = table(results, contenders[0].name, "patches", per_unit=chosen.batch)
     return f"{title}\n\n{rows}\n\n{machine()}"

@@ -94,4 +94,4 @@ def report(rounds: int = 9, imports: Sequence[str] = IMPORTS) -> str:
         shown = f"{statistics.median(times):.2f} | {min(times):.2f} – {max(times):.2f} | {beyond:+.2f}"
         lines.append(f"| {name} | {shown} |")
     lines += [f"| import {one} | skipped: not installed |  |  |" for one in imports if f"import {one}" not in acts]
-    return "\n".join(["### fresh processes, files in the cache", "", *lines, "", machine()])
+    return "\n".join(["### new processes, files in the page cache", "", *lines, "", machine()])

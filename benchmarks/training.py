@@ -207,7 +207,7 @@ def report(
     if torch.cuda.is_available():
         parts.append(f"{_compared(ON_GPU, GPU_CONTENDERS, rounds)}\n\n{torch.cuda.get_device_name()}")
     else:
-        parts.append(f"### {ON_GPU.title}\n\nSkipped: PyTorch sees no GPU.")
+        parts.append(f"### {ON_GPU.title}\n\nSkipped: PyTorch finds no GPU.")
     return "\n\n".join([*parts, machine()])
 
 

@@ -1,7 +1,7 @@
-"""The exercise sheet's page: its commands are run, and what they print and draw is put below them.
+"""Runs the commands of `exercise.md` and replaces the outputs and plots shown there.
 
-`python docs/exercise.py` does so for all of `exercise.md`, which takes about five minutes: it trains. The tests do the
-same, in less, for all but the blocks marked `recorded`, and compare.
+`python docs/exercise.py` updates the whole page. It trains a model, so it takes about five minutes. The tests rerun all
+blocks that are not marked `recorded`, and compare.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ DRAWN = {
     "preview.jpg": "preview.png",
     "accuracy_and_iou.png": "figures/accuracy_and_iou.png",
 }
-"""Pictures that the commands leave in the folder they run in."""
+"""By the name of a figure on the page: the file that a command writes in its working directory."""
 
 RUN = "runs/sheet/001"
 TRAINED = {"validation.jpg": "validation.png", "curves.png": "curves.png", "effective.jpg": "effective.png"}
-"""Pictures of the trained run: two of its TensorBoard events, and one that a recorded command leaves."""
+"""Likewise for the trained run: two figures from its TensorBoard events, and one written by a recorded command."""
 
 TERMINAL = {"COLUMNS": "100", "LINES": "40", "TERM": "dumb"}
-"""What tells programs how wide the page is, and that it has no colours."""
+"""Environment variables that set the width of the output and turn colours off."""
 
 WIDEST, QUALITY = 900, 72
-"""Pixels across, and JPEG's quality, that keep a picture's file small."""
+"""Width in pixels and JPEG quality that keep the figures' files small."""
 
 BLOCK = re.compile(r"^```(?P<language>\w+)(?P<recorded> recorded)?\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
 RECORDED_FOR = re.compile(r"^<!-- recorded for experiment [0-9a-f]*; python docs/exercise.py -->$", re.MULTILINE)
 
 
 class Terminal(io.StringIO):
-    """What a command prints when somebody looks at it."""
+    """Standard output that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """So it claims to be."""
+        """Always True."""
         return True
 
 
 def rerun(text: str, folder: Path, *, recorded: bool) -> str:
-    """The page with what its commands print now, in `folder`; what recorded blocks print, only if it is asked for.
+    """The page with the current output of its commands, run in `folder`; recorded blocks only if `recorded`.
 
-    Python and TOML that begin with `# NAME` are files of that name there.
+    Python and TOML blocks that begin with `# NAME` are written to files of that name there.
     """
     shutil.copytree(HOME / "experiments", folder / "experiments")
     with contextlib.chdir(folder):
@@ -79,13 +79,13 @@ def _rerun_block(block: re.Match[str], recorded: bool) -> str:
     if block["recorded"] and not recorded:
         return block[0]
     lines = [line for line in block["content"].splitlines() if line.startswith("$ ")]
-    out = io.StringIO if block["recorded"] else Terminal  # no moving bar of a training that was long ago
+    out = io.StringIO if block["recorded"] else Terminal  # without a terminal, training draws no progress bar
     answers = "".join(f"{line}\n{printed(line.removeprefix('$ '), out())}" for line in lines)
     return f"```console{block['recorded'] or ''}\n{answers}```"
 
 
 def printed(line: str, out: io.StringIO) -> str:
-    """What a command prints on a page, without this machine's paths; the shell sees what follows its first ` | `."""
+    """The output of a command without absolute paths; what follows the first ` | ` is run by the shell."""
     command, _, filters = line.partition(" | ")
     with contextlib.redirect_stdout(out):
         _carry_out(shlex.split(command))
@@ -97,7 +97,7 @@ def printed(line: str, out: io.StringIO) -> str:
 
 
 def _carry_out(words: Sequence[str]) -> None:
-    """Run a Python script, or a command of ours, in this process, which has loaded PyTorch already."""
+    """Run a Python script or a yeastexp command in this process, which has imported PyTorch already."""
     assert words[0] == "python", words
     if words[1:3] == ["-m", "yeastexp"]:
         commands(list(words[3:]), standalone_mode=False)
@@ -106,18 +106,18 @@ def _carry_out(words: Sequence[str]) -> None:
 
 
 def digest(folder: Path) -> str:
-    """What the recorded blocks were made with: the experiment with all its options."""
+    """SHA-256 of the resolved experiment that the recorded blocks are outputs of."""
     resolved = load_experiment(folder / "sheet.toml").resolved()
     return hashlib.sha256(resolved.replace(f"{folder.resolve()}/", "").encode()).hexdigest()
 
 
 def stamped(text: str, folder: Path) -> str:
-    """The page with the digest of the experiment that was run."""
+    """The page with the digest of the current experiment."""
     return RECORDED_FOR.sub(f"<!-- recorded for experiment {digest(folder)}; python docs/exercise.py -->", text)
 
 
 def write_logged(run: Path, folder: Path) -> None:
-    """The last picture in a run's TensorBoard events, and curves of its scores, as files."""
+    """Write the last image in a run's TensorBoard events, and a plot of its scores."""
     events = EventAccumulator(str(run)).Reload()
     (folder / "validation.png").write_bytes(events.Images("val/pictures")[-1].encoded_image_string)
     shown = {"IoU of the cells": "val/iou/cell", "mean IoU": "val/iou/mean", "accuracy": "val/accuracy"}
@@ -134,7 +134,7 @@ def write_logged(run: Path, folder: Path) -> None:
 
 
 def write_small(drawn: Path, shown: Path) -> None:
-    """A picture as a small file: no wider than the page; few colours (PNG, for lines) or few details (JPEG)."""
+    """Write a figure as a small file: at most as wide as the page, with a palette (PNG) or compressed (JPEG)."""
     picture = Image.open(drawn).convert("RGB")
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
@@ -145,7 +145,7 @@ def write_small(drawn: Path, shown: Path) -> None:
 
 
 def main() -> None:
-    """Make the page and its pictures anew."""
+    """Update the page and its figures."""
     os.environ |= TERMINAL
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()

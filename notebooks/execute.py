@@ -1,4 +1,4 @@
-"""The notebook's outputs: `python -m notebooks.execute` runs all its cells and keeps what they show, in small files."""
+"""Updates the outputs of `exercise.ipynb`: `python -m notebooks.execute` runs all cells and shrinks their figures."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOK = HERE / "exercise.ipynb"
 
 TIMEOUT = 1200
-"""Seconds that a cell may take."""
+"""Seconds per cell."""
 
 WIDEST, QUALITY = 800, 70
-"""Pixels across, and JPEG's quality, of what cells show."""
+"""Width in pixels and JPEG quality of the figures in the outputs."""
 
 
 def read() -> NotebookNode:
-    """The notebook as it was last kept."""
+    """The notebook as stored."""
     return nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """The same notebook, all cells run in a folder; the error of a cell is raised."""
+    """The notebook after running all cells in a folder; raises the error of a cell."""
     where = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=TIMEOUT, coalesce_streams=True, resources=where)
     client.execute(env={**os.environ, "PYTHONPATH": str(HERE.parent)})
@@ -37,7 +37,7 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
 
 def tidied(notebook: NotebookNode) -> NotebookNode:
-    """The same notebook without times and traces of this machine, its pictures small."""
+    """The notebook without times and machine-specific metadata, and with small figures."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -53,7 +53,7 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
 
 
 def shrink(output: NotebookNode) -> None:
-    """Have a cell's picture take less room: narrower, and with few colours or as a JPEG, whichever is smaller."""
+    """Replace a figure in an output by a narrower one, with a palette (PNG) or as a JPEG, whichever is smaller."""
     picture = Image.open(io.BytesIO(base64.b64decode(output.data.pop("image/png")))).convert("RGB")
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
@@ -67,7 +67,7 @@ def shrink(output: NotebookNode) -> None:
 
 
 def main() -> None:
-    """Run the notebook and write it anew."""
+    """Run the notebook and write it back."""
     with tempfile.TemporaryDirectory() as folder:
         done = tidied(executed(read(), Path(folder)))
     nbformat.write(done, NOTEBOOK)  # type: ignore[no-untyped-call]
