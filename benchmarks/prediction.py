@@ -141,7 +141,9 @@ def deviations(setting: Setting, results: dict[str, Result]) -> str:
             found = np.load(setting.answer(name))
             labels = (found.argmax(axis=0) != expected.argmax(axis=0)).mean()
             lines.append(f"| {name} | {np.abs(found - expected).max():.2g} | {labels:.3%} |")
-    return "\n".join([*lines, "", f"The logits of the whole image range from {expected.min():.2g} to {expected.max():.2g}."])
+    return "\n".join(
+        [*lines, "", f"The logits of the whole image range from {expected.min():.2g} to {expected.max():.2g}."]
+    )
 
 
 def growth(sides: Sequence[int], width: int) -> str:
