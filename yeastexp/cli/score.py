@@ -158,6 +158,7 @@ def predict(
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
     from yeastexp.prediction.predict import predict
+    from yeastexp.system.formatting import format_count
 
     count = predict(
         run_directory,
@@ -172,7 +173,7 @@ def predict(
         device=device,
         progress=image_progress,
     )
-    click.echo(f"{count} mask{'' if count == 1 else 's'} in {output}")
+    click.echo(f"{format_count(count, 'mask')} in {output}")
 
 
 @click.command(short_help="Write one HTML page about a run.")

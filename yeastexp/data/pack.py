@@ -18,6 +18,7 @@ from yeastexp.data.images import image_files, read_image, read_mask
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.errors import UserError
 from yeastexp.system import files
+from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
 Choice = int | float | tuple[str, ...]
@@ -271,7 +272,9 @@ class _Survey:
             raise UserError(f"{image} and {mask}: differ in size, {sizes} pixels; give each image its own label file")
         for first, (shape, _) in self.raw.items():
             if shape[0] != len(raw):
-                raise UserError(f"{image}: has {_channels(len(raw))}, but '{first}' has {shape[0]}; pack them apart")
+                raise UserError(
+                    f"{image}: has {format_count(len(raw), 'channel')}, but '{first}' has {shape[0]}; pack them apart"
+                )
             break
         self.raw[name] = (raw.shape, raw.dtype)
         self.image_digests[name] = _digest(raw)
@@ -279,10 +282,6 @@ class _Survey:
         self.values |= {int(value) for value in np.unique(labels)}
         self.foreground += int(np.count_nonzero(labels > 0))
         self.pixels += labels.size
-
-
-def _channels(count: int) -> str:
-    return f"{count} channel{'s' if count > 1 else ''}"
 
 
 def _digest(values: Array) -> str:

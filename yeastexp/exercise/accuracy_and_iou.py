@@ -15,8 +15,8 @@ from torch import Tensor
 
 from yeastexp.drawing import plots
 from yeastexp.exercise import degradations, discs, writing
-from yeastexp.metrics.pixels import Accuracy, DeadCellFalsePositives, IoU
-from yeastexp.metrics.summary import MEAN, Summary, summarise
+from yeastexp.metrics.pixels import MEAN, Accuracy, DeadCellFalsePositives, IoU
+from yeastexp.metrics.summary import Summary, summarise
 from yeastexp.sample import Sample
 from yeastexp.training.step import score
 

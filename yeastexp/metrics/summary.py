@@ -12,8 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from yeastexp.metrics.intervals import Interval, interval
-from yeastexp.metrics.pixels import ALL, Scores
-from yeastexp.metrics.pixels import MEAN as MEAN
+from yeastexp.metrics.pixels import ALL, MEAN, Scores
 from yeastexp.system.formatting import format_interval, format_score
 
 Summary = dict[str, dict[str, dict[str, Any]]]

@@ -15,8 +15,7 @@ from yeastexp.data import images
 from yeastexp.evaluation import crossval, out_of_fold
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.source import Source
-from yeastexp.metrics.pixels import confusion
-from yeastexp.metrics.summary import MEAN
+from yeastexp.metrics.pixels import MEAN, confusion
 from yeastexp.report import crossval_folder, gallery, predictions, run_files, sections, tables
 from yeastexp.report.crossval_folder import CrossvalFiles, FoldRun
 from yeastexp.report.curves import curve_chart, series_of

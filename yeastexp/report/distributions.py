@@ -9,7 +9,8 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Distribution
 from yeastexp.evaluation.measure import metric_of
-from yeastexp.metrics.summary import MEAN, Summary
+from yeastexp.metrics.pixels import MEAN
+from yeastexp.metrics.summary import Summary
 from yeastexp.report.html import Chart
 from yeastexp.report.run_files import ImageScores, ScoreKey
 from yeastexp.system.formatting import format_score

@@ -17,7 +17,8 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.record import Evaluation
-from yeastexp.metrics.summary import MEAN, Summary, rows_of, summarise
+from yeastexp.metrics.pixels import MEAN
+from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.training import checkpoints, run_directory
 from yeastexp.training.progress import Validation
 

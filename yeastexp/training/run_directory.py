@@ -15,8 +15,8 @@ import numpy as np
 
 from yeastexp.data import images
 from yeastexp.errors import INTERRUPTED, UserError
-from yeastexp.metrics.pixels import most_likely
-from yeastexp.metrics.summary import MEAN, as_csv, final_table, image_rows, rows_of, summarise, tags
+from yeastexp.metrics.pixels import MEAN, most_likely
+from yeastexp.metrics.summary import as_csv, final_table, image_rows, rows_of, summarise, tags
 from yeastexp.system import environment, failures, files, locks
 from yeastexp.system.interruption import Interruption
 from yeastexp.training import checkpoints, tensorboard
