@@ -41,7 +41,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 def test_the_picture_is_the_contact_sheet(experiment_file: WriteExperiment, tmp_path: Path) -> None:
     path = experiment_file()
     assert preview(path, ["augment=[]"], tmp_path / "new" / "sheet.png") == tmp_path / "new" / "sheet.png"
-    sheet = contact_sheet.of(build.assemble(load_experiment(path, ["augment=[]"])))
+    sheet = contact_sheet.draw_contact_sheet(build.assemble(load_experiment(path, ["augment=[]"])))
     with Image.open(tmp_path / "new" / "sheet.png") as picture:
         assert (np.asarray(picture) == sheet).all()
 

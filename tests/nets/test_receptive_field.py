@@ -510,8 +510,14 @@ def test_operators_outside_of_layers_are_rows_where_they_change_something() -> N
             (64, 64),
             "layer sum: depends on more pixels the farther a position is",
         ),
+        (
+            row(nn.Conv2d(1, 1, (3, 1), 3, 2, 3), nn.Upsample(None, 3, "bilinear", align_corners=True)),
+            1,
+            (16, 16),
+            "the receptive field cannot be read off an image of",
+        ),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_is_refused(network: nn.Module, channels: int, size: tuple[int, int], message: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""Contact sheets: the windows of training to the bit, the place of a window at every step, and nothing disturbed."""
+"""Contact sheets: exactly the patches of training, the place of a patch at every step, and nothing disturbed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def assembled(path: Path, *settings: str) -> Assembly:
 
 def columns(assembly: Assembly) -> tuple[list[contact_sheet.Column], list[contact_sheet.Column]]:
     """Those of the images and those of the augmentations, in tiles of 64 pixels."""
-    shown = [contact_sheet._shown(assembly, index) for index in range(2)]
-    windows = contact_sheet._windows(assembly, shown)
-    limits = pictures.limits_of(*windows[0])
+    shown = [contact_sheet._example(assembly, index) for index in range(2)]
+    patches = contact_sheet._patches(assembly, shown)
+    limits = pictures.limits_of(*patches[0])
     return (
         list(contact_sheet._images(assembly, shown, 64, limits)),
-        list(contact_sheet._augmented(assembly, shown, windows, 64, limits)),
+        list(contact_sheet._augmented(assembly, shown, patches, 64, limits)),
     )
 
 
@@ -96,14 +96,14 @@ LISTS: dict[str, Sequence[str]] = {
         )
         + "]",
     ),
-    "large windows": ("patches.size=40",),
+    "large patches": ("patches.size=40",),
     "sliding": ("patches.size=16", "patches.stride=8"),
 }
 
 
 @pytest.mark.parametrize("settings", LISTS.values(), ids=LISTS)
 def test_a_sheet_of_any_list_of_transforms(settings: Sequence[str], experiment_file: WriteExperiment) -> None:
-    sheet = contact_sheet.of(assembled(experiment_file(), *settings))
+    sheet = contact_sheet.draw_contact_sheet(assembled(experiment_file(), *settings))
     assert sheet.dtype == np.uint8 and sheet.ndim == 3 and sheet.shape[2] == 3
     assert sheet.shape[1] <= contact_sheet.SHEET_WIDTH + 40
 
@@ -117,7 +117,7 @@ def test_images_of_any_number_of_channels(channels: int, tmp_path: Path) -> None
     hdf5_file.write(tmp_path / "data.h5", {"train": ["0", "1"], "val": ["2"]}, read, provenance={})
     path = tmp_path / "many.toml"
     path.write_text(tiny.EXPERIMENT.replace("channels = 1", f"channels = {channels}"))
-    assert contact_sheet.of(assembled(path)).shape[2] == 3
+    assert contact_sheet.draw_contact_sheet(assembled(path)).shape[2] == 3
 
 
 def test_nothing_is_disturbed(experiment_file: WriteExperiment) -> None:
@@ -127,16 +127,16 @@ def test_nothing_is_disturbed(experiment_file: WriteExperiment) -> None:
     torch.manual_seed(5)
     np.random.seed(5)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    first = contact_sheet.of(assembly)
+    first = contact_sheet.draw_contact_sheet(assembly)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
-    assert (contact_sheet.of(assembly) == first).all()
+    assert (contact_sheet.draw_contact_sheet(assembly) == first).all()
     for step, (images, labels) in enumerate(before):
         again = assembly.sampler.batch(step)
         assert torch.equal(again[0], images) and torch.equal(again[1], labels)
 
 
-def test_windows_as_training_sees_them_are_those_of_the_first_steps(experiment_file: WriteExperiment) -> None:
+def test_patches_as_in_training_are_those_of_the_first_steps(experiment_file: WriteExperiment) -> None:
     assembly = assembled(experiment_file())
     found = contact_sheet._trained(assembly, 32, (-1.0, 3.0), 6)
     assert len(found) == 6
@@ -153,9 +153,9 @@ def test_the_window_keeps_its_place_through_every_transform(
 ) -> None:
     """What is shown of the last step is the window that training would cut, and of each step the same pixels."""
     assembly = assembled(experiment_file(), *settings, "patches.size=12")
-    shown = contact_sheet._shown(assembly, 1)
+    shown = contact_sheet._example(assembly, 1)
     boxes = contact_sheet._boxes(shown, 12)
-    images, labels = contact_sheet._windows(assembly, [shown])
+    images, labels = contact_sheet._patches(assembly, [shown])
     last = shown.stages[-1]
     assert (contact_sheet._cut(last.image.numpy(), boxes[-1]) == images[0]).all()
     assert (contact_sheet._cut(last.labels.numpy(), boxes[-1]) == labels[0]).all()
@@ -188,9 +188,9 @@ def test_each_augmentation_is_shown_in_a_draw_in_which_it_acts(experiment_file: 
     ]
     for column in augmented[:2]:
         assert all((new[1] != old[1]).any() for new, old in zip(column.tiles, before, strict=True))
-    assert {said for said, _ in augmented[1].tiles} == {"drawn: yes, 0.123"}  # a key tells nothing
+    assert {said for said, _ in augmented[1].tiles} == {"params: yes, 0.123"}  # a key tells nothing
     for column in augmented[2:]:
-        assert {said for said, _ in column.tiles} == {"does nothing"}
+        assert {said for said, _ in column.tiles} == {"no effect"}
         assert all((new[1] == old[1]).all() for new, old in zip(column.tiles, before, strict=True))
 
 
@@ -200,7 +200,7 @@ def test_the_columns_name_each_step_with_what_was_fitted(experiment_file: WriteE
     fitted = assembly.transforms[1]
     assert [one.heading for one in images] == [
         ("training images", "whole", "stored values"),
-        ("training images", "the frame's inside", "stored values"),
+        ("training images", "within the frame", "stored values"),
         ("[[transform]]", "crop", "top=2 bottom=0 left=0 right=0"),
         ("[[transform]]", "zscore", f"per=dataset mean={fitted.mean:,.0f} std={fitted.std:.3g}"),  # type: ignore[attr-defined]
     ]
@@ -223,8 +223,8 @@ def test_data_that_is_stored_normalised_leaves_out_what_normalises(tmp_path: Pat
     path.write_text(tiny.EXPERIMENT)
     assembly = assembled(path)
     images, _ = columns(assembly)
-    assert [one.heading[1] for one in images] == ["whole", "the frame's inside"]
-    assert contact_sheet.of(assembly).shape[2] == 3
+    assert [one.heading[1] for one in images] == ["whole", "within the frame"]
+    assert contact_sheet.draw_contact_sheet(assembly).shape[2] == 3
 
 
 def test_later_rows_of_augmentations_begin_with_what_they_begin_with() -> None:

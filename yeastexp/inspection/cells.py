@@ -1,4 +1,4 @@
-"""How large the cells of a label map are."""
+"""The size of cells in a label map."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from torch import Tensor
 
 
 def diameters(instances: Tensor | None, labels: Tensor) -> list[float]:
-    """Diameters of circles of the area of each instance, or of each connected piece of the foreground."""
-    pieces = ndimage.label(labels.numpy() > 0)[0] if instances is None else instances.numpy()
-    return [2 * sqrt(area / pi) for area in np.unique(pieces[pieces > 0], return_counts=True)[1].tolist()]
+    """Equivalent circular diameters of each instance, or of each connected component of the foreground."""
+    components = ndimage.label(labels.numpy() > 0)[0] if instances is None else instances.numpy()
+    return [2 * sqrt(area / pi) for area in np.unique(components[components > 0], return_counts=True)[1].tolist()]

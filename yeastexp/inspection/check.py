@@ -1,4 +1,4 @@
-"""An experiment tried without training it: every fault of its file, then one batch through model and loss and back."""
+"""An experiment checked without training it: all faults of its file, then one training step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from yeastexp.training.step import make_trainer
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one batch showed."""
+class CheckResult:
+    """The sizes of an experiment, and the cost of one step."""
 
     train_images: int
     validation_images: int
@@ -33,8 +33,8 @@ class Finding:
     peak_memory_mb: int | None
 
 
-def check(path: Path, settings: Sequence[str] = ()) -> Finding:
-    """Check a file, make its parts, and take one training step of a model that is thrown away; writes nothing."""
+def check(path: Path, settings: Sequence[str] = ()) -> CheckResult:
+    """Check a file, build its parts, and take one training step with a model that is discarded; writes nothing."""
     assembly = build.assemble(load_experiment(path, settings))
     for _ in assembly.samples("val"):
         pass  # reading them checks their labels
@@ -45,9 +45,9 @@ def check(path: Path, settings: Sequence[str] = ()) -> Finding:
     start = time.monotonic()
     loss: Any = trainer.run([batch], max_epochs=1).output
     labels: Counter[int] = Counter()
-    for some in assembly.sampler.source.labels():
-        labels.update(dict(zip(*(found.tolist() for found in some.unique(return_counts=True)), strict=True)))
-    return Finding(
+    for mask in assembly.sampler.source.labels():
+        labels.update(dict(zip(*(values.tolist() for values in mask.unique(return_counts=True)), strict=True)))
+    return CheckResult(
         train_images=len(assembly.dataset.splits["train"]),
         validation_images=len(assembly.dataset.splits["val"]),
         labels=dict(sorted(labels.items())),

@@ -1,4 +1,4 @@
-"""A contact sheet of what an experiment does to its training images."""
+"""The contact sheet of an experiment as a file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from yeastexp.training import build, contact_sheet
 
 
 def preview(path: Path, settings: Sequence[str] = (), output: Path | None = None, *, force: bool = False) -> Path:
-    """Write the contact sheet of an experiment file as a PNG, `NAME-preview.png` if it is not said where."""
+    """Write the contact sheet of an experiment file as a PNG, by default `NAME-preview.png`."""
     loaded = load_experiment(path, settings)
     output = output or Path(f"{loaded.name}-preview.png")
     hdf5_file.refuse_overwriting(output, force)
-    images.write_png(output, contact_sheet.of(build.assemble(loaded)).transpose(2, 0, 1))
+    images.write_png(output, contact_sheet.draw_contact_sheet(build.assemble(loaded)).transpose(2, 0, 1))
     return output

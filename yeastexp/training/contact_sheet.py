@@ -1,4 +1,4 @@
-"""Training images on one sheet: before and after each transform and each augmentation, and as training sees them."""
+"""Training images on one sheet: before and after each transform and each augmentation, and as patches in training."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from yeastexp.training.build import Assembly, checked_labels
 IMAGES = 3
 """Training images that are shown, spread over the split."""
 
-SMALLEST_SIDE, LARGEST_SIDE = 176, 256
-"""Pixels of a tile; windows of a side between are shown pixel by pixel."""
+MIN_SIDE, MAX_SIDE = 176, 256
+"""Pixels of a tile; patches of a side in between are shown pixel by pixel."""
 
 SHEET_WIDTH = 1300
 """Pixels; columns that do not fit begin a new row."""
 
 DRAWS = 4
 """The strongest of so many draws shows what an augmentation does."""
-MOST_DRAWS = 64
-"""Draws after which an augmentation is said to do nothing."""
+MAX_DRAWS = 64
+"""Draws without effect after which the caption says so."""
 
 ROWS = 2
-"""Of windows as training sees them."""
-NARROWEST = 5
-"""Of them beside each other."""
+"""Of patches as in training."""
+MIN_COLUMNS = 5
+"""Of those patches, beside each other."""
 
-MOST_CHANNELS = 4
-"""Whose values are counted."""
+MAX_CHANNELS = 4
+"""That have a histogram."""
 HISTOGRAM = (130, 420)
 """Height and width."""
 
-LARGEST_SHOWN = 1e5
-"""Of what was drawn; larger integers are keys, which tell nothing."""
+MAX_PARAM = 1e5
+"""Of the params shown; larger integers are keys of generators, which tell nothing."""
 
 ORIGIN = "place in the stored image"
-"""A map that transforms carry along: the number of the stored pixel that a pixel was read from."""
+"""A label map that follows the image: the index of the stored pixel that a pixel was read from."""
 
 Array = npt.NDArray[np.float32]
-Windows = tuple[Array, pictures.Labels]
+Patches = tuple[Array, pictures.Labels]
 """Images (B, C, h, w) and labels (B, h, w)."""
 Box = tuple[int, int, int, int]
 """Rows and columns: first, first, behind the last, behind the last."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A training image, stored and after each transform in turn, and the corner of the window that is shown of it."""
+class Example:
+    """A training image, stored and after each transform in turn, and the corner of the patch that is shown of it."""
 
     index: int
     stages: tuple[Sample, ...]
@@ -68,37 +68,36 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """What is said of a step, and how it left each of the training images."""
+    """A step, and its result for each of the examples, with captions."""
 
     heading: tuple[str, str, str]
     """Its table, its name and its options."""
     tiles: tuple[tuple[str, Picture], ...]
 
 
-def of(assembly: Assembly) -> Picture:
-    """The contact sheet of an experiment's parts (H, W, 3); nothing is drawn from a global generator.
+def draw_contact_sheet(assembly: Assembly) -> Picture:
+    """The contact sheet of an experiment's parts (H, W, 3); global random generators are left alone.
 
-    Each augmentation is shown alone, in a draw in which it acts. The windows as training sees them are those of its
-    first steps, to the bit.
+    Each augmentation is shown alone, with params that have an effect. The patches as in training are exactly those of
+    its first steps.
     """
-    stream = assembly.sampler
-    shown = [_shown(assembly, index) for index in _spread(len(assembly.dataset.splits["train"]))]
-    windows = _windows(assembly, shown)
-    limits = pictures.limits_of(*windows[0])
-    side = min(max(stream.plan.side, SMALLEST_SIDE), LARGEST_SIDE)
-    images = list(_images(assembly, shown, side, limits))
-    blocks = _blocks(images, list(_augmented(assembly, shown, windows, side, limits)), SHEET_WIDTH // side)
-    across = max(NARROWEST, len(blocks[0]))
+    examples = [_example(assembly, index) for index in _spread(len(assembly.dataset.splits["train"]))]
+    patches = _patches(assembly, examples)
+    limits = pictures.limits_of(*patches[0])
+    side = min(max(assembly.sampler.plan.side, MIN_SIDE), MAX_SIDE)
+    images = list(_images(assembly, examples, side, limits))
+    blocks = _blocks(images, list(_augmented(assembly, examples, patches, side, limits)), SHEET_WIDTH // side)
+    across = max(MIN_COLUMNS, len(blocks[0]))
     trained = _trained(assembly, side, limits, ROWS * across)
     return pictures.bordered(
         pictures.stacked(
             [
                 *_head(assembly),
                 *(_grid(columns, side) for columns in blocks),
-                _heading("As training sees them: all of this together, drawn anew for every window"),
+                _heading("As in training: all of this together, with new params for every patch"),
                 *(pictures.in_a_row(trained[first : first + across]) for first in range(0, len(trained), across)),
-                _heading("How often values occur in the training images above"),
-                *_histograms(assembly, shown),
+                _heading("Histograms of the training images above"),
+                *_histograms(assembly, examples),
             ]
         )
     )
@@ -110,7 +109,7 @@ def _spread(count: int) -> list[int]:
 
 
 def _blocks(images: Sequence[Column], augmented: Sequence[Column], across: int) -> list[list[Column]]:
-    """Columns that stand beside each other; augmentations that do not begin with what they begin with."""
+    """Columns in blocks side by side; a further block of augmentations begins with what they are applied to."""
     blocks: list[list[Column]] = [[]]
     for index, column in enumerate([*images, *augmented]):
         if len(blocks[-1]) == across:
@@ -119,18 +118,18 @@ def _blocks(images: Sequence[Column], augmented: Sequence[Column], across: int) 
     return blocks
 
 
-def _shown(assembly: Assembly, index: int) -> Shown:
+def _example(assembly: Assembly, index: int) -> Example:
     stored = assembly.dataset.read(assembly.dataset.splits["train"][index])
     sample = checked_labels(stored, len(assembly.classes))
     height, width = sample.size
     marked = replace(sample, maps={ORIGIN: torch.arange(height * width).view(height, width)})
     transforms = assembly.transforms
     stages = tuple(pipeline.whole(transforms[:count], marked) for count in range(len(transforms) + 1))
-    return Shown(index, stages, _corner(stages[-1].labels, assembly.sampler.plan.side))
+    return Example(index, stages, _corner(stages[-1].labels, assembly.sampler.plan.side))
 
 
 def _corner(labels: Tensor, side: int) -> npt.NDArray[np.int64]:
-    """Of the window with the most outlines in it; about the middle where the image is smaller than a window."""
+    """Of the patch with the most outlines in it; centred if the image is smaller than a patch."""
     above = np.pad(pictures.edges(labels.numpy()), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     height, width = (min(side, length) for length in labels.shape)
     counts = above[height:, width:] - above[:-height, width:] - above[height:, :-width] + above[:-height, :-width]
@@ -138,45 +137,48 @@ def _corner(labels: Tensor, side: int) -> npt.NDArray[np.int64]:
     return np.where(room >= 0, np.unravel_index(counts.argmax(), counts.shape), room // 2)
 
 
-def _windows(
-    assembly: Assembly, shown: Sequence[Shown], augmentation: BasicTransform2D | None = None, drawn: Sequence[Any] = ()
-) -> Windows:
-    """The windows of the training images that are shown, as cut or through one augmentation with what it drew."""
-    stream = assembly.sampler
-    images, corners = np.array([one.index for one in shown]), np.stack([one.corner for one in shown])
+def _patches(
+    assembly: Assembly,
+    examples: Sequence[Example],
+    augmentation: BasicTransform2D | None = None,
+    params: Sequence[Any] = (),
+) -> Patches:
+    """The patches of the examples, as cut or after one augmentation with its params."""
+    sampler = assembly.sampler
+    images, corners = np.array([one.index for one in examples]), np.stack([one.corner for one in examples])
     transforms = () if augmentation is None else (augmentation,)
-    each = [[one] for one in drawn] or [[] for _ in shown]
-    side = stream.plan.side
+    each = [[given] for given in params] or [[] for _ in examples]
+    side = sampler.plan.side
     cut = [
         pipeline.windows(one.pixels, one.images, corners[one.places], side, transforms, [each[at] for at in one.places])
-        for one in stream.source.laid(images)
+        for one in sampler.source.laid(images)
     ]
     values, labels = (torch.cat(parts) for parts in zip(*cut, strict=True))
     return values.cpu().numpy(), labels.cpu().numpy()
 
 
-def _images(assembly: Assembly, shown: Sequence[Shown], side: int, limits: Limits) -> Iterator[Column]:
-    """The whole images with a frame about the window, then what lies in it, stored and after each transform."""
-    boxes = [_boxes(one, assembly.sampler.plan.side) for one in shown]
-    stored = [one.stages[0] for one in shown]
+def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: Limits) -> Iterator[Column]:
+    """The whole images with a frame about the patch, then its content, stored and after each transform."""
+    boxes = [_boxes(one, assembly.sampler.plan.side) for one in examples]
+    stored = [one.stages[0] for one in examples]
     whole = [_framed(one, box[0], side) for one, box in zip(stored, boxes, strict=True)]
     captions = [f"{one.name}, {one.size[0]}×{one.size[1]}" for one in stored]
     yield Column(("training images", "whole", "stored values"), tuple(zip(captions, whole, strict=True)))
-    headings = [("training images", "the frame's inside", "stored values")]
+    headings = [("training images", "within the frame", "stored values")]
     headings += [("[[transform]]", name, _options(one)) for name, one in _named_transforms(assembly)]
     for stage, heading in enumerate(headings):
-        samples = [one.stages[stage] for one in shown]
+        samples = [one.stages[stage] for one in examples]
         inside = [_cut(one.image.numpy(), box[stage]) for one, box in zip(samples, boxes, strict=True)]
-        seen = limits if stage == len(headings) - 1 else pictures.limits_of(*inside)
+        shown_limits = limits if stage == len(headings) - 1 else pictures.limits_of(*inside)
         tiles = [
-            pictures.tile(image, _cut(one.labels.numpy(), box[stage]), side, seen)
+            pictures.tile(image, _cut(one.labels.numpy(), box[stage]), side, shown_limits)
             for image, one, box in zip(inside, samples, boxes, strict=True)
         ]
-        yield Column(heading, tuple(zip((_figures(one.image) for one in samples), tiles, strict=True)))
+        yield Column(heading, tuple(zip((_statistics(one.image) for one in samples), tiles, strict=True)))
 
 
 def _named_transforms(assembly: Assembly) -> list[tuple[str, BasicTransform2D]]:
-    """The transforms that are applied, with the names that the experiment calls them by."""
+    """The transforms that are applied, with their names in the experiment."""
     kept = [part.name for part in assembly.experiment.transforms if not _left_out(assembly, part)]
     return list(zip(kept, assembly.transforms, strict=True))
 
@@ -192,22 +194,22 @@ def _framed(sample: Sample, box: Box, side: int) -> Picture:
     return pictures.framed(picture, (top, left, bottom, right), pictures.FRAME)
 
 
-def _boxes(shown: Shown, side: int) -> list[Box]:
-    """Where the window's pixels lie at each stage; all of it where the window holds none of the image."""
-    origins = [stage.maps[ORIGIN].numpy() for stage in shown.stages]
-    top, left = np.maximum(shown.corner, 0).tolist()
-    window = origins[-1][top : top + side, left : left + side]
-    width = shown.stages[0].size[1]
-    rows, columns = np.divmod(window[window >= 0], width)
+def _boxes(example: Example, side: int) -> list[Box]:
+    """Where the patch's pixels lie at each stage; all of it if the patch has none of the image."""
+    origins = [stage.maps[ORIGIN].numpy() for stage in example.stages]
+    top, left = np.maximum(example.corner, 0).tolist()
+    patch = origins[-1][top : top + side, left : left + side]
+    width = example.stages[0].size[1]
+    rows, columns = np.divmod(patch[patch >= 0], width)
     if not rows.size:
-        return [(0, 0, *stage.size) for stage in shown.stages]
-    made = []
+        return [(0, 0, *stage.size) for stage in example.stages]
+    boxes = []
     for origin in origins:
         y, x = np.divmod(origin, width)
         inside = (y >= rows.min()) & (y <= rows.max()) & (x >= columns.min()) & (x <= columns.max()) & (origin >= 0)
         down, right = np.nonzero(inside)
-        made.append((int(down.min()), int(right.min()), int(down.max()) + 1, int(right.max()) + 1))
-    return made
+        boxes.append((int(down.min()), int(right.min()), int(down.max()) + 1, int(right.max()) + 1))
+    return boxes
 
 
 def _cut(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
@@ -216,74 +218,74 @@ def _cut(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
 
 
 def _augmented(
-    assembly: Assembly, shown: Sequence[Shown], windows: Windows, side: int, limits: Limits
+    assembly: Assembly, examples: Sequence[Example], patches: Patches, side: int, limits: Limits
 ) -> Iterator[Column]:
-    """The windows after each augmentation alone."""
+    """The patches after each augmentation alone."""
     parts = assembly.experiment.augmentations
     for position, (part, augmentation) in enumerate(zip(parts, assembly.sampler.augmentations, strict=True)):
         tiles = [
-            (said, pictures.tile(image, labels, side, limits))
-            for said, image, labels in _acting(assembly, shown, windows, position, augmentation)
+            (caption, pictures.tile(image, labels, side, limits))
+            for caption, image, labels in _strongest(assembly, examples, patches, position, augmentation)
         ]
         yield Column(("[[augment]]", part.name, _options(augmentation)), tuple(tiles))
 
 
-def _acting(
-    assembly: Assembly, shown: Sequence[Shown], windows: Windows, position: int, augmentation: BasicTransform2D
+def _strongest(
+    assembly: Assembly, examples: Sequence[Example], patches: Patches, position: int, augmentation: BasicTransform2D
 ) -> list[tuple[str, Array, pictures.Labels]]:
-    """What was drawn and what became of each window: the strongest of a few draws, of more where none acts."""
-    best = [(0.0, "does nothing", *pair) for pair in zip(*windows, strict=True)]
-    for attempt in range(MOST_DRAWS):
+    """The params and the result for each patch: the strongest of a few draws, of more if none has an effect."""
+    best = [(0.0, "no effect", *pair) for pair in zip(*patches, strict=True)]
+    for attempt in range(MAX_DRAWS):
         if attempt >= DRAWS and all(strength for strength, *_ in best):
             break
         sources = [
-            generator(assembly.experiment.train.seed, "contact sheet", attempt, one.index, position) for one in shown
+            generator(assembly.experiment.train.seed, "contact sheet", attempt, one.index, position) for one in examples
         ]
-        drawn = [augmentation.draw(source) for source in sources]
-        changed = _windows(assembly, shown, augmentation, drawn)
+        params = [augmentation.draw(source) for source in sources]
+        changed = _patches(assembly, examples, augmentation, params)
         for row, (image, labels) in enumerate(zip(*changed, strict=True)):
-            strength = float(np.abs(image - windows[0][row]).mean() + (labels != windows[1][row]).mean())
+            strength = float(np.abs(image - patches[0][row]).mean() + (labels != patches[1][row]).mean())
             if strength > best[row][0]:
-                best[row] = (strength, _drawn(drawn[row]), image, labels)
-    return [(said, image, labels) for _, said, image, labels in best]
+                best[row] = (strength, _params(params[row]), image, labels)
+    return [(caption, image, labels) for _, caption, image, labels in best]
 
 
 def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[Picture]:
-    """The windows of the first steps."""
-    made: list[Picture] = []
+    """The patches of the first steps."""
+    tiles: list[Picture] = []
     step = 0
-    while len(made) < count:
+    while len(tiles) < count:
         images, labels = (one.cpu().numpy() for one in assembly.sampler.batch(step))
         step += 1
-        for number, (image, truth) in enumerate(zip(images, labels, strict=True), start=1):
-            picture = pictures.tile(image, truth, side, limits)
-            made.append(pictures.captioned(picture, f"step {step}, window {number}"))
-    return made[:count]
+        for number, (image, mask) in enumerate(zip(images, labels, strict=True), start=1):
+            picture = pictures.tile(image, mask, side, limits)
+            tiles.append(pictures.captioned(picture, f"step {step}, patch {number}"))
+    return tiles[:count]
 
 
 def _head(assembly: Assembly) -> Iterator[Picture]:
-    """What is shown, and what the colours mean."""
+    """What the sheet shows, and what the colours mean."""
     experiment, plan = assembly.experiment, assembly.sampler.plan
     yield _heading(experiment.name)
-    said = [
-        f"{len(assembly.dataset.splits['train'])} training images; windows of {plan.side}×{plan.side} pixels, "
+    text = [
+        f"{len(assembly.dataset.splits['train'])} training images; patches of {plan.side}×{plan.side} pixels, "
         f"{assembly.sampler.size} a step, {len(plan.images)} an epoch",
-        "[[transform]] changes every image, in this order; [[augment]] changes windows in training alone, each shown "
-        "by itself in a draw in which it acts",
-        "figures of a whole image: mean ± standard deviation, smallest to largest value",
+        "[[transform]] applies to every image, in this order; [[augment]] to patches in training only, each shown "
+        "alone with params that have an effect",
+        "statistics of a whole image: mean ± standard deviation, minimum to maximum",
     ]
     if (channels := experiment.task.channels) not in (1, 3):
-        said.append(f"shown is the mean of {channels} channels")
+        text.append(f"the mean of {channels} channels is shown")
     if names := [part.name for part in experiment.transforms if _left_out(assembly, part)]:
-        said.append(f"the data is stored normalised, so {' and '.join(names)} is left out")
-    yield pictures.text_block(*(pictures.truncated(line, SHEET_WIDTH) for line in said))
+        text.append(f"the data is stored normalised, so {' and '.join(names)} is left out")
+    yield pictures.text_block(*(pictures.truncated(line, SHEET_WIDTH) for line in text))
     sharing: dict[pictures.Colour, list[str]] = {}
     for label, name in enumerate(assembly.classes[1:], start=1):
         sharing.setdefault(pictures.outline_colour(label), []).append(name)
     outlines = [
         (colour, pictures.truncated(f"outlined: {', '.join(names)}", SHEET_WIDTH)) for colour, names in sharing.items()
     ]
-    yield pictures.legend([*outlines, (pictures.FAINT, "hatched: pixels without label")])
+    yield pictures.legend([*outlines, (pictures.FAINT, "hatched: unlabelled pixels")])
 
 
 def _heading(text: str) -> Picture:
@@ -291,45 +293,45 @@ def _heading(text: str) -> Picture:
 
 
 def _grid(columns: Sequence[Column], side: int) -> Picture:
-    """Columns side by side, each tile below what is said of it."""
-    made = []
+    """Columns side by side, each tile below its caption."""
+    stacks = []
     for column in columns:
         table, name, options = (pictures.truncated(line, side - pictures.GAP) for line in column.heading)
         head = pictures.text_block(table, name, options, colours=[pictures.FAINT, pictures.INK, pictures.FAINT])
-        tiles = [pictures.captioned(pictures.squared(tile, side), said) for said, tile in column.tiles]
-        made.append(pictures.stacked([head, *tiles]))
-    return pictures.in_a_row(made)
+        tiles = [pictures.captioned(pictures.squared(tile, side), caption) for caption, tile in column.tiles]
+        stacks.append(pictures.stacked([head, *tiles]))
+    return pictures.in_a_row(stacks)
 
 
-def _histograms(assembly: Assembly, shown: Sequence[Shown]) -> Iterator[Picture]:
-    """Values as stored and as the model sees them, a line for each image, its figures below in the same colour."""
+def _histograms(assembly: Assembly, examples: Sequence[Example]) -> Iterator[Picture]:
+    """Values as stored and after the transforms, a line for each image, its statistics below in the same colour."""
     stages = {"stored values": 0}
     if names := [name for name, _ in _named_transforms(assembly)]:
         stages[f"after {', '.join(names)}"] = -1
-    colours = pictures.line_colours(len(shown))
+    colours = pictures.line_colours(len(examples))
     channels = assembly.experiment.task.channels
-    for channel in range(min(channels, MOST_CHANNELS)):
-        made = []
-        for said, stage in stages.items():
-            images = [one.stages[stage].image[channel : channel + 1] for one in shown]
-            figures = [f"{one.stages[0].name}: {_figures(image)}" for one, image in zip(shown, images, strict=True)]
-            drawn = pictures.histogram([image.numpy() for image in images], HISTOGRAM)
-            numbered = f"channel {channel + 1} of {channels}, {said}" if channels > 1 else said
-            text = pictures.text_block(*(pictures.truncated(line, HISTOGRAM[1]) for line in figures), colours=colours)
-            made.append(pictures.stacked([pictures.captioned(drawn, numbered), text]))
-        yield pictures.in_a_row(made, gap=5 * pictures.GAP)
+    for channel in range(min(channels, MAX_CHANNELS)):
+        stacks = []
+        for caption, stage in stages.items():
+            images = [one.stages[stage].image[channel : channel + 1] for one in examples]
+            lines = [f"{one.stages[0].name}: {_statistics(image)}" for one, image in zip(examples, images, strict=True)]
+            histogram = pictures.histogram([image.numpy() for image in images], HISTOGRAM)
+            numbered = f"channel {channel + 1} of {channels}, {caption}" if channels > 1 else caption
+            text = pictures.text_block(*(pictures.truncated(line, HISTOGRAM[1]) for line in lines), colours=colours)
+            stacks.append(pictures.stacked([pictures.captioned(histogram, numbered), text]))
+        yield pictures.in_a_row(stacks, gap=5 * pictures.GAP)
 
 
-def _figures(image: Tensor) -> str:
-    """Mean and standard deviation, smallest and largest value."""
-    deviation, mean = (float(one) for one in torch.std_mean(image.double(), correction=0))
+def _statistics(image: Tensor) -> str:
+    """Mean and standard deviation, minimum and maximum."""
+    deviation, mean = (float(value) for value in torch.std_mean(image.double(), correction=0))
     low, high = (float(end) for end in image.aminmax())
-    shown = [format_number(one, 3, high - low) for one in (mean, deviation, low, high)]
-    return f"{shown[0]} ± {shown[1]}, {shown[2]} to {shown[3]}"
+    texts = [format_number(value, 3, high - low) for value in (mean, deviation, low, high)]
+    return f"{texts[0]} ± {texts[1]}, {texts[2]} to {texts[3]}"
 
 
 def _options(transform: BasicTransform2D) -> str:
-    """The options of a transform, those that were fitted among them."""
+    """The options of a transform, fitted ones included."""
     return " ".join(f"{key}={_value(value)}" for key, value in vars(transform).items() if value is not None)
 
 
@@ -339,10 +341,10 @@ def _value(value: Any) -> str:
     return f"({', '.join(map(_value, value))})" if isinstance(value, tuple | list) else str(value)
 
 
-def _drawn(value: Any) -> str:
-    """The numbers that were drawn, but for keys and whatever is no number."""
-    listed = value if isinstance(value, tuple | list) else [value]
-    numbers = [one for one in listed if isinstance(one, bool | int | float) and abs(one) < LARGEST_SHOWN]
+def _params(params: Any) -> str:
+    """The numbers among the params, but for keys of generators."""
+    listed = params if isinstance(params, tuple | list) else [params]
+    numbers = [value for value in listed if isinstance(value, bool | int | float) and abs(value) < MAX_PARAM]
     yes_or_no = {True: "yes", False: "no"}
-    said = [yes_or_no[one] if isinstance(one, bool) else _value(one) for one in numbers]
-    return f"drawn: {', '.join(said)}" if said else ""
+    texts = [yes_or_no[value] if isinstance(value, bool) else _value(value) for value in numbers]
+    return f"params: {', '.join(texts)}" if texts else ""

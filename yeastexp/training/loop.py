@@ -245,7 +245,7 @@ class Training:
                 panels[sample.name] = panel(sample, prediction)
 
         if self.progress.last_validation is None:  # so late that the first step need not wait for it
-            self.tracker.picture(self.step, contact_sheet.of(self.assembly), "train/preview")
+            self.tracker.picture(self.step, contact_sheet.draw_contact_sheet(self.assembly), "train/preview")
         validation = validate(self.assembly, self.update.measured, look=look)
         self.progress.last_validation = validation
         summary = summarise(validation.scores, self.assembly.classes)

@@ -213,7 +213,7 @@ class _Search:
                 factor *= math.lcm(*(stride // math.gcd(stride, length) for length in off))
             else:
                 return replace(reading, size_variant_layer=self.size_variant_layer(reading, factor))
-        if self.is_clear(reading):
+        if self.is_clear(reading, reading.cumulative_stride):
             return reading
         reading.refuse_growing()
         size = "×".join(map(str, reading.trace.size))
@@ -230,10 +230,10 @@ class _Search:
             larger = self.base.replay(size)
         return larger if (larger.output if self.dense else larger.last_map) or not self.dense else None
 
-    def is_clear(self, reading: _Reading) -> bool:
+    def is_clear(self, reading: _Reading, cumulative_stride: int = 1) -> bool:
         """Whether the field that is asked for can be read."""
         call = reading.trace.output if self.dense else reading.trace.last_map
-        return self.base.last_map is None if call is None else reading.field(call) is not None
+        return self.base.last_map is None if call is None else reading.field(call, cumulative_stride) is not None
 
     def size_variant_layer(self, reading: _Reading, factor: int) -> str:
         """The first layer whose field is another at twice the size, as that of interpolation to a fixed size is."""
