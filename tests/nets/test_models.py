@@ -62,7 +62,7 @@ def test_one_window_of_one_pixel_at_the_coarsest_level_trains(norm: str) -> None
 
 def test_batch_norm_refuses_a_single_value_in_training_alone() -> None:
     model = unet(levels=4)
-    with pytest.raises(UserError, match=r"^\[train\] window: .* batch norm a single pixel .*; take larger windows"):
+    with pytest.raises(UserError, match=r"^\[patches\] size: .* batch norm a single pixel .*; use larger patches"):
         model(torch.randn(1, 1, 9, 16))
     assert model(torch.randn(1, 1, 9, 17)).shape == (1, 2, 9, 17)
     assert model.eval()(torch.randn(1, 1, 9, 16)).shape == (1, 2, 9, 16)
@@ -359,7 +359,7 @@ def test_a_coarsest_score_of_the_default_fcn_sees_what_its_docstring_says() -> N
 
 
 def test_an_fcn_without_enough_levels_is_refused() -> None:
-    with pytest.raises(UserError, match="3 skips need 4 levels, not 3; take fewer") as caught:
+    with pytest.raises(UserError, match="3 skips need 4 levels, not 3; use fewer") as caught:
         FCN(1, 2, levels=3, skips=3)
     assert caught.value.key == "skips"
 
@@ -405,9 +405,9 @@ def test_a_classifiers_convolutions_keep_the_size_and_its_pooling_halves_it() ->
     [
         ({"kernels": (3, 5)}, "kernels", r"\[3, 5\] has 2 numbers for the 3 stages of 'widths'"),
         ({"convolutions": (1, 1, 1, 1)}, "convolutions", "has 4 numbers for the 3 stages"),
-        ({"kernels": (3, 4, 5)}, "kernels", "4 is even; .* take odd ones"),
+        ({"kernels": (3, 4, 5)}, "kernels", "4 is even; .* use odd ones"),
         ({"kernels": 2}, "kernels", "2 is even"),
-        ({"size": 7}, "widths", "3 stages need images of 8 pixels, not 7; take fewer"),
+        ({"size": 7}, "widths", "3 stages need images of 8 pixels, not 7; use fewer"),
     ],
 )
 def test_a_classifiers_options_have_to_fit(options: dict[str, object], key: str, message: str) -> None:

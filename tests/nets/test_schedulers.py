@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from yeastexp.registry import scheduler
+from yeastexp.nets.schedulers import scheduler
 
 
 def rates(name: str, steps: int, further: int = 0, **options: Any) -> list[float]:

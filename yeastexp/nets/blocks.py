@@ -1,4 +1,4 @@
-"""Blocks that the networks share: convolutions with their norms, borders, bilinear upsampling."""
+"""Blocks that the networks share: convolutions with their norms, padding, bilinear upsampling."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ Norm = Literal["batch", "group", "instance", "none"]
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of (B, C, H, W); UserError in training where a channel has a single value, hence no variance."""
+    """Batch norm of (B, C, H, W); raises UserError in training if a channel has a single value, hence no variance."""
 
     def forward(self, features: Tensor) -> Tensor:
         if self.training and features[:, 0].numel() == 1:
             raise UserError(
                 "[patches] size: a batch of one patch leaves batch norm a single pixel at the model's coarsest level; "
-                "take larger windows, a larger batch, fewer [model] levels or another norm"
+                "use larger patches, a larger batch, fewer [model] levels or another norm"
             )
         return super().forward(features)
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Instance norm of (B, C, H, W), where torch's own refuses an image of one pixel: here it becomes the bias."""
+    """Instance norm of (B, C, H, W) that accepts an image of one pixel, unlike PyTorch's: the result is the bias."""
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.instance_norm(features, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm of (B, C, H, W), where torch's own refuses a group of one value: here it becomes the bias."""
+    """Group norm of (B, C, H, W) that accepts a group of one value, unlike PyTorch's: the result is the bias."""
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def norms(norm: Norm, channels: int) -> list[nn.Module]:
-    """The layer that a norm is, if any; groups are 8 or as many as divide the channels."""
+    """The layer of a norm, if any; groups are 8, or the greatest common divisor of 8 and the channels."""
     if norm == "batch":
         return [BatchNorm(channels)]
     if norm == "instance":
@@ -52,7 +52,7 @@ def norms(norm: Norm, channels: int) -> list[nn.Module]:
 
 
 def convolution(inner: int, outer: int, side: int, norm: Norm, stride: int = 1) -> list[nn.Module]:
-    """A zero-padded convolution and its norm; it has a bias where no norm brings one."""
+    """A zero-padded convolution and its norm; it has a bias only without a norm."""
     bias = norm == "none"
     return [nn.Conv2d(inner, outer, side, stride, side // 2, bias=bias), *norms(norm, outer)]
 
@@ -60,7 +60,7 @@ def convolution(inner: int, outer: int, side: int, norm: Norm, stride: int = 1) 
 def double_convolution(
     inner: int, outer: int, norm: Norm, dropout: float = 0.0, residual: bool = False, stride: int = 1
 ) -> nn.Sequential:
-    """Two 3×3 convolutions, the first with a stride, each followed by norm and ReLU; maybe residual, maybe dropout."""
+    """Two 3×3 convolutions, the first with a stride, each with norm and ReLU; optionally residual and with dropout."""
     first = convolution(inner, outer, 3, norm, stride)
     second = convolution(outer, outer, 3, norm)
     last = [nn.Dropout2d(dropout)] if dropout else []
@@ -93,9 +93,9 @@ def extended(images: Tensor, multiple: int) -> Tensor:
 class Bilinear(nn.Module):
     """Bilinear upsampling of (B, K, H, W) by an even factor: `interpolate` without aligned corners.
 
-    A transposed convolution with fixed weights, each class by itself. Where it costs anything it is twice as fast as
-    `interpolate` on a CPU (measured), and CUDA has a deterministic kernel for its gradient; for that of `interpolate`
-    PyTorch has a slower stand-in alone.
+    A transposed convolution with fixed weights, for each class separately. It is twice as fast as `interpolate` on a
+    CPU (measured at sizes where it matters), and CUDA has a deterministic kernel for its gradient; for that of
+    `interpolate` PyTorch only has a slower substitute.
     """
 
     kernel: Tensor
@@ -108,7 +108,7 @@ class Bilinear(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         classes = scores.shape[1]
-        # Beyond the border its pixels are repeated; what the repeated ones give beyond it is cut off again.
+        # The border is repeated, as `interpolate` does implicitly; what the copies contribute beyond it is cropped.
         bordered = functional.pad(scores, (1, 1, 1, 1), mode="replicate")
         kernels = self.kernel.expand(classes, 1, -1, -1)
         cut = self.factor + self.factor // 2

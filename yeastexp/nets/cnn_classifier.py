@@ -24,7 +24,7 @@ class CNNClassifier(nn.Module):
     ReLU, then 2×2 max-pooling that drops an odd last row or column; both options are one number, or one for each
     stage. Two fully connected layers follow, the first with `hidden` units and ReLU. They fix the image's `size`. The
     sheet gives 3 channels, 56×56 pixels and 10 classes; its figure with the numbers of channels and the kernels is
-    not at hand, so the defaults of all options but `size` are an assumption.
+    not available, so the defaults of all options but `size` are an assumption.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class CNNClassifier(nn.Module):
         sides = _each(stages, kernels, "kernels")
         counts = _each(stages, convolutions, "convolutions")
         if even := [side for side in sides if side % 2 == 0]:
-            raise UserError(f"{even[0]} is even; a 'same' kernel is centred on its pixel, take odd ones", key="kernels")
+            raise UserError(f"{even[0]} is even; a 'same' kernel is centred on its pixel, use odd ones", key="kernels")
         if not size >> stages:
-            raise UserError(f"{stages} stages need images of {2**stages} pixels, not {size}; take fewer", key="widths")
+            raise UserError(f"{stages} stages need images of {2**stages} pixels, not {size}; use fewer", key="widths")
         self.size = size
         self.stages = nn.Sequential(
             *(_stage(*numbers) for numbers in zip([channels, *widths], widths, sides, counts, strict=False))
@@ -61,7 +61,7 @@ class CNNClassifier(nn.Module):
         if (height, width) != (self.size, self.size):
             raise UserError(
                 f"[model] size: cnn_classifier is made for images of {self.size}×{self.size} pixels, not "
-                f"{height}×{width}; set size. It gives one answer (B, K) an image: `inspect` takes it, `run` does not"
+                f"{height}×{width}; set size. It gives one output (B, K) an image: `inspect` accepts it, `run` does not"
             )
         logits: Tensor = self.head(self.stages(images))
         return logits
@@ -75,7 +75,7 @@ def _stage(inner: int, outer: int, side: int, count: int) -> nn.Sequential:
 
 
 def _each(stages: int, given: int | tuple[int, ...], key: str) -> tuple[int, ...]:
-    """A number for each stage; UserError where a list has not as many."""
+    """A number for each stage; raises UserError if a list has another length."""
     numbers = (given,) * stages if isinstance(given, int) else given
     if len(numbers) != stages:
         raise UserError(f"{list(numbers)} has {len(numbers)} numbers for the {stages} stages of 'widths'", key=key)

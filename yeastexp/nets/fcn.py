@@ -23,8 +23,8 @@ class FCN(nn.Module):
     and added to those of the next level, at last brought to the image's size, all bilinearly with fixed weights. Fewer
     skips give coarser outlines: the paper's FCN-32s, 16s and 8s are 0, 1 and 2 skips over an encoder of 6 levels, a
     VGG net trained on photographs, where this one starts from random weights. Images are extended at their far sides
-    to multiples of 2^(levels - 1), as `unet` does. By default a score of the coarsest level sees 140 × 140 pixels: some
-    cells of 20 to 40 pixels, and what surrounds them.
+    to multiples of 2^(levels - 1), as `unet` does. By default a score of the coarsest level depends on 140 × 140
+    pixels: some cells of 20 to 40 pixels, and their surroundings.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         if skips >= levels:
-            raise UserError(f"{skips} skips need {skips + 1} levels, not {levels}; take fewer", key="skips")
+            raise UserError(f"{skips} skips need {skips + 1} levels, not {levels}; use fewer", key="skips")
         widths = [width * 2**level for level in range(levels)]
         finest = levels - 1 - skips
         self.multiple = 2 ** (levels - 1)
@@ -54,13 +54,13 @@ class FCN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         features = extended(images, self.multiple)
-        seen: list[Tensor] = []
+        skips: list[Tensor] = []
         for block in self.down:
-            features = block(functional.max_pool2d(features, 2) if seen else features)
-            seen.append(features)
+            features = block(functional.max_pool2d(features, 2) if skips else features)
+            skips.append(features)
         coarsest, *finer = self.heads
-        scores = coarsest(seen.pop())
+        scores = coarsest(skips.pop())
         for head in finer:
-            scores = self.doubled(scores) + head(seen.pop())
+            scores = self.doubled(scores) + head(skips.pop())
         enlarged: Tensor = self.enlarged(scores)
         return enlarged[..., :height, :width]

@@ -1,4 +1,4 @@
-"""Losses: logits (B, K, H, W) and labels (B, H, W) to a scalar; pixels labelled IGNORE count nothing."""
+"""Losses: logits (B, K, H, W) and labels (B, H, W) to a scalar; pixels labelled IGNORE do not count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Weights = Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, Field(desc
 
 @loss("cross_entropy")
 class CrossEntropy(nn.Module):
-    """-log p(true class), averaged over the pixels with truth, each weighted by its class's weight."""
+    """-log p(true class), averaged over the labelled pixels, each weighted by its class's weight."""
 
     def __init__(self, classes: int, weights: Weights = None) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         # Pixel by pixel: the reduced form has no deterministic kernel on CUDA.
         terms = functional.cross_entropy(logits, labels, self.weights, ignore_index=IGNORE, reduction="none")
-        known = labels != IGNORE
-        counted = known.sum() if self.weights is None else (self.weights[labels.clamp_min(0)] * known).sum()
+        labelled = labels != IGNORE
+        counted = labelled.sum() if self.weights is None else (self.weights[labels.clamp_min(0)] * labelled).sum()
         return terms.sum() / counted.clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 @loss("dice")
 class Dice(nn.Module):
-    """The soft Dice loss of the classes but the first: 1 - (2 Σ p·g + s) / (Σ p + Σ g + s), sums over the batch.
+    """The soft Dice loss of all classes but the first: 1 - (2 Σ p·g + s) / (Σ p + Σ g + s), sums over the batch.
 
     Milletari et al. 2016, arXiv:1606.04797, without squares; s = `smooth` pixels keep absent classes harmless.
     """
@@ -47,11 +47,11 @@ class Dice(nn.Module):
         self.smooth = smooth
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        known = (labels != IGNORE)[:, None]
-        probabilities = (logits.softmax(dim=1) * known)[:, 1:]
-        truth = torch.stack([labels == label for label in range(1, logits.shape[1])], dim=1)
-        both = (probabilities * truth).sum(dim=(0, 2, 3))
-        either = probabilities.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+        labelled = (labels != IGNORE)[:, None]
+        probabilities = (logits.softmax(dim=1) * labelled)[:, 1:]
+        target = torch.stack([labels == label for label in range(1, logits.shape[1])], dim=1)
+        both = (probabilities * target).sum(dim=(0, 2, 3))
+        either = probabilities.sum(dim=(0, 2, 3)) + target.sum(dim=(0, 2, 3))
         least = torch.finfo(logits.dtype).tiny
         return (1 - (2 * both + self.smooth) / (either + self.smooth).clamp_min(least)).mean()
 
@@ -72,7 +72,7 @@ class DiceCrossEntropy(nn.Module):
 
 @loss("focal")
 class Focal(nn.Module):
-    """-(1 - p)^γ log p of the true class, averaged over the pixels with truth: easy pixels weigh less.
+    """-(1 - p)^γ log p of the true class, averaged over the labelled pixels: easy pixels weigh less.
 
     Lin et al. 2017, arXiv:1708.02002, without class weights; γ = `gamma`, and 0 gives the cross-entropy.
     """
@@ -84,8 +84,8 @@ class Focal(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         wrong = -torch.expm1(-terms)  # 1 - p, exact for p near 1; at 0 a power below 1 has no slope
-        known = (labels != IGNORE).sum()
-        return (wrong.clamp_min(torch.finfo(logits.dtype).tiny).pow(self.gamma) * terms).sum() / known.clamp_min(1)
+        labelled = (labels != IGNORE).sum()
+        return (wrong.clamp_min(torch.finfo(logits.dtype).tiny).pow(self.gamma) * terms).sum() / labelled.clamp_min(1)
 
 
 @loss("boundary_cross_entropy")
@@ -112,14 +112,14 @@ class BoundaryCrossEntropy(nn.Module):
         return (terms * weights).sum() / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
     def weights(self, labels: Tensor, classes: int) -> Tensor:
-        """The weight of each pixel (B, H, W): 0 without truth, else 1, or more near another class."""
-        known = labels != IGNORE
+        """The weight of each pixel (B, H, W): 0 if unlabelled, else 1, or more near another class."""
+        labelled = labels != IGNORE
         side = 2 * self.radius_px + 1
-        near = torch.where(known, labels, -1).float()[:, None]
+        near = torch.where(labelled, labels, -1).float()[:, None]
         highest = functional.max_pool2d(near, side, 1, self.radius_px)[:, 0]
-        near = torch.where(known, labels, classes).float()[:, None]
+        near = torch.where(labelled, labels, classes).float()[:, None]
         lowest = -functional.max_pool2d(-near, side, 1, self.radius_px)[:, 0]
-        return known * torch.where(highest > lowest, self.weight, 1.0)
+        return labelled * torch.where(highest > lowest, self.weight, 1.0)
 
 
 __all__ = ["BoundaryCrossEntropy", "CrossEntropy", "Dice", "DiceCrossEntropy", "Focal", "loss"]

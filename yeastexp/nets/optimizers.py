@@ -13,7 +13,7 @@ from yeastexp.registry import optimizer
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Fused = Annotated[bool, Field(description="all parameters in one pass, in a third of the time on a CPU")]
+Fused = Annotated[bool, Field(description="all parameters in one kernel, in a third of the time on a CPU")]
 
 
 @optimizer("adamw")
@@ -24,7 +24,7 @@ def adamw(
     betas: tuple[Decay, Decay] = (0.9, 0.999),
     fused: Fused = True,
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norm scales are not decayed."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and norm weights are not decayed."""
     return torch.optim.AdamW(decayed_apart(parameters, weight_decay), lr=learning_rate, betas=betas, fused=fused)
 
 
@@ -37,13 +37,13 @@ def sgd(
     weight_decay: Decay = 1e-4,
     fused: Fused = True,
 ) -> torch.optim.SGD:
-    """Stochastic gradient descent with momentum (Nesterov's by default); biases and norm scales are not decayed."""
+    """Stochastic gradient descent with momentum (Nesterov's by default); biases and norm weights are not decayed."""
     groups = decayed_apart(parameters, weight_decay)
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused)
 
 
 def decayed_apart(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Two parameter groups: weights with decay; vectors (biases, norm scales) without."""
+    """Two parameter groups: weights with decay; vectors (biases, norm weights) without."""
     listed = list(parameters)
     groups = (
         {"params": [p for p in listed if p.ndim > 1], "weight_decay": weight_decay},

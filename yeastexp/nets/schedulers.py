@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run, as factors of the optimizer's own."""
+"""Learning rates over the steps of a run, as factors of the optimizer's learning rate."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def polynomial(
     steps: int,
     power: Annotated[float, Field(gt=0, le=10)] = 0.9,
 ) -> LambdaLR:
-    """(1 - step / steps)^power of the optimizer's learning rate, as nnU-Net and DeepLab have it."""
+    """(1 - step / steps)^power of the optimizer's learning rate, as in nnU-Net and DeepLab."""
     return LambdaLR(optimizer, lambda step: (1 - min(1.0, step / steps)) ** power)
 
 
