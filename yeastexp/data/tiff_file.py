@@ -147,9 +147,10 @@ def _needs_codec(path: Path, page: Any) -> UserError:
 def _in_place(path: Path, page: Any) -> Callable[[slice, slice], Array]:
     """Reads pieces of pixels that lie in the file as they would in memory."""
     dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
-    pixels = np.memmap(path, dtype, "r", page.dataoffsets[0], page.shaped)
 
     def read(rows: slice, columns: slice) -> Array:
+        # Mapped for each piece: pages that stay mapped would count as this process's memory until all of it is.
+        pixels = np.memmap(path, dtype, "r", page.dataoffsets[0], page.shaped)
         piece = np.moveaxis(pixels[:, 0, rows, columns], -1, 1)
         return np.array(piece.reshape(-1, *piece.shape[2:]), page.dtype)
 
