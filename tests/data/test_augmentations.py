@@ -129,7 +129,7 @@ def test_affine_magnifies() -> None:
     rows, columns = np.mgrid[:101, :101] - 50
     disc = torch.from_numpy((rows**2 + columns**2 <= 100).astype(np.int64))
     pixels = Pixels.of([disc.float()[None]], [disc[None]])
-    _, labels = pipeline.windows(pixels, np.zeros(1, int), np.array([[20, 20]]), 61, [Affine()], [[(0.4, 1.5, 0.0)]])
+    _, labels = pipeline.patches(pixels, np.zeros(1, int), np.array([[20, 20]]), 61, [Affine()], [[(0.4, 1.5, 0.0)]])
     assert int(labels.sum()) == pytest.approx(np.pi * 225, rel=0.02)
 
 
@@ -147,7 +147,7 @@ def test_elastic_moves_image_and_labels_alike() -> None:
     rows, columns = np.mgrid[:120, :120]
     labels = torch.from_numpy((((rows // 12) + (columns // 12)) % 2).astype(np.int64))
     pixels = Pixels.of([labels.float()[None]], [labels[None]])
-    images, read = pipeline.windows(pixels, np.zeros(1, int), np.array([[20, 20]]), 64, [Elastic()], [[(2.0, 8)]])
+    images, read = pipeline.patches(pixels, np.zeros(1, int), np.array([[20, 20]]), 64, [Elastic()], [[(2.0, 8)]])
     sure = (images[0, 0] - 0.5).abs() > 0.49  # away from edges
     assert sure.any() and torch.equal((images[0, 0] > 0.5)[sure], (read[0] > 0)[sure])
     assert not torch.equal(read[0], labels[20:84, 20:84])

@@ -61,7 +61,7 @@ def windows(transform: BasicTransform2D, count: int, epoch: int = 0) -> tuple[Te
     one = sample((1, 40, 40))
     pixels = Pixels.of([one.image], [one.labels[None]])
     params = [[transform.draw(generator(0, "augment", epoch, index))] for index in range(count)]
-    return pipeline.windows(pixels, np.zeros(count, int), np.full((count, 2), 8), 16, [transform], params)
+    return pipeline.patches(pixels, np.zeros(count, int), np.full((count, 2), 8), 16, [transform], params)
 
 
 @pytest.mark.parametrize("name", NAMES["transform"])
@@ -98,7 +98,7 @@ class TestTransforms:
         pixels = Pixels.of([one.image], [one.labels[None]])
         for index in range(5):
             params = [[transform.draw(generator(0, "augment", 0, index))]]
-            alone = pipeline.windows(pixels, np.zeros(1, int), np.full((1, 2), 8), 16, [transform], params)
+            alone = pipeline.patches(pixels, np.zeros(1, int), np.full((1, 2), 8), 16, [transform], params)
             torch.testing.assert_close(alone[0][0], images[index], rtol=0, atol=1e-6)
             assert torch.equal(alone[1][0], labels[index])
 
@@ -119,7 +119,7 @@ class TestTransforms:
         pixels = Pixels.of([one.image], [one.labels[None].to(torch.int8)])
         kept = pixels.values.clone(), pixels.labels.clone()
         params = [[transform.draw(generator(0, "augment", 0, index))] for index in range(4)]
-        images, labels = pipeline.windows(pixels, np.zeros(4, int), np.full((4, 2), 3), 11, [transform], params)
+        images, labels = pipeline.patches(pixels, np.zeros(4, int), np.full((4, 2), 3), 11, [transform], params)
         assert images.shape == (4, 3, 11, 11) and images.dtype == torch.float32 and bool(images.isfinite().all())
         assert labels.shape == (4, 11, 11) and labels.dtype == torch.int64
         assert set(labels.unique().tolist()) <= {IGNORE, 0, 1, 2, 3, 4}
@@ -140,7 +140,7 @@ class TestTransforms:
         labels = torch.arange(40 * 40).reshape(1, 40, 40)
         pixels = Pixels.of([labels.float()], [labels])
         params = [[transform.draw(generator(0, "augment", 0, index))] for index in range(8)]
-        images, read = pipeline.windows(pixels, np.zeros(8, int), np.full((8, 2), 8), 16, [transform], params)
+        images, read = pipeline.patches(pixels, np.zeros(8, int), np.full((8, 2), 8), 16, [transform], params)
         known = read != IGNORE
         apart = (images[:, 0][known] - read[known]).abs()
         assert known.any() and float(apart.max()) <= 0.5 * 40 + 0.5 + 1e-3

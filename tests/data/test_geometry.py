@@ -31,7 +31,7 @@ def pixels(*images: Tensor) -> Pixels:
 
 def one_window(transforms: list[BasicTransform2D], params: list[Any], corner: tuple[int, int] = (12, 15)) -> Tensor:
     """A window of side 16 of IMAGE (1, 16, 16), and that its labels say the same."""
-    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(1, int), np.array([corner]), 16, transforms, [params])
+    images, labels = pipeline.patches(pixels(IMAGE), np.zeros(1, int), np.array([corner]), 16, transforms, [params])
     assert torch.equal(images[0, 0][labels[0] != IGNORE], labels[0][labels[0] != IGNORE].float())
     return images[0]
 
@@ -116,7 +116,7 @@ class Flip(Reflect):
 def test_beyond_the_image_it_is_mirrored_and_unknown(corner: tuple[int, int]) -> None:
     padded = np.pad(IMAGE[0].numpy(), 32, mode="reflect")
     wanted = padded[32 + corner[0] : 48 + corner[0], 32 + corner[1] : 48 + corner[1]]
-    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(1, int), np.array([corner]), 16, [], [[]])
+    images, labels = pipeline.patches(pixels(IMAGE), np.zeros(1, int), np.array([corner]), 16, [], [[]])
     assert np.array_equal(images[0, 0].numpy(), wanted)
     rows, columns = (np.arange(c, c + 16) for c in corner)
     inside = ((rows >= 0) & (rows < 40))[:, None] & ((columns >= 0) & (columns < 50))[None]
@@ -125,18 +125,18 @@ def test_beyond_the_image_it_is_mirrored_and_unknown(corner: tuple[int, int]) ->
 
 def test_a_window_larger_than_its_image() -> None:
     small = torch.arange(3 * 5).reshape(1, 3, 5)
-    images, labels = pipeline.windows(pixels(small), np.zeros(1, int), np.array([[-6, -5]]), 16, [], [[]])
+    images, labels = pipeline.patches(pixels(small), np.zeros(1, int), np.array([[-6, -5]]), 16, [], [[]])
     assert np.array_equal(images[0, 0].numpy(), np.pad(small[0].numpy(), ((6, 7), (5, 6)), mode="reflect"))
     assert int((labels != IGNORE).sum()) == 15
     dot = torch.tensor([[[7]]])
-    images, _ = pipeline.windows(pixels(dot), np.zeros(1, int), np.array([[-2, -2]]), 5, [], [[]])
+    images, _ = pipeline.patches(pixels(dot), np.zeros(1, int), np.array([[-2, -2]]), 5, [], [[]])
     assert torch.equal(images, torch.full((1, 1, 5, 5), 7.0))
 
 
 def test_images_of_several_sizes_and_channels_in_one_batch() -> None:
     one, other = torch.randn(3, 20, 30), torch.randn(3, 50, 18)
     store = Pixels.of([one, other], [torch.zeros(1, 20, 30).long(), torch.ones(1, 50, 18).long()])
-    images, labels = pipeline.windows(
+    images, labels = pipeline.patches(
         store, np.array([1, 0, 1]), np.array([[40, 8], [3, 4], [0, 0]]), 10, [], [[], [], []]
     )
     assert torch.equal(images[0], other[:, 40:50, 8:18]) and torch.equal(images[1], one[:, 3:13, 4:14])
@@ -169,7 +169,7 @@ def test_a_matrix_turns_about_the_centre_and_reads_beyond_the_window(matrix: Any
     wanted = ndimage.affine_transform(image, np.array(matrix), centre - np.array(matrix) @ centre, order=1)
     wanted = wanted[20:36, 25:41]
     for steps in ([Matrix(matrix)], [Plain(), Matrix(matrix)], [Matrix(matrix), Plain()]):
-        found, labels = pipeline.windows(store, np.zeros(1, int), corner[None], side, steps, [[None] * len(steps)])
+        found, labels = pipeline.patches(store, np.zeros(1, int), corner[None], side, steps, [[None] * len(steps)])
         np.testing.assert_allclose(found[0, 0], wanted, atol=1e-5)
         assert not (labels == IGNORE).any()
 
@@ -183,7 +183,7 @@ def test_two_matrices_are_one() -> None:
 
 
 def one_window_values(steps: list[BasicTransform2D]) -> Tensor:
-    return pipeline.windows(pixels(IMAGE), np.zeros(1, int), np.array([[12, 15]]), 16, steps, [[None] * len(steps)])[0]
+    return pipeline.patches(pixels(IMAGE), np.zeros(1, int), np.array([[12, 15]]), 16, steps, [[None] * len(steps)])[0]
 
 
 @pytest.mark.parametrize("steps", [[Shift(2.0)], [Plain(), Shift(2.0)], [Shift(1.0), Shift(1.0)]])
@@ -202,7 +202,7 @@ def test_a_field_before_and_after_a_turn() -> None:
 def test_an_augmentation_may_coarsen_the_grid() -> None:
     images = one_window([Downscale(2)], [False])
     assert torch.equal(images, IMAGE[:, 4:36:2, 7:39:2].float())  # a window of 32 about the same centre
-    filtered, _ = pipeline.windows(pixels(IMAGE), np.zeros(1, int), np.array([[12, 15]]), 16, [Downscale(2)], [[True]])
+    filtered, _ = pipeline.patches(pixels(IMAGE), np.zeros(1, int), np.array([[12, 15]]), 16, [Downscale(2)], [[True]])
     assert torch.allclose(filtered[0], functional.avg_pool2d(IMAGE[:, 4:36, 7:39].float(), 2))
 
 
@@ -224,7 +224,7 @@ def test_fields_and_matrices_compose_in_both_orders(matrix: Any) -> None:
     moved = np.einsum("ij,jyx->iyx", np.array(matrix), places + 1.25)
     for steps, wanted in (([Shift(1.25), Matrix(matrix)], turned + 1.25), ([Matrix(matrix), Shift(1.25)], moved)):
         y, x = wanted + centre[:, None, None]
-        found, _ = pipeline.windows(store, np.zeros(1, int), corner, 16, steps, [[None, None]])
+        found, _ = pipeline.patches(store, np.zeros(1, int), corner, 16, steps, [[None, None]])
         np.testing.assert_allclose(found[0, 0], 3 * y - 2 * x, atol=2e-3)
 
 
@@ -233,7 +233,7 @@ def test_every_window_of_a_batch_has_its_own_geometry() -> None:
     params = [[mirrored, turns] for mirrored, turns in SYMMETRIES]
     count = len(params)
     corners = np.stack([np.arange(count), np.arange(count) * 2], axis=1)
-    images, labels = pipeline.windows(pixels(IMAGE), np.zeros(count, int), corners, 16, steps, params)
+    images, labels = pipeline.patches(pixels(IMAGE), np.zeros(count, int), corners, 16, steps, params)
     for index, (mirrored, turns) in enumerate(SYMMETRIES):
         y, x = corners[index]
         axes = [axis for axis, yes in enumerate(reversed(mirrored)) if yes]
@@ -255,8 +255,8 @@ def test_a_window_is_the_same_beside_one_that_reaches_beyond_its_image(channels:
     store = Pixels.of(images, [torch.randint(0, 9, (1, *image.shape[1:]), generator=source) for image in images])
     steps, params = [Reflect(), Rotate90()], [[mirrored, turns] for mirrored, turns in SYMMETRIES]
     owners, corners = np.arange(len(params)) % 2, np.arange(2 * len(params)).reshape(-1, 2) % 17
-    inside = pipeline.windows(store, owners, corners, 16, steps, params)
-    beyond = pipeline.windows(
+    inside = pipeline.patches(store, owners, corners, 16, steps, params)
+    beyond = pipeline.patches(
         store, np.append(owners, 0), np.append(corners, [[-3, 45]], 0), 16, steps, [*params, [(True, False), 1]]
     )
     assert all(torch.equal(one, other[:-1]) for one, other in zip(inside, beyond, strict=True))

@@ -65,7 +65,7 @@ def test_number_kinds_and_probability() -> None:
     counts = np.bincount([count for count, _ in params], minlength=5)
     assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
     assert counts[1:] / counts[1:].sum() == pytest.approx(np.full(4, 0.25), abs=0.05)
-    walls = PastedStructures(kinds=("wall",), most=3, size_px=(6.0, 10.0)).structures(300, key=1)
+    walls = PastedStructures(kinds=("wall",), max_count=3, size_px=(6.0, 10.0)).structures(300, key=1)
     assert all(one[3] == ENDLESS_PX / 2 and 3 <= one[4] <= 5 for one in walls)
     dust = PastedStructures(kinds=("dust",)).structures(300, key=1)
     assert all(max(one[3:5]) <= 2.5 for one in dust)

@@ -136,11 +136,11 @@ def same_batched_or_not(transforms: list[BasicTransform2D]) -> None:
     pixels, owners = store(2), np.array([0, 1, 1, 0, 1])
     corners = np.array([[3, 5], [-4, 20], [29, 40], [30, 30], [10, 10]])
     params = draws(transforms, 5)
-    images, labels = pipeline.windows(pixels, owners, corners, SIDE, transforms, params)
+    images, labels = pipeline.patches(pixels, owners, corners, SIDE, transforms, params)
     assert images.shape == (5, 2, SIDE, SIDE) and labels.shape == (5, SIDE, SIDE)
     for index in range(5):
         part = slice(index, index + 1)
-        alone = pipeline.windows(pixels, owners[part], corners[part], SIDE, transforms, params[part])
+        alone = pipeline.patches(pixels, owners[part], corners[part], SIDE, transforms, params[part])
         torch.testing.assert_close(alone[0][0], images[index], rtol=1e-3, atol=1e-3)
         assert int((alone[1][0] != labels[index]).sum()) <= 1  # half-way between pixels, the last bit decides
 
@@ -148,7 +148,7 @@ def same_batched_or_not(transforms: list[BasicTransform2D]) -> None:
 def test_one_draw_serves_image_and_labels() -> None:
     pixels = Pixels.of([torch.zeros(1, 30, 30)], [torch.zeros(1, 30, 30).long()])
     transforms = [Paint(), Rotate90(), Paint()]
-    images, labels = pipeline.windows(
+    images, labels = pipeline.patches(
         pixels, np.zeros(6, int), np.full((6, 2), 9), SIDE, transforms, draws(transforms, 6)
     )
     assert torch.equal(images[:, 0] == 100, labels == 1) and int(labels.sum()) > 6 * 9
@@ -159,7 +159,7 @@ def test_each_window_has_a_draw_of_its_own() -> None:
     transforms = [Add()]
     params = draws(transforms, 8)
     pixels = Pixels.of([torch.zeros(1, 30, 30)], [torch.zeros(1, 30, 30).long()])
-    images, _ = pipeline.windows(pixels, np.zeros(8, int), np.full((8, 2), 9), SIDE, transforms, params)
+    images, _ = pipeline.patches(pixels, np.zeros(8, int), np.full((8, 2), 9), SIDE, transforms, params)
     assert images[:, 0, 0, 0].tolist() == [one for (one,) in params] and len({one for (one,) in params}) == 8
     assert torch.equal(images, images[:, :, :1, :1].expand_as(images))
 
@@ -169,7 +169,7 @@ def test_the_listed_order_decides() -> None:
     pixels = Pixels.of([sample.image], [sample.labels[None]])
     for transforms, wanted in (([Add(), Double()], 2 * (5 + 7)), ([Double(), Add()], 2 * 5 + 7)):
         params = [[7.0 if isinstance(one, Add) else None for one in transforms]]
-        images, _ = pipeline.windows(pixels, np.zeros(1, int), np.zeros((1, 2), int), 3, transforms, params)
+        images, _ = pipeline.patches(pixels, np.zeros(1, int), np.zeros((1, 2), int), 3, transforms, params)
         assert torch.equal(images[0], torch.full((1, 3, 3), float(wanted)))
 
 
@@ -207,7 +207,7 @@ def test_labels_beyond_the_image_stay_unknown_through_several_readings() -> None
     pixels = Pixels.of([torch.zeros(1, 20, 20)], [torch.zeros(1, 20, 20, dtype=torch.int8)])
     transforms = [Add(), Rotate90(), Add(), Reflect()]
     params = [[1.0, 1, 1.0, (False, True)]]
-    images, labels = pipeline.windows(pixels, np.zeros(1, int), np.array([[-4, 0]]), SIDE, transforms, params)
+    images, labels = pipeline.patches(pixels, np.zeros(1, int), np.array([[-4, 0]]), SIDE, transforms, params)
     assert images.unique().tolist() == [2.0] and int((labels == IGNORE).sum()) == 4 * SIDE
     known = torch.ones(SIDE, SIDE).long()
     known[:4] = 0
@@ -234,9 +234,9 @@ def test_what_looks_at_neighbours_sees_the_same_beside_any_other_window(
     steps = [first, Double(), after]
     params = draws(steps, 6)
     corners = np.full((6, 2), 32)
-    together = pipeline.windows(pixels, np.zeros(6, int), corners, 16, steps, params)
+    together = pipeline.patches(pixels, np.zeros(6, int), corners, 16, steps, params)
     for index in range(6):
-        alone = pipeline.windows(pixels, np.zeros(1, int), corners[:1], 16, steps, [params[index]])
+        alone = pipeline.patches(pixels, np.zeros(1, int), corners[:1], 16, steps, [params[index]])
         torch.testing.assert_close(alone[0][0], together[0][index], rtol=0, atol=1e-4)
         assert int((alone[1][0] != together[1][index]).sum()) <= 1  # half-way between pixels, the last bit decides
 
@@ -247,10 +247,10 @@ def test_a_larger_window_holds_the_smaller(name: str) -> None:
     transform, pixels = registered[name](), store(2)
     for index, side in itertools.product(range(4), (11, 16)):
         params = [[transform.draw(generator(0, "augment", 0, index))]]
-        found = pipeline.windows(pixels, np.zeros(1, int), np.array([[20, 25]]), side, [transform], params)
+        found = pipeline.patches(pixels, np.zeros(1, int), np.array([[20, 25]]), side, [transform], params)
         for more in (1, 2, 7):
             corner, kept = np.array([[20 - more, 25 - more]]), slice(more, -more)
-            larger = pipeline.windows(pixels, np.zeros(1, int), corner, side + 2 * more, [transform], params)
+            larger = pipeline.patches(pixels, np.zeros(1, int), corner, side + 2 * more, [transform], params)
             torch.testing.assert_close(larger[0][..., kept, kept], found[0], rtol=0, atol=1e-4)
             assert int((larger[1][..., kept, kept] != found[1]).sum()) <= 1
 
@@ -259,7 +259,7 @@ def test_a_blurred_window_is_cut_out_of_the_blurred_image() -> None:
     image = torch.randn(1, 60, 60, generator=torch.Generator().manual_seed(0))
     pixels = Pixels.of([image], [torch.zeros(1, 60, 60, dtype=torch.int8)])
     blur = GaussianBlur(sigma_px=2.0)
-    found = pipeline.windows(pixels, np.zeros(1, int), np.array([[20, 22]]), 16, [blur], [[1.7]])[0]
+    found = pipeline.patches(pixels, np.zeros(1, int), np.array([[20, 22]]), 16, [blur], [[1.7]])[0]
     torch.testing.assert_close(found[0], blur.image(image, 1.7)[:, 20:36, 22:38], rtol=0, atol=1e-5)
 
 
@@ -297,7 +297,7 @@ def test_four_geometric_steps_are_read_as_scipy_reads_them(names: tuple[str, ...
         where = places(step, one, where)
     where += np.array([60, 63])[:, None, None] + 9.5
     pixels = Pixels.of([torch.from_numpy(image)[None]], [torch.from_numpy(labels)[None]])
-    found, read = pipeline.windows(pixels, np.zeros(1, int), np.array([[60, 63]]), 20, steps, [list(params)])
+    found, read = pipeline.patches(pixels, np.zeros(1, int), np.array([[60, 63]]), 20, steps, [list(params)])
     np.testing.assert_allclose(found[0, 0], ndimage.map_coordinates(image, where, order=1), atol=5e-4)
     nearest = ndimage.map_coordinates(labels, where, order=0)
     assert np.sum(read[0].numpy() != nearest) <= 1  # half-way between pixels, the last bit decides
@@ -319,7 +319,7 @@ def test_fields_are_made_where_the_pixels_are() -> None:
     pixels = Pixels.of([torch.zeros(1, 9, 9)], [torch.zeros(1, 9, 9, dtype=torch.int8)])
     for device in ("cpu", "meta"):
         placed = pixels.to(torch.device(device))
-        values, _ = pipeline.windows(placed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64), 5, [where], [[None]])
+        values, _ = pipeline.patches(placed, np.zeros(1, np.int64), np.zeros((1, 2), np.int64), 5, [where], [[None]])
         assert values.device.type == where.found[-1].type == device
     assert torch.get_default_device().type == "cpu"
     with torch.device("meta"):
@@ -364,4 +364,4 @@ def test_what_is_no_image_is_told_with_its_place(kind: type[BasicTransform2D], m
         rf"test_pipeline\.py:\d+: '{hook}' of {kind.__name__} gives {told} for a tensor of float32 \((2, )?1, 9, 9\); "
     )
     with pytest.raises(UserError, match=message):
-        pipeline.windows(pixels, np.zeros(2, int), np.zeros((2, 2), int), 9, [kind(made)], [[None], [None]])
+        pipeline.patches(pixels, np.zeros(2, int), np.zeros((2, 2), int), 9, [kind(made)], [[None], [None]])

@@ -30,7 +30,7 @@ def forms(folder: Path) -> dict[Path, tuple[tuple[int, ...], Any]]:
 
 
 def write(tiffs: GrowingTiffs, cells: list[tuple[slice, slice]]) -> None:
-    mask, shares = tiffs.arrays.values()
+    mask, shares = tiffs.arrays()
     for rows, columns in cells:
         mask[rows, columns] = LABELS[rows, columns]
         shares[:, rows, columns] = SHARES[:, rows, columns]
@@ -57,7 +57,7 @@ def test_the_next_process_goes_on_where_one_ended(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), growing_tiff.growing(forms(tmp_path), {"a": 1}) as tiffs:
         write(tiffs, CELLS[:2])
         tiffs.keep(128, 2.5)
-        tiffs.arrays[tmp_path / "m.tif"][CELLS[2]] = LABELS[CELLS[2]] + 1  # in the middle of a band
+        tiffs.arrays()[0][CELLS[2]] = LABELS[CELLS[2]] + 1  # in the middle of a band
         raise KeyboardInterrupt
     assert not (tmp_path / "m.tif").exists()
     with growing_tiff.growing(forms(tmp_path), {"a": 1}) as tiffs:

@@ -371,7 +371,7 @@ def test_other_values_than_those_trained_on_are_a_warning(finished: Path, here: 
     assert known
     assert [str(one.message) for one in caught] == [
         f"eight/x.png: holds values from {low} to {high} (uint8), the training images from {known.low:g} to "
-        f"{known.high:g}; each image is normalised by its own figures, but look at the masks",
+        f"{known.high:g}; each image is normalised by its own statistics, but check the masks",
         "2 more images hold such values: eight/y.png, eight/z.png",
     ]
 
@@ -497,7 +497,7 @@ def test_memory_that_does_not_suffice_is_told_of_with_the_image(
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr(outputs, "write_outputs", full)
-    with pytest.raises(UserError, match=r"^in/a\.png: memory does not suffice; take smaller pieces, as --tile 512$"):
+    with pytest.raises(UserError, match=r"^in/a\.png: memory does not suffice; take smaller tiles, as --tile 512$"):
         predict.predict(finished, ["in/a.png"], here / "out")
 
 

@@ -191,7 +191,7 @@ class PatchSampler:
         """The windows with these numbers in the epoch."""
         corners = [self._corner(epoch, index, laid, image) for index, image in zip(chosen, laid.images, strict=True)]
         side, augmentations = self.plan.side, self.augmentations
-        return pipeline.windows(laid.pixels, laid.images, np.stack(corners), side, augmentations, drawn, steps)
+        return pipeline.patches(laid.pixels, laid.images, np.stack(corners), side, augmentations, drawn, steps)
 
     def _corner(self, epoch: int, index: int, laid: ImageBlock, image: int) -> np.ndarray:
         if self.plan.corners is not None:

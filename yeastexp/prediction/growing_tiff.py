@@ -32,8 +32,7 @@ RECORDED = {"identity", "side", "rows", "seconds", "finished"}
 class GrowingTiffs:
     """Files that are written together, and the record of how far they came.
 
-    `rows` of them are on disk, whatever happens next; all tiles have one `side`, if that matters. `arrays` are the
-    files' pixels, mapped into memory: what is assigned to them is written.
+    `rows` of them are on disk, whatever happens next; all tiles have one `side`, if that matters.
     """
 
     def __init__(self, forms: Mapping[Path, Form], identity: Mapping[str, Any], side: int | None = None) -> None:
@@ -44,8 +43,6 @@ class GrowingTiffs:
         self.record = record_of(next(iter(forms)))
         self.rows = 0
         self.seconds = 0.0
-        self.arrays: dict[Path, Array] = {}
-        self._mapped: list[np.memmap[Any, Any]] = []
 
     def begin(self) -> None:
         """Go on with what a command with the same identity left behind, or make empty files."""
@@ -59,15 +56,23 @@ class GrowingTiffs:
             self.record.unlink(missing_ok=True)  # it is not that of the files that are made now
             for target, part in self.parts.items():
                 _create(part, *self.forms[target])
-        for target, part in self.parts.items():
-            self._mapped.append(tifffile.memmap(part, mode="r+"))
-            self.arrays[target] = self._mapped[-1].reshape(self.forms[target][0])
+
+    def arrays(self) -> list[Array]:
+        """The pixels of each file: what is assigned to them is written.
+
+        They are mapped into memory anew, for a few assignments: pages that stay mapped would count as this process's
+        memory, until it is all of the files.
+        """
+        return [
+            tifffile.memmap(self.parts[target], mode="r+").reshape(shape) for target, (shape, _) in self.forms.items()
+        ]
 
     def keep(self, rows: int, seconds: float) -> None:
         """All rows above are written: keep them from now on."""
         with _writing(next(iter(self.forms))):
-            for mapped in self._mapped:
-                mapped.flush()
+            for part in self.parts.values():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
             self.rows, self.seconds = rows, seconds
             self._write_record(None)
 

@@ -29,6 +29,8 @@ from yeastexp.sample import IGNORE, Sample
 Array = npt.NDArray[Any]
 Tile = tuple[slice, slice, Tensor]
 """Rows, columns, and the logits (K, h, w) there."""
+Arrays = Callable[[], Sequence[Array]]
+"""Gives the mask (H, W) and maybe the probabilities ((H, W) or (K, H, W)), to be filled."""
 Advance = Callable[[float], None]
 """Called with each share of an image that is predicted."""
 
@@ -92,17 +94,17 @@ def write_outputs(
             began -= tiffs.seconds
             advance(tiffs.rows / image.size[0])
             options = replace(options, tile=tiffs.side)
-            for rows in _fill(predictor, image, options, list(tiffs.arrays.values()), advance, tiffs.rows):
+            for rows in _fill(predictor, image, options, tiffs.arrays, advance, tiffs.rows):
                 tiffs.keep(rows, time.monotonic() - began)
-            counted = _finish(image, tiffs.arrays[targets.mask], targets, classes)
+            counted = _finish(image, tiffs.arrays, targets, classes)
             summary = MaskSummary(*counted, time.monotonic() - began)
             tiffs.appear(vars(summary))
         return summary
-    arrays = {target: np.empty(*form) for target, form in forms.items()}
-    for _ in _fill(predictor, image, options, list(arrays.values()), advance):
+    arrays = [np.empty(*form) for form in forms.values()]
+    for _ in _fill(predictor, image, options, lambda: arrays, advance):
         pass
-    counted = _finish(image, arrays[targets.mask], targets, classes)
-    for target, values in reversed(arrays.items()):
+    counted = _finish(image, lambda: arrays, targets, classes)
+    for target, values in reversed(list(zip(forms, arrays, strict=True))):
         (images.write_png if target.suffix == ".png" else tiff_file.write)(target, values)
     return MaskSummary(*counted, time.monotonic() - began)
 
@@ -111,14 +113,14 @@ def _fill(
     predictor: Predictor,
     image: StoredImage,
     options: Options,
-    arrays: Sequence[Array],
+    arrays: Arrays,
     advance: Advance,
     first_row: int = 0,
 ) -> Iterator[int]:
     """Fill the mask, and the probabilities if there is an array for them; yields how many rows are complete."""
     scale = _scale(len(predictor.classes))
-    mask, *probabilities = arrays
     for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
+        mask, *probabilities = arrays()
         mask[rows, columns] = most_likely(logits).to(torch.uint8).cpu().numpy() * scale
         if probabilities:
             probabilities[0][..., rows, columns] = _probabilities(logits)
@@ -127,18 +129,18 @@ def _fill(
             yield rows.stop
 
 
-def _finish(image: StoredImage, mask: Array, targets: Targets, classes: int) -> tuple[float, int]:
+def _finish(image: StoredImage, arrays: Arrays, targets: Targets, classes: int) -> tuple[float, int]:
     """Write a mask's overlay; the share of its foreground, and how many cells there are."""
     scale = int(_scale(classes))
 
     def parts() -> Iterator[Array]:
-        return (np.asarray(mask[rows]) for rows in bands(image.size))
+        return (np.array(arrays()[0][rows]) for rows in bands(image.size))
 
     foreground = sum(int(np.count_nonzero(part)) for part in parts())
     cells = sum(regions(part == label * scale for part in parts()) for label in range(1, classes))
     if targets.overlay:
-        images.write_png(targets.overlay, overlay(image, mask, scale))
-    return foreground / mask.size, cells
+        images.write_png(targets.overlay, overlay(image, arrays()[0], scale))
+    return foreground / math.prod(image.size), cells
 
 
 def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:

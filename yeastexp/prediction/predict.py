@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from yeastexp.training.build import Values
 
 Form = Literal["png", "tif"]
 Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
-"""Given how many images there are, a context with what to tell of each share of an image that is done."""
+"""Given the number of images, a context with a function to be called with each share of an image that is predicted."""
 
 TABLE = "predictions.csv"
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"
@@ -36,12 +36,12 @@ HDF5 = (".h5", ".hdf5")
 HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
 
 LEAST_SPAN, LEAST_SPAN_OF_FRACTIONS = 1 / 2, 1 / 16
-"""Of the training images' range: what values of another type should span at least."""
+"""The least share of the training images' range that values of another type should span."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image: what messages and the table call it, what its files are called, and how it is opened."""
+    """An image: its name in messages and in the table, the stem of its files' names, and how it is opened."""
 
     name: str
     stem: str
@@ -57,7 +57,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; cells that are connected count as one, those that touch at a corner being one."""
+    """A row of the table; cells that touch, be it at a corner, count as one."""
 
     file: str
     height: int
@@ -69,14 +69,15 @@ class Row:
 
 @dataclass
 class _Call:
-    """What a call has come to so far."""
+    """A call of `predict`, and its results so far."""
 
     predictor: Predictor
     checkpoint: str
     options: Options
     rows: list[Row] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    doubted: list[str] = field(default_factory=list)
+    out_of_range: list[str] = field(default_factory=list)
+    """The images whose values are unlike those of the training images."""
 
 
 @contextmanager
@@ -100,9 +101,9 @@ def predict(
 ) -> int:
     """Write a mask for every image, of the same name, and `predictions.csv`; return how many.
 
-    Masks hold 0 and 255 where there are two classes, else class indices. Images that cannot be predicted are told of in
-    a UserError when all others are done. What a killed call wrote of an image too large for memory, the same call goes
-    on from.
+    Masks hold 0 and 255 if there are two classes, else class indices. Images that cannot be predicted are named in a
+    UserError when all others are finished. If a call is killed at an image too large for memory, the same call goes on
+    from the rows that are written.
     """
     predictor = load_predictor(run, checkpoint, device)
     digest = files.digest(run / checkpoints.FOLDER / f"{checkpoint}.pt")
@@ -111,83 +112,83 @@ def predict(
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
     with progress(len(sources)) as advance:
-        for source, one in zip(sources, targets, strict=True):
-            _predict(call, source, one, advance)
+        for source, its_targets in zip(sources, targets, strict=True):
+            _predict(call, source, its_targets, advance)
     if call.rows:
         _write(output / TABLE, call.rows)
-    for one in targets:
-        growing_tiff.record_of(one.mask).unlink(missing_ok=True)
-    if len(call.doubted) > 1:
-        others = ", ".join(call.doubted[1:6]) + (", …" if len(call.doubted) > 6 else "")
-        warnings.warn(f"{len(call.doubted) - 1} more images hold such values: {others}", stacklevel=2)
+    for its_targets in targets:
+        growing_tiff.record_of(its_targets.mask).unlink(missing_ok=True)
+    if len(call.out_of_range) > 1:
+        others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
+        warnings.warn(f"{len(call.out_of_range) - 1} more images hold such values: {others}", stacklevel=2)
     if call.faults:
         raise UserError(*call.faults, status=RUN_FAILED if call.rows else INPUT_WRONG)
     return len(call.rows)
 
 
 def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[float], None]) -> None:
-    """One image; what is wrong with it is noted, what keeps files from being written ends the call."""
-    told = 0.0
+    """Predict one image; its faults are collected, but one that keeps files from being written ends the call."""
+    shares = 0.0
 
-    def tell(share: float) -> None:
-        nonlocal told
-        told += share
+    def advance_by(share: float) -> None:
+        nonlocal shares
+        shares += share
         advance(share)
 
     try:
         image = source.open()
         identity = _identity(call, source)
         finished = growing_tiff.finished(targets.all, identity) if targets.grow else None
-        made = MaskSummary(**finished) if finished else _made(call, image, targets, identity, tell)
-        row = Row(source.name, *image.size, made.foreground_fraction, made.cells, round(made.seconds, 3))
-        call.rows.append(row)
+        summary = MaskSummary(**finished) if finished else _written(call, image, targets, identity, advance_by)
+        seconds = round(summary.seconds, 3)
+        call.rows.append(Row(source.name, *image.size, summary.foreground_fraction, summary.cells, seconds))
     except UserError as error:
         if error.status == RUN_FAILED:
             raise
         call.faults += [fault if fault.startswith(source.name) else f"{source.name}: {fault}" for fault in error.faults]
-    advance(1 - told)
+    advance(1 - shares)
 
 
-def _made(
-    call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], tell: Callable[[float], None]
+def _written(
+    call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], advance: Callable[[float], None]
 ) -> MaskSummary:
     predictor = call.predictor
     if image.shape[0] != (channels := predictor.experiment.task.channels):
         remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
         raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
-    if doubt := _doubt(predictor, image):
-        if not call.doubted:
-            warnings.warn(doubt, stacklevel=2)
-        call.doubted.append(image.name)
+    if warning := _range_warning(predictor, image):
+        if not call.out_of_range:
+            warnings.warn(warning, stacklevel=2)
+        call.out_of_range.append(image.name)
     try:
-        return outputs.write_outputs(predictor, image, targets, call.options, identity, tell)
+        return outputs.write_outputs(predictor, image, targets, call.options, identity, advance)
     except RuntimeError as error:
         if not memory.is_exhausted(error):
             raise
-        raise UserError(f"{image.name}: memory does not suffice; take smaller pieces, as --tile 512") from error
+        raise UserError(f"{image.name}: memory does not suffice; take smaller tiles, as --tile 512") from error
 
 
 # What is to be predicted, and where it goes
 
 
 def _sources(inputs: Sequence[str], faults: list[str]) -> Iterator[Source]:
-    """Every image that paths lead to; HDF5 files that cannot be read are noted."""
-    stores = [Path(one) for one in inputs if _is_hdf5(Path(one))]
-    others = [one for one in inputs if Path(one) not in stores]
-    for path in images.image_files(others) if others or not stores else []:
+    """Every image that paths lead to; the faults of HDF5 files that cannot be read are collected."""
+    hdf5_paths = [Path(path) for path in inputs if _is_hdf5(Path(path))]
+    others = [path for path in inputs if Path(path) not in hdf5_paths]
+    for path in images.image_files(others) if others or not hdf5_paths else []:
         yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
-    for path in dict.fromkeys(stores):
+    for path in dict.fromkeys(hdf5_paths):
         try:
-            found = hdf5_file.stored_images(path)
+            stored = hdf5_file.stored_images(path)
         except UserError as error:
             faults += error.faults
             continue
-        for image in found:
+        for image in stored:
             stem = image.name.removeprefix(f"{path}/")
             if not hdf5_file.is_plain(stem):
                 faults.append(f"{path}: {stem[: hdf5_file.LONGEST_NAME]!r} cannot be the name of an image; rename it")
                 continue
-            yield Source(image.name, stem, path, math.prod(image.shape), partial(_itself, image))
+            yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image))
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -195,10 +196,6 @@ def _is_hdf5(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return path.suffix.lower() in HDF5 or file.read(len(HDF5_BEGINS)) == HDF5_BEGINS
-
-
-def _itself(image: StoredImage) -> StoredImage:
-    return image
 
 
 def _open(path: Path) -> StoredImage:
@@ -221,11 +218,11 @@ def _targets(source: Source, output: Path, options: Options, form: Form | None) 
 
 
 def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:
-    """No two masks of one name, and none in the place of an image."""
+    """Raises UserError if two masks have one name, or if one has the place of an image."""
     by_target: dict[Path, Source] = {}
     inputs = {source.path.resolve() for source in sources}
-    for source, own in zip(sources, targets, strict=True):
-        for target in own.all:
+    for source, its_targets in zip(sources, targets, strict=True):
+        for target in its_targets.all:
             if target in by_target:
                 other = by_target[target].name
                 raise UserError(f"{source.name}: its mask would have the name of that of {other}; predict them apart")
@@ -235,29 +232,29 @@ def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> No
 
 
 def _identity(call: _Call, source: Source) -> dict[str, Any]:
-    """What has to be the same for files to be gone on with."""
-    found = source.path.stat()
+    """What has to be the same if files that a killed call left are to be continued."""
+    stat = source.path.stat()
     return {
-        "image": [str(source.path.resolve()), source.stem, found.st_size, found.st_mtime_ns],
+        "image": [str(source.path.resolve()), source.stem, stat.st_size, stat.st_mtime_ns],
         "checkpoint": call.checkpoint,
         "options": asdict(call.options),
         "device": call.predictor.device.type,
     }
 
 
-# What is said of it
+# Values unlike those of the training images, and the table
 
 
-def _doubt(predictor: Predictor, image: StoredImage) -> str | None:
-    """That an image holds other values than the training images, where that is so."""
+def _range_warning(predictor: Predictor, image: StoredImage) -> str | None:
+    """That an image holds other values than the training images; None if it does not."""
     low, high = _extremes(predictor, image)
     known = predictor.trained_on
     if known is None or not _are_others(low, high, image.dtype, known):
         return None
-    own_figures = any(one.normalizes and getattr(one, "per", "") == "image" for one in predictor.transforms)
+    per_image = any(step.normalizes and getattr(step, "per", "") == "image" for step in predictor.transforms)
     advice = (
-        "each image is normalised by its own figures, but look at the masks"
-        if own_figures
+        "each image is normalised by its own statistics, but check the masks"
+        if per_image
         else "the masks are likely wrong; save the image with the values of the training images"
     )
     return (
@@ -267,7 +264,7 @@ def _doubt(predictor: Predictor, image: StoredImage) -> str | None:
 
 
 def _extremes(predictor: Predictor, image: StoredImage) -> tuple[float, float]:
-    """The smallest and the largest value, as recorded; UserError where one is not finite."""
+    """The smallest and the largest value, as recorded. Raises UserError if one is not finite."""
     low, high = math.inf, -math.inf
     for rows in bands(image.size):
         piece = image.read(rows, slice(0, image.size[1]))
@@ -278,7 +275,7 @@ def _extremes(predictor: Predictor, image: StoredImage) -> tuple[float, float]:
 
 
 def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) -> bool:
-    """Whether values leave the known ones by more than their span, or are of another type and a smaller span."""
+    """Whether values lie beyond the known ones by more than their span, or are of another type and a smaller span."""
     span = known.high - known.low
     if high > known.high + span or low < known.low - span:
         return True
@@ -288,12 +285,12 @@ def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) ->
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
-    made = io.StringIO()
-    table = csv.DictWriter(made, [one.name for one in fields(Row)], lineterminator="\n")
+    text = io.StringIO()
+    table = csv.DictWriter(text, [column.name for column in fields(Row)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     try:
-        files.write_text(path, made.getvalue())
+        files.write_text(path, text.getvalue())
     except OSError as error:
         fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
         raise UserError(fault, status=RUN_FAILED) from error

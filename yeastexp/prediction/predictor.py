@@ -1,4 +1,4 @@
-"""What a run left behind, ready to be used."""
+"""The trained model of a run, ready to predict."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from yeastexp.training.build import Values
 Which = Literal["best", "last"]
 
 AT_ONCE = 512 * 512
-"""Pixels of an image that is taken at once, whatever the model and the memory."""
+"""Pixels of an image that the model is run on at once, whatever it is and whatever memory is free."""
 
-LOOKED_AT = 4
-"""Training images whose values stand for those of all, where memory did not take all of them."""
+SAMPLED = 4
+"""Training images whose values stand for those of all, if the checkpoint does not hold them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Predictor:
     normalization: dict[str, float] | None
     device: torch.device
     values: Values | None = None
-    """Of the training images, where the checkpoint holds them."""
+    """Of the training images, if the checkpoint holds them."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Predictor:
 
     @cached_property
     def tiling(self) -> Tiling:
-        """How the model sees images that are too large to be taken at once."""
+        """How the model is run on images that are too large for it."""
         return Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
 
     def rescaled(self, image: Tensor, stored: dict[str, Any] | None) -> Tensor:
@@ -64,13 +64,13 @@ class Predictor:
     def logits(self, sample: Sample, *, side: int | None = None, tta: bool = False) -> Tensor:
         """Logits (K, H, W) on the pixels of a sample whose values are as training saw them.
 
-        Where memory cannot take it as a whole, or where it is larger than `side` pixels, it is taken in pieces. With
-        `tta` they are the logarithm of the probabilities' mean over the eight ways to lay an image on its grid.
+        If memory does not suffice for the whole image, or if it is larger than `side` pixels, it is cut into tiles.
+        With `tta` they are the logarithm of the probabilities' mean over the eight flips and rotations of the image.
         """
         moved = replace(sample, image=sample.image.to(self.device), labels=sample.labels.to(self.device), maps={})
-        seen = pipeline.whole(self.transforms, moved)
-        found, tile = self.scores(Pieces.of(seen.image), side=side, tta=tta)
-        return pipeline.restore(self.transforms, tiling.assemble(found, tile), sample.size)
+        transformed = pipeline.whole(self.transforms, moved)
+        logits, tile = self.scores(Pieces.of(transformed.image), side=side, tta=tta)
+        return pipeline.restore(self.transforms, tiling.assemble(logits, tile), sample.size)
 
     def scores(self, image: Pieces, *, side: int | None = None, tta: bool = False) -> tuple[Pieces, Size]:
         """Logits on a transformed image, and the size of the pieces in which they are best asked for."""
@@ -79,14 +79,14 @@ class Predictor:
         else:
             if self.tiling.inexact:
                 warnings.warn(
-                    f"images are taken in pieces that overlap and are blended: {self.tiling.inexact}", stacklevel=2
+                    f"images are cut into tiles that overlap and are blended: {self.tiling.inexact}", stacklevel=2
                 )
             tile = self.tiling.tile(image.size, self.device, side)
             logits = partial(self.tiling.logits, tile=tile)
         return tiling.averaged(image, logits) if tta else logits(image), tile
 
     def takes_at_once(self, size: Size, side: int | None = None) -> bool:
-        """Whether the model takes an image of that size as a whole."""
+        """Whether the model is run on an image of that size as a whole."""
         if side:
             return max(size) <= side
         pixels = size[0] * size[1]
@@ -102,7 +102,7 @@ class Predictor:
         return self.values or _values_of(self.experiment)
 
     def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-        """Class indices (H, W) of an image (C, H, W) with the values it was recorded with; UserError names it."""
+        """Class indices (H, W) of an image (C, H, W) with the values it was recorded with. Raises UserError."""
         if image.shape[0] != (channels := self.experiment.task.channels):
             raise UserError(f"{name}: has {image.shape[0]} channels; the run was trained on {channels}")
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
@@ -131,12 +131,12 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
 
 
 def _values_of(loaded: Experiment) -> Values | None:
-    """What some of the training images hold; nothing where their data set is gone."""
+    """The values of some of the training images; None if their data set is gone."""
     try:
         dataset = build.build_dataset(loaded)
         names = dataset.splits["train"]
         return Values.of(
-            (dataset.read(name).image for name in names[:: -(-len(names) // LOOKED_AT)]), dataset.normalization
+            (dataset.read(name).image for name in names[:: -(-len(names) // SAMPLED)]), dataset.normalization
         )
     except (UserError, OSError):
         return None

@@ -150,7 +150,7 @@ def _patches(
     each = [[given] for given in params] or [[] for _ in examples]
     side = sampler.plan.side
     cut = [
-        pipeline.windows(one.pixels, one.images, corners[one.places], side, transforms, [each[at] for at in one.places])
+        pipeline.patches(one.pixels, one.images, corners[one.places], side, transforms, [each[at] for at in one.places])
         for one in sampler.source.laid(images)
     ]
     values, labels = (torch.cat(parts) for parts in zip(*cut, strict=True))

@@ -20,7 +20,7 @@ Drawn = tuple[float, float, float]
 class Affine(BasicTransform2D):
     """Turns up to ± `rotation`, magnifies by 1 / `scale` to `scale`, shears by up to ± `shear`, with probability `p`.
 
-    Angles are in degrees; the magnification is drawn log-uniformly. All are about the centre of the window.
+    Angles are in degrees; the magnification is drawn log-uniformly. All are about the centre of the patch.
     """
 
     rotation: Annotated[float, Field(ge=0, le=180, description="degrees")] = 15.0

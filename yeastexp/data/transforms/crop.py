@@ -18,7 +18,7 @@ from yeastexp.registry import transform
 Pixels = Annotated[int, Field(ge=0, le=100_000, description="pixels")]
 
 CERTAIN = 20.0
-"""How much larger the logit of class 0 is where nothing was seen: a probability of 1 within float32's rounding."""
+"""How much larger the logit of class 0 is where there is no image: a probability of 1 within float32's rounding."""
 
 
 @transform("crop")

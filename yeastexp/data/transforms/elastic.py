@@ -26,7 +26,7 @@ SPLINE_STD = 151 / 315
 class Elastic(BasicTransform2D):
     """Moves pixels by a smooth random field of standard deviation up to `shift_px` on each axis, with probability `p`.
 
-    The field is a cubic B-spline over normal numbers on a lattice of `spacing_px` pixels about the window's centre
+    The field is a cubic B-spline over normal numbers on a lattice of `spacing_px` pixels about the patch's centre
     (after Simard et al. 2003, with a spline in place of their Gaussian).
     """
 

@@ -22,7 +22,7 @@ from yeastexp.system import full_precision
 class GaussianBlur(BasicTransform2D):
     """Smooths with a Gaussian whose standard deviation is drawn between 0 and `sigma_px`, with probability `p`.
 
-    The kernel reaches four standard deviations; beyond the image's border pixels are mirrored in training windows, and
+    The kernel reaches four standard deviations; beyond the image's border pixels are mirrored in training patches, and
     the last one is repeated in whole images.
     """
 

@@ -42,7 +42,7 @@ Coordinates = np.ndarray | Tensor | Followed
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of any sizes laid out flat, so that one gather reads windows from several of them at once.
+    """Images of any sizes laid out flat, so that one gather reads patches from several of them at once.
 
     `values` (C, P) float32 and `labels` (L, P) integers, image i at `offsets[i]` with `sizes[i]`, row by row.
     """

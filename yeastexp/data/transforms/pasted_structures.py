@@ -18,7 +18,7 @@ from yeastexp.randomness import draw_key
 from yeastexp.registry import transform
 from yeastexp.sample import IGNORE
 
-Drawn = tuple[int, int]
+Params = tuple[int, int]
 """How many structures, and the key that the rest follows from."""
 
 Kind = Literal["wall", "pillar", "dust"]
@@ -32,12 +32,12 @@ FRINGE_PX = (0.7, 4.0)
 @transform("pasted_structures")
 @dataclass(frozen=True)
 class PastedStructures(BasicTransform2D):
-    """Draws 1 to `max_count` bright or dark walls, pillars and specks of dust over a window, with probability `p`.
+    """Draws 1 to `max_count` bright or dark walls, pillars and specks of dust over a patch, with probability `p`.
 
     Their pixels become background (label 0). All are rectangles with round corners: a wall is endless and as wide as
     `size_px` allows, a pillar has two sides of such lengths, a speck is a few pixels large. Each has an inside, half of
     the time as bright as the image's mean, and an edge with a fringe of the opposite sign around it, both up to
-    ± `strength` in standard deviations (after `zscore`). Places are within `reach_px` of the window's centre.
+    ± `strength` in standard deviations (after `zscore`). Places are within `reach_px` of the patch's centre.
     """
 
     max_count: Annotated[int, Field(ge=1, le=50)] = 3
@@ -53,14 +53,14 @@ class PastedStructures(BasicTransform2D):
                 f"the first of {list(self.size_px)} is the smallest, and larger than the second", key="size_px"
             )
 
-    def draw(self, generator: np.random.Generator) -> Drawn:
+    def draw(self, generator: np.random.Generator) -> Params:
         count = int(generator.integers(1, self.max_count, endpoint=True))
         return count * bool(generator.random() < self.p), draw_key(generator)
 
-    def image(self, image: Tensor, params: Drawn) -> Tensor:
+    def image(self, image: Tensor, params: Params) -> Tensor:
         return self.batch(image[None], [params])[0]
 
-    def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
+    def batch(self, images: Tensor, params: Sequence[Params]) -> Tensor:
         images = images.clone()
         for rows, structures in self.layers(params, images.device):
             away = distance(structures, (images.shape[-2], images.shape[-1]))[:, None]
@@ -71,19 +71,19 @@ class PastedStructures(BasicTransform2D):
             images[rows] = drawn_over + edge * ring
         return images
 
-    def labels(self, labels: Tensor, params: Drawn) -> Tensor:
+    def labels(self, labels: Tensor, params: Params) -> Tensor:
         for _, structures in self.layers([params], labels.device):
             inside = distance(structures, (labels.shape[-2], labels.shape[-1]))[0] <= 0
             labels = labels.masked_fill(inside & (labels != IGNORE), 0)
         return labels
 
-    def layers(self, params: Sequence[Drawn], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """The n-th structures of all windows that have so many: the windows' numbers, and a row (N, 9) for each."""
-        windows = [self.structures(*one) for one in params]
-        for layer in range(max(map(len, windows), default=0)):
-            rows = [row for row, found in enumerate(windows) if len(found) > layer]
-            found = np.stack([windows[row][layer] for row in rows])
-            yield torch.tensor(rows, device=device), torch.tensor(found, dtype=torch.float32, device=device)
+    def layers(self, params: Sequence[Params], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """The n-th structures of all patches that have so many: the patches' indices, and a row (N, 9) for each."""
+        patches = [self.structures(*given) for given in params]
+        for layer in range(max(map(len, patches), default=0)):
+            rows = [row for row, structures in enumerate(patches) if len(structures) > layer]
+            chosen = np.stack([patches[row][layer] for row in rows])
+            yield torch.tensor(rows, device=device), torch.tensor(chosen, dtype=torch.float32, device=device)
 
     def structures(self, count: int, key: int) -> list[np.ndarray]:
         """Each structure as centre (y, x), angle, half sides, inside, edge, width of the fringe and cover."""
@@ -108,10 +108,10 @@ class PastedStructures(BasicTransform2D):
 
 
 def distance(structures: Tensor, size: Size) -> Tensor:
-    """Signed distance in pixels to each structure's outline, negative inside, from the window's centre: (N, H, W).
+    """Signed distance in pixels to each structure's outline, negative inside, from the patch's centre: (N, H, W).
 
     Corners are as round as the shorter side allows, so the outline is where the distance to a straight piece is half
-    that side. (A wall is so long that its corners are never seen.)
+    that side. (A wall is so long that its corners are never in the patch.)
     """
     y, x, angle, long_px, short_px = structures[:, :5, None, None].unbind(1)
     rows, columns = (torch.arange(n, device=structures.device) - (n - 1) / 2 for n in size)

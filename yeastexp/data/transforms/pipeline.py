@@ -1,4 +1,4 @@
-"""A list of transforms applied: to whole images, and to the windows of a batch.
+"""A list of transforms applied: to whole images, and to the patches of a batch.
 
 Neighbouring geometric transforms are composed and pixels are read once. The listed order decides the result.
 """
@@ -25,7 +25,7 @@ from yeastexp.sample import Sample
 Transforms = Sequence[BasicTransform2D]
 
 Reading = tuple[list[Coordinates], Size]
-"""Where the pixels of each window come from, counted from centre to centre, and how many are read."""
+"""Where the pixels of each patch come from, counted from centre to centre, and how many are read."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Stage:
 
 def stages(transforms: Transforms) -> list[Stage]:
     """The list cut into readings: a transform with both hooks changes values first, then moves pixels."""
-    made: list[Stage] = []
+    complete: list[Stage] = []
     waiting: tuple[int, ...] = ()
     for position, transform in enumerate(transforms):
         if transform.has("image") or transform.has("labels") or transform.has("batch"):
-            made.append(Stage(waiting, position))
+            complete.append(Stage(waiting, position))
             waiting = ()
         if transform.has("geometry"):
             waiting = (*waiting, position)
-    return [*made, Stage(waiting, None)] if waiting else made
+    return [*complete, Stage(waiting, None)] if waiting else complete
 
 
 def whole(transforms: Transforms, sample: Sample) -> Sample:
@@ -98,25 +98,25 @@ def restore_pieces(transforms: Transforms, logits: Pieces, size: Size) -> Pieces
 
 
 def fitted(transforms: Transforms, images: Callable[[], Iterable[Tensor]]) -> tuple[BasicTransform2D, ...]:
-    """The transforms with what their `fit` finds on the training images, each seeing those before it applied."""
-    done: tuple[BasicTransform2D, ...] = ()
+    """The transforms with what their `fit` gives for the training images, to which those before it are applied."""
+    ready: tuple[BasicTransform2D, ...] = ()
     for transform in transforms:
         if transform.has("fit"):
-            found = transform.fit(_seen(done, image) for image in images())
-            transform = dataclasses.replace(transform, **found) if found else transform  # type: ignore[type-var]
-        done = (*done, transform)
-    return done
+            values = transform.fit(_transformed(ready, image) for image in images())
+            transform = dataclasses.replace(transform, **values) if values else transform  # type: ignore[type-var]
+        ready = (*ready, transform)
+    return ready
 
 
-def _seen(transforms: Transforms, image: Tensor) -> Tensor:
+def _transformed(transforms: Transforms, image: Tensor) -> Tensor:
     labels = torch.zeros(image.shape[-2:], dtype=torch.int64)
     return whole(transforms, Sample(image, labels, name="")).image
 
 
 def readings(transforms: Transforms, side: int, params: list[list[Any]], device: torch.device) -> list[Reading]:
-    """What each stage reads for windows of a side whose random variables are `params`, from the first one on.
+    """What each stage reads for patches of a side whose random variables are `params`, from the first stage on.
 
-    A stage reads as far as any window needs, so that windows which are cut apart need those of all.
+    A stage reads as far as any patch needs, so patches of one batch that are cut separately need those of all.
     """
     plan = _planned(transforms)
     steps: list[Reading] = []
@@ -125,7 +125,7 @@ def readings(transforms: Transforms, side: int, params: list[list[Any]], device:
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
         with _fields_on(device):
-            coordinates = [_centred(stage, transforms, one, size, (side, side)) for one in params]
+            coordinates = [_centred(stage, transforms, given, size, (side, side)) for given in params]
         steps.insert(0, (coordinates, size))
         size = _reach(coordinates, size) if stage is not plan[0] else size
     return steps
@@ -135,7 +135,7 @@ def _planned(transforms: Transforms) -> list[Stage]:
     return stages(transforms) or [Stage((), None)]
 
 
-def windows(
+def patches(
     pixels: Pixels,
     images: np.ndarray,
     corners: np.ndarray,
@@ -144,20 +144,22 @@ def windows(
     params: list[list[Any]],
     steps: list[Reading] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented windows (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
+    """Augmented patches (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
 
-    `params[b]` holds the random variables of window b, one for each transform. Geometry turns about the window's centre
-    and reads the image's own pixels beyond the window, by its own `readings` unless `steps` has those of more windows.
+    `params[b]` holds the random variables of patch b, one for each transform. Geometry turns about the patch's centre
+    and reads the image's own pixels beyond the patch, by its own `readings` unless `steps` has those of more patches.
     """
     plan = _planned(transforms)
     steps = steps or readings(transforms, side, params, pixels.values.device)
-    values, labels = _read_windows(pixels, images, steps[0], corners + (side - 1) / 2)
+    values, labels = _read_patches(pixels, images, steps[0], corners + (side - 1) / 2)
     for stage, step in zip(plan, steps, strict=True):
         if stage.geometry and stage is not plan[0]:
             stacked, centre = Pixels.stacked(values, labels[:, None]), (np.array(values.shape[-2:]) - 1) / 2
-            values, labels = _read_windows(stacked, np.arange(len(images)), step, np.tile(centre, (len(images), 1)))
+            values, labels = _read_patches(stacked, np.arange(len(images)), step, np.tile(centre, (len(images), 1)))
         if stage.values is not None:
-            values, labels = _changed(transforms[stage.values], values, labels, [one[stage.values] for one in params])
+            values, labels = _changed(
+                transforms[stage.values], values, labels, [given[stage.values] for given in params]
+            )
             values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
     return values, labels.long()
 
@@ -167,10 +169,10 @@ def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if device.type == "cpu" else device
 
 
-def _read_windows(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
+def _read_patches(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
     """Values (B, C, h, w) and labels (B, h, w) about the centres (B, 2)."""
     coordinates, size = step
-    placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
+    placed = [_placed(field, size, centre) for field, centre in zip(coordinates, centres, strict=True)]
     values, planes = read(pixels, images, placed, size)
     return values, planes[:, 0]
 
@@ -180,15 +182,21 @@ def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor
     return values[..., kept, kept], labels[..., kept, kept]
 
 
-def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size, window: Size) -> Coordinates:
-    """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads."""
+def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size, patch: Size) -> Coordinates:
+    """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads.
+
+    Geometry is composed from the last transform to the first: each is asked for the pixels that those after it need.
+    It counts pixels from the corner of what it is given, so the middles of its input and output are moved to 0: what a
+    patch reads then does not depend on how far the batch reads around it. A field of coordinates has no inverse, so it
+    is looked up, between its pixels, where the composed geometry leads.
+    """
     composed: Coordinates = np.eye(3)
     for position in reversed(stage.geometry):
         reach = _reach([composed], size) if position != stage.geometry[-1] else size
         geometry, source = transforms[position].geometry, reach
         step, out = geometry(source, params[position])
-        if out != source:  # where a coarser grid starts follows from the window, not from how far a batch reads
-            source = window
+        if out != source:  # where a coarser grid starts follows from the patch, not from how far a batch reads
+            source = patch
             step, out = geometry(source, params[position])
         if isinstance(step, np.ndarray):
             middle = translation(*((n - 1) / 2 for n in out))
@@ -215,7 +223,7 @@ def _placed(coordinates: Coordinates, size: Size, centre: np.ndarray) -> Coordin
 
 def _reach(coordinates: Sequence[Coordinates], size: Size) -> Size:
     """The size (of the same parity, about the same centre) that holds every pixel a batch reads."""
-    half = np.max([_half_extent(one, size) for one in coordinates], axis=0)
+    half = np.max([_half_extent(field, size) for field in coordinates], axis=0)
     height, width = (n + 2 * math.ceil(h - (n - 1) / 2 - 1e-6) for n, h in zip(size, half, strict=True))
     return max(height, 1), max(width, 1)
 
@@ -231,5 +239,5 @@ def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, params
         params = [transform.statistics([image]) for image in values]
     values = transform.checked(transform.batch(values, params), values, "batch")
     if transform.has("labels"):
-        labels = torch.stack([transform.labels(one.long(), d) for one, d in zip(labels, params, strict=True)])
+        labels = torch.stack([transform.labels(mask.long(), given) for mask, given in zip(labels, params, strict=True)])
     return values, labels

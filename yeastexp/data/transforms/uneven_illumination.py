@@ -23,7 +23,7 @@ Drawn = tuple[float, float, float]
 class UnevenIllumination(BasicTransform2D):
     """Adds a slope in any direction and a bowl, each up to ± `strength`, with probability `p`.
 
-    The slope reaches its height, and the bowl its depth, `reach_px` from the window's centre. `strength` is in standard
+    The slope reaches its height, and the bowl its depth, `reach_px` from the patch's centre. `strength` is in standard
     deviations (after `zscore`).
     """
 

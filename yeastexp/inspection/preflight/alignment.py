@@ -121,7 +121,7 @@ def _patches(assembly: Assembly, side: int) -> tuple[Tensor, Tensor]:
     room = kept.sizes[images] - side
     corners = np.where(room >= 0, source.integers(np.maximum(room, 0) + 1), room // 2)
     cut = [
-        pipeline.windows(one.pixels, one.images, corners[one.places], side, (), [[] for _ in one.places])
+        pipeline.patches(one.pixels, one.images, corners[one.places], side, (), [[] for _ in one.places])
         for one in kept.laid(images)
     ]
     values, labels = (torch.cat(parts).cpu() for parts in zip(*cut, strict=True))
@@ -155,7 +155,7 @@ def _augmenter(assembly: Assembly, augmentations: dict[int, BasicTransform2D], c
         corners = np.tile((np.array(images.shape[-2:]) - side) // 2, (count, 1))
         pixels = Pixels.stacked(images, labels[:, None]).to(assembly.device)
         transforms = tuple(augmentations.values())
-        values, masks = pipeline.windows(pixels, np.arange(count), corners, side, transforms, params)
+        values, masks = pipeline.patches(pixels, np.arange(count), corners, side, transforms, params)
         return values.cpu(), masks.cpu()
 
     return apply
