@@ -265,7 +265,7 @@ def test_a_cross_validation_is_told_of_by_its_own_figures(folded: Path, tmp_path
     found = json.loads((folded / "crossval.json").read_text())
     (row,) = [
         row
-        for row in page.table("6 images, out-of-fold predictions with the last weights")
+        for row in page.table("6 images, out-of-fold predictions of the last checkpoints")
         if row[:2] == ["iou", "cell"]
     ]
     expected = found["scores"]["iou"]["cell"]

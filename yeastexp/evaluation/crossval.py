@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,8 @@ def crossval(
         for fold_run in fold_runs:
             _train(path, settings, fold_run, folder, console, say)
         scores = _scores(fold_runs, names, notes)
-        _write(folder, scores, loaded)
-    console.print(table(scores))
+        result = _write(folder, scores, loaded)
+    console.print(table(result))
     return folder
 
 
@@ -248,7 +248,8 @@ def summarise(scores: CrossvalScores) -> dict[str, dict[str, dict[str, Any]]]:
     return summary
 
 
-def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> None:
+def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> dict[str, Any]:
+    """Write the result and the score of every image; the result."""
     rows = [
         {"image": image, "seed": seed, "metric": metric, "class": name, "score": float(table[i, j])}
         for (metric, name), table in scores.scores.items()
@@ -265,22 +266,25 @@ def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> None:
         "scores": summarise(scores),
     }
     files.write_text(folder / RESULT, json.dumps(result, indent=1))
+    return result
 
 
-def table(scores: CrossvalScores) -> Table:
-    """Scores with intervals, the spread between images beside that between seeds, and the baselines."""
-    seeds = format_count(len(scores.seeds), "seed")
-    title = f"{len(scores.names)} images, out-of-fold predictions of the last checkpoints; {seeds}"
+def table(result: Mapping[str, Any]) -> Table:
+    """The scores of a result with intervals, the spread between images beside that between seeds, and the baselines."""
+    seeds = format_count(len(result["seeds"]), "seed")
+    title = f"{len(result['images'])} images, out-of-fold predictions of the last checkpoints; {seeds}"
+    rows = [row for by_class in result["scores"].values() for row in by_class.values()]
+    baselines = list(dict.fromkeys(baseline for row in rows for baseline in row["baselines"]))
     table = Table(title=title, title_justify="left", title_style="bold")
     for heading in ("metric", "class"):
         table.add_column(heading)
-    for heading in ("per image", "95 % interval", "sd of images", "sd of seeds", *scores.baselines):
+    for heading in ("per image", "95 % interval", "sd of images", "sd of seeds", *baselines):
         table.add_column(heading, justify="right")
-    for metric, by_class in summarise(scores).items():
+    for metric, by_class in result["scores"].items():
         for name, row in by_class.items():
             spreads = [format_score(row[key]) for key in ("between_images", "between_seeds")]
-            baselines = [format_score(row["baselines"][baseline]) for baseline in scores.baselines]
+            others = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
             mean, ends = format_score(row["per_image"]), format_interval(row["low"], row["high"])
-            table.add_row(metric, name, mean, ends, *spreads, *baselines)
+            table.add_row(metric, name, mean, ends, *spreads, *others)
         table.add_section()
     return table

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,32 +96,12 @@ def _scores(files: CrossvalFiles) -> Iterator[Block]:
     if not files.result:
         yield Paragraph("There are no scores before all folds have finished.")
         return
-    yield _final_table(files.result)
+    yield tables.from_rich(crossval.table(files.result))
     yield Paragraph(
         "“per image” averages each image's score over seeds, then over images, with its 95 % t-interval over images; "
         "“sd of images” and “sd of seeds” are standard deviations of the images' and the seeds' means. No image was "
         "used to train or select the weights that predict it."
     )
-
-
-def _final_table(result: Mapping[str, Any]) -> Table:
-    """The table that `crossval` prints, from the file that it wrote."""
-    rows: list[list[str]] = []
-    group_ends = set()
-    baselines = dict.fromkeys(
-        baseline for by_class in result["scores"].values() for row in by_class.values() for baseline in row["baselines"]
-    )
-    for metric, by_class in result["scores"].items():
-        for name, row in by_class.items():
-            interval = format_interval(row["low"], row["high"])
-            deviations = [format_score(row[key]) for key in ("between_images", "between_seeds")]
-            baseline_scores = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
-            rows.append([metric, name, format_score(row["per_image"]), interval, *deviations, *baseline_scores])
-        group_ends.add(len(rows) - 1)
-    headings = ["metric", "class", "per image", "95 % interval", "sd of images", "sd of seeds", *baselines]
-    images, seeds = format_count(len(result["images"]), "image"), format_count(len(result["seeds"]), "seed")
-    caption = f"{images}, out-of-fold predictions with the {result['checkpoint']} weights; {seeds}"
-    return Table(caption, headings, rows, frozenset(range(2, len(headings))), frozenset(group_ends))
 
 
 def _folds(files: CrossvalFiles) -> Iterator[Block]:

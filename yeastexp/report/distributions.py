@@ -46,7 +46,9 @@ def distribution_chart(
     """Means with their intervals, a row each, on the dots of their images if they have any."""
     figure = plots.distributions(rows, x_label=x_label, named=named, zero=zero)
     description = ". ".join([f"{title}, {x_label}", *map(_described, rows)])
-    note = f"dot: an image, the {named} named; {INTERVALS}" if named else INTERVALS
+    dotted = any(row.values for row in rows)
+    distinct = named and any(len(set(row.values.values())) > 1 for row in rows)
+    note = f"dot: an image{f', the {named} named' if distinct else ''}; {INTERVALS}" if dotted else INTERVALS
     return Chart(title, f"{description}.", plots.inline_svg(figure, name), note)
 
 
