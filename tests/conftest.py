@@ -1,4 +1,4 @@
-"""What several test files share: a tiny experiment on disk, and a registry that every test leaves as it was."""
+"""What test files share: the command line, a tiny experiment, registries that every test leaves as they were."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import tiny
 import torch
 
 from yeastexp import plugins
+from yeastexp.__main__ import main
 
+Call = Callable[..., tuple[int, str, str]]
 WriteExperiment = Callable[..., Path]
 
 
@@ -38,6 +41,23 @@ def torch_as_it_was() -> Iterator[None]:
     if torch.get_num_threads() != THREADS:
         torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`call("list", "model")` gives a command's exit status, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["yeastexp", *map(str, arguments)])
+        status: object = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            status = leaving.code
+        assert isinstance(status, int)
+        return (status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -65,12 +85,9 @@ def experiment_file(tmp_path: Path, tiny_data: Path) -> WriteExperiment:
     shutil.copyfile(tiny_data, tmp_path / "data.h5")
 
     def write(changes: Mapping[str, str] | None = None, name: str = "tiny.toml", text: str = tiny.EXPERIMENT) -> Path:
-        for old, new in (changes or {}).items():
-            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
-            text = text.replace(old, new)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(tiny.changed(changes or {}, text))
         return path
 
     return write

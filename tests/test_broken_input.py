@@ -31,10 +31,10 @@ import tiny
 import torch
 from PIL import Image
 
-from yeastexp import __main__ as command_line
 from yeastexp import plugins
+from yeastexp.__main__ import main
 from yeastexp.data import hdf5_file
-from yeastexp.inspection import check as check_room
+from yeastexp.inspection import check as check_module
 from yeastexp.registry import KINDS
 from yeastexp.training import checkpoints
 
@@ -42,7 +42,7 @@ Make = Callable[[], object]
 Outcome = tuple[int, str, str]
 Call = Callable[[str], Outcome]
 
-TRAIN_KEYS = "(known: {})".format(", ".join(sorted(check_room.experiment.TRAIN.keys)))
+TRAIN_KEYS = "(known: {})".format(", ".join(sorted(check_module.experiment.TRAIN.keys)))
 TABLES = "augment, dataset, extends, loss, metric, model, name, optimizer, plugins, scheduler, task, train, transform"
 
 
@@ -61,22 +61,10 @@ class Broken:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """`call("check e.toml")` gives the exit status, stdout and stderr of a command in an empty folder."""
+def call(call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """`call("check e.toml")` runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(command: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", *shlex.split(command)])
-        status: object = 0
-        try:
-            command_line.main()
-        except SystemExit as leaving:
-            status = leaving.code
-        out, err = capsys.readouterr()
-        assert isinstance(status, int)
-        return status, out, err
-
-    return run
+    return lambda command: call(*shlex.split(command))
 
 
 def listing(folder: Path) -> dict[str, str]:
@@ -857,7 +845,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", shlex.split("yeastexp run tiny.toml --set train.steps=1"))
         tiny.write_experiment(folder)
         threads = torch.get_num_threads()
-        command_line.main()
+        main()
         torch.set_num_threads(threads)
     return folder / "runs" / "tiny" / "001"
 
@@ -1143,7 +1131,7 @@ def test_what_a_machine_lacks_is_a_line(
     def verb(*arguments: object) -> None:
         raise raised
 
-    monkeypatch.setattr(check_room, "check", verb)
+    monkeypatch.setattr(check_module, "check", verb)
     assert call("check x.toml") == (1, "", says)
 
 
@@ -1156,7 +1144,7 @@ def test_what_is_no_answer_of_the_system_is_a_bug(
     def verb(*arguments: object) -> None:
         raise raised
 
-    monkeypatch.setattr(check_room, "check", verb)
+    monkeypatch.setattr(check_module, "check", verb)
     with pytest.raises(type(raised), match="no file in it"):
         call("check x.toml")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from yeastexp.data import hdf5_file
 
-EXPERIMENT = """\
+MINIMAL = """\
+plugins = []
 [task]
 channels = 1
 classes = ["background", "cell"]
@@ -19,12 +23,12 @@ path = "data.h5"
 name = "zscore"
 [[augment]]
 name = "reflect"
+x = 0.25
 [[augment]]
 name = "rotate90"
 [model]
 name = "unet"
 width = 2
-levels = 2
 [loss]
 name = "cross_entropy"
 [optimizer]
@@ -34,16 +38,30 @@ learning_rate = 0.01
 name = "one_cycle"
 [[metric]]
 name = "iou"
-[[metric]]
-name = "accuracy"
 [train]
 epochs = 2
-batch_size = 4
-[patches]
-size = 16
-[runtime]
-threads = 1
 """
+"""Each table that an experiment needs, and one of most others."""
+
+
+def changed(changes: Mapping[str, str], text: str = MINIMAL) -> str:
+    """An experiment with pieces of its text replaced, each of which stands in it once."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the text"
+        text = text.replace(old, new)
+    return text
+
+
+EXPERIMENT = changed(
+    {
+        "plugins = []\n": "",
+        "x = 0.25\n": "",
+        "width = 2": "width = 2\nlevels = 2",
+        'name = "iou"': 'name = "iou"\n[[metric]]\nname = "accuracy"',
+        "epochs = 2": "epochs = 2\nbatch_size = 4\n[patches]\nsize = 16\n[runtime]\nthreads = 1",
+    }
+)
+"""Two epochs of four steps on patches of a quarter of an image, with two scores."""
 
 
 def image(index: int, size: int = 32) -> dict[str, np.ndarray]:
@@ -73,3 +91,8 @@ def write_experiment(folder: Path, text: str = EXPERIMENT, name: str = "tiny.tom
     path = folder / name
     path.write_text(text)
     return path
+
+
+def quiet() -> Console:
+    """A console that nobody reads."""
+    return Console(file=io.StringIO(), width=160)

@@ -6,14 +6,13 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
+from conftest import Call
 from jsonschema import Draft202012Validator
 
-from yeastexp.__main__ import main
 from yeastexp.cli import commands
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.inspection import check as check_module
@@ -21,26 +20,6 @@ from yeastexp.registry import KINDS
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 COMMANDS = sorted(commands.commands)
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`call("list", "model")` gives the exit status, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", *arguments])
-        status: object = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code
-        out, err = capsys.readouterr()
-        assert isinstance(status, int)
-        return status, out, err
-
-    return run
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
+from conftest import Call
 
-from yeastexp.__main__ import main
 from yeastexp.cli import commands
 from yeastexp.cli.installed import GROUP
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED
@@ -39,7 +39,6 @@ def number():
     "@click.command()\ndef count():\n    raise UserError('no such plate')\n",
 }
 
-Call = Callable[..., tuple[int, str, str]]
 Install = Callable[..., None]
 
 
@@ -63,23 +62,6 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
         monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
 
     return offer
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`call("count", "a")` gives the exit status, stdout and stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", *arguments])
-        status: object = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code
-        assert isinstance(status, int)
-        return (status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("attribute", ["count", "built"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import tiny
 from jsonschema import Draft202012Validator
 from pydantic import Field
 
@@ -20,35 +21,7 @@ from yeastexp.registry import KINDS, InputFile, Schema, loss
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
-TEXT = """\
-name = "x"
-plugins = []
-[task]
-channels = 1
-classes = ["background", "cell"]
-[dataset]
-name = "hdf5"
-path = "data.h5"
-[[transform]]
-name = "zscore"
-[[augment]]
-name = "reflect"
-x = 0.25
-[model]
-name = "unet"
-width = 2
-[loss]
-name = "cross_entropy"
-[optimizer]
-name = "adamw"
-betas = [0.9, 0.99]
-[scheduler]
-name = "one_cycle"
-[[metric]]
-name = "iou"
-[train]
-epochs = 2
-"""
+TEXT = tiny.changed({"plugins = []": 'name = "x"\nplugins = []', "learning_rate = 0.01": "betas = [0.9, 0.99]"})
 
 
 def faults(text: str) -> list[str]:
@@ -57,8 +30,7 @@ def faults(text: str) -> list[str]:
 
 
 def changed(old: str, new: str) -> str:
-    assert TEXT.count(old) == 1
-    return TEXT.replace(old, new)
+    return tiny.changed({old: new}, TEXT)
 
 
 def test_the_schema_is_one_and_json() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import tiny
+from conftest import Call
+from tiny import MINIMAL
 
-from yeastexp.__main__ import main
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import IDLE, load_experiment
 from yeastexp.config.settings import SCHEMAS, seconds
@@ -23,37 +24,7 @@ from yeastexp.registry import KINDS
 
 Write = Callable[..., Path]
 
-TEXT = """\
-plugins = []
-[task]
-channels = 1
-classes = ["background", "cell"]
-[dataset]
-name = "hdf5"
-path = "data.h5"
-[[transform]]
-name = "zscore"
-[[augment]]
-name = "reflect"
-x = 0.25
-[[augment]]
-name = "rotate90"
-[model]
-name = "unet"
-width = 2
-[loss]
-name = "cross_entropy"
-[optimizer]
-name = "adamw"
-learning_rate = 0.01
-[scheduler]
-name = "one_cycle"
-[[metric]]
-name = "iou"
-[train]
-epochs = 2
-"""
-LINES = {text: number for number, text in reversed(list(enumerate(TEXT.splitlines(), 1)))}
+LINES = {text: number for number, text in reversed(list(enumerate(MINIMAL.splitlines(), 1)))}
 
 PLUGIN = """\
 from dataclasses import dataclass
@@ -120,11 +91,11 @@ class Damaged(Empty):
 
 @pytest.fixture
 def write(experiment_file: Write, tmp_path: Path) -> Write:
-    """`write({line: other line})` writes the experiment above with lines changed; `plugin` stands beside it."""
+    """`write({line: other line})` writes `tiny.MINIMAL` with lines changed; `plugin` stands beside it."""
 
     def changed(changes: Mapping[str, str] | None = None, name: str = "study.toml", plugin: str = PLUGIN) -> Path:
         (tmp_path / "mine.py").write_text(plugin)
-        return experiment_file(changes, name, TEXT)
+        return experiment_file(changes, name, MINIMAL)
 
     return changed
 
@@ -581,9 +552,12 @@ def test_two_plugins_of_one_name(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (TEXT.replace("epochs = 2", "epochs = 2\nepochs = 3\n# end"), "study.toml:29:11: Cannot overwrite a value"),
-        (TEXT.replace("[loss]", "[loss"), "study.toml:18:6: Expected ']' at the end of a table declaration"),
-        (TEXT.replace("[loss]", "[model]"), "study.toml:18:7: Cannot declare ('model',) twice"),
+        (
+            MINIMAL.replace("epochs = 2", "epochs = 2\nepochs = 3\n# end"),
+            "study.toml:29:11: Cannot overwrite a value",
+        ),
+        (MINIMAL.replace("[loss]", "[loss"), "study.toml:18:6: Expected ']' at the end of a table declaration"),
+        (MINIMAL.replace("[loss]", "[model]"), "study.toml:18:7: Cannot declare ('model',) twice"),
         (
             "\n\nextends = 'study.toml'",
             "study.toml:3:1: extends: 'study.toml' extends this file in turn; break the circle",
@@ -818,18 +792,12 @@ def test_seconds() -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_faults_at_the_command_line(
-    write: Write, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_faults_at_the_command_line(write: Write, command: str, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     path = write({"epochs = 2": "epochs = -1", "width = 2": "widht = 2"})
     monkeypatch.chdir(path.parent)
     before = sorted(path.parent.iterdir())
-    monkeypatch.setattr(sys, "argv", ["yeastexp", command, "study.toml", "--set", "train.batch_size=0"])
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    assert leaving.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+    status, out, err = call(command, "study.toml", "--set", "train.batch_size=0")
+    assert (status, out) == (2, "")
     assert err.splitlines() == [
         "--set train.batch_size=0: [train] batch_size: should be greater than or equal to 1, got 0",
         f"study.toml:17:1: [model] widht: unknown key; did you mean 'width'? {UNET_KEYS}",

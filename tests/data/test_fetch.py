@@ -18,14 +18,15 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import loopback
 import pytest
 import requests
+from conftest import Call
 from loopback import Server, answer, chunked, redirect
 
-from yeastexp.__main__ import main
 from yeastexp.data import archives, fetch
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 
@@ -466,23 +467,10 @@ def test_whatever_is_changed_is_unpacked_or_refused(tmp_path: Path, data: bytes)
 # The command
 
 
-Call = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`call(URL, "-o", folder)` gives the exit status, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", "fetch", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+def call(call: Call) -> Call:
+    """`call(URL, "-o", folder)` runs `fetch`."""
+    return partial(call, "fetch")
 
 
 def test_the_command_says_what_it_wrote(server: Server, folder: Path, call: Call) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Call
 from scipy import ndimage
 
-from yeastexp import __main__ as command_line
 from yeastexp.config.synthetic import configured
 from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.hdf5 import Hdf5
@@ -269,11 +269,10 @@ def test_the_file_holds_the_same_samples_and_the_same_bytes(tmp_path: Path) -> N
         assert all(torch.equal(one.maps[key], other.maps[key]) for key in made.maps)
 
 
-def test_a_file_of_another_field(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_of_another_field(call: Call, tmp_path: Path) -> None:
     output = tmp_path / "crowded.h5"
-    command = f"yeastexp synth -o {output} --images 3 --size 64 --set crowding=0.4 --set structures=1"
-    monkeypatch.setattr(sys, "argv", command.split())
-    command_line.main()
+    command = f"synth -o {output} --images 3 --size 64 --set crowding=0.4 --set structures=1"
+    assert call(*command.split())[0] == 0
     made = SyntheticYeast(images=3, size=64, crowding=0.4, structures=1)
     assert torch.equal(Hdf5(output).read("yeast_000").image, made.read("yeast_000").image)
     provenance = hdf5_file.Reader(output).contents.provenance

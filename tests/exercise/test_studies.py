@@ -6,8 +6,8 @@ import io
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import Call
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from yeastexp import __main__ as command_line
 from yeastexp.data import hdf5_file, pack
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.synth import synth
@@ -337,25 +337,10 @@ def test_splits_that_are_the_same_leak_nothing(tmp_path: Path) -> None:
     ]
 
 
-Call = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`call("metrics")` gives the exit status, stdout and stderr of `study`."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", "study", *arguments])
-        status: object = 0
-        try:
-            command_line.main()
-        except SystemExit as leaving:
-            status = leaving.code
-        out, err = capsys.readouterr()
-        assert isinstance(status, int)
-        return status, out, err
-
-    return run
+def call(call: Call) -> Call:
+    """`call("metrics")` runs `study`."""
+    return partial(call, "study")
 
 
 def test_the_command_on_metrics(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import pi, sqrt
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from conftest import WriteExperiment
+from conftest import Call, WriteExperiment
 from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from yeastexp import __main__ as command_line
 from yeastexp.errors import UserError
 from yeastexp.inspection import model as room
 from yeastexp.inspection.model.effective_field import POSITIONS, GradientDensity
@@ -33,7 +32,6 @@ from yeastexp.sample import Sample
 from yeastexp.training.run import run
 
 Inspect = Callable[..., dict[str, Any]]
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -272,19 +270,9 @@ def test_advice_where_a_norm_makes_the_field_global() -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`call("--model", "unet")` gives exit status, stdout and stderr of `inspect`."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", "inspect", *arguments])
-        status: Any = 0
-        try:
-            command_line.main()
-        except SystemExit as leaving:
-            status = leaving.code
-        return (status, *capsys.readouterr())
-
-    return run
+def call(call: Call) -> Call:
+    """`call("--model", "unet")` runs `inspect`."""
+    return partial(call, "inspect")
 
 
 def test_the_command_on_an_experiment(call: Call, experiment_file: WriteExperiment) -> None:

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import WriteExperiment
+from conftest import Call, WriteExperiment
 from PIL import Image
 
-from yeastexp import __main__ as command_line
 from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
 from yeastexp.inspection.preview import preview
 from yeastexp.training import build, contact_sheet
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """`call("x.toml")` gives exit status, stdout and stderr of `preview`, in a folder of its own."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["yeastexp", "preview", *arguments])
-        status: Any = 0
-        try:
-            command_line.main()
-        except SystemExit as leaving:
-            status = leaving.code
-        return (status, *capsys.readouterr())
-
-    return run
+def call(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """`call("x.toml")` runs `preview` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return partial(call, "preview")
 
 
 def test_the_picture_is_the_contact_sheet(experiment_file: WriteExperiment, tmp_path: Path) -> None:

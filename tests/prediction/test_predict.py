@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,10 +19,10 @@ import pytest
 import tifffile
 import tiny
 import torch
+from conftest import Call
 from rich.console import Console
 from scipy import ndimage
 
-from yeastexp import __main__ as command_line
 from yeastexp.data import images, pieces
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError
@@ -418,21 +417,16 @@ def test_no_values_are_known_where_the_training_images_are_gone(finished: Path, 
 
 
 def test_the_command_says_what_it_did_and_ends_with_1_where_something_failed(
-    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, here: Path, call: Call
 ) -> None:
-    def call(*inputs: str) -> object:
-        monkeypatch.setattr(sys, "argv", ["yeastexp", "predict", str(finished), *inputs, "-o", "out", "--tta"])
-        try:
-            command_line.main()
-        except SystemExit as leaving:
-            return leaving.code
-        return 0
+    def predicting(inputs: str) -> tuple[int, str, str]:
+        return call("predict", finished, inputs, "-o", "out", "--tta")
 
-    assert (call("in"), *capsys.readouterr()) == (0, "2 masks in out\n", "")
+    assert predicting("in") == (0, "2 masks in out\n", "")
     (here / "in" / "aa.png").write_bytes(b"hello")
     message = "in/aa.png: is not a PNG or TIFF file; save it as one of them\n"
-    assert (call("in"), *capsys.readouterr()) == (1, "", message)
-    assert (call("in/aa.png"), *capsys.readouterr()) == (2, "", message)
+    assert predicting("in") == (1, "", message)
+    assert predicting("in/aa.png") == (2, "", message)
 
 
 def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import EXPERIMENT, image, write_data, write_experiment
+from tiny import EXPERIMENT, image, quiet, write_data, write_experiment
 from torch import Tensor
 
 from yeastexp.config.experiment import Experiment
@@ -47,7 +45,7 @@ def trained(folder: Path, settings: Sequence[str], text: str = EXPERIMENT) -> Pa
     if not (folder / "data.h5").exists():
         write_data(folder / "data.h5")
     (folder / "tiny.toml").write_text(text)
-    return folder / run.run(folder / "tiny.toml", settings, console=Console(file=io.StringIO(), width=160))
+    return folder / run.run(folder / "tiny.toml", settings, console=quiet())
 
 
 def state(folder: Path, name: str = "last.pt") -> dict[str, Any]:
@@ -240,7 +238,7 @@ def test_all_options_at_once_repeat_bit_for_bit(here: Path) -> None:
     ]
     settings += ["validation.patience=5", "model.dropout=0.2"]
     first = trained(here, settings)
-    again = here / run.run(first / "experiment.toml", console=Console(file=io.StringIO()))
+    again = here / run.run(first / "experiment.toml", console=quiet())
     for name in ("last.pt", "best.pt"):
         assert same(state(first, name)["model"], state(again, name)["model"])
         assert same(state(first, name)["unaveraged"], state(again, name)["unaveraged"])
@@ -289,7 +287,7 @@ def test_a_checkpoint_within_an_epoch_has_all_that_the_rest_of_the_run_depends_o
     whole = trained(here, [*settings, "validation.patience=9", "model.dropout=0.2", "runtime.device=cpu"])
     middle = state(whole, "7.pt")
     assembly = assemble(configure_torch(load_experiment(whole / "experiment.toml")))
-    rest = Training(assembly, here / "rest", Console(file=io.StringIO()), began=0.0)
+    rest = Training(assembly, here / "rest", quiet(), began=0.0)
     rest.go_on(middle, here)
     rest.train()
     rest.tracker.close()

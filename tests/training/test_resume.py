@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -12,9 +11,8 @@ import kills
 import pytest
 import torch
 from ignite.engine import Engine
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import EXPERIMENT, write_data
+from tiny import EXPERIMENT, quiet, write_data
 
 from yeastexp.errors import UserError
 from yeastexp.training import checkpoints, run_directory
@@ -42,10 +40,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data.h5")
     return tmp_path
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=160)
 
 
 def ran(folder: Path, text: str = ALL_OPTIONS, settings: Sequence[str] = ()) -> Path:

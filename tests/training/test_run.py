@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import subprocess
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from sklearn.metrics import accuracy_score, jaccard_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import EXPERIMENT, image, write_experiment
+from tiny import EXPERIMENT, image, quiet, write_experiment
 
 from yeastexp.data import hdf5_file, images
 from yeastexp.data.pack import normalize
@@ -28,10 +26,6 @@ from yeastexp.training import checkpoints
 from yeastexp.training.run import run
 
 CPU = torch.device("cpu")
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=160)
 
 
 def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:

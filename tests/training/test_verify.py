@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from rich.console import Console
 from test_resume import ALL_OPTIONS, broken, here, ran, whole
+from tiny import quiet
 
 from yeastexp.cli import commands
 from yeastexp.errors import UserError
@@ -20,10 +19,6 @@ from yeastexp.training import checkpoints, run_directory
 from yeastexp.training.verify import verify
 
 __all__ = ["here", "whole"]
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=160)
 
 
 def changed(run: Path, **changes: Any) -> None:
