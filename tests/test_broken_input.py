@@ -33,6 +33,7 @@ from PIL import Image
 
 from yeastexp import plugins
 from yeastexp.__main__ import main
+from yeastexp.config.settings import SCHEMAS
 from yeastexp.data import hdf5_file
 from yeastexp.inspection import check as check_module
 from yeastexp.registry import KINDS
@@ -42,8 +43,11 @@ Make = Callable[[], object]
 Outcome = tuple[int, str, str]
 Call = Callable[[str], Outcome]
 
-TRAIN_KEYS = "(known: {})".format(", ".join(sorted(check_module.experiment.TRAIN.keys)))
-TABLES = "augment, dataset, extends, loss, metric, model, name, optimizer, plugins, scheduler, task, train, transform"
+TRAIN_KEYS = "(known: {})".format(", ".join(sorted(SCHEMAS["train"].keys)))
+TABLES = (
+    "augment, dataset, extends, loss, metric, model, name, optimizer, patches, plugins, runtime, scheduler, task, "
+    "train, transform, validation"
+)
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,9 @@ def written(text: str | bytes, name: str = "e.toml") -> Make:
     return lambda: Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def changed(old: str, new: str, text: str = tiny.EXPERIMENT) -> str:
-    """The tiny experiment with one line changed."""
-    assert text.count(old) == 1, old
-    return text.replace(old, new)
-
-
 def experiment(old: str = "", new: str = "") -> Make:
     """The tiny experiment and its data, with one line changed."""
-    return lambda: tiny.write_experiment(Path(), changed(old, new) if old else tiny.EXPERIMENT, "e.toml")
+    return lambda: tiny.write_experiment(Path(), tiny.changed({old: new} if old else {}, tiny.EXPERIMENT), "e.toml")
 
 
 def experiment_with(entry: Callable[[Path], object], name: str, old: str, new: str) -> Make:
@@ -241,9 +239,9 @@ TOML = {
         "e.toml:29:1: [train] epochs: should fit into 64 bits, got 9223372036854775808",
     ),
     "larger than memory": Broken(
-        experiment("window = 16", "window = 1000000000000"),
+        experiment("size = 16", "size = 1000000000000"),
         CHECK,
-        "e.toml:30:1: [patches] size: should be less than or equal to 32768, got 1000000000000",
+        "e.toml:32:1: [patches] size: should be less than or equal to 32768, got 1000000000000",
     ),
     "a setting in 3000 levels": Broken(
         experiment(),
@@ -610,7 +608,7 @@ def hdf5(edit: Callable[[h5py.File], object]) -> Make:
     """An experiment on `d.h5`, the tiny data after an edit."""
 
     def make() -> None:
-        Path("e.toml").write_text(changed(PATH, 'path = "d.h5"'))
+        Path("e.toml").write_text(tiny.changed({PATH: 'path = "d.h5"'}, tiny.EXPERIMENT))
         tiny.write_data(Path("d.h5"))
         with h5py.File("d.h5", "r+") as file:
             edit(file)
@@ -622,7 +620,7 @@ def hdf5_as(write: Callable[[Path], object]) -> Make:
     """An experiment on `d.h5`, whatever that is."""
 
     def make() -> None:
-        Path("e.toml").write_text(changed(PATH, 'path = "d.h5"'))
+        Path("e.toml").write_text(tiny.changed({PATH: 'path = "d.h5"'}, tiny.EXPERIMENT))
         write(Path("d.h5"))
 
     return make

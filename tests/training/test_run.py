@@ -308,7 +308,7 @@ def test_predicting_refuses_what_would_be_lost(finished: Path, here: Path) -> No
 
 
 def test_a_run_to_start_from_has_to_be_there(here: Path) -> None:
-    with pytest.raises(UserError, match=rf"--set train.init_from=gone: \[train\] initial: no run '{here}/gone'"):
+    with pytest.raises(UserError, match=rf"--set train.init_from=gone: \[train\] init_from: no run '{here}/gone'"):
         run(write_experiment(here), ["train.init_from=gone"], console=quiet())
 
 
