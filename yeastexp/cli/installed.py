@@ -54,13 +54,13 @@ class CommandGroup(click.Group):
 
     def installed(self) -> dict[str, InstalledCommand]:
         """The commands of entry points by name; a taken name warns."""
-        found: dict[str, InstalledCommand] = {}
+        commands: dict[str, InstalledCommand] = {}
         for point in importlib.metadata.entry_points(group=GROUP):
-            if point.name in self.commands or point.name in found:
+            if point.name in self.commands or point.name in commands:
                 warnings.warn(f"command '{point.name}' ({point.value}) is ignored: the name is taken", stacklevel=2)
             else:
-                found[point.name] = InstalledCommand(point)
-        return found
+                commands[point.name] = InstalledCommand(point)
+        return commands
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names in alphabetical order."""
