@@ -145,13 +145,18 @@ def _patches(
 ) -> Patches:
     """The patches of the examples, as cut or after one augmentation with its params."""
     sampler = assembly.sampler
-    images, corners = np.array([one.index for one in examples]), np.stack([one.corner for one in examples])
+    images, corners = (
+        np.array([example.index for example in examples]),
+        np.stack([example.corner for example in examples]),
+    )
     transforms = () if augmentation is None else (augmentation,)
     each = [[given] for given in params] or [[] for _ in examples]
     side = sampler.plan.side
     cut = [
-        pipeline.patches(one.pixels, one.images, corners[one.places], side, transforms, [each[at] for at in one.places])
-        for one in sampler.source.laid(images)
+        pipeline.patches(
+            part.pixels, part.images, corners[part.places], side, transforms, [each[at] for at in part.places]
+        )
+        for part in sampler.source.laid(images)
     ]
     values, labels = (torch.cat(parts) for parts in zip(*cut, strict=True))
     return values.cpu().numpy(), labels.cpu().numpy()
@@ -159,22 +164,22 @@ def _patches(
 
 def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: Limits) -> Iterator[Column]:
     """The whole images with a frame about the patch, then its content, stored and after each transform."""
-    boxes = [_boxes(one, assembly.sampler.plan.side) for one in examples]
-    stored = [one.stages[0] for one in examples]
-    whole = [_framed(one, box[0], side) for one, box in zip(stored, boxes, strict=True)]
-    captions = [f"{one.name}, {one.size[0]}×{one.size[1]}" for one in stored]
+    boxes = [_boxes(example, assembly.sampler.plan.side) for example in examples]
+    stored = [example.stages[0] for example in examples]
+    whole = [_framed(example, box[0], side) for example, box in zip(stored, boxes, strict=True)]
+    captions = [f"{example.name}, {example.size[0]}×{example.size[1]}" for example in stored]
     yield Column(("training images", "whole", "stored values"), tuple(zip(captions, whole, strict=True)))
     headings = [("training images", "within the frame", "stored values")]
-    headings += [("[[transform]]", name, _options(one)) for name, one in _named_transforms(assembly)]
+    headings += [("[[transform]]", name, _options(transform)) for name, transform in _named_transforms(assembly)]
     for stage, heading in enumerate(headings):
-        samples = [one.stages[stage] for one in examples]
-        inside = [_cut(one.image.numpy(), box[stage]) for one, box in zip(samples, boxes, strict=True)]
+        samples = [example.stages[stage] for example in examples]
+        inside = [_cut(sample.image.numpy(), box[stage]) for sample, box in zip(samples, boxes, strict=True)]
         shown_limits = limits if stage == len(headings) - 1 else pictures.limits_of(*inside)
         tiles = [
-            pictures.tile(image, _cut(one.labels.numpy(), box[stage]), side, shown_limits)
-            for image, one, box in zip(inside, samples, boxes, strict=True)
+            pictures.tile(image, _cut(sample.labels.numpy(), box[stage]), side, shown_limits)
+            for image, sample, box in zip(inside, samples, boxes, strict=True)
         ]
-        yield Column(heading, tuple(zip((_statistics(one.image) for one in samples), tiles, strict=True)))
+        yield Column(heading, tuple(zip((_statistics(example.image) for example in samples), tiles, strict=True)))
 
 
 def _named_transforms(assembly: Assembly) -> list[tuple[str, BasicTransform2D]]:
@@ -239,7 +244,8 @@ def _strongest(
         if attempt >= DRAWS and all(strength for strength, *_ in best):
             break
         sources = [
-            generator(assembly.experiment.train.seed, "contact sheet", attempt, one.index, position) for one in examples
+            generator(assembly.experiment.train.seed, "contact sheet", attempt, example.index, position)
+            for example in examples
         ]
         params = [augmentation.draw(source) for source in sources]
         changed = _patches(assembly, examples, augmentation, params)
@@ -255,7 +261,7 @@ def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[
     tiles: list[Picture] = []
     step = 0
     while len(tiles) < count:
-        images, labels = (one.cpu().numpy() for one in assembly.sampler.batch(step))
+        images, labels = (tensor.cpu().numpy() for tensor in assembly.sampler.batch(step))
         step += 1
         for number, (image, mask) in enumerate(zip(images, labels, strict=True), start=1):
             picture = pictures.tile(image, mask, side, limits)
@@ -313,7 +319,7 @@ def _histograms(assembly: Assembly, examples: Sequence[Example]) -> Iterator[Pic
     for channel in range(min(channels, MAX_CHANNELS)):
         stacks = []
         for caption, stage in stages.items():
-            images = [one.stages[stage].image[channel : channel + 1] for one in examples]
+            images = [example.stages[stage].image[channel : channel + 1] for example in examples]
             lines = [f"{one.stages[0].name}: {_statistics(image)}" for one, image in zip(examples, images, strict=True)]
             histogram = pictures.histogram([image.numpy() for image in images], HISTOGRAM)
             numbered = f"channel {channel + 1} of {channels}, {caption}" if channels > 1 else caption

@@ -99,13 +99,13 @@ def _transforms(assembly: Assembly) -> Iterator[tuple[str, BasicTransform2D]]:
 def _check_transform(assembly: Assembly, name: str, transform: BasicTransform2D) -> Alignment:
     """On copies of the smallest training image."""
     dataset = assembly.dataset
-    smallest = min(dataset.splits["train"], key=lambda one: int(np.prod(dataset.shape(one)[1:])))
+    smallest = min(dataset.splits["train"], key=lambda name: int(np.prod(dataset.shape(name)[1:])))
     sample = dataset.read(smallest)
 
     def apply(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         samples = (Sample(image, mask, smallest) for image, mask in zip(images, labels, strict=True))
-        transformed = [pipeline.whole((transform,), one) for one in samples]
-        return torch.stack([one.image for one in transformed]), torch.stack([one.labels for one in transformed])
+        transformed = [pipeline.whole((transform,), copy) for copy in samples]
+        return torch.stack([copy.image for copy in transformed]), torch.stack([copy.labels for copy in transformed])
 
     copies = sample.image.expand(WHOLE_IMAGES, -1, -1, -1)
     discs = _painted(copies, min(sample.size), assembly.experiment.train.seed)
@@ -121,8 +121,8 @@ def _patches(assembly: Assembly, side: int) -> tuple[Tensor, Tensor]:
     room = kept.sizes[images] - side
     corners = np.where(room >= 0, source.integers(np.maximum(room, 0) + 1), room // 2)
     cut = [
-        pipeline.patches(one.pixels, one.images, corners[one.places], side, (), [[] for _ in one.places])
-        for one in kept.laid(images)
+        pipeline.patches(part.pixels, part.images, corners[part.places], side, (), [[] for _ in part.places])
+        for part in kept.laid(images)
     ]
     values, labels = (torch.cat(parts).cpu() for parts in zip(*cut, strict=True))
     return values, labels
@@ -147,7 +147,7 @@ def _painted(images: Tensor, side: int, seed: int) -> _Discs:
 def _augmenter(assembly: Assembly, augmentations: dict[int, BasicTransform2D], count: int, side: int) -> Apply:
     seed = assembly.experiment.train.seed
     params = [
-        [one.draw(generator(seed, "preflight draws", 0, patch, position)) for position, one in augmentations.items()]
+        [transform.draw(generator(seed, "preflight draws", 0, patch, i)) for i, transform in augmentations.items()]
         for patch in range(count)
     ]
 
@@ -201,13 +201,13 @@ def _distance(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> fl
 
 def findings(checked: Sequence[Alignment]) -> list[Finding]:
     """What is wrong; of all together only if each alone is right."""
-    alone = [finding for one in checked if one.name != ALL for finding in _faults(one)]
-    return alone or [finding for one in checked if one.name == ALL for finding in _faults(one)]
+    alone = [finding for alignment in checked if alignment.name != ALL for finding in _faults(alignment)]
+    return alone or [finding for alignment in checked if alignment.name == ALL for finding in _faults(alignment)]
 
 
-def _faults(one: Alignment) -> Iterator[Finding]:
-    where = f"{one.table} {one.name}"
-    if not one.finite:
+def _faults(alignment: Alignment) -> Iterator[Finding]:
+    where = f"{alignment.table} {alignment.name}"
+    if not alignment.finite:
         yield Finding(
             "error",
             "NaN or infinite values",
@@ -215,7 +215,7 @@ def _faults(one: Alignment) -> Iterator[Finding]:
             "The loss of such a batch is not finite, and training stops",
             "look for a division by zero, a root or logarithm of negative values, or a power of them",
         )
-    if not one.repeatable:
+    if not alignment.repeatable:
         yield Finding(
             "warning",
             "augmentation not repeatable",
@@ -223,20 +223,20 @@ def _faults(one: Alignment) -> Iterator[Finding]:
             "No run with it is reproducible or can be resumed exactly, and alignment of labels cannot be checked",
             "draw all random numbers in its 'draw', from the generator given",
         )
-    if one.apart and one.repeatable and one.finite:
+    if alignment.apart and alignment.repeatable and alignment.finite:
         yield Finding(
             "error",
             "image and labels misaligned",
-            f"{where}: a disc painted on image and labels came out in two places in {len(one.apart)} of "
-            f"{format_count(len(one.distances), 'draw')}, up to {max(one.apart):.1f} px apart",
+            f"{where}: a disc painted on image and labels came out in two places in {len(alignment.apart)} of "
+            f"{format_count(len(alignment.distances), 'draw')}, up to {max(alignment.apart):.1f} px apart",
             "The model would learn from labels of other pixels",
             "return where pixels come from in 'geometry', which moves both; 'image' may change values only",
         )
-    if one.invalid_labels:
+    if alignment.invalid_labels:
         yield Finding(
             "error",
             "invalid labels",
-            f"{where}: gives the labels {', '.join(map(str, one.invalid_labels[:8]))}",
+            f"{where}: gives the labels {', '.join(map(str, alignment.invalid_labels[:8]))}",
             "The loss fails on a label without a class in [task]",
             "let its 'labels' give class indices, or -1 for unlabelled pixels",
         )

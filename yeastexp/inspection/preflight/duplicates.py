@@ -35,7 +35,7 @@ def duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
             tuple(name for group in within for name in names(group)),
         )
     masked = [image for image in images if image.foreground and image.foreground < 1]
-    masks = [group for group in _groups(masked, "labels_digest") if len({one.image_digest for one in group}) > 1]
+    masks = [group for group in _groups(masked, "labels_digest") if len({image.image_digest for image in group}) > 1]
     if masks:
         yield Finding(
             "warning",

@@ -58,9 +58,9 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 def _tried(result: Preflight) -> Iterator[str]:
     if result.alignment:
-        distances = [distance for one in result.alignment for distance in one.distances]
+        distances = [distance for alignment in result.alignment for distance in alignment.distances]
         farthest = max(distances, default=0.0)
-        names = ", ".join(one.name for one in result.alignment)
+        names = ", ".join(alignment.name for alignment in result.alignment)
         aligned = "aligned" if farthest <= TOLERANCE_PX else "misaligned"
         yield from _wrapped(
             "aligned",
@@ -134,14 +134,14 @@ def as_json(result: Preflight) -> dict[str, Any]:
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "alignment": [
             {
-                "table": one.table,
-                "name": one.name,
-                "compared": len(one.distances),
-                "apart": len(one.apart),
-                "largest_px": max(one.distances, default=None),
-                "repeatable": one.repeatable,
+                "table": alignment.table,
+                "name": alignment.name,
+                "compared": len(alignment.distances),
+                "apart": len(alignment.apart),
+                "largest_px": max(alignment.distances, default=None),
+                "repeatable": alignment.repeatable,
             }
-            for one in result.alignment
+            for alignment in result.alignment
         ],
         "overfit": _overfit_json(result),
         "images": [_image_json(image) for image in result.images],

@@ -139,7 +139,10 @@ def _misregistered(about: str, what: str) -> Finding:
 
 def _flipped(registrations: Sequence[Registration]) -> Finding | None:
     """Flipped masks have to fit at least twice as well as those in place."""
-    means = {flip: float(np.mean([one.flipped.get(flip, 0.0) for one in registrations])) for flip in ("", *FLIPS)}
+    means = {
+        flip: float(np.mean([registration.flipped.get(flip, 0.0) for registration in registrations]))
+        for flip in ("", *FLIPS)
+    }
     best = max(means, key=lambda flip: means[flip])
     if not best or means[best] < MIN_CORRELATION or means[""] > means[best] / 2:
         return None
@@ -151,11 +154,14 @@ def _flipped(registrations: Sequence[Registration]) -> Finding | None:
 
 
 def _shifted(registrations: Sequence[Registration]) -> Finding | None:
-    mean = np.mean([one.by_shift for one in registrations], axis=0)
+    mean = np.mean([registration.by_shift for registration in registrations], axis=0)
     row, column = (int(index) for index in np.unravel_index(int(mean.argmax()), mean.shape))
     y, x = row - MAX_SHIFT_PX, column - MAX_SHIFT_PX
     best, here = float(mean.max()), float(mean[MAX_SHIFT_PX, MAX_SHIFT_PX])
-    better = [one.by_shift[row, column] > one.by_shift[MAX_SHIFT_PX, MAX_SHIFT_PX] for one in registrations]
+    better = [
+        registration.by_shift[row, column] > registration.by_shift[MAX_SHIFT_PX, MAX_SHIFT_PX]
+        for registration in registrations
+    ]
     if np.hypot(y, x) < MIN_SHIFT_PX or best < MIN_CORRELATION or best - here < MIN_GAIN * best:
         return None
     if sum(better) < AGREEMENT * len(registrations):
@@ -173,7 +179,7 @@ def _moved(pixels: int, positive: str, negative: str) -> str:
 
 
 def _mismatched(registrations: Sequence[Registration]) -> Finding | None:
-    names = tuple(one.name for one in registrations if one.flipped[""] < MISMATCH)
+    names = tuple(registration.name for registration in registrations if registration.flipped[""] < MISMATCH)
     if not names:
         return None
     what = (

@@ -252,7 +252,9 @@ class _Search:
 def _same(field: ReceptiveField | None, other: ReceptiveField | None) -> bool:
     if field is None or other is None:
         return True
-    first, second = ([(axis.phases, axis.global_layer or axis.stride) for axis in one.axes] for one in (field, other))
+    first, second = (
+        [(axis.phases, axis.global_layer or axis.stride) for axis in either.axes] for either in (field, other)
+    )
     return first == second
 
 
@@ -304,7 +306,7 @@ class _Reading:
         if axis.shift_variant_layer != label:
             return axis
         fields = filter(None, map(self.field, self.trace.calls))
-        layers = (one.shift_variant_layer for field in fields for one in field.axes if one.shift_variant_layer)
+        layers = (line.shift_variant_layer for field in fields for line in field.axes if line.shift_variant_layer)
         return replace(axis, shift_variant_layer=next(layers, label))
 
     def refuse_growing(self) -> None:

@@ -104,7 +104,11 @@ class _Operator:
     def written(self, arguments: Mapping[str, Any]) -> set[int]:
         """The ids of the tensors that a call writes to."""
         schema = self.overload._schema.arguments
-        return {id(arguments[one.name]) for one in schema if one.alias_info is not None and one.alias_info.is_write}
+        return {
+            id(arguments[argument.name])
+            for argument in schema
+            if argument.alias_info is not None and argument.alias_info.is_write
+        }
 
     def extents(self, call: Call) -> list[Extent | None]:
         """Of each output of a call, by its rule; raises Unsupported if there is none."""
@@ -270,7 +274,7 @@ class _Tracer(TorchDispatchMode):
                 raise self.unsupported(operator, error) from None
         # Whoever depends on no row depends on no pixel, and so on no column either.
         pairs = zip(*along, strict=True)
-        return [pair if all(one and not one.is_empty for one in pair) else CONSTANT for pair in pairs]
+        return [pair if all(extent and not extent.is_empty for extent in pair) else CONSTANT for pair in pairs]
 
     # Views share memory: after `x[:, :, ::2] += y`, which is a view of x and a write to it, x depends on y in every
     # second row. So each view knows its parent and how it was made. A write changes the view, then, upwards, each
