@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from yeastexp.errors import UserError
-from yeastexp.evaluation.measure import Measured, measure
+from yeastexp.evaluation.measure import Measured, measure, metric_of, metrics_of
 from yeastexp.evaluation.source import Images, image_digest
 from yeastexp.metrics.pixels import Accuracy, BoundaryF1, DeadCellFalsePositives, Dice, IoU, PerImageMetric, Recall
 from yeastexp.sample import IGNORE, Sample
@@ -217,3 +218,14 @@ def test_a_digest_tells_pixels_and_labels_and_knows_a_normalised_copy() -> None:
         replace(sample, image=image.reshape(1, 4, 16), labels=sample.labels.reshape(4, 16)),
     ):
         assert image_digest(other, None) != whole
+
+
+def test_metrics_are_those_of_every_evaluation_and_the_experiments_own() -> None:
+    kinds = {"recall": Recall, "dead_cell_false_positives": DeadCellFalsePositives, "iou": IoU}
+    parts = [SimpleNamespace(name=name, options={}, build=kind) for name, kind in kinds.items()]
+    experiment: Any = SimpleNamespace(metrics=parts, task=SimpleNamespace(classes=CLASSES))
+    standard = ["accuracy", "iou", "dice", "boundary_f1"]
+    assert list(metrics_of(experiment, 2.0)) == [*standard, "recall", "dead_cell_false_positives"]
+    assert list(metrics_of(experiment, 2.0, maps=())) == [*standard, "recall"], "the data have no map of dead cells"
+    assert metric_of(experiment, "dice").bounds == (0, 1)
+    assert not metric_of(experiment, "dead_cell_false_positives").higher_is_better
