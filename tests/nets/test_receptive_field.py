@@ -403,6 +403,16 @@ def test_a_layer_that_makes_the_field_global_is_named(layer: nn.Module, label: s
     assert found.cumulative_stride == (1 if "AdaptiveMax" in label else 2)
 
 
+def test_attention_of_all_pixels_is_global_and_its_extents_do_not_fill_the_memory() -> None:
+    """Larger images than that of 16×16 pixels have too many pairs of pixels, whose extents would take gigabytes."""
+
+    def attend(x: Tensor) -> Tensor:
+        tokens = x.flatten(2)
+        return (tokens.mT @ tokens).softmax(-1).mean(1).view(1, 1, *x.shape[2:])
+
+    assert receptive_field(Apply(attend), 1, (16, 16)).height.global_layer == "Apply"
+
+
 def test_a_norm_over_channels_alone_depends_on_a_pixel() -> None:
     norm = Apply(lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (2,)).permute(0, 3, 1, 2))
     linear = Apply(lambda x: functional.linear(x.permute(0, 2, 3, 1), torch.ones(2, 2)).permute(0, 3, 1, 2))
