@@ -22,8 +22,10 @@ from yeastexp.data import hdf5_file
 from yeastexp.nets.optimizers import adamw
 from yeastexp.nets.unet import UNet
 from yeastexp.training import build
-from yeastexp.training.loop import Training
+from yeastexp.training.context import RunContext
+from yeastexp.training.loop import begin, train
 from yeastexp.training.optimization import Options, Precision
+from yeastexp.training.run_directory import RunDirectory
 
 LEARNING_RATE = 1e-3
 
@@ -180,10 +182,10 @@ def yeastexp(tick: Tick, setting: Setting, file: str = "experiment.toml") -> Non
 
     os.chdir(setting.folder)
     loaded = build.configure_torch(load_experiment(Path(file)))
-    folder = Path(tempfile.mkdtemp(dir=setting.folder))
-    training = Training(build.assemble(loaded), folder, Console(stderr=True), time.monotonic(), late)
-    training.begin()
-    training.train()
+    directory = RunDirectory(Path(tempfile.mkdtemp(dir=setting.folder)))
+    run = RunContext(build.assemble(loaded), directory, Console(stderr=True), time.monotonic(), late)
+    begin(run)
+    train(run)
 
 
 def augmented(tick: Tick, setting: Setting) -> None:

@@ -267,8 +267,10 @@ loss = Registry("loss", given=1)
 optimizer = Registry("optimizer", given=1)
 scheduler = Registry("scheduler", given=2)
 metric = Registry("metric", given=1)
+task = Registry("task", given=2)
+handler = Registry("handler", given=1)
 
-KINDS = {r.kind: r for r in (dataset, transform, model, loss, optimizer, scheduler, metric)}
+KINDS = {r.kind: r for r in (dataset, transform, task, model, loss, optimizer, scheduler, metric, handler)}
 
 
 @contextmanager

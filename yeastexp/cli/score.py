@@ -13,7 +13,7 @@ from yeastexp.cli.output import console, image_progress, progress
 
 if TYPE_CHECKING:
     from yeastexp.evaluation.source import Split
-    from yeastexp.prediction.predictor import Which
+    from yeastexp.training.run_directory import Which
 
 
 @click.command(short_help="Score a run's checkpoint on whole images.")

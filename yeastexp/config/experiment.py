@@ -19,17 +19,17 @@ from yeastexp.registry import KINDS, Schema
 TABLES = {"dataset": "dataset", "model": "model", "loss": "loss", "optimizer": "optimizer", "scheduler": "scheduler"}
 """The tables that name a part, and its kind."""
 
-ARRAYS = {"transform": "transform", "augment": "transform", "metric": "metric"}
+ARRAYS = {"transform": "transform", "augment": "transform", "metric": "metric", "handler": "handler"}
 """The arrays of tables that name parts, and their kind."""
 
-OPTIONAL = ("scheduler", "transform", "augment", "patches", "validation", "runtime")
+OPTIONAL = ("scheduler", "transform", "augment", "handler", "patches", "validation", "runtime")
 
 ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s\x00-\x1f\x7f-\x9f]+$")]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is segmented: image channels, and the class names in the order of their label values."""
+class TaskTable:
+    """`[task]`: image channels, the class names in the order of their label values, and what is learnt of them."""
 
     channels: Annotated[int, Field(ge=1)]
     classes: Annotated[
@@ -38,7 +38,10 @@ class Task:
     ]
 
 
-TASK = Schema(Task)
+TASK = Schema(TaskTable)
+"""Of the keys that every task has."""
+
+DEFAULT_TASK = "semantic"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What `[task]` says: image channels, class names, and the part that says what is learnt of them."""
+
+    channels: int
+    classes: tuple[str, ...]
+    part: Part
+
+
+@dataclass(frozen=True)
 class Experiment:
     """The checked content of one experiment file."""
 
@@ -88,19 +100,26 @@ class Experiment:
     runtime: Runtime
     dataset: Part
     model: Part
-    loss: Part
+    loss: Part | None
     optimizer: Part
     scheduler: Part | None
     transforms: tuple[Part, ...]
     augmentations: tuple[Part, ...]
     metrics: tuple[Part, ...]
+    handlers: tuple[Part, ...] = ()
     plugins: tuple[Path, ...] = ()
 
     @property
     def parts(self) -> Iterator[Part]:
         """All parts in the order of the file."""
-        yield from (self.dataset, *self.transforms, *self.augmentations, self.model, self.loss, self.optimizer)
-        yield from (*([self.scheduler] if self.scheduler else []), *self.metrics)
+        single = (self.model, self.loss, self.optimizer, self.scheduler)
+        yield from (self.dataset, *self.transforms, *self.augmentations, *(part for part in single if part))
+        yield from (*self.metrics, *self.handlers)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss, or of the task that has one of its own."""
+        return self.loss.name if self.loss else self.task.part.name
 
     @property
     def monitor(self) -> str:
@@ -112,7 +131,8 @@ class Experiment:
         head: dict[str, Any] = {"name": self.name}
         if self.plugins:
             head["plugins"] = [f"{plugin_folder}/{path.name}" for path in self.plugins]
-        tables = [("[task]", vars(self.task))]
+        task = {"name": self.task.part.name, "channels": self.task.channels, "classes": self.task.classes}
+        tables = [("[task]", {**task, **_with_defaults(self.task.part)})]
         tables += [(part.label, {"name": part.name, **_with_defaults(part)}) for part in self.parts]
         tables += [(f"[{table}]", vars(getattr(self, table))) for table in SETTINGS]
         return "\n".join([tomli_w.dumps(head), *(_table(label, options) for label, options in tables)])

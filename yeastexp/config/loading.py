@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yeastexp import nets, plugins
+from yeastexp import contracts, nets, plugins, tasks
 from yeastexp.config import toml_document
-from yeastexp.config.experiment import ARRAYS, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
+from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
 from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS
 from yeastexp.config.toml_document import Document, Keys, Place
@@ -22,7 +22,7 @@ from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.nets import losses, optimizers, schedulers
 from yeastexp.registry import KINDS, MustExist, Schema
 
-PARTS = (datasets, transforms, nets, losses, optimizers, schedulers, pixels)
+PARTS = (datasets, transforms, tasks, nets, losses, optimizers, schedulers, pixels)
 """Importing them is what fills the registries."""
 
 LENGTHS = ("epochs", "steps", "budget")
@@ -82,7 +82,7 @@ class _Checker:
         paths = self.plugins()
         self.unknown_tables()
         name = self.name()
-        task = self.table("task", TASK)
+        task = self.task()
         self.length()
         settings = {table: self.settings(table) for table in SETTINGS}
         single = {table: self.part(table) for table in TABLES}
@@ -94,10 +94,11 @@ class _Checker:
         assert task is not None
         return Experiment(
             name=name,
-            task=Task(**task),
+            task=task,
             transforms=lists["transform"],
             augmentations=lists["augment"],
             metrics=lists["metric"],
+            handlers=lists["handler"],
             plugins=paths,
             **{table: SETTINGS[table](**values) for table, values in settings.items() if values is not None},
             **single,  # type: ignore[arg-type]  # required ones are there where no fault was found
@@ -146,6 +147,18 @@ class _Checker:
             self.fault(("name",), f"name: should be a plain name for a folder, got {name!r}")
         return str(name)
 
+    def task(self) -> Task | None:
+        """`[task]`: the keys that every task has, and those of the one that it names."""
+        values = self.tree.values.get("task")
+        if not isinstance(values, dict):
+            self.missing_or_wrong("task", values, "a table")
+            return None
+        shared = {key: value for key, value in values.items() if key in TASK.keys}
+        rest = {key: value for key, value in values.items() if key not in TASK.keys}
+        part = self.one("task", "task", ("task",), "[task]", {"name": DEFAULT_TASK, **rest}, known=TASK.keys)
+        typed = self.checked(("task",), "[task]", TASK, shared, "task")
+        return Task(**typed, part=part) if typed is not None and part is not None else None
+
     def length(self) -> None:
         """How long to train: said once, in one of three ways."""
         table = self.tree.values.get("train")
@@ -177,14 +190,18 @@ class _Checker:
             self.fault((name,), f"{name}: should be {wanted}, got {value!r}")
 
     def checked(
-        self, at: Keys, label: str, schema: Schema, values: Mapping[str, Any], owner: str
+        self, at: Keys, label: str, schema: Schema, values: Mapping[str, Any], owner: str, also: Sequence[str] = ()
     ) -> dict[str, Any] | None:
         typed, problems = schema.check(values)
         for problem in problems:
             key = ".".join(map(str, problem.keys))
             known = isinstance(problem.keys[0], str) and problem.keys[0] in schema.keys
-            home = None if known else home_of(owner, key)
-            self.fault((*at, *problem.keys), f"{label} {key}: {f'is now {home}' if home else problem.message}")
+            message = problem.message
+            if not known and (home := home_of(owner, key)):
+                message = f"is now {home}"
+            elif not known and also:
+                message = "unknown key" + did_you_mean(key, [*also, *schema.keys])
+            self.fault((*at, *problem.keys), f"{label} {key}: {message}")
 
         def rooted(keys: Keys, value: Any) -> Any:
             marked = schema.must_exist(str(keys[0]))
@@ -211,7 +228,7 @@ class _Checker:
 
     def part(self, table: str) -> Part | None:
         values = self.tree.values.get(table)
-        if values is None and table in OPTIONAL:
+        if values is None and table in (*OPTIONAL, "loss"):  # whether a loss is needed is for the task to say
             return None
         if not isinstance(values, dict):
             self.missing_or_wrong(table, values, "a table")
@@ -228,7 +245,9 @@ class _Checker:
         made = [self.one(table, ARRAYS[table], (table, i), f"[[{table}]]", one) for i, one in enumerate(values)]
         return tuple(part for part in made if part)
 
-    def one(self, table: str, kind: str, at: Keys, label: str, values: Mapping[str, Any]) -> Part | None:
+    def one(
+        self, table: str, kind: str, at: Keys, label: str, values: Mapping[str, Any], known: Sequence[str] = ()
+    ) -> Part | None:
         name = values.get("name")
         if not isinstance(name, str):
             message = "missing; add 'name = …'" if name is None else f"should be a string, got {name!r}"
@@ -238,7 +257,7 @@ class _Checker:
             self.fault((*at, "name"), f"{label} name: unknown {kind} '{name}'{did_you_mean(name, KINDS[kind])}")
             return None
         rest = {key: value for key, value in values.items() if key != "name"}
-        typed = self.checked(at, label, KINDS[kind].find(name).schema, rest, name)
+        typed = self.checked(at, label, KINDS[kind].find(name).schema, rest, name, known)
         if typed is None:
             return None
         places = {key: self.tree.place((*at, key)) for key in rest}
@@ -246,7 +265,7 @@ class _Checker:
 
     def relations(
         self,
-        task: Mapping[str, Any] | None,
+        task: Task | None,
         settings: Mapping[str, Mapping[str, Any] | None],
         single: Mapping[str, Part | None],
         lists: Mapping[str, tuple[Part, ...]],
@@ -265,19 +284,19 @@ class _Checker:
             self.augmentation(part)
         if task is None:
             return
-        if len(set(task["classes"])) < len(task["classes"]):
-            self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task['classes'])}")
-        if taken := {"all", "mean"} & set(task["classes"]):
+        if len(set(task.classes)) < len(task.classes):
+            self.fault(("task", "classes"), f"[task] classes: a name stands twice in {list(task.classes)}")
+        if taken := {"all", "mean"} & set(task.classes):
             self.fault(
                 ("task", "classes"), f"[task] classes: '{min(taken)}' names a row of every table; rename the class"
             )
-        classes = len(task["classes"])
-        if single["loss"]:
-            self.guarded(single["loss"], classes)
+        classes = len(task.classes)
+        learnt = self.guarded(task.part, task.channels, classes, instance_of=contracts.Task)
+        self.loss(learnt, single["loss"], classes)
         metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
         if self.with_data and single["dataset"] and not self.absent:
             try:
-                self.data(task, single["dataset"], metrics_)
+                self.data(task, learnt, single["dataset"], metrics_)
             except UserError as error:  # a data set may find out late what is wrong with its files
                 self.faults += single["dataset"].faults(error)
 
@@ -332,7 +351,18 @@ class _Checker:
             message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
             self.faults.append((part.place, f"[[augment]] name: {message}"))
 
-    def data(self, task: Mapping[str, Any], part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
+    def loss(self, learnt: contracts.Task | None, part: Part | None, classes: int) -> None:
+        """A loss where the task needs one, and none where it has its own."""
+        if part is not None:
+            self.guarded(part, classes)
+        if learnt is None:
+            return
+        if learnt.needs_loss and part is None and not isinstance(self.tree.values.get("loss"), dict):
+            self.missing_or_wrong("loss", self.tree.values.get("loss"), "a table")
+        elif part is not None and not learnt.needs_loss:
+            self.faults.append((part.place, "[loss] name: the task has a loss of its own; omit [loss]"))
+
+    def data(self, task: Task, learnt: contracts.Task | None, part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
         made = self.guarded(part)
         if made is None:
             return
@@ -340,14 +370,21 @@ class _Checker:
             if not made.splits.get(split):
                 self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {act} on"))
         names = [name for split in made.splits.values() for name in split]
-        wrong = [name for name in names if made.shape(name)[0] != task["channels"]]
+        wrong = [name for name in names if made.shape(name)[0] != task.channels]
         if wrong:
             has = made.shape(wrong[0])[0]
-            message = f"is {task['channels']}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
+            message = f"is {task.channels}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
             self.fault(("task", "channels"), f"[task] channels: {message}")
+        for wanted in learnt.maps if learnt else ():
+            if wanted not in made.maps:
+                known = f"; the data has {', '.join(made.maps) or 'no further maps'}"
+                self.faults.append(
+                    (task.part.place, f"[task] name: '{task.part.name}' needs the map '{wanted}'{known}")
+                )
         for metric_part, metric in metrics_:
             for wanted in metric.maps if metric is not None else ():
-                if wanted not in made.maps:
+                predicted = [f"predicted_{name}" for name in learnt.values] if learnt else []
+                if wanted not in (*made.maps, *predicted):
                     known = f"; the data has {', '.join(made.maps) or 'no further maps'}"
                     message = f"'{metric_part.name}' needs the map '{wanted}'{known}"
                     self.faults.append((metric_part.place, f"[[metric]] name: {message}"))

@@ -21,15 +21,15 @@ from yeastexp.data.folds import Folds, near_duplicates, read, split_into_folds, 
 from yeastexp.errors import UserError
 from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, fold_folder, means
 from yeastexp.metrics.intervals import interval
-from yeastexp.metrics.pixels import most_likely
 from yeastexp.metrics.summary import as_csv, rows_of
-from yeastexp.prediction.predictor import Which, load_predictor
+from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import files, locks
 from yeastexp.system.formatting import format_count, format_interval, format_score
-from yeastexp.training import build, checkpoints, run_directory
+from yeastexp.training import build, checkpoints
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
+from yeastexp.training.run_directory import RunDirectory, Which
 
 PREDICTIONS = "predictions"
 
@@ -104,7 +104,7 @@ def crossval(
 
 def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
     """Write what all runs share. Raises UserError if the folder was begun with something else."""
-    resolved, fresh = folder / run_directory.EXPERIMENT, not (folder / FOLDS).exists()
+    resolved, fresh = RunDirectory(folder).experiment, not (folder / FOLDS).exists()
     if fresh:
         chosen.write(folder / FOLDS)
         files.write_text(resolved, loaded.resolved())
@@ -151,7 +151,7 @@ def _train(
     path: Path, settings: Sequence[str], fold_run: FoldRun, folder: Path, console: Console, say: Callable[[str], None]
 ) -> None:
     """Run or resume the training of a fold unless it is finished."""
-    if (fold_run.folder / run_directory.RESULT).is_file():
+    if RunDirectory(fold_run.folder).is_finished:
         return
     say(f"seed {fold_run.seed}, fold {fold_run.fold}: {fold_run.folder}")
     changes = {
@@ -161,7 +161,7 @@ def _train(
     }
     options = [*settings, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
     try:
-        if (fold_run.folder / run_directory.EXPERIMENT).is_file():
+        if RunDirectory(fold_run.folder).is_run:
             resume(fold_run.folder, console=console)
         else:
             fold_run.folder.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def _scores(fold_runs: Sequence[FoldRun], names: Sequence[str], notes: list[str]
     scores: dict[Key, np.ndarray] = {}
     bounds: dict[str, tuple[float, float]] = {}
     for fold_run in fold_runs:
-        classes = load_experiment(fold_run.folder / run_directory.EXPERIMENT, data=False).task.classes
+        classes = RunDirectory(fold_run.folder).load(data=False).task.classes
         validation = _last_validation(fold_run.folder)
         columns = [ordered.index(image) for image in validation.losses]
         for metric, of_metric in validation.scores.items():
@@ -192,7 +192,7 @@ def _scores(fold_runs: Sequence[FoldRun], names: Sequence[str], notes: list[str]
 
 
 def _last_validation(folder: Path) -> Validation:
-    state = checkpoints.load(folder / checkpoints.FOLDER / checkpoints.LAST)
+    state = checkpoints.load(RunDirectory(folder).checkpoint("last"))
     validation = Validation.of(state["validations"]["last"])
     assert validation is not None, "the last step always validates"
     return validation
@@ -205,15 +205,15 @@ def _predict(fold_run: FoldRun) -> None:
     for name in dataset.splits["val"]:
         target = fold_run.folder / PREDICTIONS / f"{name}.png"
         if not target.exists():
-            logits = predictor.logits(dataset.read(name))
-            images.write_png(target, most_likely(logits).cpu().numpy().astype(np.uint8))
+            labels = predictor.predict(dataset.read(name)).labels
+            images.write_png(target, labels.cpu().numpy().astype(np.uint8))
 
 
 def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None]]:
     """The mean scores over images of the baselines of each fold, which do not depend on the seed."""
     sums: dict[str, dict[Key, list[float]]] = {}
     for fold_run in fold_runs:
-        result = json.loads((fold_run.folder / run_directory.RESULT).read_text(encoding="utf-8"))
+        result = json.loads(RunDirectory(fold_run.folder).result.read_text(encoding="utf-8"))
         for baseline, summary in result["baselines"].items():
             for metric, by_class in summary.items():
                 for name, row in by_class.items():

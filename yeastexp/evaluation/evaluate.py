@@ -12,9 +12,10 @@ from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Source, Split, file_source, image_digest, missing, training_source
 from yeastexp.metrics import baselines
 from yeastexp.metrics.baselines import Baseline
-from yeastexp.prediction.predictor import Predictor, Which, load_predictor
+from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import environment, files
-from yeastexp.training import build, checkpoints
+from yeastexp.training import build
+from yeastexp.training.run_directory import RunDirectory, Which
 
 SAME_PIXEL = 0.01
 """Share by which the sizes of pixels may differ without a note."""
@@ -52,7 +53,7 @@ def evaluate(
     evaluation = Evaluation(
         checkpoint=checkpoint,
         step=predictor.step,
-        checkpoint_digest=files.digest(run / checkpoints.FOLDER / f"{checkpoint}.pt"),
+        checkpoint_digest=files.digest(RunDirectory(run).checkpoint(checkpoint)),
         data=source.name,
         path=str(source.path.resolve()) if source.path else None,
         data_digest=source.digest,

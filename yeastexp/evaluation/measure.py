@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from yeastexp.config.experiment import Experiment
+from yeastexp.contracts import Prediction
 from yeastexp.evaluation.source import Images, image_digest
 from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.counts import InstanceCounts, PixelCounts, RegionCounts
-from yeastexp.metrics.pixels import ALL, Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores, most_likely
+from yeastexp.metrics.pixels import ALL, Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.sample import Sample
 from yeastexp.training import build
-from yeastexp.training.step import score
+from yeastexp.training.validation import score
 
 TOLERANCE_PX = 2.0
 """Of the boundary F1, unless the command or the experiment says another."""
@@ -178,10 +178,7 @@ def measure(
             digests[name] = image_digest(sample, dataset.normalization)
             yield images.rescaled(sample)
 
-    def predict(sample: Sample) -> Tensor:
-        return most_likely(predictor.logits(sample))
-
-    both = score(predict, samples(), {**metrics, **counting}, predictor.device)
+    both = score(predictor.predict, samples(), {**metrics, **counting}, predictor.device)
     scores, counts = ({name: both[name] for name in names} for names in (metrics, counting))
     better = {name: metric.higher_is_better for name, metric in metrics.items()}
     return Measured(predictor.classes, digests, scores, counts, better)
@@ -190,10 +187,12 @@ def measure(
 def measure_baselines(
     baselines: Mapping[str, Baseline], images: Images, metrics: Mapping[str, PerImageMetric]
 ) -> dict[str, Summary]:
-    """The scores of baselines on the same images, by name."""
+    """The scores of baselines on the same images, by name, under the metrics that ask for classes alone."""
     cpu, classes = torch.device("cpu"), images.predictor.classes
 
+    known = {name: metric for name, metric in metrics.items() if not metric.predicted}
+
     def summary(baseline: Baseline) -> Summary:
-        return summarise(score(lambda sample: baseline(sample.image), images, metrics, cpu), classes)
+        return summarise(score(lambda sample: Prediction(baseline(sample.image)), images, known, cpu), classes)
 
     return {name: summary(baseline) for name, baseline in baselines.items()}

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from yeastexp.evaluation.measure import Measured, PerImage
 from yeastexp.metrics.summary import Summary, as_csv, final_table
-from yeastexp.prediction.predictor import Which
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count, format_score
+from yeastexp.training.run_directory import Which
 
 FOLDER, EVALUATION, PER_IMAGE = "evaluations", "evaluation.json", "per_image.csv"
 

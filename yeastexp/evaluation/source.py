@@ -16,7 +16,8 @@ from yeastexp.errors import UserError
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import Sample
 from yeastexp.system import files
-from yeastexp.training import build, run_directory
+from yeastexp.training import build
+from yeastexp.training.run_directory import RunDirectory
 
 Split = Literal["val", "test", "train", "all"]
 
@@ -90,7 +91,7 @@ def training_source(run: Path, experiment: Experiment) -> Source:
 
 def missing(run: Path, experiment: Experiment) -> str | None:
     """Why the data that a run was trained on cannot be read; None if they can."""
-    digests = run_directory.read_environment(run)["digests"]["data"]
+    digests = RunDirectory(run).read_environment()["digests"]["data"]
     for path in _inputs(experiment):
         if not path.exists():
             return f"no file '{path}'"
@@ -107,7 +108,7 @@ def file_source(run: Path, experiment: Experiment, path: Path) -> Source:
     """The data set in an HDF5 file; one that the run was trained on is known by its digest, wherever it lies."""
     dataset = Hdf5(path)
     digest = files.digest(path)
-    digests = run_directory.read_environment(run)["digests"]["data"]
+    digests = RunDirectory(run).read_environment()["digests"]["data"]
     for key, value in experiment.dataset.options.items():
         if isinstance(value, Path) and digests.get(value.name) == digest:
             moved = replace(experiment.dataset, options={**experiment.dataset.options, key: path})

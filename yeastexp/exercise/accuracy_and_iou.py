@@ -13,12 +13,13 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from yeastexp.contracts import Prediction
 from yeastexp.drawing import plots
 from yeastexp.exercise import degradations, discs, writing
 from yeastexp.metrics.pixels import MEAN, Accuracy, DeadCellFalsePositives, IoU
 from yeastexp.metrics.summary import Summary, summarise
 from yeastexp.sample import Sample
-from yeastexp.training.step import score
+from yeastexp.training.validation import score
 
 CLASSES = ("background", "cell")
 
@@ -130,7 +131,7 @@ def _scored(degradation: Degradation, samples: Sequence[Sample]) -> SetScores:
         "iou": IoU(len(CLASSES)),
         "dead_cell_false_positives": DeadCellFalsePositives(len(CLASSES)),
     }
-    scores = score(degradation.predict, samples, metrics, torch.device("cpu"))
+    scores = score(lambda sample: Prediction(degradation.predict(sample)), samples, metrics, torch.device("cpu"))
     foreground = sum(int((sample.labels > 0).sum()) for sample in samples)
     pixels = sum(sample.labels.numel() for sample in samples)
     return SetScores(degradation, foreground / pixels, summarise(scores, CLASSES))

@@ -12,9 +12,6 @@ from typing import Any
 from yeastexp.config.loading import load_experiment
 from yeastexp.system import environment
 from yeastexp.training import build
-from yeastexp.training.loop import groups_of, options_of
-from yeastexp.training.optimization import OptimizationStep
-from yeastexp.training.step import make_trainer
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,7 @@ def check(path: Path, settings: Sequence[str] = ()) -> CheckResult:
     assembly = build.assemble(load_experiment(path, settings))
     for _ in assembly.samples("val"):
         pass  # reading them checks their labels
-    optimizer = assembly.optimizer(assembly.model)
-    update = OptimizationStep(assembly.model, optimizer, None, options_of(assembly), assembly.device)
-    trainer = make_trainer(update, assembly.loss, groups_of(assembly, steps=1), len(assembly.classes))
+    trainer = build.build_trainer(assembly)
     batch = assembly.sampler.batch(0)
     start = time.monotonic()
     loss: Any = trainer.run([batch], max_epochs=1).output

@@ -67,6 +67,11 @@ class PerImageMetric(Metric):
         parameters = inspect.signature(self.counts).parameters.values()
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
+    @property
+    def predicted(self) -> bool:
+        """Whether `counts` asks for more of a prediction than its classes (by a parameter `predicted_<name>`)."""
+        return any(name.startswith("predicted_") for name in self.maps)
+
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         """The whole numbers that one image adds."""
         raise NotImplementedError(f"{type(self).__name__} has to count something")

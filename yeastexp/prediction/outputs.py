@@ -20,7 +20,6 @@ from yeastexp.data.pieces import Pieces, StoredImage, bands
 from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
-from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction import tiled_transforms, tiling
 from yeastexp.prediction.growing_tiff import Form, growing
 from yeastexp.prediction.predictor import Predictor
@@ -85,10 +84,10 @@ def write_outputs(
 ) -> MaskSummary:
     """Predict an image into its files; what a killed process wrote of files that grow, the next one goes on from."""
     began = time.monotonic()
-    classes = len(predictor.classes)
+    classes, planes = len(predictor.classes), predictor.task.outputs
     forms: dict[Path, Form] = {targets.mask: (image.size, np.uint8)}
     if targets.probabilities:
-        forms[targets.probabilities] = ((*((classes,) if classes > 2 else ()), *image.size), np.float32)
+        forms[targets.probabilities] = ((*((planes,) if planes > 2 else ()), *image.size), np.float32)
     if targets.grow:
         with growing(forms, identity, _side(predictor, image, options)) as tiffs:
             began -= tiffs.seconds
@@ -121,9 +120,9 @@ def _fill(
     scale = _scale(len(predictor.classes))
     for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
         mask, *probabilities = arrays()
-        mask[rows, columns] = most_likely(logits).to(torch.uint8).cpu().numpy() * scale
+        mask[rows, columns] = predictor.task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
         if probabilities:
-            probabilities[0][..., rows, columns] = _probabilities(logits)
+            probabilities[0][..., rows, columns] = _stored(predictor.task.activate(logits.float()))
         advance((rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(image.size))
         if columns.stop == image.size[1]:
             yield rows.stop
@@ -187,10 +186,9 @@ def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | N
     return predictor.tiling.tile(image.size, predictor.device)[0]
 
 
-def _probabilities(logits: Tensor) -> npt.NDArray[np.float32]:
-    """Of each class (K, h, w); of two classes that of the second, (1, h, w)."""
-    probabilities = logits.float().softmax(dim=0)
-    return np.asarray((probabilities[1:] if len(probabilities) == 2 else probabilities).cpu().numpy())
+def _stored(activated: Tensor) -> npt.NDArray[np.float32]:
+    """Planes (O, h, w) as they are stored: of two probabilities, which sum to 1, the second alone (1, h, w)."""
+    return np.asarray((activated[1:] if len(activated) == 2 else activated).cpu().numpy())
 
 
 def _scale(classes: int) -> np.uint8:

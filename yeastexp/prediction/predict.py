@@ -20,10 +20,10 @@ from yeastexp.data.pieces import StoredImage, bands, refuse_nan
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.prediction import growing_tiff, outputs
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets
-from yeastexp.prediction.predictor import Predictor, Which, load_predictor
+from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import files, memory
-from yeastexp.training import checkpoints
 from yeastexp.training.build import Values
+from yeastexp.training.run_directory import RunDirectory, Which
 
 Form = Literal["png", "tif"]
 Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
@@ -106,7 +106,7 @@ def predict(
     from the rows that are written.
     """
     predictor = load_predictor(run, checkpoint, device)
-    digest = files.digest(run / checkpoints.FOLDER / f"{checkpoint}.pt")
+    digest = files.digest(RunDirectory(run).checkpoint(checkpoint))
     call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile))
     sources = list(_sources(inputs, call.faults))
     targets = [_targets(source, output, call.options, form) for source in sources]

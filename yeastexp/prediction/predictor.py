@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +15,16 @@ import torch
 from torch import Tensor
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.config.loading import load_experiment
+from yeastexp.contracts import Prediction, Task
 from yeastexp.data.pieces import Pieces, Size
 from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
-from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training import build, checkpoints
-from yeastexp.training.build import Values
-
-Which = Literal["best", "last"]
+from yeastexp.training.build import Preprocessing, Values
+from yeastexp.training.run_directory import RunDirectory, Which
 
 AT_ONCE = 512 * 512
 """Pixels of an image that the model is run on at once, whatever it is and whatever memory is free."""
@@ -39,10 +38,11 @@ class Predictor:
     """A run's model at one of its checkpoints, with everything that stood before it in training."""
 
     experiment: Experiment
+    task: Task
     step: int
     model: torch.nn.Module
     transforms: build.Transforms
-    normalization: dict[str, float] | None
+    normalization: Mapping[str, Any] | None
     device: torch.device
     values: Values | None = None
     """Of the training images, if the checkpoint holds them."""
@@ -57,7 +57,7 @@ class Predictor:
         """How the model is run on images that are too large for it."""
         return Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
 
-    def rescaled(self, image: Tensor, stored: dict[str, Any] | None) -> Tensor:
+    def rescaled(self, image: Tensor, stored: Mapping[str, Any] | None) -> Tensor:
         """An image (C, H, W) that is stored with some normalisation, or none, as training saw its values."""
         return build.rescaled(image, stored, self.normalization)
 
@@ -72,6 +72,10 @@ class Predictor:
         logits, tile = self.scores(Pieces.of(transformed.image), side=side, tta=tta)
         return pipeline.restore(self.transforms, tiling.assemble(logits, tile), sample.size)
 
+    def predict(self, sample: Sample) -> Prediction:
+        """What the model says of a sample whose values are as training saw them."""
+        return self.task.decode(self.logits(sample))
+
     def scores(self, image: Pieces, *, side: int | None = None, tta: bool = False) -> tuple[Pieces, Size]:
         """Logits on a transformed image, and the size of the pieces in which they are best asked for."""
         if self.takes_at_once(image.size, side):
@@ -83,7 +87,7 @@ class Predictor:
                 )
             tile = self.tiling.tile(image.size, self.device, side)
             logits = partial(self.tiling.logits, tile=tile)
-        return tiling.averaged(image, logits) if tta else logits(image), tile
+        return tiling.averaged(image, logits, self.task) if tta else logits(image), tile
 
     def takes_at_once(self, size: Size, side: int | None = None) -> bool:
         """Whether the model is run on an image of that size as a whole."""
@@ -106,28 +110,28 @@ class Predictor:
         if image.shape[0] != (channels := self.experiment.task.channels):
             raise UserError(f"{name}: has {image.shape[0]} channels; the run was trained on {channels}")
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
-        logits = self.logits(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
-        return np.asarray(most_likely(logits).cpu().numpy().astype(np.uint8))
+        prediction = self.predict(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
+        return np.asarray(prediction.labels.cpu().numpy().astype(np.uint8))
 
 
 def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Predictor:
     """A checkpoint of a run directory; UserError where there is none. Its data need not be there."""
-    if not (run / "experiment.toml").is_file():
-        raise UserError(f"{run}: no run directory; the last line that 'run' prints is one")
-    loaded = load_experiment(run / "experiment.toml", [f"runtime.device={device}"], data=False)
+    directory = RunDirectory.existing(run)
+    loaded = directory.load([f"runtime.device={device}"], data=False)
     place = build.compute_device(loaded.runtime)
-    path = run / checkpoints.FOLDER / f"{checkpoint}.pt"
+    path = directory.checkpoint(checkpoint)
     state = checkpoints.load(path)
     model = build.to_device(build.build_model(loaded), loaded.runtime, place)
     checkpoints.load_weights(model, state["model"], path)
-    normalization = state["normalization"]
+    preprocessing = Preprocessing.from_state(state)
     try:
-        transforms = build.with_figures(loaded, bool(normalization), state["transforms"])
+        transforms = preprocessing.transforms(loaded)
     except (TypeError, ValueError):
         fault = "its [[transform]] list is not that of the experiment file; it is of another experiment"
         raise UserError(f"{path}: {fault}") from None
-    values = Values(**state["values"]) if state["values"] else None
-    return Predictor(loaded, state["step"], model.eval(), transforms, normalization, place, values)
+    normalization, values = preprocessing.normalization, preprocessing.values
+    task = build.build_task(loaded)
+    return Predictor(loaded, task, state["step"], model.eval(), transforms, normalization, place, values)
 
 
 def _values_of(loaded: Experiment) -> Values | None:

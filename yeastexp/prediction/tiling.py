@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from yeastexp.contracts import Task
 from yeastexp.data.pieces import Pieces, Size, shifted
 from yeastexp.errors import UserError
 from yeastexp.nets.receptive_field import ReceptiveField, receptive_field, trace
@@ -191,15 +192,15 @@ def at_once(model: nn.Module, image: Pieces) -> Pieces:
     return Pieces(image.size, lambda rows, columns: run(model, image.whole)[:, rows, columns])
 
 
-def averaged(image: Pieces, logits: Callable[[Pieces], Pieces]) -> Pieces:
-    """The logarithm of the mean probabilities over the eight flips and rotations of an image."""
+def averaged(image: Pieces, logits: Callable[[Pieces], Pieces], task: Task) -> Pieces:
+    """The mean, as a task takes it, over the eight flips and rotations of an image."""
     views = [reoriented(logits(reoriented(image, symmetry)), inverse(symmetry)) for symmetry in DIHEDRAL]
 
     def cut(rows: slice, columns: slice) -> Tensor:
-        total = views[0].cut(rows, columns).softmax(dim=0)
+        total = task.activate(views[0].cut(rows, columns))
         for view in views[1:]:
-            total += view.cut(rows, columns).softmax(dim=0)
-        return (total / len(views)).clamp_min(torch.finfo(total.dtype).tiny).log()
+            total += task.activate(view.cut(rows, columns))
+        return task.deactivate(total / len(views))
 
     return Pieces(image.size, cut)
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds, images
 from yeastexp.evaluation import out_of_fold
 from yeastexp.metrics.summary import Summary
 from yeastexp.report import run_files
 from yeastexp.report.run_files import ImageScores, RunFiles, ScoreKey
-from yeastexp.training import run_directory
+from yeastexp.training.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class CrossvalFiles:
 
 def read(path: Path) -> CrossvalFiles:
     """Read a cross-validation's directory."""
-    loaded = load_experiment(path / run_directory.EXPERIMENT, data=False)
+    loaded = RunDirectory(path).load(data=False)
     directories = sorted(path.glob("seed_*_fold_*"), key=lambda directory: images.natural(directory.name))
     fold_runs = []
     for directory in directories:

@@ -144,8 +144,8 @@ def _training(files: CrossvalFiles) -> Iterator[Block]:
     metric = files.experiment.monitor
     score = next((column for name in (MEAN, "all") if (column := run_files.score_column(metric, name)) in columns), "")
     charts = {
-        "train/loss": ("Training loss", files.experiment.loss.name),
-        "val/loss": ("Loss on held-out images", files.experiment.loss.name),
+        "train/loss": ("Training loss", files.experiment.loss_name),
+        "val/loss": ("Loss on held-out images", files.experiment.loss_name),
         **({score: (f"{metric} on held-out images", metric)} if score else {}),
     }
     yield Charts(

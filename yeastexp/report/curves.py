@@ -82,7 +82,7 @@ def _described(series: Series) -> str:
 def _loss_chart(run: RunFiles) -> Chart:
     series = [series_of(run, "train/loss", "training"), series_of(run, "val/loss", "validation")]
     note = "training: mean over the patches of an epoch; validation: mean over whole images"
-    return curve_chart("loss", "Loss", series, y_label=run.experiment.loss.name, event=_best_step(run), note=note)
+    return curve_chart("loss", "Loss", series, y_label=run.experiment.loss_name, event=_best_step(run), note=note)
 
 
 def _best_step(run: RunFiles) -> tuple[float, str] | None:

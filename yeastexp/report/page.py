@@ -16,7 +16,7 @@ from yeastexp.report import comparison_page, crossval_page, run_page
 from yeastexp.report.html import Page
 from yeastexp.report.predictions import ProgressBar
 from yeastexp.system import environment, files
-from yeastexp.training import run_directory
+from yeastexp.training.run_directory import RunDirectory
 
 NAME = "report.html"
 MARKER = '<meta name="generator" content="yeastexp report">'
@@ -52,7 +52,7 @@ def report(
 
 
 def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar) -> Page:
-    if not (path / run_directory.EXPERIMENT).is_file():
+    if not RunDirectory(path).is_run:
         raise UserError(f"{path}: neither a run nor a cross-validation; 'run' and 'crossval' print its path last")
     if out_of_fold.is_crossval(path):
         return crossval_page.page(path, written)

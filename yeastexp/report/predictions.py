@@ -11,7 +11,6 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation.measure import measure, metric_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Images, Source, missing, training_source
-from yeastexp.metrics.pixels import most_likely
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import gallery, run_files, sections
 from yeastexp.report.distributions import RANKS, score_note
@@ -19,7 +18,8 @@ from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system import files
-from yeastexp.training import build, checkpoints
+from yeastexp.training import build
+from yeastexp.training.run_directory import RunDirectory
 
 ProgressBar = Callable[[Iterable[str]], Iterable[str]]
 """Wraps an iterable to show how far its consumer has come."""
@@ -69,7 +69,7 @@ def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
 
 
 def _same_weights(run: RunFiles, evaluation: Evaluation) -> bool:
-    weights = run.path / checkpoints.FOLDER / checkpoints.BEST
+    weights = RunDirectory(run.path).checkpoint("best")
     return (
         evaluation.own_data
         and (evaluation.split, evaluation.checkpoint) == ("val", "best")
@@ -83,7 +83,7 @@ def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
     better = metric_of(run.experiment, key[0]).higher_is_better
     for rank, name in run_files.representatives(scores[key], better).items():
         sample = images.stored(name)
-        prediction = most_likely(images.predictor.logits(images.rescaled(sample))).cpu().numpy()
+        prediction = images.predictor.predict(images.rescaled(sample)).labels.cpu().numpy()
         yield PredictedImage(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, run.classes))
 
 

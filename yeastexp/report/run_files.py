@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.metrics.pixels import MEAN
 from yeastexp.metrics.summary import Summary, rows_of, summarise
-from yeastexp.training import checkpoints, run_directory
+from yeastexp.training import checkpoints
 from yeastexp.training.progress import Validation
+from yeastexp.training.run_directory import RunDirectory
 
 METRICS, LOG = "metrics.csv", "log.txt"
 
@@ -75,7 +75,7 @@ class RunFiles:
     def best(self) -> BestCheckpoint | None:
         """The best checkpoint so far; None if there is no intact one."""
         try:
-            state = checkpoints.load(self.path / checkpoints.FOLDER / checkpoints.BEST)
+            state = checkpoints.load(RunDirectory(self.path).checkpoint("best"))
             validation = Validation.of(state["validations"]["best"])
         except (UserError, OSError):
             return None
@@ -89,8 +89,8 @@ class RunFiles:
     @cached_property
     def scores(self) -> dict[str, ImageScores]:
         """By split, the scores of each image: those that the run wrote, or those of its best checkpoint so far."""
-        if self.result and (self.path / run_directory.PER_IMAGE).is_file():
-            return _per_image(self.path / run_directory.PER_IMAGE)
+        if self.result and RunDirectory(self.path).per_image.is_file():
+            return _per_image(RunDirectory(self.path).per_image)
         if self.best is None:
             return {}
         names = list(self.best.validation.losses)
@@ -132,7 +132,7 @@ class RunFiles:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run directory."""
-    return (path / run_directory.EXPERIMENT).is_file() and (path / run_directory.ENVIRONMENT).is_file()
+    return RunDirectory(path).is_run and RunDirectory(path).environment.is_file()
 
 
 def read(path: Path) -> RunFiles:
@@ -142,9 +142,9 @@ def read(path: Path) -> RunFiles:
     """
     if not is_run(path):
         raise UserError(f"{path}: not a run directory; 'run' prints its run directory on the last line")
-    loaded = load_experiment(path / run_directory.EXPERIMENT, data=False)
+    loaded = RunDirectory(path).load(data=False)
     return RunFiles(
-        path, loaded, run_directory.read_environment(path), _json(path / run_directory.RESULT), _epochs(path)
+        path, loaded, RunDirectory(path).read_environment(), _json(RunDirectory(path).result), _epochs(path)
     )
 
 

@@ -18,7 +18,7 @@ from yeastexp.inspection import model as model_inspection
 from yeastexp.inspection.model import Inspection
 from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Paragraph, Section, Table
 from yeastexp.system.formatting import format_bytes, format_count
-from yeastexp.training import run_directory
+from yeastexp.training.run_directory import RunDirectory
 
 AGGREGATION = (
     "“per image” is the mean over images with its 95 % t-interval; “pooled” is computed over the pixels of all images. "
@@ -145,8 +145,8 @@ def _text(value: Any) -> str:
 
 def experiment_section(path: Path, command: str = "run", options: str = "") -> Section:
     """The experiment with every default written out, and the command that repeats it."""
-    text = (path / run_directory.EXPERIMENT).read_text(encoding="utf-8")
-    repeat = Paragraph(f"To repeat it: `python -m yeastexp {command} {path / run_directory.EXPERIMENT}{options}`")
+    text = RunDirectory(path).experiment.read_text(encoding="utf-8")
+    repeat = Paragraph(f"To repeat it: `python -m yeastexp {command} {RunDirectory(path).experiment}{options}`")
     return Section("Experiment", [repeat, Code(text, "experiment.toml")], "with every default written out")
 
 
@@ -156,7 +156,7 @@ def experiment_facts(loaded: Experiment) -> Facts:
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     facts = [
         _fact("model", loaded.model),
-        _fact("loss", loaded.loss),
+        _fact("loss", loaded.loss or loaded.task.part),
         _fact("optimizer", loaded.optimizer),
         *([_fact("scheduler", loaded.scheduler)] if loaded.scheduler else []),
         Fact("length", length, f"batches of {train.batch_size}, seed {train.seed}, {train.precision}"),

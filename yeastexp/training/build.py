@@ -1,19 +1,25 @@
-"""An experiment made into parts, and its stream of training batches."""
+"""An experiment made into parts, and its training patches."""
 
 from __future__ import annotations
 
+import copy
 import os
+import statistics
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.settings import Patches, Runtime
+from yeastexp.contracts import Dataset, Loss, Task
 from yeastexp.data import patches
 from yeastexp.data.folds import FoldDataset
 from yeastexp.data.patches import CachedImages, LazyImages, PatchPlan, PatchSampler
@@ -25,10 +31,15 @@ from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import memory
 from yeastexp.system.formatting import format_bytes
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
+from yeastexp.training.step import make_trainer
 
 Transforms = tuple[BasicTransform2D, ...]
 
 DEFAULT_SIDE = 128
+TIMED_STEPS = 7
+"""Of a step, at least, for its median time."""
+
 VALIDATION_SHARE = 0.05
 """Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
 
@@ -57,17 +68,24 @@ def compute_device(runtime: Runtime) -> torch.device:
     return torch.device("cuda" if available and runtime.device != "cpu" else "cpu")
 
 
-def build_dataset(experiment: Experiment) -> Any:
+def build_dataset(experiment: Experiment) -> Dataset:
     """The data set, with the splits of a fold where the experiment names one."""
-    validation, dataset = experiment.validation, experiment.dataset.build()
+    validation = experiment.validation
+    dataset: Dataset = experiment.dataset.build()
     return FoldDataset(dataset, validation.folds, validation.fold) if validation.folds and validation.fold else dataset
+
+
+def build_task(experiment: Experiment) -> Task:
+    """What the experiment's model is to learn."""
+    made: Task = experiment.task.part.build(experiment.task.channels, len(experiment.task.classes))
+    return made
 
 
 def build_model(experiment: Experiment) -> nn.Module:
     """The model with the initial weights of the experiment's seed."""
     torch.manual_seed(int(generator(experiment.train.seed, "model").integers(2**63)))
     task = experiment.task
-    made = experiment.model.build(task.channels, len(task.classes))
+    made = experiment.model.build(task.channels, build_task(experiment).outputs)
     if not isinstance(made, nn.Module):
         raise UserError(f"{experiment.model.place}: [model] name: '{experiment.model.name}' makes no nn.Module")
     return made
@@ -84,23 +102,11 @@ def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
     return {part.name: part.build(len(experiment.task.classes)) for part in experiment.metrics}
 
 
-def fitted_transforms(experiment: Experiment, dataset: Any) -> Transforms:
+def fitted_transforms(experiment: Experiment, dataset: Dataset) -> Transforms:
     """The `[[transform]]` list, fitted on the training images; normalising ones are left out for normalised data."""
     made = [part.build() for part in experiment.transforms]
     kept = [one for one in made if not (one.normalizes and dataset.normalization)]
     return pipeline.fitted(kept, lambda: (dataset.read(name).image for name in dataset.splits["train"]))
-
-
-def figures_of(transforms: Sequence[BasicTransform2D]) -> list[dict[str, Any]]:
-    """The options of each transform that fits some of them, and nothing of the others: state of a checkpoint."""
-    return [dict(vars(transform)) if transform.has("fit") else {} for transform in transforms]
-
-
-def with_figures(experiment: Experiment, normalized: bool, figures: Sequence[Mapping[str, Any]]) -> Transforms:
-    """The `[[transform]]` list with the options that a checkpoint holds."""
-    made = [part.build() for part in experiment.transforms]
-    kept = [one for one in made if not (one.normalizes and normalized)]
-    return tuple(replace(one, **found) if found else one for one, found in zip(kept, figures, strict=True))
 
 
 def checked_labels(sample: Sample, classes: int) -> Sample:
@@ -150,15 +156,15 @@ class Values:
 class Prepared:
     """The training images as windows are cut from them: after the `[[transform]]` list, their labels checked."""
 
-    dataset: Any
+    dataset: Dataset
     transforms: Transforms
     classes: int
+    task: Task
 
     @property
     def names(self) -> list[str]:
         """Of the images, in order."""
-        found: list[str] = self.dataset.splits["train"]
-        return found
+        return list(self.dataset.splits["train"])
 
     @property
     def sizes(self) -> np.ndarray:
@@ -175,8 +181,15 @@ class Prepared:
         return checked_labels(self.dataset.read(self.names[index]), self.classes)
 
     def seen(self, stored: Sample) -> Sample:
-        """What the list makes of it."""
-        return pipeline.whole(self.transforms, replace(stored, maps={}))
+        """What the list makes of it, with the planes of the task's targets as maps, in their order."""
+        task = self.task
+        sample = pipeline.whole(self.transforms, replace(stored, maps={name: stored.maps[name] for name in task.maps}))
+        planes = task.targets(sample) if task.planes else ()
+        maps = {
+            f"target {index}": plane.float() if interpolation == "bilinear" else plane.long()
+            for index, (plane, interpolation) in enumerate(zip(planes, task.planes, strict=True))
+        }
+        return replace(sample, maps=maps)
 
 
 def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
@@ -206,13 +219,16 @@ class Images:
     values: Values | None
 
 
-def training_images(experiment: Experiment, dataset: Any, transforms: Transforms, device: torch.device) -> Images:
+def training_images(
+    experiment: Experiment, task: Task, dataset: Dataset, transforms: Transforms, device: torch.device
+) -> Images:
     """Those of a data set after some transforms, for windows that are cut for a device."""
-    read = Prepared(dataset, transforms, len(experiment.task.classes))
+    read = Prepared(dataset, transforms, len(experiment.task.classes), task)
+    planes = 1 + len(task.planes)
     sizes, wants_foreground = read.sizes, experiment.patches.foreground_fraction > 0
-    where, said = where_kept(experiment.runtime, patches.bytes_of(sizes, experiment.task.channels), device)
+    where, said = where_kept(experiment.runtime, patches.bytes_of(sizes, experiment.task.channels, planes), device)
     if where == "none":
-        return Images(LazyImages(read, sizes, experiment.task.channels, wants_foreground), where, said, None)
+        return Images(LazyImages(read, sizes, experiment.task.channels, wants_foreground, planes), where, said, None)
     ends: list[Tensor] = []
 
     def watched(index: int) -> Sample:
@@ -258,10 +274,11 @@ class Assembly:
 
     experiment: Experiment
     device: torch.device
-    dataset: Any
+    dataset: Dataset
     transforms: Transforms
+    task: Task
     model: nn.Module
-    loss: nn.Module
+    criterion: Loss | None
     metrics: dict[str, PerImageMetric]
     sampler: PatchSampler
     images: Images
@@ -270,6 +287,10 @@ class Assembly:
     def classes(self) -> tuple[str, ...]:
         """The class names."""
         return self.experiment.task.classes
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The task's loss, a scalar, of outputs (B, O, H, W) and targets (B, T, H, W)."""
+        return self.task.loss(outputs, targets, self.criterion)
 
     @property
     def validate_every(self) -> int:
@@ -304,17 +325,121 @@ def assemble(experiment: Experiment) -> Assembly:
     device = compute_device(experiment.runtime)
     dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)
-    classes = len(experiment.task.classes)
-    images = training_images(experiment, dataset, transforms, device)
-    train = experiment.train
-    stream = PatchSampler(
+    task = build_task(experiment)
+    images = training_images(experiment, task, dataset, transforms, device)
+    sampler = PatchSampler(
         images.source,
         plan_patches(experiment.patches, images.source.sizes),
-        train.batch_size,
+        experiment.train.batch_size,
         tuple(part.build() for part in experiment.augmentations),
-        train.seed,
+        experiment.train.seed,
         experiment.patches.foreground_fraction,
+        task.planes,
     )
-    loss = experiment.loss.build(classes).to(device)
+    criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
+    criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
     model = to_device(build_model(experiment), experiment.runtime, device)
-    return Assembly(experiment, device, dataset, transforms, model, loss, build_metrics(experiment), stream, images)
+    metrics = build_metrics(experiment)
+    return Assembly(experiment, device, dataset, transforms, task, model, criterion, metrics, sampler, images)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What stands before the model: the one owner of its description in a checkpoint.
+
+    `fitted` has the options of each transform that fits some, and nothing for the others; `values` is the range of the
+    training images, if they were all looked at.
+    """
+
+    normalization: Mapping[str, Any] | None
+    fitted: Sequence[Mapping[str, Any]]
+    values: Values | None
+
+    @classmethod
+    def of(cls, assembly: Assembly) -> Preprocessing:
+        """That of an experiment's parts."""
+        fitted = [dict(vars(transform)) if transform.has("fit") else {} for transform in assembly.transforms]
+        return cls(assembly.dataset.normalization, fitted, assembly.images.values)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
+        """What `state_dict` gave."""
+        values = Values(**state["values"]) if state["values"] else None
+        return cls(state["normalization"], state["transforms"], values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As a checkpoint holds it."""
+        values = vars(self.values) if self.values else None
+        return {"normalization": self.normalization, "transforms": list(self.fitted), "values": values}
+
+    def transforms(self, experiment: Experiment) -> Transforms:
+        """The `[[transform]]` list of an experiment with these options; ValueError or TypeError if it is another's."""
+        made = [part.build() for part in experiment.transforms]
+        kept = [one for one in made if not (one.normalizes and self.normalization)]
+        return tuple(
+            replace(transform, **options) if options else transform
+            for transform, options in zip(kept, self.fitted, strict=True)
+        )
+
+
+def options_of(assembly: Assembly) -> Options:
+    """How a step of an experiment is computed; UserError if its device cannot do so."""
+    experiment = assembly.experiment
+    return Options(experiment.train.precision, experiment.runtime.compile).check(assembly.device)
+
+
+def optimization_of(assembly: Assembly, model: nn.Module | None = None) -> OptimizationStep:
+    """What changes the weights of the experiment's model, or of a copy; UserError if the device cannot do so."""
+    trained = assembly.model if model is None else model
+    return OptimizationStep(trained, assembly.optimizer(trained), options_of(assembly), assembly.device)
+
+
+def schedule_of(assembly: Assembly, steps: int) -> AccumulationSchedule:
+    """Which batches of a run of so many steps change the weights together."""
+    count, size = len(assembly.sampler.plan.images), assembly.sampler.size
+    sizes = [min(size, count - first) for first in range(0, count, size)]
+    return AccumulationSchedule(assembly.experiment.train.accumulation_steps, sizes, steps)
+
+
+def build_trainer(
+    assembly: Assembly,
+    optimization: OptimizationStep | None = None,
+    schedule: AccumulationSchedule | None = None,
+) -> Engine:
+    """An Ignite engine that trains on batches of `assembly.sampler`; it fires `TrainingEvents` beside Ignite's own.
+
+    Without `optimization` the experiment's optimizer changes its model; without `schedule` every batch does so.
+    `trainer.run(map(assembly.sampler.batch, range(100)), max_epochs=1, epoch_length=100)` takes 100 steps.
+    """
+    optimization = optimization or optimization_of(assembly)
+    schedule = schedule or AccumulationSchedule(1, [1], sys.maxsize)
+    return make_trainer(optimization, assembly.loss, schedule, assembly.task.outputs)
+
+
+def trial_of(assembly: Assembly) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
+    """A trainer with copies of model and optimizer, every batch an update, to be run without a trace."""
+    model = copy.deepcopy(assembly.model).train()
+    optimization = optimization_of(assembly, model)
+    return build_trainer(assembly, optimization), model, optimization.optimizer
+
+
+def seconds_per_step(assembly: Assembly, seconds: float) -> float:
+    """Time of a training step: the median over about so many seconds of groups of steps of a copy.
+
+    The model and all generators stay as they are.
+    """
+    device, size = assembly.device, assembly.experiment.train.accumulation_steps
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        optimization = optimization_of(assembly, copy.deepcopy(assembly.model).train())
+        schedule = AccumulationSchedule(size, [1] * size, sys.maxsize)
+        trainer, batch = build_trainer(assembly, optimization, schedule), assembly.sampler.batch
+        trainer.run([batch(0), batch(1)], max_epochs=1)  # allocations and kernel choices
+        times: list[float] = []
+        while len(times) * size < TIMED_STEPS or sum(times) * size < seconds:
+            start = time.monotonic()
+            first = len(times) * size
+            trainer.run(map(batch, range(first, first + size)), max_epochs=1, epoch_length=size)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append((time.monotonic() - start) / size)
+        return statistics.median(times)

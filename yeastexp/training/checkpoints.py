@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from yeastexp.errors import UserError
 from yeastexp.system import files
 
-FORMAT = 2
-FOLDER = "checkpoints"
-NEXT, LAST, PREVIOUS, BEST = "next.pt", "last.pt", "previous.pt", "best.pt"
+FORMAT = 3
+NEXT, LAST, PREVIOUS = "next.pt", "last.pt", "previous.pt"
 
 NO_PLAIN_VALUE = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")
 """How PyTorch says what it refuses, between advice to accept it."""
@@ -44,9 +43,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
         temporary.write_bytes(made.getbuffer())
 
 
-def save_next(run: Path, state: dict[str, Any]) -> None:
-    """Write a run's newest checkpoint as `last.pt`; the one that was is `previous.pt` then."""
-    folder = run / FOLDER
+def save_next(folder: Path, state: dict[str, Any]) -> None:
+    """Write a run's newest checkpoint in its folder as `last.pt`; the one that was is `previous.pt` then."""
     save(folder / NEXT, state)
     _rotate(folder)
 
@@ -57,12 +55,11 @@ def _rotate(folder: Path) -> None:
     (folder / NEXT).replace(folder / LAST)
 
 
-def newest(run: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state of a run's newest good checkpoint, as `last.pt` from now on; nothing where there is none.
+def newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The state of the newest good checkpoint of a folder, as `last.pt` from now on; None if there is none.
 
     Damaged ones are named and put aside, so that they count no more as one of two.
     """
-    folder = run / FOLDER
     for name in (NEXT, LAST, PREVIOUS):
         path = folder / name
         if not path.is_file():
@@ -191,9 +188,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], place: Path) -> N
     model.load_state_dict(weights)
 
 
-def start_from(model: nn.Module, run: Path) -> str:
-    """Copy what fits of another run's best weights into a model; a line says which tensors did."""
-    found = load(run / FOLDER / BEST)["model"]
+def start_from(model: nn.Module, checkpoint: Path) -> str:
+    """Copy what fits of another run's weights into a model; a line says which tensors did."""
+    run, found = checkpoint.parents[1], load(checkpoint)["model"]
     own = model.state_dict()
     fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:

@@ -153,13 +153,19 @@ def _patches(
     each = [[given] for given in params] or [[] for _ in examples]
     side = sampler.plan.side
     cut = [
-        pipeline.patches(
-            part.pixels, part.images, corners[part.places], side, transforms, [each[at] for at in part.places]
+        pipeline.cut(
+            part.pixels,
+            part.images,
+            corners[part.places],
+            side,
+            transforms,
+            [each[at] for at in part.places],
+            soft=sampler.soft,
         )
         for part in sampler.source.laid(images)
     ]
-    values, labels = (torch.cat(parts) for parts in zip(*cut, strict=True))
-    return values.cpu().numpy(), labels.cpu().numpy()
+    values, labels, _ = (torch.cat(parts) for parts in zip(*cut, strict=True))
+    return values.cpu().numpy(), labels[:, 0].long().cpu().numpy()
 
 
 def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: Limits) -> Iterator[Column]:
@@ -261,7 +267,7 @@ def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[
     tiles: list[Picture] = []
     step = 0
     while len(tiles) < count:
-        images, labels = (tensor.cpu().numpy() for tensor in assembly.sampler.batch(step))
+        images, labels = (tensor.cpu().numpy() for tensor in assembly.sampler.labelled(step))
         step += 1
         for number, (image, mask) in enumerate(zip(images, labels, strict=True), start=1):
             picture = pictures.tile(image, mask, side, limits)

@@ -55,12 +55,10 @@ class Validation:
 
 @dataclass
 class Progress:
-    """Where a run is, its losses since the last row, its rows of `metrics.csv`, and its validations."""
+    """What a run has found on the way: its best validation and its last, its rows of `metrics.csv`, why it stopped."""
 
     best: Best
-    step: int = 0
     stopped: Literal["early", "by budget"] | None = None
-    epoch_losses: list[float] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     last_validation: Validation | None = None
     best_validation: Validation | None = None
@@ -69,18 +67,16 @@ class Progress:
         """As a checkpoint holds it."""
         kept = {"last": self.last_validation, "best": self.best_validation}
         return {
-            "step": self.step,
             "best": dict(vars(self.best)),
             "stopped": self.stopped,
-            "losses": self.epoch_losses,
             "rows": self.rows,
             "validations": {name: one.state_dict() if one else None for name, one in kept.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Be where another run of the same experiment was."""
-        self.step, self.stopped = state["step"], state["stopped"]
+        self.stopped = state["stopped"]
         self.best = Best(**state["best"])
-        self.epoch_losses, self.rows = list(state["losses"]), [dict(row) for row in state["rows"]]
+        self.rows = [dict(row) for row in state["rows"]]
         self.last_validation = Validation.of(state["validations"]["last"])
         self.best_validation = Validation.of(state["validations"]["best"])

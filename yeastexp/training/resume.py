@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
-from yeastexp.system import environment, files
-from yeastexp.training import build, checkpoints, run_directory, tensorboard
-from yeastexp.training.loop import Training, groups_of
+from yeastexp.system import environment
+from yeastexp.training import build, checkpoints
+from yeastexp.training.context import RunContext
+from yeastexp.training.loop import begin, carry_out, continue_from, described, holding
+from yeastexp.training.run_directory import RunDirectory
 
 LENGTH = ("epochs", "steps")
 """Keys of [train] that may change."""
@@ -26,30 +27,30 @@ FREE = ("workers", "checkpoint_minutes")
 
 
 def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> bool:
-    """Go on from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
+    """Continue from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
     began = time.monotonic() if started is None else started
-    path = run / run_directory.EXPERIMENT
-    if not path.is_file():
-        raise UserError(f"{run}: no run directory, or a run that ended before it began; use 'run' with its experiment")
-    before, loaded = load_experiment(path), load_experiment(path, settings)
+    directory = RunDirectory(run)
+    if not directory.is_run:
+        raise UserError(f"{run}: not a run directory, or a run that ended before it began; use 'run' instead")
+    before, loaded = directory.load(), directory.load(settings)
     longer = _longer(before, loaded)
-    if (run / run_directory.RESULT).is_file() and not longer:
+    if directory.is_finished and not longer:
         return False
-    with run_directory.holding(run) as interruption:
+    with holding(directory) as interruption:
         assembly = build.assemble(build.configure_torch(loaded))
-        training = Training(assembly, run, console, began, interruption=interruption)
-        now = run_directory.described(assembly)
-        _refuse_other_inputs(run, now)
-        state = checkpoints.newest(run, lambda line: tensorboard.log(run, line))
+        context = RunContext(assembly, directory, console, began, interruption=interruption)
+        now = described(assembly)
+        _refuse_other_inputs(directory, now)
+        state = checkpoints.newest(directory.checkpoints, directory.log)
         if state and longer:
-            _extend(training, before, state)
+            _extend(context, before, state)
         if state is None:
-            tensorboard.log(run, "no good checkpoint; from the beginning")
-            training.begin()
+            directory.log("no good checkpoint; from the beginning")
+            begin(context)
         else:
-            training.go_on(state, run)
-        _record(run, now, training.step)
-        run_directory.carry_out(training)
+            continue_from(context, state)
+        _record(directory, now, context.step)
+        carry_out(context)
     return True
 
 
@@ -66,8 +67,8 @@ def _longer(before: Experiment, now: Experiment) -> bool:
     return any(getattr(now.train, key) != getattr(before.train, key) for key in LENGTH)
 
 
-def _refuse_other_inputs(run: Path, now: dict[str, Any]) -> None:
-    was = run_directory.read_environment(run)["digests"]
+def _refuse_other_inputs(run: RunDirectory, now: dict[str, Any]) -> None:
+    was = run.read_environment()["digests"]
     for kind in ("data", "plugins"):
         for name, digest in was[kind].items():
             if now["digests"][kind].get(name) != digest:
@@ -77,34 +78,33 @@ def _refuse_other_inputs(run: Path, now: dict[str, Any]) -> None:
                 )
 
 
-def _extend(training: Training, before: Experiment, state: dict[str, Any]) -> None:
+def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> None:
     """Let the run be a longer one from this checkpoint on, and write that down; UserError where it cannot be."""
-    run, step = training.folder, state["step"]
-    steps = before.train.steps or (before.train.epochs or 0) * training.epoch_length
-    if training.steps <= step:
-        raise UserError(f"--set: {step} steps are done; a length of {training.steps} steps does not extend them")
-    if not training.groups.ends(step):
+    run, step = context.directory, state["step"]
+    steps = before.train.steps or (before.train.epochs or 0) * context.steps_per_epoch
+    if context.steps <= step:
+        raise UserError(f"--set: {step} steps are done; a length of {context.steps} steps does not extend them")
+    if not context.schedule.ends(step):
         raise UserError(
-            f"--set: step {step} would lie within a group of [train] accumulation_steps = {training.groups.size} steps "
-            "of the longer run; start a new run"
+            f"--set: step {step} would lie within a group of [train] accumulation_steps = {context.schedule.size} "
+            "steps of the longer run; start a new run"
         )
-    updates = [groups_of(training.assembly, length).updates for length in (steps, training.steps)]
+    updates = [build.schedule_of(context.assembly, length).updates for length in (steps, context.steps)]
     if (update := _first_other_rate(before, *updates)) is not None:
         name = before.scheduler.name if before.scheduler else ""
         raise UserError(
-            f"--set: [scheduler] '{name}' was fitted to {steps} steps: in a run of {training.steps} steps the learning "
+            f"--set: [scheduler] '{name}' was fitted to {steps} steps: in a run of {context.steps} steps the learning "
             f"rate would have been another from update {update} on; start a new run"
         )
     state["stopped"] = None
-    if (run / run_directory.RESULT).is_file():
-        (run / run_directory.RESULT).replace(run / f"result_{steps}_steps.json")
-    files.write_text(run / run_directory.EXPERIMENT, training.assembly.experiment.resolved())
-    found = run_directory.read_environment(run)
+    run.put_result_aside(steps)
+    run.write_experiment(context.assembly.experiment)
+    found = run.read_environment()
     found.setdefault("extended", []).append(
-        {"at": step, "from_steps": steps, "to_steps": training.steps, "when": environment.now()}
+        {"at": step, "from_steps": steps, "to_steps": context.steps, "when": environment.now()}
     )
-    run_directory.write_environment(run, found)
-    tensorboard.log(run, f"extended from {steps} to {training.steps} steps at step {step}")
+    run.write_environment(found)
+    run.log(f"extended from {steps} to {context.steps} steps at step {step}")
 
 
 def _first_other_rate(loaded: Experiment, updates: int, more: int) -> int | None:
@@ -126,14 +126,14 @@ def _rates(loaded: Experiment, planned: int, updates: int) -> list[list[float]]:
     return found
 
 
-def _record(run: Path, now: dict[str, Any], step: int) -> None:
+def _record(run: RunDirectory, now: dict[str, Any], step: int) -> None:
     """Write down that the run went on, and what was not as at its beginning."""
-    found = run_directory.read_environment(run)
+    found = run.read_environment()
     other = environment.differences(found, now)
     other.pop("digests.experiment", None)
     entry = {"step": step, "started": now["started"], "command": now["command"], "differs": other}
     found.setdefault("resumed", []).append(entry)
-    run_directory.write_environment(run, found)
-    tensorboard.log(run, f"resumed at step {step}")
+    run.write_environment(found)
+    run.log(f"resumed at step {step}")
     for name, (was, is_) in other.items():
-        tensorboard.log(run, f"not as at the beginning: {name} was {was}, is {is_}")
+        run.log(f"not as at the beginning: {name} was {was}, is {is_}")

@@ -16,12 +16,11 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.config.settings import seconds
 from yeastexp.errors import UserError
-from yeastexp.system import files
-from yeastexp.training import build, run_directory, tensorboard
-from yeastexp.training.build import Assembly
-from yeastexp.training.loop import Training, options_of
-from yeastexp.training.optimization import Options
-from yeastexp.training.step import seconds_per_step
+from yeastexp.training import build
+from yeastexp.training.build import Assembly, options_of
+from yeastexp.training.context import RunContext
+from yeastexp.training.loop import begin, carry_out, holding, open_directory
+from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.validation import scored_baselines, validate
 
 RESERVE = 0.06
@@ -55,33 +54,33 @@ def run(
     began = time.monotonic() if started is None else started
     loaded = load_experiment(path, settings)
     assembly = build.assemble(build.configure_torch(loaded))
-    options = options_of(assembly)
+    options_of(assembly)  # refused before a directory is made
     measured = ""
     if loaded.runtime.threads == "auto":
-        threads, measured = fastest_threads(assembly, options)
+        threads, measured = fastest_threads(assembly)
         loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
         del assembly  # its images take the room that the next one's need
         assembly = build.assemble(build.configure_torch(loaded))  # what is fitted depends on them, in its last bits
     deadline = began + seconds(loaded.train.budget) if loaded.train.budget else math.inf
     baselines = scored_baselines(assembly) if loaded.train.budget else None  # they count as well
-    counted, last_step_by = counted_steps(assembly, options, deadline)
+    counted, last_step_by = counted_steps(assembly, deadline)
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
-    folder = folder or files.claim_directory(Path("runs") / loaded.name)
-    with run_directory.holding(folder) as interruption:
-        run_directory.open_directory(folder, assembly)
+    directory = RunDirectory(folder) if folder else RunDirectory.claim(loaded.name)
+    with holding(directory) as interruption:
+        open_directory(directory, assembly)
         late = _after(last_step_by)
         if measured:
-            tensorboard.log(folder, measured)
-        training = Training(
-            assembly, folder, console, began, late, interruption, baselines=baselines, profiled=profiled
+            directory.log(measured)
+        context = RunContext(
+            assembly, directory, console, began, late, interruption, baselines=baselines, profiled=profiled
         )
-        training.begin()
-        run_directory.carry_out(training)
-    return folder
+        begin(context)
+        carry_out(context)
+    return directory.path
 
 
-def fastest_threads(assembly: Assembly, options: Options) -> tuple[int, str]:
+def fastest_threads(assembly: Assembly) -> tuple[int, str]:
     """The number of compute threads that steps are fastest with now, and a line that says what was measured.
 
     Where cores are busy with something else, the threads of a step wait for the slowest of them.
@@ -90,30 +89,17 @@ def fastest_threads(assembly: Assembly, options: Options) -> tuple[int, str]:
     times: dict[int, float] = {}
     for threads in sorted({1, cores // 2, cores} - {0}, reverse=True):
         torch.set_num_threads(threads)
-        times[threads] = _step_seconds(assembly, options, THREADS_SECONDS)
+        times[threads] = build.seconds_per_step(assembly, THREADS_SECONDS)
     chosen = min(times, key=lambda threads: times[threads])
     found = ", ".join(f"{threads}: {1e3 * seconds:.0f} ms" for threads, seconds in times.items())
     return chosen, f"[runtime] threads = {chosen}: a step takes, by threads, {found}"
-
-
-def _step_seconds(assembly: Assembly, options: Options, seconds: float) -> float:
-    return seconds_per_step(
-        assembly.model,
-        assembly.loss,
-        assembly.optimizer,
-        options,
-        assembly.sampler.batch,
-        assembly.device,
-        len(assembly.classes),
-        seconds=seconds,
-    )
 
 
 def _after(moment: float) -> Callable[[int], bool]:
     return lambda step: time.monotonic() > moment
 
 
-def counted_steps(assembly: Assembly, options: Options, deadline: float) -> tuple[Experiment, float]:
+def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, float]:
     """The experiment with a time budget turned into the number of steps that fits it, and when the last one must end.
 
     Steps and validations are timed on throwaway copies. A machine that slows down later cuts the run short at that
@@ -122,12 +108,12 @@ def counted_steps(assembly: Assembly, options: Options, deadline: float) -> tupl
     train = assembly.experiment.train
     if not train.budget:
         return assembly.experiment, deadline
-    step = _step_seconds(assembly, options, TIMING * seconds(train.budget))
+    step = build.seconds_per_step(assembly, TIMING * seconds(train.budget))
     validation = min(_seconds(lambda: validate(assembly, assembly.model)) for _ in range(2))
     deadline -= CLOSING_SECONDS + CLOSING * seconds(train.budget)
     deadline -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))
     left = deadline - time.monotonic() - RESERVE * seconds(train.budget)
-    deadline -= (options.accumulate - 1) * step  # a group of batches that is under way then is finished
+    deadline -= (train.accumulation_steps - 1) * step  # a group of batches that is under way then is finished
     steps = int(left / (step + validation / (assembly.validate_every * assembly.sampler.steps_per_epoch)))
     if steps < 1:
         raise UserError(

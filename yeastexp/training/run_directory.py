@@ -1,167 +1,194 @@
-"""One execution of an experiment: its directory, held by one process, from the first step to the result."""
+"""The run directory: every name in it, and who reads and writes what stands there."""
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
-from yeastexp.errors import INTERRUPTED, UserError
-from yeastexp.metrics.pixels import MEAN, most_likely
-from yeastexp.metrics.summary import as_csv, final_table, image_rows, rows_of, summarise, tags
-from yeastexp.system import environment, failures, files, locks
-from yeastexp.system.interruption import Interruption
-from yeastexp.training import checkpoints, tensorboard
-from yeastexp.training.build import Assembly
-from yeastexp.training.loop import Training
-from yeastexp.training.progress import Validation
-from yeastexp.training.step import whole_image_logits
-from yeastexp.training.validation import panel, validate
+from yeastexp.errors import UserError
+from yeastexp.metrics.summary import as_csv
+from yeastexp.system import files
 
-EXPERIMENT, ENVIRONMENT, RESULT, PER_IMAGE = "experiment.toml", "environment.json", "result.json", "per_image.csv"
+Which = Literal["best", "last"]
+"""The checkpoint with the best monitored score, or the one at the end."""
 
 
-def open_directory(folder: Path, assembly: Assembly) -> None:
-    """Put the plugins, the environment and the resolved experiment in place; a run that has the last can be resumed."""
-    loaded = assembly.experiment
-    for plugin in loaded.plugins:
-        (folder / "plugins").mkdir(exist_ok=True)
-        shutil.copy2(plugin, folder / "plugins" / plugin.name)
-    write_environment(folder, described(assembly))
-    files.write_text(folder / EXPERIMENT, loaded.resolved())
+@dataclass(frozen=True)
+class RunDirectory:
+    """`runs/<name>/<001…>`: the owner of every name in it. Nobody else joins a path there.
 
-
-def described(assembly: Assembly) -> dict[str, Any]:
-    """What this process depends on beside the experiment."""
-    loaded = assembly.experiment
-    inputs = [value for value in loaded.dataset.options.values() if isinstance(value, Path)]
-    found = environment.describe(assembly.device, loaded.resolved(), inputs, loaded.plugins)
-    return {"seed": loaded.train.seed, **found}
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """What `environment.json` of a run holds."""
-    found: dict[str, Any] = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    return found
-
-
-def write_environment(folder: Path, found: dict[str, Any]) -> None:
-    """Write `environment.json` of a run."""
-    files.write_text(folder / ENVIRONMENT, json.dumps(found, indent=1))
-
-
-@contextmanager
-def holding(folder: Path) -> Iterator[Interruption]:
-    """A run directory for this process alone; Ctrl-C and SIGTERM are heeded between two steps, and
-    a full disk is said in a line."""
-    with failures.explained(folder), locks.held(folder) as stale, Interruption() as interruption:
-        if stale:
-            tensorboard.log(folder, stale)
-        yield interruption
-
-
-def carry_out(training: Training) -> None:
-    """Train to the end and write the result; UserError with status 130 where it was interrupted.
-
-    Training has begun, or stands at a checkpoint.
+    Each file is written as a whole: a reader sees it as it was or as it is now.
     """
-    folder = training.folder
-    try:
-        with failures.explained(folder, _memory_of(training.assembly)):
-            training.train()
-            training.tracker.flush()
-            if training.interruption.wanted or not training.over:
-                raise UserError(
-                    f"{folder}: interrupted after step {training.step} of {training.steps}; "
-                    f"python -m yeastexp resume {folder} goes on from there",
-                    status=INTERRUPTED,
-                )
-            conclude(training)
-    except BaseException as error:
-        tensorboard.log(folder, f"ended by {type(error).__name__}: {error}")
-        raise
-    finally:
-        training.tracker.close()
-        ended = environment.ended(read_environment(folder), time.monotonic() - training.began)
-        write_environment(folder, ended)
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def claim(cls, name: str) -> RunDirectory:
+        """The next free one of an experiment's name; two processes never get the same one."""
+        return cls(files.claim_directory(Path("runs") / name))
+
+    @classmethod
+    def existing(cls, path: Path) -> RunDirectory:
+        """One that holds an experiment; UserError if a path is no run directory."""
+        directory = cls(path)
+        if not directory.is_run:
+            raise UserError(f"{path}: not a run directory; 'run' prints its path on the last line")
+        return directory
+
+    @property
+    def is_run(self) -> bool:
+        """Whether an experiment was begun there."""
+        return self.experiment.is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its result."""
+        return self.result.is_file()
+
+    # Names
+
+    @property
+    def experiment(self) -> Path:
+        """The resolved experiment, which can be run again as it stands."""
+        return self.path / "experiment.toml"
+
+    @property
+    def plugins(self) -> Path:
+        """Copies of the experiment's plugin files."""
+        return self.path / "plugins"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine, revision and digests of what the run read."""
+        return self.path / "environment.json"
+
+    @property
+    def log_file(self) -> Path:
+        """Lines with their time."""
+        return self.path / "log.txt"
+
+    @property
+    def metrics(self) -> Path:
+        """A row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def per_image(self) -> Path:
+        """A row for each image, metric and class."""
+        return self.path / "per_image.csv"
+
+    @property
+    def result(self) -> Path:
+        """Scores of the finished run; there when all else is."""
+        return self.path / "result.json"
+
+    @property
+    def profile(self) -> Path:
+        """The trace of some steps."""
+        return self.path / "profile.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, which: Which | Literal["previous"]) -> Path:
+        """A checkpoint's file."""
+        return self.checkpoints / f"{which}.pt"
+
+    def picture(self, rank: str) -> Path:
+        """The picture of the validation image that is `worst`, `median` or `best`."""
+        return self.path / "pictures" / f"{rank}.png"
+
+    def baseline(self, name: str) -> Path:
+        """The folder of a baseline's TensorBoard events."""
+        return self.path / "baselines" / name.replace(" ", "_")
+
+    def evaluation(self, name: str) -> Path:
+        """The folder of an evaluation of other data, or of another split."""
+        return self.path / "evaluations" / name
+
+    # What stands there
+
+    def load(self, settings: Sequence[str] = (), *, data: bool = True) -> Experiment:
+        """The experiment; without `data` its data set need not be there."""
+        return load_experiment(self.experiment, settings, data=data)
+
+    def write_experiment(self, experiment: Experiment) -> None:
+        """Put the resolved experiment in place: a run that has it can be resumed."""
+        files.write_text(self.experiment, experiment.resolved())
+
+    def copy_plugins(self, plugins: Sequence[Path]) -> None:
+        """Keep copies of plugin files."""
+        for plugin in plugins:
+            self.plugins.mkdir(exist_ok=True)
+            shutil.copy2(plugin, self.plugins / plugin.name)
+
+    def read_environment(self) -> dict[str, Any]:
+        """What `environment.json` holds."""
+        found: dict[str, Any] = json.loads(self.environment.read_text(encoding="utf-8"))
+        return found
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write `environment.json`."""
+        files.write_text(self.environment, json.dumps(environment, indent=1))
+
+    def read_result(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        found: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        return found
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`."""
+        files.write_text(self.result, json.dumps(result, indent=1))
+
+    def put_result_aside(self, steps: int) -> None:
+        """Rename the result of a run that is to become longer."""
+        if self.is_finished:
+            self.result.replace(self.path / f"result_{steps}_steps.json")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.csv` anew."""
+        files.write_text(self.metrics, as_csv(rows))
+
+    def read_metrics(self) -> list[dict[str, str]]:
+        """The rows of `metrics.csv`, none if there is no such file."""
+        return _rows(self.metrics)
+
+    def write_per_image(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `per_image.csv`."""
+        files.write_text(self.per_image, as_csv(rows))
+
+    def read_per_image(self) -> list[dict[str, str]]:
+        """The rows of `per_image.csv`, none if there is no such file."""
+        return _rows(self.per_image)
+
+    def write_picture(self, rank: str, picture: np.ndarray) -> None:
+        """Write a picture (H, W, 3) uint8."""
+        images.write_png(self.picture(rank), picture.transpose(2, 0, 1))
+
+    def log(self, line: str) -> None:
+        """One line, with the time, in `log.txt`."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
 
 
-def _memory_of(assembly: Assembly) -> str:
-    side, channels = assembly.sampler.plan.side, assembly.experiment.task.channels
-    return f"a step with {assembly.sampler.size} × {channels} × {side} × {side} pixels (B × C × H × W)"
-
-
-def conclude(training: Training) -> None:
-    """Scores of best and last, the test split once, pictures, tables and, when all else is there, `result.json`."""
-    assembly, folder, progress = training.assembly, training.folder, training.progress
-    last, baselines = progress.last_validation, training.scored_baselines()
-    assert last is not None, "the last step always validates"
-    best = progress.best_validation or last
-    path = folder / checkpoints.FOLDER / checkpoints.BEST
-    if progress.best.value is None:
-        training.save_best()
-    checkpoints.load_weights(assembly.model, checkpoints.load(path)["model"], path)
-    found = {"best": best.scores, "last": last.scores}
-    summaries = {name: summarise(scores, assembly.classes) for name, scores in found.items()}
-    rows = [{"split": "val", **row} for row in image_rows(list(best.losses), best.scores, assembly.classes)]
-    result: dict[str, Any] = {
-        "name": assembly.experiment.name,
-        "steps": training.step,
-        "planned_steps": training.steps,
-        "stopped_by_budget": progress.stopped == "by budget",
-        "stopped_early": progress.stopped == "early",
-        "monitor": assembly.experiment.monitor,
-        "best": {"step": progress.best.step, "value": progress.best.value, "loss": best.loss},
-        "last": {"step": training.step, "loss": last.loss},
-        "val": {"selected_on_these_images": True, **summaries},
-        "baselines": baselines,
-    }
-    chosen = f"best checkpoint (step {progress.best.step}), selected on these images"
-    title = f"{len(best.losses)} validation images; {chosen}"
-    tables = [final_table(title, summaries["best"], summaries["last"], baselines)]
-    if assembly.dataset.splits.get("test"):
-        test = validate(assembly, assembly.model, "test")
-        result["test"] = summarise(test.scores, assembly.classes)
-        test_rows = image_rows(list(test.losses), test.scores, assembly.classes)
-        rows += [{"split": "test", **row} for row in test_rows]
-        tables.append(final_table(f"test images ({len(test.losses)}), scored once", result["test"], None, {}))
-    files.write_text(folder / PER_IMAGE, as_csv(rows))
-    training.tracker.outcome(assembly.experiment.options(), tags(summaries["best"]), training.step)
-    _write_pictures(training, best)
-    training.tracker.flush()
-    files.write_text(folder / RESULT, json.dumps(result, indent=1))
-    for table in tables:
-        training.console.print(table)
-
-
-def _write_pictures(training: Training, best: Validation) -> None:
-    """The worst, the median and the best validation image under the monitored metric, from the best checkpoint."""
-    assembly = training.assembly
-    ordered = from_worst_to_best(assembly, best)
-    assembly.model.eval()
-    chosen = {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]} if ordered else {}
-    for rank, name in chosen.items():
-        sample = assembly.dataset.read(name)
-        logits = whole_image_logits(assembly.model, assembly.transforms, sample, assembly.device)
-        picture = panel(sample, most_likely(logits))
-        images.write_png(training.folder / "pictures" / f"{rank}.png", picture.transpose(2, 0, 1))
-
-
-def from_worst_to_best(assembly: Assembly, validation: Validation) -> list[str]:
-    """The images that the monitored metric, or the loss, has a score for."""
-    monitor, names = assembly.experiment.monitor, list(validation.losses)
-    if monitor == "loss":
-        values, sign = validation.losses, -1
-    else:
-        rows = rows_of(validation.scores[monitor], assembly.classes)
-        values = dict(zip(names, rows.get(MEAN, rows.get("all", np.empty(0))).tolist(), strict=True))
-        sign = 1 if assembly.metrics[monitor].higher_is_better else -1
-    return sorted((name for name in names if not math.isnan(values[name])), key=lambda name: sign * values[name])
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,41 +1,134 @@
-"""Scores of an experiment's model, and of baselines, on its whole images."""
+"""What a model, and baselines, get on whole images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
+from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from yeastexp.contracts import Prediction
+from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
 from yeastexp.metrics import baselines
-from yeastexp.metrics.summary import Summary, summarise
+from yeastexp.metrics.pixels import PerImageMetric, Scores
+from yeastexp.metrics.summary import Summary, summarise, tags
 from yeastexp.sample import Sample
-from yeastexp.training.build import Assembly
+from yeastexp.system import full_precision
+from yeastexp.training.build import Assembly, Transforms
 from yeastexp.training.progress import Validation
-from yeastexp.training.step import score, validate_model
 
 
-def validate(
-    assembly: Assembly, model: nn.Module, split: str = "val", look: Callable[[Sample, Tensor], None] | None = None
-) -> Validation:
+@torch.no_grad()
+def whole_image_outputs(model: nn.Module, transforms: Transforms, sample: Sample, device: torch.device) -> Tensor:
+    """Outputs (O, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
+    moved = replace(sample, image=sample.image.to(device), labels=sample.labels.to(device), maps={})
+    transformed = pipeline.whole(transforms, moved)
+    with full_precision.in_full(device):
+        outputs = model(transformed.image[None])[0]
+    return pipeline.restore(transforms, outputs, sample.size)
+
+
+def evaluator(
+    predict: Callable[[Sample], Prediction], metrics: Mapping[str, PerImageMetric], device: torch.device
+) -> Engine:
+    """An engine over samples that scores predictions with every metric; `state.prediction` is that of the sample."""
+
+    def step(engine: Engine, sample: Sample) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        prediction = predict(sample)
+        engine.state.prediction = prediction  # type: ignore[attr-defined]  # for handlers
+        maps = {name: labels.to(device) for name, labels in sample.maps.items()}
+        maps |= {f"predicted_{name}": values.to(device) for name, values in prediction.values.items()}
+        return prediction.labels.to(device), sample.labels.to(device), maps
+
+    engine = Engine(step)
+    for name, metric in metrics.items():
+        metric.attach(engine, name)
+    return engine
+
+
+def score(
+    predict: Callable[[Sample], Prediction],
+    samples: Iterable[Sample],
+    metrics: Mapping[str, PerImageMetric],
+    device: torch.device,
+) -> dict[str, Scores]:
+    """The scores of predictions on whole images."""
+    engine = evaluator(predict, metrics, device)
+    return dict(engine.run(samples).metrics)
+
+
+def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Module | None = None) -> Engine:
+    """An engine over whole samples that scores a model: the assembly's, another, or what a function gives each time.
+
+    When a run of it is over, `state.metrics` has the scores by tag (`iou/cell`, `iou/mean`, `accuracy`) and the mean
+    `loss`, `state.validation` the scores and losses of each image. While it runs, `state.batch` is a sample and
+    `state.prediction` its `Prediction`.
+    """
+    losses: dict[str, Tensor] = {}
+    task, device = assembly.task, assembly.device
+    current: dict[str, nn.Module] = {}
+
+    @torch.no_grad()
+    def predict(sample: Sample) -> Prediction:
+        outputs = whole_image_outputs(current["model"], assembly.transforms, sample, device)
+        losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
+        return task.decode(outputs)
+
+    engine = evaluator(predict, assembly.metrics, device)
+    state: Any = engine.state
+
+    def begin() -> None:
+        losses.clear()
+        chosen = assembly.model if model is None else model
+        current["model"] = chosen if isinstance(chosen, nn.Module) else chosen()
+        state.was_training = current["model"].training
+        current["model"].eval()
+
+    def end() -> None:
+        current.pop("model").train(state.was_training)
+        scores = {name: state.metrics.pop(name) for name in assembly.metrics}
+        validation = Validation(scores, {name: float(value) for name, value in losses.items()})
+        summary = summarise(scores, assembly.classes)
+        state.validation, state.summary = validation, summary
+        state.metrics |= {tag.removeprefix("val/"): value for tag, value in tags(summary).items()}
+        state.metrics["loss"] = validation.loss
+
+    engine.add_event_handler(Events.STARTED, begin)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, end)
+    return engine
+
+
+def _on(sample: Sample, device: torch.device) -> Sample:
+    maps = {name: labels.to(device) for name, labels in sample.maps.items()}
+    return replace(sample, labels=sample.labels.to(device), maps=maps)
+
+
+def validate(assembly: Assembly, model: nn.Module, split: str = "val") -> Validation:
     """A model's scores and losses on the whole images of a split."""
-    samples = assembly.samples(split)
-    return validate_model(model, assembly.transforms, assembly.loss, samples, assembly.metrics, assembly.device, look)
+    state: Any = build_validator(assembly, model).run(assembly.samples(split))
+    validation: Validation = state.validation
+    return validation
 
 
 def scored_baselines(assembly: Assembly) -> dict[str, Summary]:
-    """The scores of baselines, fitted on the training images, on the validation images."""
+    """What the baselines, fitted on the training images, get on the validation images."""
     fitted = baselines.fit(assembly.samples("train"), assembly.classes)
     return {name: _score_baseline(assembly, baseline) for name, baseline in fitted.items()}
 
 
 def _score_baseline(assembly: Assembly, baseline: baselines.Baseline) -> Summary:
-    samples = assembly.samples("val")
-    scores = score(lambda sample: baseline(sample.image), samples, assembly.metrics, torch.device("cpu"))
+    """Under the metrics that ask for classes alone: a baseline predicts nothing else."""
+    known = {name: metric for name, metric in assembly.metrics.items() if not metric.predicted}
+    scores = score(
+        lambda sample: Prediction(baseline(sample.image)), assembly.samples("val"), known, torch.device("cpu")
+    )
     return summarise(scores, assembly.classes)
 
 
 def panel(sample: Sample, prediction: Tensor) -> pictures.Picture:
-    """Image, truth, prediction and where they differ, side by side, as (H, W, 3) uint8."""
+    """Image, ground truth, prediction (H, W) and where they differ, side by side, as (H, W, 3) uint8."""
     return pictures.panel(sample.image.numpy(), sample.labels.numpy(), prediction.cpu().numpy())

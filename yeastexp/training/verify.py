@@ -7,15 +7,16 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
-from yeastexp.config.loading import load_experiment
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import environment
-from yeastexp.training import build, checkpoints, run_directory
-from yeastexp.training.loop import Training, never
+from yeastexp.training import build, checkpoints
+from yeastexp.training.context import RunContext, never
+from yeastexp.training.loop import continue_from, described, train
+from yeastexp.training.run_directory import RunDirectory
 
 TIMES = re.compile(r"rows\.\d+\.seconds")
 
@@ -32,17 +33,18 @@ class Verified:
 
 def verify(run: Path, *, console: Console) -> Verified:
     """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to."""
-    before, after = (_checkpoint(run, name) for name in (checkpoints.PREVIOUS, checkpoints.LAST))
-    loaded = build.configure_torch(load_experiment(run / run_directory.EXPERIMENT))
-    assembly = build.assemble(loaded)
-    elsewhere = _elsewhere(run, run_directory.described(assembly))
+    directory = RunDirectory(run)
+    before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
+    assembly = build.assemble(build.configure_torch(directory.load()))
+    elsewhere = _elsewhere(directory, described(assembly))
     with tempfile.TemporaryDirectory() as folder:
         late = (lambda step: step == after["step"]) if after["stopped"] == "by budget" else never
-        training = Training(assembly, Path(folder), console, time.monotonic(), late, until=after["step"])
-        training.go_on(before, run)
-        training.train()
-        training.tracker.close()
-        found = checkpoints.plain(training.state_dict())
+        again = RunDirectory(Path(folder))
+        context = RunContext(assembly, again, console, time.monotonic(), late, until=after["step"])
+        continue_from(context, before)
+        train(context)
+        context.tracker.close()
+        found = checkpoints.plain(context.state_dict())
     wanted = [dict(_compared(state)) for state in (found, after)]
     if difference := checkpoints.first_difference(*wanted):
         others = f"; not as it was: {'; '.join(elsewhere)}" if elsewhere else ""
@@ -52,8 +54,8 @@ def verify(run: Path, *, console: Console) -> Verified:
     return Verified(before["step"], after["step"], len(wanted[0]), elsewhere)
 
 
-def _checkpoint(run: Path, name: str) -> dict[str, Any]:
-    path = run / checkpoints.FOLDER / name
+def _checkpoint(run: RunDirectory, which: Literal["previous", "last"]) -> dict[str, Any]:
+    path = run.checkpoint(which)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; a run is verified between two of them")
     return checkpoints.load(path)
@@ -63,6 +65,6 @@ def _compared(state: dict[str, Any]) -> list[checkpoints.Leaf]:
     return [leaf for leaf in checkpoints.leaves(state) if not TIMES.fullmatch(leaf[0])]
 
 
-def _elsewhere(run: Path, now: dict[str, Any]) -> list[str]:
-    others = environment.differences(run_directory.read_environment(run), now)
+def _elsewhere(run: RunDirectory, now: dict[str, Any]) -> list[str]:
+    others = environment.differences(run.read_environment(), now)
     return [f"{name} was {was}, is {is_}" for name, (was, is_) in others.items()]

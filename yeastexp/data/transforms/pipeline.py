@@ -64,8 +64,10 @@ def whole(transforms: Transforms, sample: Sample) -> Sample:
         if stage.values is not None:
             transform = transforms[stage.values]
             params = [transform.draw(source)]
-            images, labels = _changed(transform, sample.image[None], sample.labels[None], params)
-            sample = dataclasses.replace(sample, image=images[0], labels=labels[0])
+            planes = torch.stack([sample.labels, *sample.maps.values()])
+            images, changed = _changed(transform, sample.image[None], planes[None], params)
+            maps = dict(zip(sample.maps, changed[0, 1:], strict=True))
+            sample = dataclasses.replace(sample, image=images[0], labels=changed[0, 0], maps=maps)
     return sample
 
 
@@ -142,26 +144,43 @@ def patches(
     side: int,
     transforms: Transforms,
     params: list[list[Any]],
-    steps: list[Reading] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented patches (B, C, side, side) and labels (B, side, side) int64, at `corners` (B, 2) of their images.
+    """Augmented patches (B, C, side, side) and their labels (B, side, side) int64, as `cut` gives them."""
+    values, labels, _ = cut(pixels, images, corners, side, transforms, params)
+    return values, labels[:, 0].long()
+
+
+def cut(
+    pixels: Pixels,
+    images: np.ndarray,
+    corners: np.ndarray,
+    side: int,
+    transforms: Transforms,
+    params: list[list[Any]],
+    steps: list[Reading] | None = None,
+    soft: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Augmented patches (B, C, side, side), label planes (B, L, side, side) and soft planes, at `corners` (B, 2).
 
     `params[b]` holds the random variables of patch b, one for each transform. Geometry turns about the patch's centre
     and reads the image's own pixels beyond the patch, by its own `readings` unless `steps` has those of more patches.
+    The last `soft` channels of `pixels` are target planes (B, soft, side, side): geometry interpolates them like
+    the image, `labels` changes them like labels, and no `image` hook sees them.
     """
     plan = _planned(transforms)
     steps = steps or readings(transforms, side, params, pixels.values.device)
     values, labels = _read_patches(pixels, images, steps[0], corners + (side - 1) / 2)
     for stage, step in zip(plan, steps, strict=True):
         if stage.geometry and stage is not plan[0]:
-            stacked, centre = Pixels.stacked(values, labels[:, None]), (np.array(values.shape[-2:]) - 1) / 2
+            stacked, centre = Pixels.stacked(values, labels), (np.array(values.shape[-2:]) - 1) / 2
             values, labels = _read_patches(stacked, np.arange(len(images)), step, np.tile(centre, (len(images), 1)))
         if stage.values is not None:
             values, labels = _changed(
-                transforms[stage.values], values, labels, [given[stage.values] for given in params]
+                transforms[stage.values], values, labels, [one[stage.values] for one in params], soft
             )
             values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
-    return values, labels.long()
+    channels = values.shape[1] - soft
+    return values[:, :channels], labels, values[:, channels:]
 
 
 def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
@@ -170,11 +189,10 @@ def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _read_patches(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Values (B, C, h, w) and labels (B, h, w) about the centres (B, 2)."""
+    """Values (B, C, h, w) and label planes (B, L, h, w) about the centres (B, 2)."""
     coordinates, size = step
-    placed = [_placed(field, size, centre) for field, centre in zip(coordinates, centres, strict=True)]
-    values, planes = read(pixels, images, placed, size)
-    return values, planes[:, 0]
+    placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
+    return read(pixels, images, placed, size)
 
 
 def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,10 +252,25 @@ def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
     return np.asarray(np.abs(extent(coordinates, size)).max(axis=1))
 
 
-def _changed(transform: BasicTransform2D, values: Tensor, labels: Tensor, params: list[Any]) -> tuple[Tensor, Tensor]:
+def _changed(
+    transform: BasicTransform2D, values: Tensor, labels: Tensor, params: list[Any], soft: int = 0
+) -> tuple[Tensor, Tensor]:
+    """What a transform's hooks make of values (B, C, h, w) and label planes (B, L, h, w)."""
+    image = values[:, : values.shape[1] - soft] if soft else values
     if transform.has("statistics"):
-        params = [transform.statistics([image]) for image in values]
-    values = transform.checked(transform.batch(values, params), values, "batch")
+        params = [transform.statistics([one]) for one in image]
+    image = transform.checked(transform.batch(image, params), image, "batch")
     if transform.has("labels"):
-        labels = torch.stack([transform.labels(mask.long(), given) for mask, given in zip(labels, params, strict=True)])
-    return values, labels
+        labels = torch.stack(
+            [_relabelled(transform, planes.long(), d) for planes, d in zip(labels, params, strict=True)]
+        )
+    if soft:
+        planes = values[:, values.shape[1] - soft :]
+        if transform.has("labels"):
+            planes = torch.stack([_relabelled(transform, one, d) for one, d in zip(planes, params, strict=True)])
+        image = torch.cat([image, planes], dim=1)
+    return image, labels
+
+
+def _relabelled(transform: BasicTransform2D, planes: Tensor, params: Any) -> Tensor:
+    return torch.stack([transform.labels(plane, params) for plane in planes])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp.config import diff
-from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare import crossval_scores, run_scores
@@ -17,8 +16,7 @@ from yeastexp.evaluation.compare.result import Comparison, Run, RunScores, Selec
 from yeastexp.evaluation.measure import metric_of, tolerance_of
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import holm, interval, paired
-from yeastexp.prediction.predictor import Which
-from yeastexp.training import run_directory
+from yeastexp.training.run_directory import RunDirectory, Which
 
 
 def compare(
@@ -105,23 +103,23 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
         raise UserError(f"{' '.join(map(str, paths))}: nothing to compare with; name two runs or more")
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
-        if not (path / run_directory.EXPERIMENT).is_file():
+        if not RunDirectory(path).is_run:
             raise UserError(f"{path}: no run directory; the last line that 'run' prints is one")
         if resolved.count(place) > 1:
             raise UserError(f"{path}: is named twice; name different runs")
     short = [f"{place.parent.name}/{place.name}" for place in resolved]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
     return [
-        Run(path, label, load_experiment(path / run_directory.EXPERIMENT, data=False), _environment(path))
+        Run(path, label, RunDirectory(path).load(data=False), _environment(path))
         for path, label in zip(paths, labels, strict=True)
     ]
 
 
 def _environment(path: Path) -> dict[str, Any]:
     if not out_of_fold.is_crossval(path):
-        return run_directory.read_environment(path)
+        return RunDirectory(path).read_environment()
     seed = min(out_of_fold.read(path).seeds)
-    return run_directory.read_environment(out_of_fold.fold_folder(path, seed, 1))
+    return RunDirectory(out_of_fold.fold_folder(path, seed, 1)).read_environment()
 
 
 def _refuse_different_classes(runs: Sequence[Run]) -> None:

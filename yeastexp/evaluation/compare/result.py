@@ -12,7 +12,7 @@ from yeastexp.config.diff import Rows
 from yeastexp.config.experiment import Experiment
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import Interval, Paired
-from yeastexp.prediction.predictor import Which
+from yeastexp.training.run_directory import Which
 
 ByClass = dict[str, dict[str, float | None]]
 """By class and image, the score of a metric; None if an image has none."""

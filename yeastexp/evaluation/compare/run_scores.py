@@ -14,7 +14,7 @@ from yeastexp.evaluation.measure import STANDARD
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Split
 from yeastexp.system import files
-from yeastexp.training import checkpoints, run_directory
+from yeastexp.training.run_directory import RunDirectory
 
 
 def refuse_unknown_metric(runs: Sequence[Run], metric: str) -> None:
@@ -54,8 +54,8 @@ def _stored(runs: Sequence[Run], selection: Selection) -> list[RunScores] | None
 
 def _of_result(run: Run, selection: Selection) -> RunScores | None:
     """The scores that a run wrote when it ended."""
-    place = run.path / run_directory.PER_IMAGE
-    if not (run.path / run_directory.RESULT).is_file() or not place.is_file():
+    place = RunDirectory(run.path).per_image
+    if not RunDirectory(run.path).result.is_file() or not place.is_file():
         return None
     by_class: ByClass = {}
     with place.open(encoding="utf-8", newline="") as file:
@@ -93,7 +93,7 @@ def _evaluated(
 
 def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
     """An evaluation of the same weights on the same images; None if there is none."""
-    weights = run.path / checkpoints.FOLDER / f"{selection.checkpoint}.pt"
+    weights = RunDirectory(run.path).checkpoint(selection.checkpoint)
     if not weights.is_file():
         return None
     good: set[str | None] = {files.digest(selection.data)} if selection.data else {*run.data_digests.values(), None}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yeastexp.errors import UserError
 from yeastexp.nets.receptive_field import ReceptiveField
 from yeastexp.randomness import generator
-from yeastexp.training.step import checked_logits
+from yeastexp.training.step import checked_outputs
 
 POSITIONS = 4
 """Outputs of each image whose gradients are taken."""
@@ -90,7 +90,7 @@ def _gradient(model: nn.Module, piece: Tensor, center: tuple[int, int]) -> Tenso
     """The absolute gradient (h, w) of the logits at a place on a piece of an image (C, h, w), their classes' mean."""
     images = piece[None].detach().requires_grad_()
     logits = model(images)
-    checked_logits(logits, images, logits.shape[1])
+    checked_outputs(logits, images, logits.shape[1])
     total = torch.zeros_like(piece[0])
     for logit in logits[0, :, center[0], center[1]]:
         (gradient,) = torch.autograd.grad(logit, images, retain_graph=True)

@@ -9,17 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from yeastexp.data.patches import Batch, LazyImages, PatchSampler
+from yeastexp.data.patches import LazyImages, PatchSampler
 from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.metrics.pixels import confusion
 from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count
-from yeastexp.training.build import Assembly, Prepared
-from yeastexp.training.loop import options_of
-from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
-from yeastexp.training.step import NonFiniteLoss, check_finite, make_trainer
+from yeastexp.training.build import Assembly, Prepared, build_trainer
+from yeastexp.training.step import NonFiniteLoss, check_finite
 
 PATCHES = 4
 """Of a batch at most: more take longer to overfit, and show no more."""
@@ -32,9 +29,6 @@ FITTED = 0.1
 
 FALLING = 0.05
 """The share of its loss that a model loses in the last fifth of its steps, from which on more steps would help."""
-
-CONFIDENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Logits of the true class with which the minimum of the loss is searched for."""
 
 DROPOUTS = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
@@ -89,60 +83,47 @@ def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | Non
     With the loss and the optimizer of the experiment at a constant learning rate, without augmentation and dropout.
     None if the patches have a single class: there is nothing to learn. The model's weights change.
     """
-    images, labels = batch = _batch(assembly)
-    classes = len(assembly.classes)
+    images, targets, labels = _batch(assembly)
     if len(labels[labels != IGNORE].unique()) < 2:
         return None
-    minimum, constant = _minimum(assembly.loss, labels, classes), _constant(assembly.loss, labels, classes)
-    options = replace(options_of(assembly), accumulate=1, ema=None)
-    update = OptimizationStep(assembly.model, assembly.optimizer(assembly.model), None, options, assembly.device)
+    task, losses = assembly.task, list[float]()
+    minimum = _lowest(assembly.loss(outputs, targets) for outputs in task.certain(targets))
+    constant = _lowest(assembly.loss(outputs, targets) for outputs in task.constant(targets))
     for layer in assembly.model.train().modules():
         if isinstance(layer, DROPOUTS):
             layer.eval()
-    trainer = make_trainer(update, assembly.loss, AccumulationSchedule(1, [1], steps), classes)
-    losses: list[float] = []
+    trainer = build_trainer(assembly)
     finite = True
     try:
         for _ in progress(range(steps)):
             if losses and left(losses[-1], constant, minimum) <= FITTED:
                 break
-            loss: Any = trainer.run([batch], max_epochs=1).output
+            loss: Any = trainer.run([(images, targets)], max_epochs=1).output
             losses += check_finite(loss[None], len(losses) + 1)
+            if math.isnan(constant):  # a task that cannot say what is best: how far the first loss falls
+                minimum, constant = 0.0, losses[0]
     except NonFiniteLoss:
         finite = False
     with torch.no_grad():
-        counts = confusion(assembly.model(images).argmax(dim=1), labels, classes)
+        predicted = torch.stack([task.decode(outputs).labels for outputs in assembly.model(images)])
+        counts = confusion(predicted, labels, len(assembly.classes))
     iou, accuracy = _scores(counts)
     return Overfit(len(images), steps, tuple(losses), constant, minimum, iou, accuracy, finite)
 
 
-def _batch(assembly: Assembly) -> Batch:
-    """A few patches without augmentation, centred on pixels of the foreground if there are any."""
-    sampler, train = assembly.sampler, assembly.experiment.train
-    read = Prepared(assembly.dataset, assembly.transforms, len(assembly.classes))
+def _batch(assembly: Assembly) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, targets and labels of a few patches, not augmented, centred on the foreground if there is any."""
+    sampler, train, task = assembly.sampler, assembly.experiment.train, assembly.task
+    read = Prepared(assembly.dataset, assembly.transforms, len(assembly.classes), task)
     source = LazyImages(read, sampler.source.sizes, assembly.experiment.task.channels, foreground=True)
-    plan = replace(sampler.plan, corners=None)
-    images, labels = PatchSampler(source, plan, min(sampler.size, PATCHES), (), train.seed, foreground=1.0).batch(0)
-    return images.to(assembly.device), labels.to(assembly.device)
+    plan, size = replace(sampler.plan, corners=None), min(sampler.size, PATCHES)
+    patches = PatchSampler(source, plan, size, (), train.seed, 1.0, task.planes)
+    images, targets, labels = (part.to(assembly.device) for part in (*patches.batch(0), patches.labelled(0)[1]))
+    return images, targets, labels
 
 
-def _minimum(loss: nn.Module, labels: Tensor, classes: int) -> float:
-    """The loss of the true labels, with the confidence that suits it best."""
-    one_hot = functional.one_hot(labels.clamp_min(0), classes).movedim(-1, 1).float()
-    return _lowest(float(loss(confidence * one_hot, labels)) for confidence in CONFIDENCES)
-
-
-def _constant(loss: nn.Module, labels: Tensor, classes: int) -> float:
-    """The loss of the best prediction that is the same everywhere: class frequencies, or one class."""
-    counts = torch.stack([(labels == label).sum() for label in range(classes)]).float()
-    predictions = [(counts / counts.sum()).clamp_min(1e-6).log(), *(8.0 * torch.eye(classes, device=labels.device))]
-    shape = (labels.shape[0], classes, *labels.shape[1:])
-    expanded = (logits[None, :, None, None].expand(shape).contiguous() for logits in predictions)
-    return _lowest(float(loss(logits, labels)) for logits in expanded)
-
-
-def _lowest(losses: Iterable[float]) -> float:
-    return min((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+def _lowest(losses: Iterable[Tensor]) -> float:
+    return min((float(loss) for loss in losses if loss.isfinite()), default=math.nan)
 
 
 def _scores(counts: Tensor) -> tuple[float, float]:

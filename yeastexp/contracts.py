@@ -1,0 +1,188 @@
+"""What a part must offer: who calls it, when, and with which shapes.
+
+Axes: B batch, C channels, H height, W width, K classes, O output channels of the model. A part is made by calling its
+factory with what the experiment file cannot hold, by position, then with the keys of its table by name:
+
+========== ================================== ================================================================
+kind       called as                          gives
+========== ================================== ================================================================
+dataset    ``f(**table)``                     `Dataset`
+transform  ``f(**table)``                     `yeastexp.BasicTransform2D`
+task       ``f(channels, classes, **table)``  `Task`
+model      ``f(channels, outputs, **table)``  ``nn.Module`` from (B, C, H, W) to (B, O, H, W)
+loss       ``f(classes, **table)``            `Loss`
+optimizer  ``f(parameters, **table)``         ``torch.optim.Optimizer``
+scheduler  ``f(optimizer, steps, **table)``   a learning-rate scheduler, stepped once an update
+metric     ``f(classes, **table)``            `yeastexp.PerImageMetric`, an ``ignite.metrics.Metric``
+handler    ``f(context, **table)``            `Handler`
+========== ================================== ================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+from yeastexp.sample import Sample
+
+
+class Dataset(Protocol):
+    """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before."""
+
+    @property
+    def splits(self) -> Mapping[str, Sequence[str]]:
+        """The names of the images of each split: `train`, `val` and maybe `test`."""
+        ...
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The further label maps that every sample has, such as `instances`."""
+        ...
+
+    @property
+    def normalization(self) -> Mapping[str, Any] | None:
+        """`mean` and `std` if values are stored normalised, so that no transform does it again."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """(C, H, W) of an image, without reading it."""
+        ...
+
+    def read(self, name: str) -> Sample:
+        """An image and its labels, the same each time."""
+        ...
+
+
+class Loss(Protocol):
+    """Called once a step with the model's outputs in float32, and once for each validation image."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A scalar from outputs (B, O, H, W) and, for `semantic`, labels (B, H, W) int64; IGNORE counts nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image, decoded: class indices, instance ids if the task has them, and further maps."""
+
+    labels: Tensor
+    """(H, W) int64, a class for each pixel."""
+
+    instances: Tensor | None = None
+    """(H, W) int64, 0 for background, else the id of an object."""
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further maps (H, W) by name. A metric asks for one by a keyword-only parameter `predicted_<name>`."""
+
+
+Interpolation = Literal["nearest", "bilinear"]
+
+
+class Task:
+    """What the network is to learn from the labels, and what its outputs mean; nothing else knows either.
+
+    The base class is a regression of whatever `targets` gives; a task overrides what differs.
+    """
+
+    outputs: int = 1
+    """Channels O that the model must give."""
+
+    maps: tuple[str, ...] = ()
+    """Label maps that `targets` needs of the data set."""
+
+    planes: tuple[Interpolation, ...] = ("bilinear",)
+    """How each plane of `targets` is interpolated under augmentation. Empty: the targets are the labels themselves."""
+
+    values: tuple[str, ...] = ()
+    """The names of the further maps of a `Prediction`."""
+
+    needs_loss: bool = True
+    """Whether the experiment file has to name a `[loss]`; a task without one computes its own."""
+
+    reach_px: int | None = 0
+    """How far `decode` looks beyond a pixel, so that large images are decoded in pieces; None: at the whole image."""
+
+    def targets(self, sample: Sample) -> Tensor:
+        """Planes (T, H, W), made once of each whole image after the `[[transform]]` list.
+
+        In patches, unlabelled pixels (labels IGNORE, or outside the image) are IGNORE in nearest planes and NaN in
+        bilinear ones.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to say what is learnt")
+
+    def loss(self, outputs: Tensor, targets: Tensor, criterion: Loss | None) -> Tensor:
+        """A scalar from outputs (B, O, H, W) float32 and targets (B, T, H, W); `criterion` is the file's `[loss]`."""
+        assert criterion is not None, "the file names a loss"
+        return criterion(outputs, targets)
+
+    def activate(self, outputs: Tensor) -> Tensor:
+        """Outputs (…, O, H, W) as values whose mean over several views makes sense, and which `predict` stores."""
+        return outputs
+
+    def deactivate(self, activated: Tensor) -> Tensor:
+        """The inverse of `activate`, up to what `decode` does not depend on."""
+        return activated
+
+    def decode(self, outputs: Tensor) -> Prediction:
+        """What the outputs (O, H, W) of one image say."""
+        raise NotImplementedError(f"{type(self).__name__} has to say what its outputs mean")
+
+    def certain(self, targets: Tensor) -> Iterator[Tensor]:
+        """Outputs (B, O, H, W) that say exactly these targets, with growing confidence; none if they are unknown."""
+        return iter(())
+
+    def constant(self, targets: Tensor) -> Iterator[Tensor]:
+        """The best outputs (B, O, H, W) that are the same everywhere; none if they are unknown."""
+        return iter(())
+
+
+@runtime_checkable
+class Handler(Protocol):
+    """What happens beside the training step. Attached to both engines before the run begins.
+
+    One that has state also has `state_dict() -> dict` (tensors and plain values) and `load_state_dict(state)`: it is
+    then part of every checkpoint, and a resumed run continues to the bit. STARTED and EPOCH_STARTED fire again when a
+    run is resumed, and COMPLETED fires also when one is interrupted. `close()`, if there is one, is called when
+    training ends, however it does.
+    """
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Add event handlers to the engines.
+
+        `trainer.state.output` is the loss of a step, on the device; `TrainingEvents.UPDATE_COMPLETED` fires once an
+        optimizer step. `validator.state.metrics` has the scores of a validation by tag (`iou/cell`, `loss`) when the
+        validator fires COMPLETED; its `state.batch` is a sample and `state.prediction` its `Prediction`.
+        """
+        ...
+
+
+class Context(Protocol):
+    """What a handler's factory is given: the parts of a run, and where it may write."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    folder: Path
+    """The run directory."""
+    steps: int
+    steps_per_epoch: int
+    trainer: Engine
+    validator: Engine
+
+    def log(self, line: str) -> None:
+        """One line, with the time, in the run's `log.txt`."""
+        ...
+
+    def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of some steps, counted from 0, on the device: images and targets."""
+        ...
+
+    def trial(self) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
+        """A trainer with copies of model and optimizer, to be run without a trace in this run."""
+        ...

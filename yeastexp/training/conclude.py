@@ -1,0 +1,83 @@
+"""From the last step of a run to its result."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from yeastexp.metrics.pixels import MEAN
+from yeastexp.metrics.summary import final_table, image_rows, rows_of, summarise, tags
+from yeastexp.training import checkpoints
+from yeastexp.training.build import Assembly
+from yeastexp.training.context import RunContext
+from yeastexp.training.progress import Validation
+from yeastexp.training.validation import panel, validate, whole_image_outputs
+
+
+def conclude(run: RunContext) -> None:
+    """Scores of best and last, the test split once, pictures, tables and, when all else is there, `result.json`."""
+    assembly, directory, progress = run.assembly, run.directory, run.progress
+    last, baselines = progress.last_validation, run.scored_baselines()
+    assert last is not None, "the last step always validates"
+    best = progress.best_validation or last
+    path = directory.checkpoint("best")
+    if progress.best.value is None:
+        run.save_best()
+    checkpoints.load_weights(assembly.model, checkpoints.load(path)["model"], path)
+    found = {"best": best.scores, "last": last.scores}
+    summaries = {name: summarise(scores, assembly.classes) for name, scores in found.items()}
+    rows = [{"split": "val", **row} for row in image_rows(list(best.losses), best.scores, assembly.classes)]
+    result: dict[str, Any] = {
+        "name": assembly.experiment.name,
+        "steps": run.step,
+        "planned_steps": run.steps,
+        "stopped_by_budget": progress.stopped == "by budget",
+        "stopped_early": progress.stopped == "early",
+        "monitor": assembly.experiment.monitor,
+        "best": {"step": progress.best.step, "value": progress.best.value, "loss": best.loss},
+        "last": {"step": run.step, "loss": last.loss},
+        "val": {"selected_on_these_images": True, **summaries},
+        "baselines": baselines,
+    }
+    chosen = f"best checkpoint (step {progress.best.step}), selected on these images"
+    title = f"{len(best.losses)} validation images; {chosen}"
+    tables = [final_table(title, summaries["best"], summaries["last"], baselines)]
+    if assembly.dataset.splits.get("test"):
+        test = validate(assembly, assembly.model, "test")
+        result["test"] = summarise(test.scores, assembly.classes)
+        test_rows = image_rows(list(test.losses), test.scores, assembly.classes)
+        rows += [{"split": "test", **row} for row in test_rows]
+        tables.append(final_table(f"test images ({len(test.losses)}), scored once", result["test"], None, {}))
+    directory.write_per_image(rows)
+    run.tracker.outcome(assembly.experiment.options(), tags(summaries["best"]), run.step)
+    _write_pictures(run, best)
+    run.tracker.flush()
+    directory.write_result(result)
+    for table in tables:
+        run.console.print(table)
+
+
+def _write_pictures(run: RunContext, best: Validation) -> None:
+    """The worst, the median and the best validation image under the monitored metric, from the best checkpoint."""
+    assembly = run.assembly
+    ordered = from_worst_to_best(assembly, best)
+    assembly.model.eval()
+    chosen = {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]} if ordered else {}
+    for rank, name in chosen.items():
+        sample = assembly.dataset.read(name)
+        outputs = whole_image_outputs(assembly.model, assembly.transforms, sample, assembly.device)
+        run.directory.write_picture(rank, panel(sample, assembly.task.decode(outputs).labels))
+
+
+def from_worst_to_best(assembly: Assembly, validation: Validation) -> list[str]:
+    """The images that the monitored metric, or the loss, has a score for."""
+    monitor, names = assembly.experiment.monitor, list(validation.losses)
+    if monitor == "loss":
+        values, sign = validation.losses, -1
+    else:
+        rows = rows_of(validation.scores[monitor], assembly.classes)
+        values = dict(zip(names, rows.get(MEAN, rows.get("all", np.empty(0))).tolist(), strict=True))
+        sign = 1 if assembly.metrics[monitor].higher_is_better else -1
+    return sorted((name for name in names if not math.isnan(values[name])), key=lambda name: sign * values[name])

@@ -1,0 +1,190 @@
+"""A run under way: the parts of an experiment, the engines that train and validate, and the handlers beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from rich.console import Console
+from torch import Tensor, nn
+
+from yeastexp.contracts import Handler
+from yeastexp.data import patches
+from yeastexp.errors import UserError
+from yeastexp.metrics.summary import Summary
+from yeastexp.system.interruption import Interruption
+from yeastexp.training import checkpoints
+from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of, trial_of
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
+from yeastexp.training.progress import Best, Progress
+from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.step import start_at
+from yeastexp.training.tensorboard import Tracker
+from yeastexp.training.validation import build_validator, scored_baselines
+
+
+def never(step: int) -> bool:
+    """No step is too late."""
+    return False
+
+
+@dataclass
+class RunContext:
+    """A run under way, as its handlers know it (`yeastexp.contracts.Context`).
+
+    It is over when its steps are done, early, or when a step was `late`; or it pauses, after a checkpoint, at step
+    `until` or when interrupted.
+    """
+
+    assembly: Assembly
+    directory: RunDirectory
+    console: Console
+    began: float
+    late: Callable[[int], bool] = never
+    interruption: Interruption = field(default_factory=Interruption)
+    until: int | None = None
+    baselines: dict[str, Summary] | None = None
+    profiled: int = 0
+    handlers: dict[str, Handler] = field(default_factory=dict)
+
+    optimization: OptimizationStep = field(init=False)
+    trainer: Engine = field(init=False)
+    validator: Engine = field(init=False)
+    tracker: Tracker = field(init=False)
+
+    def __post_init__(self) -> None:
+        train, sampler = self.assembly.experiment.train, self.assembly.sampler
+        self.steps_per_epoch = sampler.steps_per_epoch
+        self.steps = train.steps or (train.epochs or 0) * self.steps_per_epoch
+        self.epochs = -(-self.steps // self.steps_per_epoch)
+        self.schedule: AccumulationSchedule = schedule_of(self.assembly, self.steps)
+        self.monitor = self.assembly.experiment.monitor
+        metric = self.assembly.metrics.get(self.monitor)
+        self.progress = Progress(Best(higher_is_better=metric.higher_is_better if metric else False))
+        self.preprocessing = Preprocessing.of(self.assembly)
+
+    def build(self, after_step: int | None = None) -> None:
+        """Make what changes the weights that the model has now, and the engines; TensorBoard forgets later steps."""
+        self.optimization = optimization_of(self.assembly)
+        self.trainer = build_trainer(self.assembly, self.optimization, self.schedule)
+        self.validator = build_validator(self.assembly, lambda: self.optimization.measured)
+        self.tracker = Tracker(self.directory, after_step)
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.trainer.state.iteration
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left to do."""
+        return self.step >= self.steps or self.progress.stopped is not None
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next update, in the first group of parameters."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def scored_baselines(self) -> dict[str, Summary]:
+        """What the baselines get; fitted so late that the first step need not wait for it."""
+        if self.baselines is None:
+            self.baselines = scored_baselines(self.assembly)
+        return self.baselines
+
+    # What a user's handler may rely on
+
+    @property
+    def model(self) -> nn.Module:
+        """The model in training."""
+        return self.assembly.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer over its parameters."""
+        return self.optimization.optimizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where a step is computed."""
+        return self.assembly.device
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    def log(self, line: str) -> None:
+        """One line, with the time, in `log.txt`."""
+        self.directory.log(line)
+
+    def batches(self, first: int, last: int) -> Iterator[patches.Batch]:
+        """The batches of the steps from `first` to before `last`, on the device; worker processes end with them."""
+        pinned, workers = self.device.type == "cuda", self.assembly.experiment.runtime.workers
+        made = self.assembly.sampler.batches(first, last, workers, pinned=pinned)
+        try:
+            yield from patches.prefetch_to_device(made, self.device)
+        finally:
+            made.close()  # type: ignore[attr-defined]  # a generator
+
+    def trial(self) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
+        """A trainer with copies of model and optimizer, every batch an update, to be run without a trace."""
+        return trial_of(self.assembly)
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, between two groups of batches: gradients are no state."""
+        assert self.schedule.ends(self.step), f"step {self.step} is within a group"
+        return {
+            "step": self.step,
+            **self.optimization.state_dict(),
+            **self.progress.state_dict(),
+            **self.preprocessing.state_dict(),
+            "generators": checkpoints.generators(self.device),
+            "handlers": {name: state for name, handler in self.handlers.items() if (state := _state(name, handler))},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be where a checkpoint was."""
+        self.optimization.load_state_dict(state)
+        self.progress.load_state_dict(state)
+        if state["values"]:  # images that are read again and again were not all looked at
+            self.preprocessing = Preprocessing.from_state(state)
+        for name, handler in self.handlers.items():
+            if name in state["handlers"] and hasattr(handler, "load_state_dict"):
+                handler.load_state_dict(state["handlers"][name])
+            elif name.startswith("[[handler]]"):
+                self.log(f"{name} has no state in the checkpoint (no 'state_dict'): it starts afresh")
+        checkpoints.set_generators(state["generators"], self.device)
+        self.start_at(state["step"])
+
+    def start_at(self, step: int) -> None:
+        """Let the trainer's next run begin after so many steps."""
+        start_at(self.trainer, step, self.steps_per_epoch, self.epochs, self.schedule.updates_until(step))
+
+    def save(self) -> None:
+        """Keep a checkpoint of this moment."""
+        checkpoints.save_next(self.directory.checkpoints, self.state_dict())
+
+    def save_best(self) -> None:
+        """Keep a checkpoint of this moment as the best; rows have times in them, which would differ from run to run."""
+        checkpoints.save(self.directory.checkpoint("best"), {**self.state_dict(), "rows": []})
+
+
+def _state(name: str, handler: Handler) -> Any:
+    """A handler's state, or None; UserError if a checkpoint cannot hold it."""
+    if not hasattr(handler, "state_dict"):
+        return None
+    state = handler.state_dict()
+    for key, value in checkpoints.leaves(state):
+        if not isinstance(value, Tensor | str | int | float | bool | None | dict | list | tuple):
+            raise UserError(
+                f"{name}: its state cannot be kept: '{key}' is of type {type(value).__name__}; 'state_dict' gives "
+                "tensors and plain values"
+            )
+    return state

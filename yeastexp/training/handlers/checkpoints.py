@@ -1,0 +1,119 @@
+"""What a run writes at the end of an epoch and within it, so that it can be resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from yeastexp.metrics.summary import tags
+from yeastexp.training.handlers.losses import ReadLosses
+from yeastexp.training.optimization import AccumulationSchedule
+from yeastexp.training.progress import Progress
+
+
+class CollectEpochs:
+    """Makes the row of each epoch in `metrics.csv`: losses, learning rate, scores if it was validated, seconds."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        losses: ReadLosses,
+        learning_rate: Callable[[], float],
+    ) -> None:
+        self.progress = progress
+        self.losses = losses
+        self.learning_rate = learning_rate
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Make it when the epoch, and its validation, are over."""
+        self.validated: dict[str, float] = {}
+        trainer.add_event_handler(Events.STARTED, self.start)
+        validator.add_event_handler(Events.COMPLETED, self.keep)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self.row)
+
+    def start(self) -> None:
+        """Begin to count the seconds of an epoch."""
+        self.began = time.monotonic()
+
+    def keep(self, validator: Engine) -> None:
+        """Keep the scores of a validation for the row of its epoch."""
+        state: Any = validator.state
+        self.validated = {"val/loss": state.metrics["loss"], **tags(state.summary)}
+
+    def row(self, trainer: Engine) -> None:
+        """The row of an epoch that is over."""
+        row: dict[str, Any] = {"epoch": trainer.state.epoch, "step": trainer.state.iteration}
+        row |= {"train/loss": self.losses.take_epoch(), "learning_rate": self.learning_rate()}
+        row |= self.validated
+        self.validated = {}
+        row["seconds"] = round(time.monotonic() - self.began, 2)
+        self.began = time.monotonic()
+        self.progress.rows.append(row)
+
+
+class KeepCheckpoints:
+    """Keeps a checkpoint after each epoch, every so many minutes within one, and where training pauses.
+
+    Ignite's `Checkpoint` deletes the old file before the new one is written, so that a full disk leaves none.
+    """
+
+    def __init__(
+        self,
+        minutes: float,
+        schedule: AccumulationSchedule,
+        losses: ReadLosses,
+        save: Callable[[], None],
+        write_epochs: Callable[[], None],
+        over: Callable[[], bool],
+        pauses: Callable[[int], bool],
+    ) -> None:
+        self.minutes = minutes
+        self.schedule = schedule
+        self.losses = losses
+        self.save = save
+        self.write_epochs = write_epochs
+        self.over = over
+        self.pauses = pauses
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Save after all else that an event does."""
+        trainer.add_event_handler(Events.STARTED, self.start)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self.within_epoch)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self.after_epoch)
+
+    def start(self) -> None:
+        """Begin to count the minutes since the last checkpoint."""
+        self.saved = time.monotonic()
+
+    def within_epoch(self, trainer: Engine) -> None:
+        """Save if the last checkpoint is old or training pauses; end an epoch that is a part of one."""
+        step = trainer.state.iteration
+        if not self.schedule.ends(step):
+            return
+        if self.over():
+            if step % len(self.schedule.patches):
+                trainer.terminate_epoch()
+            return
+        if step % len(self.schedule.patches) == 0:
+            return
+        pauses = self.pauses(step)
+        if pauses or time.monotonic() > self.saved + 60 * self.minutes:
+            self.losses.check(step)  # NaN weights would be what every resumption begins with
+            self.keep()
+        if pauses:
+            trainer.terminate()
+
+    def after_epoch(self, trainer: Engine) -> None:
+        """Save, write `metrics.csv`, and end training if it is over or pauses."""
+        self.keep()
+        self.write_epochs()
+        if self.over() or self.pauses(trainer.state.iteration):
+            trainer.terminate()
+
+    def keep(self) -> None:
+        """Save now."""
+        self.save()
+        self.saved = time.monotonic()

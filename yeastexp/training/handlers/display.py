@@ -1,0 +1,149 @@
+"""What people look at while a run is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+from ignite.engine import Engine, Events
+from rich import progress as bars
+from rich.console import Console
+
+from yeastexp.drawing import pictures
+from yeastexp.training.context import RunContext
+from yeastexp.training.handlers.gradients import ClipGradients
+from yeastexp.training.progress import Progress
+from yeastexp.training.step import TrainingEvents
+from yeastexp.training.tensorboard import Tracker
+from yeastexp.training.validation import panel
+
+PICTURE_TIMES = 10
+"""Pictures a run writes at most: TensorBoard grows slow with many."""
+
+
+class ShowProgress:
+    """A progress bar with the last loss and score; nothing where no terminal is.
+
+    Ignite's `ProgressBar` stays open after `terminate()`, and metrics attached after it lag one iteration.
+    """
+
+    def __init__(self, console: Console, steps: int, monitor: str) -> None:
+        self.steps = steps
+        self.monitor = monitor
+        self.bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[loss]} {task.fields[score]}"),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Follow the readings of the loss and the validations."""
+        trainer.add_event_handler(Events.STARTED, self.start)
+        trainer.add_event_handler(TrainingEvents.LOSSES_READ, self.show_loss)
+        validator.add_event_handler(Events.COMPLETED, self.show_score)
+
+    def start(self, trainer: Engine) -> None:
+        """Show the bar."""
+        done = trainer.state.iteration
+        self.task = self.bar.add_task("training", total=self.steps, completed=done, loss="", score="")
+        self.bar.start()
+
+    def show_loss(self, trainer: Engine) -> None:
+        """Steps done, and their mean loss."""
+        state: Any = trainer.state
+        self.bar.update(self.task, completed=state.iteration, loss=f"loss {state.train_loss:.3f}")
+
+    def show_score(self, validator: Engine) -> None:
+        """The monitored score."""
+        state: Any = validator.state
+        self.bar.update(self.task, score=f"{self.monitor} {state.monitored:.4f}")
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.stop()
+
+
+class LogToTensorBoard:
+    """Loss, learning rate and gradient norm when they are read; scores beside those of the baselines.
+
+    Ignite's `TensorboardLogger` takes tensorboardX if it is installed, and cannot purge steps on resume by itself.
+    """
+
+    def __init__(self, tracker: Tracker, context: RunContext) -> None:
+        self.tracker = tracker
+        self.context = context
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Follow the readings of the loss and the validations."""
+        self.trainer = trainer
+        trainer.add_event_handler(TrainingEvents.LOSSES_READ, self.training)
+        validator.add_event_handler(Events.COMPLETED, self.validation)
+
+    def training(self, trainer: Engine) -> None:
+        """Values of the steps since the last reading."""
+        clipping = self.context.handlers.get("clipping")
+        norms = clipping.take_norms() if isinstance(clipping, ClipGradients) else []
+        state: Any = trainer.state
+        self.tracker.training(state.iteration, state.train_loss, self.context.learning_rate, norms)
+
+    def validation(self, validator: Engine) -> None:
+        """Values of a validation."""
+        step, state = self.trainer.state.iteration, cast(Any, validator.state)
+        self.tracker.validation(step, state.metrics["loss"], state.summary, self.context.scored_baselines())
+
+
+class DrawPictures:
+    """Some validation images with ground truth and prediction, ten times a run at most; first what training is given.
+
+    `preview` draws that: it is so slow that the first step need not wait for it.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        names: Collection[str],
+        validations: int,
+        every: int,
+        preview: Callable[[], pictures.Picture],
+        progress: Progress,
+        over: Callable[[], bool],
+    ) -> None:
+        self.progress = progress
+        self.tracker = tracker
+        self.names = names
+        self.nth = max(1, -(-validations // PICTURE_TIMES))
+        self.every = every
+        self.preview = preview
+        self.over = over
+        self.panels: list[pictures.Picture] = []
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Look at each image of a validation whose turn it is."""
+        self.trainer = trainer
+        validator.add_event_handler(Events.STARTED, self.start)
+        validator.add_event_handler(Events.ITERATION_COMPLETED, self.look)
+        validator.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Whether this validation is drawn; before the first one, what training is given."""
+        self.panels.clear()
+        index = -(-self.trainer.state.epoch // self.every)
+        self.drawn = index % self.nth == 0 or self.over()
+        if self.progress.last_validation is None:
+            self.tracker.picture(self.trainer.state.iteration, self.preview(), "train/preview")
+
+    def look(self, validator: Engine) -> None:
+        """Draw an image."""
+        state: Any = validator.state
+        if self.drawn and state.batch.name in self.names:
+            self.panels.append(panel(state.batch, state.prediction.labels))
+
+    def write(self) -> None:
+        """One picture of all of them."""
+        if self.panels:
+            self.tracker.picture(self.trainer.state.iteration, pictures.stacked(self.panels))

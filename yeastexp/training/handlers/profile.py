@@ -1,0 +1,124 @@
+"""Where the time of training steps goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity
+
+from yeastexp.system import files
+from yeastexp.training.profiling import BATCH, PARTS, part
+
+WARM_UP = 3
+"""Steps before those that count: allocations and choices of kernels."""
+
+OPERATIONS = 8
+"""The most costly ones, in the table."""
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """How long at least one of some spans (start, end) lasts."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _settle() -> None:
+    """Wait for a GPU, so that a clock tells of what was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Profile:
+    """Traces so many steps of a run while they train it: `profile.json` for a trace viewer, and a table."""
+
+    def __init__(self, steps: int, path: Path, console: Console) -> None:
+        self.steps = steps
+        self.path = path
+        self.console = console
+        on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+        self.profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU, *on_gpu])
+        self.done = 0
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Follow a trainer."""
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, self._wait)
+        trainer.add_event_handler(Events.GET_BATCH_COMPLETED, self._go_on)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        trainer.add_event_handler(Events.COMPLETED, self._end)
+
+    def _wait(self) -> None:
+        if self.done == WARM_UP:
+            _settle()
+            self.profiler.start()
+            self.began = time.monotonic()
+        self.waiting = part(BATCH)
+        self.waiting.__enter__()
+
+    def _go_on(self) -> None:
+        self.waiting.__exit__(None, None, None)
+
+    def _count(self) -> None:
+        self.done += 1
+        if self.done == WARM_UP + self.steps:
+            self._tell()
+
+    def _end(self) -> None:
+        """Tell of fewer steps where training was over before."""
+        if self.done >= WARM_UP + self.steps:
+            return
+        if self.done <= WARM_UP:
+            self.console.print(
+                f"--profile: training was over after {self.done} steps; the first {WARM_UP} do not count"
+            )
+            return
+        self.steps = self.done - WARM_UP
+        self._tell()
+
+    def _tell(self) -> None:
+        _settle()
+        seconds = time.monotonic() - self.began
+        self.profiler.stop()
+        with files.appearing(self.path) as temporary:
+            self.profiler.export_chrome_trace(str(temporary))
+        self.console.print(self.table(seconds))
+
+    def table(self, seconds: float) -> Table:
+        """Milliseconds of a step, by its parts and by the costliest operations.
+
+        Between steps are validations, checkpoints and logs.
+        """
+        averages = [one for one in self.profiler.key_averages() if one.device_type.name == "CPU"]
+        spent = {
+            name: sum(one.cpu_time_total for one in averages if one.key == f"step: {name}") / 1e3 / self.steps
+            for name in PARTS
+        }
+        whole = 1e3 * seconds / self.steps
+        spent["between steps"] = max(0.0, whole - sum(spent.values()))
+        table = Table(title=f"{self.steps} steps, {whole:.1f} ms each; {self.path}", title_justify="left")
+        table.add_column("of a step")
+        table.add_column("ms", justify="right")
+        table.add_column("share", justify="right")
+        for name, milliseconds in spent.items():
+            table.add_row(name, f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
+        kernels = [
+            one for one in self.profiler.events() if one.device_type.name == "CUDA" and not one.is_user_annotation
+        ]
+        if on_gpu := [one.time_range for one in kernels]:
+            milliseconds = covered([(one.start, one.end) for one in on_gpu]) / 1e3 / self.steps
+            table.add_row("the GPU at work", f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
+        table.add_section()
+        operations = [one for one in averages if not one.key.startswith(("step: ", "ProfilerStep"))]
+        for one in sorted(operations, key=lambda one: -one.self_cpu_time_total)[:OPERATIONS]:
+            milliseconds = one.self_cpu_time_total / 1e3 / self.steps
+            table.add_row(one.key[:40], f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
+        return table
