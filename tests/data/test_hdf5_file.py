@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from yeastexp.data.hdf5_file import Contents, Reader, chosen, default_validation, plain_splits, stored_images, write
+from yeastexp.data.hdf5_file import Contents, Reader, stored_images, write
 from yeastexp.errors import UserError
 
 SPLITS = {"train": ("a", "b"), "val": ("c",)}
@@ -237,48 +237,6 @@ def test_a_plain_file(tmp_path):
     assert contents.splits == {"train": contents.names[:10], "val": contents.names[10:]}
     assert (contents.maps, contents.pixel_um, contents.normalization, contents.provenance) == ((), None, None, {})
     same(Reader(path).read("011"), {"raw": raw[11][None], "gt": gt[11]})
-
-
-@pytest.mark.parametrize(
-    ("count", "validate"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (10, 4), (18, 8), (36, 16), (1000, 444)]
-)
-def test_eight_of_eighteen_validate(count, validate):
-    assert default_validation(count) == validate
-    names = [str(index) for index in range(count)]
-    assert plain_splits(names) == {
-        "train": tuple(names[: count - validate]),
-        "val": tuple(names[count - validate :]),
-    }
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [(2, "de"), (5, "abcde"), (0.4, "de"), (0.01, "e"), (["c", "a"], "ac"), (["[ab]", "b"], "ab"), (["*"], "abcde")],
-)
-def test_chosen(choice, expected):
-    assert chosen("abcde", choice) == tuple(expected)
-
-
-def test_a_name_with_brackets_is_a_name_before_it_is_a_glob():
-    assert chosen(["a[1]", "a1"], ["a[1]"]) == ("a[1]",)
-    assert chosen(["a[2]", "a1"], ["a[1]"]) == ("a1",)
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        (0, "0 of 2 images cannot be chosen; give a number from 1 to 2"),
-        (3, "3 of 2 images cannot be chosen; give a number from 1 to 2"),
-        (1.5, "1.5 is not a fraction; give a number between 0 and 1, or a whole number of images"),
-        ((), "no image is chosen; name at least one"),
-        (("frame_01.png",), "none of the images is called 'frame_01.png'; did you mean 'frame_01'?"),
-        (("x*",), "none of the images is called 'x*'; there are 2, from 'frame_01' to 'frame_02'"),
-    ],
-)
-def test_bad_choices(choice, message):
-    with pytest.raises(UserError) as caught:
-        chosen(["frame_01", "frame_02"], choice)
-    assert str(caught.value) == message
 
 
 # Images read piece by piece

@@ -44,15 +44,15 @@ def pack(
 
     Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
     """
-    from yeastexp.data import pack
+    from yeastexp.data import pack, splits
 
     packed = pack.pack(
         [images],
         [labels],
         output,
         kind=kind,
-        val=None if val is None else pack.parse_choice(val),
-        test=None if test is None else pack.parse_choice(test),
+        val=None if val is None else splits.parse_choice(val),
+        test=None if test is None else splits.parse_choice(test),
         pixel_um=pixel_um,
         force=force,
         progress=progress,

@@ -17,8 +17,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yeastexp.data.pieces import StoredImage
+from yeastexp.data.splits import plain_splits
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
 
@@ -46,7 +45,7 @@ LARGEST = 1 << 27
 """Values in the largest image that is read; HDF5 claims any shape without storing it."""
 
 LARGEST_CHUNK = 1 << 30
-"""Bytes; to read one value of a chunk, HDF5 makes room for all of it."""
+"""Bytes; to read one value of a chunk, HDF5 decodes all of it."""
 
 LARGEST_LIST = 1 << 24
 """Bytes of the longest list of names that is read."""
@@ -88,7 +87,7 @@ def write(
 ) -> None:
     """Write the images of `splits`, one in memory at a time; the same input gives the same bytes.
 
-    `read` is called once for each image where `forms` says the shapes and types of all arrays, else twice.
+    `read` is called once for each image if `forms` has the shapes and types of all arrays, else twice.
     """
     refuse_overwriting(output, force)
     splits = {split: tuple(splits[split]) for split in SPLITS if split in splits}
@@ -122,7 +121,7 @@ def write(
 
 
 class _Disk(io.FileIO):
-    """A new file that keeps what could not be written to itself until it is closed: HDF5 crashes if it is told."""
+    """A new file that keeps its write errors to itself until it is closed: HDF5 crashes on those it is given."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
@@ -171,7 +170,7 @@ def is_stacked(forms: Iterable[Mapping[str, Form]]) -> bool:
 
 
 def refuse_overwriting(output: Path, force: bool) -> None:
-    """UserError where a file stands at `output`, unless `force`."""
+    """Raises UserError if there is a file at `output`, unless `force`."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; name a file")
     if output.exists() and not force:
@@ -189,7 +188,7 @@ def _check_names(output: Path, names: tuple[str, ...]) -> None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether an image may be called so wherever its name goes: HDF5, file names, tables, terminals."""
+    """Whether a name can be used wherever that of an image goes: HDF5, file names, tables, terminals."""
     if name in (".", "..") or not 0 < len(name.encode(errors="replace")) <= LONGEST_NAME:
         return False
     return not any(letter == "/" or unicodedata.category(letter) in BREAKING for letter in name)
@@ -220,7 +219,7 @@ def _write_json(file: h5py.File, key: str, value: Mapping[str, Any]) -> None:
 def _create(
     file: h5py.File, names: Sequence[str], known: Mapping[str, Mapping[str, Form]]
 ) -> dict[tuple[str, str], tuple[Any, Any]]:
-    """Make the empty arrays; where each array of each image goes: a data set and an index into it."""
+    """Make the empty arrays, and say where each array of each image goes: a data set and an index into it."""
     stacked = is_stacked(known.values())
     places: dict[tuple[str, str], tuple[Any, Any]] = {}
     for key in known[names[0]]:
@@ -244,7 +243,7 @@ class Reader:
 
     @cached_property
     def contents(self) -> Contents:
-        """What the file says of itself; UserError where it does not hold what it should."""
+        """What the file says of itself. Raises UserError if it does not hold what it should."""
         return self._look[0]
 
     @property
@@ -317,7 +316,7 @@ def _stored_image(
 
 @contextmanager
 def _opened(path: Path, what: str = "") -> Iterator[h5py.File]:
-    """A file to be read; what is wrong with it is told with its path, and with `what` of it was being read."""
+    """A file to be read. Raises UserError with its path, and with `what` was being read, if it is damaged."""
     try:
         if path.is_fifo():
             raise UserError(f"{path}: is a pipe; name an HDF5 file")
@@ -506,54 +505,12 @@ def _json(file: h5py.File, key: str) -> dict[str, Any] | None:
 
 
 def _pixel_um(file: h5py.File) -> float | None:
-    found = _attribute(file, "pixel_um")
-    if found is None or (isinstance(found, int | float) and 0 < found < math.inf):
-        return None if found is None else float(found)
-    raise UserError(f"attribute 'pixel_um' should be a number above 0, got {found!r}; make the file again")
+    value = _attribute(file, "pixel_um")
+    if value is None or (isinstance(value, int | float) and 0 < value < math.inf):
+        return None if value is None else float(value)
+    raise UserError(f"attribute 'pixel_um' should be a number above 0, got {value!r}; make the file again")
 
 
 def _attribute(file: h5py.File, key: str) -> Any:
-    """A root attribute as Python's own value, or nothing."""
+    """A root attribute as a value of Python; None if there is none."""
     return np.asarray(file.attrs[key]).tolist() if key in file.attrs else None
-
-
-def default_validation(count: int) -> int:
-    """How many of `count` images validate when nobody says: 8 of 18, and as many in proportion; at least one."""
-    return max(1, round(count * 8 / 18))
-
-
-def plain_splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The splits of images for which none are given: the last ones validate."""
-    end = len(names) - default_validation(len(names))
-    return {"train": tuple(names[:end]), "val": tuple(names[end:])}
-
-
-def chosen(names: Sequence[str], choice: int | float | Sequence[str], total: int | None = None) -> tuple[str, ...]:
-    """Those of `names` that are chosen: so many or such a fraction (of `total`) from the end, or by name or glob."""
-    if isinstance(choice, int | float):
-        return _last(names, choice, total or len(names))
-    known, picked = set(names), set[str]()
-    for pattern in choice:
-        found = {pattern} & known or {name for name in names if fnmatchcase(name, pattern)}
-        if not found:
-            raise UserError(f"none of the images is called '{pattern}'; {_nearest(pattern, names)}")
-        picked |= found
-    if not picked:
-        raise UserError("no image is chosen; name at least one")
-    return tuple(name for name in names if name in picked)
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    if near := get_close_matches(name, names, n=1):
-        return f"did you mean '{near[0]}'?"
-    return f"there are {len(names)}, from '{names[0]}' to '{names[-1]}'" if names else "there is none left"
-
-
-def _last(names: Sequence[str], choice: int | float, total: int) -> tuple[str, ...]:
-    if isinstance(choice, float) and not 0 < choice < 1:
-        raise UserError(f"{choice} is not a fraction; give a number between 0 and 1, or a whole number of images")
-    count = choice if isinstance(choice, int) else max(1, round(choice * total))
-    if not 0 < count <= len(names):
-        remedy = f"give a number from 1 to {len(names)}" if names else "no image is left"
-        raise UserError(f"{count} of {len(names)} images cannot be chosen; {remedy}")
-    return tuple(names[-count:])

@@ -1,4 +1,4 @@
-"""Pixels from and to pictures: PNG and TIFF, in the values they were recorded with."""
+"""Images read from PNG and TIFF files in the values they were recorded with, and written as PNG."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_image(path: Path) -> Array:
-    """The image (C, H, W) in the type it is stored in: uint8, uint16 or float32; UserError where it is none."""
+    """The image (C, H, W) in the type it is stored in: uint8, uint16 or float32. Raises UserError if it is none."""
     image, palette = _read(path)
     if palette is not None:
         if image.max() >= len(palette):
@@ -56,10 +56,10 @@ def read_mask(path: Path) -> Array:
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """The PNG and TIFF files that folders, globs and paths lead to, sorted naturally by name, hidden ones left out."""
-    found = dict.fromkeys(file for path in paths for file in _expand(path))
-    if not found:
+    expanded = dict.fromkeys(file for path in paths for file in _expand(path))
+    if not expanded:
         raise UserError(f"{', '.join(map(str, paths)) or 'nothing given'}: no PNG or TIFF file there; name a folder")
-    return sorted(found, key=lambda file: (natural(file.stem), str(file)))
+    return sorted(expanded, key=lambda file: (natural(file.stem), str(file)))
 
 
 def natural(name: str) -> tuple[tuple[str | int, ...], str]:
@@ -84,7 +84,7 @@ def write_png(path: Path, array: Array) -> None:
 
 def _expand(path: str | Path) -> Iterator[Path]:
     place = Path(path)
-    # pathlib raises where a path is too long to be one; glob finds nothing there.
+    # pathlib raises if a path is too long to be one; glob finds nothing.
     if os.path.isdir(place):  # noqa: PTH112
         yield from _pictures(place.iterdir())
     elif os.path.exists(place):  # noqa: PTH110
@@ -101,12 +101,12 @@ def _expand(path: str | Path) -> Iterator[Path]:
 
 
 def _pictures(paths: Sequence[Path] | Iterator[Path]) -> Iterator[Path]:
-    """Those named as pictures; one that is none (a broken link, a pipe) is told of where it is read."""
+    """Those named as images; that one is none (a broken link, a pipe) is found out when it is read."""
     return (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
 
 
 def _read(path: Path) -> tuple[Array, Array | None]:
-    """Stored values (C, H, W), and the palette (n, 3 or 4) where they are its indices."""
+    """Stored values (C, H, W), and the palette (n, 3 or 4) if they are its indices."""
     try:
         if path.is_fifo():
             raise UserError(f"{path}: is a pipe; name a PNG or TIFF file")
@@ -186,7 +186,7 @@ def _channels_first(values: Array) -> Array:
 
 
 def _without_alpha(path: Path, image: Array) -> Array:
-    """An image without its last channel where that is an alpha channel: one of 2 or of 4."""
+    """An image without its alpha channel, which is the last one of 2 or of 4."""
     if image.shape[0] not in (2, 4):
         return image
     opaque = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1

@@ -1,10 +1,9 @@
-"""Pictures and their labels to one HDF5 file, and such a file to a normalised one."""
+"""Images and their labels into one HDF5 file, and such a file into a normalised one."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from yeastexp.data.hdf5_file import Form, Reader, chosen, is_plain, is_stacked, plain_splits, refuse_overwriting, write
+from yeastexp.data.hdf5_file import Form, Reader, is_plain, is_stacked, refuse_overwriting, write
 from yeastexp.data.images import image_files, read_image, read_mask
 from yeastexp.data.running_moments import RunningMoments
+from yeastexp.data.splits import Choice, split
 from yeastexp.errors import UserError
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
-Choice = int | float | tuple[str, ...]
-"""So many images from the end, such a fraction of all, or names and globs."""
-
 Kind = Literal["auto", "mask", "class", "instance"]
 Fit = Literal["all", "train"]
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -34,7 +31,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Packed:
-    """What `pack` did. `duplicates` lists groups of identical images that lie in several splits, as `split/name`."""
+    """What `pack` wrote. `duplicates` are groups of identical images in several splits, as `split/name`."""
 
     output: Path
     splits: dict[str, int]
@@ -49,7 +46,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Normalized:
-    """What `normalize` did: the mean and the standard deviation of the images that `fit` names."""
+    """What `normalize` wrote: `mean` and `std` are those of the images that `fit` names."""
 
     output: Path
     splits: dict[str, int]
@@ -57,19 +54,6 @@ class Normalized:
     mean: float
     std: float
     fit: Fit
-
-
-def parse_choice(text: str) -> Choice:
-    """What a `--val` says: "8" the last eight, "0.3" that fraction from the end, else names and globs between commas.
-
-    An image whose name is a number is named with a comma: "8,".
-    """
-    word = text.strip()
-    if re.fullmatch("[0-9]{1,9}", word):
-        return int(word)
-    if re.fullmatch(r"\d*\.\d+|\d+\.", word):
-        return float(word)
-    return tuple(piece.strip() for piece in word.split(",") if piece.strip())
 
 
 def pack(
@@ -84,7 +68,7 @@ def pack(
     force: bool = False,
     progress: Progress = iter,
 ) -> Packed:
-    """Write pairs of pictures and labels to one file, in the values they were recorded with."""
+    """Write pairs of images and labels to one file, in the values they were recorded with."""
     refuse_overwriting(output, force)
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
@@ -184,66 +168,33 @@ def normalize(
     )
 
 
-def split(names: Sequence[str], val: Choice | None = None, test: Choice | None = None) -> dict[str, tuple[str, ...]]:
-    """Names to train, val and, if asked for, test: counts and fractions (of all) from the end, test last.
-
-    All may be to test, in a file that nothing is trained on.
-    """
-    parts: dict[str, tuple[str, ...]] = {}
-    rest = tuple(names)
-    if test is not None:
-        parts["test"] = _chosen("test", rest, test, len(names))
-        rest = _without(rest, parts["test"])
-        if not rest and val is None:
-            return parts
-    parts["val"] = plain_splits(rest)["val"] if val is None else _chosen("val", rest, val, len(names))
-    parts["train"] = _without(rest, parts["val"])
-    if not parts["train"] or not parts["val"]:
-        sizes = ", ".join(f"{len(parts[part])} {part}" for part in ("train", "val", "test") if part in parts)
-        raise UserError(
-            f"of {len(names)} in all {sizes}; training and validation need one image each at least (--test '*' packs "
-            "all for evaluation alone)"
-        )
-    return {part: parts[part] for part in ("train", "val", "test") if part in parts}
-
-
-def _without(names: tuple[str, ...], others: Iterable[str]) -> tuple[str, ...]:
-    gone = set(others)
-    return tuple(name for name in names if name not in gone)
-
-
-def _chosen(part: str, names: tuple[str, ...], choice: Choice, total: int) -> tuple[str, ...]:
-    try:
-        return chosen(names, choice, total)
-    except UserError as error:
-        raise UserError(*(f"--{part}: {fault}" for fault in error.faults)) from None
-
-
 def _pairs(images: Sequence[str | Path], labels: Sequence[str | Path]) -> dict[str, tuple[Path, Path]]:
     """Pictures and labels that share a stem, in the natural order of the names."""
     pictures, masks = _by_stem(image_files(images)), _by_stem(image_files(labels))
     faults = []
     if lonely := [name for name in pictures if name not in masks]:
-        faults.append(f"no label for {_some(lonely)}; give each image a label file of the same name")
+        faults.append(f"no label for {_listed(lonely)}; give each image a label file of the same name")
     if lonely := [name for name in masks if name not in pictures]:
-        faults.append(f"no image for the {'label' if len(lonely) == 1 else 'labels'} {_some(lonely)}; remove or add it")
+        faults.append(
+            f"no image for the {'label' if len(lonely) == 1 else 'labels'} {_listed(lonely)}; remove or add it"
+        )
     if faults:
         raise UserError(*faults)
     return {name: (pictures[name], masks[name]) for name in pictures}
 
 
 def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in paths:
         if not is_plain(path.stem):
             raise UserError(f"{path}: {path.stem!r} cannot be the name of an image; rename it")
-        if path.stem in found:
-            raise UserError(f"{found[path.stem]} and {path}: have the same name '{path.stem}'; rename one")
-        found[path.stem] = path
-    return found
+        if path.stem in by_stem:
+            raise UserError(f"{by_stem[path.stem]} and {path}: have the same name '{path.stem}'; rename one")
+        by_stem[path.stem] = path
+    return by_stem
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(f"'{name}'" for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
@@ -256,7 +207,7 @@ def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Pa
 
 @dataclass
 class _Survey:
-    """What a first look at all pairs finds, in memory that does not grow with their pixels."""
+    """What a first pass over all pairs gives, in memory that does not grow with their pixels."""
 
     raw: dict[str, Form] = field(default_factory=dict)
     image_digests: dict[str, str] = field(default_factory=dict)
@@ -295,7 +246,7 @@ def _combined(digests: Mapping[str, str]) -> str:
 
 
 def _recognised(kind: Kind, survey: _Survey) -> Kind:
-    """The kind of the labels where it is not said; UserError where it cannot be seen, or where it is no label."""
+    """The kind of the labels, guessed if it is not given. Raises UserError if it is not clear, or does not fit."""
     values = sorted(survey.values)
     if kind == "auto" and (survey.values <= {0, 1} or survey.values <= {0, 255}):
         return "mask"
@@ -343,7 +294,7 @@ def _duplicates(digests: Mapping[str, str], splits: Mapping[str, Sequence[str]])
 
 
 def _finite(source: Path, name: str, raw: Array) -> Array:
-    """Raw values as float64; UserError where one is not finite, or would not be as float32."""
+    """Raw values as float64. Raises UserError if one is not finite, or would not be as float32."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(raw.astype(np.float32)).all()
     if not finite:

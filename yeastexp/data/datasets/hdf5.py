@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from yeastexp.data.hdf5_file import Reader, chosen
+from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.splits import chosen
 from yeastexp.errors import UserError
 from yeastexp.registry import InputFile, dataset
 from yeastexp.sample import Sample

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from yeastexp.data.datasets.yeast_scene import Look, render
-from yeastexp.data.hdf5_file import default_validation
+from yeastexp.data.splits import default_validation
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.registry import dataset
