@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yeastexp.config.loading import load_experiment as load_experiment
+    from yeastexp.contracts import Prediction as Prediction
+    from yeastexp.contracts import Task as Task
     from yeastexp.data.datasets import dataset as dataset
     from yeastexp.data.transforms import BasicTransform2D as BasicTransform2D
     from yeastexp.data.transforms import transform as transform
@@ -20,8 +23,14 @@ if TYPE_CHECKING:
     from yeastexp.nets.optimizers import optimizer as optimizer
     from yeastexp.nets.schedulers import scheduler as scheduler
     from yeastexp.registry import InputFile as InputFile
+    from yeastexp.registry import handler as handler
     from yeastexp.sample import IGNORE as IGNORE
     from yeastexp.sample import Sample as Sample
+    from yeastexp.tasks import task as task
+    from yeastexp.training.build import assemble as assemble
+    from yeastexp.training.build import build_trainer as build_trainer
+    from yeastexp.training.step import TrainingEvents as TrainingEvents
+    from yeastexp.training.validation import build_validator as build_validator
 
 _HOMES = {
     "dataset": "data.datasets",
@@ -31,8 +40,17 @@ _HOMES = {
     "optimizer": "nets.optimizers",
     "scheduler": "nets.schedulers",
     "metric": "metrics.pixels",
+    "task": "tasks",
+    "handler": "registry",
     "BasicTransform2D": "data.transforms",
     "PerImageMetric": "metrics.pixels",
+    "Task": "contracts",
+    "Prediction": "contracts",
+    "TrainingEvents": "training.step",
+    "load_experiment": "config.loading",
+    "assemble": "training.build",
+    "build_trainer": "training.build",
+    "build_validator": "training.validation",
     "Sample": "sample",
     "IGNORE": "sample",
     "InputFile": "registry",

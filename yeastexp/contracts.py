@@ -21,6 +21,7 @@ handler    ``f(context, **table)``            `Handler`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -183,6 +184,6 @@ class Context(Protocol):
         """The training batches of some steps, counted from 0, on the device: images and targets."""
         ...
 
-    def trial(self) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
-        """A trainer with copies of model and optimizer, to be run without a trace in this run."""
+    def trial(self) -> AbstractContextManager[tuple[Engine, nn.Module, torch.optim.Optimizer]]:
+        """A trainer with copies of model and optimizer, whose runs leave no trace in this one."""
         ...

@@ -32,3 +32,8 @@ def test_the_source_is_that_of_the_package_alone(tmp_path: Path, monkeypatch: py
     module.write_text("changed")
     assert environment.source() == environment.revision(tmp_path)
     assert environment.source() == {"revision": git(tmp_path, "rev-parse", "HEAD"), "dirty": True}
+
+
+def test_a_checkout_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PYTHONPATH=. python -m yeastexp run …` works without the package's metadata."""
+    assert environment.installed("torch") and environment.installed("no-such-package") is None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.system import environment
 
 NAME = "synthetic_yeast"
 
@@ -21,7 +21,7 @@ def synth(
 ) -> None:
     """Write the images of a synthetic data set, so that the data set `hdf5` reads the same samples from the file."""
     provenance = {
-        "made_by": f"yeastexp {version('yeastexp')}, {NAME}",
+        "made_by": f"yeastexp {environment.installed('yeastexp') or 'from a checkout'}, {NAME}",
         "seed": dataset.seed,
         **vars(dataset.look),
     }

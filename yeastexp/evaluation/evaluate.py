@@ -12,6 +12,7 @@ from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Source, Split, file_source, image_digest, missing, training_source
 from yeastexp.metrics import baselines
 from yeastexp.metrics.baselines import Baseline
+from yeastexp.metrics.summary import completed
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import environment, files
 from yeastexp.training import build
@@ -67,7 +68,10 @@ def evaluate(
         selected_on=selected_on,
         summary=measured.summary,
         worst=measured.worst,
-        baselines=measure_baselines(_baselines(training, predictor), images, metrics),
+        baselines={
+            name: completed(summary, measured.summary)
+            for name, summary in measure_baselines(_baselines(training, predictor), images, metrics).items()
+        },
         confusion=measured.confusion.tolist(),
         cells=measured.cells,
         per_image=measured.per_image,

@@ -51,7 +51,8 @@ def metrics_of(
     standard = Accuracy(classes), IoU(classes), Dice(classes), BoundaryF1(classes, tolerance_px)
     metrics: dict[str, PerImageMetric] = dict(zip(STANDARD, standard, strict=True))
     for name, metric in build.build_metrics(experiment).items():
-        if maps is None or {*metric.maps} <= {*maps}:
+        wanted = {key for key in metric.maps if not key.startswith("predicted_")}
+        if maps is None or wanted <= {*maps}:
             metrics.setdefault(name, metric)
     return metrics
 

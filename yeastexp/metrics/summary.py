@@ -98,6 +98,18 @@ def image_rows(names: Sequence[str], scores: Mapping[str, Scores], classes: Sequ
     ]
 
 
+def completed(summary: Summary, like: Summary) -> Summary:
+    """A summary with a row for each metric and class of another, without a score where it has none.
+
+    Baselines predict classes alone, so that a metric which asks for more of a prediction has no score of them.
+    """
+    none: dict[str, Any] = {"per_image": None, "low": None, "high": None, "pooled": None, "images": 0}
+    return {
+        metric: {name: summary.get(metric, {}).get(name, none) for name in by_class}
+        for metric, by_class in like.items()
+    }
+
+
 def final_table(title: str, summary: Summary, last: Summary | None, baselines: Mapping[str, Summary]) -> Table:
     """Per image with interval beside pooled, the last checkpoint beside the best, and the baselines."""
     table = Table(title=title, title_justify="left", title_style="bold")

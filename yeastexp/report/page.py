@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -40,7 +39,7 @@ def report(
     """
     target = output or (paths[0] / NAME if len(paths) == 1 else Path(NAME))
     _refuse_other_files(target)
-    written = f"{environment.now()}, yeastexp {metadata.version('yeastexp')}"
+    written = f"{environment.now()}, yeastexp {environment.installed('yeastexp') or 'from a checkout'}"
     if len(paths) > 1:
         page = comparison_page.page(paths, written, device, progress, metric=metric or "iou", class_name=class_name)
     elif metric or class_name:

@@ -24,7 +24,7 @@ COMPARED = ("versions", "platform", "device", "threads", "git", "source", "diges
 def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plugins: Iterable[Path]) -> dict[str, Any]:
     """Everything that can be known before training starts."""
     return {
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
@@ -39,6 +39,14 @@ def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plug
         },
         "started": now(),
     }
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed package; None for one that is run from where it lies."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def ended(environment: Mapping[str, Any], seconds: float) -> dict[str, Any]:

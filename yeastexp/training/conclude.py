@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yeastexp.metrics.pixels import MEAN
-from yeastexp.metrics.summary import final_table, image_rows, rows_of, summarise, tags
+from yeastexp.metrics.summary import completed, final_table, image_rows, rows_of, summarise, tags
 from yeastexp.training import checkpoints
 from yeastexp.training.build import Assembly
 from yeastexp.training.context import RunContext
@@ -28,6 +28,7 @@ def conclude(run: RunContext) -> None:
     checkpoints.load_weights(assembly.model, checkpoints.load(path)["model"], path)
     found = {"best": best.scores, "last": last.scores}
     summaries = {name: summarise(scores, assembly.classes) for name, scores in found.items()}
+    baselines = {name: completed(summary, summaries["last"]) for name, summary in baselines.items()}
     rows = [{"split": "val", **row} for row in image_rows(list(best.losses), best.scores, assembly.classes)]
     result: dict[str, Any] = {
         "name": assembly.experiment.name,

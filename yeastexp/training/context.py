@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,11 @@ class RunContext:
         finally:
             made.close()  # type: ignore[attr-defined]  # a generator
 
-    def trial(self) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
-        """A trainer with copies of model and optimizer, every batch an update, to be run without a trace."""
-        return trial_of(self.assembly)
+    @contextmanager
+    def trial(self) -> Iterator[tuple[Engine, nn.Module, torch.optim.Optimizer]]:
+        """A trainer with copies of model and optimizer, every batch an update; its runs leave no trace in this one."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            yield trial_of(self.assembly)
 
     # State
 
