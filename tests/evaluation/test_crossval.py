@@ -24,7 +24,7 @@ from yeastexp.evaluation import crossval as crossval_module
 from yeastexp.evaluation.crossval import CrossvalScores, crossval, summarise
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.training import checkpoints
-from yeastexp.training.loop import Training
+from yeastexp.training.handlers.stopping import PauseWhenInterrupted
 
 NAMES = [f"square_{index}" for index in range(6)]
 
@@ -101,16 +101,16 @@ def test_an_interrupted_one_goes_on_and_ends_the_same(
     write_data(tmp_path / "data.h5")
     (tmp_path / "tiny.toml").write_text(EXPERIMENT)
     monkeypatch.chdir(tmp_path)
-    after_step, steps = Training.after_step, []
+    pauses, steps = PauseWhenInterrupted.pauses, []
 
-    def then(self: Training, trainer: object) -> None:
-        steps.append(self.step)
+    def then(self: PauseWhenInterrupted, step: int) -> bool:
+        steps.append(step)
         self.interruption.wanted = len(steps) == 11
-        after_step(self, trainer)  # type: ignore[arg-type]
+        return pauses(self, step)
 
     output = Path("here")
     with monkeypatch.context() as patched, pytest.raises(UserError) as caught:
-        patched.setattr(Training, "after_step", then)
+        patched.setattr(PauseWhenInterrupted, "pauses", then)
         crossval(tmp_path / "tiny.toml", folds=3, repeats=2, output=output, console=quiet())
     assert caught.value.status == 130
     assert caught.value.faults[1] == (

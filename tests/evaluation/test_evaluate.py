@@ -294,7 +294,7 @@ def test_what_is_not_there_is_said(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         evaluate(finished, write_data(tmp_path / "new.h5"), split="test")
     assert str(caught.value) == f"{tmp_path}/new.h5: has no 'test' images; choose from train, val, or 'all'"
-    with pytest.raises(UserError, match=f"^{tmp_path}: no run directory; the last line that 'run' prints is one"):
+    with pytest.raises(UserError, match=f"^{tmp_path}: not a run directory; 'run' prints its path on the last line"):
         evaluate(tmp_path)
     (finished / "checkpoints" / "best.pt").unlink()
     with pytest.raises(UserError, match=r"best\.pt: no such checkpoint; the run ended before its first one"):

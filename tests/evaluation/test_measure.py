@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from yeastexp.contracts import Prediction
 from yeastexp.errors import UserError
 from yeastexp.evaluation.measure import Measured, measure, metric_of, metrics_of
 from yeastexp.evaluation.source import Images, image_digest
@@ -41,7 +42,7 @@ class Drawn:
 
 @dataclass
 class Answering:
-    """A model whose answers are known."""
+    """A model whose predictions are known."""
 
     answers: dict[str, np.ndarray]
     classes: tuple[str, ...] = CLASSES
@@ -50,9 +51,8 @@ class Answering:
     def rescaled(self, image: torch.Tensor, stored: Any) -> torch.Tensor:
         return image
 
-    def logits(self, sample: Sample) -> torch.Tensor:
-        labels = torch.from_numpy(self.answers[sample.name])
-        return torch.nn.functional.one_hot(labels, len(self.classes)).permute(2, 0, 1).float()
+    def predict(self, sample: Sample) -> Prediction:
+        return Prediction(torch.from_numpy(self.answers[sample.name]))
 
 
 def four() -> dict[str, PerImageMetric]:

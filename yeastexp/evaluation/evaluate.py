@@ -141,7 +141,7 @@ def _environment(predictor: Predictor) -> dict[str, Any]:
 def _folder(run: Path, evaluation: Evaluation) -> Path:
     """Where an evaluation belongs: over one of the same data, and beside one of other data of the same name."""
     ending = f"{evaluation.split}-{evaluation.checkpoint}"
-    plain = run / record.FOLDER / f"{evaluation.data}-{ending}"
+    plain = RunDirectory(run).evaluations / f"{evaluation.data}-{ending}"
     earlier = record.read(plain)
     if earlier is None or earlier.path == evaluation.path:
         return plain

@@ -14,9 +14,9 @@ from yeastexp.evaluation.measure import Measured, PerImage
 from yeastexp.metrics.summary import Summary, as_csv, final_table
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count, format_score
-from yeastexp.training.run_directory import Which
+from yeastexp.training.run_directory import RunDirectory, Which
 
-FOLDER, EVALUATION, PER_IMAGE = "evaluations", "evaluation.json", "per_image.csv"
+EVALUATION, PER_IMAGE = "evaluation.json", "per_image.csv"
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def read(folder: Path) -> Evaluation | None:
         return Evaluation(**json.loads((folder / EVALUATION).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def read_all(run: RunDirectory) -> dict[Path, Evaluation]:
+    """The evaluations of a run by folder, in the order of the folders' names."""
+    folders = sorted(path.parent for path in run.evaluations.glob(f"*/{EVALUATION}"))
+    return {folder: evaluation for folder in folders if (evaluation := read(folder))}
 
 
 def tables(evaluation: Evaluation) -> list[Table]:

@@ -121,8 +121,7 @@ class RunFiles:
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """The records that `evaluate` wrote, by name of the folder."""
-        folders = sorted((self.path / record.FOLDER).glob(f"*/{record.EVALUATION}"))
-        return [evaluation for path in folders if (evaluation := record.read(path.parent))]
+        return list(record.read_all(RunDirectory(self.path)).values())
 
     def points(self, column: str) -> list[tuple[float, float]]:
         """Step and value of every epoch that has a value."""

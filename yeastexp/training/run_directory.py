@@ -118,9 +118,10 @@ class RunDirectory:
         """The folder of a baseline's TensorBoard events."""
         return self.path / "baselines" / name.replace(" ", "_")
 
-    def evaluation(self, name: str) -> Path:
-        """The folder of an evaluation of other data, or of another split."""
-        return self.path / "evaluations" / name
+    @property
+    def evaluations(self) -> Path:
+        """The folder of the evaluations, each in a folder of its own."""
+        return self.path / "evaluations"
 
     # What stands there
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -54,16 +53,15 @@ def _stored(runs: Sequence[Run], selection: Selection) -> list[RunScores] | None
 
 def _of_result(run: Run, selection: Selection) -> RunScores | None:
     """The scores that a run wrote when it ended."""
-    place = RunDirectory(run.path).per_image
-    if not RunDirectory(run.path).result.is_file() or not place.is_file():
+    directory = RunDirectory(run.path)
+    if not directory.is_finished:
         return None
     by_class: ByClass = {}
-    with place.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if (row["split"], row["metric"]) == (selection.split, selection.metric):
-                by_class.setdefault(row["class"], {})[row["image"]] = float(row["score"]) if row["score"] else None
+    for row in directory.read_per_image():
+        if (row["split"], row["metric"]) == (selection.split, selection.metric):
+            by_class.setdefault(row["class"], {})[row["image"]] = float(row["score"]) if row["score"] else None
     images = dict.fromkeys(next(iter(by_class.values()), {}), "")
-    return RunScores(by_class, place, images, selected=selection.split == "val") if by_class else None
+    return RunScores(by_class, directory.per_image, images, selected=selection.split == "val") if by_class else None
 
 
 def _evaluated(
@@ -98,13 +96,12 @@ def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
         return None
     good: set[str | None] = {files.digest(selection.data)} if selection.data else {*run.data_digests.values(), None}
     how = selection.checkpoint, files.digest(weights), selection.split, selection.tolerance_px
-    for place in sorted((run.path / record.FOLDER).glob(f"*/{record.EVALUATION}")):
-        evaluation = record.read(place.parent)
-        if evaluation is None or evaluation.data_digest not in good or selection.metric not in evaluation.per_image:
+    for folder, evaluation in record.read_all(RunDirectory(run.path)).items():
+        if evaluation.data_digest not in good or selection.metric not in evaluation.per_image:
             continue
         weights_digest, tolerance = evaluation.checkpoint_digest, evaluation.boundary_tolerance_px
         if (evaluation.checkpoint, weights_digest, evaluation.split, tolerance) == how:
-            return place.parent, evaluation
+            return folder, evaluation
     return None
 
 
