@@ -1,4 +1,4 @@
-"""A task of one's own: each pixel's distance to the background, with its own loss, metric and decoded output."""
+"""A custom task: the distance of each pixel to the background, with its own loss, metric and decoded output."""
 import torch
 from scipy import ndimage
 from torch.nn import functional

@@ -55,6 +55,19 @@ def test_every_experiment_shown_is_valid(text: str, tmp_path: Path) -> None:
     assert load_experiment(file).model.name == "unet"
 
 
+def test_the_engines_shown_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (text,) = [block for block in blocks("python") if "build_trainer" in block]
+    base = (HOME / "experiments" / "base.toml").read_text()
+    small = base.replace("synthetic_yeast\"", "synthetic_yeast\"\nimages = 6\nsize = 64").replace("= 128", "= 32")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "base.toml").write_text(small)
+    monkeypatch.chdir(tmp_path)
+    exec(text.replace("100", "2"), {})
+    assert "iou/cell" in capsys.readouterr().out
+
+
 def test_every_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: loopback.Server
 ) -> None:
