@@ -82,5 +82,5 @@ part 'The same again' 90 60 bash -c 'trained "$@"' - second "${options[@]}"
 part 'Whether both ended in the same bytes' 10 20 bash -c compared
 # Without pytest-xdist, and whatever new versions of other packages warn of.
 part 'pytest -m gpu' 110 60 "$python" -m pytest -o addopts= -p no:cacheprovider -W default -m gpu -rs -v --durations=5 tests/gpu
-part 'python -m benchmarks training' 110 60 "$python" -m benchmarks training --only yeastexp --rounds 3
+part 'python -m benchmarks training' 110 60 "$python" -m benchmarks training --only yeastexp --rounds 2
 exit "$failed"

@@ -151,7 +151,7 @@ def test_tiles_equal_the_whole_image(device: str, name: str, options: dict[str, 
     tiles = Tiling.of(net, 1)
     assert not tiles.inexact
     pieces = Pieces((331, 297), lambda rows, columns: image[:, rows, columns])
-    for tile in ((tiles.jump * 5, tiles.jump * 9), (128, 96)):
+    for tile in ((tiles.stride * 5, tiles.stride * 9), (128, 96)):
         logits = tiling.assembled(tiles.logits(pieces, tile), tile)
         assert float((logits - whole).abs().max()) <= tolerance
         certain = decided(whole, tolerance)
