@@ -60,7 +60,7 @@ def test_the_engines_shown_run(
 ) -> None:
     (text,) = [block for block in blocks("python") if "build_trainer" in block]
     base = (HOME / "experiments" / "base.toml").read_text()
-    small = base.replace("synthetic_yeast\"", "synthetic_yeast\"\nimages = 6\nsize = 64").replace("= 128", "= 32")
+    small = base.replace('synthetic_yeast"', 'synthetic_yeast"\nimages = 6\nsize = 64').replace("= 128", "= 32")
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "base.toml").write_text(small)
     monkeypatch.chdir(tmp_path)
