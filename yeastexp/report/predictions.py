@@ -93,7 +93,7 @@ def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterato
         yield predictions.gallery
         return
     yield Paragraph(f"No overlays: {predictions}.", warning=True)
-    if saved := gallery.saved_gallery(run.path / "pictures"):
+    if saved := gallery.saved_gallery(run.directory.pictures):
         yield saved
 
 

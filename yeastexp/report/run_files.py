@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +19,6 @@ from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.training import checkpoints
 from yeastexp.training.progress import Validation
 from yeastexp.training.run_directory import RunDirectory
-
-METRICS, LOG = "metrics.csv", "log.txt"
 
 ScoreKey = tuple[str, str]
 """Metric and class."""
@@ -59,6 +55,11 @@ class RunFiles:
         return f"{place.parent.name}/{place.name}"
 
     @property
+    def directory(self) -> RunDirectory:
+        """The owner of the names there."""
+        return RunDirectory(self.path)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The class names."""
         return self.experiment.task.classes
@@ -67,7 +68,7 @@ class RunFiles:
     def log(self) -> list[str]:
         """The lines of `log.txt`."""
         try:
-            return (self.path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+            return self.directory.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
 
@@ -75,7 +76,7 @@ class RunFiles:
     def best(self) -> BestCheckpoint | None:
         """The best checkpoint so far; None if there is no intact one."""
         try:
-            state = checkpoints.load(RunDirectory(self.path).checkpoint("best"))
+            state = checkpoints.load(self.directory.checkpoint("best"))
             validation = Validation.of(state["validations"]["best"])
         except (UserError, OSError):
             return None
@@ -89,8 +90,8 @@ class RunFiles:
     @cached_property
     def scores(self) -> dict[str, ImageScores]:
         """By split, the scores of each image: those that the run wrote, or those of its best checkpoint so far."""
-        if self.result and RunDirectory(self.path).per_image.is_file():
-            return _per_image(RunDirectory(self.path).per_image)
+        if self.result and (rows := self.directory.read_per_image()):
+            return _per_image(rows)
         if self.best is None:
             return {}
         names = list(self.best.validation.losses)
@@ -121,7 +122,7 @@ class RunFiles:
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """The records that `evaluate` wrote, by name of the folder."""
-        return list(record.read_all(RunDirectory(self.path)).values())
+        return list(record.read_all(self.directory).values())
 
     def points(self, column: str) -> list[tuple[float, float]]:
         """Step and value of every epoch that has a value."""
@@ -139,27 +140,10 @@ def read(path: Path) -> RunFiles:
 
     Raises UserError if the folder is none.
     """
-    if not is_run(path):
-        raise UserError(f"{path}: not a run directory; 'run' prints its run directory on the last line")
-    loaded = RunDirectory(path).load(data=False)
-    return RunFiles(
-        path, loaded, RunDirectory(path).read_environment(), _json(RunDirectory(path).result), _epochs(path)
-    )
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def _epochs(path: Path) -> list[Epoch]:
-    place = path / METRICS
-    if not place.is_file():
-        return []
-    with place.open(encoding="utf-8", newline="") as file:
-        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    directory = RunDirectory.existing(path)
+    result = directory.read_result() if directory.is_finished else None
+    epochs = [{key: _number(text) for key, text in row.items()} for row in directory.read_metrics()]
+    return RunFiles(path, directory.load(data=False), directory.read_environment(), result, epochs)
 
 
 def _number(text: str | None) -> float | None:
@@ -167,12 +151,11 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _per_image(path: Path) -> dict[str, ImageScores]:
+def _per_image(rows: Sequence[Mapping[str, str]]) -> dict[str, ImageScores]:
     scores: dict[str, ImageScores] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            by_key = scores.setdefault(row["split"], {})
-            by_key.setdefault((row["metric"], row["class"]), {})[row["image"]] = _number(row["score"])
+    for row in rows:
+        by_key = scores.setdefault(row["split"], {})
+        by_key.setdefault((row["metric"], row["class"]), {})[row["image"]] = _number(row["score"])
     return scores
 
 

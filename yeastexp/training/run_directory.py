@@ -110,9 +110,10 @@ class RunDirectory:
         """A checkpoint's file."""
         return self.checkpoints / f"{which}.pt"
 
-    def picture(self, rank: str) -> Path:
-        """The picture of the validation image that is `worst`, `median` or `best`."""
-        return self.path / "pictures" / f"{rank}.png"
+    @property
+    def pictures(self) -> Path:
+        """The folder of the pictures of validation images: the `worst`, the `median` and the `best`."""
+        return self.path / "pictures"
 
     def baseline(self, name: str) -> Path:
         """The folder of a baseline's TensorBoard events."""
@@ -180,7 +181,7 @@ class RunDirectory:
 
     def write_picture(self, rank: str, picture: np.ndarray) -> None:
         """Write a picture (H, W, 3) uint8."""
-        images.write_png(self.picture(rank), picture.transpose(2, 0, 1))
+        images.write_png(self.pictures / f"{rank}.png", picture.transpose(2, 0, 1))
 
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""

@@ -103,8 +103,7 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
         raise UserError(f"{' '.join(map(str, paths))}: nothing to compare with; name two runs or more")
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
-        if not RunDirectory(path).is_run:
-            raise UserError(f"{path}: no run directory; the last line that 'run' prints is one")
+        RunDirectory.existing(path)
         if resolved.count(place) > 1:
             raise UserError(f"{path}: is named twice; name different runs")
     short = [f"{place.parent.name}/{place.name}" for place in resolved]

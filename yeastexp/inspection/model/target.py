@@ -23,6 +23,7 @@ from yeastexp.nets.costs import stepped
 from yeastexp.nets.optimizers import adamw
 from yeastexp.registry import model as models
 from yeastexp.training import build
+from yeastexp.training.run_directory import RunDirectory
 
 DEFAULT_SIDE = 256
 """Pixels of an image if nothing else tells its size."""
@@ -63,7 +64,7 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 
     The data need not be there, but without it cells are not measured.
     """
-    loaded = load_experiment(path / "experiment.toml" if path.is_dir() else path, settings, data=False)
+    loaded = load_experiment(RunDirectory(path).experiment if path.is_dir() else path, settings, data=False)
     if image and image[0] != loaded.task.channels:
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = build.build_model(loaded)
