@@ -855,7 +855,7 @@ def edited(name: str, edit: Callable[[str], str]) -> Callable[[Path], object]:
 
 PREDICT = "predict run images -o out"
 BEST = "run/checkpoints/best.pt"
-NO_RUN = "run: no run directory; the last line that 'run' prints is one"
+NO_RUN = "run: not a run directory; 'run' prints its path on the last line"
 OTHER = "it is of another experiment"
 
 

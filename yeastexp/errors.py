@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something that the user can mend: a line a fault, each with its place, what is wrong, and the remedy.
+    """Something that the user can fix: a line a fault, each with its place, what is wrong, and the remedy.
 
     `status` is the exit status of the command line: 2 where the input was wrong, 1 where the run failed, 130 where it
     was interrupted. A part that refuses one of its options names it in `key`, for the line of the file to be shown.

@@ -242,7 +242,7 @@ class Registry:
         self._entries = {name: entry for name, entry in self._entries.items() if entry.plugin not in gone}
 
     def restore(self, entries: Iterable[Entry]) -> None:
-        """Put back entries that were forgotten; UserError where another part took a name meanwhile."""
+        """Put back entries that were forgotten; raises UserError if another part took a name meanwhile."""
         for entry in entries:
             if (taken := self._entries.setdefault(entry.name, entry)) is not entry:
                 raise UserError(_taken(entry.place, taken))

@@ -1,4 +1,4 @@
-"""The axis legend: B batch, C channels, H height, W width, K classes; and what one image with its truth is."""
+"""The axis legend: B batch, C channels, H height, W width, K classes; and what one image with its labels is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 IGNORE = -1
-"""Label of a pixel without truth (outside the image, unannotated): losses and counts skip it."""
+"""Label of an unlabelled pixel (outside the image, unannotated): losses and counts skip it."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its truth: `image` (C, H, W) float32, `labels` (H, W) int64, `maps` further (H, W) int64 maps."""
+    """One image with its labels: `image` (C, H, W) float32, `labels` (H, W) int64, `maps` further (H, W) int64 maps."""
 
     image: Tensor
     labels: Tensor

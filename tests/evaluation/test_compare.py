@@ -208,7 +208,7 @@ def test_what_cannot_be_compared_is_said(runs: tuple[Path, Path], tmp_path: Path
     for arguments, options, fault in [
         ([one], {}, f"{one}: nothing to compare with; name two runs or more"),
         ([one, other, one], {}, f"{one}: is named twice; name different runs"),
-        ([one, tmp_path], {}, f"{tmp_path}: no run directory; the last line that 'run' prints is one"),
+        ([one, tmp_path], {}, f"{tmp_path}: not a run directory; 'run' prints its path on the last line"),
         (
             [one, other],
             {"metric": "dise"},

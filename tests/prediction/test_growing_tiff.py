@@ -134,7 +134,7 @@ def full_disk(room: int) -> Iterator[None]:
 
 
 def test_a_full_disk_is_told_of_before_anything_is_computed(tmp_path: Path) -> None:
-    message = r"m\.tif: cannot be written \(File too large\); make room, and the same command goes on"
+    message = r"m\.tif: cannot be written \(File too large\); make room, and the same command continues"
     with full_disk(20_000), pytest.raises(UserError, match=message) as caught:
         growing_tiff.growing(forms(tmp_path), {}).__enter__()
     assert caught.value.status == 1

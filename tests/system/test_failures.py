@@ -15,7 +15,7 @@ from yeastexp.system.failures import explained
 
 CUDA = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8.00 GiB. More advice."
 
-ROOM = "make room, and 'resume /run' goes on from its last checkpoint"
+ROOM = "make room, and 'resume /run' continues from its last checkpoint"
 
 
 @pytest.mark.parametrize(

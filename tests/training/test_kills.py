@@ -59,7 +59,7 @@ def filled(folder: Path, run: Path, limit: Callable[[], None] | None) -> str:
 def test_a_limit_of_file_sizes_costs_nothing_but_time(folder: Path) -> None:
     run = Path("runs") / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
     said = filled(folder, folder / run, limited)
-    assert f"no file may grow so large; make room, and 'resume {run}' goes on from its last checkpoint\n" in said
+    assert f"no file may grow so large; make room, and 'resume {run}' continues from its last checkpoint\n" in said
     subprocess.run(kills.command("resume", str(run)), cwd=folder, check=True, capture_output=True)
     assert kills.differences(folder / "runs" / "tiny" / "001", folder / run) == []
 
@@ -69,7 +69,7 @@ def test_a_full_disk_costs_nothing_but_time(folder: Path, small_disk: Path) -> N
     shutil.copy2(folder / "tiny.toml", small_disk)
     run = Path("runs") / "tiny" / "001"
     said = filled(small_disk, small_disk / run, None)
-    assert f"no space left; make room, and 'resume {run}' goes on from its last checkpoint\n" in said
+    assert f"no space left; make room, and 'resume {run}' continues from its last checkpoint\n" in said
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     subprocess.run(kills.command("resume", str(run)), cwd=small_disk, check=True, capture_output=True)
     assert kills.differences(folder / run, small_disk / run) == []

@@ -1,4 +1,4 @@
-"""TIFF files that grow band by band under hidden names; a killed process leaves what the next one goes on from."""
+"""TIFF files that grow band by band under hidden names; a killed process leaves what the next one continues from."""
 
 from __future__ import annotations
 
@@ -151,5 +151,5 @@ def _writing(first: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or one_line(error)
-        fault = f"{first}: cannot be written ({reason}); make room, and the same command goes on"
+        fault = f"{first}: cannot be written ({reason}); make room, and the same command continues"
         raise UserError(fault, status=RUN_FAILED) from error

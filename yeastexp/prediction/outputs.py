@@ -82,7 +82,7 @@ def write_outputs(
     identity: Mapping[str, Any],
     advance: Advance,
 ) -> MaskSummary:
-    """Predict an image into its files; what a killed process wrote of files that grow, the next one goes on from."""
+    """Predict an image into its files; what a killed process wrote of files that grow, the next one continues from."""
     began = time.monotonic()
     classes, planes = len(predictor.classes), predictor.task.outputs
     forms: dict[Path, Form] = {targets.mask: (image.size, np.uint8)}

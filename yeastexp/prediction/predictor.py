@@ -115,7 +115,7 @@ class Predictor:
 
 
 def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Predictor:
-    """A checkpoint of a run directory; UserError where there is none. Its data need not be there."""
+    """A checkpoint of a run directory; raises UserError if there is none. Its data need not be there."""
     directory = RunDirectory.existing(run)
     loaded = directory.load([f"runtime.device={device}"], data=False)
     place = build.compute_device(loaded.runtime)

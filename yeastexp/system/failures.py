@@ -34,7 +34,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
         if error.errno is None or not _is_full(error):
             raise
         place = error.filename or folder
-        remedy = f"make room, and 'resume {folder}' goes on from its last checkpoint"
+        remedy = f"make room, and 'resume {folder}' continues from its last checkpoint"
         raise UserError(f"{place}: {FULL[error.errno]}; {remedy}", status=RUN_FAILED) from error
     except RuntimeError as error:
         if found := WORKER.search(str(error)):

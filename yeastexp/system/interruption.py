@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, heeded where nothing is lost."""
+"""Ctrl-C and SIGTERM, handled between two steps."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def configure_torch(loaded: Experiment) -> Experiment:
 
 
 def compute_device(runtime: Runtime) -> torch.device:
-    """The device that `[runtime] device` means here; UserError where it is asked for and absent."""
+    """The device that `[runtime] device` means here; raises UserError if it is asked for and absent."""
     available = torch.cuda.is_available()
     if runtime.device == "cuda" and not available:
         raise UserError("[runtime] device: 'cuda' is asked for, but PyTorch sees no GPU; use 'auto' or 'cpu'")
@@ -110,7 +110,7 @@ def fitted_transforms(experiment: Experiment, dataset: Dataset) -> Transforms:
 
 
 def checked_labels(sample: Sample, classes: int) -> Sample:
-    """The sample; UserError where its labels are no classes, with the values seen."""
+    """The sample; raises UserError if its labels are no classes, with the values seen."""
     low, high = (int(extreme) for extreme in sample.labels.aminmax())
     if low < IGNORE or high >= classes:
         seen = sample.labels.unique().tolist()
@@ -154,7 +154,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The training images as windows are cut from them: after the `[[transform]]` list, their labels checked."""
+    """The training images as patches are cut from them: after the `[[transform]]` list, their labels checked."""
 
     dataset: Dataset
     transforms: Transforms
@@ -211,7 +211,7 @@ def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Lit
 
 @dataclass(frozen=True)
 class Images:
-    """The training images: what windows are cut from, a line that says where they are, and their values, if known."""
+    """The training images: what patches are cut from, a line that says where they are, and their values, if known."""
 
     source: CachedImages | LazyImages
     kept: Literal["device", "memory", "none"]
@@ -222,7 +222,7 @@ class Images:
 def training_images(
     experiment: Experiment, task: Task, dataset: Dataset, transforms: Transforms, device: torch.device
 ) -> Images:
-    """Those of a data set after some transforms, for windows that are cut for a device."""
+    """Those of a data set after some transforms, for patches that are cut for a device."""
     read = Prepared(dataset, transforms, len(experiment.task.classes), task)
     planes = 1 + len(task.planes)
     sizes, wants_foreground = read.sizes, experiment.patches.foreground_fraction > 0
@@ -242,12 +242,12 @@ def training_images(
 
 
 def patch_side(patches: Patches, smallest: int = DEFAULT_SIDE) -> int:
-    """Pixels of a window's side, for images whose shortest side is `smallest`."""
+    """Pixels of a side of a patch, for images whose shortest side is `smallest`."""
     return patches.size or min(DEFAULT_SIDE, smallest)
 
 
 def plan_patches(patches: Patches, sizes: np.ndarray) -> PatchPlan:
-    """How many windows an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
+    """How many patches an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
     side = patch_side(patches, int(sizes.min()))
     if patches.stride:
         lists = [_sliding(size, side, patches.stride) for size in sizes]

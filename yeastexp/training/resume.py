@@ -55,7 +55,7 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
 
 
 def _longer(before: Experiment, now: Experiment) -> bool:
-    """Whether the length changed; UserError where anything else did that has a say in the result."""
+    """Whether the length changed; raises UserError if anything else did that affects the result."""
     train = replace(now.train, **{key: getattr(before.train, key) for key in LENGTH})
     runtime = replace(now.runtime, **{key: getattr(before.runtime, key) for key in FREE})
     if replace(now, train=train, runtime=runtime).resolved() != before.resolved():
@@ -79,7 +79,7 @@ def _refuse_other_inputs(run: RunDirectory, now: dict[str, Any]) -> None:
 
 
 def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> None:
-    """Let the run be a longer one from this checkpoint on, and write that down; UserError where it cannot be."""
+    """Let the run be a longer one from this checkpoint on, and write that down; raises UserError if it cannot be."""
     run, step = context.directory, state["step"]
     steps = before.train.steps or (before.train.epochs or 0) * context.steps_per_epoch
     if context.steps <= step:

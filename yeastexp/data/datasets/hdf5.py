@@ -49,7 +49,7 @@ class Hdf5:
         return str(self._reader.forms[name]["raw"][1])
 
     def read(self, name: str) -> Sample:
-        """An image with its truth, its stored values as float32; UserError where one is not finite."""
+        """An image with its labels, its stored values as float32; raises UserError if one is not finite."""
         arrays = self._reader.read(name)
         with np.errstate(over="ignore"):  # what float32 cannot hold is found as infinite
             image = arrays["raw"].astype(np.float32)

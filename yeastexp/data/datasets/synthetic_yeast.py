@@ -94,7 +94,7 @@ class SyntheticYeast:
         return draw(self.look, self.seed, self._indices[name])
 
     def read(self, name: str) -> Sample:
-        """An image with its truth."""
+        """An image with its labels."""
         arrays = self.arrays(name)
         maps = {key: torch.from_numpy(arrays[key].astype(np.int64)) for key in self.maps}
         labels = torch.from_numpy(arrays["gt"].astype(np.int64))

@@ -1,4 +1,4 @@
-"""One synthetic brightfield picture of budding yeast with its truth: cells placed in colonies, then an optical look.
+"""One synthetic brightfield picture of budding yeast with its labels: cells placed in colonies, then an optical look.
 
 The look is a sketch of brightfield, not a simulation of optics: a rim and a halo of opposite sign about each outline,
 whose signs swap with focus. That dead cells are darker, granular and without a bright rim is an assumption.
