@@ -23,6 +23,7 @@ from yeastexp.nets.optimizers import adamw
 from yeastexp.nets.unet import UNet
 from yeastexp.training import build
 from yeastexp.training.context import RunContext
+from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import begin, train
 from yeastexp.training.optimization import Options, Precision
 from yeastexp.training.run_directory import RunDirectory
@@ -181,7 +182,7 @@ def yeastexp(tick: Tick, setting: Setting, file: str = "experiment.toml") -> Non
         return False
 
     os.chdir(setting.folder)
-    loaded = build.configure_torch(load_experiment(Path(file)))
+    loaded = configure_torch(load_experiment(Path(file)))
     directory = RunDirectory(Path(tempfile.mkdtemp(dir=setting.folder)))
     run = RunContext(build.assemble(loaded), directory, Console(stderr=True), time.monotonic(), late)
     begin(run)

@@ -22,7 +22,7 @@ from yeastexp.data.transforms.reflect import Reflect
 from yeastexp.data.transforms.rotate90 import Rotate90
 from yeastexp.registry import transform
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training.build import plan_patches
+from yeastexp.training.training_images import plan_patches
 
 PLUGIN = Path(__file__).parents[2] / "experiments" / "my_transforms.py"
 SIZES = np.array([[40, 50], [33, 61], [24, 24]])

@@ -33,9 +33,9 @@ from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
 from yeastexp.registry import model, transform
 from yeastexp.training import checkpoints
-from yeastexp.training.build import plan_patches
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
+from yeastexp.training.training_images import plan_patches
 
 NEEDS_GPU = [
     pytest.mark.gpu,

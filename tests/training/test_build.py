@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from yeastexp.config.settings import Patches, Runtime
+from yeastexp.data.normalization import rescaled
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.downscale import Downscale
 from yeastexp.errors import UserError
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training import build
-from yeastexp.training.build import Prepared, plan_patches
+from yeastexp.training.training_images import DEFAULT_SIDE, Prepared, checked_labels, plan_patches, where_kept
 
 SIZES = np.array([[40, 50], [33, 61], [24, 24]])
 
@@ -24,7 +24,7 @@ def test_windows_cover_as_much_as_the_images_have() -> None:
 
 def test_the_window_shrinks_to_the_smallest_image() -> None:
     assert plan_patches(Patches(), SIZES).side == 24
-    assert plan_patches(Patches(), SIZES * 10).side == build.DEFAULT_SIDE
+    assert plan_patches(Patches(), SIZES * 10).side == DEFAULT_SIDE
 
 
 @pytest.mark.parametrize("stride", [5, 16, 30])
@@ -50,18 +50,18 @@ def test_a_sliding_window_larger_than_the_image_is_centred() -> None:
 def test_rescaling_between_normalizations() -> None:
     raw = torch.tensor([100.0, 300.0])
     one, other = {"mean": 100.0, "std": 50.0}, {"mean": 0.0, "std": 10.0}
-    stored = build.rescaled(raw, None, one)
+    stored = rescaled(raw, None, one)
     assert stored.tolist() == [0.0, 4.0]
-    assert build.rescaled(stored, one, None).tolist() == [100.0, 300.0]
-    assert build.rescaled(stored, one, other).tolist() == [10.0, 30.0]
-    assert build.rescaled(stored, one, dict(one)) is stored
+    assert rescaled(stored, one, None).tolist() == [100.0, 300.0]
+    assert rescaled(stored, one, other).tolist() == [10.0, 30.0]
+    assert rescaled(stored, one, dict(one)) is stored
 
 
 def test_labels_that_are_no_classes_are_shown() -> None:
     sample = Sample(torch.zeros(1, 1, 3), torch.tensor([[0, 255, 7]]), "frame")
     with pytest.raises(UserError, match="image 'frame': its labels hold 0, 7, 255 where"):
-        build.checked_labels(sample, 2)
-    assert build.checked_labels(Sample(torch.zeros(1, 1, 2), torch.tensor([[IGNORE, 1]]), "x"), 2)
+        checked_labels(sample, 2)
+    assert checked_labels(Sample(torch.zeros(1, 1, 2), torch.tensor([[IGNORE, 1]]), "x"), 2)
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -82,9 +82,9 @@ def test_where_images_are_kept_follows_from_what_is_free(
     device: torch.device, workers: int, wanted: int, where: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("yeastexp.system.memory.free", lambda device: 10**9 * (2 if device.type == "cuda" else 1))
-    found = build.where_kept(Runtime(workers=workers), wanted * 10**6, device)
+    found = where_kept(Runtime(workers=workers), wanted * 10**6, device)
     assert found[0] == where and said in found[1]
-    found = build.where_kept(Runtime(cache="none"), wanted * 10**6, device)
+    found = where_kept(Runtime(cache="none"), wanted * 10**6, device)
     assert found == ("none", f"[runtime] cache: the training images take {wanted} MB; 'none', as the file says")
 
 

@@ -25,7 +25,8 @@ from yeastexp.nets.unet import UNet
 from yeastexp.prediction.predict import predict
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.training import checkpoints, run
-from yeastexp.training.build import Assembly, assemble, configure_torch
+from yeastexp.training.build import Assembly, assemble
+from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import Training
 from yeastexp.training.optimization import Options
 

@@ -15,7 +15,7 @@ from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.summary import completed
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import environment, files
-from yeastexp.training import build
+from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory, Which
 
 SAME_PIXEL = 0.01
@@ -41,7 +41,7 @@ def evaluate(
     of a file that the run was not trained on, all.
     """
     predictor = load_predictor(run, checkpoint, device)
-    experiment = build.configure_torch(predictor.experiment)
+    experiment = configure_torch(predictor.experiment)
     source = file_source(run, experiment, data) if data else training_source(run, experiment)
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)

@@ -12,12 +12,14 @@ import torch
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
+from yeastexp.data.normalization import rescaled
 from yeastexp.errors import UserError
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import Sample
 from yeastexp.system import files
 from yeastexp.training import build
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.training_images import checked_labels
 
 Split = Literal["val", "test", "train", "all"]
 
@@ -34,7 +36,7 @@ class Images:
     def stored(self, name: str) -> Sample:
         """An image as the data set has it. Raises UserError with the place if its labels are no classes of the run."""
         try:
-            return build.checked_labels(self.dataset.read(name), len(self.predictor.classes))
+            return checked_labels(self.dataset.read(name), len(self.predictor.classes))
         except UserError as error:
             raise UserError(*(f"{self.place}: {fault}" for fault in error.faults)) from None
 
@@ -120,7 +122,7 @@ def image_digest(sample: Sample, stored: Mapping[str, Any] | None) -> str:
     """The SHA-256 of an image as it was recorded and of its labels, the same for a normalised copy of whole numbers."""
     image = sample.image
     if stored:
-        image = build.rescaled(image.double(), stored, None).round().float() + 0.0  # turns -0.0 into 0.0
+        image = rescaled(image.double(), stored, None).round().float() + 0.0  # turns -0.0 into 0.0
     digest = hashlib.sha256(f"{tuple(image.shape)} {tuple(sample.labels.shape)}".encode())
     digest.update(image.contiguous().numpy().tobytes())
     digest.update(sample.labels.to(torch.int16).contiguous().numpy().tobytes())

@@ -16,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from yeastexp.data import hdf5_file, images, tiff_file
+from yeastexp.data.normalization import Values
 from yeastexp.data.pieces import StoredImage, bands, refuse_nan
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.prediction import growing_tiff, outputs
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import files, memory
-from yeastexp.training.build import Values
 from yeastexp.training.run_directory import RunDirectory, Which
 
 Form = Literal["png", "tif"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import Prediction, Task
+from yeastexp.data.normalization import Values, rescaled
 from yeastexp.data.pieces import Pieces, Size
 from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
@@ -23,8 +24,10 @@ from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training import build, checkpoints
-from yeastexp.training.build import Preprocessing, Values
+from yeastexp.training.build import Preprocessing
+from yeastexp.training.device import compute_device, to_device
 from yeastexp.training.run_directory import RunDirectory, Which
+from yeastexp.training.training_images import Transforms
 
 AT_ONCE = 512 * 512
 """Pixels of an image that the model is run on at once, whatever it is and whatever memory is free."""
@@ -41,7 +44,7 @@ class Predictor:
     task: Task
     step: int
     model: torch.nn.Module
-    transforms: build.Transforms
+    transforms: Transforms
     normalization: Mapping[str, Any] | None
     device: torch.device
     values: Values | None = None
@@ -59,7 +62,7 @@ class Predictor:
 
     def rescaled(self, image: Tensor, stored: Mapping[str, Any] | None) -> Tensor:
         """An image (C, H, W) that is stored with some normalisation, or none, as training saw its values."""
-        return build.rescaled(image, stored, self.normalization)
+        return rescaled(image, stored, self.normalization)
 
     def logits(self, sample: Sample, *, side: int | None = None, tta: bool = False) -> Tensor:
         """Logits (K, H, W) on the pixels of a sample whose values are as training saw them.
@@ -118,10 +121,10 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
     """A checkpoint of a run directory; raises UserError if there is none. Its data need not be there."""
     directory = RunDirectory.existing(run)
     loaded = directory.load([f"runtime.device={device}"], data=False)
-    place = build.compute_device(loaded.runtime)
+    place = compute_device(loaded.runtime)
     path = directory.checkpoint(checkpoint)
     state = checkpoints.load(path)
-    model = build.to_device(build.build_model(loaded), loaded.runtime, place)
+    model = to_device(build.build_model(loaded), loaded.runtime, place)
     checkpoints.load_weights(model, state["model"], path)
     preprocessing = Preprocessing.from_state(state)
     try:

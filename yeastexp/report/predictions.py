@@ -18,7 +18,7 @@ from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system import files
-from yeastexp.training import build
+from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory
 
 ProgressBar = Callable[[Iterable[str]], Iterable[str]]
@@ -51,7 +51,7 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
         return "no image has been scored yet"
     try:
         predictor = load_predictor(run.path, device=device)
-        build.configure_torch(predictor.experiment)
+        configure_torch(predictor.experiment)
         images = source.images("val", predictor)
         return BestPredictions(_confusion(run, images, progress), gallery.overlay_gallery(list(_selected(run, images))))
     except UserError as error:

@@ -18,7 +18,8 @@ from yeastexp.drawing.pictures import Limits, Picture
 from yeastexp.randomness import generator
 from yeastexp.sample import Sample
 from yeastexp.system.formatting import format_number
-from yeastexp.training.build import Assembly, checked_labels
+from yeastexp.training.build import Assembly
+from yeastexp.training.training_images import checked_labels
 
 IMAGES = 3
 """Training images that are shown, spread over the split."""

@@ -19,12 +19,13 @@ from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.interruption import Interruption
 from yeastexp.training import checkpoints
-from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of, trial_of
+from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.progress import Best, Progress
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.step import start_at
 from yeastexp.training.tensorboard import Tracker
+from yeastexp.training.timing import trial_of
 from yeastexp.training.validation import build_validator, scored_baselines
 
 

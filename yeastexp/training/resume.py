@@ -17,6 +17,7 @@ from yeastexp.errors import UserError
 from yeastexp.system import environment
 from yeastexp.training import build, checkpoints
 from yeastexp.training.context import RunContext
+from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import begin, carry_out, continue_from, described, holding
 from yeastexp.training.run_directory import RunDirectory
 
@@ -37,7 +38,7 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
     if directory.is_finished and not longer:
         return False
     with holding(directory) as interruption:
-        assembly = build.assemble(build.configure_torch(loaded))
+        assembly = build.assemble(configure_torch(loaded))
         context = RunContext(assembly, directory, console, began, interruption=interruption)
         now = described(assembly)
         _refuse_other_inputs(directory, now)

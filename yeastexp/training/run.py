@@ -19,8 +19,10 @@ from yeastexp.errors import UserError
 from yeastexp.training import build
 from yeastexp.training.build import Assembly, options_of
 from yeastexp.training.context import RunContext
+from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import begin, carry_out, holding, open_directory
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.timing import seconds_per_step
 from yeastexp.training.validation import scored_baselines, validate
 
 RESERVE = 0.06
@@ -53,14 +55,14 @@ def run(
     """
     began = time.monotonic() if started is None else started
     loaded = load_experiment(path, settings)
-    assembly = build.assemble(build.configure_torch(loaded))
+    assembly = build.assemble(configure_torch(loaded))
     options_of(assembly)  # refused before a directory is made
     measured = ""
     if loaded.runtime.threads == "auto":
         threads, measured = fastest_threads(assembly)
         loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
         del assembly  # its images take the room that the next one's need
-        assembly = build.assemble(build.configure_torch(loaded))  # what is fitted depends on them, in its last bits
+        assembly = build.assemble(configure_torch(loaded))  # what is fitted depends on them, in its last bits
     deadline = began + seconds(loaded.train.budget) if loaded.train.budget else math.inf
     baselines = scored_baselines(assembly) if loaded.train.budget else None  # they count as well
     counted, last_step_by = counted_steps(assembly, deadline)
@@ -89,7 +91,7 @@ def fastest_threads(assembly: Assembly) -> tuple[int, str]:
     times: dict[int, float] = {}
     for threads in sorted({1, cores // 2, cores} - {0}, reverse=True):
         torch.set_num_threads(threads)
-        times[threads] = build.seconds_per_step(assembly, THREADS_SECONDS)
+        times[threads] = seconds_per_step(assembly, THREADS_SECONDS)
     chosen = min(times, key=lambda threads: times[threads])
     found = ", ".join(f"{threads}: {1e3 * seconds:.0f} ms" for threads, seconds in times.items())
     return chosen, f"[runtime] threads = {chosen}: a step takes, by threads, {found}"
@@ -108,7 +110,7 @@ def counted_steps(assembly: Assembly, deadline: float) -> tuple[Experiment, floa
     train = assembly.experiment.train
     if not train.budget:
         return assembly.experiment, deadline
-    step = build.seconds_per_step(assembly, TIMING * seconds(train.budget))
+    step = seconds_per_step(assembly, TIMING * seconds(train.budget))
     validation = min(_seconds(lambda: validate(assembly, assembly.model)) for _ in range(2))
     deadline -= CLOSING_SECONDS + CLOSING * seconds(train.budget)
     deadline -= validation * (1 + assembly.pixels("test") / assembly.pixels("val"))

@@ -18,8 +18,9 @@ from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
 from yeastexp.sample import Sample
 from yeastexp.system import full_precision
-from yeastexp.training.build import Assembly, Transforms
+from yeastexp.training.build import Assembly
 from yeastexp.training.progress import Validation
+from yeastexp.training.training_images import Transforms
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import environment
 from yeastexp.training import build, checkpoints
 from yeastexp.training.context import RunContext, never
+from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import continue_from, described, train
 from yeastexp.training.run_directory import RunDirectory
 
@@ -35,7 +36,7 @@ def verify(run: Path, *, console: Console) -> Verified:
     """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to."""
     directory = RunDirectory(run)
     before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
-    assembly = build.assemble(build.configure_torch(directory.load()))
+    assembly = build.assemble(configure_torch(directory.load()))
     elsewhere = _elsewhere(directory, described(assembly))
     with tempfile.TemporaryDirectory() as folder:
         late = (lambda step: step == after["step"]) if after["stopped"] == "by budget" else never

@@ -24,8 +24,9 @@ from yeastexp.nets.optimizers import adamw
 from yeastexp.registry import model as models
 from yeastexp.training import build
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.training_images import DEFAULT_SIDE, patch_side
 
-DEFAULT_SIDE = 256
+IMAGE_SIDE = 256
 """Pixels of an image if nothing else tells its size."""
 CELL_IMAGES = 8
 """Training images whose cells are measured."""
@@ -69,7 +70,7 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = build.build_model(loaded)
     measured, apart, shortest = _data(loaded)
-    patch_size = build.patch_side(loaded.patches, shortest)
+    patch_size = patch_side(loaded.patches, shortest)
     return Subject(
         name=f"{path}: {loaded.model.name}",
         model=model,
@@ -97,7 +98,7 @@ def of_model(
         ) from None
     if not isinstance(model, nn.Module):
         raise UserError(f"model '{name}': makes a {type(model).__name__}, which is not an nn.Module")
-    side = getattr(model, "size", DEFAULT_SIDE)  # a model that is made for one size says so
+    side = getattr(model, "size", IMAGE_SIDE)  # a model that is made for one size says so
     return Subject(
         name=name,
         model=model,
@@ -143,4 +144,4 @@ def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
         shortest = int(scale * min(min(dataset.shape(name)[1:]) for name in names))
         return tuple(measured), "instances" in dataset.maps, shortest
     except (UserError, OSError):
-        return (), True, build.DEFAULT_SIDE
+        return (), True, DEFAULT_SIDE

@@ -19,7 +19,8 @@ from yeastexp.inspection.preflight.registration import Registration
 from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
 from yeastexp.system.formatting import format_count
 from yeastexp.training import build
-from yeastexp.training.build import Transforms
+from yeastexp.training.device import configure_torch
+from yeastexp.training.training_images import Transforms
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -56,7 +57,7 @@ def preflight(
 
     Writes nothing. Raises UserError if the experiment file itself is wrong.
     """
-    loaded = build.configure_torch(load_experiment(path, settings))
+    loaded = configure_torch(load_experiment(path, settings))
     dataset = build.build_dataset(loaded)
     transforms, unfitted = _transforms(loaded, dataset)
     images, registrations, faults = _read_all(dataset, transforms, progress)

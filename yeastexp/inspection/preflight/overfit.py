@@ -15,8 +15,9 @@ from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.metrics.pixels import confusion
 from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count
-from yeastexp.training.build import Assembly, Prepared, build_trainer
+from yeastexp.training.build import Assembly, build_trainer
 from yeastexp.training.step import NonFiniteLoss, check_finite
+from yeastexp.training.training_images import Prepared
 
 PATCHES = 4
 """Of a batch at most: more take longer to overfit, and show no more."""

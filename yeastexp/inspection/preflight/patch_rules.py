@@ -13,7 +13,7 @@ from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.inspection.preflight.statistics import Statistics
 from yeastexp.nets.receptive_field import Axis, receptive_field
 from yeastexp.system.formatting import format_count
-from yeastexp.training import build
+from yeastexp.training.training_images import patch_side
 
 CELLS_ACROSS = 2.0
 """Diameters of a cell that a patch should be wide."""
@@ -28,7 +28,7 @@ def findings(loaded: Experiment, images: Statistics, model: nn.Module) -> Iterat
     if not train:
         return
     shortest = min(min(given.size) for _, given in train)
-    side = build.patch_side(loaded.patches, shortest)
+    side = patch_side(loaded.patches, shortest)
     if small := [image.name for image, given in train if min(given.size) < side]:
         yield Finding(
             "warning",

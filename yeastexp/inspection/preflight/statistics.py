@@ -17,7 +17,7 @@ from yeastexp.data.folds import Thumbnail
 from yeastexp.data.transforms import pipeline
 from yeastexp.inspection import cells
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training.build import Transforms
+from yeastexp.training.training_images import Transforms
 
 SPECK_PX = 10
 """Pixels below which a connected component of the foreground is a speck."""

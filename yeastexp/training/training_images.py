@@ -1,0 +1,161 @@
+"""The training images: transformed and checked, kept somewhere, and cut into patches by a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.settings import Patches, Runtime
+from yeastexp.contracts import Dataset, Task
+from yeastexp.data import patches
+from yeastexp.data.normalization import Values
+from yeastexp.data.patches import CachedImages, LazyImages, PatchPlan
+from yeastexp.data.transforms import pipeline
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.errors import UserError
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.system import memory
+from yeastexp.system.formatting import format_bytes
+
+Transforms = tuple[BasicTransform2D, ...]
+
+
+DEFAULT_SIDE = 128
+
+
+DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.5
+"""Of what is free, for the training images at most: the rest is for activations, and for the programs beside."""
+
+
+def checked_labels(sample: Sample, classes: int) -> Sample:
+    """The sample; raises UserError if its labels are no classes, with the values seen."""
+    low, high = (int(extreme) for extreme in sample.labels.aminmax())
+    if low < IGNORE or high >= classes:
+        seen = sample.labels.unique().tolist()
+        shown = ", ".join(map(str, seen[:8])) + (", …" if len(seen) > 8 else "")
+        raise UserError(
+            f"image '{sample.name}': its labels hold {shown} where [task] classes has 0 to {classes - 1}; "
+            "pack the masks again, or name all classes"
+        )
+    return sample
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The training images as patches are cut from them: after the `[[transform]]` list, their labels checked."""
+
+    dataset: Dataset
+    transforms: Transforms
+    classes: int
+    task: Task
+
+    @property
+    def names(self) -> list[str]:
+        """Of the images, in order."""
+        return list(self.dataset.splits["train"])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of each image, (N, 2), which no image has to be read for."""
+        shapes = (self.dataset.shape(name) for name in self.names)
+        return np.array([pipeline.grids(self.transforms, (height, width))[-1] for _, height, width in shapes])
+
+    def __call__(self, index: int) -> Sample:
+        """An image by its number."""
+        return self.seen(self.stored(index))
+
+    def stored(self, index: int) -> Sample:
+        """An image as it is stored."""
+        return checked_labels(self.dataset.read(self.names[index]), self.classes)
+
+    def seen(self, stored: Sample) -> Sample:
+        """What the list makes of it, with the planes of the task's targets as maps, in their order."""
+        task = self.task
+        sample = pipeline.whole(self.transforms, replace(stored, maps={name: stored.maps[name] for name in task.maps}))
+        planes = task.targets(sample) if task.planes else ()
+        maps = {
+            f"target {index}": plane.float() if interpolation == "bilinear" else plane.long()
+            for index, (plane, interpolation) in enumerate(zip(planes, task.planes, strict=True))
+        }
+        return replace(sample, maps=maps)
+
+
+def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
+    """Where training images that take so many bytes are kept, and a line that says so."""
+    free = memory.free(torch.device("cpu"))
+    shown = f"[runtime] cache: the training images take {format_bytes(wanted)}; "
+    if runtime.cache != "auto":
+        return runtime.cache, f"{shown}'{runtime.cache}', as the file says"
+    if device.type != "cpu" and not runtime.workers:
+        there = memory.free(device)
+        if wanted <= DEVICE_SHARE * there:
+            return "device", f"{shown}kept on the device, where {format_bytes(there)} are free"
+        shown += f"of {format_bytes(there)} on the device no more than {DEVICE_SHARE:.0%} is for images; "
+    if wanted <= MEMORY_SHARE * free:
+        return "memory", f"{shown}kept in memory, where {format_bytes(free)} are free"
+    shown += f"read again for every patch, since only {format_bytes(free)} are free"
+    return "none", f"{shown}; [runtime] workers read ahead"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The training images: what patches are cut from, a line that says where they are, and their values, if known."""
+
+    source: CachedImages | LazyImages
+    kept: Literal["device", "memory", "none"]
+    where: str
+    values: Values | None
+
+
+def training_images(
+    experiment: Experiment, task: Task, dataset: Dataset, transforms: Transforms, device: torch.device
+) -> Images:
+    """Those of a data set after some transforms, for patches that are cut for a device."""
+    read = Prepared(dataset, transforms, len(experiment.task.classes), task)
+    planes = 1 + len(task.planes)
+    sizes, wants_foreground = read.sizes, experiment.patches.foreground_fraction > 0
+    where, said = where_kept(experiment.runtime, patches.bytes_of(sizes, experiment.task.channels, planes), device)
+    if where == "none":
+        return Images(LazyImages(read, sizes, experiment.task.channels, wants_foreground, planes), where, said, None)
+    ends: list[Tensor] = []
+
+    def watched(index: int) -> Sample:
+        stored = read.stored(index)
+        ends.append(torch.stack(stored.image.aminmax()))
+        return read.seen(stored)
+
+    there = device if where == "device" else torch.device("cpu")
+    kept = CachedImages.reading(watched, sizes, there, wants_foreground)
+    return Images(kept, where, said, Values.between(ends, dataset.normalization))
+
+
+def patch_side(patches: Patches, smallest: int = DEFAULT_SIDE) -> int:
+    """Pixels of a side of a patch, for images whose shortest side is `smallest`."""
+    return patches.size or min(DEFAULT_SIDE, smallest)
+
+
+def plan_patches(patches: Patches, sizes: np.ndarray) -> PatchPlan:
+    """How many patches an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
+    side = patch_side(patches, int(sizes.min()))
+    if patches.stride:
+        lists = [_sliding(size, side, patches.stride) for size in sizes]
+        images = np.repeat(np.arange(len(sizes)), [len(corners) for corners in lists])
+        return PatchPlan(side, images, np.concatenate(lists))
+    covering = np.maximum(1, np.rint(sizes.prod(axis=1) / side**2)).astype(np.int64)
+    counts = np.full(len(sizes), patches.per_image) if patches.per_image else covering
+    return PatchPlan(side, np.repeat(np.arange(len(sizes)), counts), None)
+
+
+def _sliding(size: np.ndarray, side: int, stride: int) -> np.ndarray:
+    """Corners (N, 2) every `stride` pixels; the last ones overhang inwards, so that the border is covered."""
+    axes = []
+    for length in size.tolist():
+        last = length - side
+        starts = list(range(0, last, stride)) if last > 0 else []
+        axes.append([*starts, last if last >= 0 else last // 2])
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
