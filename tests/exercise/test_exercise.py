@@ -15,6 +15,7 @@ from PIL import Image
 from docs import exercise
 from notebooks import execute
 from yeastexp.cli import commands
+from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.tensorboard import Tracker
 
 PAGE = exercise.DOCUMENT.read_text(encoding="utf-8")
@@ -118,7 +119,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_logged_pictures_are_those_of_the_last_validation(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path)
+    tracker = Tracker(RunDirectory(tmp_path))
     for step in (5, 10):
         scores = {name: {"per_image": step / 20} for name in ("background", "cell", "mean")}
         summary = {"iou": scores, "accuracy": {"all": scores["mean"]}}
