@@ -89,10 +89,9 @@ def _headline(run: RunFiles) -> list[Fact]:
     metric, name = run_files.headline_key(run.summary, run.experiment)
     facts = [_score_fact(score_name(metric, name), run.summary[metric][name])]
     for baseline, summary in run.baselines.items():
-        if not baseline.startswith("all ") or len(run.baselines) == 1:
-            facts.append(
-                Fact(f"{baseline} baseline", format_score(summary[metric][name]["per_image"]), "without training")
-            )
+        score = summary[metric][name]["per_image"]
+        if score is not None and (not baseline.startswith("all ") or len(run.baselines) == 1):
+            facts.append(Fact(f"{baseline} baseline", format_score(score), "without training"))
     return facts
 
 

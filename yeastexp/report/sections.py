@@ -155,6 +155,7 @@ def experiment_facts(loaded: Experiment) -> Facts:
     train = loaded.train
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     facts = [
+        _fact("task", loaded.task.part),
         _fact("model", loaded.model),
         _fact("loss", loaded.loss or loaded.task.part),
         _fact("optimizer", loaded.optimizer),
