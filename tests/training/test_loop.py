@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import EXPERIMENT, image, quiet, write_data, write_experiment
 from torch import Tensor
@@ -24,11 +24,11 @@ from yeastexp.inspection import check
 from yeastexp.nets.unet import UNet
 from yeastexp.prediction.predict import predict
 from yeastexp.prediction.predictor import load_predictor
-from yeastexp.training import checkpoints, run
+from yeastexp.training import checkpoints, loop, run
 from yeastexp.training.build import Assembly, assemble
+from yeastexp.training.context import RunContext
 from yeastexp.training.device import configure_torch
-from yeastexp.training.loop import Training
-from yeastexp.training.optimization import Options
+from yeastexp.training.run_directory import RunDirectory
 
 CPU = torch.device("cpu")
 STILL = ["optimizer.learning_rate=1e-12", "model.norm=none"]
@@ -89,18 +89,18 @@ def test_the_scheduler_is_told_the_number_of_updates(here: Path) -> None:
         here, ["train.steps=6", "train.accumulation_steps=3", "scheduler.name=polynomial", "scheduler.power=1"]
     )
     assert [float(row["learning_rate"]) for row in rows(folder)] == pytest.approx([0.01 / 3, 0])
-    assert state(folder)["scheduler"]["last_epoch"] == 3
+    assert state(folder)["handlers"]["scheduler"]["last_epoch"] == 3
     assert "6 steps (3 updates) in 2 epochs on " in (folder / "log.txt").read_text()
 
 
 def test_a_run_out_of_time_finishes_its_group(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def out_of_time(assembly: Assembly, options: Options, deadline: float) -> tuple[Experiment, float]:
+    def out_of_time(assembly: Assembly, deadline: float) -> tuple[Experiment, float]:
         return assembly.experiment, 0.0
 
     monkeypatch.setattr(run, "counted_steps", out_of_time)
     folder = trained(here, ["train.accumulation_steps=3"])
     assert (result(folder)["steps"], result(folder)["stopped_by_budget"]) == (3, True)
-    assert state(folder)["scheduler"]["last_epoch"] == 1
+    assert state(folder)["handlers"]["scheduler"]["last_epoch"] == 1
 
 
 # Clipping
@@ -121,10 +121,10 @@ def test_the_norm_of_gradients_is_logged_with_the_loss(here: Path) -> None:
 def test_the_average_is_scored_kept_and_predicted_with_and_leaves_training_alone(here: Path) -> None:
     without, averaged = trained(here, []), trained(here, ["train.ema_decay=0.9"])
     kept = state(averaged)
-    assert same(kept["unaveraged"], state(without)["model"]), "training itself is the same"
-    assert not same(kept["model"], kept["unaveraged"])
-    assert state(without)["unaveraged"] is None
-    assert kept["averaged"] == 8
+    assert same(kept["handlers"]["average"]["model"], state(without)["model"]), "training itself is the same"
+    assert not same(kept["model"], kept["handlers"]["average"]["model"])
+    assert "average" not in state(without)["handlers"]
+    assert kept["handlers"]["average"]["updates"] == 8
     assert result(averaged)["last"]["loss"] != result(without)["last"]["loss"]
     best = state(averaged, "best.pt")["model"]
     assert same(load_predictor(averaged, device="cpu").model.state_dict(), best)
@@ -139,7 +139,7 @@ def test_another_run_starts_from_the_average(here: Path) -> None:
     first = trained(here, ["train.ema_decay=0.9"])
     second = trained(here, [f"train.init_from='{first}'", "train.ema_decay=0.9", "train.epochs=1", *STILL[:1]])
     kept, start = state(second), state(first, "best.pt")["model"]
-    for weights in (kept["model"], kept["unaveraged"]):
+    for weights in (kept["model"], kept["handlers"]["average"]["model"]):
         assert max(float((weights[name] - start[name]).abs().max()) for name in start if "weight" in name) < 1e-9
 
 
@@ -242,7 +242,8 @@ def test_all_options_at_once_repeat_bit_for_bit(here: Path) -> None:
     again = here / run.run(first / "experiment.toml", console=quiet())
     for name in ("last.pt", "best.pt"):
         assert same(state(first, name)["model"], state(again, name)["model"])
-        assert same(state(first, name)["unaveraged"], state(again, name)["unaveraged"])
+        trained_weights = [state(folder, name)["handlers"]["average"]["model"] for folder in (first, again)]
+        assert same(*trained_weights)
     assert (first / "result.json").read_bytes() == (again / "result.json").read_bytes()
 
 
@@ -259,15 +260,18 @@ def test_generators_are_state(here: Path) -> None:
 def saving(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let training try to save after every step; the steps at which it may."""
     saved: list[int] = []
-    after_step = Training.after_step
+    attach = loop.attach_handlers
 
-    def then_save(self: Training, trainer: Engine) -> None:
-        after_step(self, trainer)
-        with contextlib.suppress(AssertionError):
-            checkpoints.save(self.folder / "checkpoints" / f"{self.step}.pt", self.state_dict())
-            saved.append(self.step)
+    def then(context: RunContext) -> None:
+        def save() -> None:
+            with contextlib.suppress(AssertionError):
+                checkpoints.save(context.directory.checkpoints / f"{context.step}.pt", context.state_dict())
+                saved.append(context.step)
 
-    monkeypatch.setattr(Training, "after_step", then_save)
+        attach(context)
+        context.trainer.add_event_handler(Events.ITERATION_COMPLETED, save)
+
+    monkeypatch.setattr(loop, "attach_handlers", then)
     return saved
 
 
@@ -288,9 +292,9 @@ def test_a_checkpoint_within_an_epoch_has_all_that_the_rest_of_the_run_depends_o
     whole = trained(here, [*settings, "validation.patience=9", "model.dropout=0.2", "runtime.device=cpu"])
     middle = state(whole, "7.pt")
     assembly = assemble(configure_torch(load_experiment(whole / "experiment.toml")))
-    rest = Training(assembly, here / "rest", quiet(), began=0.0)
-    rest.go_on(middle, here)
-    rest.train()
+    rest = RunContext(assembly, RunDirectory(here / "rest"), quiet(), began=0.0)
+    loop.continue_from(rest, middle)
+    loop.train(rest)
     rest.tracker.close()
     ended, expected = state(rest.folder), state(whole)
     for found in (ended, expected):

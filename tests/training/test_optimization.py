@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import Tensor, nn
 
 from yeastexp.errors import UserError
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.schedulers import cosine
 from yeastexp.training import checkpoints
-from yeastexp.training.optimization import AccumulationSchedule, Average, OptimizationStep, Options
+from yeastexp.training.handlers.average import AverageWeights
+from yeastexp.training.handlers.gradients import ClipGradients, StepScheduler
+from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
+from yeastexp.training.step import make_trainer
 
 CPU = torch.device("cpu")
 
@@ -23,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("size", "windows", "steps", "ends", "shares"),
+    ("size", "patches", "steps", "ends", "shares"),
     [
         (1, [4, 4, 2], 4, [1, 2, 3, 4], [1, 1, 1, 1]),
         (2, [4, 4, 2], 6, [2, 3, 5, 6], [0.5, 0.5, 1, 0.5, 0.5, 1]),
@@ -34,73 +38,13 @@ CPU = torch.device("cpu")
     ],
 )
 def test_groups_end_with_epochs_and_with_the_run(
-    size: int, windows: list[int], steps: int, ends: list[int], shares: list[float]
+    size: int, patches: list[int], steps: int, ends: list[int], shares: list[float]
 ) -> None:
-    groups = AccumulationSchedule(size, windows, steps)
+    groups = AccumulationSchedule(size, patches, steps)
     assert [step for step in range(1, steps + 1) if groups.ends(step)] == ends
     assert [groups.share(step) for step in range(1, steps + 1)] == shares
     assert groups.updates == len(ends)
     assert groups.ends(0)
-
-
-# The average
-
-
-def kept(decay: float, updates: int) -> list[float]:
-    """How much of itself the average keeps at each update."""
-    return [min(decay, (1 + n) / (10 + n)) for n in range(1, updates + 1)]
-
-
-def test_the_average_by_hand() -> None:
-    model = nn.Linear(1, 1, bias=False).double()
-    nn.init.constant_(model.weight, 100.0)
-    average = Average(model, decay=0.25)
-    expected = 100.0
-    for value, share in zip([1.0, -2.0, 4.0, 0.5], kept(0.25, 4), strict=True):
-        nn.init.constant_(model.weight, value)
-        average.update(model)
-        expected = share * expected + (1 - share) * value
-        assert average.model.weight.item() == pytest.approx(expected, rel=1e-14)
-        assert model.weight.item() == value
-    assert kept(0.25, 4) == [2 / 11, 0.25, 0.25, 0.25]
-
-
-def test_the_initial_weights_are_soon_forgotten() -> None:
-    """However high the decay, ten updates leave less than a ten-thousandth of them."""
-    model = nn.Linear(1, 1, bias=False).double()
-    nn.init.ones_(model.weight)
-    average = Average(model, decay=0.9999)
-    nn.init.zeros_(model.weight)
-    for _ in range(10):
-        average.update(model)
-    left = average.model.weight.item()
-    assert left == pytest.approx(math.prod(kept(0.9999, 10))) and left < 1e-4
-
-
-def test_statistics_are_averaged_and_counts_copied() -> None:
-    model = nn.BatchNorm2d(1)
-    average = Average(model, decay=0.5)
-    model(torch.full((1, 1, 2, 2), 10.0))
-    average.update(model)
-    assert float(model.running_mean) == 1.0
-    assert float(average.model.running_mean) == pytest.approx(1 - 2 / 11)
-    assert int(average.model.num_batches_tracked) == 1
-
-
-def test_a_shared_weight_is_averaged_once() -> None:
-    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
-    model[1].weight = model[0].weight
-    nn.init.zeros_(model[0].weight)
-    average = Average(model, decay=0.5)
-    nn.init.constant_(model[0].weight, 11.0)
-    average.update(model)
-    assert average.model[0].weight is average.model[1].weight
-    assert average.model[0].weight.item() == pytest.approx(9.0)
-
-
-def test_an_average_is_a_model_to_look_through() -> None:
-    average = Average(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)).train(), decay=0.5)
-    assert not average.model.training and not average.model(torch.ones(1, 1)).requires_grad
 
 
 # Updates
@@ -117,19 +61,19 @@ class Slope(nn.Module):
         return (self.weight * slope).sum()
 
 
-def step(update: OptimizationStep, *slopes: Tensor) -> None:
-    """One update by equal shares of these gradients."""
+def step(update: OptimizationStep, *slopes: Tensor) -> bool:
+    """One update by equal shares of these gradients; whether the weights changed."""
     update.begin()
     for slope in slopes:
         update.add(update.model(slope), 1 / len(slopes))
-    update.apply(step=7)
+    update.unscale()
+    return update.apply(step=7)
 
 
-def plain(options: Options, scheduler: bool = False) -> OptimizationStep:
+def plain(options: Options) -> OptimizationStep:
     """An update that subtracts the gradients."""
     model = Slope()
-    optimizer = sgd(model.parameters(), 1.0, momentum=0, weight_decay=0)
-    return OptimizationStep(model, optimizer, cosine(optimizer, 4) if scheduler else None, options, CPU)
+    return OptimizationStep(model, sgd(model.parameters(), 1.0, momentum=0, weight_decay=0), options, CPU)
 
 
 def weight(update: OptimizationStep) -> list[float]:
@@ -138,44 +82,36 @@ def weight(update: OptimizationStep) -> list[float]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_clipping_bounds_the_norm_of_all_gradients_together(precision: Any) -> None:
-    """After accumulation and without the scale of float16; what is smaller stays as it is."""
-    update = plain(Options(clip_norm=1.0, precision=precision))
-    step(update, torch.tensor([6.0, 0.0]), torch.tensor([0.0, 8.0]))
-    assert [float(norm) for norm in update.norms] == [5.0]
-    assert weight(update) == pytest.approx([-0.6, -0.8], rel=1e-6)
-    step(update, torch.tensor([-0.125, 0.25]))
-    assert weight(update) == pytest.approx([-0.475, -1.05], rel=1e-6)
+def test_the_gradients_of_a_group_are_those_of_its_losses(precision: Any) -> None:
+    """After accumulation and without the scale of float16, before anybody looks at them and in the weights."""
+    update = plain(Options(precision))
+    update.begin()
+    for slope in (torch.tensor([6.0, 0.0]), torch.tensor([0.0, 8.0])):
+        update.add(update.model(slope), 0.5)
+    update.unscale()
+    assert update.model.weight.grad.tolist() == [3.0, 4.0]
+    assert update.apply(step=7) and weight(update) == [-3.0, -4.0]
+    assert step(update, torch.tensor([-0.125, 0.25])) and weight(update) == [-2.875, -4.25]
 
 
-def test_without_clipping_no_norm_is_taken() -> None:
+def test_without_clipping_large_gradients_stay() -> None:
     update = plain(Options())
     step(update, torch.tensor([6.0, 8.0]))
-    assert update.norms == [] and weight(update) == [-6.0, -8.0]
-
-
-def test_the_scheduler_follows_updates() -> None:
-    update = plain(Options(), scheduler=True)
-    for _ in range(2):
-        step(update, torch.ones(2), torch.ones(2))
-    assert update.optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
+    assert weight(update) == [-6.0, -8.0]
 
 
 def test_gradients_that_overflow_change_nothing_but_the_scale() -> None:
     """1e34 times the first scale of 65536 is beyond float32, times half of it is not."""
-    update = plain(Options(precision="float16", ema=0.5), scheduler=True)
-    assert update.average is not None
+    update = plain(Options("float16"))
     overflowing = torch.tensor([1e34, 0.0])
-    step(update, overflowing)
+    assert not step(update, overflowing)
     assert weight(update) == [0, 0] and update.scale == 32768
-    assert update.average.updates == 0 and update.optimizer.param_groups[0]["lr"] == 1.0
-    step(update, overflowing)
+    assert step(update, overflowing)
     assert weight(update) == pytest.approx([-1e34, 0]) and update.scale == 32768
-    assert update.average.updates == 1 and update.optimizer.param_groups[0]["lr"] < 1.0
 
 
 def test_gradients_that_overflow_at_every_scale_end_the_run() -> None:
-    update = plain(Options(precision="float16"))
+    update = plain(Options("float16"))
     with pytest.raises(UserError) as caught:
         for _ in range(27):
             step(update, torch.tensor([float("inf"), 0.0]))
@@ -199,23 +135,48 @@ def test_float16_is_refused_without_a_gpu() -> None:
 # State
 
 
-def network(options: Options) -> OptimizationStep:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
-    optimizer = adamw(model.parameters(), 0.1)
-    return OptimizationStep(model, optimizer, cosine(optimizer, 8), options, CPU)
+class Run:
+    """Updates of a small network by two batches each, with the handlers that hang on an update."""
 
+    def __init__(self, options: Options, average: bool = False, clip: bool = False) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1))
+        optimizer = adamw(model.parameters(), 0.1)
+        self.update = OptimizationStep(model, optimizer, options, CPU)
+        self.handlers: dict[str, Any] = {"scheduler": StepScheduler(cosine(optimizer, 8))}
+        if clip:
+            self.handlers["clipping"] = ClipGradients(model, 0.5, CPU)
+        if average:
+            self.handlers["average"] = AverageWeights(self.update, 0.9)
 
-def go_on(update: OptimizationStep, first: int, last: int) -> None:
-    """Updates of two batches each; that of number 3 overflows float16."""
-    for number in range(first, last):
-        update.begin()
-        for part in range(2):
-            source = torch.Generator().manual_seed(2 * number + part)
-            with update.options.autocast(update.device):
-                found = update.model(torch.randn(5, 3, generator=source))
-            update.add(found.float().square().mean() * (1e36 if number == 3 else 1.0), share=0.5)
-        update.apply(number)
+    def go_on(self, first: int, last: int) -> None:
+        """The updates from one to before another; that of number 3 overflows float16."""
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            return (outputs.square() * targets).mean()
+
+        trainer = make_trainer(self.update, loss, AccumulationSchedule(2, [5, 5], 2 * last), 1)
+        for handler in self.handlers.values():
+            handler.attach(trainer, Engine(lambda *_: None))
+        if first < last:
+            trainer.run(self.batches(first, last), max_epochs=1, epoch_length=2 * (last - first))
+
+    @staticmethod
+    def batches(first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(2 * first, 2 * last):
+            source = torch.Generator().manual_seed(number)
+            yield torch.randn(5, 3, 1, 1, generator=source), torch.full((5, 1, 1, 1), 1e36 if number // 2 == 3 else 1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As a checkpoint holds it."""
+        handlers = {n: handler.state_dict() for n, handler in self.handlers.items()}
+        return {**self.update.state_dict(), "handlers": handlers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As a run does it: a handler after what it belongs to."""
+        self.update.load_state_dict(state)
+        for name, handler in self.handlers.items():
+            handler.load_state_dict(state["handlers"][name])
 
 
 def leaves(state: Any) -> list[str]:
@@ -228,42 +189,47 @@ def leaves(state: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "handlers"),
     [
-        Options(),
-        Options(ema=0.9),
-        Options(clip_norm=0.5),
-        Options(precision="bfloat16"),
-        Options(precision="float16"),
-        Options(accumulate=2, clip_norm=0.5, ema=0.9, precision="float16"),
+        (Options(), {}),
+        (Options(), {"average": True}),
+        (Options(), {"clip": True}),
+        (Options("bfloat16"), {}),
+        (Options("float16"), {}),
+        (Options("float16"), {"clip": True, "average": True}),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("stop", [0, 1, 4])
-def test_an_interrupted_run_equals_an_uninterrupted_one(options: Options, stop: int, tmp_path: Path) -> None:
-    whole = network(options)
-    go_on(whole, 0, 8)
-    before = network(options)
-    go_on(before, 0, stop)
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    options: Options, handlers: dict[str, bool], stop: int, tmp_path: Path
+) -> None:
+    whole = Run(options, **handlers)
+    whole.go_on(0, 8)
+    before = Run(options, **handlers)
+    before.go_on(0, stop)
     checkpoints.save(tmp_path / "last.pt", before.state_dict())
-    nn.init.zeros_(before.model[0].weight)
-    after = network(options)
-    nn.init.zeros_(after.model[0].weight)
+    nn.init.zeros_(before.update.model[0].weight)
+    after = Run(options, **handlers)
+    nn.init.zeros_(after.update.model[0].weight)
     after.load_state_dict(checkpoints.load(tmp_path / "last.pt"))
-    go_on(after, stop, 8)
+    after.go_on(stop, 8)
     assert leaves(after.state_dict()) == leaves(whole.state_dict())
-    assert after.scale == whole.scale
+    assert after.update.scale == whole.update.scale
+    if handlers:
+        assert leaves(Run(options, **handlers).state_dict()) != leaves(whole.state_dict())
 
 
 def test_the_weights_to_use_are_under_model() -> None:
-    update = network(Options(ema=0.9))
-    go_on(update, 0, 2)
-    state = update.state_dict()
-    assert update.average is not None and update.measured is update.average.model
-    assert torch.equal(state["model"]["0.weight"], update.average.model[0].weight)
-    assert torch.equal(state["unaveraged"]["0.weight"], update.model[0].weight)
-    assert not torch.equal(state["model"]["0.weight"], state["unaveraged"]["0.weight"])
-    without = network(Options())
-    go_on(without, 0, 2)
-    assert without.measured is without.model and without.state_dict()["unaveraged"] is None
-    assert torch.equal(without.model[0].weight, update.model[0].weight), "averaging leaves training alone"
+    run = Run(Options(), average=True)
+    run.go_on(0, 2)
+    state, average = run.state_dict(), run.handlers["average"].average
+    assert run.update.measured is average.model
+    in_training = state["handlers"]["average"]["model"]["0.weight"]
+    assert torch.equal(state["model"]["0.weight"], average.model[0].weight)
+    assert torch.equal(in_training, run.update.model[0].weight)
+    assert not torch.equal(state["model"]["0.weight"], in_training)
+    without = Run(Options())
+    without.go_on(0, 2)
+    assert without.update.measured is without.update.model and "average" not in without.state_dict()["handlers"]
+    assert torch.equal(without.update.model[0].weight, run.update.model[0].weight), "averaging leaves training alone"

@@ -10,15 +10,16 @@ from pathlib import Path
 import kills
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import EXPERIMENT, quiet, write_data
 
 from yeastexp.errors import UserError
-from yeastexp.training import checkpoints, run_directory
-from yeastexp.training.loop import Training
+from yeastexp.training import checkpoints, loop
+from yeastexp.training.context import RunContext
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
+from yeastexp.training.run_directory import RunDirectory
 
 ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").replace(
     "epochs = 2",
@@ -59,17 +60,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cut(patched: pytest.MonkeyPatch, step: int, by: str) -> None:
-    """Let the next training be cut short after a step."""
-    after_step = Training.after_step
+    """Let the next training be cut short: by power when all handlers of a step are done, by a wish within the step."""
+    attach = loop.attach_handlers
 
-    def then(self: Training, trainer: Engine) -> None:
-        if self.step + 1 == step and by == "a wish":
-            self.interruption.wanted = True
-        after_step(self, trainer)
-        if self.step == step and by == "power":
+    def then(context: RunContext) -> None:
+        def wish() -> None:
+            context.interruption.wanted = True
+
+        def fail() -> None:
             raise PowerCut
 
-    patched.setattr(Training, "after_step", then)
+        attach(context)
+        if by == "power":
+            context.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=step), fail)
+        else:
+            context.trainer.add_event_handler(Events.ITERATION_STARTED(once=step), wish)
+
+    patched.setattr(loop, "attach_handlers", then)
 
 
 def broken(folder: Path, step: int, by: str = "power", text: str = ALL_OPTIONS, settings: Sequence[str] = ()) -> Path:
@@ -100,32 +107,32 @@ def test_one_after_the_other_leaves_no_trace(here: Path, whole: Path) -> None:
             resume(folder, console=quiet())
     resume(folder, console=quiet())
     assert kills.differences(whole, folder) == []
-    assert len(run_directory.read_environment(folder)["resumed"]) == 4
+    assert len(RunDirectory(folder).read_environment()["resumed"]) == 4
 
 
 @pytest.mark.parametrize("place", ["save_best", "save", "scored_baselines"])
 def test_power_may_fail_at_any_place(here: Path, whole: Path, place: str) -> None:
-    function = getattr(Training, place)
+    function = getattr(RunContext, place)
 
-    def fails(self: Training) -> object:
+    def fails(self: RunContext) -> object:
         if self.step >= 8:
             raise PowerCut
         return function(self)
 
     with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
-        patched.setattr(Training, place, fails)
+        patched.setattr(RunContext, place, fails)
         ran(here)
     resume(here / RUN, console=quiet())
     assert kills.differences(whole, here / RUN) == []
 
 
-@pytest.mark.parametrize("place", ["_write_pictures", "environment.ended"])
+@pytest.mark.parametrize("place", ["conclude._write_pictures", "loop.environment.ended"])
 def test_a_run_that_was_cut_short_behind_its_last_step_is_concluded(here: Path, whole: Path, place: str) -> None:
     def fails(*anything: object) -> None:
         raise PowerCut
 
     with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
-        patched.setattr(f"yeastexp.training.run_directory.{place}", fails)
+        patched.setattr(f"yeastexp.training.{place}", fails)
         ran(here)
     resume(here / RUN, console=quiet())
     assert kills.differences(whole, here / RUN) == []
@@ -137,7 +144,7 @@ def test_power_may_fail_between_two_names_of_a_checkpoint(here: Path, whole: Pat
     newest = checkpoints.load(kept / "last.pt")
     (kept / "last.pt").rename(kept / "next.pt")
     said: list[str] = []
-    found = checkpoints.newest(folder, said.append)
+    found = checkpoints.newest(kept, said.append)
     assert found is not None and checkpoints.first_difference(found, newest) is None and not said
     assert {path.name for path in kept.iterdir()} == {"last.pt", "previous.pt"}
     resume(folder, console=quiet())
@@ -211,7 +218,7 @@ def refusal(folder: Path, *settings: str) -> str:
 
 
 def test_what_is_no_run_is_refused(here: Path) -> None:
-    with pytest.raises(UserError, match=r"^runs/x: no run directory, or a run that ended before it began"):
+    with pytest.raises(UserError, match=r"^runs/x: not a run directory, or a run that ended before it began"):
         resume(Path("runs/x"), console=quiet())
 
 
@@ -226,8 +233,8 @@ def test_a_finished_run_is_left_as_it_is(here: Path, whole: Path) -> None:
 @pytest.mark.parametrize("setting", ["train.seed=1", "model.width=4", "train.batch_size=2", "augment=[]"])
 def test_what_changes_results_is_refused(here: Path, setting: str) -> None:
     assert refusal(broken(here, 6), setting) == (
-        "--set: a run goes on as it began; train.epochs, train.steps, runtime.workers, runtime.checkpoint_minutes can "
-        "change. For anything else start a new run, with train.init_from where its weights are wanted"
+        "--set: a run continues as it began; only train.epochs, train.steps, runtime.workers, runtime.checkpoint_minutes "
+        "can change. For anything else start a new run, with train.init_from to start from its weights"
     )
 
 
@@ -265,7 +272,7 @@ def test_a_constant_learning_rate_lets_a_run_be_extended_to_what_a_longer_one_is
     )
     assert kills.differences(longer, shorter) == []
     assert "epochs = 4" in (shorter / "experiment.toml").read_text()
-    (noted,) = run_directory.read_environment(shorter)["extended"]
+    (noted,) = RunDirectory(shorter).read_environment()["extended"]
     assert (noted["from_steps"], noted["to_steps"]) == (8, 16)
     kept = shorter / "result_8_steps.json"
     assert kept.exists() == (begun == "finished")

@@ -1,4 +1,4 @@
-"""Engines: what is raised, what is scored, where a run begins."""
+"""The training step: what is raised, which events are fired, where a run begins."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from yeastexp.data.transforms.downscale import Downscale
 from yeastexp.errors import UserError
-from yeastexp.metrics.pixels import Accuracy, IoU
 from yeastexp.nets.losses import CrossEntropy
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.unet import UNet
-from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options, Precision
 from yeastexp.training.step import (
+    NonFiniteLoss,
+    TrainingEvents,
     check_finite,
-    checked_logits,
+    checked_outputs,
     make_trainer,
-    seconds_per_step,
     start_at,
-    validate_model,
 )
 
 CPU = torch.device("cpu")
@@ -43,17 +40,17 @@ def batch(value: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def trainer(model: nn.Module) -> Engine:
-    update = OptimizationStep(model, adamw(model.parameters(), 0.1), None, Options(), CPU)
+    update = OptimizationStep(model, adamw(model.parameters(), 0.1), Options(), CPU)
     return make_trainer(update, CrossEntropy(2), AccumulationSchedule(1, [2], steps=3), 2)
 
 
 @pytest.mark.parametrize(
     "value, told",
-    [(-2e38, "step 2: the loss is inf; lower"), (float("nan"), "step 2: the windows hold NaN or infinite values; ")],
+    [(-2e38, "step 2: the loss is inf; lower"), (float("nan"), "step 2: the patches hold NaN or infinite values; ")],
 )
 def test_a_loss_that_is_not_finite_leaves_the_weights(value: float, told: str) -> None:
     model = Scale()
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(NonFiniteLoss, match=told):
         trainer(model).run([batch(), batch(value), batch()])
     after_one = Scale()
     trainer(after_one).run([batch()])
@@ -62,14 +59,14 @@ def test_a_loss_that_is_not_finite_leaves_the_weights(value: float, told: str) -
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_the_first_bad_step_is_named(bad: float) -> None:
-    with pytest.raises(UserError, match=rf"step 9: the loss is {bad}"):
+    with pytest.raises(NonFiniteLoss, match=rf"step 9: the loss is {bad}"):
         check_finite(torch.tensor([0.5, bad, bad]), last_step=10)
     assert check_finite(torch.tensor([0.5, 0.25]), last_step=10) == [0.5, 0.25]
 
 
-def test_logits_of_another_shape_are_refused() -> None:
+def test_outputs_of_another_shape_are_refused() -> None:
     with pytest.raises(UserError, match=r"gives \(2, 3, 4, 4\) for images \(2, 1, 4, 4\), not \(2, 2, 4, 4\)"):
-        checked_logits(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4), classes=2)
+        checked_outputs(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4), channels=2)
 
 
 @pytest.mark.parametrize(("step", "left", "epochs"), [(0, 12, [4, 8, 12]), (4, 8, [8, 12]), (6, 6, [8, 12])])
@@ -86,75 +83,60 @@ def test_a_run_begins_behind_any_step(step: int, left: int, epochs: list[int]) -
     assert ends == epochs
 
 
-def test_validation_sees_the_original_pixels() -> None:
-    """Through a coarser grid, the logits come back at the image's own size."""
-    image = torch.ones(1, 7, 9)
-    image[:, :, :4] = -1
-    labels = (image[0] > 0).long()
-    labels[0, 0] = IGNORE
-    sample = Sample(image, labels, "half")
-    found = validate_model(
-        Scale(), (Downscale(2),), CrossEntropy(2), [sample], {"iou": IoU(2), "accuracy": Accuracy(2)}, CPU
-    )
-    assert found.scores["accuracy"].counts.tolist() == [[62, 62]]
-    assert found.scores["iou"].pooled.tolist() == [1.0, 1.0]
-    assert list(found.losses) == ["half"] and 0 < found.loss < 1
+def fired(engine: Engine) -> list[tuple[TrainingEvents, int]]:
+    """The events of updates as they are fired, with the step that fires them."""
+    events: list[tuple[TrainingEvents, int]] = []
+    for event in (TrainingEvents.GRADIENTS_READY, TrainingEvents.UPDATE_COMPLETED):
+        engine.add_event_handler(event, lambda engine, event=event: events.append((event, engine.state.iteration)))
+    return events
 
 
-def test_validation_leaves_the_model_as_it_was() -> None:
-    model = nn.Sequential(nn.BatchNorm2d(1), Scale()).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    validate_model(model, (), CrossEntropy(2), [Sample(torch.rand(1, 4, 4), batch()[1][0], "x")], {"iou": IoU(2)}, CPU)
-    assert model.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+def test_events_of_an_update_are_fired_once_a_group() -> None:
+    """Of batches in pairs, three an epoch: with the second, the third and so on; the gradients come before."""
+    model = Scale()
+    update = OptimizationStep(model, adamw(model.parameters(), 0.1), Options(), CPU)
+    engine = make_trainer(update, CrossEntropy(2), AccumulationSchedule(2, [2, 2, 2], steps=5), 2)
+    events, weights = fired(engine), []
+    for event in (TrainingEvents.GRADIENTS_READY, TrainingEvents.UPDATE_COMPLETED):
+        engine.add_event_handler(event, lambda: weights.append(model.weight.item()))
+    engine.run([batch()] * 5)
+    ready, completed = TrainingEvents.GRADIENTS_READY, TrainingEvents.UPDATE_COMPLETED
+    assert events == [(event, step) for step in (2, 3, 5) for event in (ready, completed)]
+    assert engine.state.updates == 3
+    assert weights[0] == 1.0 and weights[1] == weights[2] != 1.0 and weights[3] == weights[4] != weights[5]
 
 
-def test_timing_touches_nothing() -> None:
-    model, state = Scale(), torch.get_rng_state()
-    seconds = seconds_per_step(
-        model, CrossEntropy(2), lambda m: adamw(m.parameters()), Options(ema=0.9), lambda step: batch(), CPU, 2, 0.01
-    )
-    assert seconds > 0
-    assert torch.equal(model.weight, torch.ones(1)) and torch.equal(torch.get_rng_state(), state)
-
-
-def test_timing_counts_an_update_for_as_many_batches_as_training_has() -> None:
-    """After two batches to warm up come whole groups of three, at least seven steps of them."""
-    asked: list[int] = []
-    made: list[torch.optim.Optimizer] = []
-
-    def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-        made.append(adamw(model.parameters()))
-        return made[-1]
-
-    def batch_of(step: int) -> tuple[Tensor, Tensor]:
-        asked.append(step)
-        return batch()
-
-    seconds_per_step(Scale(), CrossEntropy(2), optimizer_of, Options(accumulate=3), batch_of, CPU, 2, 0)
-    assert asked == [0, 1, *range(9)]
-    (state,) = made[0].state.values()
-    assert state["step"] == 3
+def test_where_float16_overflows_no_update_is_completed() -> None:
+    """1e34 times the first scale of 65536 is beyond float32, times half of it is not."""
+    model = Scale()
+    optimizer = sgd(model.parameters(), 1e-34, momentum=0, weight_decay=0)
+    update = OptimizationStep(model, optimizer, Options("float16"), CPU)
+    engine = make_trainer(update, lambda outputs, _: 1e34 * outputs[0, 1, 0, 0], AccumulationSchedule(1, [2], 3), 2)
+    events = fired(engine)
+    engine.run([batch()] * 3)
+    ready, completed = TrainingEvents.GRADIENTS_READY, TrainingEvents.UPDATE_COMPLETED
+    assert events == [(ready, 1), (ready, 2), (completed, 2), (ready, 3), (completed, 3)]
+    assert engine.state.updates == 2
 
 
 PRECISIONS: tuple[Precision, Precision] = ("float32", "bfloat16")
 
 
-def windows(count: int) -> tuple[Tensor, Tensor]:
-    """Windows of one channel, 8 × 8, with their labels."""
+def patches(count: int) -> tuple[Tensor, Tensor]:
+    """Patches of one channel, 8 × 8, with their labels."""
     images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     return images, (images[:, 0] > 0.3).long()
 
 
-def trained(sizes: list[int], options: Options, steps: int) -> OptimizationStep:
-    """A U-Net without norm after so many steps on the same ten windows, in batches of these sizes an epoch."""
+def trained(sizes: list[int], steps: int, accumulate: int = 1, options: Options = Options()) -> OptimizationStep:
+    """A U-Net without norm after so many steps on the same ten patches, in batches of these sizes an epoch."""
     torch.manual_seed(0)
     model = UNet(1, 2, width=4, levels=2, norm="none")
-    update = OptimizationStep(model, sgd(model.parameters(), 0.1), None, options, CPU)
-    images, labels = windows(sum(sizes))
+    update = OptimizationStep(model, sgd(model.parameters(), 0.1), options, CPU)
+    images, labels = patches(sum(sizes))
     epoch = list(zip(images.split(sizes), labels.split(sizes), strict=True))
     batches = [epoch[step % len(sizes)] for step in range(steps)]
-    make_trainer(update, CrossEntropy(2), AccumulationSchedule(options.accumulate, sizes, steps), 2).run(batches)
+    make_trainer(update, CrossEntropy(2), AccumulationSchedule(accumulate, sizes, steps), 2).run(batches)
     return update
 
 
@@ -168,18 +150,18 @@ def apart(one: OptimizationStep, other: OptimizationStep) -> float:
     ("accumulate", "large"), [(2, [8, 2]), (3, [10]), (7, [10])], ids=["pairs", "whole epochs", "more than an epoch"]
 )
 def test_a_group_of_batches_is_one_large_batch(accumulate: int, large: list[int]) -> None:
-    """The smaller batch and the smaller group at the end of an epoch weigh as much as their windows do."""
-    grouped = trained([4, 4, 2], Options(accumulate=accumulate), steps=5 * 3)
-    at_once = trained(large, Options(), steps=5 * len(large))
+    """The smaller batch and the smaller group at the end of an epoch weigh as much as their patches do."""
+    grouped = trained([4, 4, 2], 5 * 3, accumulate)
+    at_once = trained(large, 5 * len(large))
     assert apart(grouped, at_once) < 1e-6
-    assert apart(at_once, trained(large, Options(), steps=4 * len(large))) > 1e-3
+    assert apart(at_once, trained(large, 4 * len(large))) > 1e-3
 
 
 def test_the_group_that_the_run_cuts_short_changes_the_weights() -> None:
-    grouped = trained([5, 5], Options(accumulate=2), steps=3)
-    update = trained([10], Options(), steps=1)
+    grouped = trained([5, 5], 3, accumulate=2)
+    update = trained([10], 1)
     assert apart(grouped, update) > 1e-3
-    images, labels = windows(10)
+    images, labels = patches(10)
     make_trainer(update, CrossEntropy(2), AccumulationSchedule(1, [5], 1), 2).run([(images[:5], labels[:5])])
     assert apart(grouped, update) < 1e-6
 
@@ -195,7 +177,7 @@ def test_mixed_precision_is_for_the_forward_pass_alone() -> None:
 
     model = nn.Conv2d(1, 2, 1)
     model.register_forward_hook(lambda module, given, logits: seen.append(logits.dtype))
-    update = OptimizationStep(model, adamw(model.parameters()), None, Options(precision="bfloat16"), CPU)
+    update = OptimizationStep(model, adamw(model.parameters()), Options(precision="bfloat16"), CPU)
     state = make_trainer(update, Remembering(2), AccumulationSchedule(1, [2], 1), 2).run([batch()])
     assert seen == [torch.bfloat16, torch.float32]
     assert state.output.dtype == torch.float32
@@ -203,5 +185,5 @@ def test_mixed_precision_is_for_the_forward_pass_alone() -> None:
 
 
 def test_mixed_precision_stays_near_the_full_one() -> None:
-    full, mixed = (trained([4, 4, 2], Options(precision=precision), steps=9) for precision in PRECISIONS)
+    full, mixed = (trained([4, 4, 2], 9, options=Options(precision)) for precision in PRECISIONS)
     assert 0 < apart(full, mixed) < 0.01

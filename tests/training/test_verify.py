@@ -15,7 +15,8 @@ from tiny import quiet
 
 from yeastexp.cli import commands
 from yeastexp.errors import UserError
-from yeastexp.training import checkpoints, run_directory
+from yeastexp.training import checkpoints
+from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.verify import verify
 
 __all__ = ["here", "whole"]
@@ -72,9 +73,9 @@ def test_the_first_difference_is_named(here: Path, whole: Path) -> None:
 def test_what_is_not_as_it_was_is_said(here: Path, whole: Path) -> None:
     run = here / "copy"
     shutil.copytree(whole, run)
-    found = run_directory.read_environment(run)
+    found = RunDirectory(run).read_environment()
     found["versions"]["torch"] = "1.0"
-    run_directory.write_environment(run, found)
+    RunDirectory(run).write_environment(found)
     assert verify(run, console=quiet()).elsewhere == [f"versions.torch was 1.0, is {torch.__version__}"]
 
 

@@ -1,4 +1,4 @@
-"""One execution: what it shows at its end."""
+"""The end of a run: what it shows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from yeastexp.metrics.pixels import Scores
+from yeastexp.training.conclude import from_worst_to_best
 from yeastexp.training.progress import Validation
-from yeastexp.training.run_directory import from_worst_to_best
 
 
 @pytest.mark.parametrize(
