@@ -233,8 +233,9 @@ def test_a_finished_run_is_left_as_it_is(here: Path, whole: Path) -> None:
 @pytest.mark.parametrize("setting", ["train.seed=1", "model.width=4", "train.batch_size=2", "augment=[]"])
 def test_what_changes_results_is_refused(here: Path, setting: str) -> None:
     assert refusal(broken(here, 6), setting) == (
-        "--set: a run continues as it began; only train.epochs, train.steps, runtime.workers, runtime.checkpoint_minutes "
-        "can change. For anything else start a new run, with train.init_from to start from its weights"
+        "--set: a run continues as it began; only train.epochs, train.steps, runtime.workers, "
+        "runtime.checkpoint_minutes can change. For anything else start a new run, with train.init_from "
+        "to start from its weights"
     )
 
 

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import kills
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,8 @@ from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError
 from yeastexp.inspection import check
 from yeastexp.prediction.predict import predict
-from yeastexp.training import checkpoints
+from yeastexp.training import build, checkpoints
+from yeastexp.training import run as run_module
 from yeastexp.training.run import run
 
 CPU = torch.device("cpu")
@@ -179,6 +181,25 @@ def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
         assert result["steps"] == train["steps"]
         again = run(folder / "experiment.toml", console=quiet())
         assert same(weights(folder), weights(again))
+
+
+def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.5, 0.25, 0.3])
+    monkeypatch.setattr(build, "seconds_per_step", lambda *anything: next(times))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    folder = run(write_experiment(here), ["runtime.threads=auto"], console=quiet())
+    assert "threads = 2\n" in (folder / "experiment.toml").read_text()
+    line = "[runtime] threads = 2: a step takes, by threads, 4: 500 ms, 2: 250 ms, 1: 300 ms"
+    assert line in (folder / "log.txt").read_text()
+    assert json.loads((folder / "environment.json").read_text())["threads"] == 2
+
+
+def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "THREADS_SECONDS", 0.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    path = write_experiment(here)
+    fixed, chosen = (run(path, settings, console=quiet()) for settings in ([], ["runtime.threads=auto"]))
+    assert kills.differences(fixed, chosen) == []
 
 
 def test_a_budget_that_is_too_short_is_refused(here: Path) -> None:

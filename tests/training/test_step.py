@@ -128,11 +128,11 @@ def patches(count: int) -> tuple[Tensor, Tensor]:
     return images, (images[:, 0] > 0.3).long()
 
 
-def trained(sizes: list[int], steps: int, accumulate: int = 1, options: Options = Options()) -> OptimizationStep:
+def trained(sizes: list[int], steps: int, accumulate: int = 1, precision: Precision = "float32") -> OptimizationStep:
     """A U-Net without norm after so many steps on the same ten patches, in batches of these sizes an epoch."""
     torch.manual_seed(0)
     model = UNet(1, 2, width=4, levels=2, norm="none")
-    update = OptimizationStep(model, sgd(model.parameters(), 0.1), options, CPU)
+    update = OptimizationStep(model, sgd(model.parameters(), 0.1), Options(precision), CPU)
     images, labels = patches(sum(sizes))
     epoch = list(zip(images.split(sizes), labels.split(sizes), strict=True))
     batches = [epoch[step % len(sizes)] for step in range(steps)]
@@ -185,5 +185,5 @@ def test_mixed_precision_is_for_the_forward_pass_alone() -> None:
 
 
 def test_mixed_precision_stays_near_the_full_one() -> None:
-    full, mixed = (trained([4, 4, 2], 9, options=Options(precision)) for precision in PRECISIONS)
+    full, mixed = (trained([4, 4, 2], 9, precision=precision) for precision in PRECISIONS)
     assert 0 < apart(full, mixed) < 0.01

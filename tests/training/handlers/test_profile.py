@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from test_resume import EXPERIMENT, here, ran
 
-from yeastexp.training import run as room
-from yeastexp.training.profiling import PARTS, covered
+from yeastexp.training.handlers.profile import covered
+from yeastexp.training.profiling import PARTS
 from yeastexp.training.run import run
 
 __all__ = ["here"]
@@ -38,7 +38,7 @@ def test_a_group_without_an_update_and_a_run_that_is_too_short(here: Path) -> No
     ):
         console = Console(file=io.StringIO(), width=160)
         (here / "tiny.toml").write_text(EXPERIMENT)
-        folder = run(here / "tiny.toml", settings, console=console, profiled=2 if "accumulate" in settings[0] else 50)
+        folder = run(here / "tiny.toml", settings, console=console, profiled=2 if "accumulation" in settings[0] else 50)
         assert told in console.file.getvalue()  # type: ignore[attr-defined]
         assert (folder / "profile.json").exists() == ("steps, " in told)
 
@@ -49,20 +49,3 @@ def test_a_group_without_an_update_and_a_run_that_is_too_short(here: Path) -> No
 )
 def test_time_that_two_kernels_share_counts_once(spans: list[tuple[float, float]], length: float) -> None:
     assert covered(spans) == length
-
-
-def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.5, 0.25, 0.3])
-    monkeypatch.setattr(room, "_step_seconds", lambda *anything: next(times))
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    folder = ran(here, EXPERIMENT, ["runtime.threads=auto"])
-    assert "threads = 2\n" in (folder / "experiment.toml").read_text()
-    line = "[runtime] threads = 2: a step takes, by threads, 4: 500 ms, 2: 250 ms, 1: 300 ms"
-    assert line in (folder / "log.txt").read_text()
-    assert json.loads((folder / "environment.json").read_text())["threads"] == 2
-
-
-def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "THREADS_SECONDS", 0.0)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    assert kills.differences(ran(here, EXPERIMENT), ran(here, EXPERIMENT, ["runtime.threads=auto"])) == []

@@ -1,0 +1,91 @@
+"""Rows of `metrics.csv`, and when a checkpoint is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from yeastexp.training.handlers.checkpoints import CollectEpochs, KeepCheckpoints
+from yeastexp.training.handlers.losses import ReadLosses
+from yeastexp.training.optimization import AccumulationSchedule
+from yeastexp.training.progress import Best, Progress
+from yeastexp.training.step import NonFiniteLoss
+
+NEVER, ALWAYS = 1e9, -1.0
+"""Minutes between checkpoints."""
+
+
+@pytest.fixture
+def losses(trainer: Engine, validator: Engine) -> ReadLosses:
+    handler = ReadLosses(torch.device("cpu"), 0.0, lambda line: None)
+    handler.attach(trainer, validator)
+    return handler
+
+
+def test_an_epoch_is_a_row_with_scores_if_it_was_validated(
+    trainer: Engine, validator: Engine, losses: ReadLosses
+) -> None:
+    progress, rates = Progress(Best(higher_is_better=True)), iter([0.5, 0.25, 0.125])
+    row = {"per_image": 0.75}
+    state = {"summary": {"iou": {"cell": row}, "accuracy": {"all": row}}, "metrics": {"loss": 2.0}}
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda: validator.run([state]))
+    CollectEpochs(progress, losses, lambda: next(rates)).attach(trainer, validator)
+    trainer.run([1.0, 2.0], max_epochs=3)
+    assert all(0 <= row.pop("seconds") < 60 for row in progress.rows)
+    scores = {"val/loss": 2.0, "val/iou/cell": 0.75, "val/accuracy": 0.75}
+    assert progress.rows == [
+        {"epoch": 1, "step": 2, "train/loss": 1.5, "learning_rate": 0.5},
+        {"epoch": 2, "step": 4, "train/loss": 1.5, "learning_rate": 0.25, **scores},
+        {"epoch": 3, "step": 6, "train/loss": 1.5, "learning_rate": 0.125},
+    ]
+
+
+Keep = Callable[..., list[int]]
+
+
+@pytest.fixture
+def saved(trainer: Engine, validator: Engine, losses: ReadLosses) -> Keep:
+    """Runs groups of two in epochs of three, seven steps at most; the steps that are saved, negative: in the table."""
+
+    def run(
+        minutes: float = NEVER, pause_at: int = 99, loss: Callable[[int], float] = float, last: int = 7
+    ) -> list[int]:
+        steps: list[int] = []
+        KeepCheckpoints(
+            minutes,
+            AccumulationSchedule(2, [1] * 3, last),
+            losses,
+            lambda: steps.append(trainer.state.iteration),
+            lambda: steps.append(-trainer.state.iteration),
+            lambda: trainer.state.iteration >= last,
+            lambda step: step >= pause_at,
+        ).attach(trainer, validator)
+        trainer.run(map(loss, range(1, 99)), max_epochs=3, epoch_length=3)
+        return steps
+
+    return run
+
+
+def test_a_checkpoint_and_the_table_are_written_after_each_epoch(saved: Keep, trainer: Engine) -> None:
+    """Also after the last one, which is a part of one."""
+    assert saved() == [3, -3, 6, -6, 7, -7]
+    assert (trainer.state.iteration, trainer.state.epoch) == (7, 3)
+
+
+def test_within_an_epoch_a_checkpoint_lies_between_groups(saved: Keep) -> None:
+    assert saved(ALWAYS) == [2, 3, -3, 5, 6, -6, 7, -7]
+
+
+@pytest.mark.parametrize(("pause_at", "kept"), [(1, [2]), (2, [2]), (3, [3, -3]), (4, [3, -3, 5]), (6, [3, -3, 6, -6])])
+def test_a_pause_waits_for_the_end_of_a_group(saved: Keep, trainer: Engine, pause_at: int, kept: list[int]) -> None:
+    """At the end of an epoch the table is written as well."""
+    assert saved(pause_at=pause_at) == kept
+    assert trainer.state.iteration == abs(kept[-1])
+
+
+def test_weights_that_a_bad_loss_has_spoilt_are_not_kept(saved: Keep) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"^step 4: the loss is nan"):
+        saved(ALWAYS, loss=lambda step: float("nan") if step == 4 else 1.0)
