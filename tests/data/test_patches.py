@@ -68,7 +68,7 @@ def test_worker_processes_cut_the_same_windows(context: str) -> None:
 def test_an_epoch_takes_every_planned_window_once() -> None:
     made = stream(Patches(size=16, per_image=3))
     assert made.plan.images.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and made.steps_per_epoch == 3
-    labels = torch.cat([made.batch(step)[1] for step in range(3)])
+    labels = torch.cat([made.labelled(step)[1] for step in range(3)])
     owners = [int(one[one != IGNORE][0]) for one in labels]
     assert sorted(owners) == made.plan.images.tolist()
     assert made.batch(2)[0].shape == (1, 1, 16, 16)
@@ -107,7 +107,7 @@ def test_a_window_does_not_depend_on_the_size_of_the_batch() -> None:
 def test_an_image_smaller_than_the_window_is_centred_in_it() -> None:
     pixels = Pixels.of([torch.ones(1, 10, 40)], [torch.zeros(1, 10, 40, dtype=torch.int8)])
     made = PatchSampler(CachedImages(pixels), plan_patches(Patches(size=16), pixels.sizes), 8, (), seed=0)
-    _, labels = made.batch(0)
+    _, labels = made.labelled(0)
     known = (labels != IGNORE).float()
     assert torch.equal(known[:, 3:13].unique(), torch.ones(1)) and float(known.mean()) == 10 / 16
 
@@ -133,17 +133,18 @@ def corner(made: PatchSampler, index: int) -> np.ndarray:
 
 def test_windows_are_centred_on_the_foreground() -> None:
     made = spotted(1.0)
-    labels = made.batch(0)[1]
+    labels = made.labelled(0)[1]
     centred = labels[:, 4, 4] == 1
     assert int(centred.sum()) == 200  # all of the first image; the other has nothing to be centred on
-    assert spotted(1.0).batch(1)[1].shape == labels.shape and not torch.equal(spotted(1.0).batch(1)[1], labels)
+    other = spotted(1.0).labelled(1)[1]
+    assert other.shape == labels.shape and not torch.equal(other, labels)
 
 
 def test_a_share_of_the_windows_is_centred_and_the_others_stay_where_they_were() -> None:
     made, plain = spotted(0.3), spotted(0.0)
     centred = [index for index in range(200) if bool((corner(made, index) != corner(plain, index)).any())]
     assert len(centred) == pytest.approx(60, abs=20)
-    assert int((made.batch(0)[1][:, 4, 4] == 1).sum()) == pytest.approx(len(centred), abs=1)
+    assert int((made.labelled(0)[1][:, 4, 4] == 1).sum()) == pytest.approx(len(centred), abs=1)
 
 
 def test_a_centred_window_stays_inside_the_image() -> None:
@@ -187,7 +188,8 @@ def test_images_that_are_read_again_give_the_same_windows(most: int, workers: in
 
 def test_images_are_laid_out_as_they_are_put_together() -> None:
     made, wanted = CachedImages.reading(sample, SIZES, torch.device("cpu")), [sample(index) for index in range(3)]
-    pixels = Pixels.of([one.image for one in wanted], [one.labels[None].to(torch.int8) for one in wanted])
+    pixels = Pixels.of([one.image for one in wanted], [one.labels[None].to(torch.int32) for one in wanted])
+    assert made.pixels.labels.dtype == torch.int32
     assert torch.equal(made.pixels.values, pixels.values) and torch.equal(made.pixels.labels, pixels.labels)
     assert made.pixels.offsets.tolist() == pixels.offsets.tolist()
     assert made.pixels.sizes.tolist() == pixels.sizes.tolist()

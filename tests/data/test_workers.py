@@ -78,7 +78,8 @@ def test_one_that_cannot_travel_is_quoted() -> None:
 
 
 def test_a_killed_worker_is_said_to_be(tmp_path: object) -> None:
-    message = r"^\[train\] workers: process \d+ was ended by (SIGKILL|Killed); often because memory ran out: lower \[tr"
+    message = r"^\[runtime\] workers: process \d+ was ended by (SIGKILL|Killed); often because memory ran out: lower "
+    message += r"\[runtime\] workers or \[train\] batch_size$"
     with pytest.raises(UserError, match=message) as caught, explained(tmp_path, "a step"):  # type: ignore[arg-type]
         list(workers.made(dies, range(6), 1, None))
     assert caught.value.status == 1

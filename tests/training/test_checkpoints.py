@@ -121,7 +121,7 @@ def test_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     with pytest.raises(UserError) as caught:
         checkpoints.load(path)
-    message = f"{path}: has format 9, of another version of yeastexp; this one reads format 2"
+    message = f"{path}: has format 9, of another version of yeastexp; this one reads format 3"
     assert str(caught.value) == message
 
 
@@ -164,7 +164,7 @@ def test_two_good_checkpoints_are_there_whenever_a_write_fails(tmp_path: Path, m
         with monkeypatch.context() as patched, pytest.raises(OSError, match="no"):
             patched.setattr(Path, "replace", fails)
             checkpoints.save_next(tmp_path, {"step": 3 + failing})
-        steps = {checkpoints.load(path)["step"] for path in (tmp_path / "checkpoints").glob("*.pt")}
+        steps = {checkpoints.load(path)["step"] for path in tmp_path.glob("*.pt")}
         assert len(steps) >= 2 and min(steps) >= 1
         found = checkpoints.newest(tmp_path, print)
         assert found is not None and found["step"] == (2 if failing == 0 else 3 + failing)
@@ -174,8 +174,8 @@ def test_initial_weights_fit_by_name_and_shape(tmp_path: Path) -> None:
     old = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1))
     checkpoints.save(tmp_path / "checkpoints" / "best.pt", {"model": old.state_dict()})
     new = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 1))
-    line = checkpoints.start_from(new, tmp_path)
+    line = checkpoints.start_from(new, tmp_path / "checkpoints" / "best.pt")
     assert line == f"initial weights from {tmp_path}: 2 of 4 tensors; not fitted: 1.bias, 1.weight"
     assert torch.equal(new[0].weight, old[0].weight)
     with pytest.raises(UserError, match="none of its tensors fits"):
-        checkpoints.start_from(nn.Linear(3, 3), tmp_path)
+        checkpoints.start_from(nn.Linear(3, 3), tmp_path / "checkpoints" / "best.pt")

@@ -140,7 +140,7 @@ def test_patches_as_in_training_are_those_of_the_first_steps(experiment_file: Wr
     assembly = assembled(experiment_file())
     found = contact_sheet._trained(assembly, 32, (-1.0, 3.0), 6)
     assert len(found) == 6
-    batches = [assembly.sampler.batch(step) for step in range(2)]
+    batches = [assembly.sampler.labelled(step) for step in range(2)]
     images, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     for picture, image, truth in zip(found, images, labels, strict=False):
         expected = pictures.tile(image, truth, 32, (-1.0, 3.0))
