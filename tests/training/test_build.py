@@ -1,121 +1,88 @@
-"""An experiment made into parts: how many windows an epoch has, and where training images are kept."""
+"""An experiment made into parts, and its engines as a notebook uses them."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from ignite.engine import Events
+from tiny import quiet
+from torch import nn
 
-from yeastexp.config.settings import Patches, Runtime
-from yeastexp.data.normalization import rescaled
-from yeastexp.data.transforms.base import BasicTransform2D
-from yeastexp.data.transforms.downscale import Downscale
-from yeastexp.errors import UserError
-from yeastexp.sample import IGNORE, Sample
-from yeastexp.training.training_images import DEFAULT_SIDE, Prepared, checked_labels, plan_patches, where_kept
-
-SIZES = np.array([[40, 50], [33, 61], [24, 24]])
-
-
-def test_windows_cover_as_much_as_the_images_have() -> None:
-    plan = plan_patches(Patches(size=16), SIZES)
-    assert np.bincount(plan.images).tolist() == [round(40 * 50 / 256), round(33 * 61 / 256), round(24 * 24 / 256)]
+from yeastexp.config.loading import load_experiment
+from yeastexp.training import build, checkpoints
+from yeastexp.training.build import Assembly, assemble, build_trainer
+from yeastexp.training.device import configure_torch
+from yeastexp.training.handlers.gradients import StepScheduler
+from yeastexp.training.run import run
+from yeastexp.training.step import TrainingEvents
+from yeastexp.training.validation import build_validator, validate
 
 
-def test_the_window_shrinks_to_the_smallest_image() -> None:
-    assert plan_patches(Patches(), SIZES).side == 24
-    assert plan_patches(Patches(), SIZES * 10).side == DEFAULT_SIDE
+@pytest.fixture
+def assembly(experiment_file: Callable[..., Path]) -> Assembly:
+    """A tiny experiment of four steps an epoch."""
+    return assemble(configure_torch(load_experiment(experiment_file())))
 
 
-@pytest.mark.parametrize("stride", [5, 16, 30])
-def test_sliding_windows_cover_the_border_from_inside(stride: int) -> None:
-    plan = plan_patches(Patches(size=16, stride=stride), SIZES)
-    assert plan.corners is not None
-    for index, (height, width) in enumerate(SIZES.tolist()):
-        covered = np.zeros((height, width), bool)
-        corners = plan.corners[plan.images == index]
-        for y, x in corners:
-            assert 0 <= y <= height - 16 and 0 <= x <= width - 16
-            covered[y : y + 16, x : x + 16] = True
-        assert covered.all() or stride > 16
-        assert covered[[0, 0, -1, -1], [0, -1, 0, -1]].all()
-        assert len({tuple(corner) for corner in corners.tolist()}) == len(corners)
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_a_sliding_window_larger_than_the_image_is_centred() -> None:
-    plan = plan_patches(Patches(size=30, stride=10), np.array([[24, 24]]))
-    assert plan.corners is not None and plan.corners.tolist() == [[-3, -3]]
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_rescaling_between_normalizations() -> None:
-    raw = torch.tensor([100.0, 300.0])
-    one, other = {"mean": 100.0, "std": 50.0}, {"mean": 0.0, "std": 10.0}
-    stored = rescaled(raw, None, one)
-    assert stored.tolist() == [0.0, 4.0]
-    assert rescaled(stored, one, None).tolist() == [100.0, 300.0]
-    assert rescaled(stored, one, other).tolist() == [10.0, 30.0]
-    assert rescaled(stored, one, dict(one)) is stored
+def test_a_trainer_is_an_engine_to_hang_events_on(assembly: Assembly) -> None:
+    """As in a notebook: patches of two epochs, and a validation after each."""
+    trainer, validator = build_trainer(assembly), build_validator(assembly)
+    steps, updates, losses, scores = [], [], [], []
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def note() -> None:
+        steps.append(trainer.state.iteration)
+        losses.append(trainer.state.output)
+
+    @trainer.on(TrainingEvents.UPDATE_COMPLETED)
+    def count() -> None:
+        updates.append(trainer.state.updates)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate_now() -> None:
+        assert assembly.model.training
+        scores.append(dict(validator.run(assembly.samples("val")).metrics))
+        assert assembly.model.training
+
+    before = weights(assembly.model)
+    assembly.model.train()
+    state = trainer.run(map(assembly.sampler.batch, range(8)), max_epochs=2, epoch_length=4)
+    assert (state.iteration, state.epoch, state.updates) == (8, 2, 8)
+    assert steps == updates == list(range(1, 9))
+    assert all(loss.shape == () and loss.isfinite() and not loss.requires_grad for loss in losses)
+    assert not same(before, assembly.model.state_dict())
+    assert [set(found) for found in scores] == 2 * [{"iou/background", "iou/cell", "iou/mean", "accuracy", "loss"}]
+    found = validate(assembly, assembly.model)
+    assert scores[-1]["iou/cell"] == found.scores["iou"].per_image[1].item()
+    assert scores[-1]["loss"] == found.loss != scores[0]["loss"]
 
 
-def test_labels_that_are_no_classes_are_shown() -> None:
-    sample = Sample(torch.zeros(1, 1, 3), torch.tensor([[0, 255, 7]]), "frame")
-    with pytest.raises(UserError, match="image 'frame': its labels hold 0, 7, 255 where"):
-        checked_labels(sample, 2)
-    assert checked_labels(Sample(torch.zeros(1, 1, 2), torch.tensor([[IGNORE, 1]]), "x"), 2)
-
-
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
-
-
-@pytest.mark.parametrize(
-    ("device", "workers", "wanted", "where", "said"),
-    [
-        (CPU, 0, 400, "memory", "the training images take 400 MB; kept in memory, where 1 GB are free"),
-        (CPU, 2, 400, "memory", "kept in memory"),
-        (CPU, 0, 600, "none", "read again for every patch, since only 1 GB are free; [runtime] workers read ahead"),
-        (GPU, 0, 400, "device", "kept on the device, where 2 GB are free"),
-        (GPU, 2, 400, "memory", "kept in memory"),
-        (GPU, 0, 501, "none", "of 2 GB on the device no more than 25% is for images; read again"),
-    ],
-)
-def test_where_images_are_kept_follows_from_what_is_free(
-    device: torch.device, workers: int, wanted: int, where: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_trainer_takes_the_steps_of_a_run(
+    assembly: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yeastexp.system.memory.free", lambda device: 10**9 * (2 if device.type == "cuda" else 1))
-    found = where_kept(Runtime(workers=workers), wanted * 10**6, device)
-    assert found[0] == where and said in found[1]
-    found = where_kept(Runtime(cache="none"), wanted * 10**6, device)
-    assert found == ("none", f"[runtime] cache: the training images take {wanted} MB; 'none', as the file says")
-
-
-class Shrinking(BasicTransform2D):
-    """Changes the grid in silence."""
-
-    def image(self, image: torch.Tensor, params: None) -> torch.Tensor:
-        return image[:, ::2]
-
-    def labels(self, labels: torch.Tensor, params: None) -> torch.Tensor:
-        return labels[::2]
-
-
-class Frame:
-    """A data set of one image."""
-
-    def __init__(self) -> None:
-        self.splits = {"train": ["frame"]}
-
-    def shape(self, name: str) -> tuple[int, int, int]:
-        return (1, 8, 9)
-
-    def read(self, name: str) -> Sample:
-        return Sample(torch.zeros(1, 8, 9), torch.zeros(8, 9, dtype=torch.int64), name)
-
-
-def test_a_transform_that_changes_the_grid_has_to_say_so() -> None:
-    assert Prepared(Frame(), (Downscale(2),), 2).sizes.tolist() == [[4, 5]]
-    assert Prepared(Frame(), (Downscale(2),), 2)(0).size == (4, 5)
-    message = (
-        r"'image' of Shrinking gives a tensor of float32 \(1, 4, 9\) for a tensor of float32 \(1, 8, 9\); .*geometry"
-    )
-    with pytest.raises(UserError, match=message):
-        Prepared(Frame(), (Shrinking(),), 2)(0)
+    """To the bit, with the experiment's scheduler as a handler."""
+    monkeypatch.chdir(tmp_path)
+    folder = run(tmp_path / "tiny.toml", console=quiet())
+    optimization = build.optimization_of(assembly)
+    trainer, validator = build_trainer(assembly, optimization), build_validator(assembly)
+    scheduler = assembly.scheduler(optimization.optimizer, 8)
+    assert scheduler is not None
+    StepScheduler(scheduler).attach(trainer, validator)
+    assembly.model.train()
+    trainer.run(map(assembly.sampler.batch, range(8)), max_epochs=1, epoch_length=8)
+    last = checkpoints.load(folder / "checkpoints" / "last.pt")
+    assert same(last["model"], assembly.model.state_dict())
+    metrics = validator.run(assembly.samples("val")).metrics
+    (row,) = [row for row in last["rows"] if "val/loss" in row]
+    assert {tag: row[f"val/{tag}"] for tag in metrics} == metrics

@@ -106,7 +106,8 @@ def test_a_signal_ends_it_with_a_checkpoint_a_word_and_no_orphan(
     relative = run.relative_to(run.parents[2])
     assert process.stderr == (
         "stopping after this step; once more to stop at once\n"
-        f"{relative}: interrupted after step {step} of 8000; python -m yeastexp resume {relative} continues from there\n"
+        f"{relative}: interrupted after step {step} of 8000; python -m yeastexp resume {relative} "
+        "continues from there\n"
     )
     assert len(workers) >= 2
     time.sleep(0.2)

@@ -23,7 +23,7 @@ from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError
 from yeastexp.inspection import check
 from yeastexp.prediction.predict import predict
-from yeastexp.training import build, checkpoints
+from yeastexp.training import checkpoints
 from yeastexp.training import run as run_module
 from yeastexp.training.run import run
 
@@ -185,7 +185,7 @@ def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
 
 def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.5, 0.25, 0.3])
-    monkeypatch.setattr(build, "seconds_per_step", lambda *anything: next(times))
+    monkeypatch.setattr(run_module, "seconds_per_step", lambda *anything: next(times))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     folder = run(write_experiment(here), ["runtime.threads=auto"], console=quiet())
     assert "threads = 2\n" in (folder / "experiment.toml").read_text()

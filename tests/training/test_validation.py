@@ -17,7 +17,8 @@ from yeastexp.contracts import Prediction
 from yeastexp.data.transforms.downscale import Downscale
 from yeastexp.metrics.pixels import Accuracy, IoU
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training.build import Assembly, assemble, configure_torch
+from yeastexp.training.build import Assembly, assemble
+from yeastexp.training.device import configure_torch
 from yeastexp.training.validation import build_validator, score, validate
 
 CPU = torch.device("cpu")
