@@ -28,6 +28,9 @@ from yeastexp.training.tensorboard import Tracker
 from yeastexp.training.timing import trial_of
 from yeastexp.training.validation import build_validator, scored_baselines
 
+PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
+"""The types of values that a checkpoint can hold beside tensors; containers are leaves if they are empty."""
+
 
 def never(step: int) -> bool:
     """No step is too late."""
@@ -186,7 +189,7 @@ def _state(name: str, handler: Handler) -> Any:
         return None
     state = handler.state_dict()
     for key, value in checkpoints.leaves(state):
-        if not isinstance(value, Tensor | str | int | float | bool | None | dict | list | tuple):
+        if not isinstance(value, Tensor) and type(value) not in PLAIN:  # NumPy's float64 is a float, but not plain
             raise UserError(
                 f"{name}: its state cannot be kept: '{key}' is of type {type(value).__name__}; 'state_dict' gives "
                 "tensors and plain values"
