@@ -68,7 +68,7 @@ def test_scores_of_a_known_answer() -> None:
 
 def test_the_table_has_a_row_a_field(data: Path, tmp_path: Path) -> None:
     lines = robustness.table(data, [], tmp_path / "seen").splitlines()
-    assert lines[0] == "| field | threshold |" and lines[2].startswith("| home | 0.")
+    assert lines[0] == "| field | threshold |" and lines[2].startswith("| in distribution | 0.")
     assert [line.split(" | ")[0][2:] for line in lines[3:]] == [*FIELDS, "mean out of distribution"]
     assert len(list((tmp_path / "seen").glob("*.png"))) == len(FIELDS) + 1
 

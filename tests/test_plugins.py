@@ -15,7 +15,10 @@ import torch
 
 import yeastexp
 from yeastexp import plugins
+from yeastexp.config.loading import PARTS
 from yeastexp.errors import UserError
+
+assert PARTS, "registered before any plugin is loaded, as whatever reads an experiment does"
 
 INVERT = Path(__file__).parent.parent / "experiments" / "my_transforms.py"
 LOSS = """\

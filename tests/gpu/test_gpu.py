@@ -152,7 +152,7 @@ def test_tiles_equal_the_whole_image(device: str, name: str, options: dict[str, 
     assert not tiles.inexact
     pieces = Pieces((331, 297), lambda rows, columns: image[:, rows, columns])
     for tile in ((tiles.stride * 5, tiles.stride * 9), (128, 96)):
-        logits = tiling.assembled(tiles.logits(pieces, tile), tile)
+        logits = tiling.assemble(tiles.logits(pieces, tile), tile)
         assert float((logits - whole).abs().max()) <= tolerance
         certain = decided(whole, tolerance)
         assert float(certain.float().mean()) > 0.99
