@@ -45,8 +45,8 @@ Call = Callable[[str], Outcome]
 
 TRAIN_KEYS = "(known: {})".format(", ".join(sorted(SCHEMAS["train"].keys)))
 TABLES = (
-    "augment, dataset, extends, loss, metric, model, name, optimizer, patches, plugins, runtime, scheduler, task, "
-    "train, transform, validation"
+    "augment, dataset, extends, handler, loss, metric, model, name, optimizer, patches, plugins, runtime, scheduler, "
+    "task, train, transform, validation"
 )
 
 

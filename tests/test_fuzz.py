@@ -410,7 +410,7 @@ def read_hdf5(content: bytes) -> None:
 
 
 TARGETS: dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any]]] = {
-    "experiments": (load_experiment, TOMLS),
+    "experiments": (check_experiment, TOMLS),
     "settings": (set_option, SETTINGS),
     "pictures": (read_picture, PICTURES),
     "hdf5": (read_hdf5, mutated_hdf5()),

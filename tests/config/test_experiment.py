@@ -120,8 +120,8 @@ def keys(kind: str, name: str) -> str:
 
 
 TABLES = (
-    "augment, dataset, extends, loss, metric, model, name, optimizer, patches, plugins, runtime, scheduler, task, "
-    "train, transform, validation"
+    "augment, dataset, extends, handler, loss, metric, model, name, optimizer, patches, plugins, runtime, scheduler, "
+    "task, train, transform, validation"
 )
 TRAIN_KEYS = "(known: " + ", ".join(sorted(SCHEMAS["train"].keys)) + ")"
 UNET_KEYS = keys("model", "unet")

@@ -31,6 +31,7 @@ from yeastexp.prediction import predictor as predictor_module
 from yeastexp.prediction.growing_tiff import GrowingTiffs
 from yeastexp.prediction.predictor import Predictor, Values, load_predictor
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks.semantic import Semantic
 from yeastexp.training.run import run
 
 
@@ -169,7 +170,7 @@ def several_classes(predictor: Predictor) -> Predictor:
     model = torch.nn.Sequential(predictor.model, Third())
     task = dataclasses.replace(predictor.experiment.task, classes=("background", "cell", "bud"))
     experiment = dataclasses.replace(predictor.experiment, task=task)
-    return dataclasses.replace(predictor, model=model, experiment=experiment)
+    return dataclasses.replace(predictor, model=model, experiment=experiment, task=Semantic(1, 3))
 
 
 class Third(torch.nn.Module):

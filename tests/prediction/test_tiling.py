@@ -18,6 +18,7 @@ from yeastexp.errors import UserError
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import DIHEDRAL, Tiling
 from yeastexp.registry import model as models
+from yeastexp.tasks.semantic import Semantic
 
 CPU = torch.device("cpu")
 
@@ -200,7 +201,7 @@ def test_the_average_over_symmetries_is_that_of_their_probabilities() -> None:
             probabilities.append((found.flip(2) if mirrored else found).rot90(-turns, (1, 2)))
     expected = torch.stack(probabilities).mean(dim=0)
     for logits in (partial(tiling.at_once, model), partial(tiles.logits, tile=(16, 16))):
-        averaged = tiling.averaged(Pieces.of(image), logits)
+        averaged = tiling.averaged(Pieces.of(image), logits, Semantic(1, 2))
         torch.testing.assert_close(tiling.assemble(averaged, (16, 32)).exp(), expected, rtol=1e-5, atol=1e-6)
 
 

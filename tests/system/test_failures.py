@@ -33,7 +33,8 @@ ROOM = "make room, and 'resume /run' continues from its last checkpoint"
             RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to "
             "allocate 99 bytes. Error code 12 (Cannot allocate memory)"),
             "a step: out of memory; [enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you "
-            "tried to allocate 99 bytes; lower [train] batch_size or window, or the width of the [model]",
+            "tried to allocate 99 bytes; lower [train] batch_size or [patches] size, or the "
+            "width of the [model]",
         ),
     ],
 )  # fmt: skip

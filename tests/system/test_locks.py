@@ -16,7 +16,7 @@ from yeastexp.system import locks
 
 HOLD = """
 import sys, pathlib
-from yeastexp import locks
+from yeastexp.system import locks
 with locks.held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

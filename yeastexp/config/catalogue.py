@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from yeastexp import plugins
-from yeastexp.config.experiment import ARRAYS, OPTIONAL, TABLES, TASK
+from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK
 from yeastexp.config.loading import LENGTHS
 from yeastexp.config.settings import SCHEMAS
 from yeastexp.errors import UserError, did_you_mean
@@ -106,7 +106,8 @@ def json_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     partial: dict[str, Any] = {}
-    for table, schema in {"task": TASK, **SCHEMAS}.items():
+    whole["task"], partial["task"] = _task(definitions), _task(definitions, [])
+    for table, schema in SCHEMAS.items():
         whole[table], partial[table] = _table_schema(schema, definitions), _table_schema(schema, definitions, [])
     whole["train"]["oneOf"] = [{"required": [key]} for key in LENGTHS]
     partial["train"]["not"] = {"anyOf": [{"required": list(pair)} for pair in _pairs(LENGTHS)]}
@@ -120,7 +121,13 @@ def json_schema() -> dict[str, Any]:
         "name": {"type": "string", "description": "the run's folder under runs/; the file's stem"},
         "plugins": {"type": "array", "items": {"type": "string"}, "description": "Python files beside this one"},
     }
-    required = [table for table in (*whole,) if table not in OPTIONAL]
+    required = [table for table in whole if table not in (*OPTIONAL, "loss")]
+    own_loss = [entry.name for entry in KINDS["task"].entries() if not getattr(entry.factory, "needs_loss", True)]
+    of_task = {
+        "required": ["task"],
+        "properties": {"task": {"required": ["name"], "properties": {"name": {"enum": own_loss}}}},
+    }
+    loss = {"if": of_task, "then": {}, "else": {"required": ["loss"]}} if own_loss else {"required": ["loss"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "a yeastexp experiment",
@@ -130,7 +137,7 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "if": {"required": ["extends"]},
         "then": {"properties": partial},
-        "else": {"properties": whole, "required": required},
+        "else": {"properties": whole, "required": required, "allOf": [loss]},
         "$defs": definitions,
     }
 
@@ -161,12 +168,32 @@ def _named(entry: Entry, definitions: dict[str, Any], required: list[str] | None
     return made
 
 
+def _task(definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """`[task]`: the keys that every task has, and those of the one that it names, which has a default."""
+    shared = _table_schema(TASK, definitions, required)
+    entries = KINDS["task"].entries()
+    cases = []
+    for entry in entries:
+        own = _table_schema(entry.schema, definitions, required)
+        names = {"enum": [entry.name]}
+        properties = {"name": names, **shared["properties"], **own.get("properties", {})}
+        needed = [*shared.get("required", []), *own.get("required", [])]
+        then = {"properties": properties, "required": needed, "additionalProperties": False}
+        condition: dict[str, Any] = {"properties": {"name": names}}
+        if entry.name != DEFAULT_TASK:
+            condition["required"] = ["name"]
+        cases.append({"if": condition, "then": then})
+    return {"type": "object", "properties": {"name": {"enum": [entry.name for entry in entries]}}, "allOf": cases}
+
+
 def _choice(entries: Sequence[Entry], definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
     """A table whose keys depend on its name."""
     cases = [
         {"if": {"properties": {"name": {"const": entry.name}}}, "then": _named(entry, definitions, required)}
         for entry in entries
     ]
+    if not entries:  # of a kind that only plugins offer
+        return {"type": "object", "required": ["name"]}
     names = {"enum": [entry.name for entry in entries]}
     return {"type": "object", "properties": {"name": names}, "required": ["name"], "allOf": cases}
 

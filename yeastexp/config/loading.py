@@ -76,6 +76,8 @@ class _Checker:
         self.with_data = data
         self.absent = False
         """Whether a file that has to exist does not."""
+        self.own_loss = False
+        """Whether the task computes its loss itself."""
         self.faults: list[tuple[Place, str]] = []
 
     def experiment(self) -> Experiment:
@@ -83,6 +85,7 @@ class _Checker:
         self.unknown_tables()
         name = self.name()
         task = self.task()
+        self.own_loss = task is not None and not getattr(KINDS["task"][task.part.name], "needs_loss", True)
         self.length()
         settings = {table: self.settings(table) for table in SETTINGS}
         single = {table: self.part(table) for table in TABLES}
@@ -228,7 +231,7 @@ class _Checker:
 
     def part(self, table: str) -> Part | None:
         values = self.tree.values.get(table)
-        if values is None and table in (*OPTIONAL, "loss"):  # whether a loss is needed is for the task to say
+        if values is None and (table in OPTIONAL or (table == "loss" and self.own_loss)):
             return None
         if not isinstance(values, dict):
             self.missing_or_wrong(table, values, "a table")
@@ -292,7 +295,10 @@ class _Checker:
             )
         classes = len(task.classes)
         learnt = self.guarded(task.part, task.channels, classes, instance_of=contracts.Task)
-        self.loss(learnt, single["loss"], classes)
+        if single["loss"]:
+            self.guarded(single["loss"], classes)
+            if self.own_loss:
+                self.faults.append((single["loss"].place, "[loss] name: the task has a loss of its own; omit [loss]"))
         metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
         if self.with_data and single["dataset"] and not self.absent:
             try:
@@ -350,17 +356,6 @@ class _Checker:
         elif made is not None and (made.whole_images or made.has("fit") or made.has("statistics")):
             message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
             self.faults.append((part.place, f"[[augment]] name: {message}"))
-
-    def loss(self, learnt: contracts.Task | None, part: Part | None, classes: int) -> None:
-        """A loss where the task needs one, and none where it has its own."""
-        if part is not None:
-            self.guarded(part, classes)
-        if learnt is None:
-            return
-        if learnt.needs_loss and part is None and not isinstance(self.tree.values.get("loss"), dict):
-            self.missing_or_wrong("loss", self.tree.values.get("loss"), "a table")
-        elif part is not None and not learnt.needs_loss:
-            self.faults.append((part.place, "[loss] name: the task has a loss of its own; omit [loss]"))
 
     def data(self, task: Task, learnt: contracts.Task | None, part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
         made = self.guarded(part)
