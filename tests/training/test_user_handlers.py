@@ -7,11 +7,12 @@ from pathlib import Path
 import kills
 import pytest
 import torch
-from test_resume import broken, here, ran
+from test_resume import RUN, broken, here, ran
 from tiny import EXPERIMENT, quiet
 
 from yeastexp.errors import UserError
 from yeastexp.training import checkpoints
+from yeastexp.training.handlers.stopping import PauseWhenInterrupted
 from yeastexp.training.resume import resume
 from yeastexp.training.verify import verify
 
@@ -103,6 +104,23 @@ class Odd:
 
     def load_state_dict(self, state) -> None:
         pass
+
+
+@handler("failing")
+class Failing:
+    """Fails at a step, at its end, or never."""
+
+    def __init__(self, context, step: int = 99, at_end: bool = True) -> None:
+        self.step, self.at_end = step, at_end
+
+    def attach(self, trainer, validator) -> None:
+        @trainer.on(Events.ITERATION_COMPLETED(once=self.step))
+        def fail() -> None:
+            raise ZeroDivisionError("at its step")
+
+    def close(self) -> None:
+        if self.at_end:
+            raise LookupError("at its end")
 
 
 @handler("nothing")
@@ -198,3 +216,26 @@ def test_what_is_no_handler_is_refused(plugin: Path) -> None:
     line = 1 + text('"nothing"').splitlines().index('name = "nothing"')
     assert str(caught.value).startswith(f"{plugin}/tiny.toml:{line}")
     assert str(caught.value).endswith("[[handler]] name: 'nothing' has no 'attach'")
+
+
+def test_handlers_are_closed_however_training_ends(plugin: Path) -> None:
+    """The exception of the step is the one that is raised."""
+    with pytest.raises(ZeroDivisionError, match="at its step"):
+        ran(plugin, text('"failing"\nstep = 2\nat_end = false', '"notes"'))
+    assert (plugin / RUN / "notes.txt").read_text().splitlines()[-1] == "closed"
+
+
+def test_one_that_fails_at_its_end_keeps_no_other_from_its_own(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals act at once again, and other handlers are closed."""
+    gently: list[bool] = []
+    close = PauseWhenInterrupted.close
+
+    def then(self: PauseWhenInterrupted) -> None:
+        close(self)
+        gently.append(self.interruption.gently)
+
+    monkeypatch.setattr(PauseWhenInterrupted, "close", then)
+    with pytest.raises(LookupError, match="at its end"):
+        ran(plugin, text('"failing"', '"notes"'))
+    assert gently == [False]
+    assert (plugin / RUN / "notes.txt").read_text().splitlines()[-1] == "closed"

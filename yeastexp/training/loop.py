@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from yeastexp.training.conclude import conclude
 from yeastexp.training.context import RunContext
 from yeastexp.training.handlers import attach_handlers
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.tensorboard import Tracker
 
 
 def open_directory(directory: RunDirectory, assembly: Assembly) -> None:
@@ -49,22 +50,34 @@ def begin(run: RunContext) -> None:
     if init_from := run.assembly.experiment.train.init_from:
         run.log(checkpoints.start_from(run.assembly.model, RunDirectory(init_from).checkpoint("best")))
     run.build()
-    attach_handlers(run)
-    run.tracker.text("experiment", run.assembly.experiment.resolved())
-    updates = f"{run.steps} steps ({run.schedule.updates} updates) in {run.epochs} epochs"
-    run.log(f"{updates} on {run.assembly.device}")
-    run.log(run.assembly.images.where)
-    run.start_at(0)
-    run.save()
+    with _closed_on_failure(run.tracker):
+        attach_handlers(run)
+        run.tracker.text("experiment", run.assembly.experiment.resolved())
+        updates = f"{run.steps} steps ({run.schedule.updates} updates) in {run.epochs} epochs"
+        run.log(f"{updates} on {run.assembly.device}")
+        run.log(run.assembly.images.where)
+        run.start_at(0)
+        run.save()
 
 
 def continue_from(run: RunContext, state: dict[str, Any]) -> None:
     """Be where a checkpoint was; UserError names it if it is of another experiment."""
     checkpoints.load_weights(run.assembly.model, state["model"], run.directory.path)
     run.build(after_step=state["step"])
-    attach_handlers(run)
-    run.load_state_dict(state)
-    run.tracker.epochs(run.progress.rows)
+    with _closed_on_failure(run.tracker):
+        attach_handlers(run)
+        run.load_state_dict(state)
+        run.tracker.epochs(run.progress.rows)
+
+
+@contextmanager
+def _closed_on_failure(tracker: Tracker) -> Iterator[None]:
+    """A tracker whose threads end if what a run begins with fails."""
+    try:
+        yield
+    except BaseException:
+        tracker.close()
+        raise
 
 
 def train(run: RunContext) -> None:
@@ -74,13 +87,12 @@ def train(run: RunContext) -> None:
     run.tracker.flush()  # so that no worker process is forked while a file is written
     run.assembly.model.train()
     batches = run.batches(run.step, run.steps)
-    try:
-        run.trainer.run(batches)
-    finally:
-        for handler in run.handlers.values():
+    with ExitStack() as ending:  # one that fails keeps no other from its end
+        ending.callback(batches.close)  # type: ignore[attr-defined]  # a generator; ends the worker processes
+        for handler in reversed(run.handlers.values()):
             if (close := getattr(handler, "close", None)) is not None:
-                close()
-        batches.close()  # type: ignore[attr-defined]  # a generator; ends the worker processes
+                ending.callback(close)
+        run.trainer.run(batches)
 
 
 def carry_out(run: RunContext) -> None:
