@@ -31,8 +31,6 @@ from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory, Which
 
-PREDICTIONS = "predictions"
-
 PAIRS_NAMED = 3
 """Pairs of near-duplicates that a note names."""
 
@@ -203,7 +201,7 @@ def _predict(fold_run: FoldRun) -> None:
     predictor = load_predictor(fold_run.folder, LAST)
     dataset = build.build_dataset(predictor.experiment)
     for name in dataset.splits["val"]:
-        target = fold_run.folder / PREDICTIONS / f"{name}.png"
+        target = RunDirectory(fold_run.folder).prediction(name)
         if not target.exists():
             labels = predictor.predict(dataset.read(name)).labels
             images.write_png(target, labels.cpu().numpy().astype(np.uint8))

@@ -195,7 +195,7 @@ def _gallery(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
 
 
 def _prediction_path(fold_run: FoldRun, name: str) -> Path:
-    return fold_run.files.path / crossval.PREDICTIONS / f"{name}.png"
+    return fold_run.files.directory.prediction(name)
 
 
 def _confusion(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:

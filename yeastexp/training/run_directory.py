@@ -115,6 +115,10 @@ class RunDirectory:
         """The folder of the pictures of validation images: the `worst`, the `median` and the `best`."""
         return self.path / "pictures"
 
+    def prediction(self, image: str) -> Path:
+        """The prediction of a cross-validation's held-out image."""
+        return self.path / "predictions" / f"{image}.png"
+
     def baseline(self, name: str) -> Path:
         """The folder of a baseline's TensorBoard events."""
         return self.path / "baselines" / name.replace(" ", "_")
