@@ -172,3 +172,9 @@ def test_downscale_means_its_blocks() -> None:
     plain = pipeline.whole([Downscale(3, filter_probability=0)], sample(image)).image[0].numpy()
     np.testing.assert_array_equal(plain, image[0, ::3, ::3].astype(np.float32))
     assert Downscale(3, filter_probability=0.5).draws() and not Downscale(3).draws()
+
+
+@pytest.mark.parametrize("transform", [ZScore(), Percentile()], ids=lambda transform: type(transform).__name__)
+def test_a_transform_that_is_called_by_hand_takes_the_statistics_of_the_image(transform: ZScore | Percentile) -> None:
+    image = torch.rand(1, 8, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(transform.image(image, None), transform.image(image, transform.statistics([image])))

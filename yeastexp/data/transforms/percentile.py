@@ -61,7 +61,8 @@ class Percentile(BasicTransform2D):
         return percentiles(image, (self.low, self.high)) if self.per == "image" else None
 
     def image(self, image: Tensor, params: list[float] | None) -> Tensor:
-        low, high = params or (self.at_low, self.at_high)
+        # Called by hand, the image is the whole one.
+        low, high = params or self.statistics([image]) or (self.at_low, self.at_high)
         assert low is not None and high is not None, "fit comes first"
         return rescaled(image, low, high - low).float()
 

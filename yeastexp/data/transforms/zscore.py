@@ -52,6 +52,7 @@ class ZScore(BasicTransform2D):
         return mean_and_std(image) if self.per == "image" else None
 
     def image(self, image: Tensor, params: tuple[float, float] | None) -> Tensor:
+        params = params or self.statistics([image])  # called by hand, the image is the whole one
         if params is None:
             assert self.mean is not None and self.std is not None, "fit comes first"
             return (image - self.mean) / self.std
