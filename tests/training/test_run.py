@@ -334,7 +334,7 @@ def test_a_run_to_start_from_has_to_be_there(here: Path) -> None:
 
 
 def test_the_quick_experiment_beats_what_needs_no_learning(here: Path) -> None:
-    folder = run(Path(__file__).parents[2] / "experiments" / "quick.toml", console=quiet())
+    folder = run(Path(__file__).parents[2] / "experiments" / "quick.toml", ["runtime.threads=1"], console=quiet())
     result = json.loads((folder / "result.json").read_text())
     learned, fitted = (
         one["iou"]["cell"]["per_image"] for one in (result["val"]["best"], result["baselines"]["threshold"])
