@@ -82,11 +82,11 @@ LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 def shape(schema: dict[str, Any]) -> str:
     """A JSON Schema of one value in words that fit in a column, such as `int ≥ 1, ≤ 8`."""
     if "anyOf" in schema:
-        return " | ".join(shape(one) for one in schema["anyOf"] if one.get("type") != "null")
+        return " | ".join(shape(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "enum" in schema or "const" in schema:
-        return " | ".join(f"'{one}'" for one in schema.get("enum", [schema.get("const")]))
+        return " | ".join(f"'{option}'" for option in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":
-        items = [shape(one) for one in schema.get("prefixItems", [])] or [shape(schema.get("items", {})), "…"]
+        items = [shape(option) for option in schema.get("prefixItems", [])] or [shape(schema.get("items", {})), "…"]
         return f"[{', '.join(items)}]"
     if schema.get("format") in ("path", "file-path"):
         return "path"
@@ -143,29 +143,29 @@ def json_schema() -> dict[str, Any]:
 
 
 def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for index, one in enumerate(names):
-        yield from ((one, other) for other in names[index + 1 :])
+    for index, first in enumerate(names):
+        yield from ((first, other) for other in names[index + 1 :])
 
 
 def _table_schema(schema: Schema, definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    made = schema.model.model_json_schema(ref_template="#/$defs/{model}")
-    definitions.update(made.pop("$defs", {}))
-    made.pop("title", None)
-    for one in made.get("properties", {}).values():
-        one.pop("title", None)
-        if one.get("default", 0) is None:
-            del one["default"]  # TOML has no null
+    table = schema.model.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(table.pop("$defs", {}))
+    table.pop("title", None)
+    for field in table.get("properties", {}).values():
+        field.pop("title", None)
+        if field.get("default", 0) is None:
+            del field["default"]  # TOML has no null
     if required is not None:
-        made["required"] = required
-    return made
+        table["required"] = required
+    return table
 
 
 def _named(entry: Entry, definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    made = _table_schema(entry.schema, definitions, required)
+    table = _table_schema(entry.schema, definitions, required)
     name = {"const": entry.name, "description": entry.summary}
-    made["properties"] = {"name": name, **made.get("properties", {})}
-    made["required"] = ["name", *made.get("required", [])]
-    return made
+    table["properties"] = {"name": name, **table.get("properties", {})}
+    table["required"] = ["name", *table.get("required", [])]
+    return table
 
 
 def _task(definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
@@ -174,10 +174,10 @@ def _task(definitions: dict[str, Any], required: list[str] | None = None) -> dic
     entries = KINDS["task"].entries()
     cases = []
     for entry in entries:
-        own = _table_schema(entry.schema, definitions, required)
+        options = _table_schema(entry.schema, definitions, required)
         names = {"enum": [entry.name]}
-        properties = {"name": names, **shared["properties"], **own.get("properties", {})}
-        needed = [*shared.get("required", []), *own.get("required", [])]
+        properties = {"name": names, **shared["properties"], **options.get("properties", {})}
+        needed = [*shared.get("required", []), *options.get("required", [])]
         then = {"properties": properties, "required": needed, "additionalProperties": False}
         condition: dict[str, Any] = {"properties": {"name": names}}
         if entry.name != DEFAULT_TASK:

@@ -14,34 +14,34 @@ Rows = dict[str, list[Any]]
 """By dotted key, the value in each run; nothing where a run has none."""
 
 
-def of_experiments(every: Sequence[Experiment]) -> Rows:
+def of_experiments(experiments: Sequence[Experiment]) -> Rows:
     """The keys of experiments whose values are not all the same; a part that not all have is a row of its own.
 
     Parts of a list are told by their names, and a second of one name by its number: `augment.gamma#2.most`.
     """
-    trees = [tomllib.loads(one.resolved()) for one in every]
-    found: Rows = {}
+    trees = [tomllib.loads(experiment.resolved()) for experiment in experiments]
+    rows: Rows = {}
     for table in dict.fromkeys(table for tree in trees for table in tree if table != "name"):
         values = [tree.get(table) for tree in trees]
         if any(isinstance(value, list) and value and isinstance(value[0], dict) for value in values):
-            found |= _differing_lists(table, [value or [] for value in values])
+            rows |= _differing_lists(table, [value or [] for value in values])
         else:
-            found |= _differing({table: value} for value in values)
-    return found
+            rows |= _differing({table: value} for value in values)
+    return rows
 
 
 def _differing_lists(table: str, values: Sequence[list[dict[str, Any]]]) -> Rows:
     named = [dict(_by_name(value)) for value in values]
-    found: Rows = {}
+    rows: Rows = {}
     for name in dict.fromkeys(name for parts in named for name in parts):
         options = [parts.get(name) for parts in named]
         if None in options:
-            found[f"{table}.{name}"] = [one if one is None else _written(one) for one in options]
+            rows[f"{table}.{name}"] = [keys if keys is None else _written(keys) for keys in options]
         else:
-            found |= _differing({f"{table}.{name}": one} for one in options)
+            rows |= _differing({f"{table}.{name}": keys} for keys in options)
     shared = set.intersection(*(set(parts) for parts in named))
     orders = [", ".join(name for name in parts if name in shared) for parts in named]
-    return found | (_differing({f"{table} (order)": order} for order in orders))
+    return rows | (_differing({f"{table} (order)": order} for order in orders))
 
 
 def _by_name(parts: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -59,16 +59,18 @@ def _written(options: Mapping[str, Any]) -> str:
 
 def _differing(trees: Iterable[Mapping[str, Any]]) -> Rows:
     """The dotted keys whose values are not all the same."""
-    every = [dict(environment.flat(tree)) for tree in trees]
-    rows = {key: [one.get(key) for one in every] for key in dict.fromkeys(key for one in every for key in one)}
+    flattened = [dict(environment.flat(tree)) for tree in trees]
+    rows = {
+        key: [flat.get(key) for flat in flattened] for key in dict.fromkeys(key for flat in flattened for key in flat)
+    }
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
 
-def of_environments(every: Sequence[Mapping[str, Any]]) -> Rows:
+def of_environments(environments: Sequence[Mapping[str, Any]]) -> Rows:
     """What else can change results and is not the same for all: versions, machine, revision, digests of data."""
-    found: Rows = {}
-    for index, one in enumerate(every):
-        for name, (first, other) in environment.differences(every[0], one).items():
-            found.setdefault(name, [first] * len(every))[index] = other
-    found.pop("digests.experiment", None)
-    return found
+    rows: Rows = {}
+    for index, description in enumerate(environments):
+        for name, (first, other) in environment.differences(environments[0], description).items():
+            rows.setdefault(name, [first] * len(environments))[index] = other
+    rows.pop("digests.experiment", None)
+    return rows

@@ -114,13 +114,13 @@ class _Checker:
         plugins.load_installed()
         plugins.load([])
         written = self.tree.values.get("plugins", [])
-        if not isinstance(written, list) or not all(isinstance(one, str) for one in written):
+        if not isinstance(written, list) or not all(isinstance(file, str) for file in written):
             self.fault(("plugins",), f"plugins: should be an array of file names, got {written!r}")
             return ()
         good: list[Path] = []
-        for index, one in enumerate(written):
+        for index, file in enumerate(written):
             place = self.tree.place(("plugins", index))
-            path = place.folder / one
+            path = place.folder / file
             if not toml_document.is_file(path):
                 self.faults.append((place, f"plugins: no file '{os.path.abspath(path)}'"))  # noqa: PTH100
                 continue
@@ -213,8 +213,8 @@ class _Checker:
                 return self.rooted((*at, *keys), f"{label} {'.'.join(map(str, keys))}", marked, Path(value))
             return value
 
-        found: dict[str, Any] = each(rooted, values if problems else typed)
-        return None if problems else found
+        rooted_values: dict[str, Any] = each(rooted, values if problems else typed)
+        return None if problems else rooted_values
 
     def rooted(self, keys: Keys, label: str, marked: MustExist | None, path: Path) -> Path:
         """A path made absolute from the folder of the file that wrote it; a fault where it has to exist and is not."""
@@ -240,13 +240,16 @@ class _Checker:
 
     def parts(self, table: str) -> tuple[Part, ...]:
         values = self.tree.values.get(table, [])
-        if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+        if not isinstance(values, list) or not all(isinstance(table_of_part, dict) for table_of_part in values):
             self.fault((table,), f"{table}: should be an array of tables, [[{table}]], got {values!r}")
             return ()
         if not values and table not in OPTIONAL:
             self.faults.append((self.tree.top, f"[[{table}]]: missing; every experiment needs one"))
-        made = [self.one(table, ARRAYS[table], (table, i), f"[[{table}]]", one) for i, one in enumerate(values)]
-        return tuple(part for part in made if part)
+        parts = [
+            self.one(table, ARRAYS[table], (table, i), f"[[{table}]]", table_of_part)
+            for i, table_of_part in enumerate(values)
+        ]
+        return tuple(part for part in parts if part)
 
     def one(
         self, table: str, kind: str, at: Keys, label: str, values: Mapping[str, Any], known: Sequence[str] = ()
@@ -327,59 +330,59 @@ class _Checker:
     def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
         """The part made, or nothing and a fault."""
         try:
-            made = part.make(*given)
+            instance = part.make(*given)
         except UserError as error:
             self.faults += part.faults(error)
             return None
-        if isinstance(made, instance_of):
-            return made
+        if isinstance(instance, instance_of):
+            return instance
         self.faults.append((part.place, f"{part.label} name: '{part.name}' is no {instance_of.__name__}"))
         return None
 
     def whole_image_transform(self, part: Part) -> None:
-        made = self.guarded(part, instance_of=BasicTransform2D)
-        if made is None:
+        transform = self.guarded(part, instance_of=BasicTransform2D)
+        if transform is None:
             return
-        if not made.acts():
+        if not transform.acts():
             self.faults.append((part.place, f"[[transform]] name: '{part.name}' {IDLE}"))
-        elif made.draws():
+        elif transform.draws():
             message = f"'{part.name}' draws random numbers; it belongs under [[augment]]"
             self.faults.append((part.place, f"[[transform]] name: {message}"))
-        elif made.has("geometry") and not made.has("restore"):
+        elif transform.has("geometry") and not transform.has("restore"):
             message = f"'{part.name}' changes the grid and has no 'restore'; scores are on the original pixels"
             self.faults.append((part.place, f"[[transform]] name: {message}"))
 
     def augmentation(self, part: Part) -> None:
-        made = self.guarded(part, instance_of=BasicTransform2D)
-        if made is not None and not made.acts():
+        transform = self.guarded(part, instance_of=BasicTransform2D)
+        if transform is not None and not transform.acts():
             self.faults.append((part.place, f"[[augment]] name: '{part.name}' {IDLE}"))
-        elif made is not None and (made.whole_images or made.has("fit") or made.has("statistics")):
+        elif transform is not None and (transform.whole_images or transform.has("fit") or transform.has("statistics")):
             message = f"'{part.name}' is for whole images; it belongs under [[transform]]"
             self.faults.append((part.place, f"[[augment]] name: {message}"))
 
     def data(self, task: Task, learnt: contracts.Task | None, part: Part, metrics_: Sequence[tuple[Part, Any]]) -> None:
-        made = self.guarded(part)
-        if made is None:
+        dataset = self.guarded(part)
+        if dataset is None:
             return
         for split, act in (("train", "train"), ("val", "validate")):
-            if not made.splits.get(split):
+            if not dataset.splits.get(split):
                 self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {act} on"))
-        names = [name for split in made.splits.values() for name in split]
-        wrong = [name for name in names if made.shape(name)[0] != task.channels]
+        names = [name for split in dataset.splits.values() for name in split]
+        wrong = [name for name in names if dataset.shape(name)[0] != task.channels]
         if wrong:
-            has = made.shape(wrong[0])[0]
+            has = dataset.shape(wrong[0])[0]
             message = f"is {task.channels}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
             self.fault(("task", "channels"), f"[task] channels: {message}")
         for wanted in learnt.maps if learnt else ():
-            if wanted not in made.maps:
-                known = f"; the data has {', '.join(made.maps) or 'no further maps'}"
+            if wanted not in dataset.maps:
+                known = f"; the data has {', '.join(dataset.maps) or 'no further maps'}"
                 self.faults.append(
                     (task.part.place, f"[task] name: '{task.part.name}' needs the map '{wanted}'{known}")
                 )
         for metric_part, metric in metrics_:
             for wanted in metric.maps if metric is not None else ():
                 predicted = [f"predicted_{name}" for name in learnt.values] if learnt else []
-                if wanted not in (*made.maps, *predicted):
-                    known = f"; the data has {', '.join(made.maps) or 'no further maps'}"
+                if wanted not in (*dataset.maps, *predicted):
+                    known = f"; the data has {', '.join(dataset.maps) or 'no further maps'}"
                     message = f"'{metric_part.name}' needs the map '{wanted}'{known}"
                     self.faults.append((metric_part.place, f"[[metric]] name: {message}"))

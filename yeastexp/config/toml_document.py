@@ -314,14 +314,14 @@ class _Scanner:
         while True:
             self.skip_space()
             if self.text[self.at] in "\"'":
-                found = _STRING.match(self.text, self.at)
-                assert found
-                keys.append(str(tomllib.loads(f"k = {found[0]}")["k"]))
+                match = _STRING.match(self.text, self.at)
+                assert match
+                keys.append(str(tomllib.loads(f"k = {match[0]}")["k"]))
             else:
-                found = _BARE.match(self.text, self.at)
-                assert found
-                keys.append(found[0])
-            self.at = found.end()
+                match = _BARE.match(self.text, self.at)
+                assert match
+                keys.append(match[0])
+            self.at = match.end()
             self.skip_space()
             if self.text[self.at] != ".":
                 return keys
@@ -335,9 +335,9 @@ class _Scanner:
         elif opening == "{":
             self.sequence("}", lambda _: self.pair(keys))
         else:
-            found = _STRING.match(self.text, self.at) or _SCALAR.match(self.text, self.at)
-            assert found
-            self.at = found.end()
+            match = _STRING.match(self.text, self.at) or _SCALAR.match(self.text, self.at)
+            assert match
+            self.at = match.end()
 
     def sequence(self, closing: str, item: Callable[[int], None]) -> None:
         self.at += 1

@@ -297,16 +297,16 @@ def prefetch_to_device(batches: Iterator[Batch], device: torch.device) -> Iterat
     if device.type != "cuda":
         yield from ((images.to(device), labels.to(device)) for images, labels in batches)
         return
-    training, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    own.wait_stream(training)
+    training, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    copying.wait_stream(training)
     while True:
-        with torch.cuda.stream(own):
+        with torch.cuda.stream(copying):
             if (batch := next(batches, None)) is None:
                 return
-            images, labels = (one.to(device, non_blocking=True) for one in batch)
-        training.wait_stream(own)
-        for one in (images, labels):
-            one.record_stream(training)  # their memory is free when that stream is done with it
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+        training.wait_stream(copying)
+        for tensor in (images, labels):
+            tensor.record_stream(training)  # their memory is free when that stream is done with it
         yield images, labels
 
 

@@ -54,11 +54,11 @@ def ended(environment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return {**environment, "ended": now(), "seconds": round(seconds, 1), "peak_memory_mb": peak_memory_mb()}
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What can change results and is not the same in two descriptions, by dotted name; times and commands aside."""
-    found = [dict(flat({key: some.get(key) for key in COMPARED})) for some in (one, other)]
-    names = dict.fromkeys([*found[0], *found[1]])
-    pairs = {name: (found[0].get(name), found[1].get(name)) for name in names}
+    flattened = [dict(flat({key: description.get(key) for key in COMPARED})) for description in (first, other)]
+    names = dict.fromkeys([*flattened[0], *flattened[1]])
+    pairs = {name: (flattened[0].get(name), flattened[1].get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -91,8 +91,8 @@ def source() -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    found = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
-    return found.stdout.strip()
+    output = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return output.stdout.strip()
 
 
 def now() -> str:

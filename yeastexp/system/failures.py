@@ -25,7 +25,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
     A thread that finds the disk full says nothing: its writer raises the same where it is used next.
     """
     told = threading.excepthook
-    threading.excepthook = lambda found: None if _is_full(found.exc_value) else told(found)
+    threading.excepthook = lambda match: None if _is_full(match.exc_value) else told(match)
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -37,9 +37,9 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
         remedy = f"make room, and 'resume {folder}' continues from its last checkpoint"
         raise UserError(f"{place}: {FULL[error.errno]}; {remedy}", status=RUN_FAILED) from error
     except RuntimeError as error:
-        if found := WORKER.search(str(error)):
+        if match := WORKER.search(str(error)):
             raise UserError(
-                f"[runtime] workers: process {found[1]} was ended by {found[2]}; {DIED}", status=RUN_FAILED
+                f"[runtime] workers: process {match[1]} was ended by {match[2]}; {DIED}", status=RUN_FAILED
             ) from error
         if not memory.is_exhausted(error):
             raise

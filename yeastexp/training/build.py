@@ -41,18 +41,18 @@ def build_dataset(experiment: Experiment) -> Dataset:
 
 def build_task(experiment: Experiment) -> Task:
     """What the experiment's model is to learn."""
-    made: Task = experiment.task.part.build(experiment.task.channels, len(experiment.task.classes))
-    return made
+    task: Task = experiment.task.part.build(experiment.task.channels, len(experiment.task.classes))
+    return task
 
 
 def build_model(experiment: Experiment) -> nn.Module:
     """The model with the initial weights of the experiment's seed."""
     torch.manual_seed(int(generator(experiment.train.seed, "model").integers(2**63)))
     task = experiment.task
-    made = experiment.model.build(task.channels, build_task(experiment).outputs)
-    if not isinstance(made, nn.Module):
+    model = experiment.model.build(task.channels, build_task(experiment).outputs)
+    if not isinstance(model, nn.Module):
         raise UserError(f"{experiment.model.place}: [model] name: '{experiment.model.name}' makes no nn.Module")
-    return made
+    return model
 
 
 def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
@@ -62,8 +62,8 @@ def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
 
 def fitted_transforms(experiment: Experiment, dataset: Dataset) -> Transforms:
     """The `[[transform]]` list, fitted on the training images; normalising ones are left out for normalised data."""
-    made = [part.build() for part in experiment.transforms]
-    kept = [one for one in made if not (one.normalizes and dataset.normalization)]
+    transforms = [part.build() for part in experiment.transforms]
+    kept = [transform for transform in transforms if not (transform.normalizes and dataset.normalization)]
     return pipeline.fitted(kept, lambda: (dataset.read(name).image for name in dataset.splits["train"]))
 
 
@@ -110,8 +110,8 @@ class Assembly:
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer over a model's parameters."""
-        made: torch.optim.Optimizer = self.experiment.optimizer.build(model.parameters())
-        return made
+        optimizer: torch.optim.Optimizer = self.experiment.optimizer.build(model.parameters())
+        return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
         """The scheduler for so many steps, where the experiment has one."""
@@ -173,8 +173,8 @@ class Preprocessing:
 
     def transforms(self, experiment: Experiment) -> Transforms:
         """The `[[transform]]` list of an experiment with these options; ValueError or TypeError if it is another's."""
-        made = [part.build() for part in experiment.transforms]
-        kept = [one for one in made if not (one.normalizes and self.normalization)]
+        transforms = [part.build() for part in experiment.transforms]
+        kept = [transform for transform in transforms if not (transform.normalizes and self.normalization)]
         return tuple(
             replace(transform, **options) if options else transform
             for transform, options in zip(kept, self.fitted, strict=True)

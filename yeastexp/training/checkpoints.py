@@ -37,10 +37,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Equal states make equal bytes.
     """
     kept = plain(state)
-    made = io.BytesIO()  # torch puts the name of a path into the bytes, and hides why it cannot write
-    torch.save({**kept, "format": FORMAT, "digest": digest(kept)}, made)
+    buffer = io.BytesIO()  # torch puts the name of a path into the bytes, and hides why it cannot write
+    torch.save({**kept, "format": FORMAT, "digest": digest(kept)}, buffer)
     with files.appearing(path) as temporary:
-        temporary.write_bytes(made.getbuffer())
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def save_next(folder: Path, state: dict[str, Any]) -> None:
@@ -84,12 +84,12 @@ def load(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that it goes on to refuse
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found, version = state.pop("digest"), state.pop("format")
+        expected, version = state.pop("digest"), state.pop("format")
     except Exception as error:  # a damaged pickle can raise anything
         raise UserError(f"{path}: {_fault(error)}") from None
     if version != FORMAT:
         raise UserError(f"{path}: has format {version}, of another version of yeastexp; this one reads format {FORMAT}")
-    if found != digest(state):
+    if expected != digest(state):
         raise UserError(f"{path}: damaged (its contents do not match their digest)")
     return state
 
@@ -102,14 +102,14 @@ def _fault(error: Exception) -> str:
 
 def digest(state: dict[str, Any]) -> str:
     """The SHA-256 of a state's contents, wherever and however they are stored."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, value in leaves(state):
         if isinstance(value, Tensor):
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            found.update(_bytes(value))
+            sha256.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            sha256.update(_bytes(value))
         else:
-            found.update(f"{name} {value!r}\n".encode())
-    return found.hexdigest()
+            sha256.update(f"{name} {value!r}\n".encode())
+    return sha256.hexdigest()
 
 
 def leaves(state: Any, name: str = "") -> Iterator[Leaf]:
@@ -124,10 +124,10 @@ def leaves(state: Any, name: str = "") -> Iterator[Leaf]:
         yield name, state
 
 
-def first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+def first_difference(state: dict[str, Any], other: dict[str, Any]) -> str | None:
     """What differs first between two states, and by how much; nothing where all bits are equal."""
     theirs = dict(leaves(other))
-    for name, value in leaves(one):
+    for name, value in leaves(state):
         if name not in theirs:
             return f"{name} is in one of them alone"
         if difference := _difference(value, theirs.pop(name)):
@@ -135,15 +135,15 @@ def first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
     return f"{next(iter(theirs))} is in one of them alone" if theirs else None
 
 
-def _difference(one: Any, other: Any) -> str | None:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return None if repr(one) == repr(other) else f": {one!r} and {other!r}"
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return f": {tuple(one.shape)} {one.dtype} and {tuple(other.shape)} {other.dtype}"
-    if _bytes(one) == _bytes(other):
+def _difference(value: Any, other: Any) -> str | None:
+    if not isinstance(value, Tensor) or not isinstance(other, Tensor):
+        return None if repr(value) == repr(other) else f": {value!r} and {other!r}"
+    if value.shape != other.shape or value.dtype != other.dtype:
+        return f": {tuple(value.shape)} {value.dtype} and {tuple(other.shape)} {other.dtype}"
+    if _bytes(value) == _bytes(other):
         return None
-    apart = (one.double() - other.double()).abs()
-    return f": {int((apart != 0).sum())} of {one.numel()} numbers differ, by up to {float(apart.max()):.3g}"
+    apart = (value.double() - other.double()).abs()
+    return f": {int((apart != 0).sum())} of {value.numel()} numbers differ, by up to {float(apart.max()):.3g}"
 
 
 def _bytes(tensor: Tensor) -> bytes:
@@ -154,9 +154,9 @@ def _bytes(tensor: Tensor) -> bytes:
 def plain(value: Any) -> Any:
     """A state on the CPU in which equal strings are one object: pickle writes an object's second appearance shorter."""
     if isinstance(value, dict):
-        return {plain(key): plain(one) for key, one in value.items()}
+        return {plain(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(one) for one in value)
+        return type(value)(plain(inner) for inner in value)
     if isinstance(value, Tensor):
         return value.detach().cpu()
     return sys.intern(value) if isinstance(value, str) else value
@@ -167,22 +167,22 @@ def generators(device: torch.device) -> dict[str, Tensor | None]:
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
-def set_generators(found: dict[str, Tensor | None], device: torch.device) -> None:
+def set_generators(states: dict[str, Tensor | None], device: torch.device) -> None:
     """Let a model draw what it would have drawn next."""
-    if (state := found["cpu"]) is not None:
+    if (state := states["cpu"]) is not None:
         torch.set_rng_state(state)
-    if (state := found["cuda"]) is not None and device.type == "cuda":
+    if (state := states["cuda"]) is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], place: Path) -> None:
     """Give a model the weights of a checkpoint; UserError names the first that does not fit."""
-    own = model.state_dict()
-    for name in [*own, *weights]:
-        found = [tuple(some[name].shape) if name in some else "nothing" for some in (weights, own)]
-        if found[0] != found[1]:
+    current = model.state_dict()
+    for name in [*current, *weights]:
+        shapes = [tuple(tensors[name].shape) if name in tensors else "nothing" for tensors in (weights, current)]
+        if shapes[0] != shapes[1]:
             raise UserError(
-                f"{place}: '{name}' is {found[0]} there and {found[1]} in the experiment's model; "
+                f"{place}: '{name}' is {shapes[0]} there and {shapes[1]} in the experiment's model; "
                 "it is of another experiment"
             )
     model.load_state_dict(weights)
@@ -190,13 +190,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], place: Path) -> N
 
 def start_from(model: nn.Module, checkpoint: Path) -> str:
     """Copy what fits of another run's weights into a model; a line says which tensors did."""
-    run, found = checkpoint.parents[1], load(checkpoint)["model"]
-    own = model.state_dict()
-    fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
+    run, weights = checkpoint.parents[1], load(checkpoint)["model"]
+    current = model.state_dict()
+    fitting = {
+        name: tensor for name, tensor in weights.items() if name in current and current[name].shape == tensor.shape
+    }
     if not fitting:
         raise UserError(f"{run}: none of its tensors fits this model; [train] init_from needs a similar one")
     model.load_state_dict(fitting, strict=False)
-    left = sorted(own.keys() - fitting.keys())
-    return f"initial weights from {run}: {len(fitting)} of {len(own)} tensors" + (
+    left = sorted(current.keys() - fitting.keys())
+    return f"initial weights from {run}: {len(fitting)} of {len(current)} tensors" + (
         f"; not fitted: {', '.join(left)}" if left else ""
     )

@@ -100,11 +100,11 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
     state["stopped"] = None
     run.put_result_aside(steps)
     run.write_experiment(context.assembly.experiment)
-    found = run.read_environment()
-    found.setdefault("extended", []).append(
+    recorded = run.read_environment()
+    recorded.setdefault("extended", []).append(
         {"at": step, "from_steps": steps, "to_steps": context.steps, "when": environment.now()}
     )
-    run.write_environment(found)
+    run.write_environment(recorded)
     run.log(f"extended from {steps} to {context.steps} steps at step {step}")
 
 
@@ -117,24 +117,24 @@ def _first_other_rate(loaded: Experiment, updates: int, more: int) -> int | None
 def _rates(loaded: Experiment, planned: int, updates: int) -> list[list[float]]:
     optimizer = loaded.optimizer.build(torch.nn.Linear(1, 1).parameters())
     scheduler = loaded.scheduler.build(optimizer, planned) if loaded.scheduler else None
-    found = []
+    rates = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a scheduler whose optimizer takes no step
         for _ in range(updates):
-            found.append([group["lr"] for group in optimizer.param_groups])
+            rates.append([group["lr"] for group in optimizer.param_groups])
             if scheduler is not None:
                 scheduler.step()
-    return found
+    return rates
 
 
 def _record(run: RunDirectory, now: dict[str, Any], step: int) -> None:
     """Write down that the run went on, and what was not as at its beginning."""
-    found = run.read_environment()
-    other = environment.differences(found, now)
+    recorded = run.read_environment()
+    other = environment.differences(recorded, now)
     other.pop("digests.experiment", None)
     entry = {"step": step, "started": now["started"], "command": now["command"], "differs": other}
-    found.setdefault("resumed", []).append(entry)
-    run.write_environment(found)
+    recorded.setdefault("resumed", []).append(entry)
+    run.write_environment(recorded)
     run.log(f"resumed at step {step}")
     for name, (was, is_) in other.items():
         run.log(f"not as at the beginning: {name} was {was}, is {is_}")

@@ -102,10 +102,10 @@ def field(coordinates: Coordinates, size: Size, device: torch.device | None = No
         matrix, (rows, columns) = coordinates.matrix, field(coordinates.field, size, device)
     else:
         matrix, (rows, columns) = coordinates, places(size, device)
-    made = torch.empty(2, *size, device=rows.device)
-    for plane, (y, x, start) in zip(made, matrix[:2].tolist(), strict=True):
+    places_read = torch.empty(2, *size, device=rows.device)
+    for plane, (y, x, start) in zip(places_read, matrix[:2].tolist(), strict=True):
         torch.add(y * rows, x * columns, out=plane).add_(start)
-    return made
+    return places_read
 
 
 def compose(outer: Coordinates, inner: Coordinates, size: Size) -> Coordinates:
@@ -148,7 +148,7 @@ def read(pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates],
     Exact indexing where all pixels fall on pixels, else bilinear values and nearest labels. Beyond the image, values
     are mirrored (the border pixel is not repeated) and labels are IGNORE.
     """
-    matrices = [one for one in coordinates if isinstance(one, np.ndarray)]
+    matrices = [matrix for matrix in coordinates if isinstance(matrix, np.ndarray)]
     if len(matrices) == len(coordinates) and _on_pixels(stack := np.stack(matrices)):
         whole = np.rint(stack).astype(np.int64)
         return _sliced(pixels, images, whole, size) or _indexed(pixels, images, whole, size)
@@ -194,11 +194,11 @@ def _sliced(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size
 def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]], size: Size) -> Tensor:
     """Outputs (B, N, h, w) of planes (N, P): where each begins, its strides, and the axes that it is mirrored along."""
     count, apart = len(planes), planes.stride(0)
-    found = []
+    outputs = []
     for begin, strides, mirrored in layouts:
         part = planes.as_strided((count, *size), (apart, *strides), planes.storage_offset() + begin)
-        found.append(part.flip(mirrored) if mirrored else part)
-    return torch.stack(found)
+        outputs.append(part.flip(mirrored) if mirrored else part)
+    return torch.stack(outputs)
 
 
 def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor]:
@@ -216,8 +216,8 @@ def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Siz
     index[0] += torch.from_numpy(pixels.offsets[images][:, None]).to(device, dtype)
     flat = index[0][:, :, None] + index[1][:, None, :]
     labels = _gather(pixels.labels, flat)
-    if not all(one.all() for one in known):
-        rows, columns = (torch.from_numpy(~one).to(device) for one in known)
+    if not all(inside.all() for inside in known):
+        rows, columns = (torch.from_numpy(~inside).to(device) for inside in known)
         labels.masked_fill_((rows[:, :, None] | columns[:, None, :])[:, None], IGNORE)
     return _gather(pixels.values, flat), labels
 
@@ -230,7 +230,7 @@ def _between(
     Images that are read beyond their border are first laid out anew, as far as they are read. That they are follows
     from the coordinates' extent, for to look at a field would be to wait for a GPU.
     """
-    boxes = np.stack([extent(one, size) for one in coordinates])
+    boxes = np.stack([extent(item, size) for item in coordinates])
     first, last = np.floor(boxes[..., 0]) - 1, np.ceil(boxes[..., 1]) + 1  # float32 rounds, by less than a pixel
     corners = np.zeros((len(images), 2), np.int64)
     if (first < 0).any() or (last >= pixels.sizes[images]).any():
@@ -238,13 +238,13 @@ def _between(
         matrices = np.stack([translation(*corner) for corner in corners.tolist()]).astype(np.int64)
         pixels = Pixels.stacked(*_indexed(pixels, images, matrices, (height, width)))
         images = np.arange(len(images))
-    where = torch.stack([field(one, size, pixels.values.device) for one in coordinates])
+    where = torch.stack([field(item, size, pixels.values.device) for item in coordinates])
     low = where.floor()
     share = where.sub_(low)
     rows, columns = low.to(pixels.index_dtype).unbind(1)
     widths = pixels.sizes[images, 1]
     begins = pixels.offsets[images] - corners[:, 0] * widths - corners[:, 1]
-    begin, across = (torch.from_numpy(one).to(rows)[:, None, None] for one in (begins, widths))
+    begin, across = (torch.from_numpy(item).to(rows)[:, None, None] for item in (begins, widths))
     here = (rows * across).add_(columns).add_(begin)
     return _bilinear(pixels.values, here, across, share), _nearest(pixels.labels, here, across, share)
 
@@ -254,13 +254,13 @@ def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Ten
     column of images so wide.
     """
     shares = 1 - share, share
-    made: Tensor | None = None
+    total: Tensor | None = None
     for down, right in itertools.product((0, 1), repeat=2):
         taken = _gather(planes, here + (down * width + right) if down or right else here)
         taken *= (shares[down][:, 0] * shares[right][:, 1])[:, None]
-        made = taken if made is None else made.add_(taken)
-    assert made is not None
-    return made
+        total = taken if total is None else total.add_(taken)
+    assert total is not None
+    return total
 
 
 def _nearest(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Profile:
         self.console = console
         on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         self.profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU, *on_gpu])
-        self.done = 0
+        self.steps_seen = 0
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Follow a trainer."""
@@ -57,7 +57,7 @@ class Profile:
         trainer.add_event_handler(Events.COMPLETED, self._end)
 
     def _wait(self) -> None:
-        if self.done == WARM_UP:
+        if self.steps_seen == WARM_UP:
             _settle()
             self.profiler.start()
             self.began = time.monotonic()
@@ -68,20 +68,20 @@ class Profile:
         self.waiting.__exit__(None, None, None)
 
     def _count(self) -> None:
-        self.done += 1
-        if self.done == WARM_UP + self.steps:
+        self.steps_seen += 1
+        if self.steps_seen == WARM_UP + self.steps:
             self._tell()
 
     def _end(self) -> None:
         """Tell of fewer steps where training was over before."""
-        if self.done >= WARM_UP + self.steps:
+        if self.steps_seen >= WARM_UP + self.steps:
             return
-        if self.done <= WARM_UP:
+        if self.steps_seen <= WARM_UP:
             self.console.print(
-                f"--profile: training was over after {self.done} steps; the first {WARM_UP} do not count"
+                f"--profile: training was over after {self.steps_seen} steps; the first {WARM_UP} do not count"
             )
             return
-        self.steps = self.done - WARM_UP
+        self.steps = self.steps_seen - WARM_UP
         self._tell()
 
     def _tell(self) -> None:
@@ -97,9 +97,9 @@ class Profile:
 
         Between steps are validations, checkpoints and logs.
         """
-        averages = [one for one in self.profiler.key_averages() if one.device_type.name == "CPU"]
+        averages = [event for event in self.profiler.key_averages() if event.device_type.name == "CPU"]
         spent = {
-            name: sum(one.cpu_time_total for one in averages if one.key == f"step: {name}") / 1e3 / self.steps
+            name: sum(event.cpu_time_total for event in averages if event.key == f"step: {name}") / 1e3 / self.steps
             for name in PARTS
         }
         whole = 1e3 * seconds / self.steps
@@ -111,14 +111,16 @@ class Profile:
         for name, milliseconds in spent.items():
             table.add_row(name, f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
         kernels = [
-            one for one in self.profiler.events() if one.device_type.name == "CUDA" and not one.is_user_annotation
+            event
+            for event in self.profiler.events()
+            if event.device_type.name == "CUDA" and not event.is_user_annotation
         ]
-        if on_gpu := [one.time_range for one in kernels]:
-            milliseconds = covered([(one.start, one.end) for one in on_gpu]) / 1e3 / self.steps
+        if on_gpu := [event.time_range for event in kernels]:
+            milliseconds = covered([(event.start, event.end) for event in on_gpu]) / 1e3 / self.steps
             table.add_row("the GPU at work", f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
         table.add_section()
-        operations = [one for one in averages if not one.key.startswith(("step: ", "ProfilerStep"))]
-        for one in sorted(operations, key=lambda one: -one.self_cpu_time_total)[:OPERATIONS]:
-            milliseconds = one.self_cpu_time_total / 1e3 / self.steps
-            table.add_row(one.key[:40], f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
+        operations = [event for event in averages if not event.key.startswith(("step: ", "ProfilerStep"))]
+        for event in sorted(operations, key=lambda event: -event.self_cpu_time_total)[:OPERATIONS]:
+            milliseconds = event.self_cpu_time_total / 1e3 / self.steps
+            table.add_row(event.key[:40], f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")
         return table

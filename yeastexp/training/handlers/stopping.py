@@ -12,7 +12,10 @@ from yeastexp.training.progress import Progress
 
 
 class StopByBudget:
-    """Lets the step that ends too late be the last, once its group of batches is complete."""
+    """Lets the step that ends too late be the last, once its group of batches is complete.
+
+    Ignite's `TimeLimit` counts from when it was made, and ends a run within a group and without a last validation.
+    """
 
     def __init__(self, late: Callable[[int], bool], schedule: AccumulationSchedule, progress: Progress) -> None:
         self.late = late
