@@ -261,8 +261,8 @@ def test_its_own_images_have_to_be_there(homeless: Path, tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         evaluate(homeless)
     assert str(caught.value) == (
-        f"{homeless}: the images it was trained on are gone ('{path}' has changed since); bring them back, or "
-        "use --data"
+        f"{homeless}: the images it was trained on are gone ('{path}' has changed and holds other data now); "
+        "bring them back, or use --data"
     )
     assert caught.value.status == 2 and not (homeless / "evaluations").exists()
 

@@ -98,7 +98,7 @@ def missing(run: Path, experiment: Experiment) -> str | None:
         if not path.exists():
             return f"no file '{path}'"
         if path.is_file() and files.digest(path) != digests.get(path.name):
-            return f"'{path}' has changed since"
+            return f"'{path}' has changed and holds other data now"
     return None
 
 
