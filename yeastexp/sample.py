@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 IGNORE = -1
@@ -24,3 +27,12 @@ class Sample:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return int(self.image.shape[-2]), int(self.image.shape[-1])
+
+
+def grey_of(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The mean (H, W) of an image's channels (C, H, W), of several each in its standard deviations from its mean."""
+    wide = image.astype(np.float64)
+    if len(wide) > 1:
+        mean, std = wide.mean(axis=(1, 2), keepdims=True), wide.std(axis=(1, 2), keepdims=True)
+        wide = (wide - mean) / np.where(std > 1e-9 * abs(mean), std, np.inf)
+    return np.asarray(wide.mean(axis=0))

@@ -113,6 +113,14 @@ def test_folds_of_other_images_are_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"[validation] folds: '{path}' is of other images: 'c' is in one of the two alone"
 
 
+def test_a_dim_channel_tells_images_apart_whose_bright_one_is_alike() -> None:
+    source = torch.Generator().manual_seed(0)
+    haze, *cells = (torch.rand(1, 96, 80, generator=source) for _ in range(3))
+    images = {name: torch.cat([20000 + 5000 * haze, channel]) for name, channel in zip(("a", "b"), cells, strict=True)}
+    thumbnails = {name: folds.thumbnail(image) for name, image in images.items()}
+    assert not folds.near_duplicates(thumbnails, Folds((("a",), ("b",))))
+
+
 def test_look_alikes_in_different_folds_are_named() -> None:
     source = torch.Generator().manual_seed(0)
     one, other = torch.rand(1, 96, 80, generator=source), torch.rand(1, 96, 80, generator=source)

@@ -17,8 +17,9 @@ from PIL import Image
 
 from yeastexp.data import pack
 from yeastexp.data.datasets import dataset
-from yeastexp.data.hdf5_file import Reader, write
+from yeastexp.data.hdf5_file import Reader, stored_images, write
 from yeastexp.data.images import image_files, read_image, read_mask, write_png
+from yeastexp.data.normalization import rescaled
 from yeastexp.errors import UserError
 from yeastexp.system import files
 
@@ -365,6 +366,46 @@ def test_normalize(tmp_path, sizes, fit):
         np.testing.assert_array_equal(new["raw"], expected, strict=True)
         for key in ("gt", "instances"):
             np.testing.assert_array_equal(new[key], old[key], strict=True)
+
+
+def test_normalize_takes_each_channel_by_itself(tmp_path):
+    """And predicts, evaluates and reads the result as what was recorded."""
+    source = np.random.default_rng(0)
+    raw = np.stack([source.normal(5, 1, (4, 6, 8)), source.normal(1000, 100, (4, 6, 8))], axis=1)
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["raw"], file["gt"] = raw, np.zeros((4, 6, 8), np.uint8)
+    done = pack.normalize(tmp_path / "plain.h5", tmp_path / "each.h5")
+    with h5py.File(tmp_path / "each.h5") as file:
+        stored = file["raw"][()]
+    np.testing.assert_allclose(stored.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(stored.std(axis=(0, 2, 3)), 1, atol=1e-6)
+    data = dataset["hdf5"](path=tmp_path / "each.h5", val=1)
+    assert data.normalization["mean"] == list(done.mean) == pytest.approx(raw.mean(axis=(0, 2, 3)).tolist())
+    np.testing.assert_allclose(rescaled(data.read("000").image, data.normalization, None), raw[0], rtol=1e-5)
+    together = pack.normalize(tmp_path / "plain.h5", tmp_path / "joint.h5", joint=True)
+    assert (together.mean, together.std) == pytest.approx((raw.mean(), raw.std()), rel=1e-12)
+
+
+def test_normalize_names_a_constant_channel(tmp_path):
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["raw"], file["gt"] = (
+            np.stack([np.arange(4.0).reshape(1, 2, 2), np.full((1, 2, 2), 3)], 1),
+            np.zeros((1, 2, 2), int),
+        )
+    with pytest.raises(UserError, match="all pixels in channel 2 have the value 3, so their spread is 0"):
+        pack.normalize(tmp_path / "plain.h5", tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [{"mean": [1, 2, 3], "std": [1, 2, 3]}, {"mean": [1, 2], "std": [1, 0]}, {"mean": [1, 2], "std": 1}],
+)
+def test_a_normalisation_of_other_channels_is_refused(tmp_path, normalization):
+    raw = np.random.default_rng(0).normal(size=(3, 2, 2, 2))
+    stored(tmp_path / "data.h5", raw, normalization=normalization)
+    for read in (lambda: dataset["hdf5"](path=tmp_path / "data.h5"), lambda: stored_images(tmp_path / "data.h5")):
+        with pytest.raises(UserError, match=r"data.h5: attribute 'normalization' .*; make the file again"):
+            read()
 
 
 def test_figures_stay_exact_far_from_zero(tmp_path):

@@ -40,8 +40,55 @@ def test_a_constant_image_becomes_zero(value: float) -> None:
 def test_zscore_is_numpys_whatever_the_offset(offset: float) -> None:
     image = (np.random.default_rng(0).normal(offset, 2, (3, 40, 51))).astype(np.float32)
     wide = image.astype(np.float64)
-    found = applied(ZScore(), torch.from_numpy(image)).numpy()
-    np.testing.assert_allclose(found, (wide - wide.mean()) / wide.std(), atol=1e-5)
+    for joint, axes in ((True, None), (False, (1, 2))):
+        found = applied(ZScore(joint=joint), torch.from_numpy(image)).numpy()
+        mean, std = (moment(wide, axis=axes, keepdims=True) for moment in (np.mean, np.std))
+        np.testing.assert_allclose(found, (wide - mean) / std, atol=1e-5)
+
+
+def two_channels(count: int = 3) -> list[torch.Tensor]:
+    """A faint channel, 5 ± 1, and a strong one, 1000 ± 100."""
+    source = np.random.default_rng(0)
+    pairs = [[source.normal(5, 1, (40, 40)), source.normal(1000, 100, (40, 40))] for _ in range(count)]
+    return [torch.from_numpy(np.stack(pair)).float() for pair in pairs]
+
+
+@pytest.mark.parametrize("per", ["image", "dataset"])
+@pytest.mark.parametrize("transform", [ZScore, Percentile])
+def test_a_faint_channel_keeps_its_contrast_beside_a_strong_one(transform: Any, per: str) -> None:
+    images = two_channels()
+    (fitted,) = pipeline.fitted([transform(per=per)], lambda: iter(images))
+    faint, strong = applied(fitted, images[0])
+    assert float(faint.std() / strong.std()) == pytest.approx(1, abs=0.1)
+    (together,) = pipeline.fitted([transform(per=per, joint=True)], lambda: iter(images))
+    faint, strong = applied(together, images[0])
+    assert float(faint.std() / strong.std()) == pytest.approx(0.01, abs=0.001)
+
+
+@pytest.mark.parametrize("per", ["image", "dataset"])
+@pytest.mark.parametrize("transform", [ZScore, Percentile])
+def test_a_channel_is_normalised_as_if_it_were_the_only_one(transform: Any, per: str) -> None:
+    """Bit for bit, so that results on images of one channel are what they were when channels were pooled."""
+    images = two_channels()
+    (both,) = pipeline.fitted([transform(per=per)], lambda: iter(images))
+    for channel in (0, 1):
+        single = [image[channel : channel + 1] for image in images]
+        (alone,) = pipeline.fitted([transform(per=per)], lambda single=single: iter(single))
+        (joint,) = pipeline.fitted([transform(per=per, joint=True)], lambda single=single: iter(single))
+        expected = applied(both, images[0])[channel : channel + 1]
+        assert torch.equal(applied(alone, single[0]), expected)
+        assert torch.equal(applied(joint, single[0]), expected)
+
+
+def test_statistics_of_another_number_of_channels_are_refused() -> None:
+    for transform in (
+        ZScore(per="dataset", mean=(1.0, 2.0), std=(1.0, 2.0)),
+        Percentile(per="dataset", at_low=(1.0, 2.0), at_high=(2.0, 3.0)),
+    ):
+        with pytest.raises(UserError, match="2 statistics are given, but the image has 3 channels"):
+            applied(transform, torch.ones(3, 4, 4))
+    with pytest.raises(UserError, match="channel 2 of all training images is one constant value"):
+        ZScore(per="dataset").fit([torch.stack([torch.arange(9.0).view(3, 3), torch.ones(3, 3)])])
 
 
 def test_zscore_streams_its_figures() -> None:

@@ -71,9 +71,24 @@ def test_pictures_of_several_widths_are_stacked() -> None:
 
 def test_values_between_given_limits() -> None:
     image = np.array([[[0.0, 1.0, 2.0, 3.0]]], np.float32)
-    assert pictures.grey_of(image, (1.0, 2.0))[0, :, 0].tolist() == [0, 0, 255, 255]
+    assert pictures.grey_of(image, [(1.0, 2.0)])[0, :, 0].tolist() == [0, 0, 255, 255]
     wide = np.linspace(0, 1000, 2001, dtype=np.float32).reshape(1, 1, -1)
-    assert pictures.limits_of(wide[..., :1000], wide[..., 1000:]) == pytest.approx((5, 995))
+    assert pictures.limits_of(wide[..., :1000], wide[..., 1000:]) == [pytest.approx((5, 995))]
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_dim_channel_is_seen_beside_a_bright_one(channels: int) -> None:
+    """The square is in the dim channels alone; in the range of the bright one it would be black."""
+    image = np.random.default_rng(0).normal(20000, 2000, (channels, 40, 40)).astype(np.float32)
+    image[1:] = 200
+    image[1:, 10:30, 10:30] = 500
+    grey = pictures.grey_of(image).astype(float)
+    inside = np.zeros((40, 40), bool)
+    inside[10:30, 10:30] = True
+    difference = np.median(grey[inside], axis=0) - np.median(grey[~inside], axis=0)
+    assert difference.max() > 100
+    limits = pictures.limits_of(image, image)
+    assert limits[1:] == [(200, 500)] * (channels - 1) and limits[0][1] > 20000
 
 
 def test_outlines_lie_just_inside_their_label() -> None:

@@ -94,3 +94,15 @@ def test_images_without_cells_and_constant_ones_do_no_harm() -> None:
     empty = Sample(torch.full((1, 96, 96), 3.0), torch.zeros(96, 96).long(), "empty")
     assert baselines.fit_threshold([empty, *discs(True)]).bright
     assert not baselines.fit_threshold([empty])(empty.image).any()
+
+
+def test_a_dim_channel_with_the_cells_is_thresholded_beside_a_bright_one() -> None:
+    """Noise of a bright channel would hide the cells of the other if their values were averaged."""
+    samples = []
+    for index, sample in enumerate(discs(True, noise=0.0)):
+        haze = 20000 + 5000 * torch.randn(sample.image.shape, generator=torch.Generator().manual_seed(index))
+        samples.append(Sample(torch.cat([haze, sample.image]), sample.labels, sample.name))
+    found = baselines.fit_threshold(samples)
+    for sample in samples:
+        answer = found(sample.image) == 1
+        assert float((answer & (sample.labels == 1)).sum() / (answer | (sample.labels == 1)).sum()) > 0.8

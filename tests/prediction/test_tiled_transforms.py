@@ -246,17 +246,22 @@ VALUES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 def test_percentiles_are_those_of_numpy_to_the_last_bit(name: str) -> None:
     values = VALUES[name](np.random.default_rng(0)).astype(np.float32)
     wanted = [0, 1, 12.5, 37.123, 50, 99, 99.9, 100]
-    expected = np.percentile(values.astype(np.float64), wanted).tolist()
-    assert percentiles(Pieces.of(torch.from_numpy(values)), wanted) == expected
-    assert percentiles([torch.from_numpy(values)], wanted) == expected
+    together = [np.percentile(values.astype(np.float64), wanted).tolist()]
+    each = [np.percentile(channel.astype(np.float64), wanted).tolist() for channel in values]
+    for image in (Pieces.of(torch.from_numpy(values)), [torch.from_numpy(values)]):
+        assert percentiles(image, wanted) == each
+        assert percentiles(image, wanted, joint=True) == together
 
 
 def test_moments_are_those_of_the_whole() -> None:
     given = image(2)
-    std, mean = torch.std_mean(given.double(), correction=0)
-    assert mean_and_std(Pieces.of(given)) == pytest.approx((float(mean), float(std)), rel=1e-14)
-    assert mean_and_std([given]) == (float(mean), float(std))
-    assert mean_and_std(Pieces.of(torch.full((1, 5, 6), 3.0))) == (3.0, 0.0)
+    for joint, parts in ((True, [given]), (False, list(given))):
+        moments = [torch.std_mean(part.double(), correction=0) for part in parts]
+        expected = [(float(mean), float(std)) for std, mean in moments]
+        found = mean_and_std(Pieces.of(given), joint)
+        assert np.array(found) == pytest.approx(np.array(expected), rel=1e-14)
+        assert mean_and_std([given], joint) == expected
+    assert mean_and_std(Pieces.of(torch.full((1, 5, 6), 3.0))) == [(3.0, 0.0)]
 
 
 def test_a_constant_image_becomes_zero() -> None:

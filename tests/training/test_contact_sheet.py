@@ -138,12 +138,12 @@ def test_nothing_is_disturbed(experiment_file: WriteExperiment) -> None:
 
 def test_patches_as_in_training_are_those_of_the_first_steps(experiment_file: WriteExperiment) -> None:
     assembly = assembled(experiment_file())
-    found = contact_sheet._trained(assembly, 32, (-1.0, 3.0), 6)
+    found = contact_sheet._trained(assembly, 32, [(-1.0, 3.0)], 6)
     assert len(found) == 6
     batches = [assembly.sampler.labelled(step) for step in range(2)]
     images, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     for picture, image, truth in zip(found, images, labels, strict=False):
-        expected = pictures.tile(image, truth, 32, (-1.0, 3.0))
+        expected = pictures.tile(image, truth, 32, [(-1.0, 3.0)])
         assert (picture[pictures.CAPTION :, :32] == expected).all()
 
 
@@ -202,7 +202,7 @@ def test_the_columns_name_each_step_with_what_was_fitted(experiment_file: WriteE
         ("training images", "whole", "stored values"),
         ("training images", "within the frame", "stored values"),
         ("[[transform]]", "crop", "top=2 bottom=0 left=0 right=0"),
-        ("[[transform]]", "zscore", f"per=dataset mean={fitted.mean:,.0f} std={fitted.std:.3g}"),  # type: ignore[attr-defined]
+        ("[[transform]]", "zscore", f"per=dataset mean={fitted.mean:,.0f} std={fitted.std:.3g} joint=False"),  # type: ignore[attr-defined]
     ]
     assert [said for said, _ in images[0].tiles] == ["square_0, 32×32", "square_1, 32×32"]
     raw = tiny.image(0)["raw"].astype(np.float64)

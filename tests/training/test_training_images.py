@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yeastexp.config.settings import Patches, Runtime
-from yeastexp.data.normalization import rescaled
+from yeastexp.data.normalization import Values, rescaled
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.downscale import Downscale
 from yeastexp.errors import UserError
@@ -49,13 +49,23 @@ def test_a_sliding_patch_larger_than_the_image_is_centred() -> None:
 
 
 def test_rescaling_between_normalizations() -> None:
-    raw = torch.tensor([100.0, 300.0])
+    raw = torch.tensor([[[100.0, 300.0]]])
     one, other = {"mean": 100.0, "std": 50.0}, {"mean": 0.0, "std": 10.0}
     stored = rescaled(raw, None, one)
-    assert stored.tolist() == [0.0, 4.0]
-    assert rescaled(stored, one, None).tolist() == [100.0, 300.0]
-    assert rescaled(stored, one, other).tolist() == [10.0, 30.0]
+    assert stored.tolist() == [[[0.0, 4.0]]]
+    assert rescaled(stored, one, None).tolist() == [[[100.0, 300.0]]]
+    assert rescaled(stored, one, other).tolist() == [[[10.0, 30.0]]]
     assert rescaled(stored, one, dict(one)) is stored
+
+
+def test_each_channel_is_rescaled_by_its_own_statistics() -> None:
+    raw, each = torch.tensor([[[4.0, 6.0]], [[900.0, 1100.0]]]), {"mean": [5.0, 1000.0], "std": [1.0, 100.0]}
+    stored = rescaled(raw, None, each)
+    assert stored.tolist() == [[[-1.0, 1.0]], [[-1.0, 1.0]]]
+    assert torch.equal(rescaled(stored, each, None), raw)
+    assert Values.of([stored], each) == Values(4, 1100)
+    with pytest.raises(UserError, match="2 statistics are given, but the image has 1 channels"):
+        rescaled(raw[:1], None, each)
 
 
 def test_labels_that_are_no_classes_are_shown() -> None:

@@ -76,9 +76,12 @@ def pack(
     show_default=True,
     help="Images from which mean and standard deviation are computed.",
 )
+@click.option("--joint", is_flag=True, help="Take all channels together, which keeps the ratios between them.")
 @FORCE
-def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: bool) -> None:
+def normalize(source: Path, output: Path, fit: Literal["all", "train"], joint: bool, force: bool) -> None:
     """Write a copy of an HDF5 file with zero mean and unit standard deviation over all or over the training images.
+
+    Each channel is normalised by itself.
 
     With --fit all, statistics of the validation images leak into training; with --fit train they do not.
 
@@ -86,10 +89,12 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], force: b
     """
     from yeastexp.data.pack import normalize
 
-    normalized = normalize(source, output, fit=fit, force=force, progress=progress)
+    normalized = normalize(source, output, fit=fit, joint=joint, force=force, progress=progress)
     click.echo(f"images   {counts(normalized.splits)}")
-    statistics = f"mean {normalized.mean:.6g}, standard deviation {normalized.std:.6g}"
-    click.echo(f"values   {statistics}, from {normalized.fit} images")
+    means, deviations = (n if isinstance(n, tuple) else (n,) for n in (normalized.mean, normalized.std))
+    for channel, (mean, std) in enumerate(zip(means, deviations, strict=True), 1):
+        which = f"channel {channel}: " if len(means) > 1 else ""
+        click.echo(f"values   {which}mean {mean:.6g}, standard deviation {std:.6g}, from {normalized.fit} images")
     click.echo(normalized.output)
 
 

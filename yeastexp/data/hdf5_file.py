@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from yeastexp.data.normalization import refuse_incomplete
 from yeastexp.data.pieces import StoredImage
 from yeastexp.data.splits import plain_splits
 from yeastexp.errors import RUN_FAILED, UserError
@@ -289,10 +290,9 @@ def stored_images(path: Path) -> list[StoredImage]:
             names = tuple(sorted(stored)) if isinstance(stored, h5py.Group) else _numbers(_length(file, "raw"))
         forms = _forms(file, "raw", names)
         normalization = _json(file, "normalization")
-        if normalization is not None and not {"mean", "std"} <= normalization.keys():
-            raise UserError("attribute 'normalization' has no 'mean' and 'std'; make the file again")
         for name, (shape, _) in forms.items():
             _check_shape(name, shape)
+            refuse_incomplete(normalization, (1, *shape)[-3])
     return [
         _stored_image(path, name, form, f"raw/{name}" if isinstance(stored, h5py.Group) else index, normalization)
         for index, (name, form) in enumerate(forms.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yeastexp.errors import UserError
+
+PerChannel = float | tuple[float, ...]
+"""A number for all channels, or one for each."""
+
 
 def rescaled(image: Tensor, stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> Tensor:
-    """An image stored with one normalisation (or none), as it would be with another (or none)."""
+    """An image (C, H, W) stored with one normalisation (or none), as it would be with another (or none)."""
     if stored == wanted:
         return image
     if stored:
-        image = image * stored["std"] + stored["mean"]
-    return (image - wanted["mean"]) / wanted["std"] if wanted else image
+        image = image * per_channel(stored["std"], image) + per_channel(stored["mean"], image)
+    return (image - per_channel(wanted["mean"], image)) / per_channel(wanted["std"], image) if wanted else image
+
+
+def per_channel(numbers: PerChannel, image: Tensor) -> float | Tensor:
+    """A number as it is, or those of the channels as (C, 1, 1). Raises UserError if there is not one for each."""
+    if not isinstance(numbers, tuple | list):
+        return numbers
+    if len(numbers) != len(image):
+        raise UserError(f"{len(numbers)} statistics are given, but the image has {len(image)} channels; give each one")
+    return image.new_tensor(numbers).view(-1, 1, 1)
+
+
+def one_or_each(numbers: Iterable[float]) -> PerChannel:
+    """What `per_channel` takes: the number of a single channel, or those of several."""
+    listed = tuple(numbers)
+    return listed[0] if len(listed) == 1 else listed
+
+
+def refuse_incomplete(normalization: Mapping[str, Any] | None, channels: int | None = None) -> None:
+    """Raises UserError if a file's normalisation has no mean and standard deviation for all or for each channel."""
+    if normalization is None:
+        return
+    listed: list[list[Any]] = [
+        value if isinstance(value, list) else [value] for value in map(normalization.get, ("mean", "std"))
+    ]
+    numbers = [number for value in listed for number in value]
+    complete = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if not complete or len(listed[0]) != len(listed[1]) or not all(std > 0 for std in listed[1]):
+        raise UserError("attribute 'normalization' has no 'mean' and 'std'; make the file again")
+    if len(listed[0]) not in (1, channels):
+        fault = f"attribute 'normalization' is of {len(listed[0])} channels, but images have {channels}"
+        raise UserError(f"{fault}; make the file again")
+
+
+def ends_of(image: Tensor) -> Tensor:
+    """The smallest and the largest value (C, 1, 2) of each channel of an image (C, H, W)."""
+    return torch.stack([image.amin((1, 2)), image.amax((1, 2))], dim=1)[:, None]
 
 
 @dataclass(frozen=True)
@@ -29,12 +71,10 @@ class Values:
     @classmethod
     def of(cls, images: Iterable[Tensor], normalization: Mapping[str, Any] | None) -> Values:
         """Of images (C, H, W) that are stored with some normalisation, or none."""
-        stored = [torch.stack(image.aminmax()) for image in images]
-        return cls.between(stored, normalization)
+        return cls.between([ends_of(image) for image in images], normalization)
 
     @classmethod
-    def between(cls, extremes: Sequence[Tensor], normalization: Mapping[str, Any] | None) -> Values:
-        """From the two ends of each image."""
-        ends = torch.stack(torch.stack(list(extremes)).aminmax())
-        low, high = rescaled(ends, normalization, None).tolist()
-        return cls(low, high)
+    def between(cls, ends: Sequence[Tensor], normalization: Mapping[str, Any] | None) -> Values:
+        """From the `ends_of` each image."""
+        low, high = rescaled(torch.cat(list(ends), dim=1), normalization, None).aminmax()
+        return cls(float(low), float(high))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from yeastexp.data.hdf5_file import Form, Reader, is_plain, is_stacked, refuse_overwriting, write
 from yeastexp.data.images import image_files, read_image, read_mask
+from yeastexp.data.normalization import PerChannel, one_or_each
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
 from yeastexp.errors import UserError
@@ -46,13 +47,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class Normalized:
-    """What `normalize` wrote: `mean` and `std` are those of the images that `fit` names."""
+    """What `normalize` wrote: `mean` and `std` are those of the images that `fit` names, of several channels each."""
 
     output: Path
     splits: dict[str, int]
     stacked: bool
-    mean: float
-    std: float
+    mean: PerChannel
+    std: PerChannel
     fit: Fit
 
 
@@ -118,9 +119,18 @@ def pack(
 
 
 def normalize(
-    source: Path, output: Path, *, fit: Fit = "all", force: bool = False, progress: Progress = iter
+    source: Path,
+    output: Path,
+    *,
+    fit: Fit = "all",
+    joint: bool = False,
+    force: bool = False,
+    progress: Progress = iter,
 ) -> Normalized:
-    """Write a second file: raw values as float32, with mean 0 and standard deviation 1 over the images of `fit`."""
+    """Write a second file: raw values as float32, with mean 0 and standard deviation 1 over the images of `fit`.
+
+    That is of each channel, or of all channels `joint`ly.
+    """
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"{output}: is the file that is read; name another one to write")
     refuse_overwriting(output, force)
@@ -131,20 +141,27 @@ def normalize(
     fitted = contents.names if fit == "all" else contents.splits.get("train", ())
     if not fitted:
         raise UserError(f"{source}: has no training image to fit; use --fit all")
-    moments, low, high = RunningMoments(), math.inf, -math.inf
+    count = 1 if joint else reader.shape(fitted[0])[0]
+    if odd := [name for name in contents.names if not joint and reader.shape(name)[0] != count]:
+        raise UserError(f"{source}: images '{fitted[0]}' and '{odd[0]}' differ in channels; make two files of them")
+    moments, low, high = [RunningMoments() for _ in range(count)], [math.inf] * count, [-math.inf] * count
     for name in progress(fitted):
         values = _finite(source, name, reader.read(name)["raw"])
-        mean = float(values.mean())
-        moments.merge(values.size, mean, float(np.square(values - mean).sum()))
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    if low == high or moments.std == 0:
-        which = "all pixels" if fit == "all" else "all pixels of the training images"
-        raise UserError(f"{source}: {which} have the value {low:g}, so their spread is 0; check the images")
-    mean, std = moments.mean, moments.std
+        for index, plane in enumerate(values[None] if joint else values):
+            mean = float(plane.mean())
+            moments[index].merge(plane.size, mean, float(np.square(plane - mean).sum()))
+            low[index], high[index] = min(low[index], float(plane.min())), max(high[index], float(plane.max()))
+    for index, channel in enumerate(moments):
+        if low[index] == high[index] or channel.std == 0:
+            which = "all pixels" if fit == "all" else "all pixels of the training images"
+            which += f" in channel {index + 1}" if count > 1 else ""
+            raise UserError(f"{source}: {which} have the value {low[index]:g}, so their spread is 0; check the images")
+    means, deviations = ([getattr(channel, name) for channel in moments] for name in ("mean", "std"))
 
     def read(name: str) -> dict[str, Array]:
         arrays = reader.read(name)
-        raw = ((_finite(source, name, arrays["raw"]) - mean) / std).astype(np.float32)
+        centred = _finite(source, name, arrays["raw"]) - np.reshape(means, (-1, 1, 1))
+        raw = (centred / np.reshape(deviations, (-1, 1, 1))).astype(np.float32)
         return {**arrays, "raw": raw[0] if len(raw) == 1 else raw}
 
     write(
@@ -153,7 +170,12 @@ def normalize(
         read,
         provenance=contents.provenance,
         pixel_um=contents.pixel_um,
-        normalization={"mean": mean, "std": std, "fit": fit, "source_sha256": files.digest(source)},
+        normalization={
+            "mean": one_or_each(means),
+            "std": one_or_each(deviations),
+            "fit": fit,
+            "source_sha256": files.digest(source),
+        },
         force=force,
         progress=progress,
         forms={name: _normalized_forms(form) for name, form in reader.forms.items()},
@@ -162,8 +184,8 @@ def normalize(
         output=output,
         splits={part: len(names) for part, names in contents.splits.items()},
         stacked=is_stacked(_normalized_forms(form) for form in reader.forms.values()),
-        mean=mean,
-        std=std,
+        mean=one_or_each(means),
+        std=one_or_each(deviations),
         fit=fit,
     )
 

@@ -36,14 +36,29 @@ class RunningMoments:
         self.count = total
 
 
-def mean_and_std(parts: Iterable[Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation of all parts; of a single one to the last bit what PyTorch gives for it."""
-    rest = iter(parts)
+def mean_and_std(image: Iterable[Tensor], joint: bool = False) -> list[tuple[float, float]]:
+    """Mean and standard deviation of each channel of an image in bands (C, h, W), or of all channels `joint`ly.
+
+    Of a single band they are to the last bit what PyTorch gives for it.
+    """
+    rest = iter(image)
     first, second = next(rest), next(rest, None)
     if second is None:
-        std, mean = torch.std_mean(first.double(), correction=0)
-        return float(mean), float(std)
-    moments = RunningMoments()
-    for part in itertools.chain((first, second), rest):
-        moments.add(part)
-    return moments.mean, moments.std
+        moments = (torch.std_mean(plane.double(), correction=0) for plane in planes(first, joint))
+        return [(float(mean), float(std)) for std, mean in moments]
+    return [(moments.mean, moments.std) for moments in moments_of(itertools.chain((first, second), rest), joint)]
+
+
+def moments_of(parts: Iterable[Tensor], joint: bool = False) -> list[RunningMoments]:
+    """The moments of each channel of images or bands (C, H, W), or of all channels `joint`ly."""
+    moments: list[RunningMoments] = []
+    for part in parts:
+        moments = moments or [RunningMoments() for _ in planes(part, joint)]
+        for channel, plane in zip(moments, planes(part, joint), strict=True):
+            channel.add(plane)
+    return moments
+
+
+def planes(image: Tensor, joint: bool = False) -> Tensor:
+    """What statistics are taken of, along the first axis: each channel of an image (C, H, W), or all of it."""
+    return image[None] if joint else image

@@ -19,8 +19,8 @@ from yeastexp.system.formatting import format_number
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3), as TensorBoard and Pillow take it."""
 Labels = npt.NDArray[np.int64]
-Limits = tuple[float, float]
-"""The values displayed as black and white."""
+Limits = Sequence[tuple[float, float]]
+"""The values of each channel that are displayed as black and white: a dim one would be black in the range of others."""
 Colour = tuple[int, int, int]
 
 GAP = 6
@@ -73,22 +73,22 @@ def panel(image: npt.NDArray[np.float32], truth: Labels, prediction: Labels) -> 
 
 
 def limits_of(*images: npt.NDArray[np.float32]) -> Limits:
-    """The 0.5th and 99.5th percentile over all pixels of images (C, H, W), as displayed."""
-    low, high = np.percentile(np.concatenate([_shown(image).ravel() for image in images]), [0.5, 99.5])
-    return float(low), float(high)
+    """The 0.5th and 99.5th percentile of each channel over all pixels of images (C, H, W)."""
+    values = np.concatenate([image.reshape(len(image), -1) for image in images], axis=1)
+    return [(low, high) for low, high in np.percentile(values, [0.5, 99.5], axis=1).T.tolist()]
 
 
 def grey_of(image: npt.NDArray[np.float32], limits: Limits | None = None) -> Picture:
-    """An image (C, H, W) in greys between the limits, by default its own; three channels stay colours."""
-    low, high = limits or limits_of(image)
-    scaled = np.clip((_shown(image) - low) / max(high - low, 1e-12), 0, 1)
-    grey = np.rint(scaled * 255).astype(np.uint8)
+    """An image (C, H, W) with each channel between its limits, by default its own; three are colours, others a mean."""
+    limits = limits or limits_of(image)
+    low, high = np.array(limits).T[:, :, None, None]
+    width = np.maximum(high - low, 1e-12)
+    shown = np.clip((image - low.astype(image.dtype)) / width.astype(image.dtype), 0, 1)
+    if len(shown) != 3:
+        varied = (high > low).ravel()
+        shown = shown[varied if varied.any() else ~varied].mean(axis=0, keepdims=True)
+    grey = np.rint(shown * 255).astype(np.uint8)
     return np.asarray(np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0))
-
-
-def _shown(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Three channels, or the mean of all of them."""
-    return image if image.shape[0] == 3 else image.mean(axis=0, keepdims=True)
 
 
 def coloured(labels: Labels) -> Picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,14 +122,15 @@ def normalized(source: SourceImages) -> dict[Scope, NormalizedImages]:
         STORED: None,
         ALL: fitted(source.of(*source.splits)),
         TRAINING: fitted(source.of("train")),
-        EACH: ZScore(per="image"),
+        EACH: ZScore(per="image", joint=True),
     }
     return {scope: _normalized(scope, transform, source) for scope, transform in transforms.items()}
 
 
 def fitted(images: Iterable[Tensor]) -> ZScore:
     """The transform with the statistics of these images."""
-    return ZScore(per="dataset", **ZScore(per="dataset").fit(images))
+    scope = ZScore(per="dataset", joint=True)
+    return replace(scope, **scope.fit(images))
 
 
 def _normalized(scope: Scope, transform: ZScore | None, source: SourceImages) -> NormalizedImages:
@@ -141,7 +142,7 @@ def _normalized(scope: Scope, transform: ZScore | None, source: SourceImages) ->
         for split in source.splits
     }
     statistics = None
-    if transform and transform.mean is not None and transform.std is not None:
+    if transform and isinstance(transform.mean, float) and isinstance(transform.std, float):
         statistics = (transform.mean, transform.std)
     return NormalizedImages(scope, statistics, by_split)
 

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from yeastexp.sample import IGNORE, Sample
+from yeastexp.sample import IGNORE, Sample, grey_of
 
 Baseline = Callable[[Tensor], Tensor]
 """From an image (C, H, W) to class indices (H, W)."""
@@ -37,7 +37,8 @@ class Majority:
 class Threshold:
     """Pixels brighter (or darker) than the image's mean by `level` standard deviations, after a Gaussian.
 
-    Enclosed background is filled on request, then the mask shrinks by `erosion_px`. Channels are averaged.
+    Enclosed background is filled on request, then the mask shrinks by `erosion_px`. Of several channels, the mean
+    of them is taken, each in its own standard deviations.
     """
 
     smoothing_px: float
@@ -61,8 +62,8 @@ class Threshold:
 
 
 def smoothed(image: np.ndarray, smoothing_px: float) -> np.ndarray:
-    """The channel mean (H, W), smoothed, with zero mean and unit standard deviation."""
-    grey = image.mean(axis=0, dtype=np.float64)
+    """The channels' grey (H, W), smoothed, with zero mean and unit standard deviation."""
+    grey = grey_of(image)
     if smoothing_px:
         grey = ndimage.gaussian_filter(grey, smoothing_px)
     return np.asarray((grey - grey.mean()) / max(grey.std(), 1e-12))

@@ -265,13 +265,14 @@ def _range_warning(predictor: Predictor, image: StoredImage) -> str | None:
 
 def _extremes(predictor: Predictor, image: StoredImage) -> tuple[float, float]:
     """The smallest and the largest value, as recorded. Raises UserError if one is not finite."""
-    low, high = math.inf, -math.inf
+    low, high = np.full(image.shape[0], math.inf), np.full(image.shape[0], -math.inf)
     for rows in bands(image.size):
         piece = image.read(rows, slice(0, image.size[1]))
         refuse_nan(image.name, piece)
-        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
-    stored = image.normalization
-    return (low * stored["std"] + stored["mean"], high * stored["std"] + stored["mean"]) if stored else (low, high)
+        low, high = np.minimum(low, piece.min(axis=(1, 2))), np.maximum(high, piece.max(axis=(1, 2)))
+    if stored := image.normalization:
+        low, high = (ends * np.asarray(stored["std"]) + np.asarray(stored["mean"]) for ends in (low, high))
+    return float(low.min()), float(high.max())
 
 
 def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) -> bool:

@@ -357,7 +357,8 @@ def _value(value: Any) -> str:
 def _params(params: Any) -> str:
     """The numbers among the params, but for keys of generators."""
     listed = params if isinstance(params, tuple | list) else [params]
-    numbers = [value for value in listed if isinstance(value, bool | int | float) and abs(value) < MAX_PARAM]
+    each = [value for item in listed for value in (item if isinstance(item, tuple | list) else [item])]
+    numbers = [value for value in each if isinstance(value, bool | int | float) and abs(value) < MAX_PARAM]
     yes_or_no = {True: "yes", False: "no"}
     texts = [yes_or_no[value] if isinstance(value, bool) else _value(value) for value in numbers]
     return f"params: {', '.join(texts)}" if texts else ""

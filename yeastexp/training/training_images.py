@@ -13,7 +13,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.settings import Patches, Runtime
 from yeastexp.contracts import Dataset, Task
 from yeastexp.data import patches
-from yeastexp.data.normalization import Values
+from yeastexp.data.normalization import Values, ends_of
 from yeastexp.data.patches import CachedImages, LazyImages, PatchPlan
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
@@ -126,7 +126,7 @@ def training_images(
 
     def watched(index: int) -> Sample:
         stored = read.stored(index)
-        ends.append(torch.stack(stored.image.aminmax()))
+        ends.append(ends_of(stored.image))
         return read.seen(stored)
 
     there = device if where == "device" else torch.device("cpu")

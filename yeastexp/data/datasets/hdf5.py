@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +11,7 @@ import torch
 from pydantic import Field
 
 from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.normalization import refuse_incomplete
 from yeastexp.data.splits import chosen
 from yeastexp.errors import UserError
 from yeastexp.registry import InputFile, dataset
@@ -32,10 +31,10 @@ class Hdf5:
             raise UserError(*error.faults, key="path") from None
         self.maps: tuple[str, ...] = contents.maps
         self.normalization = contents.normalization
-        if self.normalization is not None and not _are_figures(self.normalization):
-            raise UserError(
-                f"{path}: attribute 'normalization' has no 'mean' and 'std'; make the file again", key="path"
-            )
+        try:
+            refuse_incomplete(self.normalization, self.shape(contents.names[0])[0])
+        except UserError as error:
+            raise UserError(f"{path}: {error}", key="path") from None
         self.splits = {split: list(names) for split, names in contents.splits.items()}
         if val is not None:
             self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
@@ -72,13 +71,6 @@ def hdf5(path: InputFile, val: Choice | None = None) -> Hdf5:
             key = "path" if val is None else "val"
             raise UserError(f"{path}: leaves no {act} image; choose others with 'val'", key=key)
     return made
-
-
-def _are_figures(normalization: Mapping[str, Any]) -> bool:
-    mean, std = normalization.get("mean"), normalization.get("std")
-    if not isinstance(mean, int | float) or not isinstance(std, int | float):
-        return False
-    return math.isfinite(mean) and 0 < std < math.inf
 
 
 def _resplit(names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int) -> dict[str, list[str]]:
