@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from yeastexp.system.interruption import Interruption
+from yeastexp.system.interruption import Interruption, sigterm_as_ctrl_c
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -26,3 +26,16 @@ def test_a_wish_then_the_end(number: signal.Signals, capfd: pytest.CaptureFixtur
 def test_where_nobody_heeds_it_it_is_the_end() -> None:
     with Interruption(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_ends_a_program_as_ctrl_c_does_and_what_ignores_it_goes_on() -> None:
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_as_ctrl_c():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -15,9 +15,10 @@ import click
 
 from yeastexp.cli import data, look, score, train
 from yeastexp.cli.installed import CommandGroup
-from yeastexp.cli.output import printable
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
+from yeastexp.system.interruption import sigterm_as_ctrl_c
+from yeastexp.system.terminal import echo, echo_traceback
 
 __all__ = ["commands", "main"]
 
@@ -54,14 +55,16 @@ def main(started: float) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 are printed as they are
+    sys.excepthook = echo_traceback
     try:
-        with warnings.catch_warnings():
+        with sigterm_as_ctrl_c(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             commands(standalone_mode=False, obj=started)
     except UserError as error:
         _fail(*error.faults, status=error.status)
     except click.ClickException as error:
-        error.show()
+        error.show(shown := io.StringIO())
+        echo(*shown.getvalue().splitlines(), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", status=INTERRUPTED)
@@ -88,8 +91,7 @@ def _fail_if_out_of_memory(error: RuntimeError) -> None:
 
 
 def _fail(*faults: str, status: int = RUN_FAILED) -> NoReturn:
-    for fault in faults:
-        click.echo(printable(fault), err=True)
+    echo(*faults, err=True)
     sys.exit(status)
 
 
@@ -102,4 +104,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """A warning as one line, without the place in the program that gave it."""
-    click.echo(f"warning: {printable(' '.join(str(message).split()))}", err=True)
+    echo(f"warning: {' '.join(str(message).split())}", err=True)

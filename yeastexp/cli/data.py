@@ -9,6 +9,7 @@ import click
 
 from yeastexp.cli.options import ANY, FILE, FORCE, POSITIVE
 from yeastexp.cli.output import counts, progress
+from yeastexp.system.terminal import echo
 
 
 @click.command(short_help="Pack images and masks into one HDF5 file.")
@@ -58,12 +59,12 @@ def pack(
         progress=progress,
     )
     form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
-    click.echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
+    echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
     values = ", ".join(map(str, packed.label_values[:8])) + (", …" if len(packed.label_values) > 8 else "")
-    click.echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
+    echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
     for names in packed.duplicates:
-        click.echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
-    click.echo(packed.output)
+        echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
+    echo(packed.output)
 
 
 @click.command(short_help="Write a copy with zero mean and unit standard deviation.")
@@ -90,12 +91,12 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], joint: b
     from yeastexp.data.pack import normalize
 
     normalized = normalize(source, output, fit=fit, joint=joint, force=force, progress=progress)
-    click.echo(f"images   {counts(normalized.splits)}")
+    echo(f"images   {counts(normalized.splits)}")
     means, deviations = (n if isinstance(n, tuple) else (n,) for n in (normalized.mean, normalized.std))
     for channel, (mean, std) in enumerate(zip(means, deviations, strict=True), 1):
         which = f"channel {channel}: " if len(means) > 1 else ""
-        click.echo(f"values   {which}mean {mean:.6g}, standard deviation {std:.6g}, from {normalized.fit} images")
-    click.echo(normalized.output)
+        echo(f"values   {which}mean {mean:.6g}, standard deviation {std:.6g}, from {normalized.fit} images")
+    echo(normalized.output)
 
 
 @click.command(short_help="Write synthetic brightfield yeast images.")
@@ -119,8 +120,8 @@ def synth(output: Path, images: int, size: int, seed: int, settings: tuple[str, 
     dataset = configured(images, size, seed, settings)
     synth(output, dataset, force=force, progress=progress)
     side = dataset.look.size
-    click.echo(f"images   {counts({split: len(names) for split, names in dataset.splits.items()})}; {side} × {side}")
-    click.echo(output)
+    echo(f"images   {counts({split: len(names) for split, names in dataset.splits.items()})}; {side} × {side}")
+    echo(output)
 
 
 @click.command(short_help="Download a file, check it, and unpack it.")
@@ -142,10 +143,10 @@ def fetch(url: str, output: Path, sha256: str | None, max_gb: int, force: bool) 
 
     fetched = fetch(url, output, sha256, max_gb * 10**9, force)
     already = "" if fetched.downloaded else ", already there"
-    click.echo(f"file     {fetched.file}, {format_bytes(fetched.file.stat().st_size)}{already}")
-    click.echo(f"sha256   {fetched.sha256}" + (", as expected" if sha256 else ""))
+    echo(f"file     {fetched.file}, {format_bytes(fetched.file.stat().st_size)}{already}")
+    echo(f"sha256   {fetched.sha256}" + (", as expected" if sha256 else ""))
     if fetched.unpacked:
         tops = sorted({f"{path.parts[0]}/" if path.parts[1:] else path.name for path in fetched.unpacked})
         names = ", ".join(tops[:8]) + (", …" if len(tops) > 8 else "")
-        click.echo(f"unpacked {len(fetched.unpacked)} files, {fetched.written} of them new: {names}")
-    click.echo(output if fetched.unpacked else fetched.file)
+        echo(f"unpacked {len(fetched.unpacked)} files, {fetched.written} of them new: {names}")
+    echo(output if fetched.unpacked else fetched.file)

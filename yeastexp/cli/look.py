@@ -13,6 +13,7 @@ import click
 from yeastexp.cli.options import ANY, FILE, FORCE, JSON, POSITIVE, SET
 from yeastexp.cli.output import progress
 from yeastexp.errors import INPUT_WRONG
+from yeastexp.system.terminal import echo
 
 
 @click.command(short_help="Report every fault of an experiment, and of its data.")
@@ -42,8 +43,7 @@ def _check_data(experiment: Path, settings: tuple[str, ...], steps: int | None, 
     from yeastexp.inspection import preflight
 
     checked = preflight.preflight(experiment, settings, steps=steps or preflight.STEPS, progress=progress)
-    for line in [json.dumps(preflight.as_json(checked), indent=1)] if as_json else preflight.lines(checked):
-        click.echo(line)
+    echo(*(_json(preflight.as_json(checked)) if as_json else preflight.lines(checked)))
     if checked.count("error"):
         sys.exit(INPUT_WRONG)
 
@@ -53,13 +53,13 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
 
     checked = check(experiment, settings)
     labels = "; ".join(f"{label}: {count:,} pixels" for label, count in checked.labels.items())
-    click.echo(f"images       {checked.train_images} for training, {checked.validation_images} for validation")
-    click.echo(f"labels       {labels}")
-    click.echo(f"model        {checked.parameters:,} parameters")
-    click.echo(f"batch        {' × '.join(map(str, checked.batch_shape))} (B × C × H × W), loss {checked.loss:.4f}")
-    click.echo(f"epoch        {checked.steps_per_epoch} steps; validation every {checked.validate_every} epochs")
-    click.echo(f"first step   {checked.seconds:.2f} s; peak memory {checked.peak_memory_mb} MB")
-    click.echo(f"{experiment}: no faults")
+    echo(f"images       {checked.train_images} for training, {checked.validation_images} for validation")
+    echo(f"labels       {labels}")
+    echo(f"model        {checked.parameters:,} parameters")
+    echo(f"batch        {' × '.join(map(str, checked.batch_shape))} (B × C × H × W), loss {checked.loss:.4f}")
+    echo(f"epoch        {checked.steps_per_epoch} steps; validation every {checked.validate_every} epochs")
+    echo(f"first step   {checked.seconds:.2f} s; peak memory {checked.peak_memory_mb} MB")
+    echo(f"{experiment}: no faults")
 
 
 @click.command(short_help="Show a model's layers, receptive field and cost.")
@@ -108,11 +108,10 @@ def inspect(
     inspected = inspection.inspect(subject)
     if experiment and effective:
         inspected = inspection.with_effective_field(inspected, experiment)
-    text = json.dumps(inspection.as_json(inspected), indent=1) if as_json else "\n".join(inspection.lines(inspected))
-    click.echo(text)
+    echo(*(_json(inspection.as_json(inspected)) if as_json else inspection.lines(inspected)))
     if output:
         inspection.write_picture(inspected, output)
-        click.echo(output, err=as_json)
+        echo(output, err=as_json)
 
 
 @click.command(short_help="Draw what an experiment does to its images.")
@@ -130,7 +129,7 @@ def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], fo
     """
     from yeastexp.inspection.preview import preview
 
-    click.echo(preview(experiment, settings, output, force=force))
+    echo(preview(experiment, settings, output, force=force))
 
 
 @click.command("list", short_help="List the parts that an experiment can name.")
@@ -149,23 +148,23 @@ def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_j
     _load_plugins(experiment)
     parts = catalogue.parts(kind, name)
     if markdown:
-        click.echo(catalogue.reference(), nl=False)
+        echo(*catalogue.reference().splitlines())
     elif as_json:
-        click.echo(json.dumps(parts, indent=1, default=str))
+        echo(*_json(parts))
     elif kind and name:
         _print_part(parts[0])
     else:
         width = max((len(part["name"]) for part in parts), default=0)
         for part in parts:
-            click.echo(f"{part['kind']:<10} {part['name']:<{width}}  {part['summary']}")
+            echo(f"{part['kind']:<10} {part['name']:<{width}}  {part['summary']}")
 
 
 def _print_part(part: Mapping[str, Any]) -> None:
-    click.echo(f"{part['kind']} '{part['name']}'   {part['place']}\n\n{part['doc']}\n")
+    echo(f"{part['kind']} '{part['name']}'   {part['place']}", "", *part["doc"].splitlines(), "")
     rows = [(option["name"], option["type"], _default(option)) for option in part["options"]]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     for option, (name, type_, default) in zip(part["options"], rows, strict=True):
-        click.echo(f"  {name:<{widths[0]}}  {type_:<{widths[1]}}  {default}  {option['description']}".rstrip())
+        echo(f"  {name:<{widths[0]}}  {type_:<{widths[1]}}  {default}  {option['description']}".rstrip())
 
 
 def _default(option: Mapping[str, Any]) -> str:
@@ -186,7 +185,12 @@ def schema(experiment: Path | None) -> None:
     from yeastexp.config import catalogue
 
     _load_plugins(experiment)
-    click.echo(json.dumps(catalogue.json_schema(), indent=1))
+    echo(*_json(catalogue.json_schema()))
+
+
+def _json(value: Any) -> list[str]:
+    """The lines of a value as JSON."""
+    return json.dumps(value, indent=1, default=str).splitlines()
 
 
 def _load_plugins(experiment: Path | None) -> None:

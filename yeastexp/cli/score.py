@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSITIVE, RUN, SPLIT
-from yeastexp.cli.output import console, image_progress, progress
+from yeastexp.cli.output import image_progress, progress
+from yeastexp.system.terminal import echo
 
 if TYPE_CHECKING:
     from yeastexp.evaluation.source import Split
@@ -48,6 +49,7 @@ def evaluate(
     """
     from yeastexp.evaluation import record
     from yeastexp.evaluation.evaluate import evaluate
+    from yeastexp.system.console import console
 
     folder, evaluation = evaluate(
         run_directory,
@@ -59,16 +61,14 @@ def evaluate(
         progress=progress,
     )
     for note in evaluation.notes:
-        click.echo(f"warning: {note}", err=True)
+        echo(f"warning: {note}", err=True)
     if as_json:
-        click.echo((folder / record.EVALUATION).read_text(encoding="utf-8"))
+        echo(*(folder / record.EVALUATION).read_text(encoding="utf-8").splitlines())
         return
     output = console()
     for table in record.tables(evaluation):
         output.print(table)
-    for sentence in record.sentences(evaluation):
-        click.echo(sentence)
-    click.echo(folder)
+    echo(*record.sentences(evaluation), folder)
 
 
 @click.command(short_help="Show what differs between runs, paired by image.")
@@ -102,6 +102,7 @@ def compare(
     Example: python -m yeastexp compare runs/base/001 runs/base/002 -o pairs.png
     """
     from yeastexp.evaluation import compare
+    from yeastexp.system.console import console
 
     comparison = compare.compare(
         run_directories,
@@ -115,15 +116,14 @@ def compare(
         progress=progress,
     )
     if as_json:
-        click.echo(json.dumps(compare.as_json(comparison), indent=1, allow_nan=False))
+        echo(*json.dumps(compare.as_json(comparison), indent=1, allow_nan=False).splitlines())
     else:
         terminal = console()
         for table in compare.tables(comparison):
             terminal.print(table)
-        for sentence in compare.findings(comparison):
-            click.echo(sentence)
+        echo(*compare.findings(comparison))
     for path in compare.draw(comparison, output) if output else []:
-        click.echo(path, err=as_json)
+        echo(path, err=as_json)
 
 
 @click.command(short_help="Segment images of any size into masks.")
@@ -173,7 +173,7 @@ def predict(
         device=device,
         progress=image_progress,
     )
-    click.echo(f"{format_count(count, 'mask')} in {output}")
+    echo(f"{format_count(count, 'mask')} in {output}")
 
 
 @click.command(short_help="Write one HTML page about a run.")
@@ -198,4 +198,4 @@ def report(
     path = report(
         run_directories, output=output, metric=metric, class_name=class_name, device=device, progress=progress
     )
-    click.echo(path)
+    echo(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from yeastexp.cli.options import ANY, FILE, JSON, POSITIVE, RUN, SET
-from yeastexp.cli.output import console
+from yeastexp.system.terminal import echo
 
 
 @click.command(short_help="Train and evaluate an experiment.")
@@ -23,11 +23,12 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 
     Example: python -m yeastexp run experiments/base.toml --set train.epochs=2
     """
+    from yeastexp.system.console import console
     from yeastexp.training.run import run
 
     if budget:
         settings = (*settings, f"train.budget={json.dumps(budget)}")
-    click.echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
+    echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
 
 
 @click.command(short_help="Continue an interrupted run, exact to the bit.")
@@ -42,12 +43,13 @@ def resume(started: float, run_directory: Path, settings: tuple[str, ...]) -> No
 
     Example: python -m yeastexp resume runs/base/001
     """
+    from yeastexp.system.console import console
     from yeastexp.training.resume import resume
 
     if not resume(run_directory, settings, started=started, console=console()):
         remedy = "with a constant learning rate, a larger train.epochs extends it"
-        click.echo(f"{run_directory}: already finished; {remedy}", err=True)
-    click.echo(run_directory)
+        echo(f"{run_directory}: already finished; {remedy}", err=True)
+    echo(run_directory)
 
 
 @click.command(short_help="Repeat the end of a run and compare it bit by bit.")
@@ -59,12 +61,13 @@ def verify(run_directory: Path) -> None:
 
     Example: python -m yeastexp verify runs/base/001
     """
+    from yeastexp.system.console import console
     from yeastexp.training.verify import verify
 
     verified = verify(run_directory, console=console())
     for line in verified.elsewhere:
-        click.echo(f"note: {line}", err=True)
-    click.echo(f"steps {verified.first} to {verified.last} repeated: {verified.compared} values, all bits equal")
+        echo(f"note: {line}", err=True)
+    echo(f"steps {verified.first} to {verified.last} repeated: {verified.compared} values, all bits equal")
 
 
 @click.command(short_help="Train once per fold; score out-of-fold predictions.")
@@ -93,10 +96,9 @@ def crossval(
 
     Example: python -m yeastexp crossval experiments/base.toml --folds 6 --repeats 3
     """
-    from rich.console import Console
-
     from yeastexp.evaluation import out_of_fold
     from yeastexp.evaluation.crossval import crossval
+    from yeastexp.system.console import console
 
     folder = crossval(
         experiment,
@@ -106,7 +108,7 @@ def crossval(
         group_by=group_by,
         blocks=blocks,
         output=output,
-        console=Console(stderr=True) if as_json else console(),
-        say=partial(click.echo, err=True),
+        console=console(stderr=as_json),
+        say=partial(echo, err=True),
     )
-    click.echo((folder / out_of_fold.RESULT).read_text(encoding="utf-8") if as_json else folder)
+    echo(*(folder / out_of_fold.RESULT).read_text(encoding="utf-8").splitlines() if as_json else [folder])

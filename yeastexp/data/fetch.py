@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from yeastexp.data import archives
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
+from yeastexp.system.console import console
 from yeastexp.system.formatting import format_bytes
 
 CHUNK = 2**16
@@ -110,7 +110,7 @@ def _is_present(target: Path, expected: str | None, force: bool) -> bool:
 def _download(url: str, path: Path, limit: int) -> None:
     """Write what a URL gives, byte for byte as it is sent, to a new file."""
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+    progress = Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty())
     try:
         headers = {"Accept-Encoding": "identity"}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response, path.open("xb") as file:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import click
+
+from yeastexp.system.terminal import echo
 
 FOLDER = click.option(
     "-o",
@@ -81,17 +82,8 @@ def _imported(name: str) -> Study:
 
 def _show(module: Study, result: Any, output: Path | None, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(module.as_json(result), indent=1))
+        echo(*json.dumps(module.as_json(result), indent=1).splitlines())
     else:
-        _print(module, result)
+        importlib.import_module("yeastexp.exercise.writing").show(module.table(result), module.findings(result))
     for path in module.write(result, output) if output else []:
-        click.echo(path, err=as_json)
-
-
-def _print(module: Study, result: Any) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(module.table(result))
-    for sentence in module.findings(result):
-        console.print(f"{sentence}\n", highlight=False, markup=False)
+        echo(path, err=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from yeastexp.drawing import plots
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
+from yeastexp.system.console import console
 
 
 def results_table(title: str, caption: str | None, first: str, *headings: str) -> Table:
@@ -31,6 +32,14 @@ def results_table(title: str, caption: str | None, first: str, *headings: str) -
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def show(table: Table, sentences: Sequence[str]) -> None:
+    """Print a table and what it says."""
+    output = console()
+    output.print(table)
+    for sentence in sentences:
+        output.print(f"{sentence}\n", highlight=False, markup=False)
 
 
 def write(folder: Path, name: str, figures: Mapping[str, plots.Figure], results: Mapping[str, Any]) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,10 +16,11 @@ HEEDED = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """While entered, the first signal is a wish (`wanted`) for the program to heed; a second one ends it at once.
 
-    Outside of `gently` the first one does so as well, as KeyboardInterrupt.
+    Outside of `gently` the first one does so as well, as KeyboardInterrupt. `unit` is what is finished before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "step") -> None:
+        self.unit = unit
         self.wanted = False
         self.gently = False
         self._before: dict[signal.Signals, Any] = {}
@@ -35,4 +38,17 @@ class Interruption:
         again, self.wanted = self.wanted, True
         if again or not self.gently:
             raise KeyboardInterrupt
-        os.write(2, b"stopping after this step; once more to stop at once\n")
+        os.write(2, f"stopping after this {self.unit}; once more to stop at once\n".encode())
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a program as Ctrl-C does, which removes temporary files; an ignored one stays ignored."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -113,7 +113,7 @@ def carry_out(run: RunContext) -> None:
                 )
             conclude(run)
     except BaseException as error:
-        directory.log(f"ended by {type(error).__name__}: {error}")
+        directory.log(f"ended by {type(error).__name__}: {' '.join(str(error).splitlines())}")
         raise
     finally:
         run.tracker.close()

@@ -19,6 +19,7 @@ from yeastexp.data import images
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import as_csv
 from yeastexp.system import files
+from yeastexp.system.terminal import printable
 
 Which = Literal["best", "last"]
 """The checkpoint with the best monitored score, or the one at the end."""
@@ -190,7 +191,7 @@ class RunDirectory:
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""
         with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {printable(line)}\n")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

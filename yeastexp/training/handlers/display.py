@@ -34,7 +34,7 @@ class ShowProgress:
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
-            bars.TextColumn("{task.fields[loss]} {task.fields[score]}"),
+            bars.TextColumn("{task.fields[loss]} {task.fields[score]}", markup=False),
             bars.TimeElapsedColumn(),
             bars.TimeRemainingColumn(),
             console=console,
