@@ -224,7 +224,7 @@ def test_the_same_bits_for_any_batch_size_order_workers_and_threads(name: str) -
         for numbers, *images in loader:
             places += numbers.tolist()
             for prediction, labels, dead in zip(*images, strict=True):
-                one.update((prediction, labels, {"dead": dead}))
+                one.update((prediction, labels, {"dead": dead, "instances": dead, "predicted_instances": prediction}))
         found = one.compute()
         back = torch.argsort(torch.tensor(places))
         assert sorted(places) == list(range(17))

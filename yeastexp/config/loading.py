@@ -17,12 +17,12 @@ from yeastexp.config.toml_document import Document, Keys, Place
 from yeastexp.data import datasets, transforms
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError, did_you_mean
-from yeastexp.metrics import pixels
+from yeastexp.metrics import instances, pixels
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.nets import losses, optimizers, schedulers
 from yeastexp.registry import KINDS, MustExist, Schema
 
-PARTS = (datasets, transforms, tasks, nets, losses, optimizers, schedulers, pixels)
+PARTS = (datasets, transforms, tasks, nets, losses, optimizers, schedulers, pixels, instances)
 """Importing them is what fills the registries."""
 
 LENGTHS = ("epochs", "steps", "budget")

@@ -26,7 +26,8 @@ Mask = npt.NDArray[np.bool_]
 class Scores:
     """The counts of a metric, one row an image, and the scores made of them (N images, K classes or 1).
 
-    No score lies outside of `bounds`, nor does the interval of a mean.
+    With `parts` there are as many more scores, in place of those of classes. No score lies outside of `bounds`, nor
+    does the interval of a mean.
     """
 
     counts: Tensor
@@ -34,13 +35,15 @@ class Scores:
     per_image: Tensor
     pooled: Tensor
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    parts: tuple[str, ...] = ()
 
 
 SHARE = (0.0, 1.0)
 """The bounds of a metric that is a share."""
 
 ALL, MEAN = "all", "mean"
-"""The only row of a metric that has one score, and the mean over the classes of one that has a score a class."""
+"""The only row of a metric that has one score, the first of one that has parts; and the mean over the classes of one
+that has a score a class."""
 
 
 class PerImageMetric(Metric):
@@ -51,11 +54,13 @@ class PerImageMetric(Metric):
     as the IoU of a class that is neither in its labels nor in its prediction; means leave it out.
 
     A metric may also say whether `higher_is_better` (it is, unless said otherwise), the `bounds` of its scores (none,
-    unless said otherwise), to which intervals and axes are cut, and by `headline` which of its rows speaks for it.
+    unless said otherwise), to which intervals and axes are cut, and by `headline` which of its rows speaks for it. One
+    with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the average precision.
     """
 
     higher_is_better: bool = True
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    parts: tuple[str, ...] = ()
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -98,7 +103,8 @@ class PerImageMetric(Metric):
         counts = torch.stack(self._rows).cpu()
         rows = torch.stack([self.score(row).double().reshape(-1) for row in counts])
         per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
-        return Scores(counts, rows, per_image, self.score(counts.sum(dim=0)).double().reshape(-1), self.bounds)
+        pooled = self.score(counts.sum(dim=0)).double().reshape(-1)
+        return Scores(counts, rows, per_image, pooled, self.bounds, self.parts)
 
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:

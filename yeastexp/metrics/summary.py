@@ -22,8 +22,8 @@ Summary = dict[str, dict[str, dict[str, Any]]]
 def rows_of(scores: Scores, classes: Sequence[str]) -> dict[str, np.ndarray]:
     """A metric's score in each image (NaN where it has none), by class, and averaged over the classes it has."""
     rows = scores.rows.numpy()
-    if rows.shape[1] != len(classes):
-        return {ALL: rows[:, 0]}
+    if scores.parts or rows.shape[1] != len(classes):
+        return dict(zip((ALL, *scores.parts), rows.T, strict=False))
     by_class = {name: rows[:, index] for index, name in enumerate(classes)}
     return {**by_class, MEAN: np.array([_mean(row) for row in rows])}
 
@@ -31,8 +31,8 @@ def rows_of(scores: Scores, classes: Sequence[str]) -> dict[str, np.ndarray]:
 def pooled_of(scores: Scores, classes: Sequence[str]) -> dict[str, float]:
     """A metric's score over all pixels of all images, by class and averaged over classes."""
     pooled = scores.pooled.tolist()
-    if len(pooled) != len(classes):
-        return {ALL: pooled[0]}
+    if scores.parts or len(pooled) != len(classes):
+        return dict(zip((ALL, *scores.parts), pooled, strict=False))
     return {**dict(zip(classes, pooled, strict=True)), MEAN: _mean(pooled)}
 
 

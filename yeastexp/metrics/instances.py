@@ -1,0 +1,315 @@
+"""Metrics of cells told apart, from whole numbers of each image.
+
+The functions take the `Overlap` of two label images, as in `average_precision(overlap(truth, predicted))`; the metrics
+ask for the map `instances` and for `instances` of the prediction. An image without cells in ground truth and prediction
+has no score; one with cells in only one of them scores 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.metrics.matching import Ints, Overlap, matches, overlap
+from yeastexp.metrics.pixels import SHARE, PerImageMetric
+from yeastexp.registry import metric
+from yeastexp.sample import IGNORE
+
+PERCENTS = tuple(range(50, 100, 5))
+"""The IoUs, in per cent, that `average_precision` is taken at."""
+
+BILLION = 10**9
+"""IoUs are summed in billionths, so that sums are whole numbers that do not depend on their order."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """True positives, false positives and false negatives at each of `PERCENTS`, (10,)."""
+
+    true_positives: Ints
+    false_positives: Ints
+    false_negatives: Ints
+
+    @property
+    def average_precision(self) -> npt.NDArray[np.float64]:
+        """TP / (TP + FP + FN) at each IoU, (10,); NaN if there is no cell."""
+        cells = self.true_positives + self.false_positives + self.false_negatives
+        return np.where(cells > 0, self.true_positives / np.maximum(cells, 1), np.nan)
+
+    def at(self, percent: int) -> float:
+        """The average precision at one IoU: `at(50)` is AP50."""
+        return float(self.average_precision[PERCENTS.index(percent)])
+
+    @property
+    def mean(self) -> float:
+        """The mean over the ten IoUs."""
+        return float(self.average_precision.mean())
+
+
+def average_precision(table: Overlap) -> Detections:
+    """Cells matched one to one at IoUs of at least .50, .55, … .95 (as of Caicedo et al. 2019, Nature Methods 16)."""
+    hits = np.array([len(matches(table, percent)) for percent in PERCENTS], dtype=np.int64)
+    return Detections(hits, len(table.predicted_ids) - hits, len(table.true_ids) - hits)
+
+
+@dataclass(frozen=True)
+class PanopticCounts:
+    """The summed IoU of the matches in billionths, and the numbers of matches, false and missed cells."""
+
+    iou: int
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+
+    @property
+    def segmentation(self) -> float:
+        """SQ, the mean IoU of the matches; 0 if there are none, NaN if there is no cell."""
+        return self._ratio(self.iou / BILLION, self.true_positives)
+
+    @property
+    def recognition(self) -> float:
+        """RQ, the F1 score of the matches: TP / (TP + FP / 2 + FN / 2)."""
+        return self._ratio(self.true_positives, self._cells)
+
+    @property
+    def panoptic(self) -> float:
+        """PQ, their product: the summed IoU / (TP + FP / 2 + FN / 2)."""
+        return self._ratio(self.iou / BILLION, self._cells)
+
+    @property
+    def _cells(self) -> float:
+        return self.true_positives + (self.false_positives + self.false_negatives) / 2
+
+    def _ratio(self, part: float, whole: float) -> float:
+        return (part / whole if whole else 0.0) if self._cells else math.nan
+
+
+def panoptic_quality(table: Overlap) -> PanopticCounts:
+    """Cells matched at IoUs above one half (Kirillov et al. 2019, CVPR)."""
+    pairs = np.flatnonzero(2 * table.shared > table.union)
+    cells = len(table.predicted_ids), len(table.true_ids)
+    return PanopticCounts(_billionths(table, pairs), len(pairs), *(each - len(pairs) for each in cells))
+
+
+@dataclass(frozen=True)
+class SegCounts:
+    """The summed IoU of the true cells in billionths, and how many cells are true and predicted."""
+
+    iou: int
+    true: int
+    predicted: int
+
+    @property
+    def score(self) -> float:
+        """The mean over the true cells. False cells cost nothing, except where no cell is true: that scores 0."""
+        return self.iou / BILLION / max(self.true, 1) if self.true or self.predicted else math.nan
+
+
+def seg(table: Overlap) -> SegCounts:
+    """SEG of the Cell Tracking Challenge: the IoU of each true cell with the predicted one that has most of it.
+
+    It is 0 for a true cell of which no predicted cell has more than half (Maška et al. 2014, Bioinformatics 30).
+    """
+    pairs = np.flatnonzero(2 * table.shared > table.true_pixels[table.true])
+    return SegCounts(_billionths(table, pairs), len(table.true_ids), len(table.predicted_ids))
+
+
+def _billionths(table: Overlap, pairs: Ints) -> int:
+    return int(np.rint(BILLION * table.iou[pairs]).astype(np.int64).sum())
+
+
+@dataclass(frozen=True)
+class CellErrors:
+    """Ids of the cells that are told apart wrongly. Each cell without a match at an IoU of one half has one reason."""
+
+    split: dict[int, tuple[int, ...]]
+    """True cells in which two or more predicted ones have more than half of their pixels, and those."""
+    merged: dict[int, tuple[int, ...]]
+    """Predicted cells that have more than half of the pixels of two or more true ones, and those."""
+    missed: tuple[int, ...]
+    """The other true cells without a match."""
+    false: tuple[int, ...]
+    """The other predicted cells without a match."""
+
+
+def cell_errors(table: Overlap) -> CellErrors:
+    """The cells that are split, merged, missed and false, by their ids."""
+    true, predicted = table.true_ids[table.true], table.predicted_ids[table.predicted]
+    pieces = 2 * table.shared > table.predicted_pixels[table.predicted]
+    covered = 2 * table.shared > table.true_pixels[table.true]
+    split, merged = _several(true[pieces], predicted[pieces]), _several(predicted[covered], true[covered])
+    pairs = matches(table)
+    explained = [*split, *(cell for cells in merged.values() for cell in cells)]
+    missed = np.setdiff1d(table.true_ids, [*true[pairs], *explained])
+    explained = [*merged, *(cell for cells in split.values() for cell in cells)]
+    false = np.setdiff1d(table.predicted_ids, [*predicted[pairs], *explained])
+    return CellErrors(split, merged, tuple(missed.tolist()), tuple(false.tolist()))
+
+
+def _several(keys: Ints, values: Ints) -> dict[int, tuple[int, ...]]:
+    """The values of each key that has two or more, in the order of the keys."""
+    distinct, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    repeated = counts[place] > 1
+    order = np.lexsort((values[repeated], keys[repeated]))
+    groups = np.split(values[repeated][order], np.cumsum(counts[counts > 1])[:-1])
+    return {int(key): tuple(group.tolist()) for key, group in zip(distinct[counts > 1], groups, strict=False)}
+
+
+@dataclass(frozen=True)
+class CellCount:
+    """How many cells are true and found, and the difference, added up without its sign over images."""
+
+    true: int
+    found: int
+    difference: int
+
+    @property
+    def error(self) -> float:
+        """The difference as a share of the true cells; of one cell if none is true."""
+        return self.difference / max(self.true, 1)
+
+
+def count(table: Overlap) -> CellCount:
+    """How many cells there are, and how many are found."""
+    true, found = len(table.true_ids), len(table.predicted_ids)
+    return CellCount(true, found, abs(found - true))
+
+
+class InstanceMetric(PerImageMetric):
+    """A metric of the predicted cells (H, W) beside the map `instances`, 0 being background in both.
+
+    `ignore_border` leaves out the cells that come within so many pixels of the border; a cell that is matched goes by
+    its true one.
+    """
+
+    bounds = SHARE
+
+    def __init__(
+        self, classes: int, ignore_border: Annotated[int, Field(ge=0, le=1000, description="pixels")] = 0
+    ) -> None:
+        super().__init__(classes)
+        self.ignore_border = ignore_border
+
+    def counts(  # type: ignore[override]  # it asks for maps, by their names
+        self, prediction: Tensor, labels: Tensor, *, instances: Tensor, predicted_instances: Tensor
+    ) -> Tensor:
+        truth = instances.masked_fill(labels == IGNORE, IGNORE)
+        table = overlap(truth.cpu().numpy(), predicted_instances.cpu().numpy(), self.ignore_border)
+        return torch.tensor([*self.count(table), int((truth >= 0).sum())])
+
+    def score(self, counts: Tensor) -> Tensor:
+        *numbers, labelled = counts.tolist()
+        scores = torch.tensor(self.scores(numbers), dtype=torch.float64)
+        return scores if labelled else torch.full_like(scores, torch.nan)
+
+    def count(self, table: Overlap) -> Sequence[int]:
+        """The whole numbers that one image adds, before its number of labelled pixels."""
+        raise NotImplementedError(f"{type(self).__name__} has to count something")
+
+    def scores(self, numbers: Sequence[int]) -> Sequence[float]:
+        """The score of such numbers, and that of each of `parts`."""
+        raise NotImplementedError(f"{type(self).__name__} has to score its counts")
+
+
+@metric("average_precision")
+class AveragePrecision(InstanceMetric):
+    """Cells matched / (matched + false + missed ones), the mean over IoUs of .50, .55, … .95; also at .50, .75, .90.
+
+    Matched one to one, as many as can be (Caicedo et al. 2019). Cells within `ignore_border` pixels of the border are
+    left out; a matched one goes by its true cell. An image without cells, true or predicted, has no score.
+    """
+
+    parts = ("AP50", "AP75", "AP90")
+
+    def count(self, table: Overlap) -> Sequence[int]:
+        found = average_precision(table)
+        return [*found.true_positives, *found.false_positives, *found.false_negatives]
+
+    def scores(self, numbers: Sequence[int]) -> Sequence[float]:
+        found = Detections(*np.array(numbers).reshape(3, -1))
+        return [found.mean, found.at(50), found.at(75), found.at(90)]
+
+
+@metric("panoptic_quality")
+class PanopticQuality(InstanceMetric):
+    """Summed IoU of the cells matched above one half / (matched + half of the false and missed ones); with SQ and RQ.
+
+    SQ is the mean IoU of the matched cells, RQ their F1 score, PQ the product (Kirillov et al. 2019, CVPR). Cells
+    within `ignore_border` pixels of the border are left out.
+    """
+
+    parts = ("SQ", "RQ")
+
+    def count(self, table: Overlap) -> Sequence[int]:
+        found = panoptic_quality(table)
+        return [found.iou, found.true_positives, found.false_positives, found.false_negatives]
+
+    def scores(self, numbers: Sequence[int]) -> Sequence[float]:
+        found = PanopticCounts(*numbers)
+        return [found.panoptic, found.segmentation, found.recognition]
+
+
+@metric("seg")
+class Seg(InstanceMetric):
+    """SEG of the Cell Tracking Challenge: mean over true cells of the IoU with the predicted one that has most of it.
+
+    A true cell scores 0 if no predicted one has more than half of it; false cells cost nothing (Maška et al. 2014).
+    Cells within `ignore_border` pixels of the border are left out.
+    """
+
+    def count(self, table: Overlap) -> Sequence[int]:
+        found = seg(table)
+        return [found.iou, found.true, found.predicted]
+
+    def scores(self, numbers: Sequence[int]) -> Sequence[float]:
+        return [SegCounts(*numbers).score]
+
+
+@metric("count")
+class Count(InstanceMetric):
+    """Error of the number of cells as a share of the true number; with the numbers themselves, and those of errors.
+
+    A split cell has two or more predicted ones mostly inside it, a merged one has most of two or more true ones; missed
+    and false are the others without a match at an IoU of one half. Pooled, errors of opposite sign do not cancel.
+    """
+
+    higher_is_better = False
+    bounds = (0.0, math.inf)
+    parts = ("true", "found", "split", "merged", "missed", "false")
+
+    def count(self, table: Overlap) -> Sequence[int]:
+        found, errors = count(table), cell_errors(table)
+        wrong = (len(each) for each in (errors.split, errors.merged, errors.missed, errors.false))
+        return [found.difference, found.true, found.found, *wrong]
+
+    def scores(self, numbers: Sequence[int]) -> Sequence[float]:
+        difference, true, found, *_ = numbers
+        return [CellCount(true, found, difference).error, *numbers[1:]]
+
+
+__all__ = [
+    "PERCENTS",
+    "AveragePrecision",
+    "CellCount",
+    "CellErrors",
+    "Count",
+    "Detections",
+    "PanopticCounts",
+    "PanopticQuality",
+    "Seg",
+    "SegCounts",
+    "average_precision",
+    "cell_errors",
+    "count",
+    "overlap",
+    "panoptic_quality",
+    "seg",
+]
