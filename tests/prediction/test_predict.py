@@ -83,6 +83,20 @@ def logits_of(predictor: Predictor, values: np.ndarray) -> torch.Tensor:
     return predictor.logits(Sample(image, torch.full(values.shape, IGNORE), ""), side=10**9)
 
 
+def test_outputs_that_are_nan_are_no_empty_mask(finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other images are predicted."""
+    in_tiles = outputs.logits_in_tiles
+
+    def broken(predictor: Predictor, image: pieces.StoredImage, *others: Any) -> Iterator[outputs.Tile]:
+        for rows, columns, logits in in_tiles(predictor, image, *others):
+            yield rows, columns, logits * (float("nan") if image.name.endswith("a.png") else 1)
+
+    monkeypatch.setattr(outputs, "logits_in_tiles", broken)
+    with pytest.raises(UserError, match="in/a.png: the model's outputs for it are NaN; check its values"):
+        predict.predict(finished, ["in"], here / "out")
+    assert [path.name for path in (here / "out").glob("*.png")] == ["b.png"]
+
+
 def test_masks_a_table_probabilities_and_overlays(finished: Path, here: Path) -> None:
     assert predict.predict(finished, ["in"], here / "out", probabilities=True, overlay=True) == 2
     predictor = load_predictor(finished)

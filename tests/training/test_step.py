@@ -11,11 +11,10 @@ from yeastexp.errors import UserError
 from yeastexp.nets.losses import CrossEntropy
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.unet import UNet
+from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options, Precision
 from yeastexp.training.step import (
-    NonFiniteLoss,
     TrainingEvents,
-    check_finite,
     checked_outputs,
     make_trainer,
     start_at,

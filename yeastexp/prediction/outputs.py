@@ -119,6 +119,8 @@ def _fill(
     """Fill the mask, and the probabilities if there is an array for them; yields how many rows are complete."""
     scale = _scale(len(predictor.classes))
     for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
+        if bool(logits.isnan().any()):
+            raise UserError(f"{image.name}: the model's outputs for it are NaN; check its values, and train again")
         mask, *probabilities = arrays()
         mask[rows, columns] = predictor.task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
         if probabilities:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from yeastexp.errors import UserError
 from yeastexp.system import files
+from yeastexp.training.finite import masks_of, non_finite
 
 FORMAT = 3
 NEXT, LAST, PREVIOUS = "next.pt", "last.pt", "previous.pt"
@@ -55,10 +56,11 @@ def _rotate(folder: Path) -> None:
     (folder / NEXT).replace(folder / LAST)
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+def newest(folder: Path, say: Callable[[str], None], model: nn.Module | None = None) -> dict[str, Any] | None:
     """The state of the newest good checkpoint of a folder, as `last.pt` from now on; None if there is none.
 
-    Damaged ones are named and put aside, so that they count no more as one of two.
+    Damaged ones, and those whose weights for a new `model` are NaN or infinite, are named and put aside, so that they
+    count no more as one of two.
     """
     for name in (NEXT, LAST, PREVIOUS):
         path = folder / name
@@ -66,6 +68,8 @@ def newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
             continue
         try:
             state = load(path)
+            if model is not None:
+                refuse_non_finite(model, state["model"], path)
         except UserError as error:
             say(f"{error}; the one before is used")
             path.replace(path.with_suffix(".damaged"))
@@ -185,7 +189,17 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], place: Path) -> N
                 f"{place}: '{name}' is {shapes[0]} there and {shapes[1]} in the experiment's model; "
                 "it is of another experiment"
             )
+    refuse_non_finite(model, weights, place)
     model.load_state_dict(weights)
+
+
+def refuse_non_finite(model: nn.Module, weights: dict[str, Tensor], place: Path) -> None:
+    """UserError if weights for a model are NaN or infinite: it would predict background, or nothing at all."""
+    if name := non_finite(weights, masks_of(model.state_dict())):
+        raise UserError(
+            f"{place}: its weights are NaN or infinite ('{name}'); use another checkpoint, or train again with a lower "
+            "[optimizer] learning_rate"
+        )
 
 
 def start_from(model: nn.Module, checkpoint: Path) -> str:
@@ -197,6 +211,7 @@ def start_from(model: nn.Module, checkpoint: Path) -> str:
     }
     if not fitting:
         raise UserError(f"{run}: none of its tensors fits this model; [train] init_from needs a similar one")
+    refuse_non_finite(model, fitting, checkpoint)
     model.load_state_dict(fitting, strict=False)
     left = sorted(current.keys() - fitting.keys())
     return f"initial weights from {run}: {len(fitting)} of {len(current)} tensors" + (

@@ -20,6 +20,7 @@ from yeastexp.metrics.summary import Summary
 from yeastexp.system.interruption import Interruption
 from yeastexp.training import checkpoints
 from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of
+from yeastexp.training.finite import check_weights, masks_of
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.progress import Best, Progress
 from yeastexp.training.run_directory import RunDirectory
@@ -76,8 +77,15 @@ class RunContext:
         """Make what changes the weights that the model has now, and the engines; TensorBoard forgets later steps."""
         self.optimization = optimization_of(self.assembly)
         self.trainer = build_trainer(self.assembly, self.optimization, self.schedule)
-        self.validator = build_validator(self.assembly, lambda: self.optimization.measured)
+        self.validator = build_validator(self.assembly, self.measured)
+        self.masks = masks_of(self.model.state_dict())
         self.tracker = Tracker(self.directory, after_step)
+
+    def measured(self) -> nn.Module:
+        """The model to score and keep; NonFiniteLoss if its weights, or those in training, are NaN or infinite."""
+        for model in dict.fromkeys((self.model, self.optimization.measured)):
+            check_weights(model.state_dict(), self.step, self.masks)
+        return self.optimization.measured
 
     @property
     def step(self) -> int:
@@ -147,6 +155,7 @@ class RunContext:
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on, between two groups of batches: gradients are no state."""
         assert self.schedule.ends(self.step), f"step {self.step} is within a group"
+        self.measured()
         return {
             "step": self.step,
             **self.optimization.state_dict(),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.training.compilation import Compiled, Forward
+from yeastexp.training.finite import check_gradients
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -120,9 +121,13 @@ class OptimizationStep:
     def apply(self, step: int) -> bool:
         """Change the weights; whether they did, for where float16 overflowed, its scale is lowered instead.
 
-        Only a scaler has to wait for the device to know.
+        Only a scaler has to wait for the device to know. On the CPU, where looking costs nothing, NonFiniteLoss ends
+        the run before a gradient that is not finite changes the weights; elsewhere the next loss, validation or
+        checkpoint tells.
         """
         if self.scaler is None:
+            if self.device.type == "cpu":
+                check_gradients((grad for weight in self.model.parameters() if (grad := weight.grad) is not None), step)
             self.optimizer.step()
             return True
         self.scaler.step(self.optimizer)

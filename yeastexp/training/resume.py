@@ -42,7 +42,7 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
         context = RunContext(assembly, directory, console, began, interruption=interruption)
         now = described(assembly)
         _refuse_other_inputs(directory, now)
-        state = checkpoints.newest(directory.checkpoints, directory.log)
+        state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
         if state and longer:
             _extend(context, before, state)
         if state is None:

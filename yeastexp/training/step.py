@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 
 from ignite.engine import Engine, EventEnum
 from torch import Tensor
 
-from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.errors import UserError
+from yeastexp.training.finite import check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 
@@ -27,10 +27,6 @@ class TrainingEvents(EventEnum):
     """The optimizer has changed the weights: once a group of batches, and not where float16 overflowed."""
     LOSSES_READ = "losses_read"
     """The losses since the last reading came to the host; `trainer.state.train_loss` is their mean."""
-
-
-class NonFiniteLoss(UserError):
-    """A loss that is NaN or infinite, or images that make it so."""
 
 
 def checked_outputs(outputs: Tensor, images: Tensor, channels: int) -> Tensor:
@@ -76,29 +72,6 @@ def make_trainer(optimization: OptimizationStep, loss: Loss, schedule: Accumulat
     engine = Engine(step)
     engine.register_events(*TrainingEvents, event_to_attr={TrainingEvents.UPDATE_COMPLETED: "updates"})
     return engine
-
-
-def check_finite(losses: Tensor, last_step: int, images: Tensor | None = None) -> list[float]:
-    """The losses of the steps up to `last_step` as numbers; NonFiniteLoss names the first that is not.
-
-    With the `images` of that step it also tells whether it was their values.
-    """
-    values: list[float] = losses.tolist()
-    for index, value in enumerate(values):
-        if not math.isfinite(value):
-            step = last_step - len(values) + 1 + index
-            if images is not None and not images.isfinite().all():
-                raise NonFiniteLoss(
-                    f"step {step}: the patches hold NaN or infinite values; 'check --data' tells which transform gives "
-                    "them. The last good checkpoint is kept",
-                    status=RUN_FAILED,
-                )
-            raise NonFiniteLoss(
-                f"step {step}: the loss is {value}; lower [optimizer] learning_rate, or look for bad values in the "
-                "images. The last good checkpoint is kept",
-                status=RUN_FAILED,
-            )
-    return values
 
 
 def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int, updates: int = 0) -> None:

@@ -12,7 +12,7 @@ from yeastexp.training.handlers.checkpoints import CollectEpochs, KeepCheckpoint
 from yeastexp.training.handlers.losses import ReadLosses
 from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Best, Progress
-from yeastexp.training.step import NonFiniteLoss
+from yeastexp.training.finite import NonFiniteLoss
 
 NEVER, ALWAYS = 1e9, -1.0
 """Minutes between checkpoints."""

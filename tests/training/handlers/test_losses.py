@@ -9,7 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from yeastexp.training.handlers.losses import READ_EVERY, ReadLosses
-from yeastexp.training.step import NonFiniteLoss, TrainingEvents
+from yeastexp.training.finite import NonFiniteLoss
+from yeastexp.training.step import TrainingEvents
 
 CPU = torch.device("cpu")
 

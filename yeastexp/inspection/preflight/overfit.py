@@ -16,7 +16,7 @@ from yeastexp.metrics.pixels import confusion
 from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count
 from yeastexp.training.build import Assembly, build_trainer
-from yeastexp.training.step import NonFiniteLoss, check_finite
+from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.training_images import Prepared
 
 PATCHES = 4
@@ -54,7 +54,7 @@ class Overfit:
     iou: float
     accuracy: float
     finite: bool = True
-    """Whether all losses were."""
+    """Whether all losses and their gradients were."""
 
     @property
     def left(self) -> float:
@@ -151,7 +151,7 @@ def finding(result: Overfit | None) -> Finding | None:
         return Finding(
             "error",
             "loss not finite",
-            f"{tried}: the loss was NaN or infinite in step {len(result.losses) + 1}",
+            f"{tried}: the loss or its gradient was NaN or infinite in step {len(result.losses) + 1}",
             "Training would end there",
             "lower [optimizer] learning_rate; look for values far from 0, and for a loss that divides by 0",
         )

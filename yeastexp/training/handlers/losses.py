@@ -11,7 +11,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from yeastexp.training.step import TrainingEvents, check_finite
+from yeastexp.training.finite import check_finite
+from yeastexp.training.step import TrainingEvents
 
 READ_EVERY = 10
 """Steps between readings of the loss, which make the program wait for a GPU."""
