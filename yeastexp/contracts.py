@@ -68,6 +68,19 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class AdditiveLoss(Loss, Protocol):
+    """A loss that is a sum over pixels divided by a count of them, and says how it adds up.
+
+    Batches whose gradients add up to one update (`accumulation_steps`) then weigh by their counts, as in one large
+    batch. A loss without `count`, such as `dice`, is no such mean: its batches weigh by their patches.
+    """
+
+    def count(self, targets: Tensor) -> Tensor:
+        """What the sum is divided by, a scalar: of `semantic` the labelled pixels, each with its weight."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a model says of one image, decoded: class indices, instance ids if the task has them, and further maps."""
@@ -121,6 +134,10 @@ class Task:
         """A scalar from outputs (B, O, H, W) float32 and targets (B, T, H, W); `criterion` is the file's `[loss]`."""
         assert criterion is not None, "the file names a loss"
         return criterion(outputs, targets)
+
+    def count(self, targets: Tensor, criterion: Loss | None) -> Tensor | None:
+        """What `loss` is a mean over, as `AdditiveLoss` says it; None if it is no mean over pixels."""
+        return criterion.count(targets) if isinstance(criterion, AdditiveLoss) else None
 
     def activate(self, outputs: Tensor) -> Tensor:
         """Outputs (…, O, H, W) as values whose mean over several views makes sense, and which `predict` stores."""

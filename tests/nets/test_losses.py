@@ -11,6 +11,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from yeastexp import registry
+from yeastexp.contracts import AdditiveLoss
 from yeastexp.errors import UserError
 from yeastexp.nets.losses import BoundaryCrossEntropy, CrossEntropy, Dice, DiceCrossEntropy, Focal
 from yeastexp.sample import IGNORE
@@ -131,3 +133,20 @@ def test_boundary_weights_are_a_chessboard_distance() -> None:
             near |= (labels != one) & (away <= radius)
         found = BoundaryCrossEntropy(3, weight=4.0, radius_px=radius).weights(torch.from_numpy(labels)[None], 3)
         np.testing.assert_array_equal(found[0].numpy(), np.where(near, 4, 1))
+
+
+@pytest.mark.parametrize("name", list(registry.loss))
+def test_a_loss_says_how_it_adds_up_or_that_it_does_not(name: str) -> None:
+    """Sums and counts of two batches with other numbers of labelled pixels add up to those of both together."""
+    logits, labels = batch()
+    labels[0, 2:] = IGNORE
+    loss = registry.loss[name](3)
+    if not isinstance(loss, AdditiveLoss):
+        assert "o mean over pixels" in " ".join((loss.__doc__ or "").split())
+        return
+    halves = [
+        (loss(one, other), loss.count(other)) for one, other in zip(logits.split(1), labels.split(1), strict=True)
+    ]
+    total = sum(float(value * count) for value, count in halves)
+    assert total == pytest.approx(float(loss(logits, labels) * loss.count(labels)), rel=1e-5)
+    assert sum(int(count) for _, count in halves) == int(loss.count(labels)) > 0

@@ -92,7 +92,7 @@ def test_outputs_that_are_nan_are_no_empty_mask(finished: Path, here: Path, monk
             yield rows, columns, logits * (float("nan") if image.name.endswith("a.png") else 1)
 
     monkeypatch.setattr(outputs, "logits_in_tiles", broken)
-    with pytest.raises(UserError, match="in/a.png: the model's outputs for it are NaN; check its values"):
+    with pytest.raises(UserError, match=r"in/a.png: the model's outputs for it are NaN; check its values"):
         predict.predict(finished, ["in"], here / "out")
     assert [path.name for path in (here / "out").glob("*.png")] == ["b.png"]
 

@@ -103,7 +103,7 @@ def test_weights_that_are_not_finite_are_neither_scored_nor_saved(
 
 def test_a_checkpoint_within_an_epoch_is_looked_at_as_well(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimization, "check_gradients", lambda *anything: None)
-    with pytest.raises(NonFiniteLoss, match="^step 2: the weights are NaN or infinite"):
+    with pytest.raises(NonFiniteLoss, match=r"^step 2: the weights are NaN or infinite"):
         run(rooted(here, 2), ["runtime.checkpoint_minutes=1e-9"], console=quiet())
     assert kept(here)["last"] == 1
 
@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite_are_not_used(here: Path) -> None:
     told = rf"last.pt: its weights are NaN or infinite \('{name}'\); use another checkpoint, or train again"
     with pytest.raises(UserError, match=told):
         load_predictor(folder, "last")
-    with pytest.raises(UserError, match="best.pt: its weights are NaN or infinite"):
+    with pytest.raises(UserError, match=r"best.pt: its weights are NaN or infinite"):
         run(here / "tiny.toml", [f"train.init_from='{folder}'"], console=quiet())
     (folder / "result.json").unlink()
     resume(folder, console=quiet())

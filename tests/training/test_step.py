@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from yeastexp.contracts import AdditiveLoss
 from yeastexp.errors import UserError
-from yeastexp.nets.losses import CrossEntropy
+from yeastexp.nets.losses import BoundaryCrossEntropy, CrossEntropy, Dice, DiceCrossEntropy, Focal
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.unet import UNet
+from yeastexp.sample import IGNORE
 from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options, Precision
 from yeastexp.training.step import (
@@ -127,15 +131,29 @@ def patches(count: int) -> tuple[Tensor, Tensor]:
     return images, (images[:, 0] > 0.3).long()
 
 
-def trained(sizes: list[int], steps: int, accumulate: int = 1, precision: Precision = "float32") -> OptimizationStep:
-    """A U-Net without norm after so many steps on the same ten patches, in batches of these sizes an epoch."""
+def trained(
+    sizes: list[int],
+    steps: int,
+    accumulate: int = 1,
+    precision: Precision = "float32",
+    loss: Any = None,
+    unlabelled: float = 0.0,
+) -> OptimizationStep:
+    """A U-Net without norm after so many steps on the same ten patches, in batches of these sizes an epoch.
+
+    Of every second patch a share is `unlabelled`, and the third one is so as a whole.
+    """
     torch.manual_seed(0)
     model = UNet(1, 2, width=4, levels=2, norm="none")
     update = OptimizationStep(model, sgd(model.parameters(), 0.1), Options(precision), CPU)
     images, labels = patches(sum(sizes))
+    labels[1::2, :, : round(8 * unlabelled)] = IGNORE
+    labels[2] = IGNORE if unlabelled else labels[2]
+    criterion = loss or CrossEntropy(2)
+    count = criterion.count if isinstance(criterion, AdditiveLoss) else lambda targets: None
     epoch = list(zip(images.split(sizes), labels.split(sizes), strict=True))
     batches = [epoch[step % len(sizes)] for step in range(steps)]
-    make_trainer(update, CrossEntropy(2), AccumulationSchedule(accumulate, sizes, steps), 2).run(batches)
+    make_trainer(update, criterion, AccumulationSchedule(accumulate, sizes, steps), 2, count).run(batches)
     return update
 
 
@@ -154,6 +172,40 @@ def test_a_group_of_batches_is_one_large_batch(accumulate: int, large: list[int]
     at_once = trained(large, 5 * len(large))
     assert apart(grouped, at_once) < 1e-6
     assert apart(at_once, trained(large, 4 * len(large))) > 1e-3
+
+
+ADDITIVE = [
+    CrossEntropy(2),
+    CrossEntropy(2, (1.0, 20.0)),
+    Focal(2),
+    BoundaryCrossEntropy(2),
+]
+
+
+@pytest.mark.parametrize("loss", ADDITIVE, ids=repr)
+@pytest.mark.parametrize(
+    ("accumulate", "small", "large"), [(5, [2] * 5, [10]), (10, [1] * 10, [10]), (2, [4, 4, 2], [8, 2])]
+)
+def test_every_labelled_pixel_weighs_the_same_in_whichever_batch(
+    loss: Any, accumulate: int, small: list[int], large: list[int]
+) -> None:
+    """Some patches are labelled in a narrow part alone, or not at all."""
+    grouped = trained(small, 5 * len(small), accumulate, loss=loss, unlabelled=0.75)
+    at_once = trained(large, 5 * len(large), loss=loss, unlabelled=0.75)
+    assert apart(grouped, at_once) < 1e-6
+
+
+def test_a_loss_that_is_no_mean_over_pixels_weighs_batches_by_their_patches() -> None:
+    """Dice; and the gradients of a group without a labelled pixel are 0, not NaN."""
+    assert not isinstance(Dice(2), AdditiveLoss) and not isinstance(DiceCrossEntropy(2), AdditiveLoss)
+    one, other = (trained([2] * 5, 5, 5, loss=Dice(2), unlabelled=share) for share in (0.0, 0.75))
+    assert apart(one, other) > 1e-4
+    model = Scale()
+    update = OptimizationStep(model, sgd(model.parameters(), 0.1, weight_decay=0), Options(), CPU)
+    loss = CrossEntropy(2)
+    trainer = make_trainer(update, loss, AccumulationSchedule(2, [2, 2], 2), 2, loss.count)
+    trainer.run([(batch()[0], torch.full((2, 4, 4), IGNORE))] * 2)
+    assert trainer.state.updates == 1 and model.weight.item() == 1.0
 
 
 def test_the_group_that_the_run_cuts_short_changes_the_weights() -> None:

@@ -1,4 +1,7 @@
-"""Losses: logits (B, K, H, W) and labels (B, H, W) to a scalar; pixels labelled IGNORE do not count."""
+"""Losses: logits (B, K, H, W) and labels (B, H, W) to a scalar; pixels labelled IGNORE do not count.
+
+`count` is what a mean over pixels divides its sum by; the Dice losses are no such mean, and have none.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,20 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         # Pixel by pixel: the reduced form has no deterministic kernel on CUDA.
         terms = functional.cross_entropy(logits, labels, self.weights, ignore_index=IGNORE, reduction="none")
+        return terms.sum() / self.count(labels).clamp_min(torch.finfo(logits.dtype).tiny)
+
+    def count(self, labels: Tensor) -> Tensor:
+        """The labelled pixels, each weighted by its class's weight."""
         labelled = labels != IGNORE
-        counted = labelled.sum() if self.weights is None else (self.weights[labels.clamp_min(0)] * labelled).sum()
-        return terms.sum() / counted.clamp_min(torch.finfo(logits.dtype).tiny)
+        return labelled.sum() if self.weights is None else (self.weights[labels.clamp_min(0)] * labelled).sum()
 
 
 @loss("dice")
 class Dice(nn.Module):
     """The soft Dice loss of all classes but the first: 1 - (2 Σ p·g + s) / (Σ p + Σ g + s), sums over the batch.
 
-    Milletari et al. 2016, arXiv:1606.04797, without squares; s = `smooth` pixels keep absent classes harmless.
+    Milletari et al. 2016, arXiv:1606.04797, without squares; s = `smooth` pixels keep absent classes harmless. No mean
+    over pixels: with `accumulation_steps` the losses of batches are averaged, which is not the loss of a larger batch.
     """
 
     def __init__(self, classes: int, smooth: Annotated[float, Field(ge=0)] = 1.0) -> None:
@@ -58,7 +65,10 @@ class Dice(nn.Module):
 
 @loss("dice_cross_entropy")
 class DiceCrossEntropy(nn.Module):
-    """Cross-entropy plus the soft Dice loss: smooth gradients early, overlap of rare classes late."""
+    """Cross-entropy plus the soft Dice loss: smooth gradients early, overlap of rare classes late.
+
+    No mean over pixels, like `dice`.
+    """
 
     def __init__(self, classes: int, weights: Weights = None, smooth: Annotated[float, Field(ge=0)] = 1.0) -> None:
         super().__init__()
@@ -84,8 +94,12 @@ class Focal(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         wrong = -torch.expm1(-terms)  # 1 - p, exact for p near 1; at 0 a power below 1 has no slope
-        labelled = (labels != IGNORE).sum()
-        return (wrong.clamp_min(torch.finfo(logits.dtype).tiny).pow(self.gamma) * terms).sum() / labelled.clamp_min(1)
+        weighted = wrong.clamp_min(torch.finfo(logits.dtype).tiny).pow(self.gamma) * terms
+        return weighted.sum() / self.count(labels).clamp_min(1)
+
+    def count(self, labels: Tensor) -> Tensor:
+        """The labelled pixels."""
+        return (labels != IGNORE).sum()
 
 
 @loss("boundary_cross_entropy")
@@ -103,6 +117,7 @@ class BoundaryCrossEntropy(nn.Module):
         radius_px: Annotated[int, Field(ge=1, le=32)] = 2,
     ) -> None:
         super().__init__()
+        self.classes = classes
         self.weight = weight
         self.radius_px = radius_px
 
@@ -110,6 +125,10 @@ class BoundaryCrossEntropy(nn.Module):
         terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
         weights = self.weights(labels, logits.shape[1]).to(logits.dtype)
         return (terms * weights).sum() / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
+
+    def count(self, labels: Tensor) -> Tensor:
+        """The weights of the labelled pixels."""
+        return self.weights(labels, self.classes).sum()
 
     def weights(self, labels: Tensor, classes: int) -> Tensor:
         """The weight of each pixel (B, H, W): 0 if unlabelled, else 1, or more near another class."""

@@ -33,6 +33,9 @@ class Semantic(Task):
         assert criterion is not None, "the file names a loss"
         return criterion(outputs, targets[:, 0])
 
+    def count(self, targets: Tensor, criterion: Loss | None) -> Tensor | None:
+        return super().count(targets[:, 0], criterion)
+
     def activate(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(dim=-3)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.contracts import Dataset, Loss, Task
+from yeastexp.contracts import AdditiveLoss, Dataset, Loss, Task
 from yeastexp.data.folds import FoldDataset
 from yeastexp.data.normalization import Values
 from yeastexp.data.patches import PatchSampler
@@ -90,6 +90,17 @@ class Assembly:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The task's loss, a scalar, of outputs (B, O, H, W) and targets (B, T, H, W)."""
         return self.task.loss(outputs, targets, self.criterion)
+
+    def count(self, targets: Tensor) -> Tensor | None:
+        """What the loss is a mean over, a scalar; None if it is no mean over pixels."""
+        return self.task.count(targets, self.criterion)
+
+    @property
+    def additive(self) -> bool:
+        """Whether the loss says how it adds up."""
+        if self.criterion is None:
+            return type(self.task).count is not Task.count
+        return isinstance(self.criterion, AdditiveLoss)
 
     @property
     def validate_every(self) -> int:
@@ -212,4 +223,4 @@ def build_trainer(
     """
     optimization = optimization or optimization_of(assembly)
     schedule = schedule or AccumulationSchedule(1, [1], sys.maxsize)
-    return make_trainer(optimization, assembly.loss, schedule, assembly.task.outputs)
+    return make_trainer(optimization, assembly.loss, schedule, assembly.task.outputs, assembly.count)

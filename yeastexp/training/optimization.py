@@ -83,6 +83,9 @@ class AccumulationSchedule:
 class OptimizationStep:
     """What turns losses into new weights: `begin` a group, `add` the losses of its batches, `apply` their gradients.
 
+    Batches weigh by the pixels that their losses are means over, which is known of a whole group at its end alone:
+    each is added by its share of the patches times the labelled fraction of it, and the sum is divided by their sum.
+
     Gradients are no state: what `state_dict` gives is complete between groups alone.
     """
 
@@ -103,13 +106,25 @@ class OptimizationStep:
         """The model to validate, keep and predict with: the averaged one if there is one."""
         return self.averaged or self.model
 
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Those of a group so far."""
+        return [gradient for weight in self.model.parameters() if (gradient := weight.grad) is not None]
+
     def begin(self) -> None:
         """Drop the gradients of the group before."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.weight: Tensor | None = None
 
-    def add(self, loss: Tensor, share: float) -> None:
-        """Add the gradients of a batch that has a share of its group's patches."""
-        weighted = loss if share == 1 else loss * share
+    def add(self, loss: Tensor, share: float, fraction: Tensor | None = None) -> None:
+        """Add the gradients of a batch that has a share of its group's patches.
+
+        `fraction` says how much of the batch its loss is a mean over, in any unit; None: as much as its share.
+        """
+        weight: Tensor | float = share if fraction is None else share * fraction
+        if isinstance(weight, Tensor):
+            self.weight = weight if self.weight is None else self.weight + weight
+        weighted = loss if share == 1 and fraction is None else loss * weight
         scaled = self.scaler.scale(weighted) if self.scaler else weighted
         scaled.backward()
 
@@ -117,6 +132,9 @@ class OptimizationStep:
         """Bring the gradients of a group to the scale of its losses, before anybody looks at them."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
+        if self.weight is not None:  # 0 if nothing is labelled: so are the gradients
+            factor = torch.where(self.weight > 0, 1 / self.weight, 0)
+            torch._foreach_mul_(self.gradients, factor)
 
     def apply(self, step: int) -> bool:
         """Change the weights; whether they did, for where float16 overflowed, its scale is lowered instead.
@@ -127,7 +145,7 @@ class OptimizationStep:
         """
         if self.scaler is None:
             if self.device.type == "cpu":
-                check_gradients((grad for weight in self.model.parameters() if (grad := weight.grad) is not None), step)
+                check_gradients(self.gradients, step)
             self.optimizer.step()
             return True
         self.scaler.step(self.optimizer)

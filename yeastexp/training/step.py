@@ -14,6 +14,8 @@ from yeastexp.training.optimization import AccumulationSchedule, OptimizationSte
 from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Count = Callable[[Tensor], Tensor | None]
+"""From targets to what the loss is a mean over, if it is one."""
 
 logging.getLogger("ignite").addHandler(logging.NullHandler())  # it repeats every exception that is raised anyway
 
@@ -40,11 +42,17 @@ def checked_outputs(outputs: Tensor, images: Tensor, channels: int) -> Tensor:
     return outputs
 
 
-def make_trainer(optimization: OptimizationStep, loss: Loss, schedule: AccumulationSchedule, outputs: int) -> Engine:
+def make_trainer(
+    optimization: OptimizationStep,
+    loss: Loss,
+    schedule: AccumulationSchedule,
+    outputs: int,
+    count: Count = lambda targets: None,
+) -> Engine:
     """An engine whose step takes (images, targets) forward and back; its output is the loss, left on the device.
 
-    The weights change with the last batch of each group of `schedule`. On the CPU, where reading a loss costs nothing,
-    one that is not finite ends the run before they do.
+    The weights change with the last batch of each group of `schedule`, in which batches weigh by their `count`. On the
+    CPU, where reading a loss costs nothing, one that is not finite ends the run before they do.
     """
 
     def step(engine: Engine, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -59,7 +67,10 @@ def make_trainer(optimization: OptimizationStep, loss: Loss, schedule: Accumulat
         if optimization.device.type == "cpu":
             check_finite(value.detach()[None], number, images)
         with part(BACKWARD):
-            optimization.add(value, schedule.share(number))
+            share = schedule.share(number)
+            counted = None if share == 1 else count(targets)
+            pixels = images.shape[0] * images.shape[-2] * images.shape[-1]
+            optimization.add(value, share, None if counted is None else counted.detach() / pixels)
         if schedule.ends(number):
             with part(UPDATE):
                 optimization.unscale()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from yeastexp.training.finite import NonFiniteLoss
 from yeastexp.training.handlers.checkpoints import CollectEpochs, KeepCheckpoints
 from yeastexp.training.handlers.losses import ReadLosses
 from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Best, Progress
-from yeastexp.training.finite import NonFiniteLoss
 
 NEVER, ALWAYS = 1e9, -1.0
 """Minutes between checkpoints."""

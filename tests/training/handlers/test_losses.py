@@ -8,8 +8,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from yeastexp.training.handlers.losses import READ_EVERY, ReadLosses
 from yeastexp.training.finite import NonFiniteLoss
+from yeastexp.training.handlers.losses import READ_EVERY, ReadLosses
 from yeastexp.training.step import TrainingEvents
 
 CPU = torch.device("cpu")
