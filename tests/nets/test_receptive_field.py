@@ -293,7 +293,7 @@ def row(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def conv(kernel: int, padding: int = 0, **options: Any) -> nn.Conv2d:
+def conv(kernel: int | tuple[int, int], padding: int = 0, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(1, 1, kernel, padding=padding, **options)
 
 
@@ -322,6 +322,15 @@ def test_known_answers(network: nn.Module, cumulative_stride: int, phases: list[
     assert [(phase.before, phase.after) for phase in found.height.phases] == phases
 
 
+def test_the_cumulative_stride_is_that_of_the_grid_even_if_a_wider_branch_hides_it() -> None:
+    pooled = row(nn.MaxPool2d(4), nn.Upsample(scale_factor=4))
+    found = receptive_field(Branches([conv(31, 15), pooled], "add"), 1)
+    assert found.cumulative_stride == 4
+    assert [(phase.phase, phase.before, phase.after) for phase in found.height.phases] == [
+        (n, 15, 15) for n in range(4)
+    ]
+
+
 class Apply(nn.Module):
     """A function as a network."""
 
@@ -333,13 +342,43 @@ class Apply(nn.Module):
         return self.function(images)
 
 
-def test_the_cumulative_stride_is_that_of_the_grid_even_if_a_wider_branch_hides_it() -> None:
-    pooled = row(nn.MaxPool2d(4), nn.Upsample(scale_factor=4))
-    found = receptive_field(Branches([conv(31, 15), pooled], "add"), 1)
-    assert found.cumulative_stride == 4
-    assert [(phase.phase, phase.before, phase.after) for phase in found.height.phases] == [
-        (n, 15, 15) for n in range(4)
-    ]
+def padded_by_hand(x: Tensor) -> Tensor:
+    """192 rows of zeros above and below, by writing into a larger tensor."""
+    zeros = x.new_zeros(1, 1, x.shape[2] + 384, x.shape[3])
+    zeros[:, :, 192:-192] = x
+    return zeros
+
+
+def padded_by_cat(x: Tensor) -> Tensor:
+    """The same by concatenation."""
+    rows = torch.zeros(1, 1, 192, x.shape[3])
+    return torch.cat([rows, x, rows], 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "side"),
+    [
+        (conv(3, 192, dilation=192), 192),
+        (conv(3, 256, dilation=256), 256),
+        (conv(3, 1000, dilation=1000), 1000),
+        (row(conv(3, 200, dilation=200), conv(3, 200, dilation=200)), 400),
+        (
+            row(conv(3, 200, dilation=200), nn.MaxPool2d(2), conv(3, 300, dilation=300), nn.Upsample(scale_factor=2)),
+            801,
+        ),
+        (row(nn.ConstantPad2d((0, 0, 192, 192), 0.0), conv((3, 1), dilation=192)), 192),
+        (row(Apply(padded_by_hand), conv((3, 1), dilation=192)), 192),
+        (row(Apply(padded_by_cat), conv((3, 1), dilation=192)), 192),
+        (row(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 3, padding=600, dilation=600, groups=2)), 600),
+        (nn.ConvTranspose2d(1, 1, 3, padding=600, dilation=600), 600),
+        (nn.AvgPool2d(513, 1, 256), 256),
+    ],
+    ids=range(11),
+)
+def test_taps_that_lie_in_the_padding_of_a_small_image_count(network: nn.Module, side: int) -> None:
+    """Where nothing but the middle tap of a dilated kernel lies in the image, the image is too small to tell."""
+    found = receptive_field(network, 1)
+    assert (found.height.before, found.height.after) == (side, side) and found.tiles
 
 
 def test_each_axis_has_its_own_field_and_both_the_same_cumulative_stride() -> None:
@@ -521,9 +560,9 @@ def test_operators_outside_of_layers_are_rows_where_they_change_something() -> N
             "layer sum: depends on more pixels the farther a position is",
         ),
         (
-            row(nn.Conv2d(1, 1, (3, 1), 3, 2, 3), nn.Upsample(None, 3, "bilinear", align_corners=True)),
+            Apply(lambda x: x.flip(2)),
             1,
-            (16, 16),
+            (64, 64),
             "the receptive field cannot be read off an image of",
         ),
     ],

@@ -13,11 +13,14 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 Shape = Sequence[int]
 
-MAX_VALUES = 1 << 25
+MAX_VALUES = 1 << 24
 """Of an extent. Rows and columns are kept apart, unless an operator mixes them: then every pixel has its own values."""
 
 NO_PIXEL = 1 << 40
 """First pixel (and minus the last one) of a position that depends on none: a minimum passes over it."""
+
+NO_TAP, BEYOND = -1, -2
+"""For the position of an input: there is none (its weight is zero), and it lies in the padding."""
 
 
 class Unsupported(Exception):
@@ -28,22 +31,42 @@ class Unsupported(Exception):
 class Extent:
     """The first and the last pixel that each position of a tensor depends on, along one axis of the image.
 
-    `ends` (2, *sizes) holds the first pixel and minus the last one, so that a union is a minimum; a size is 1 where all
-    positions along that dimension are alike. `global_layer` names the layer after which every position depends on
-    the whole image, `shift_variant_layer` the one that is not shift-equivariant.
+    `table` (3, *sizes) holds the first pixel, minus the last one, and -1 where padding was read on the way, so that a
+    union is a minimum; a size is 1 where all positions along that dimension are alike. `global_layer` names the layer
+    after which every position depends on the whole image, `shift_variant_layer` the one that is not shift-equivariant.
     """
 
     # Two ends are exact although a set of pixels may have holes. Operators choose among their inputs by position,
     # never by the pixels behind them, so what an output depends on is a union of its inputs' sets, and the ends of a
-    # union follow from the ends alone.
-    ends: Integers
+    # union follow from the ends alone. Taps that lie in the padding are missing from the ends: a dilation of half the
+    # image drops all but the middle one, everywhere alike. So positions that have read padding are told from others.
+    table: Integers
     global_layer: str = ""
     shift_variant_layer: str = ""
+
+    @staticmethod
+    def empty(sizes: Shape) -> Extent:
+        """Of positions that depend on no pixel."""
+        table = np.full((3, *sizes), NO_PIXEL)
+        table[2] = 0
+        return Extent(table)
+
+    @staticmethod
+    def of_pixels(pixels: int, dim: int) -> Extent:
+        """Of the image itself (B, C, H, W): along `dim`, each position depends on its own pixel."""
+        own = np.arange(pixels)
+        sizes = [pixels if axis == dim else 1 for axis in range(4)]
+        return Extent(np.stack([own, -own, np.zeros_like(own)]).reshape(3, *sizes))
+
+    @property
+    def ends(self) -> Integers:
+        """The first pixel and minus the last one (2, *sizes)."""
+        return self.table[:2]
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The tensor's shape, 1 where all positions along a dimension are alike."""
-        return self.ends.shape[1:]
+        return self.table.shape[1:]
 
     @property
     def is_empty(self) -> bool:
@@ -54,39 +77,54 @@ class Extent:
         """Whether every position depends on the first and the last of so many pixels."""
         return bool((self.ends[0] <= 0).all() and (self.ends[1] <= 1 - pixels).all())
 
+    def spans(self, dim: int) -> bool:
+        """Whether positions along `dim` lie across the image, unlike those within a window, or channels."""
+        first, axis = self.table[0], dim % len(self.sizes)
+        if self.sizes[dim] == 1:
+            return False
+        low, high = first.min(axis=axis), np.where(first < NO_PIXEL, first, -NO_PIXEL).max(axis=axis)
+        return bool(2 * (high - low).max() >= high.max() - low.min() > 0)
+
     def expand_dims(self, dimensions: int) -> Extent:
         """The same with leading dimensions of size 1, up to so many, as broadcasting adds them."""
         missing = dimensions - len(self.sizes)
-        return replace(self, ends=self.ends.reshape(2, *[1] * missing, *self.sizes)) if missing > 0 else self
+        return replace(self, table=self.table.reshape(3, *[1] * missing, *self.sizes)) if missing > 0 else self
 
     def unsqueeze(self, dim: int) -> Extent:
         """With a new dimension of size 1 before `dim`."""
-        return replace(self, ends=np.expand_dims(self.ends, 1 + dim))
+        return replace(self, table=np.expand_dims(self.table, 1 + dim))
 
     def squeeze(self, dim: int) -> Extent:
         """Without the dimension `dim`, whose size is 1."""
-        return replace(self, ends=self.ends.squeeze(1 + dim % len(self.sizes)))
+        return replace(self, table=self.table.squeeze(1 + dim % len(self.sizes)))
 
     def gather(self, dim: int, positions: Integers) -> Extent:
-        """Position i along `dim` of the result is the union of `positions[i]` (out, taps); -1 stands for padding."""
-        present = positions >= 0
-        if self.sizes[dim] == 1 and present.any(axis=1).all():
+        """Position i along `dim` of the result is the union of `positions[i]` (out, taps), or NO_TAP, or BEYOND."""
+        absent = positions < 0
+        if self.sizes[dim] == 1 and not absent.all(axis=1).any():
             return self
-        axis = 1 + dim % len(self.sizes)
-        _check_size(self.ends.size // self.ends.shape[axis] * positions.size)
-        absent = ~present.reshape(positions.shape + (1,) * (self.ends.ndim - axis - 1))
-        taps = np.take(self.ends, positions.clip(0, self.sizes[dim] - 1), axis=axis)
-        ends = np.where(absent, NO_PIXEL, taps).min(axis=axis + 1, initial=NO_PIXEL)
-        return replace(self, ends=_narrowed(ends))
+        axis = dim % len(self.sizes)
+        _check_size(self.table.size // self.sizes[axis] * len(positions))
+        sides = (1,) * (len(self.sizes) - axis - 1)
+        beyond = -((positions == BEYOND) & self.spans(dim)).astype(np.int64)
+        table: Integers | None = None
+        for tap, missing, outside in zip(positions.T, absent.T, beyond.T, strict=True):
+            read = np.take(self.table, tap.clip(0, self.sizes[axis] - 1), axis=1 + axis)
+            if missing.any():
+                read[:2] = np.where(missing.reshape(-1, *sides), NO_PIXEL, read[:2])
+                read[2] = np.where(missing.reshape(-1, *sides), outside.reshape(-1, *sides), read[2])
+            table = read if table is None else np.minimum(table, read, out=table)
+        assert table is not None, "an operator reads at least one position"
+        return replace(self, table=_narrowed(table))
 
     def reduce(self, dims: Sequence[int]) -> Extent:
         """Every position along `dims` depends on what any of them did; the dimensions are kept, at size 1."""
         axes = tuple(1 + dim % len(self.sizes) for dim in dims)
-        return replace(self, ends=self.ends.min(axis=axes, keepdims=True))
+        return replace(self, table=self.table.min(axis=axes, keepdims=True))
 
     def permute(self, order: Sequence[int]) -> Extent:
         """The dimensions in another order."""
-        return replace(self, ends=self.ends.transpose(0, *(1 + dim % len(order) for dim in order)))
+        return replace(self, table=self.table.transpose(0, *(1 + dim % len(order) for dim in order)))
 
     def reshape(self, old: Shape, new: Shape) -> Extent:
         """The dimensions of a tensor of shape `old` split and merged into `new`, in row-major order."""
@@ -97,25 +135,25 @@ class Extent:
             differs = any(self.sizes[dim] > 1 for dim in before)
             wide += [old[dim] if differs else 1 for dim in before]
             sizes += [new[dim] if differs else 1 for dim in after]
-        _check_size(2 * prod(wide))
-        ends = np.broadcast_to(self.ends, (2, *wide)).reshape(2, *sizes)
-        return replace(self, ends=_narrowed(ends))
+        _check_size(3 * prod(wide))
+        table = np.broadcast_to(self.table, (3, *wide)).reshape(3, *sizes)
+        return replace(self, table=_narrowed(table))
 
     def scatter(self, source: Extent | None, dim: int, positions: Integers, length: int) -> Extent:
         """The same after `source` (None: a constant) was written to `positions` along `dim`, of size `length`."""
         sides = slice(None, dim), slice(dim + 1, None)
-        written = source or Extent(np.full((2, *self.sizes[sides[0]], 1, *self.sizes[sides[1]]), NO_PIXEL))
+        written = source or Extent.empty([*self.sizes[sides[0]], 1, *self.sizes[sides[1]]])
         left, right = (np.broadcast_shapes(self.sizes[side], written.sizes[side]) for side in sides)
-        shape = (2, *left, length, *right)
+        shape = (3, *left, length, *right)
         _check_size(prod(shape))
-        ends = np.broadcast_to(self.ends, shape).copy()
-        ends[(slice(None),) * (1 + dim) + (positions,)] = written.ends
-        return Extent(_narrowed(ends), *self._layers(written))
+        table = np.broadcast_to(self.table, shape).copy()
+        table[(slice(None),) * (1 + dim) + (positions,)] = written.table
+        return Extent(_narrowed(table), *self._layers(written))
 
     def union(self, other: Extent) -> Extent:
         """What two tensors depend on together, broadcast."""
-        _check_size(2 * prod(np.broadcast_shapes(self.sizes, other.sizes)))
-        return Extent(np.minimum(self.ends, other.ends), *self._layers(other))
+        _check_size(3 * prod(np.broadcast_shapes(self.sizes, other.sizes)))
+        return Extent(np.minimum(self.table, other.table), *self._layers(other))
 
     def _layers(self, other: Extent) -> tuple[str, str]:
         return self.global_layer or other.global_layer, self.shift_variant_layer or other.shift_variant_layer
@@ -135,13 +173,13 @@ def _check_size(values: int) -> None:
         raise Unsupported(f"it mixes rows and columns, which takes {values:,} values, too many")
 
 
-def _narrowed(ends: Integers) -> Integers:
+def _narrowed(table: Integers) -> Integers:
     """With size 1 along each dimension along which all positions are alike."""
-    for axis in range(1, ends.ndim):
-        first = ends[(slice(None),) * axis + (slice(0, 1),)]
-        if ends.shape[axis] > 1 and (ends == first).all():
-            ends = first
-    return ends
+    for axis in range(1, table.ndim):
+        first = table[(slice(None),) * axis + (slice(0, 1),)]
+        if table.shape[axis] > 1 and (table == first).all():
+            table = first
+    return table
 
 
 def _reshape_groups(old: Shape, new: Shape) -> Iterator[tuple[range, range]]:

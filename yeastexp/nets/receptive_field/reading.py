@@ -333,7 +333,7 @@ class _Reading:
             return Axis((), Fraction(pixels, length), global_layer=extent.global_layer)
         line = _Line.of(extent, 2 + axis, length)
         variant = extent.shift_variant_layer or self.size_variant_layer
-        if line.period:
+        if line.period and not line.reads_padding:
             # So many positions on, everything lies so many pixels on: that is the stride, and the phases begin anew.
             positions, stride = line.period[0], Fraction(line.period[1], line.period[0])
             period = math.lcm(positions, int(math.lcm(cumulative_stride, line.period[1]) / stride))
@@ -355,18 +355,25 @@ class _Line:
 
     first: Integers
     last: Integers
+    padded: Integers
+    """-1 where padding was read on the way."""
 
     @staticmethod
     def of(extent: Extent, dim: int, length: int) -> _Line:
         """Those along one dimension, whatever the position along the others."""
-        others = tuple(axis for axis in range(1, extent.ends.ndim) if axis != 1 + dim)
-        ends = np.broadcast_to(extent.ends.min(axis=others), (2, length))
-        return _Line(ends[0], -ends[1])
+        others = tuple(axis for axis in range(1, extent.table.ndim) if axis != 1 + dim)
+        first, last, padded = np.broadcast_to(extent.table.min(axis=others), (3, length))
+        return _Line(first, -last, padded)
 
     @property
     def middle(self) -> range:
         """The half of the positions that is farthest from the borders."""
         return range(len(self.first) // 4, len(self.first) - len(self.first) // 4)
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the image is too small to tell what the middle depends on: some of it lies beyond the border."""
+        return bool(self.padded[self.middle.start : self.middle.stop].any())
 
     @functools.cached_property
     def period(self) -> tuple[int, int] | None:
@@ -390,7 +397,7 @@ class _Line:
 
     def size_range(self, pixels: int) -> int:
         """Largest minus smallest size of all positions whose field does not touch the borders of the image."""
-        inner = (self.first > 0) & (self.last < pixels - 1) & (self.first < NO_PIXEL)
+        inner = (self.first > 0) & (self.last < pixels - 1) & (self.first < NO_PIXEL) & (self.padded == 0)
         sizes = (self.last - self.first)[inner]
         return int(np.ptp(sizes)) if sizes.size else 0
 

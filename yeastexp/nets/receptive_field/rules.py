@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from yeastexp.nets.receptive_field.extent import Extent, Integers, Unsupported, union
+from yeastexp.nets.receptive_field.extent import BEYOND, NO_TAP, Extent, Integers, Unsupported, union
 
 
 @dataclass(frozen=True)
@@ -108,18 +108,18 @@ def layer_rule(kind: type[nn.Module]) -> Callable[[AnyRule], AnyRule]:
 def kernel_positions(
     outer: int, inner: int, kernel: int, stride: int = 1, before: int = 0, dilation: int = 1
 ) -> Integers:
-    """The input positions of each of `outer` kernel applications over `inner` ones (outer, kernel); -1 in padding."""
+    """The positions among `inner` ones that each of `outer` applications reads (outer, kernel); BEYOND in padding."""
     return _inside(np.arange(outer)[:, None] * stride - before + np.arange(kernel) * dilation, inner)
 
 
 def transposed_positions(outer: int, inner: int, kernel: int, stride: int, before: int, dilation: int) -> Integers:
     """The `inner` positions that contribute to each of `outer` ones of a transposed convolution (outer, kernel)."""
     steps = np.arange(outer)[:, None] + before - np.arange(kernel) * dilation
-    return np.where(steps % stride == 0, _inside(steps // stride, inner), -1)
+    return np.where(steps % stride == 0, _inside(steps // stride, inner), NO_TAP)
 
 
 def _inside(positions: Integers, length: int) -> Integers:
-    return np.where((positions >= 0) & (positions < length), positions, -1)
+    return np.where((positions >= 0) & (positions < length), positions, BEYOND)
 
 
 # Rules by PyTorch's own tags, for operators without one of their own
@@ -211,8 +211,8 @@ def _convolution(call: Call) -> Extent:
     if groups == 1 or extent.sizes[1] == 1:
         extent = extent.reduce([1])
     else:
-        grouped = extent.ends.reshape(2, extent.sizes[0], groups, -1, *extent.sizes[2:]).min(axis=3)
-        extent = replace(extent, ends=grouped.repeat(channels // groups, axis=2))
+        grouped = extent.table.reshape(3, extent.sizes[0], groups, -1, *extent.sizes[2:]).min(axis=3)
+        extent = replace(extent, table=grouped.repeat(channels // groups, axis=2))
     count = call.source.ndim - 2
     positions = transposed_positions if call["transposed"] else kernel_positions
     settings = (_listed(call[name], count) for name in ("stride", "padding", "dilation"))
@@ -233,7 +233,7 @@ def _pool(call: Call) -> Extent:
     is_global = True
     for dim, *kernel in zip(range(-count, 0), kernels, strides, paddings, dilations, strict=True):
         inner = call.source.shape[dim]
-        is_global &= kernel[0] >= inner or extent.sizes[dim] == 1
+        is_global &= (kernel[0] >= inner and not kernel[2]) or extent.sizes[dim] == 1
         extent = extent.gather(dim, kernel_positions(call.shapes[0][dim], inner, *kernel))
     return call.mark_global(extent) if is_global else extent
 
@@ -248,7 +248,7 @@ def _adaptive_pool(call: Call) -> Extent:
             start = np.arange(outer) * inner // outer
             stop = -(-(np.arange(outer) + 1) * inner // outer)
             taps = start[:, None] + np.arange((stop - start).max())
-            extent = extent.gather(dim, np.where(taps < stop[:, None], taps, -1))
+            extent = extent.gather(dim, np.where(taps < stop[:, None], taps, NO_TAP))
             # Each output covers a share of the image, however large it is: there is no bound to name but all of it.
             extent = replace(extent, global_layer=extent.global_layer or call.layer)
             extent = call.mark_shift_variant(extent)
@@ -308,7 +308,7 @@ def _interpolation_taps(name: str, outer: int, inner: int, step: Fraction, corne
     below, rest = doubled // (2 * down), doubled % (2 * down)
     offsets = np.arange(-1, 3) if "cubic" in name else np.arange(2)
     taps = (below[:, None] + offsets).clip(0, last)
-    return np.where((rest[:, None] > 0) | (offsets == 0), taps, -1)
+    return np.where((rest[:, None] > 0) | (offsets == 0), taps, NO_TAP)
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
@@ -419,7 +419,8 @@ def written(call: Call, base: Extent | None, source: Extent | None) -> Extent | 
     positions, length = sliced(call), call.source.shape[dim]
     if base is not None:
         return base.scatter(source, dim, positions, length)
-    table = np.full(length, -1)
+    table = np.full(length, BEYOND)
+    table[positions.min() : positions.max()] = NO_TAP
     table[positions] = np.arange(len(positions))
     return source and source.gather(dim, table[:, None])
 

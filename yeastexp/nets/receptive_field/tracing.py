@@ -203,14 +203,7 @@ class _Tracer(TorchDispatchMode):
         self.last_map: LayerCall | None = None
         # By id. The tensors are kept alive with their extents, so that no later one is given the id of an earlier one.
         self.tracked: dict[int, _Tracked] = {}
-        height, width = (np.arange(length) for length in self.size)
-        self.track(
-            image,
-            (
-                Extent(np.stack([height, -height]).reshape(2, 1, 1, -1, 1)),
-                Extent(np.stack([width, -width]).reshape(2, 1, 1, 1, -1)),
-            ),
-        )
+        self.track(image, (Extent.of_pixels(self.size[0], 2), Extent.of_pixels(self.size[1], 3)))
 
     @property
     def label(self) -> str:
@@ -386,7 +379,7 @@ class _Tracer(TorchDispatchMode):
     def finish(self, image: Tensor, output: Tensor | None, failure: UserError | None) -> Trace:
         """All that was worked out; the recorded operators stay at hand for replays."""
         extents = {
-            id(extent.ends): (extent, tuple(tracked.tensor.shape))
+            id(extent.table): (extent, tuple(tracked.tensor.shape))
             for tracked in self.tracked.values()
             for extent in tracked.extents
             if extent is not None
