@@ -41,6 +41,91 @@ FORMS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 }
 
 
+CHANNELS = np.random.default_rng(2).integers(0, 65536, (4, *SIZE)).astype(np.uint16)
+FORMS |= {
+    "0 is white": (GREY, {"photometric": "miniswhite", "tile": (32, 48), "compression": "zlib"}),
+    "0 is white, in place": ((GREY >> 8).astype(np.uint8), {"photometric": "miniswhite"}),
+    "two channels": (np.moveaxis(CHANNELS[:2], 0, -1), {"photometric": "minisblack", "planarconfig": "contig"}),
+    "two planes": (CHANNELS[:2], {"photometric": "minisblack", "planarconfig": "separate", "tile": (32, 48)}),
+    "four channels": (
+        np.moveaxis(CHANNELS, 0, -1),
+        {"photometric": "rgb", "planarconfig": "contig", "extrasamples": ["unspecified"]},
+    ),
+} | {
+    f"orientation {tag}, {how}": (values, {**options, "extratags": [(274, "H", 1, tag, True)]})
+    for tag in range(2, 9)
+    for how, (values, options) in {
+        "in place": (GREY, {}),
+        "tiles": (COLOUR, {"photometric": "rgb", "tile": (32, 48), "compression": "zlib"}),
+    }.items()
+}
+
+
+def turned(image: np.ndarray, tag: int) -> np.ndarray:
+    """An image (C, H, W) as a viewer displays it that honours an orientation tag."""
+    turns = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
+    quarters, mirrored = turns[tag]
+    rotated = np.rot90(image, quarters, (1, 2))
+    return rotated[:, :, ::-1] if mirrored else rotated
+
+
+@pytest.mark.parametrize("tag", range(2, 9))
+def test_a_picture_lies_as_its_orientation_says(tmp_path: Path, tag: int) -> None:
+    """Uncompressed, in LZW (which Pillow reads), and as a mask: all as Pillow displays them."""
+    grey = (GREY >> 8).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", grey, extratags=[(274, "H", 1, tag, True)])
+    Image.fromarray(grey).save(tmp_path / "lzw.tif", compression="tiff_lzw", tiffinfo={274: tag})
+    with Image.open(tmp_path / "lzw.tif") as displayed:
+        displayed.load()  # turns it
+        expected = np.asarray(displayed)
+    np.testing.assert_array_equal(turned(grey[None], tag)[0], expected)
+    for name in ("a.tif", "lzw.tif"):
+        np.testing.assert_array_equal(images.read_image(tmp_path / name)[0], expected, strict=True)
+        np.testing.assert_array_equal(images.read_mask(tmp_path / name), expected, strict=True)
+
+
+def test_inverted_files_hold_what_others_hold(tmp_path: Path) -> None:
+    for values in (GREY, (GREY >> 8).astype(np.uint8)):
+        most = np.iinfo(values.dtype).max
+        tifffile.imwrite(tmp_path / "a.tif", most - values, photometric="miniswhite")
+        np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif")[0], values, strict=True)
+        np.testing.assert_array_equal(images.read_mask(tmp_path / "a.tif"), most - values, strict=True)
+    tifffile.imwrite(tmp_path / "a.tif", GREY / np.float32(7), photometric="miniswhite")
+    for read in (images.read_image, lambda path: tiff_file.stored_image(path).whole):
+        with pytest.raises(UserError, match="holds float32 values of which 0 is white; save it with 0 as black"):
+            read(tmp_path / "a.tif")
+
+
+def test_channels_are_no_alpha_unless_their_tag_says_so(tmp_path: Path) -> None:
+    pair = np.moveaxis(CHANNELS[:2], 0, -1)
+    for kind, said in (("unspecified", None), ("unassalpha", "transparent pixels"), ("assocalpha", "transparent")):
+        tifffile.imwrite(tmp_path / "a.tif", pair, photometric="minisblack", planarconfig="contig", extrasamples=[kind])
+        if said is None:
+            np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif"), CHANNELS[:2], strict=True)
+        else:
+            with pytest.raises(UserError, match=said):
+                images.read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX", "CYX", "QYX"])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_several_images_in_a_file_are_never_colours(tmp_path: Path, axes: str, count: int) -> None:
+    """tifffile writes three or four planes as colours of one page, whatever they are said to be."""
+    options: dict[str, Any] = {"metadata": {"axes": axes}}
+    colours = {"photometric": "rgb", "planarconfig": "separate"} if count > 2 else {}
+    for index, more in enumerate((colours, {"photometric": "minisblack"}, {"imagej": True})):
+        if index == 2 and axes == "QYX":
+            continue
+        path = tmp_path / f"{index}.tif"
+        tifffile.imwrite(path, CHANNELS[:count], **options, **more)
+        with tifffile.TiffFile(path) as file:
+            if axes == "CYX" and len(file.pages) == 1:
+                continue
+        for read in (images.read_image, tiff_file.stored_image):
+            with pytest.raises(UserError, match=r"(has|holds a stack of) \d (pages|images); save each as a file"):
+                read(path)
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_pieces_of_a_tiff_file_are_those_of_the_image_read_at_once(tmp_path: Path, name: str) -> None:
     values, options = FORMS[name]
@@ -49,8 +134,9 @@ def test_pieces_of_a_tiff_file_are_those_of_the_image_read_at_once(tmp_path: Pat
     whole = images.read_image(path)
     found = tiff_file.stored_image(path)
     assert (found.name, found.shape, found.dtype) == (str(path), whole.shape, whole.dtype)
-    assert found.size == SIZE and tiff_file.claimed_shape(path) == (whole.shape[0], *SIZE)
-    for rows, columns in PIECES:
+    assert found.size == whole.shape[1:] and tiff_file.claimed_shape(path) == (whole.shape[0], *SIZE)
+    for ends in PIECES:
+        rows, columns = ends if found.size == SIZE else ends[::-1]
         piece = found.read(slice(*rows), slice(*columns))
         np.testing.assert_array_equal(piece, whole[:, slice(*rows), slice(*columns)], strict=True)
     np.testing.assert_array_equal(found.whole, whole, strict=True)

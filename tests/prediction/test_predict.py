@@ -20,11 +20,13 @@ import tifffile
 import tiny
 import torch
 from conftest import Call
+from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
 from yeastexp.data import images, pieces
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.prediction import outputs, predict, tiling
 from yeastexp.prediction import predictor as predictor_module
@@ -179,6 +181,19 @@ def test_tiff_where_it_is_asked_for(finished: Path, here: Path) -> None:
     assert np.array_equal(tifffile.imread(here / "tiffs" / "a.tif"), images.read_mask(here / "out" / "a.png"))
 
 
+def test_a_grey_image_that_is_saved_as_rgb_gives_what_the_grey_one_gives(finished: Path, here: Path) -> None:
+    """As PNG, in HDF5, and in pieces."""
+    values = tiny.image(0)["raw"]
+    tifffile.imwrite(here / "rgb.tif", np.stack([values] * 3, axis=-1), photometric="rgb")
+    with h5py.File(here / "rgb.h5", "w") as file:
+        file["raw"] = np.stack([values] * 3)[None]
+    assert predict.predict(finished, ["in/a.png", "rgb.tif", "rgb.h5"], here / "out") == 3
+    expected = (here / "out" / "a.png").read_bytes()
+    assert (here / "out" / "rgb.png").read_bytes() == (here / "out" / "000.png").read_bytes() == expected
+    predictor = load_predictor(finished)
+    assert np.array_equal(predictor.classes_of(np.stack([values] * 3), "x"), predictor.classes_of(values[None], "x"))
+
+
 def several_classes(predictor: Predictor) -> Predictor:
     """The same with a third class."""
     model = torch.nn.Sequential(predictor.model, Third())
@@ -203,6 +218,10 @@ def test_several_classes_are_indices_with_a_page_of_probabilities_each(
     logits = logits_of(predictor, tiny.image(0)["raw"])
     mask = images.read_mask(here / "out" / "a.png")
     assert np.array_equal(mask, logits.argmax(dim=0)) and set(np.unique(mask)) == {0, 1, 2}
+    with Image.open(here / "out" / "a.png") as displayed:
+        assert displayed.mode == "P" and np.array_equal(np.asarray(displayed), mask)
+        colours = np.asarray(displayed.convert("RGB"))
+    assert np.array_equal(colours, pictures.coloured(mask.astype(np.int64))), "classes can be told apart in a viewer"
     shares = tifffile.imread(here / "out" / "probabilities" / "a.tif")
     np.testing.assert_allclose(shares, logits.softmax(dim=0), rtol=1e-6)
     regions = sum(ndimage.label(mask == label, np.ones((3, 3)))[1] for label in (1, 2))
@@ -446,7 +465,7 @@ def test_the_command_says_what_it_did_and_ends_with_1_where_something_failed(
 
 def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> None:
     (here / "in" / "aa.png").write_bytes(b"")
-    images.write_png(here / "in" / "c.png", np.zeros((3, 8, 8), np.uint8))
+    images.write_png(here / "in" / "c.png", np.arange(192, dtype=np.uint8).reshape(3, 8, 8))
     tifffile.imwrite(here / "in" / "d.tif", np.full((8, 8), np.nan, np.float32))
     (here / "none.h5").write_bytes(b"hello")
     with pytest.raises(UserError) as caught:

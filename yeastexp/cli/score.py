@@ -151,9 +151,10 @@ def predict(
 ) -> None:
     """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
 
-    Masks hold 0 and 255 for two classes, else class indices; predictions.csv has size, foreground fraction,
-    connected components and seconds of each image. Images that do not fit into memory are cut into tiles that overlap
-    by the model's receptive field, which does not change the result. If interrupted, the same command continues.
+    Masks hold 0 and 255 for two classes, else class indices (in a PNG with a palette of colours); predictions.csv has
+    size, foreground fraction, connected components and seconds of each image. Images that do not fit into memory are
+    cut into tiles that overlap by the model's receptive field, which does not change the result. If interrupted, the
+    same command continues.
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """

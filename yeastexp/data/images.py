@@ -17,6 +17,7 @@ from PIL import Image, ImageFile
 
 from yeastexp.data import tiff_file
 from yeastexp.data.pieces import decoding, refuse_nan
+from yeastexp.data.tiff_file import Stored
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
 
@@ -30,13 +31,17 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_image(path: Path) -> Array:
-    """The image (C, H, W) in the type it is stored in: uint8, uint16 or float32. Raises UserError if it is none."""
-    image, palette = _read(path)
-    if palette is not None:
-        if image.max() >= len(palette):
+    """The image (C, H, W) in the type it is stored in: uint8, uint16 or float32. Raises UserError if it is none.
+
+    Where a TIFF file says that 0 is white, values are turned round, so that bright pixels are high in all files.
+    """
+    stored = _read(path)
+    image, alpha = stored.values, stored.alpha
+    if stored.palette is not None:
+        if image.max() >= len(stored.palette):
             raise UserError(f"{path}: cannot be decoded (a value lies outside the palette); the file is damaged")
-        image = np.moveaxis(palette[image[0]], -1, 0)
-    image = _without_alpha(path, image)
+        image, alpha = np.moveaxis(stored.palette[image[0]], -1, 0), stored.palette.shape[1] == 4
+    image = tiff_file.brightened(path, _without_alpha(path, image) if alpha else image, stored.white)
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(f"{path}: holds {image.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
     refuse_nan(path, image)
@@ -44,9 +49,12 @@ def read_image(path: Path) -> Array:
 
 
 def read_mask(path: Path) -> Array:
-    """The labels (H, W) of a mask, as integers: of a palette the indices, of equal channels one."""
-    mask, _ = _read(path)
-    mask = _without_alpha(path, mask)
+    """The labels (H, W) of a mask, as integers: of a palette the indices, of equal channels one.
+
+    They are ids, not brightness, so they are taken as stored even where a TIFF file says that 0 is white.
+    """
+    stored = _read(path)
+    mask = _without_alpha(path, stored.values) if stored.alpha else stored.values
     if mask.dtype.kind not in "ui":
         raise UserError(f"{path}: holds {mask.dtype} values, but labels are integers; save it as 8 or 16 bit grey")
     if any((channel != mask[0]).any() for channel in mask[1:]):
@@ -68,15 +76,18 @@ def natural(name: str) -> tuple[tuple[str | int, ...], str]:
     return tuple(int(piece) if index % 2 else piece for index, piece in enumerate(pieces)), name
 
 
-def write_png(path: Path, array: Array) -> None:
-    """Write (H, W) of 8 or 16 bit, or RGB (3, H, W) of 8 bit."""
+def write_png(path: Path, array: Array, palette: Array | None = None) -> None:
+    """Write (H, W) of 8 or 16 bit, or RGB (3, H, W) of 8 bit; or indices (H, W) displayed in a palette (n, 3)."""
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     if not grey and not (array.ndim == 3 and array.shape[0] == 3 and array.dtype == np.uint8):
         raise ValueError(f"(H, W) of uint8 or uint16 or (3, H, W) of uint8 is wanted, got {array.shape} {array.dtype}")
     pixels = array if grey else np.moveaxis(array, 0, -1)
     try:
         with files.appearing(path) as temporary:
-            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+            image = Image.fromarray(np.ascontiguousarray(pixels))
+            if palette is not None:
+                image.putpalette(palette.tobytes())
+            image.save(temporary, format="PNG")
     except OSError as error:
         fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
         raise UserError(fault, status=RUN_FAILED) from error
@@ -105,8 +116,8 @@ def _pictures(paths: Sequence[Path] | Iterator[Path]) -> Iterator[Path]:
     return (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
 
 
-def _read(path: Path) -> tuple[Array, Array | None]:
-    """Stored values (C, H, W), and the palette (n, 3 or 4) if they are its indices."""
+def _read(path: Path) -> Stored:
+    """What a file holds, by its beginning and not by its name."""
     try:
         if path.is_fifo():
             raise UserError(f"{path}: is a pipe; name a PNG or TIFF file")
@@ -120,7 +131,8 @@ def _read(path: Path) -> tuple[Array, Array | None]:
         # Pillow warns of large images; here the limit is LARGEST.
         warnings.simplefilter("ignore")
         if head.startswith(PNG):
-            return _read_png(path, head)
+            values, palette = _read_png(path, head)
+            return Stored(values, palette, alpha=palette is None and len(values) in (2, 4), white=None)
         if head.startswith(tiff_file.BEGINNINGS):
             _refuse_bomb(path, *tiff_file.claimed_shape(path))
             return tiff_file.read(path)
@@ -133,6 +145,7 @@ def _refuse_bomb(path: Path, samples: int, height: int, width: int) -> None:
 
 
 def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
+    """Stored values (C, H, W), and the palette (n, 3 or 4) if they are its indices."""
     if len(head) < 29:
         raise UserError(f"{path}: cannot be decoded (the header is cut short); the file is damaged")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
@@ -186,9 +199,7 @@ def _channels_first(values: Array) -> Array:
 
 
 def _without_alpha(path: Path, image: Array) -> Array:
-    """An image without its alpha channel, which is the last one of 2 or of 4."""
-    if image.shape[0] not in (2, 4):
-        return image
+    """An image without its alpha channel, which is the last one."""
     opaque = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
     if (image[-1] != opaque).any():
         raise UserError(f"{path}: has transparent pixels, whose values are unknown; save it without alpha channel")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,18 @@ class StoredImage:
     def whole(self) -> Array:
         """All of it."""
         return self.read(slice(0, self.shape[1]), slice(0, self.shape[2]))
+
+
+def one_of_equal_channels(image: StoredImage) -> StoredImage:
+    """The first channel of an image whose three are equal, as many programs save a grey one; else the image."""
+    columns = slice(0, image.size[1])
+    if image.shape[0] != 3 or image.normalization:
+        return image
+    for rows in bands(image.size):
+        piece = image.read(rows, columns)
+        if (piece != piece[:1]).any():
+            return image
+    return replace(image, shape=(1, *image.size), read=lambda rows, columns: image.read(rows, columns)[:1])
 
 
 def shifted(part: slice, by: int) -> slice:

@@ -1,4 +1,4 @@
-"""One grey or RGB image in a TIFF file: read whole or piece by piece, and written."""
+"""One image in a TIFF file, of grey, RGB or any channels: read whole or piece by piece, and written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,22 @@ Array = npt.NDArray[Any]
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
-"""Photometric interpretations. Inverted grey (tifffile's bits, ImageJ's masks) is read as its stored values."""
+"""Photometric interpretations; inverted grey says that 0 is white."""
+
+ALPHA = (1, 2)
+"""Kinds of extra samples that are alpha channels, associated or not; one of kind 0 is a channel like others."""
+
+ORIENTATIONS = {
+    1: (False, 1, 1),
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+"""How stored rows and columns become those of the picture: transposed or not, then read in these directions."""
 
 DECODED = 1 << 26
 """Bytes of decoded strips or tiles that are kept, for the next piece often lies in the same ones."""
@@ -48,15 +64,39 @@ def claimed_shape(path: Path) -> tuple[int, int, int]:
         return 0, 0, 0
 
 
-def read(path: Path) -> tuple[Array, Array | None]:
-    """Stored values (C, H, W), and the palette (n, 3) if they are its indices. Raises UserError if it cannot."""
+@dataclass(frozen=True)
+class Stored:
+    """Values (C, H, W) of a file in the picture's orientation, and what its tags say of them.
+
+    `palette` (n, 3) if they are its indices; `alpha` if the last channel is one; `white` is the value that is displayed
+    as black where 0 is white.
+    """
+
+    values: Array
+    palette: Array | None
+    alpha: bool
+    white: int | None
+
+
+def read(path: Path) -> Stored:
+    """All of a file. Raises UserError if it cannot be read."""
     with decoding(path), _page(path) as page:
         values = _decoded(path, page)
         palette = None
         if page.photometric == PALETTE:
             palette = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
+        alpha, white = _has_alpha(path, page), _white(page)
     values = values.astype(np.uint8) if values.dtype == bool else values.astype(values.dtype.newbyteorder("="))
-    return values, palette
+    return Stored(values, palette, alpha, white)
+
+
+def brightened(path: Path, values: Array, white: int | None) -> Array:
+    """Values as others are stored, bright pixels high, where 0 is white. Raises UserError if that is not defined."""
+    if white is None:
+        return values
+    if values.dtype.kind != "u":
+        raise UserError(f"{path}: holds {values.dtype} values of which 0 is white; save it with 0 as black")
+    return np.asarray(values.dtype.type(white) - values)
 
 
 def stored_image(path: Path) -> StoredImage:
@@ -64,13 +104,26 @@ def stored_image(path: Path) -> StoredImage:
     with decoding(path), _page(path) as page:
         if page.photometric == PALETTE:
             raise UserError(f"{path}: is stored as PALETTE; save it as grey or RGB")
-        if page.samplesperpixel != (3 if page.photometric == RGB else 1):
+        if _has_alpha(path, page):
             raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture without alpha channel")
         if page.dtype not in (np.uint8, np.uint16, np.float32):
             raise UserError(f"{path}: holds {page.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
-        planes, _, height, width, samples = page.shaped
-        read = _in_place(path, page) if page.is_contiguous else _by_segments(path, page)
-    return StoredImage(str(path), (planes * samples, height, width), np.dtype(page.dtype), read)
+        planes, _, *size, samples = page.shaped
+        stored = _in_place(path, page) if page.is_contiguous else _by_segments(path, page)
+        transposed, *directions = _orientation(page)
+        white = _white(page)
+    size = size[::-1] if transposed else size
+
+    def read(rows: slice, columns: slice) -> Array:
+        # A line counted from the other end lies at its mirror place.
+        at = [
+            part if direction > 0 else slice(length - part.stop, length - part.start)
+            for part, length, direction in zip((rows, columns), size, directions, strict=True)
+        ]
+        piece = stored(at[1], at[0]).swapaxes(1, 2) if transposed else stored(*at)
+        return brightened(path, np.ascontiguousarray(piece[:, :: directions[0], :: directions[1]]), white)
+
+    return StoredImage(str(path), (planes * samples, size[0], size[1]), np.dtype(page.dtype), read)
 
 
 def write(path: Path, values: Array) -> None:
@@ -95,12 +148,41 @@ def _page(path: Path) -> Iterator[Any]:
             raise UserError(f"{path}: has {pages} pages; save each as a file of its own")
         if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
             raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
-        if page.imagedepth > 1 or page.samplesperpixel not in ((3, 4) if page.photometric == RGB else (1, 2)):
+        if page.samplesperpixel > 1 and set(tiff.series[0].axes) - set("SCYX"):
+            raise UserError(f"{path}: holds a stack of {page.samplesperpixel} images; save each as a file of its own")
+        if (
+            page.imagedepth > 1
+            or page.samplesperpixel < _colours(page)
+            or (page.photometric == PALETTE and page.samplesperpixel > 1)
+        ):
             raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture a file")
         ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
             raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
         yield page
+
+
+def _colours(page: Any) -> int:
+    return 3 if page.photometric == RGB else 1
+
+
+def _has_alpha(path: Path, page: Any) -> bool:
+    """Whether the last channel is alpha, by its tag; of four without a tag it is, since many programs write none."""
+    extra = page.samplesperpixel - _colours(page)
+    kinds = tuple(page.extrasamples) or ((2,) if (page.photometric, extra) == (RGB, 1) else ())
+    if any(kind in ALPHA for kind in kinds) and extra > 1:
+        raise UserError(f"{path}: holds {page.shape} values, alpha among them; save it without alpha channel")
+    return any(kind in ALPHA for kind in kinds)
+
+
+def _white(page: Any) -> int | None:
+    """The value that is black where 0 is white. Bits are truth values, not brightness: they stay as they are."""
+    return 2**page.bitspersample - 1 if page.photometric == INVERTED and page.bitspersample > 1 else None
+
+
+def _orientation(page: Any) -> tuple[bool, int, int]:
+    tag = page.tags.get("Orientation")
+    return ORIENTATIONS.get(tag.value if tag else 1, ORIENTATIONS[1])
 
 
 def _kind(photometric: Any) -> str:
@@ -121,7 +203,10 @@ _PILLOW_IS_EXACT = {
 
 
 def _decoded(path: Path, page: Any) -> Array:
-    """The values (C, H, W) of a page; tifffile alone does not know LZW, so pillow reads what it can exactly."""
+    """The values (C, H, W) of a page, as the picture is oriented.
+
+    tifffile alone does not know LZW, so pillow, which turns the picture itself, reads what it can exactly.
+    """
     try:
         values = page.asarray().reshape(page.shaped)
     except ValueError as error:
@@ -129,9 +214,12 @@ def _decoded(path: Path, page: Any) -> Array:
             raise
     else:
         planes, _, height, width, samples = values.shape
-        return np.asarray(np.moveaxis(values, -1, 1).reshape(planes * samples, height, width))
+        channels = np.moveaxis(values, -1, 1).reshape(planes * samples, height, width)
+        transposed, down, across = _orientation(page)
+        return np.asarray((channels.swapaxes(1, 2) if transposed else channels)[:, ::down, ::across])
     with Image.open(path, formats=["TIFF"]) as image:
         if image.mode in _PILLOW_IS_EXACT.get((page.bitspersample, page.samplesperpixel, page.photometric), ()):
+            image.load()
             pixels = np.asarray(image)
             return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     raise _needs_codec(path, page)

@@ -91,6 +91,11 @@ def grey_of(image: npt.NDArray[np.float32], limits: Limits | None = None) -> Pic
     return np.asarray(np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0))
 
 
+def palette(classes: int) -> npt.NDArray[np.uint8]:
+    """The colours (K, 3) in which a mask of class indices is displayed."""
+    return coloured(np.arange(classes, dtype=np.int64))
+
+
 def coloured(labels: Labels) -> Picture:
     """Labels (H, W) in colours, unlabelled pixels grey."""
     colours = LABEL_COLOURS[np.where(labels < len(LABEL_COLOURS), labels, 2 + labels % (len(LABEL_COLOURS) - 2))]

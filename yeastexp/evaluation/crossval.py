@@ -18,6 +18,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.data.folds import Folds, near_duplicates, read, split_into_folds, thumbnail
+from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, fold_folder, means
 from yeastexp.metrics.intervals import interval
@@ -204,7 +205,8 @@ def _predict(fold_run: FoldRun) -> None:
         target = RunDirectory(fold_run.folder).prediction(name)
         if not target.exists():
             labels = predictor.predict(dataset.read(name)).labels
-            images.write_png(target, labels.cpu().numpy().astype(np.uint8))
+            palette = pictures.palette(len(predictor.classes))
+            images.write_png(target, labels.cpu().numpy().astype(np.uint8), palette)
 
 
 def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None]]:

@@ -104,7 +104,10 @@ def write_outputs(
         pass
     counted = _finish(image, lambda: arrays, targets, classes)
     for target, values in reversed(list(zip(forms, arrays, strict=True))):
-        (images.write_png if target.suffix == ".png" else tiff_file.write)(target, values)
+        if target.suffix == ".png":
+            images.write_png(target, values, pictures.palette(classes) if classes > 2 else None)
+        else:
+            tiff_file.write(target, values)
     return MaskSummary(*counted, time.monotonic() - began)
 
 

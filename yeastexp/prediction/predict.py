@@ -17,7 +17,7 @@ import numpy as np
 
 from yeastexp.data import hdf5_file, images, tiff_file
 from yeastexp.data.normalization import Values
-from yeastexp.data.pieces import StoredImage, bands, refuse_nan
+from yeastexp.data.pieces import StoredImage, bands, one_of_equal_channels, refuse_nan
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.prediction import growing_tiff, outputs
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets
@@ -153,7 +153,9 @@ def _written(
     call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], advance: Callable[[float], None]
 ) -> MaskSummary:
     predictor = call.predictor
-    if image.shape[0] != (channels := predictor.experiment.task.channels):
+    channels = predictor.experiment.task.channels
+    image = one_of_equal_channels(image) if channels == 1 else image
+    if image.shape[0] != channels:
         remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
         raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
     if warning := _range_warning(predictor, image):

@@ -17,7 +17,7 @@ from torch import Tensor
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import Prediction, Task
 from yeastexp.data.normalization import Values, rescaled
-from yeastexp.data.pieces import Pieces, Size
+from yeastexp.data.pieces import Pieces, Size, StoredImage, one_of_equal_channels
 from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
 from yeastexp.prediction import tiling
@@ -110,7 +110,9 @@ class Predictor:
 
     def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         """Class indices (H, W) of an image (C, H, W) with the values it was recorded with. Raises UserError."""
-        if image.shape[0] != (channels := self.experiment.task.channels):
+        channels = self.experiment.task.channels
+        image = one_of_equal_channels(StoredImage.of(name, image)).whole if channels == 1 else image
+        if image.shape[0] != channels:
             raise UserError(f"{name}: has {image.shape[0]} channels; the run was trained on {channels}")
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
         prediction = self.predict(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
