@@ -14,6 +14,7 @@ from yeastexp import plugins
 from yeastexp.config.settings import Patches
 from yeastexp.data import patches
 from yeastexp.data.patches import CachedImages, LazyImages, PatchSampler, Transforms
+from yeastexp.data.prefetch import prefetch_to_device
 from yeastexp.data.transforms.affine import Affine
 from yeastexp.data.transforms.elastic import Elastic
 from yeastexp.data.transforms.gaussian_noise import GaussianNoise
@@ -242,7 +243,7 @@ def test_a_gpu_makes_batches_aside_and_a_step_waits_for_its_own(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream("training", told))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("own", told))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-    for _ in patches.prefetch_to_device(made(), torch.device("cuda")):  # type: ignore[arg-type]
+    for _ in prefetch_to_device(made(), torch.device("cuda")):  # type: ignore[arg-type]
         told.append("step")
     one = ["on own", "made", "off own", "training waits for own", "kept for training", "kept for training", "step"]
     assert told == ["own waits for training", *one, *one, "on own", "off own"]
@@ -250,7 +251,7 @@ def test_a_gpu_makes_batches_aside_and_a_step_waits_for_its_own(monkeypatch: pyt
 
 def test_a_cpu_gets_the_batches_as_they_are() -> None:
     batches = [(torch.zeros(1), torch.ones(1))] * 3
-    sent = list(patches.prefetch_to_device(iter(batches), torch.device("cpu")))
+    sent = list(prefetch_to_device(iter(batches), torch.device("cpu")))
     assert len(sent) == 3 and all(
         one is two for pair in zip(sent, batches, strict=True) for one, two in zip(*pair, strict=True)
     )

@@ -14,7 +14,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from yeastexp.contracts import Handler
-from yeastexp.data import patches
+from yeastexp.data.patches import Batch
+from yeastexp.data.prefetch import prefetch_to_device
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.interruption import Interruption
@@ -135,12 +136,12 @@ class RunContext:
         """One line, with the time, in `log.txt`."""
         self.directory.log(line)
 
-    def batches(self, first: int, last: int) -> Iterator[patches.Batch]:
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of the steps from `first` to before `last`, on the device; worker processes end with them."""
         pinned, workers = self.device.type == "cuda", self.assembly.experiment.runtime.workers
         made = self.assembly.sampler.batches(first, last, workers, pinned=pinned)
         try:
-            yield from patches.prefetch_to_device(made, self.device)
+            yield from prefetch_to_device(made, self.device)
         finally:
             made.close()  # type: ignore[attr-defined]  # a generator
 
