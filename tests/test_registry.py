@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +27,13 @@ ENTRIES = [entry for registry in KINDS.values() for entry in registry.entries() 
 def line_of(text: str) -> int:
     """The line of this file that a factory's definition starts with."""
     return next(number for number, line in enumerate(HERE.read_text().splitlines(), 1) if line.strip() == text)
+
+
+def test_editors_are_told_the_public_names() -> None:
+    program = "import sys, yeastexp; assert 'torch' not in sys.modules; print(*dir(yeastexp))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"model", "Task", "load_experiment", "assemble", "__doc__"} <= set(done.stdout.split())
+    assert set(yeastexp.__all__) <= set(dir(yeastexp))
 
 
 # What is registered

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 INPUT_WRONG = 2
 RUN_FAILED = 1
@@ -25,11 +26,15 @@ class UserError(Exception):
         self.key = key
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known one, where there is one, and all there are."""
+def did_you_mean(word: str, known: Iterable[str], meant: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The end of a message about an unknown word: the nearest known one, where there is one, and all there are.
+
+    `meant` has further words, and the known one that each stands for.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return (f"; did you mean '{near[0]}'?" if near else "") + f" (known: {', '.join(names) or 'none'})"
+    near = difflib.get_close_matches(word, [*names, *meant], n=1, cutoff=0.6)
+    suggested = f"; did you mean '{meant.get(near[0], near[0])}'?" if near else ""
+    return f"{suggested} (known: {', '.join(names) or 'none'})"
 
 
 def in_one_line(error: BaseException) -> str:

@@ -74,7 +74,9 @@ print("imported:", sorted({{"torch", "numpy", "pydantic", "rich", "ignite", "h5p
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["trian"], "No such command 'trian' (known: check, compare, "),
+        (["trian"], "No such command 'trian'; did you mean 'run'? (known: check, compare, "),
+        (["evalute"], "No such command 'evalute'; did you mean 'evaluate'? (known: check, compare, "),
+        (["segmnet"], "No such command 'segmnet'; did you mean 'predict'? (known: check, compare, "),
         (["comapre"], "No such command 'comapre'; did you mean 'compare'? (known: check, compare, "),
         (["run"], "Missing argument 'EXPERIMENT'"),
         (["run", "x.toml", "--epochs", "2"], "No such option '--epochs'"),

@@ -54,6 +54,8 @@ def test_every_experiment_of_the_repository_is_valid(path: Path) -> None:
         ("x = 0.25", "x = 1"),
         ("epochs = 2", "steps = 2"),
         ("epochs = 2", 'budget = "1.5h"'),
+        ("epochs = 2", 'budget = "5 min"'),
+        ("epochs = 2", "budget = 90"),
         ("epochs = 2", "epochs = 2\n[runtime]\nthreads = 1\ndevice = 'cpu'\n[validation]\nmonitor = 'loss'"),
         ('path = "data.h5"', 'path = "data.h5"\nval = 8'),
         ('path = "data.h5"', 'path = "data.h5"\nval = ["a", "b*"]'),
@@ -102,7 +104,7 @@ WRONG = [
     ("epochs = 2", "epochs = 2\nsteps = 3"),
     ("epochs = 2", "epochs = 0"),
     ("epochs = 2", "epoch = 2"),
-    ("epochs = 2", 'budget = "5 minutes"'),
+    ("epochs = 2", 'budget = "5 weeks"'),
 ]
 
 

@@ -267,8 +267,8 @@ RANGES = {
     "probability": ({"x = 0.25": "x = 1.5"}, "12:1: [[augment]] x: should be less than or equal to 1, got 1.5"),
     "not a number": ({"x = 0.25": "x = nan"}, "12:1: [[augment]] x: should be a finite number, got NaN"),
     "budget": (
-        {"epochs = 2": 'budget = "5 minutes"'},
-        "28:1: [train] budget: wants wall-clock time of the whole command, as in '5m', got \"5 minutes\"",
+        {"epochs = 2": 'budget = "5 weeks"'},
+        "28:1: [train] budget: wants wall-clock time of the whole command, as in '5m' or '90 s', got \"5 weeks\"",
     ),
     "seed": (
         {"epochs = 2": "epochs = 2\nseed = -1"},
@@ -343,7 +343,7 @@ FOREIGN = {
     ),
     "budget of ages": (
         {"epochs = 2": 'budget = "9999999h"'},
-        "28:1: [train] budget: wants wall-clock time of the whole command, as in '5m', got \"9999999h\"",
+        "28:1: [train] budget: wants wall-clock time of the whole command, as in '5m' or '90 s', got \"9999999h\"",
     ),
     "window": (
         {"epochs = 2": "epochs = 2\n[patches]\nsize = 1000000000000"},
@@ -785,7 +785,13 @@ def test_the_resolved_file_writes_every_default_out(write: Write) -> None:
 
 
 def test_seconds() -> None:
-    assert [seconds(text) for text in ("90s", "5m", "1.5h")] == [90, 300, 5400]
+    for text, expected in {"90s": 90, "90": 90, "5m": 300, "5 min": 300, "5 minutes": 300, "1.5 hours": 5400}.items():
+        typed, problems = SCHEMAS["train"].check({"budget": text})
+        assert not problems and seconds(typed["budget"]) == expected
+    for number in (90, 0.5):
+        assert seconds(SCHEMAS["train"].check({"budget": number})[0]["budget"]) == number
+    for wrong in ("5 weeks", "min", "-5", -5, True, "5 m s"):
+        assert SCHEMAS["train"].check({"budget": wrong})[1]
 
 
 # At the command line

@@ -13,6 +13,7 @@ from yeastexp.metrics.pixels import Accuracy, IoU
 from yeastexp.metrics.summary import as_csv, final_table, image_rows, monitored, summarise, tags
 
 CLASSES = ("background", "cell")
+NAMES = ("all background", "fitted threshold")
 
 
 def scores() -> dict[str, object]:
@@ -56,6 +57,26 @@ def test_the_final_table_says_what_stands_beside_the_score() -> None:
     text = shown.getvalue()
     for word in ("selected on these images", "per image", "95 % interval", "pooled", "last", "threshold", "0.6667"):
         assert word in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_heading_or_number_of_the_final_table_is_broken(width: int) -> None:
+    summary = summarise(scores(), CLASSES)
+    shown = io.StringIO()
+    Console(file=shown, width=width).print(final_table("2 images", summary, summary, dict.fromkeys(NAMES, summary)))
+    words = set(shown.getvalue().split())
+    assert {"metric", "class", "per", "image", "95", "%", "interval", "pooled", "last", "background"} <= words
+    assert {"all", "fitted", "threshold", "accuracy", "0.0000", "1.0000", "0.8333"} <= words
+    assert "…" not in shown.getvalue()
+    assert len([line for line in shown.getvalue().splitlines() if " background " in line and "0." in line]) == 1
+
+
+def test_a_table_that_is_too_wide_for_any_terminal_loses_no_column() -> None:
+    summary = summarise(scores(), CLASSES)
+    shown = io.StringIO()
+    Console(file=shown, width=40).print(final_table("2 images", summary, summary, dict.fromkeys(NAMES, summary)))
+    assert " last " in shown.getvalue() and "thres" in shown.getvalue()
+    assert max(map(len, shown.getvalue().splitlines())) <= 40 and "…" not in shown.getvalue()
 
 
 def test_rows_of_csv_keep_every_digit_and_leave_nan_empty() -> None:

@@ -120,7 +120,9 @@ def test_tensorboard_tags(finished: Path) -> None:
     assert "experiment/text_summary" in events["tensors"]
     plugin = EventAccumulator(str(finished)).Reload().SummaryMetadata("_hparams_/session_start_info")
     assert b"model.width" in plugin.plugin_data.content and b"train.seed" in plugin.plugin_data.content
-    assert "final/iou/cell" in events["scalars"]
+    assert "val_final/iou/cell" in events["scalars"]
+    groups = list(dict.fromkeys(tag.partition("/")[0] for tag in sorted(events["scalars"])))
+    assert groups == ["train", "val", "val_final"], "single points come last"
     for baseline in ("all_background", "threshold"):
         drawn = EventAccumulator(str(finished / "baselines" / baseline)).Reload().Tags()["scalars"]
         assert {"val/accuracy", "val/iou/cell"} <= set(drawn)

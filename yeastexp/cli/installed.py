@@ -22,6 +22,21 @@ from yeastexp.errors import RUN_FAILED, UserError, did_you_mean, in_one_line
 GROUP = "yeastexp.commands"
 
 
+MEANT = {
+    **dict.fromkeys(("train", "fit", "start"), "run"),
+    **dict.fromkeys(("continue", "restart"), "resume"),
+    **dict.fromkeys(("score", "test", "eval"), "evaluate"),
+    **dict.fromkeys(("infer", "segment", "apply"), "predict"),
+    **dict.fromkeys(("validate", "lint"), "check"),
+    **dict.fromkeys(("convert", "import"), "pack"),
+    **dict.fromkeys(("download",), "fetch"),
+    **dict.fromkeys(("generate", "simulate"), "synth"),
+    **dict.fromkeys(("summary", "info"), "inspect"),
+    **dict.fromkeys(("diff",), "compare"),
+}
+"""What other programs call a command, and what it is called here."""
+
+
 class InstalledCommand(click.Command):
     """Stands for the command of an entry point until it is called."""
 
@@ -75,5 +90,5 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments begin with."""
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f"No such command '{args[0]}'{did_you_mean(args[0], self.list_commands(ctx))}")
+            ctx.fail(f"No such command '{args[0]}'{did_you_mean(args[0], self.list_commands(ctx), MEANT)}")
         return super().resolve_command(ctx, args)

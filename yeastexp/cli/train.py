@@ -15,7 +15,7 @@ from yeastexp.system.terminal import echo
 @click.command(short_help="Train and evaluate an experiment.")
 @click.argument("experiment", type=FILE)
 @SET
-@click.option("--budget", metavar="TIME", help="Wall-clock time of the whole command, as in 5m, instead of a length.")
+@click.option("--budget", metavar="TIME", help="Wall-clock time of the whole command (90s, 5m), instead of a length.")
 @click.option("--profile", type=POSITIVE, metavar="N", help="Profile N training steps and print where time is spent.")
 @click.pass_obj
 def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str | None, profile: int | None) -> None:

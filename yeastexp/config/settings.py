@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from yeastexp.registry import MustExist, Schema
 
-Duration = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\d{1,6})?[smh]$")]
+_Written = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{1,6}(\.\d{1,6})? ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)?$"),
+]
+Duration = Annotated[
+    _Written,
+    BeforeValidator(
+        lambda value: f"{value:g}s" if type(value) in (int, float) else value,
+        json_schema_input_type=_Written | Annotated[float, Field(gt=0, lt=1e6)],
+    ),
+]
+"""Seconds, unless a unit follows: '90', '90s', '5 min', '1.5h', or a number."""
+
 Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None
 
 
@@ -36,7 +48,9 @@ class Train:
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
-    budget: Annotated[Duration | None, Field(description="wall-clock time of the whole command, as in '5m'")] = None
+    budget: Annotated[
+        Duration | None, Field(description="wall-clock time of the whole command, as in '5m' or '90 s'")
+    ] = None
     batch_size: Annotated[int, Field(ge=1, description="patches a step")] = 8
     accumulation_steps: Annotated[int, Field(ge=1, description="batches whose gradients add up to one update")] = 1
     max_grad_norm: Annotated[
@@ -107,5 +121,6 @@ SCHEMAS: Mapping[str, Schema] = {table: Schema(settings) for table, settings in 
 
 
 def seconds(duration: str) -> float:
-    """Seconds of a `budget` such as '90s', '5m' or '1.5h'."""
-    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+    """Seconds of a `budget` such as '90', '5m' or '1.5 hours'."""
+    number = duration.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    return float(number) * {"s": 1, "m": 60, "h": 3600}[duration[len(number) :].strip()[:1] or "s"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from yeastexp.config.experiment import Experiment
@@ -22,7 +23,7 @@ from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, fold_folder, means
 from yeastexp.metrics.intervals import interval
-from yeastexp.metrics.summary import as_csv, rows_of
+from yeastexp.metrics.summary import ScoreTable, as_csv, rows_of
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import files, locks
 from yeastexp.system.formatting import format_count, format_interval, format_score
@@ -275,16 +276,13 @@ def table(result: Mapping[str, Any]) -> Table:
     title = f"{len(result['images'])} images, out-of-fold predictions of the last checkpoints; {seeds}"
     rows = [row for by_class in result["scores"].values() for row in by_class.values()]
     baselines = list(dict.fromkeys(baseline for row in rows for baseline in row["baselines"]))
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in ("metric", "class"):
-        table.add_column(heading)
-    for heading in ("per image", "95 % interval", "sd of images", "sd of seeds", *baselines):
-        table.add_column(heading, justify="right")
+    headings = ("per image", "95 % interval", "sd of images", "sd of seeds", *baselines)
+    table = ScoreTable(title, ("metric", "class"), headings)
     for metric, by_class in result["scores"].items():
         for name, row in by_class.items():
             spreads = [format_score(row[key]) for key in ("between_images", "between_seeds")]
             others = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
             mean, ends = format_score(row["per_image"]), format_interval(row["low"], row["high"])
-            table.add_row(metric, name, mean, ends, *spreads, *others)
+            table.add_row(metric, escape(name), mean, ends, *spreads, *others)
         table.add_section()
     return table

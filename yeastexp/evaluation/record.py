@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from yeastexp.evaluation.measure import Measured, PerImage
-from yeastexp.metrics.summary import Summary, as_csv, final_table
+from yeastexp.metrics.summary import ScoreTable, Summary, as_csv, final_table
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count, format_score
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -75,10 +75,7 @@ def read_all(run: RunDirectory) -> dict[Path, Evaluation]:
 def tables(evaluation: Evaluation) -> list[Table]:
     """The scores beside the baselines, and the worst images."""
     scores = final_table(title(evaluation), evaluation.summary, None, evaluation.baselines)
-    worst = Table(title="worst images", title_justify="left", title_style="bold")
-    for heading in ("metric", "class", "image"):
-        worst.add_column(heading)
-    worst.add_column("score", justify="right")
+    worst = ScoreTable("worst images", ("metric", "class", "image"), ("score",))
     for metric, by_class in evaluation.worst.items():
         for name, lowest in by_class.items():
             if lowest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import math
@@ -9,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.table import Table
 
 from yeastexp.metrics.intervals import Interval, interval
@@ -110,20 +114,42 @@ def completed(summary: Summary, like: Summary) -> Summary:
     }
 
 
+class ScoreTable(Table):
+    """Columns of names, then of numbers. Where it is too wide, its lines go and headings break between words."""
+
+    def __init__(self, title: str, names: Sequence[str], numbers: Sequence[str]) -> None:
+        super().__init__(title=title, title_justify="left", title_style="bold")
+        for heading in names:
+            self.add_column(heading, overflow="fold")
+        for heading in numbers:
+            self.add_column(heading, justify="right")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table, unlimited = copy.copy(self), options.update(max_width=10_000)
+        if self.__rich_measure__(console, unlimited).maximum > options.max_width:
+            table.box, table.padding, table.show_edge = box.SIMPLE_HEAD, 0, False
+            table.columns = [copy.copy(column) for column in self.columns]
+            for column in table.columns:
+                if column.justify == "right":
+                    whole = [*str(column.header).split(), *map(str, column.cells)]
+                    column.width = max(console.render_str(text).cell_len for text in whole)
+            if table.__rich_measure__(console, unlimited).minimum > options.max_width:
+                for column in table.columns:  # broken words are better than columns that are cut off
+                    column.width, column.overflow = None, "fold"
+        return Table.__rich_console__(table, console, options)
+
+
 def final_table(title: str, summary: Summary, last: Summary | None, baselines: Mapping[str, Summary]) -> Table:
     """Per image with interval beside pooled, the last checkpoint beside the best, and the baselines."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in ("metric", "class"):
-        table.add_column(heading)
     others = {"last": last} if last is not None else {}
-    for heading in ("per image", "95 % interval", "pooled", *others, *baselines):
-        table.add_column(heading, justify="right")
+    headings = ("per image", "95 % interval", "pooled", *others, *baselines)
+    table = ScoreTable(title, ("metric", "class"), headings)
     for metric, by_class in summary.items():
         for name, row in by_class.items():
             beside = [
                 format_score(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())
             ]
-            spread = format_interval(row["low"], row["high"])
-            table.add_row(metric, name, format_score(row["per_image"]), spread, format_score(row["pooled"]), *beside)
+            mean, spread = format_score(row["per_image"]), format_interval(row["low"], row["high"])
+            table.add_row(metric, escape(name), mean, spread, format_score(row["pooled"]), *beside)
         table.add_section()
     return table

@@ -66,8 +66,11 @@ class Tracker:
         self.flush()
 
     def outcome(self, options: Mapping[str, Any], scores: Mapping[str, float], step: int) -> None:
-        """The experiment's options beside its final scores, for TensorBoard's HPARAMS tab."""
-        final = {tag.replace("val/", "final/"): value for tag, value in scores.items() if not math.isnan(value)}
+        """The experiment's options beside its final scores, for TensorBoard's HPARAMS tab.
+
+        Their tags begin with a word that sorts behind `train` and `val`: each is a single point.
+        """
+        final = {tag.replace("val/", "val_final/"): value for tag, value in scores.items() if not math.isnan(value)}
         for summary in hparams(dict(options), final):
             self.writer._get_file_writer().add_summary(summary)
         _add_scalars(self.writer, final, step)

@@ -19,6 +19,7 @@ from yeastexp.evaluation.compare.findings import findings
 from yeastexp.evaluation.compare.result import Comparison
 from yeastexp.metrics.intervals import Interval
 from yeastexp.metrics.pixels import ALL
+from yeastexp.metrics.summary import ScoreTable
 from yeastexp.system.formatting import (
     ABSENT,
     format_difference,
@@ -58,10 +59,8 @@ def _shown(value: Any) -> str:
 
 
 def _scores_table(comparison: Comparison) -> Table:
-    table = Table(title=escape(title(comparison)), title_justify="left", title_style="bold")
-    table.add_column("cross-validation" if comparison.out_of_fold else "run")
     several = len(comparison.pairs) > 1
-    for heading in (
+    headings = (
         "per image",
         "95 % interval",
         *(["sd of images", "sd of seeds"] if comparison.out_of_fold else []),
@@ -69,8 +68,9 @@ def _scores_table(comparison: Comparison) -> Table:
         "95 % interval",
         "p",
         *(["p (Holm)"] if several else []),
-    ):
-        table.add_column(heading, justify="right")
+    )
+    runs = "cross-validation" if comparison.out_of_fold else "run"
+    table = ScoreTable(escape(title(comparison)), (runs,), headings)
     for index, (run, mean) in enumerate(zip(comparison.runs, comparison.means, strict=True)):
         cells = [format_score(mean.mean), format_interval(mean.low, mean.high)]
         if comparison.out_of_fold:
