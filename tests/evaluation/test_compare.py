@@ -208,7 +208,7 @@ def test_what_cannot_be_compared_is_said(runs: tuple[Path, Path], tmp_path: Path
     for arguments, options, fault in [
         ([one], {}, f"{one}: nothing to compare with; name two runs or more"),
         ([one, other, one], {}, f"{one}: is named twice; name different runs"),
-        ([one, tmp_path], {}, f"{tmp_path}: not a run directory; 'run' prints its path on the last line"),
+        ([one, tmp_path], {}, f"{tmp_path}: not a run directory; did you mean '{other}', the newest in it?"),
         (
             [one, other],
             {"metric": "dise"},

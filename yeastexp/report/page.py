@@ -52,7 +52,7 @@ def report(
 
 def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar) -> Page:
     if not RunDirectory(path).is_run:
-        raise UserError(f"{path}: neither a run nor a cross-validation; 'run' and 'crossval' print its path last")
+        raise UserError(f"{path}: neither a run nor a cross-validation; {RunDirectory(path).meant}")
     if out_of_fold.is_crossval(path):
         return crossval_page.page(path, written)
     return run_page.page(path, written, device, progress)

@@ -32,7 +32,7 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
     began = time.monotonic() if started is None else started
     directory = RunDirectory(run)
     if not directory.is_run:
-        raise UserError(f"{run}: not a run directory, or a run that ended before it began; use 'run' instead")
+        raise UserError(f"{run}: not a run directory, or a run that ended before it began; {directory.meant}")
     before, loaded = directory.load(), directory.load(settings)
     longer = _longer(before, loaded)
     if directory.is_finished and not longer:

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from yeastexp.config import toml_document
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import as_csv
-from yeastexp.system import files
+from yeastexp.system import files, nearby
 from yeastexp.system.terminal import printable
 
 Which = Literal["best", "last"]
@@ -47,13 +48,18 @@ class RunDirectory:
         """One that holds an experiment; UserError if a path is no run directory."""
         directory = cls(path)
         if not directory.is_run:
-            raise UserError(f"{path}: not a run directory; 'run' prints its path on the last line")
+            raise UserError(f"{path}: not a run directory; {directory.meant}")
         return directory
 
     @property
     def is_run(self) -> bool:
         """Whether an experiment was begun there."""
-        return self.experiment.is_file()
+        return toml_document.is_file(self.experiment)
+
+    @property
+    def meant(self) -> str:
+        """The end of a message about a path that is no run directory: which one may be meant."""
+        return nearby.run_meant(self.path, self.experiment.name) or "'run' prints its path on the last line"
 
     @property
     def is_finished(self) -> bool:
