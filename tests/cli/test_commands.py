@@ -81,7 +81,7 @@ print("imported:", sorted({{"torch", "numpy", "pydantic", "rich", "ignite", "h5p
         (["run"], "Missing argument 'EXPERIMENT'"),
         (["run", "x.toml", "--epochs", "2"], "No such option '--epochs'"),
         (["--quick"], "No such option '--quick'"),
-        (["run", str(EXPERIMENTS)], "is a directory"),
+        (["run", str(EXPERIMENTS)], f"{EXPERIMENTS}: no such experiment file; it is a folder; name a file"),
         (["list", "model", "unet", "more"], "Got unexpected extra argument (more)"),
         (["predict", "a", "b", "-o", "c", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["list", "modle"], "unknown kind 'modle'; did you mean 'model'?"),

@@ -572,10 +572,10 @@ def test_a_file_that_cannot_be_read(write: Write, text: str, fault: str) -> None
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.toml", tmp_path):
+    for path, meant in {tmp_path / "none.toml": "", tmp_path: "; it is a folder; name a file"}.items():
         with pytest.raises(UserError) as error:
             load_experiment(path)
-        assert str(error.value) == f"{path}: no such experiment file"
+        assert str(error.value) == f"{path}: no such experiment file{meant}"
 
 
 def test_all_faults_are_told_in_the_order_of_the_file(write: Write) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from yeastexp.cli.options import ANY, FILE, FORCE, JSON, POSITIVE, SET
+from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, POSITIVE, SET
 from yeastexp.cli.output import progress
 from yeastexp.errors import INPUT_WRONG
 from yeastexp.system.terminal import echo
 
 
 @click.command(short_help="Report every fault of an experiment, and of its data.")
-@click.argument("experiment", type=FILE)
+@click.argument("experiment", type=EXPERIMENT)
 @SET
 @click.option("--data", "with_data", is_flag=True, help="Check all images as well, and overfit one batch.")
 @click.option("--steps", type=POSITIVE, metavar="N", help="With --data: most steps on that batch; default 300.")
@@ -63,7 +63,7 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
 
 
 @click.command(short_help="Show a model's layers, receptive field and cost.")
-@click.argument("experiment", metavar="[EXPERIMENT|RUN]", required=False, type=ANY)
+@click.argument("experiment", metavar="[EXPERIMENT|RUN]", required=False, type=EXPERIMENT)
 @click.option("--model", metavar="NAME", help="A registered model instead of an experiment's.")
 @SET
 @click.option("--input", "image", type=(POSITIVE,) * 3, metavar="C H W", help="Input size; default a training patch.")
@@ -115,7 +115,7 @@ def inspect(
 
 
 @click.command(short_help="Draw what an experiment does to its images.")
-@click.argument("experiment", type=FILE)
+@click.argument("experiment", type=EXPERIMENT)
 @click.option("-o", "--output", type=FILE, metavar="FILE.png", help="The picture; default NAME-preview.png.")
 @SET
 @FORCE
@@ -135,7 +135,7 @@ def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], fo
 @click.command("list", short_help="List the parts that an experiment can name.")
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
-@click.option("--experiment", type=FILE, help="Include the plugins of this file.")
+@click.option("--experiment", type=EXPERIMENT, help="Include the plugins of this file.")
 @JSON
 @click.option("--markdown", is_flag=True, help="Print the reference of all parts as Markdown.")
 def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_json: bool, markdown: bool) -> None:
@@ -176,7 +176,7 @@ def _default(option: Mapping[str, Any]) -> str:
 
 
 @click.command(short_help="Print the JSON Schema of experiment files.")
-@click.argument("experiment", required=False, type=FILE)
+@click.argument("experiment", required=False, type=EXPERIMENT)
 def schema(experiment: Path | None) -> None:
     """Print the JSON Schema of experiment files (with the plugins of EXPERIMENT), for completion in editors.
 

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from yeastexp.config import starters
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 ANY = click.Path(path_type=Path)
+
+
+class ExperimentFile(click.Path):
+    """A file, or one of those that come with the package, as in `yeastexp:base`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path of the file. Raises UserError if there is no such starter."""
+        return starters.find(str(value)) or super().convert(value, param, ctx)
+
+
+EXPERIMENT = ExperimentFile(path_type=Path)
 POSITIVE = click.IntRange(1)
 
 RUN = click.argument("run_directory", metavar="RUN", type=ANY)

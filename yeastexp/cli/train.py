@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from yeastexp.cli.options import ANY, FILE, JSON, POSITIVE, RUN, SET
+from yeastexp.cli.options import ANY, EXPERIMENT, JSON, POSITIVE, RUN, SET
 from yeastexp.system.terminal import echo
 
 
 @click.command(short_help="Train and evaluate an experiment.")
-@click.argument("experiment", type=FILE)
+@click.argument("experiment", type=EXPERIMENT)
 @SET
 @click.option("--budget", metavar="TIME", help="Wall-clock time of the whole command (90s, 5m), instead of a length.")
 @click.option("--profile", type=POSITIVE, metavar="N", help="Profile N training steps and print where time is spent.")
@@ -71,7 +71,7 @@ def verify(run_directory: Path) -> None:
 
 
 @click.command(short_help="Train once per fold; score out-of-fold predictions.")
-@click.argument("experiment", type=FILE)
+@click.argument("experiment", type=EXPERIMENT)
 @SET
 @click.option("--folds", default="5", show_default=True, metavar="K|FILE", help="How many folds, or a file of folds.")
 @click.option("--repeats", type=POSITIVE, default=1, show_default=True, help="How many seeds to train each fold with.")

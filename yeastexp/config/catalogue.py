@@ -132,7 +132,10 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "a yeastexp experiment",
         "type": "object",
-        "properties": {"extends": {"type": "string", "description": "the one parent file"}, **common}
+        "properties": {
+            "extends": {"type": "string", "description": "the one parent: a file, or as in 'yeastexp:base'"},
+            **common,
+        }
         | {table: {} for table in whole},
         "additionalProperties": False,
         "if": {"required": ["extends"]},

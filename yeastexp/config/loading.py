@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp import contracts, nets, plugins, tasks
-from yeastexp.config import toml_document
+from yeastexp.config import starters, toml_document
 from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
 from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS
@@ -21,6 +21,7 @@ from yeastexp.metrics import instances, pixels
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.nets import losses, optimizers, schedulers
 from yeastexp.registry import KINDS, MustExist, Schema
+from yeastexp.system import nearby
 
 PARTS = (datasets, transforms, tasks, nets, losses, optimizers, schedulers, pixels, instances)
 """Importing them is what fills the registries."""
@@ -36,9 +37,11 @@ IDLE = "does nothing: it has none of the hooks image, batch, labels and geometry
 
 def _lacking(marked: MustExist, path: Path) -> str | None:
     if not os.path.exists(path):  # noqa: PTH110  # pathlib raises of a long one
-        return f"no {marked.what} '{path}'"
+        meant = nearby.run_meant(path, marked.holding) if marked.holding else ""
+        return f"no {marked.what} '{path}'" + (f"; {meant}" if meant else "")
     if marked.holding and not (path / marked.holding).is_file():
-        return f"'{path}' holds no {marked.holding}; name a {marked.what} that does"
+        meant = nearby.run_meant(path, marked.holding) or f"name a {marked.what} that does"
+        return f"'{path}' holds no {marked.holding}; {meant}"
     return None
 
 
@@ -60,7 +63,8 @@ def load_plugins(path: Path) -> None:
 
 def _open(path: Path, settings: Sequence[str]) -> Document:
     if not toml_document.is_file(path):
-        raise UserError(f"{path}: no such experiment file")
+        meant = nearby.file_meant(path, ".toml", {name: f"{starters.PREFIX}{name}" for name in starters.names()})
+        raise UserError(f"{path}: no such experiment file" + (f"; {meant}" if meant else ""))
     tree = toml_document.read(path, EXCLUSIVE)
     for setting in settings:
         toml_document.override(tree, setting, EXCLUSIVE)

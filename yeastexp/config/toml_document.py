@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yeastexp.config import starters
 from yeastexp.errors import UserError
 
 Keys = tuple[str | int, ...]
@@ -85,10 +86,16 @@ def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple
     place = child.place(("extends",))
     if not isinstance(parent_name, str):
         raise UserError(f"{place}: extends: should be one file name, got {parent_name!r}")
-    parent_path = path.parent / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    try:
+        starter = starters.find(parent_name)
+    except UserError as error:
+        raise UserError(f"{place}: extends: {error}") from None
+    parent_path = starter or path.parent / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     family = (*children, path.resolve())
     if not is_file(parent_path):
-        raise UserError(f"{place}: extends: no file '{parent_path}'")
+        starter_meant = parent_path.stem in starters.names()
+        meant = f"; did you mean '{starters.PREFIX}{parent_path.stem}'?" if starter_meant else ""
+        raise UserError(f"{place}: extends: no file '{parent_path}'{meant}")
     if parent_path.resolve() in family:
         raise UserError(f"{place}: extends: '{parent_name}' extends this file in turn; break the circle")
     if len(family) == LARGEST_FAMILY:
