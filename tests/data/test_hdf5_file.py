@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -333,3 +334,66 @@ def test_what_is_no_hdf5_file(tmp_path: Path) -> None:
         stored_images(path)
     with pytest.raises(UserError, match=r"cannot be opened \(No such file or directory\)"):
         stored_images(tmp_path / "none.h5")
+
+
+HOLD = """
+import sys, time, h5py
+file = h5py.File(sys.argv[1], sys.argv[2], libver="latest")
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_a_file_that_another_program_writes(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "data.h5"
+    write(path, SPLITS, arrays, provenance={})
+    words = [sys.executable, "-c", HOLD, str(path), mode]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        for read in (lambda: Reader(path).contents, lambda: stored_images(path)):
+            with pytest.raises(UserError) as caught:
+                read()
+            assert str(caught.value) == (
+                f"{path}: is open for writing in another program; close it there, or wait for it"
+            )
+        process.kill()
+
+
+def test_a_file_that_was_not_closed(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    program = f"import h5py, os; f = h5py.File({str(path)!r}, 'w', libver='latest'); f['a'] = 1; f.flush(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(UserError, match=r"was not closed by the program that wrote it; close it there, or repair it"):
+        stored_images(path)
+
+
+ENDED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from yeastexp.data.hdf5_file import write
+from yeastexp.system.interruption import sigterm_as_ctrl_c
+
+image = {"raw": np.zeros((300, 300), np.uint16), "gt": np.zeros((300, 300), np.uint8)}
+
+def read(name):
+    if name == "b" and len(sys.argv) > 2:
+        os.kill(os.getpid(), int(sys.argv[2]))
+    return image
+
+forms = {name: {key: (array.shape, array.dtype) for key, array in image.items()} for name in "abc"}
+with sigterm_as_ctrl_c():
+    write(Path(sys.argv[1]), {"train": ("a", "b"), "val": ("c",)}, read, provenance={}, force=True, forms=forms)
+"""
+
+
+def test_a_process_that_is_ended_leaves_no_part_of_a_file_or_one_that_the_next_takes_away(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ENDED, str(tmp_path / "data.h5")]
+    done = subprocess.run([*words, str(int(signal.SIGTERM))], capture_output=True, text=True)
+    assert "KeyboardInterrupt" in done.stderr and "stopping after this image" in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert subprocess.run([*words, str(int(signal.SIGKILL))]).returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".data.h5.part"]
+    subprocess.run(words, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.h5"]

@@ -67,7 +67,7 @@ def test_the_later_of_two_processes_wins(tmp_path: Path, monkeypatch: pytest.Mon
     rename = Path.replace
 
     def late(path: Path, target: Path) -> Path:
-        if path.name.endswith(".part") and others:
+        if path.name == "new" and others:
             rename(others.pop(), folder)
         return rename(path, target)
 

@@ -115,6 +115,17 @@ def test_the_side_of_pieces_is_that_of_the_beginning(tmp_path: Path) -> None:
         assert tiffs.side == 256
 
 
+def test_what_is_not_written_any_more_goes_when_the_mask_is_begun_anew(tmp_path: Path) -> None:
+    with growing_tiff.growing(forms(tmp_path), {"a": 1}) as tiffs:
+        tiffs.keep(128, 2.5)
+    other = {tmp_path / "others" / "m.tif": (SIZE, np.uint8)}
+    with growing_tiff.growing(other, {"a": 1}) as tiffs:
+        with growing_tiff.growing({tmp_path / "m.tif": (SIZE, np.uint8)}, {"a": 2}) as anew:
+            anew.appear({})
+        assert [path.name for path in tmp_path.rglob("*.part")] == [".m.tif.part"]
+        tiffs.appear({})
+
+
 def test_a_file_grows_in_one_process(tmp_path: Path) -> None:
     with FileLock(tmp_path / ".m.tif.lock"), pytest.raises(UserError, match=r"m\.tif: another process is writing it"):
         growing_tiff.growing(forms(tmp_path), {}).__enter__()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,3 +74,83 @@ def test_folders_that_were_made_for_nothing_go_again(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     files.write_text(tmp_path / "a" / "b" / "file", "text")
     assert (tmp_path / "a" / "b" / "file").read_text() == "text"
+
+
+LEAVE = """
+import sys, os, pathlib
+from yeastexp.system import files
+path = pathlib.Path(sys.argv[2])
+with getattr(files, sys.argv[1])(path, *sys.argv[3:]) as temporary:
+    (temporary / "x" if temporary.is_dir() else temporary).write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def killed_in(*words: object) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVE, *map(str, words)], check=False)
+    assert done.returncode == -9
+
+
+def test_what_a_killed_process_left_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a[b].txt"
+    killed_in("appearing", path)
+    assert len(list(tmp_path.iterdir())) == 1
+    files.write_text(path, "whole")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a[b].txt", "whole")]
+
+
+def test_what_a_killed_process_left_goes_when_a_folder_is_replaced_again(tmp_path: Path) -> None:
+    folder = tmp_path / "scores"
+    killed_in("replacing", folder)
+    killed_in("staging", tmp_path, ".fetch-")
+    for text in ("first", "second"):
+        with files.replacing(folder) as temporary, files.staging(tmp_path, ".fetch-"):
+            (temporary / "x").write_text(text)
+            assert len(list(tmp_path.glob(".*.part"))) == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["scores"]
+    assert (folder / "x").read_text() == "second"
+
+
+def test_what_a_living_process_writes_is_left_to_it(tmp_path: Path) -> None:
+    path, folder = tmp_path / "a.txt", tmp_path / "scores"
+    with files.appearing(path) as first, files.appearing(path) as second, files.appearing(path) as third:
+        assert len({first, second, third}) == 3
+        for number, temporary in enumerate((first, second, third)):
+            temporary.write_text(str(number))
+    with files.replacing(folder) as first, files.replacing(folder) as second:
+        (first / "x").write_text("first")
+        (second / "x").write_text("second")
+    assert (path.read_text(), (folder / "x").read_text()) == ("0", "first")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "scores"]
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / ".a.txt.part").symlink_to(other)
+    files.write_text(tmp_path / "a.txt", "text")
+    assert (other.read_text(), (tmp_path / "a.txt").read_text()) == ("mine", "text")
+
+
+@pytest.mark.parametrize("name", ["m" * 251 + ".png", "é" * 125 + ".png"])
+def test_a_name_may_be_as_long_as_a_file_system_takes(tmp_path: Path, name: str) -> None:
+    files.write_text(tmp_path / name, "text")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_an_error_names_the_file_that_was_to_appear(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path, inner in ((tmp_path / "folder", ""), (tmp_path / ("n" * 300), ""), (tmp_path / "full", "full")):
+        with pytest.raises(OSError) as caught, files.appearing(path) as temporary:
+            temporary.write_text("text")
+            if inner:
+                raise OSError(errno.ENOSPC, "no space left")
+        assert caught.value.filename == str(path)
+    with pytest.raises(OSError) as caught, files.replacing(tmp_path / "scores") as temporary:
+        files.write_text(temporary / "table.csv" / "x", "text")
+        (temporary / "table.csv").write_text("a folder")
+    assert caught.value.filename == str(tmp_path / "scores" / "table.csv")
+    with pytest.raises(OSError) as caught, files.appearing(tmp_path / "a"):
+        (tmp_path / "source").read_text()
+    assert caught.value.filename in (tmp_path / "source", str(tmp_path / "source"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]

@@ -6,7 +6,6 @@ import filecmp
 import http.client
 import re
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -53,8 +52,7 @@ def fetch(url: str, directory: Path, sha256: str | None = None, limit: int = 4 *
         raise UserError(f"{directory}: is a file; name a folder")
     try:
         present = _is_present(target, expected, force)
-        with files.folder(directory), tempfile.TemporaryDirectory(prefix=".fetch-", dir=directory) as temporary:
-            staging = Path(temporary)
+        with files.folder(directory), files.staging(directory, ".fetch-") as staging:
             if not present:
                 _download(url, staging / name, limit)
             archive = target if present else staging / name

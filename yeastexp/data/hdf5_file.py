@@ -30,6 +30,7 @@ from yeastexp.data.pieces import StoredImage
 from yeastexp.data.splits import plain_splits
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
+from yeastexp.system.interruption import Interruption
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -97,7 +98,13 @@ def write(
     known = forms or {name: {key: (a.shape, a.dtype) for key, a in read(name).items()} for name in names}
     _check_forms(known)
     try:
-        with files.appearing(output) as temporary, _Disk(temporary) as disk, h5py.File(disk, "w") as file:
+        with (
+            Interruption("image") as interruption,  # HDF5 crashes on an exception in the middle of a write
+            files.appearing(output) as temporary,
+            _Disk(temporary) as disk,
+            h5py.File(disk, "w") as file,
+        ):
+            interruption.gently = True
             file.attrs["yeastexp_layout"] = LAYOUT
             _write_json(file, "provenance", provenance)
             if pixel_um is not None:
@@ -116,6 +123,8 @@ def write(
                     dataset, index = places[key, name]
                     dataset[index] = array
                 disk.refuse_fault()
+                if interruption.wanted:
+                    raise KeyboardInterrupt
     except OSError as error:
         fault = f"{output}: cannot be written ({_why(error)}); make room or name another place"
         raise UserError(fault, status=RUN_FAILED) from error
@@ -321,6 +330,8 @@ def _opened(path: Path, what: str = "") -> Iterator[h5py.File]:
         if path.is_fifo():
             raise UserError(f"{path}: is a pipe; name an HDF5 file")
         file = h5py.File(path, "r")
+    except BlockingIOError:
+        raise UserError(f"{path}: is open for writing in another program; close it there, or wait for it") from None
     except OSError as error:
         raise UserError(f"{path}: {_why_closed(path, error)}") from None
     with file:
@@ -342,6 +353,8 @@ def _why_closed(path: Path, error: OSError) -> str:
         return "is empty; make it again"
     if not h5py.is_hdf5(path):
         return "is not an HDF5 file; 'yeastexp pack' makes one from images"
+    if "already open for write" in str(error):
+        return "was not closed by the program that wrote it; close it there, or repair it with 'h5clear -s'"
     short = "is cut short" if "truncated" in str(error) else f"cannot be opened ({_why(error)})"
     return f"{short}; copy or make it again"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -54,6 +55,8 @@ class GrowingTiffs:
             self.rows, self.seconds, self.side = state["rows"], state["seconds"], state["side"]
         else:
             self.record.unlink(missing_ok=True)  # it is not that of the files that are made now
+            for left in _left(next(iter(self.forms))):
+                left.unlink()
             for target, part in self.parts.items():
                 _create(part, *self.forms[target])
 
@@ -100,9 +103,21 @@ def _create(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
 def record_of(target: Path) -> Path:
     """Where the progress of a file that grows is kept."""
     return target.with_name(f".{target.name}.progress")
+
+
+def _left(mask: Path) -> Iterator[Path]:
+    """What a killed process may have left in the folders beside a mask; not what belongs to a mask there."""
+    for part in mask.parent.glob(f"*/.{glob.escape(mask.name)}.part"):
+        other = part.parent / mask.name
+        if not record_of(other).exists() and not _lock_of(other).exists():
+            yield part
 
 
 def finished(targets: Sequence[Path], identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -126,7 +141,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def growing(forms: Mapping[Path, Form], identity: Mapping[str, Any], side: int | None = None) -> Iterator[GrowingTiffs]:
     """Files that no other process writes meanwhile. Raises UserError if they cannot be written, as on a full disk."""
     first = next(iter(forms))
-    lock = FileLock(first.with_name(f".{first.name}.lock"), blocking=False)
+    lock = FileLock(_lock_of(first), blocking=False)
     with _writing(first):
         for target in forms:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,27 +3,89 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and a hidden file's name is longer than that of the file that it becomes."""
+
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with folder(path.parent):
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    One that a killed process left for the same `path` is written over. An OSError of it names `path`.
+    """
+    with folder(path.parent), _named(path, path):
+        temporary, descriptor = _reserve(path)
         try:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
+            with _named(temporary, path):
+                yield temporary
+                if not temporary.stat().st_size:
+                    raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+                _sync(temporary)
+                temporary.replace(path)
+                _sync(path.parent)
         finally:
             with suppress(OSError):
-                temporary.unlink()
+                if _is_at(temporary, descriptor):  # another process may have begun one of this name
+                    temporary.unlink()
+            os.close(descriptor)
+
+
+def _reserve(path: Path) -> tuple[Path, int]:
+    """A hidden file, locked as long as its descriptor is open: one that can be locked has no living writer."""
+    encoded = os.fsencode(path.name)
+    name = path.name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
+    temporary = path.with_name(f".{name}.part")
+    if (descriptor := _locked(temporary, os.O_RDWR | os.O_CREAT)) is None:
+        temporary = path.with_name(f".{name}.{secrets.token_hex(4)}.part")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    os.ftruncate(descriptor, 0)
+    return temporary, descriptor
+
+
+def _locked(path: Path, flags: int) -> int | None:
+    """A descriptor with the lock of a file or folder; returns None if another process holds it, or it has none."""
+    descriptor = None
+    try:
+        while descriptor is None:
+            descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(path, descriptor):  # renamed or removed before it was locked
+                os.close(descriptor)
+                descriptor = None
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _named(inner: Path, path: Path) -> Iterator[None]:
+    """Let an OSError that names no file, or one that will be `path` and lies at `inner` or in it now, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | Path) else inner
+            if place.is_relative_to(inner):
+                error.filename = str(path / place.relative_to(inner))
+        raise
 
 
 @contextmanager
@@ -42,21 +104,38 @@ def folder(directory: Path) -> Iterator[None]:
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` when the block ends well, and goes when it does not."""
-    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    with _named(folder, folder), staging(folder.parent, f".{folder.name}.") as temporary:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        with _named(new, folder):
+            yield new
+            while not _in_place(new, folder, old):
+                pass
+
+
+@contextmanager
+def staging(parent: Path, prefix: str) -> Iterator[Path]:
+    """A hidden folder for what is not ready yet; removed at the end, with those of killed processes."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for path in (path for path in parent.iterdir() if path.name.startswith(prefix) and path.suffix == ".part"):
+        if (left := _locked(path, os.O_RDONLY | os.O_DIRECTORY)) is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(left)
+    temporary = parent / f"{prefix}{secrets.token_hex(4)}.part"
+    temporary.mkdir()
+    descriptor = _locked(temporary, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield temporary
-        while not _in_place(temporary, folder, old):
-            pass
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
-    """Rename a folder over another, which goes; false where another process put its own there meanwhile."""
-    shutil.rmtree(old, ignore_errors=True)
+    """Rename a folder over another, which becomes `old`; false if another process put its own there meanwhile."""
     with suppress(FileNotFoundError):
+        shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
     try:
         temporary.replace(folder)
@@ -64,8 +143,6 @@ def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         return False
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
     return True
 
 
