@@ -133,8 +133,9 @@ def matches(table: Overlap, percent: int = 50) -> Ints:
     contested = np.zeros(len(candidates), dtype=bool)
     for cells in (table.true[candidates], table.predicted[candidates]):
         contested |= np.bincount(cells)[cells] > 1
-    assigned = [candidates[~contested], *(_assigned(table, group) for group in _groups(table, candidates[contested]))]
-    return np.sort(np.concatenate(assigned))
+    iou = table.iou
+    groups = _groups(table, candidates[contested])
+    return np.sort(np.concatenate([candidates[~contested], *(_assigned(table, iou, group) for group in groups)]))
 
 
 def _groups(table: Overlap, pairs: Ints) -> Iterator[Ints]:
@@ -149,12 +150,12 @@ def _groups(table: Overlap, pairs: Ints) -> Iterator[Ints]:
     yield from np.split(pairs[order], np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def _assigned(table: Overlap, pairs: Ints) -> Ints:
+def _assigned(table: Overlap, iou: npt.NDArray[np.float64], pairs: Ints) -> Ints:
     """The best assignment of cells that compete: a match weighs 1, and all IoUs together at most one half."""
     rows, row = np.unique(table.true[pairs], return_inverse=True)
     columns, column = np.unique(table.predicted[pairs], return_inverse=True)
     weight = np.zeros((len(rows), len(columns)))
-    weight[row, column] = 1 + table.iou[pairs] / (2 * min(weight.shape))
+    weight[row, column] = 1 + iou[pairs] / (2 * min(weight.shape))
     index = np.full(weight.shape, -1)
     index[row, column] = pairs
     chosen = index[linear_sum_assignment(weight, maximize=True)]
