@@ -38,6 +38,11 @@ class DeadCells(PerImageMetric):
     def score(self, counts):
         return counts[0]
 
+@metric("predicted_height")
+class PredictedHeight(PerImageMetric):
+    def counts(self, prediction, labels, *, predicted_height):
+        return predicted_height.sum().reshape(1)
+
 @metric("no_metric")
 def no_metric(classes: int):
     return len
@@ -414,6 +419,10 @@ WITH_PLUGIN = {
     "map that the data lacks": (
         {'name = "iou"': 'name = "dead_cells"'},
         "26:1: [[metric]] name: 'dead_cells' needs the map 'dead'; the data has no further maps",
+    ),
+    "map that the task does not predict": (
+        {'name = "iou"': 'name = "predicted_height"'},
+        "26:1: [[metric]] name: 'predicted_height' needs predicted height; the task 'semantic' predicts classes alone",
     ),
     "no metric": ({'name = "iou"': 'name = "no_metric"'}, "26:1: [[metric]] name: 'no_metric' is no PerImageMetric"),
     "no transform": (

@@ -385,8 +385,12 @@ class _Checker:
                 )
         for metric_part, metric in metrics_:
             for wanted in metric.maps if metric is not None else ():
-                predicted = [f"predicted_{name}" for name in learnt.values] if learnt else []
-                if wanted not in (*dataset.maps, *predicted):
-                    known = f"; the data has {', '.join(dataset.maps) or 'no further maps'}"
-                    message = f"'{metric_part.name}' needs the map '{wanted}'{known}"
-                    self.faults.append((metric_part.place, f"[[metric]] name: {message}"))
+                name = wanted.removeprefix("predicted_")
+                if name == wanted and name not in dataset.maps:
+                    message = f"needs the map '{name}'; the data has {', '.join(dataset.maps) or 'no further maps'}"
+                elif name != wanted and learnt is not None and name not in learnt.values:
+                    known = ", ".join(learnt.values) or "classes alone"
+                    message = f"needs predicted {name}; the task '{task.part.name}' predicts {known}"
+                else:
+                    continue
+                self.faults.append((metric_part.place, f"[[metric]] name: '{metric_part.name}' {message}"))
