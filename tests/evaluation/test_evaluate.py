@@ -22,6 +22,7 @@ from tiny import EXPERIMENT, image, write_data, write_experiment
 
 from yeastexp.cli import commands
 from yeastexp.data import hdf5_file, images
+from yeastexp.data.folds import Folds
 from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
@@ -231,6 +232,41 @@ def test_data_that_moved_are_known_by_their_digest(finished: Path, tmp_path: Pat
     assert (found.summary, found.baselines, found.selected_on) == (own.summary, own.baselines, own.selected_on)
 
 
+def test_other_folds_than_those_of_the_run_are_named(tmp_path: Path) -> None:
+    names = [f"square_{index}" for index in range(6)]
+    folds = tmp_path / "folds.json"
+    Folds((tuple(names[:3]), tuple(names[3:]))).write(folds)
+    run_directory = trained(tmp_path, EXPERIMENT + '[validation]\nfolds = "folds.json"\nfold = 1\n')
+    assert evaluate(run_directory)[1].notes == []
+    Folds((tuple(names[1:4]), (names[0], *names[4:]))).write(folds)
+    reason = f"'{folds}' has changed and holds other folds now"
+    with pytest.raises(UserError) as caught:
+        evaluate(run_directory)
+    assert str(caught.value) == (
+        f"{run_directory}: the images it was trained on are gone ({reason}); bring them back, or use --data"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "edit"),
+    [
+        ('"background"', '"nothing"', r"task\.classes was \('background', 'cell'\), is \('nothing', 'cell'\)"),
+        ('norm = "batch"', 'norm = "none"', "model.norm was batch, is none"),
+        ('per = "image"', 'per = "dataset"', "transform.zscore.per was image, is dataset"),
+    ],
+)
+def test_an_experiment_that_predicts_otherwise_is_refused(finished: Path, old: str, new: str, edit: str) -> None:
+    changed(finished, old, new)
+    with pytest.raises(UserError, match=rf"^{finished}/experiment\.toml: is not the experiment of .*best\.pt \({edit}"):
+        evaluate(finished)
+
+
+def test_images_that_the_run_did_not_validate_on_are_refused(finished: Path) -> None:
+    changed(finished, f'path = "{data_of(finished)}"', f'path = "{data_of(finished)}"\nval = 3')
+    with pytest.raises(UserError, match=r"experiment\.toml names others: dataset\.val was nothing, is 3\); bring them"):
+        evaluate(finished)
+
+
 @pytest.fixture
 def homeless(finished: Path, tmp_path: Path) -> Path:
     """A run whose data are gone."""
@@ -358,9 +394,11 @@ def test_the_experiments_own_metrics_and_tolerance_count(finished: Path) -> None
     assert found.summary["boundary_f1"]["cell"]["per_image"] < loose.summary["boundary_f1"]["cell"]["per_image"] == 1
 
 
-def test_a_run_on_drawn_images_and_a_metric_whose_map_a_file_lacks(finished: Path, tmp_path: Path) -> None:
-    path = data_of(finished)
-    changed(finished, f'name = "hdf5"\npath = "{path}"', 'name = "synthetic_yeast"\nimages = 3\nsize = 64\nval = 1')
+def test_a_run_on_drawn_images_and_a_metric_whose_map_a_file_lacks(tmp_path: Path) -> None:
+    text = EXPERIMENT.replace(
+        'name = "hdf5"\npath = "data.h5"', 'name = "synthetic_yeast"\nimages = 3\nsize = 64\nval = 1'
+    )
+    finished = trained(tmp_path, text)
     changed(finished, "[train]", '[[metric]]\nname = "dead_cell_false_positives"\n[train]')
     place, own = evaluate(finished)
     assert place.name == "synthetic_yeast-val-best" and own.path is None and own.own_data and own.pixel_um == 0.2

@@ -14,6 +14,7 @@ from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import EXPERIMENT, quiet, write_data
 
+from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
 from yeastexp.training import checkpoints, loop
 from yeastexp.training.context import RunContext
@@ -233,9 +234,9 @@ def test_a_finished_run_is_left_as_it_is(here: Path, whole: Path) -> None:
 @pytest.mark.parametrize("setting", ["train.seed=1", "model.width=4", "train.batch_size=2", "augment=[]"])
 def test_what_changes_results_is_refused(here: Path, setting: str) -> None:
     assert refusal(broken(here, 6), setting) == (
-        "--set: a run continues as it began; only train.epochs, train.steps, runtime.workers, "
-        "runtime.checkpoint_minutes can change. For anything else start a new run, with train.init_from "
-        "to start from its weights"
+        "--set: a run continues as it began; only train.epochs, train.steps, runtime.device, runtime.threads, "
+        "runtime.workers, runtime.checkpoint_minutes can change. For anything else start a new run, with "
+        "train.init_from to start from its weights"
     )
 
 
@@ -244,19 +245,125 @@ def test_other_data_are_refused(here: Path) -> None:
     (here / "data.h5").unlink()
     write_data(here / "data.h5", train=5, val=1)
     assert refusal(folder) == (
-        f"{folder}: 'data.h5' is not what the run began with; bring it back, or start a new run, with train.init_from "
-        "where the weights are wanted"
+        f"{folder}: '{here}/data.h5' has changed and holds other data now; bring back what the run began with, or "
+        "start a new run, with train.init_from where the weights are wanted"
     )
 
 
-def test_the_checkpoint_of_another_model_is_refused(here: Path) -> None:
-    folder = broken(here, 6)
+def test_other_folds_are_refused(here: Path) -> None:
+    names = [f"square_{index}" for index in range(6)]
+    Folds((tuple(names[:3]), tuple(names[3:]))).write(here / "folds.json")
+    folder = broken(here, 6, text=EXPERIMENT + '[validation]\nfolds = "folds.json"\nfold = 1\n')
+    Folds((tuple(names[1:4]), (names[0], *names[4:]))).write(here / "folds.json")
+    assert f"'{here}/folds.json' has changed and holds other folds now; bring back" in refusal(folder)
+
+
+def test_other_initial_weights_are_refused_only_where_they_are_read_again(here: Path) -> None:
+    first = ran(here, EXPERIMENT)
+    broken(here, 6, text=EXPERIMENT, settings=[f"train.init_from={first}", "name=second"])
+    second, best = here / "runs" / "second" / "001", first / "checkpoints" / "best.pt"
+    checkpoints.save(best, {**checkpoints.load(best), "step": 0})
+    said = f"'{best}' has changed and holds other weights now; "
+    with pytest.warns(UserWarning, match=f"{said}the run goes on from its own checkpoint"):
+        assert resume(second, console=quiet())
+    for path in [second / "result.json", *(second / "checkpoints").glob("[lp]*.pt")]:
+        path.unlink()
+    assert f"{said}bring back what the run began with" in refusal(second)
+
+
+# An edited experiment
+
+
+def edited(folder: Path, old: str, new: str) -> str:
+    """What is said where a text of a run's experiment was replaced."""
     path = folder / "experiment.toml"
-    path.write_text(path.read_text().replace("width = 2", "width = 3"))
-    assert refusal(folder) == (
-        f"{folder}: 'down.0.0.weight' is (2, 4, 3, 3) there and (3, 4, 3, 3) in the experiment's model; it is of "
-        "another experiment"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    said = refusal(folder)
+    path.write_text(path.read_text().replace(new, old))
+    return said
+
+
+EDITS = {
+    "seed = 0\n": ("seed = 1\n", "train.seed was 0, is 1"),
+    "batch_size = 4": ("batch_size = 2", "train.batch_size was 4, is 2"),
+    "learning_rate = 0.01": ("learning_rate = 0.1", "optimizer.learning_rate was 0.01, is 0.1"),
+    'name = "cross_entropy"': ('name = "dice"', "loss.name was cross_entropy, is dice"),
+    "foreground_fraction = 0.0\n": ("foreground_fraction = 0.5\n", "patches.foreground_fraction was 0.0, is 0.5"),
+    "width = 2": ("width = 3", "model.width was 2, is 3"),
+    '[[augment]]\nname = "reflect"\nx = 0.5\ny = 0.5\n': ("", "augment.reflect was x = 0.5, y = 0.5, is nothing"),
+    "deterministic = true\n": ("deterministic = false\n", "runtime.deterministic was True, is False"),
+}
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was cut short; not to be written to."""
+    folder = tmp_path_factory.mktemp("half")
+    write_data(folder / "data.h5")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        return broken(folder, 6, text=EXPERIMENT)
+
+
+@pytest.mark.parametrize(("old", "new"), EDITS.items())
+def test_an_edited_experiment_is_refused(half: Path, here: Path, old: str, new: tuple[str, str]) -> None:
+    folder = here / "copy"
+    shutil.copytree(half, folder)
+    assert edited(folder, old, new[0]).partition(" (")[2] == (
+        f"{new[1]}); put it back, or start a new run, with train.init_from to start from its weights"
     )
+
+
+def test_a_length_is_edited_by_an_option_alone(half: Path, here: Path) -> None:
+    folder = here / "copy"
+    shutil.copytree(half, folder)
+    assert edited(folder, "epochs = 2\n", "epochs = 3\n") == (
+        f"{folder}/experiment.toml: is not the experiment of the checkpoint (train.epochs was 2, is 3); put it back, "
+        "or start a new run, with train.init_from to start from its weights; --set makes a run longer"
+    )
+
+
+def test_an_edited_experiment_of_a_finished_run_is_named(here: Path, whole: Path) -> None:
+    shutil.copytree(whole, here / "copy")
+    assert "(train.seed was 0, is 3)" in edited(here / "copy", "seed = 0\n", "seed = 3\n")
+
+
+def test_where_a_run_computes_may_be_edited(half: Path, here: Path) -> None:
+    folder = here / "copy"
+    shutil.copytree(half, folder)
+    path = folder / "experiment.toml"
+    text = path.read_text().replace("workers = 0", "workers = 1").replace("checkpoint_minutes = 10.0", "")
+    path.write_text(text.replace('device = "auto"', 'device = "cpu"').replace("threads = 1", "threads = 2"))
+    assert resume(folder, console=quiet())
+    assert "not as at the beginning: threads was 1, is 2" in (folder / "log.txt").read_text()
+
+
+def test_a_key_that_a_later_version_added_is_no_edit(half: Path, here: Path) -> None:
+    folder = here / "copy"
+    shutil.copytree(half, folder)
+    path, text = folder / "checkpoints" / "last.pt", (folder / "experiment.toml").read_text()
+    state = checkpoints.load(path)
+    del state["experiment"]["runtime"]["compile"], state["experiment"]["augment"][0]["y"]
+    checkpoints.save(path, state)
+    assert "runtime.compile was nothing, is False" in refusal(folder)
+    (folder / "experiment.toml").write_text(text.replace("compile = false\n", "").replace("y = 0.5\n", ""))
+    assert resume(folder, console=quiet())
+
+
+# A damaged result
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"steps": 12}', "[" * 100_000, "\0", "other"])
+def test_a_damaged_result_is_written_anew(here: Path, whole: Path, text: str) -> None:
+    folder = here / "copy"
+    shutil.copytree(whole, folder)
+    path = folder / "result.json"
+    path.write_text(path.read_text().replace('"steps": 12', '"steps": 8') if text == "other" else text)
+    assert resume(folder, console=quiet())
+    assert kills.differences(whole, folder) == []
+    assert f"{path} is damaged, or of another run" in (folder / "log.txt").read_text()
+    assert not resume(folder, console=quiet())
 
 
 # A longer run
@@ -279,6 +386,30 @@ def test_a_constant_learning_rate_lets_a_run_be_extended_to_what_a_longer_one_is
     assert kept.exists() == (begun == "finished")
     if kept.exists():
         assert json.loads(kept.read_text())["steps"] == 8
+
+
+def test_a_run_may_be_cut_short_while_it_is_extended(here: Path) -> None:
+    longer = ran(here, CONSTANT, ["train.epochs=4", "name=longer"])
+    shorter = ran(here, CONSTANT)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
+        cut(patched, 9, "power")
+        resume(shorter, ["train.epochs=4"], console=quiet())
+    assert resume(shorter, console=quiet())
+    assert checkpoints.load(shorter / "checkpoints" / "last.pt")["experiment"]["train"]["epochs"] == 4
+    assert (shorter / "checkpoints" / "best.pt").read_bytes() == (longer / "checkpoints" / "best.pt").read_bytes()
+
+
+def test_power_may_fail_before_the_checkpoint_of_a_longer_run(here: Path) -> None:
+    def fails(self: RunContext) -> None:
+        raise PowerCut
+
+    folder = ran(here, CONSTANT)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
+        patched.setattr(RunContext, "save", fails)
+        resume(folder, ["train.epochs=4"], console=quiet())
+    assert "(train.epochs was 2, is 4)" in refusal(folder)
+    assert resume(folder, ["train.epochs=4"], console=quiet())
+    assert json.loads((folder / "result.json").read_text())["steps"] == 16
 
 
 def test_a_run_that_stopped_early_can_be_extended(here: Path) -> None:

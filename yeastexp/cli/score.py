@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -197,6 +198,12 @@ def report(
     from yeastexp.report import report
 
     path = report(
-        run_directories, output=output, metric=metric, class_name=class_name, device=device, progress=progress
+        run_directories,
+        output=output,
+        metric=metric,
+        class_name=class_name,
+        device=device,
+        progress=progress,
+        say=partial(click.echo, err=True),
     )
     echo(path)

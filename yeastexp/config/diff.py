@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from yeastexp.config.experiment import Experiment
+from yeastexp.config.experiment import LENGTH, Experiment
 from yeastexp.system import environment
 
 Rows = dict[str, list[Any]]
@@ -19,7 +20,27 @@ def of_experiments(experiments: Sequence[Experiment]) -> Rows:
 
     Parts of a list are told by their names, and a second of one name by its number: `augment.gamma#2.most`.
     """
-    trees = [tomllib.loads(experiment.resolved()) for experiment in experiments]
+    return _of_trees([tomllib.loads(experiment.resolved()) for experiment in experiments])
+
+
+def edits(was: Mapping[str, Any], now: Experiment, file: Path) -> Rows:
+    """The keys in which an experiment, read from its run's file, is not the one whose identity a checkpoint keeps.
+
+    A default that a later version of this package added stands neither there nor in the file, and is no edit.
+    """
+    rows = _of_trees([was, now.identity()])
+    written = _of_trees([was, tomllib.loads(file.read_text(encoding="utf-8"))])
+    length = () if {*LENGTH} & was["train"].keys() else [f"train.{key}" for key in LENGTH]
+    return {key: values for key, values in rows.items() if key in written and key not in length}
+
+
+def phrase(rows: Rows) -> str:
+    """Rows of two as words, as in `train.seed was 0, is 1`."""
+    words = {key: ["nothing" if value is None else value for value in values] for key, values in rows.items()}
+    return "; ".join(f"{key} was {was}, is {now}" for key, (was, now) in words.items())
+
+
+def _of_trees(trees: Sequence[Mapping[str, Any]]) -> Rows:
     rows: Rows = {}
     for table in dict.fromkeys(table for tree in trees for table in tree if table != "name"):
         values = [tree.get(table) for tree in trees]

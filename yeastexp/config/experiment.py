@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,12 @@ ARRAYS = {"transform": "transform", "augment": "transform", "metric": "metric", 
 """The arrays of tables that name parts, and their kind."""
 
 OPTIONAL = ("scheduler", "transform", "augment", "handler", "patches", "validation", "runtime")
+
+FREE: Mapping[str, Collection[str]] = {"runtime": ("device", "threads", "workers", "checkpoint_minutes")}
+"""By table, the keys that may change while a run is under way: where it computes, how often it keeps a checkpoint."""
+
+LENGTH = ("epochs", "steps")
+"""The keys of `[train]` by which a run may become longer."""
 
 ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s\x00-\x1f\x7f-\x9f]+$")]
 
@@ -131,11 +137,30 @@ class Experiment:
         head: dict[str, Any] = {"name": self.name}
         if self.plugins:
             head["plugins"] = [f"{plugin_folder}/{path.name}" for path in self.plugins]
+        return "\n".join([tomli_w.dumps(head), *(_table(label, options) for label, options in self._tables())])
+
+    def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The label of each table, and its keys with every default."""
         task = {"name": self.task.part.name, "channels": self.task.channels, "classes": self.task.classes}
-        tables = [("[task]", {**task, **_with_defaults(self.task.part)})]
-        tables += [(part.label, {"name": part.name, **_with_defaults(part)}) for part in self.parts]
-        tables += [(f"[{table}]", vars(getattr(self, table))) for table in SETTINGS]
-        return "\n".join([tomli_w.dumps(head), *(_table(label, options) for label, options in tables)])
+        yield "[task]", {**task, **_with_defaults(self.task.part)}
+        yield from ((part.label, {"name": part.name, **_with_defaults(part)}) for part in self.parts)
+        yield from ((f"[{table}]", vars(getattr(self, table))) for table in SETTINGS)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this one and no other, as a checkpoint keeps it: all keys but those of `FREE`.
+
+        Paths are left out as well: files may move, and their digests are compared elsewhere.
+        """
+        tree: dict[str, Any] = {"plugins": [path.name for path in self.plugins]}
+        for label, options in self._tables():
+            table = label.strip("[]")
+            kept = each(lambda _, leaf: None if isinstance(leaf, Path) else leaf, options)
+            plain = {key: value for key, value in kept.items() if value is not None and key not in FREE.get(table, ())}
+            if label.startswith("[["):
+                tree.setdefault(table, []).append(plain)
+            else:
+                tree[table] = plain
+        return tree
 
     def options(self) -> dict[str, bool | int | float | str]:
         """All options by dotted key, arrays as text: one flat table for people who compare runs."""

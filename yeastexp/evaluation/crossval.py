@@ -27,9 +27,9 @@ from yeastexp.metrics.summary import ScoreTable, as_csv, rows_of
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import files, locks
 from yeastexp.system.formatting import format_count, format_interval, format_score
-from yeastexp.training import build, checkpoints
+from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.progress import Validation
-from yeastexp.training.resume import resume
+from yeastexp.training.resume import is_concluded, resume
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory, Which
 
@@ -94,6 +94,7 @@ def crossval(
         for note in notes:
             say(note)
         fold_runs = list(_fold_runs(folder, loaded, chosen, repeats))
+        _refuse_other_inputs(fold_runs, loaded)
         for fold_run in fold_runs:
             _train(path, settings, fold_run, folder, console, say)
         scores = _scores(fold_runs, names, notes)
@@ -112,6 +113,14 @@ def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
         raise UserError(f"{folder / FOLDS}: holds other folds; name another output")
     elif resolved.read_text(encoding="utf-8") != loaded.resolved():
         raise UserError(f"{resolved}: is of another experiment; name another output")
+
+
+def _refuse_other_inputs(fold_runs: Sequence[FoldRun], loaded: Experiment) -> None:
+    """Raises UserError if a run that was begun read other files than the next one would."""
+    listed, kinds = inputs.inputs_of(loaded), [kind for kind in inputs.HOLDS if kind != "folds"]
+    for directory in (RunDirectory(fold_run.folder) for fold_run in fold_runs):
+        if directory.is_run and (changed := inputs.changed(directory.read_environment(), listed, kinds)):
+            raise UserError(f"{directory}: {changed[0]}; bring back what it was begun with, or name another output")
 
 
 def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
@@ -151,7 +160,7 @@ def _train(
     path: Path, settings: Sequence[str], fold_run: FoldRun, folder: Path, console: Console, say: Callable[[str], None]
 ) -> None:
     """Run or resume the training of a fold unless it is finished."""
-    if RunDirectory(fold_run.folder).is_finished:
+    if is_concluded(RunDirectory(fold_run.folder)):
         return
     say(f"seed {fold_run.seed}, fold {fold_run.fold}: {fold_run.folder}")
     changes = {

@@ -42,13 +42,13 @@ def evaluate(
     """
     predictor = load_predictor(run, checkpoint, device)
     experiment = configure_torch(predictor.experiment)
-    source = file_source(run, experiment, data) if data else training_source(run, experiment)
+    source = file_source(run, experiment, data) if data else training_source(run, experiment, predictor.edits)
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)
     tolerance_px = tolerance_of(experiment) if tolerance_px is None else tolerance_px
     metrics = metrics_of(experiment, tolerance_px, source.dataset.maps)
-    gone = None if source.own else missing(run, experiment)
-    training = source if source.own else None if gone else training_source(run, experiment)
+    gone = None if source.own else missing(run, experiment, predictor.edits)
+    training = source if source.own else None if gone else training_source(run, experiment, predictor.edits)
     measured = measure(images, metrics, progress)
     trained_on, selected_on = _used_in_training(measured, source, training, predictor, checkpoint)
     evaluation = Evaluation(
@@ -75,7 +75,7 @@ def evaluate(
         confusion=measured.confusion.tolist(),
         cells=measured.cells,
         per_image=measured.per_image,
-        notes=_notes(gone, training, source, images.names),
+        notes=[*predictor.notes, *_notes(gone, training, source, images.names)],
         environment=_environment(predictor),
     )
     folder = _folder(run, evaluation)
@@ -134,7 +134,7 @@ def _notes(gone: str | None, training: Source | None, source: Source, names: tup
 
 
 def _environment(predictor: Predictor) -> dict[str, Any]:
-    described = environment.describe(predictor.device, "", (), ())
+    described = environment.describe(predictor.device, {})
     return {key: described[key] for key in ENVIRONMENT}
 
 

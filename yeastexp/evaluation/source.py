@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from yeastexp.config.diff import Rows, phrase
 from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.normalization import rescaled
@@ -17,7 +18,7 @@ from yeastexp.errors import UserError
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import Sample
 from yeastexp.system import files
-from yeastexp.training import build
+from yeastexp.training import build, inputs
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.training_images import checked_labels
 
@@ -81,29 +82,22 @@ class Source:
         return Images(self.dataset, self.place, names, predictor)
 
 
-def training_source(run: Path, experiment: Experiment) -> Source:
+def training_source(run: Path, experiment: Experiment, edits: Rows) -> Source:
     """The data set that a run was trained on. Raises UserError if it is gone."""
-    if reason := missing(run, experiment):
+    if reason := missing(run, experiment, edits):
         raise UserError(f"{run}: the images it was trained on are gone ({reason}); bring them back, or use --data")
-    paths = _inputs(experiment)
+    paths = [entry.path for entry in inputs.inputs_of(experiment) if entry.kind == "data"]
     path = paths[0] if len(paths) == 1 and paths[0].is_file() else None
     name = path.stem if path else experiment.dataset.name
     return Source(build.build_dataset(experiment), name, path, files.digest(path) if path else None, own=True)
 
 
-def missing(run: Path, experiment: Experiment) -> str | None:
-    """Why the data that a run was trained on cannot be read; None if they can."""
-    digests = RunDirectory(run).read_environment()["digests"]["data"]
-    for path in _inputs(experiment):
-        if not path.exists():
-            return f"no file '{path}'"
-        if path.is_file() and files.digest(path) != digests.get(path.name):
-            return f"'{path}' has changed and holds other data now"
-    return None
-
-
-def _inputs(experiment: Experiment) -> list[Path]:
-    return [value for value in experiment.dataset.options.values() if isinstance(value, Path)]
+def missing(run: Path, experiment: Experiment, edits: Rows) -> str | None:
+    """Why the data that a run was trained on cannot be read, such as edits of the experiment; None if they can."""
+    if other := {key: values for key, values in edits.items() if key.startswith(("dataset.", "validation.fold"))}:
+        return f"{RunDirectory(run).experiment} names others: {phrase(other)}"
+    changed = inputs.changed(RunDirectory(run).read_environment(), inputs.inputs_of(experiment), ["data", "folds"])
+    return changed[0] if changed else None
 
 
 def file_source(run: Path, experiment: Experiment, path: Path) -> Source:

@@ -106,6 +106,8 @@ def predict(
     from the rows that are written.
     """
     predictor = load_predictor(run, checkpoint, device)
+    for note in predictor.notes:
+        warnings.warn(note, stacklevel=2)
     digest = files.digest(RunDirectory(run).checkpoint(checkpoint))
     call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile))
     sources = list(_sources(inputs, call.faults))

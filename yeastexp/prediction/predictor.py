@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import Prediction, Task
 from yeastexp.data.normalization import Values, rescaled
@@ -23,7 +24,7 @@ from yeastexp.errors import UserError
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.training import build, checkpoints
+from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.build import Preprocessing
 from yeastexp.training.device import compute_device, to_device
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -31,6 +32,9 @@ from yeastexp.training.training_images import Transforms
 
 AT_ONCE = 512 * 512
 """Pixels of an image that the model is run on at once, whatever it is and whatever memory is free."""
+
+PREDICTING = ("plugins", "task", "model", "transform", "transform (order)")
+"""The tables of an experiment that predictions depend on."""
 
 SAMPLED = 4
 """Training images whose values stand for those of all, if the checkpoint does not hold them."""
@@ -49,6 +53,10 @@ class Predictor:
     device: torch.device
     values: Values | None = None
     """Of the training images, if the checkpoint holds them."""
+    notes: tuple[str, ...] = ()
+    """What is no longer as the run had it, and can change predictions."""
+    edits: diff.Rows = field(default_factory=dict)
+    """The keys of the experiment's file that were edited since the checkpoint, none of which changes predictions."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -126,6 +134,9 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
     place = compute_device(loaded.runtime)
     path = directory.checkpoint(checkpoint)
     state = checkpoints.load(path)
+    edits = diff.edits(state["experiment"], loaded, directory.experiment) if "experiment" in state else {}
+    if wrong := {key: values for key, values in edits.items() if key.partition(".")[0] in PREDICTING}:
+        raise UserError(f"{directory.experiment}: is not the experiment of {path} ({diff.phrase(wrong)}); put it back")
     model = to_device(build.build_model(loaded), loaded.runtime, place)
     checkpoints.load_weights(model, state["model"], path)
     preprocessing = Preprocessing.from_state(state)
@@ -136,7 +147,10 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
         raise UserError(f"{path}: {fault}") from None
     normalization, values = preprocessing.normalization, preprocessing.values
     task = build.build_task(loaded)
-    return Predictor(loaded, task, state["step"], model.eval(), transforms, normalization, place, values)
+    listed = inputs.inputs_of(loaded)
+    changed = inputs.changed(directory.read_environment(), listed, ["plugins", "files"])
+    notes = tuple(f"{run}: {phrase}" for phrase in changed)
+    return Predictor(loaded, task, state["step"], model.eval(), transforms, normalization, place, values, notes, edits)
 
 
 def _values_of(loaded: Experiment) -> Values | None:

@@ -24,9 +24,12 @@ from yeastexp.report.html import Block, Charts, Details, Fact, Facts, Page, Para
 from yeastexp.system.formatting import format_count, format_interval, format_score
 
 
-def page(path: Path, written: str) -> Page:
-    """The page of a cross-validation's directory, finished or not."""
+def page(path: Path, written: str, say: predictions.Say = predictions.silent) -> Page:
+    """The page of a cross-validation's directory, finished or not; what is no longer as its runs had it is said."""
     files = crossval_folder.read(path)
+    for fold_run in files.fold_runs[:1]:
+        for note in fold_run.files.notes:
+            say(f"warning: {fold_run.files.path}: {note}")
     source = predictions.source_of(files.fold_runs[0].files) if files.fold_runs else "no fold has been started"
     model, inspected = sections.model_section(path)
     repeat = f" --folds {path / out_of_fold.FOLDS} --repeats {len(files.seeds) or 1}"

@@ -13,7 +13,7 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
 from yeastexp.report import comparison_page, crossval_page, run_page
 from yeastexp.report.html import Page
-from yeastexp.report.predictions import ProgressBar
+from yeastexp.report.predictions import ProgressBar, Say, silent
 from yeastexp.system import environment, files
 from yeastexp.training.run_directory import RunDirectory
 
@@ -31,6 +31,7 @@ def report(
     class_name: str | None = None,
     device: str = "auto",
     progress: ProgressBar = iter,
+    say: Say = silent,
 ) -> Path:
     """Write the page of a run or a cross-validation, or the comparison of several, and return its path.
 
@@ -45,17 +46,17 @@ def report(
     elif metric or class_name:
         raise UserError("--metric and --class select the score of a comparison; the page of one run has all scores")
     else:
-        page = _page_of_one(paths[0], written, device, progress)
+        page = _page_of_one(paths[0], written, device, progress, say)
     files.write_text(target, render(page))
     return target
 
 
-def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar) -> Page:
+def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar, say: Say) -> Page:
     if not RunDirectory(path).is_run:
         raise UserError(f"{path}: neither a run nor a cross-validation; {RunDirectory(path).meant}")
     if out_of_fold.is_crossval(path):
-        return crossval_page.page(path, written)
-    return run_page.page(path, written, device, progress)
+        return crossval_page.page(path, written, say)
+    return run_page.page(path, written, device, progress, say)
 
 
 def _refuse_other_files(output: Path) -> None:

@@ -24,6 +24,13 @@ from yeastexp.training.run_directory import RunDirectory
 ProgressBar = Callable[[Iterable[str]], Iterable[str]]
 """Wraps an iterable to show how far its consumer has come."""
 
+Say = Callable[[str], None]
+"""Is given each line for the terminal."""
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
 
 @dataclass(frozen=True)
 class BestPredictions:
@@ -36,9 +43,9 @@ class BestPredictions:
 def source_of(run: RunFiles) -> Source | str:
     """The data set that a run was trained on, or why it is unavailable."""
     try:
-        if reason := missing(run.path, run.experiment):
+        if reason := missing(run.path, run.experiment, run.edits):
             return reason
-        return training_source(run.path, run.experiment)
+        return training_source(run.path, run.experiment, run.edits)
     except (UserError, OSError) as error:
         return str(error)
 

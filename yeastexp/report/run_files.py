@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
@@ -16,7 +17,7 @@ from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.metrics.pixels import MEAN
 from yeastexp.metrics.summary import Summary, rows_of, summarise
-from yeastexp.training import checkpoints
+from yeastexp.training import checkpoints, inputs
 from yeastexp.training.progress import Validation
 from yeastexp.training.run_directory import RunDirectory
 
@@ -36,6 +37,8 @@ class BestCheckpoint:
 
     step: int
     validation: Validation
+    experiment: Mapping[str, Any] | None
+    """Its identity; an earlier version kept none."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,19 @@ class RunFiles:
             validation = Validation.of(state["validations"]["best"])
         except (UserError, OSError):
             return None
-        return BestCheckpoint(state["step"], validation) if validation else None
+        return BestCheckpoint(state["step"], validation, state.get("experiment")) if validation else None
+
+    @cached_property
+    def edits(self) -> diff.Rows:
+        """The keys of the experiment's file that were edited since the best checkpoint."""
+        was = self.best.experiment if self.best else None
+        return diff.edits(was, self.experiment, self.directory.experiment) if was else {}
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What is no longer as the run had it, a sentence each."""
+        edited = [f"{self.directory.experiment}: {diff.phrase(self.edits)}"] if self.edits else []
+        return [*edited, *inputs.changed(self.environment, inputs.inputs_of(self.experiment))]
 
     @property
     def best_step(self) -> int:

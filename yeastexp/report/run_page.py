@@ -14,17 +14,19 @@ from yeastexp.metrics.summary import final_table
 from yeastexp.report import curves, predictions, run_files, sections, tables
 from yeastexp.report.distributions import distribution_chart, distribution_charts, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
-from yeastexp.report.predictions import ProgressBar
+from yeastexp.report.predictions import ProgressBar, Say, silent
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system.formatting import format_count, format_interval, format_score
 
 
-def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter) -> Page:
-    """The page of a run directory, finished or not.
+def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter, say: Say = silent) -> Page:
+    """The page of a run directory, finished or not; what is no longer as the run had it is said as well.
 
     Raises UserError if the folder is none.
     """
     run = run_files.read(path)
+    for note in run.notes:
+        say(f"warning: {path}: {note}")
     source = predictions.source_of(run)
     predicted = predictions.predict_best(run, source, device, progress)
     model, inspected = sections.model_section(path)
@@ -52,6 +54,8 @@ def page(path: Path, written: str, device: str = "auto", progress: ProgressBar =
 
 
 def _lead(run: RunFiles, source: Source | str) -> Iterator[Paragraph]:
+    if run.notes:
+        yield Paragraph(f"No longer as the run had it: {'; '.join(run.notes)}.", warning=True)
     if run.result:
         count = _image_count(run, "val")
         trained_on = (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 
 import torch
 
-from yeastexp.system import files
-
 PACKAGES = ("yeastexp", "torch", "pytorch-ignite", "numpy", "scipy", "h5py", "tensorboard", "pydantic")
 COMPARED = ("versions", "platform", "device", "threads", "git", "source", "digests")
 
 
-def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plugins: Iterable[Path]) -> dict[str, Any]:
-    """Everything that can be known before training starts."""
+def describe(device: torch.device, digests: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that can be known before training starts, with the digests of what is read."""
     return {
         "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         "platform": platform.platform(),
@@ -32,11 +29,7 @@ def describe(device: torch.device, experiment: str, inputs: Iterable[Path], plug
         "git": revision(Path.cwd()),
         "source": source(),
         "command": sys.argv,
-        "digests": {
-            "experiment": hashlib.sha256(experiment.encode()).hexdigest(),
-            "data": {path.name: files.digest(path) for path in inputs if path.is_file()},
-            "plugins": {path.name: files.digest(path) for path in plugins},
-        },
+        "digests": digests,
         "started": now(),
     }
 

@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,14 @@ def newest(folder: Path, say: Callable[[str], None], model: nn.Module | None = N
         if name == NEXT:
             _rotate(folder)
         return state
+    return None
+
+
+def intact(folder: Path) -> dict[str, Any] | None:
+    """The state of the newest good checkpoint of a folder, which stays as it is; None if there is none."""
+    for name in (NEXT, LAST, PREVIOUS):
+        with suppress(UserError):
+            return load(folder / name)
     return None
 
 

@@ -13,6 +13,7 @@ from ignite.engine import Engine
 from rich.console import Console
 from torch import Tensor, nn
 
+from yeastexp.config.experiment import LENGTH
 from yeastexp.contracts import Handler
 from yeastexp.data.patches import Batch
 from yeastexp.data.prefetch import prefetch_to_device
@@ -159,6 +160,7 @@ class RunContext:
         self.measured()
         return {
             "step": self.step,
+            "experiment": self.assembly.experiment.identity(),
             **self.optimization.state_dict(),
             **self.progress.state_dict(),
             **self.preprocessing.state_dict(),
@@ -189,8 +191,14 @@ class RunContext:
         checkpoints.save_next(self.directory.checkpoints, self.state_dict())
 
     def save_best(self) -> None:
-        """Keep a checkpoint of this moment as the best; rows have times in them, which would differ from run to run."""
-        checkpoints.save(self.directory.checkpoint("best"), {**self.state_dict(), "rows": []})
+        """Keep a checkpoint of this moment as the best; rows have times in them, which would differ from run to run.
+
+        So would the length of a run that became longer later on.
+        """
+        state = self.state_dict()
+        train = {key: value for key, value in state["experiment"]["train"].items() if key not in LENGTH}
+        best = {**state, "rows": [], "experiment": {**state["experiment"], "train": train}}
+        checkpoints.save(self.directory.checkpoint("best"), best)
 
 
 def _state(name: str, handler: Handler) -> Any:

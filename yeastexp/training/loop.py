@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from yeastexp.errors import INTERRUPTED, UserError
 from yeastexp.system import environment, failures, locks
 from yeastexp.system.interruption import Interruption
-from yeastexp.training import checkpoints
+from yeastexp.training import checkpoints, inputs
 from yeastexp.training.build import Assembly
 from yeastexp.training.conclude import conclude
 from yeastexp.training.context import RunContext
@@ -30,9 +30,8 @@ def open_directory(directory: RunDirectory, assembly: Assembly) -> None:
 def described(assembly: Assembly) -> dict[str, Any]:
     """What this process depends on beside the experiment."""
     loaded = assembly.experiment
-    inputs = [value for value in loaded.dataset.options.values() if isinstance(value, Path)]
-    found = environment.describe(assembly.device, loaded.resolved(), inputs, loaded.plugins)
-    return {"seed": loaded.train.seed, **found}
+    digests = {"experiment": hashlib.sha256(loaded.resolved().encode()).hexdigest(), **inputs.digests(loaded)}
+    return {"seed": loaded.train.seed, **environment.describe(assembly.device, digests)}
 
 
 @contextmanager

@@ -12,19 +12,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from yeastexp.config.experiment import Experiment
+from yeastexp.config import diff
+from yeastexp.config.experiment import FREE, LENGTH, Experiment
 from yeastexp.errors import UserError
 from yeastexp.system import environment
-from yeastexp.training import build, checkpoints
+from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.context import RunContext
 from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import begin, carry_out, continue_from, described, holding
 from yeastexp.training.run_directory import RunDirectory
 
-LENGTH = ("epochs", "steps")
-"""Keys of [train] that may change."""
-FREE = ("workers", "checkpoint_minutes")
-"""Keys of [runtime] that change no result."""
+RESULT = {"steps", "best", "last", "val", "baselines"}
+"""Keys without which `result.json` is none."""
 
 
 def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> bool:
@@ -34,49 +33,109 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
     if not directory.is_run:
         raise UserError(f"{run}: not a run directory, or a run that ended before it began; {directory.meant}")
     before, loaded = directory.load(), directory.load(settings)
-    longer = _longer(before, loaded)
-    if directory.is_finished and not longer:
+    _refuse_settings(before, loaded)
+    if _is_concluded(directory, before, loaded, settings):
         return False
     with holding(directory) as interruption:
+        if directory.is_finished and _length(loaded) == _length(before):
+            directory.log(f"{directory.result} is damaged, or of another run; it is written anew")
+        kept = checkpoints.intact(directory.checkpoints)
+        _as_trained(directory, before, kept, settings)
+        _refuse_other_inputs(directory, loaded, kept)
         assembly = build.assemble(configure_torch(loaded))
         context = RunContext(assembly, directory, console, began, interruption=interruption)
         now = described(assembly)
-        _refuse_other_inputs(directory, now)
         state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
+        trained = _as_trained(directory, before, state, settings)
+        longer = _length(loaded) != _length(trained)
         if state and longer:
-            _extend(context, before, state)
+            _extend(context, trained, state)
         if state is None:
             directory.log("no good checkpoint; from the beginning")
             begin(context)
         else:
             continue_from(context, state)
+            if longer:
+                context.save()  # from now on the checkpoint is one of the longer run
         _record(directory, now, context.step)
         carry_out(context)
     return True
 
 
-def _longer(before: Experiment, now: Experiment) -> bool:
-    """Whether the length changed; raises UserError if anything else did that affects the result."""
+def is_concluded(run: RunDirectory) -> bool:
+    """Whether a run has come to its result. Raises UserError if its experiment was edited."""
+    return run.is_run and _is_concluded(run, loaded := run.load(), loaded, ())
+
+
+def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, settings: Sequence[str]) -> bool:
+    """Whether the result of an experiment is there, and the checkpoint that it is of unless it was removed."""
+    if not run.is_finished or (result := _result(run)) is None:
+        return False
+    state = checkpoints.intact(run.checkpoints)
+    trained = _as_trained(run, before, state, settings)
+    return _length(trained) == _length(loaded) and (state is None or result["steps"] == state["step"])
+
+
+def _result(run: RunDirectory) -> dict[str, Any] | None:
+    """What `result.json` holds; None if it is damaged."""
+    try:
+        result: Any = run.read_result()
+    except (UserError, ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) and result.keys() >= RESULT else None
+
+
+def _length(experiment: Experiment) -> list[int | None]:
+    return [getattr(experiment.train, key) for key in LENGTH]
+
+
+def _refuse_settings(before: Experiment, now: Experiment) -> None:
+    """Raises UserError if more changed by `--set` than may."""
     train = replace(now.train, **{key: getattr(before.train, key) for key in LENGTH})
-    runtime = replace(now.runtime, **{key: getattr(before.runtime, key) for key in FREE})
+    runtime = replace(now.runtime, **{key: getattr(before.runtime, key) for key in FREE["runtime"]})
     if replace(now, train=train, runtime=runtime).resolved() != before.resolved():
-        free = ", ".join([*(f"train.{key}" for key in LENGTH), *(f"runtime.{key}" for key in FREE)])
+        free = ", ".join([*(f"train.{key}" for key in LENGTH), *(f"runtime.{key}" for key in FREE["runtime"])])
         raise UserError(
             f"--set: a run continues as it began; only {free} can change. For anything else start a new run, with "
             "train.init_from to start from its weights"
         )
-    return any(getattr(now.train, key) != getattr(before.train, key) for key in LENGTH)
 
 
-def _refuse_other_inputs(run: RunDirectory, now: dict[str, Any]) -> None:
-    was = run.read_environment()["digests"]
-    for kind in ("data", "plugins"):
-        for name, digest in was[kind].items():
-            if now["digests"][kind].get(name) != digest:
-                raise UserError(
-                    f"{run}: '{name}' is not what the run began with; bring it back, or start a new run, with "
-                    "train.init_from where the weights are wanted"
-                )
+def _as_trained(
+    run: RunDirectory, before: Experiment, state: dict[str, Any] | None, settings: Sequence[str]
+) -> Experiment:
+    """The experiment with the length that a checkpoint is of. Raises UserError if its file was edited meanwhile.
+
+    The file may already have the length that `--set` asks for, where power failed while the run was extended.
+    """
+    if state is None or "experiment" not in state:  # an earlier version kept none
+        return before
+    edits = diff.edits(state["experiment"], before, run.experiment)
+    length = [f"train.{key}" for key in LENGTH]
+    if any(setting.partition("=")[0].strip() in length for setting in settings):
+        edits = {key: values for key, values in edits.items() if key not in length}
+    if edits:
+        extends = "; --set makes a run longer" if {*length} & edits.keys() else ""
+        raise UserError(
+            f"{run.experiment}: is not the experiment of the checkpoint ({diff.phrase(edits)}); put it back, or start "
+            f"a new run, with train.init_from to start from its weights{extends}"
+        )
+    train = state["experiment"]["train"]
+    return replace(before, train=replace(before.train, **{key: train.get(key) for key in LENGTH}))
+
+
+def _refuse_other_inputs(run: RunDirectory, now: Experiment, state: dict[str, Any] | None) -> None:
+    """Raises UserError if a file is not what the run read; initial weights are read at the beginning alone."""
+    listed, recorded = inputs.inputs_of(now), run.read_environment()
+    initial = inputs.changed(recorded, listed, ["init_from"])
+    changed = inputs.changed(recorded, listed, [kind for kind in inputs.HOLDS if kind != "init_from"])
+    if changed or (initial and state is None):
+        raise UserError(
+            f"{run}: {'; '.join(changed or initial)}; bring back what the run began with, or start a new run, with "
+            "train.init_from where the weights are wanted"
+        )
+    for phrase in initial:
+        warnings.warn(f"{run}: {phrase}; the run goes on from its own checkpoint", stacklevel=2)
 
 
 def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> None:

@@ -11,15 +11,18 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from yeastexp.config import diff
+from yeastexp.config.experiment import Experiment
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import environment
-from yeastexp.training import build, checkpoints
+from yeastexp.training import build, checkpoints, inputs
+from yeastexp.training.build import Assembly
 from yeastexp.training.context import RunContext, never
 from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import continue_from, described, train
 from yeastexp.training.run_directory import RunDirectory
 
-TIMES = re.compile(r"rows\.\d+\.seconds")
+APART = re.compile(r"rows\.\d+\.seconds$|experiment\.")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def verify(run: Path, *, console: Console) -> Verified:
     directory = RunDirectory(run)
     before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
     assembly = build.assemble(configure_torch(directory.load()))
-    elsewhere = _elsewhere(directory, described(assembly))
+    elsewhere = [*_edited(directory, assembly.experiment, after), *_elsewhere(directory, assembly)]
     with tempfile.TemporaryDirectory() as folder:
         late = (lambda step: step == after["step"]) if after["stopped"] == "by budget" else never
         again = RunDirectory(Path(folder))
@@ -63,9 +66,21 @@ def _checkpoint(run: RunDirectory, which: Literal["previous", "last"]) -> dict[s
 
 
 def _compared(state: dict[str, Any]) -> list[checkpoints.Leaf]:
-    return [leaf for leaf in checkpoints.leaves(state) if not TIMES.fullmatch(leaf[0])]
+    """All but times, and what the experiment is called by its keys."""
+    return [leaf for leaf in checkpoints.leaves(state) if not APART.match(leaf[0])]
 
 
-def _elsewhere(run: RunDirectory, now: dict[str, Any]) -> list[str]:
-    others = environment.differences(run.read_environment(), now)
-    return [f"{name} was {was}, is {is_}" for name, (was, is_) in others.items()]
+def _edited(run: RunDirectory, now: Experiment, state: dict[str, Any]) -> list[str]:
+    """The keys of the experiment's file that were edited since a checkpoint."""
+    edits = diff.edits(state["experiment"], now, run.experiment) if "experiment" in state else {}
+    return [f"{run.experiment}: {diff.phrase(edits)}"] if edits else []
+
+
+def _elsewhere(run: RunDirectory, assembly: Assembly) -> list[str]:
+    """The files, versions and machine that are not those of the run."""
+    recorded = run.read_environment()
+    others = environment.differences(recorded, described(assembly))
+    return [
+        *inputs.changed(recorded, inputs.inputs_of(assembly.experiment)),
+        *(f"{name} was {was}, is {is_}" for name, (was, is_) in others.items() if not name.startswith("digests.")),
+    ]
