@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from yeastexp.data.pieces import Pieces
 from yeastexp.errors import UserError
+from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import DIHEDRAL, Tiling
 from yeastexp.registry import model as models
@@ -235,6 +237,154 @@ def test_weights_of_tiles_make_one_and_fade_at_their_ends(length: int, side: int
     assert axis.tiles[0].start == 0 and axis.tiles[-1].stop == length
     for before, after in pairwise(axis.tiles):
         assert before.stop - after.start >= min(side // tiling.OVERLAP, length - after.start) - stride
+
+
+class Apply(nn.Module):
+    """A function of the image and of layers, as a network."""
+
+    def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images, *self.layers)
+
+
+def conv(channels: int = 1, kernel: int = 3) -> nn.Module:
+    return nn.Conv2d(channels, 1, kernel, padding=kernel // 2)
+
+
+def coarse() -> nn.Module:
+    return nn.Sequential(conv(), nn.MaxPool2d(8), conv(), nn.Upsample(scale_factor=8), conv())
+
+
+def across(x: Tensor) -> Tensor:
+    """From 0 on the left to 1 on the right."""
+    return torch.linspace(0, 1, x.shape[3]).expand(1, 1, *x.shape[2:])
+
+
+def halves(x: Tensor, left: nn.Module, right: nn.Module) -> Tensor:
+    parts = x.chunk(2, -1)
+    return torch.cat([left(parts[0]), right(parts[1])], -1)
+
+
+def half_doubled(x: Tensor, layer: nn.Module) -> Tensor:
+    y = layer(x).clone()
+    y[..., : x.shape[3] // 2] *= 2
+    return y
+
+
+def extended_on_both_sides(x: Tensor, layer: nn.Module) -> Tensor:
+    height, width = x.shape[2:]
+    top, left = -height % 8 // 2, -width % 8 // 2
+    y = layer(functional.pad(x, (left, -width % 8 - left, top, -height % 8 - top)))
+    return y[..., top : top + height, left : left + width]
+
+
+def second_channel(x: Tensor, layer: nn.Module, values: Callable[[Tensor], Tensor | float]) -> Tensor:
+    """The image in one channel, something else written to another."""
+    z = x.new_zeros(1, 2, *x.shape[2:])
+    z[:, :1] = x
+    z[:, 1:] = values(x)
+    return layer(z)
+
+
+class Stretched(nn.Module):
+    """A learned map stretched to the image, joined to it or added."""
+
+    def __init__(self, join: bool) -> None:
+        super().__init__()
+        self.map, self.layer, self.join = nn.Parameter(torch.zeros(1, 1, 16, 16)), conv(1 + join), join
+
+    def forward(self, x: Tensor) -> Tensor:
+        stretched = functional.interpolate(self.map, x.shape[2:], mode="bilinear").expand(len(x), 1, *x.shape[2:])
+        return self.layer(torch.cat([x, stretched], 1) if self.join else x + stretched)
+
+
+def first_columns_doubled(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[..., :10] *= 2
+    return y
+
+
+DEPENDING_ON_POSITION = {
+    "coordinates joined": Apply(lambda x, layer: layer(torch.cat([x, across(x)], 1)), conv(2)),
+    "coordinates stacked": Apply(lambda x, layer: layer(torch.stack([x[:, 0], across(x)[:, 0]], 1)), conv(2)),
+    "coordinates written": Apply(partial(second_channel, values=across), conv(2)),
+    "coordinates added": Apply(lambda x, layer: layer(x) + across(x).sin(), conv()),
+    "coordinates of tokens": Apply(lambda x: (x.flatten(2).mT + torch.arange(x[0, 0].numel())[:, None]).mT.view_as(x)),
+    "map joined": Stretched(join=True),
+    "map added": Stretched(join=False),
+    "extended on both sides": Apply(extended_on_both_sides, coarse()),
+    "halves": Apply(halves, conv(kernel=1), conv(kernel=1)),
+    "half doubled": Apply(half_doubled, conv()),
+    "width as a factor": Apply(lambda x, layer: layer(x) * x.shape[3] / 256, conv()),
+    "width in a tensor": Apply(lambda x, layer: layer(x) * torch.full((1,), float(x.shape[3])), conv()),
+    "resized to an odd size": Apply(
+        lambda x: functional.interpolate(functional.max_pool2d(x, 2, ceil_mode=True), x.shape[2:], mode="bilinear")
+    ),
+}
+TREATING_POSITIONS_ALIKE = {
+    "zeros_like": Apply(lambda x, layer: torch.where(layer(x) > 0, layer(x), torch.zeros_like(x)), conv()),
+    "ones joined": Apply(lambda x, layer: layer(torch.cat([x, torch.ones_like(x)], 1)), conv(2)),
+    "half written": Apply(partial(second_channel, values=lambda x: 0.5), conv(2)),
+    "new_zeros and full": Apply(lambda x: x + x.new_zeros(x.shape) * torch.full(x.shape[2:], 2.0)),
+    "expanded": Apply(lambda x: x * torch.arange(1, 3).view(1, 2, 1, 1).float().expand(1, 2, *x.shape[2:])),
+}
+
+
+def redrawn(network: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", DEPENDING_ON_POSITION)
+def test_a_net_that_depends_on_position_is_told_by_its_operators_and_by_running(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = redrawn(DEPENDING_ON_POSITION[name])
+    assert "is not shift-equivariant" in Tiling.of(network, 1).inexact
+    monkeypatch.setattr(tiling, "_why_inexact", lambda field: "")
+    assert "tried on noise, tiles differ from the whole image by up to " in Tiling.of(network, 1).inexact
+
+
+@pytest.mark.parametrize("name", TREATING_POSITIONS_ALIKE)
+def test_constants_that_are_alike_everywhere_leave_tiles_exact(name: str) -> None:
+    network = redrawn(TREATING_POSITIONS_ALIKE[name])
+    tiles = Tiling.of(network, 1)
+    assert not tiles.inexact
+    assert_the_same(network, tiles, noise(1, 61, 50), (16, 16))
+
+
+def test_what_no_rule_tells_is_found_by_running() -> None:
+    assert receptive_field(Apply(first_columns_doubled), 1).tiles
+    assert "tried on noise" in Tiling.of(Apply(first_columns_doubled), 1).inexact
+
+
+def test_rounding_of_single_precision_is_told_from_dependence_on_position() -> None:
+    """Sums of large values that all but cancel."""
+    network = Apply(lambda x, layer: (layer(x) + 1e4) - 1e4, conv(kernel=7))
+    assert not Tiling.of(redrawn(network), 1).inexact
+
+
+def test_a_net_that_takes_multiples_alone_is_tried_on_those() -> None:
+    network = nn.Sequential(nn.PixelUnshuffle(8), nn.Conv2d(64, 64, 3, padding=1), nn.PixelShuffle(8))
+    assert not Tiling.of(network, 1).inexact
+
+
+def test_a_wide_field_is_tried_one_axis_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def recorded(model: nn.Module, image: Tensor) -> Tensor:
+        sizes.append(tuple(image.shape[1:]))
+        logits: Tensor = model(image[None])[0].detach()
+        return logits
+
+    monkeypatch.setattr(tiling, "run", recorded)
+    assert not Tiling.of(nn.Conv2d(1, 1, 3, padding=300, dilation=300), 1).inexact
+    assert (sizes[0][1], sizes[4][0]) == (257, 257) and max(map(max, sizes)) < 700
 
 
 class Uneven(nn.Module):

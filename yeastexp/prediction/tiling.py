@@ -1,16 +1,19 @@
 """Whole images through a model in tiles, each with as much around it as its outputs depend on.
 
 Tiles give what the whole image gives: they begin at multiples of the model's stride, have margins as wide as its
-receptive field, and end where the image does. They are blended only if no margin would do, as with a layer whose
-outputs depend on the whole image.
+receptive field, and end where the image does. That they do is proven by running some of them on a small image, before
+the first large one. They are blended only if no margin would do, as with a layer whose outputs depend on the whole
+image.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from yeastexp.contracts import Task
 from yeastexp.data.pieces import Pieces, Size, shifted
-from yeastexp.errors import UserError
+from yeastexp.errors import UserError, in_one_line
 from yeastexp.nets.receptive_field import ReceptiveField, receptive_field, trace
 from yeastexp.system import full_precision, memory
 
@@ -36,6 +39,15 @@ MOST_ON_CPU, MOST_ON_GPU = 1 << 27, 1 << 33
 
 OVERLAP = 4
 """Tiles that are blended overlap by one in so many of their pixels."""
+
+LARGEST_TRIAL = 1 << 18
+"""Pixels of the image on which tiles are tried; if more were needed, one axis is tried after the other."""
+
+ROUNDING = 1e-5
+"""By which share of the largest logit tiles may differ from the whole image."""
+
+COMMON_MULTIPLE = 64
+"""Of sizes, for models that only take multiples of their strides."""
 
 BLENDED = 512
 """Pixels of their sides, if memory does not ask for fewer."""
@@ -73,7 +85,54 @@ class Tiling:
         if field.tiles and field.shape[-2:] != (SAMPLE, SAMPLE):
             return cls(model, field.cumulative_stride, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
         height, width = ((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in field.axes)
-        return cls(model, field.cumulative_stride, (height, width), pixel, _why_inexact(field))
+        exact = cls(model, field.cumulative_stride, (height, width), pixel, _why_inexact(field))
+        return exact if exact.inexact else replace(exact, inexact=exact.disproof(channels))
+
+    def disproof(self, channels: int) -> str:
+        """Runs a few tiles and the whole of a small image of noise; why they differ, empty if they do not."""
+        # Receptive fields are read off operators, but a model may do anything with positions: scale by the width, or
+        # treat the first ten columns apart. The image's size is no multiple of the stride, its halves and those of its
+        # tiles lie elsewhere, and each tile is compared with all that it has to give, beside each border and inside.
+        axes = [_Trial.of(margins, self.stride) for margins in self.margins]
+        height, width = (trial.length for trial in axes)
+        apart = height * width > LARGEST_TRIAL
+        for size in [(height, SAMPLE + 1), (SAMPLE + 1, width)] if apart else [(height, width)]:
+            reason = self._compared(channels, size, axes)
+            if reason:
+                return reason
+        return ""
+
+    def _compared(self, channels: int, size: Size, axes: Sequence[_Trial]) -> str:
+        """Why tiles differ from an image of noise as a whole, of that size or of one that the model takes."""
+        reason = ""
+        for unit in (1, self.stride, COMMON_MULTIPLE):
+            rows, columns = (_multiple(length, unit) for length in size)
+            places = zip(axes[0].places(rows), axes[1].places(columns), strict=True)
+            try:
+                return self._difference(channels, (rows, columns), list(places))
+            except (RuntimeError, ValueError, UserError) as error:
+                reason = f"tiles could not be tried on an image of {rows}×{columns} pixels ({in_one_line(error)})"
+        return reason
+
+    def _difference(self, channels: int, size: Size, places: Sequence[tuple[slice, slice]]) -> str:
+        state = itertools.chain(self.model.parameters(), self.model.buffers())
+        like = next((tensor for tensor in state if tensor.is_floating_point()), torch.empty(0))
+        image = torch.randn(channels, *size, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)
+        worst = self._largest_difference(image, places)
+        if worst > ROUNDING:
+            # It may still be rounding, which is told from anything else in double precision, if the model takes that.
+            doubled = replace(self, model=copy.deepcopy(self.model).double())
+            with contextlib.suppress(RuntimeError, UserError):
+                worst = doubled._largest_difference(image.double(), places)
+        if worst <= ROUNDING:
+            return ""
+        return f"tried on noise, tiles differ from the whole image by up to {worst:.2g} of the largest output"
+
+    def _largest_difference(self, image: Tensor, places: Sequence[tuple[slice, slice]]) -> float:
+        """As a share of the largest logit."""
+        whole, logits = run(self.model, image), self.logits(Pieces.of(image), (0, 0))
+        pairs = [(logits.cut(*place), whole[:, place[0], place[1]]) for place in places]
+        return max(float((piece - part).abs().max()) for piece, part in pairs) / max(float(whole.abs().max()), 1e-30)
 
     def tile(self, size: Size, device: torch.device, side: int | None = None) -> Size:
         """Height and width of the tiles of an image, multiples of the stride: of a given side, or as memory allows.
@@ -128,6 +187,30 @@ class Tiling:
             return run(self.model, image.cut(*needed))[:, inner[0], inner[1]]
 
         return Pieces(image.size, cut)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The length of an image on which tiles are tried along one axis, and of the tiles."""
+
+    length: int
+    inner: int
+    """Where the tile begins that touches no border."""
+    side: int
+
+    @classmethod
+    def of(cls, margins: Margins, stride: int) -> _Trial:
+        """The smallest that has a tile inside, and halves that lie elsewhere than those of its tiles."""
+        before, after = (_multiple(margin, stride) if margin else 0 for margin in margins)
+        side = _multiple(max(4 * stride, abs(before - after) + stride, 16), stride)
+        inner = before + stride
+        return cls(inner + 2 * side + after + 4 * stride + 1, inner, side)
+
+    def places(self, length: int) -> list[slice]:
+        """Beside the first border, inside, and beside the last one, of an image that may have another length."""
+        last = (length - self.side) // self.side * self.side
+        starts = (0, min(self.inner, last), last)
+        return [slice(start, min(start + self.side, length)) for start in starts[:2]] + [slice(last, length)]
 
 
 def _why_inexact(field: ReceptiveField) -> str:

@@ -236,7 +236,7 @@ class _Search:
         return self.base.last_map is None if call is None else reading.field(call, cumulative_stride) is not None
 
     def size_variant_layer(self, reading: _Reading, factor: int) -> str:
-        """The first layer whose field is another at twice the size, as that of interpolation to a fixed size is."""
+        """The first layer that treats images of other sizes differently, as interpolation to a fixed size does."""
         larger = self.trace_at(2 * factor) if self.dense else None
         if larger is None or larger.failure:
             return ""
@@ -246,7 +246,37 @@ class _Search:
             other = others.get(key)
             if other and not _same(reading.field(call), second.field(other)):
                 return call.label
-        return ""
+        numbers, other_numbers = reading.trace.numbers, larger.numbers
+        if [given[0] for _, given in numbers] == [given[0] for _, given in other_numbers]:
+            for (label, given), (_, other_given) in zip(numbers, other_numbers, strict=True):
+                if given != other_given:
+                    return label
+        return self.off_grid_layer(reading)
+
+    def off_grid_layer(self, reading: _Reading) -> str:
+        """The first layer whose positions depend on others if the size is no multiple of the cumulative stride."""
+        # Padding on both sides to a multiple moves the grid by an amount that depends on the image's size.
+        height, width = reading.trace.size
+        off = trace(self.model, self.channels, (height + 1, width + 1))
+        if off.failure or not off.output or not reading.trace.output or _same_start(reading.trace.output, off.output):
+            return ""
+        usual = dict(zip(_keys(reading.trace.calls), reading.trace.calls, strict=True))
+        calls = zip(_keys(off.calls), off.calls, strict=True)
+        labels = (call.label for key, call in calls if key not in usual or not _same_start(usual[key], call))
+        return next(labels, off.output.label)
+
+
+def _same_start(first: LayerCall, second: LayerCall) -> bool:
+    """Whether two calls depend on the same pixels in the second quarter of the image, far from its borders."""
+    for dim, (one, other) in enumerate(zip(first.extents, second.extents, strict=True), 2):
+        if not one or not other or one.global_layer or other.global_layer or len(first.shape) < 4:
+            continue
+        length = min(first.shape[dim], second.shape[dim])
+        lines = [_Line.of(one, dim, first.shape[dim]), _Line.of(other, dim, second.shape[dim])]
+        ends, other_ends = (np.stack([line.first, line.last])[:, length // 4 : length // 2] for line in lines)
+        if (ends != other_ends).any() or (other.shift_variant_layer and not one.shift_variant_layer):
+            return False
+    return True
 
 
 def _same(field: ReceptiveField | None, other: ReceptiveField | None) -> bool:
@@ -386,9 +416,15 @@ class _Line:
         start = int(depends.argmax())
         # Candidates are the positions at which both ends have moved equally far; the smallest that holds is it.
         moved, moved_last = first[start:] - first[start], last[start:] - last[start]
-        for positions in np.flatnonzero((moved > 0) & (moved == moved_last)).tolist():
+        candidates = np.flatnonzero((moved > 0) & (moved == moved_last))
+        candidates = candidates[2 * candidates <= len(first)]
+        for sample in np.linspace(0, (len(first) - 1) // 2, 16, dtype=int):  # where most fail, without a loop
+            later = sample + candidates
+            moved_alike = first[later] - first[sample] == moved[candidates]
+            candidates = candidates[moved_alike | ~(depends[later] & depends[sample])]
+        for positions in candidates.tolist():
             both = depends[positions:]
-            if 2 * positions > len(first) or (both != depends[:-positions]).any():
+            if (both != depends[:-positions]).any():
                 continue
             pixels = int(moved[positions])
             if all(((end[positions:] - end[:-positions])[both] == pixels).all() for end in (first, last)):

@@ -28,6 +28,8 @@ class Call:
     """Of the image along the axis."""
     extent_of: Callable[[Tensor], Extent | None]
     """Of an input; None if it does not depend on the image."""
+    varies_of: Callable[[Tensor], Variation]
+    """Along which dimensions the values of a constant, an input that does not depend on the image, may differ."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -70,10 +72,37 @@ class Call:
             return extent
         return replace(extent, global_layer=self.layer)
 
+    def mark_varying(self, extent: Extent, tensors: Iterable[Tensor]) -> Extent:
+        """The same, not shift-equivariant if constants that are broadcast to it vary over positions."""
+        for tensor in tensors:
+            if not self.extent_of(tensor):
+                extent = self.mark_variation(extent, self.varies_of(tensor))
+        return extent
+
+    def mark_variation(self, extent: Extent, variation: Variation) -> Extent:
+        """The same, not shift-equivariant if a variation, aligned with its last dimensions, is one over positions."""
+        # A bias varies over channels, and a map of a window within the window; neither runs across the image.
+        dims = [dim - len(variation) for dim, varies in enumerate(variation) if varies]
+        return self.mark_shift_variant(extent) if any(map(extent.spans, dims)) else extent
+
+    def mark_seam(self, extent: Extent, dim: int, positions: Integers) -> Extent:
+        """The same, not shift-equivariant if what was written to `positions` along `dim` ends amid the image."""
+        # Where it ends beside the border it pads, and every n-th position repeats itself.
+        length = extent.sizes[dim]
+        if not extent.spans(dim):
+            return extent
+        places = positions[(positions >= length // 4) & (positions < length - length // 4)] - length // 4
+        steps = np.diff(places, prepend=-1, append=length - 2 * (length // 4))
+        even = len(places) == 0 or bool((steps[1:-1] == steps[1]).all() and max(steps[0], steps[-1]) <= steps[1])
+        return extent if even else self.mark_shift_variant(extent)
+
     def mark_shift_variant(self, extent: Extent) -> Extent:
         """The same, naming this layer as one that is not shift-equivariant, or differs with the image's size."""
         return extent if extent.shift_variant_layer else replace(extent, shift_variant_layer=self.layer)
 
+
+Variation = tuple[bool, ...]
+"""For each dimension of a constant, whether its values may differ along it."""
 
 Result = Extent | Sequence[Extent | None] | None
 """What all outputs depend on, or what each of them does."""
@@ -126,13 +155,8 @@ def _inside(positions: Integers, length: int) -> Integers:
 
 
 def pointwise(call: Call) -> Extent:
-    """Each position depends on what it did in any input; not shift-equivariant if a map of weights is added to it."""
-    extent = union(call.extents, max(len(shape) for shape in call.shapes))
-    for tensor in call.tensors:
-        sides = range(-1, -1 - min(2, tensor.ndim), -1)
-        if not call.extent_of(tensor) and any(tensor.shape[dim] > 1 and extent.sizes[dim] > 1 for dim in sides):
-            extent = call.mark_shift_variant(extent)
-    return extent
+    """Each position depends on what it did in any input; not shift-equivariant if constants of it differ."""
+    return call.mark_varying(union(call.extents, max(len(shape) for shape in call.shapes)), call.tensors)
 
 
 def reduction(call: Call) -> Extent:
@@ -150,13 +174,21 @@ def reduction(call: Call) -> Extent:
 # Rules of one expression
 
 RESHAPES = "view _unsafe_view _reshape_alias reshape squeeze unsqueeze flatten alias detach"
+PARTS = ("slice", "select", "slice_scatter", "select_scatter")
 TRANSPOSES = "transpose t swapaxes numpy_T mT"
+
+UNIFORM = (
+    *("zeros", "ones", "empty", "full", "scalar_tensor", "zeros_like", "ones_like", "empty_like", "full_like", "fill"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "zero", "empty_strided", "new_empty_strided"),
+)
+"""Operators whose output is the same at all positions, or has yet to be written to."""
+JOINS, BROADCASTS = ("cat", "stack", "repeat"), ("expand", "copy", "clone", "_to_copy", "alias", "detach", "where")
+"""Operators that keep what is alike alike, and those whose output varies along the dimensions that an input does."""
 
 TABLE: dict[str, Rule] = {
     "masked_fill where rrelu_with_noise": pointwise,  # which lack PyTorch's tag
     "lift_fresh_copy _to_copy native_dropout prelu _prelu_kernel contiguous": lambda call: call.extent,
-    "zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full fill zero rand_like randn_like "
-    "empty_strided new_empty_strided": lambda call: None,
+    " ".join((*UNIFORM, "rand_like", "randn_like")): lambda call: None,
     "copy": lambda call: (extent := call.extent_of(call["src"])) and extent.expand_dims(len(call.shapes[0])),
     "_softmax _log_softmax _safe_softmax": lambda call: call.mark_global(call.extent.reduce([call["dim"]])),
     RESHAPES: lambda call: call.extent.reshape(call.source.shape, call.shapes[0]),
@@ -166,9 +198,7 @@ TABLE: dict[str, Rule] = {
     "slice": lambda call: call.gather([(call["dim"], sliced(call)[:, None])]),
     "select": lambda call: call.gather([(call["dim"], sliced(call)[:, None])]).squeeze(call["dim"]),
     "flip": lambda call: call.gather((dim, np.arange(call.source.shape[dim])[::-1, None]) for dim in call["dims"]),
-    "slice_scatter select_scatter": lambda call: written(
-        call, call.extent_of(call.source), call.extent_of(call["src"])
-    ),
+    "slice_scatter select_scatter": lambda call: written(call, call.source, call["src"]),
 }
 for _names, _rule in TABLE.items():
     rule(*_names.split())(_rule)
@@ -289,6 +319,8 @@ def _upsample(call: Call) -> Extent:
         if corners:
             step = Fraction(inner - 1, outer - 1) if outer > 1 else Fraction(0)
             extent = call.mark_shift_variant(extent) if outer != inner and extent.sizes[dim] > 1 else extent
+        elif not scale and "nearest" not in call.name and step.denominator > max(16, outer // 4):
+            extent = call.mark_shift_variant(extent)  # by 129/257, say, so that weights are others at each position
         extent = extent.gather(dim, _interpolation_taps(call.name, outer, inner, step, corners))
     return extent
 
@@ -340,7 +372,7 @@ def _matrix_product(call: Call) -> Extent:
         parts.append(call.mark_global(extent.reduce([-1])))
     if extent := call.extent_of(right):
         parts.append(call.mark_global(extent.reduce([-2])))
-    return union(parts, len(call.shapes[0]))
+    return call.mark_varying(union(parts, len(call.shapes[0])), added)
 
 
 @rule("split", "split_with_sizes", "unbind")
@@ -361,14 +393,20 @@ def _cat(call: Call) -> Extent:
     start = 0
     for part in call["tensors"]:
         extent, length = call.extent_of(part), 1 if stacked else part.shape[dim]
+        places = np.arange(start, start + length)
         if extent and stacked:
             extent = extent.unsqueeze(dim)
-        if joined is not None:
-            joined = joined.scatter(extent, dim, np.arange(start, start + length), total)
+        if extent and joined:
+            joined = joined.scatter(extent, dim, places, total)
+            joined = joined if stacked else call.mark_seam(joined, dim, places)
         elif extent:
             joined = extent.gather(dim, kernel_positions(total, length, kernel=1, before=start))
         start += length
     assert joined is not None, "a rule is called only if some input depends on the image"
+    for part in call["tensors"]:
+        if not call.extent_of(part):
+            variation = call.varies_of(part)
+            joined = call.mark_variation(joined, (*variation[:dim], False, *variation[dim + (not stacked) :]))
     return joined
 
 
@@ -390,6 +428,20 @@ def _shuffle(call: Call) -> Extent:
     return extent.reshape([split[dim] for dim in moved], call.shapes[0])
 
 
+def variation(call: Call, is_pointwise: bool, is_view: bool) -> list[Variation]:
+    """Of each output of a call none of whose inputs depends on the image."""
+    name = call.name.removeprefix("aten::")
+    inputs = [call["src"]] if name == "copy" else call.tensors
+    everywhere = [tuple(length > 1 for length in shape) for shape in call.shapes]
+    if name in UNIFORM or (inputs and (is_view or name in JOINS) and not any(any(call.varies_of(t)) for t in inputs)):
+        return [(False,) * len(shape) for shape in call.shapes]
+    if not is_pointwise and name not in BROADCASTS:
+        return everywhere
+    flags = [call.varies_of(tensor)[::-1] for tensor in inputs]
+    aligned = [any(varies[dim : dim + 1] == (True,) for varies in flags) for dim in range(len(call.shapes[0]))]
+    return [tuple(aligned[::-1])] * len(call.shapes)
+
+
 def sliced(call: Call) -> Integers:
     """The positions that `slice`, `select` and their like choose."""
     length = call.source.shape[call["dim"]]
@@ -398,31 +450,53 @@ def sliced(call: Call) -> Integers:
     return np.arange(length)[call["start"] : call["end"] : call["step"]]
 
 
-def written(call: Call, base: Extent | None, source: Extent | None) -> Extent | None:
-    """What a tensor depends on after `source` was written to its view `call`; Unsupported if that cannot be told.
+def written(call: Call, base: Tensor, source: Tensor) -> Extent | None:
+    """What `base` depends on after `source` was written to its view `call`; Unsupported if that cannot be told.
 
-    `base` is what the tensor depended on before. A view that is the whole tensor leaves nothing of it.
+    A view that is the whole tensor leaves nothing of what it depended on before.
     """
     name = call.name.removeprefix("aten::")
+    before, extent = call.extent_of(base), call.extent_of(source)
     if name in RESHAPES.split():
-        return source and source.reshape(call.shapes[0], call.source.shape)
+        return extent and extent.reshape(call.shapes[0], call.source.shape)
     if name in TRANSPOSES.split():
-        return source and source.permute(_transposition(call))
+        return extent and extent.permute(_transposition(call))
     if name == "permute":
-        return source and source.permute(np.argsort([dim % call.source.ndim for dim in call["dims"]]).tolist())
-    if name not in ("slice", "select", "slice_scatter", "select_scatter"):
+        return extent and extent.permute(np.argsort([dim % base.ndim for dim in call["dims"]]).tolist())
+    if name not in PARTS:
         raise Unsupported("it is written to through a view of it")
-    dim = call["dim"] % call.source.ndim
-    if source is not None and "index" in call.arguments:
-        source = source.expand_dims(call.source.ndim - 1).unsqueeze(dim)
-    source = source and source.expand_dims(call.source.ndim)
-    positions, length = sliced(call), call.source.shape[dim]
-    if base is not None:
-        return base.scatter(source, dim, positions, length)
+    dim = call["dim"] % base.ndim
+    if extent and "index" in call.arguments:
+        extent = extent.expand_dims(base.ndim - 1).unsqueeze(dim)
+    extent = extent and extent.expand_dims(base.ndim)
+    positions, length = sliced(call), base.shape[dim]
+    if before:
+        result = call.mark_seam(before.scatter(extent, dim, positions, length), dim, positions)
+        return result if extent else call.mark_variation(result, _of_part(call, call.varies_of(source)))
+    if not extent:
+        return None
     table = np.full(length, BEYOND)
     table[positions.min() : positions.max()] = NO_TAP
     table[positions] = np.arange(len(positions))
-    return source and source.gather(dim, table[:, None])
+    return call.mark_varying(extent.gather(dim, table[:, None]), [base])
+
+
+def written_variation(call: Call, base: Tensor, source: Tensor) -> Variation | None:
+    """Of a constant after another one was written to its view `call`; None if that cannot be told."""
+    if call.name.removeprefix("aten::") not in PARTS:
+        return None
+    of_part, dim = _of_part(call, call.varies_of(source)), call["dim"] % base.ndim
+    of_part = (False,) * (base.ndim - len(of_part)) + of_part
+    pairs = zip(call.varies_of(base), of_part, strict=True)
+    return tuple(before or after or axis == dim for axis, (before, after) in enumerate(pairs))
+
+
+def _of_part(call: Call, variation: Variation) -> Variation:
+    """With the dimension that `select` has dropped."""
+    dim = call["dim"] % call.source.ndim - call.source.ndim + 1
+    if "index" not in call.arguments:
+        return variation
+    return (*variation, False) if dim == 0 else (*variation[:dim], False, *variation[dim:])
 
 
 def _spatial_dims(call: Call) -> int:

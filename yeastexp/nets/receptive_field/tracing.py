@@ -18,12 +18,16 @@ from yeastexp.nets.receptive_field.extent import Extent, Unsupported
 from yeastexp.nets.receptive_field.rules import (
     LAYER_RULES,
     RULES,
+    UNIFORM,
     Call,
     LayerRule,
     Result,
+    Variation,
     pointwise,
     reduction,
+    variation,
     written,
+    written_variation,
 )
 
 Shape = tuple[int, ...]
@@ -76,6 +80,8 @@ class Trace:
     output: LayerCall | None
     failure: UserError | None
     """Why the run ended early."""
+    numbers: tuple[tuple[str, tuple[Any, ...]], ...]
+    """Of every pointwise operator, and those that make constants: the layer, its name and the numbers it was given."""
     replay: Callable[[tuple[int, int]], Trace]
     """The same operators on an image of another size, for models that refuse one."""
 
@@ -110,11 +116,14 @@ class _Operator:
             if argument.alias_info is not None and argument.alias_info.is_write
         }
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether its rule is that of PyTorch's tag, or one of those that lack it."""
+        return RULES.get(self.name, pointwise if torch.Tag.pointwise in self.overload.tags else None) is pointwise
+
     def extents(self, call: Call) -> list[Extent | None]:
         """Of each output of a call, by its rule; raises Unsupported if there is none."""
-        rule = RULES.get(self.name)
-        if rule is None and torch.Tag.pointwise in self.overload.tags:
-            rule = pointwise
+        rule = pointwise if self.is_pointwise else RULES.get(self.name)
         if rule is None and torch.Tag.reduction in self.overload.tags:
             rule = reduction
         if rule is None:
@@ -134,6 +143,8 @@ class _Tracked:
     """Works out a view's extents from those of its parent."""
     operator: _Operator | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    variation: Variation | None = None
+    """Of a constant; None if it may vary along all dimensions."""
     views: list[_Tracked] = field(default_factory=list)
 
 
@@ -196,6 +207,7 @@ class _Tracer(TorchDispatchMode):
         self.calls: list[LayerCall] = []
         self.record: list[_OperatorRecord | _LayerRuleRecord | _LayerCallRecord] = []
         self.recording = True
+        self.numbers: list[tuple[str, tuple[Any, ...]]] = []
         self.bug: Exception | None = None
         """An exception of this package, which keeps its traceback."""
         self.channel_error = ""
@@ -221,6 +233,19 @@ class _Tracer(TorchDispatchMode):
         tracked = self.tracked.get(id(tensor))
         return tracked.extents if tracked else CONSTANT
 
+    def varies_of(self, tensor: Tensor) -> Variation:
+        """Of a constant."""
+        tracked = self.tracked.get(id(tensor))
+        return (tracked and tracked.variation) or tuple(length > 1 for length in tensor.shape)
+
+    def call(self, operator: _Operator, arguments: Mapping[str, Any], shapes: tuple[Shape, ...], axis: int) -> Call:
+        """An operator's call along one axis, as its rule is given it."""
+
+        def extent_of(tensor: Tensor) -> Extent | None:
+            return self.extents(tensor)[axis]
+
+        return Call(operator.name, self.label, arguments, shapes, self.size[axis], extent_of, self.varies_of)
+
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         output = overload(*args, **kwargs)
@@ -237,14 +262,24 @@ class _Tracer(TorchDispatchMode):
     def apply_rule(self, operator: _Operator, args: Any, kwargs: Any, outputs: tuple[Tensor, ...]) -> None:
         """Keep the extents of an operator's outputs, and of what it wrote to."""
         arguments = operator.bind(args, kwargs)
+        if operator.is_pointwise or operator.name.removeprefix("aten::") in UNIFORM:
+            numbers = (value for value in arguments.values() if isinstance(value, int | float))
+            self.numbers.append((self.label, (operator.name, *numbers)))
         shapes = tuple(tuple(output.shape) for output in outputs)
         extents = self.output_extents(operator, arguments, shapes)
         written_to = operator.written(arguments)
+        variations: Sequence[Variation | None] = [None] * len(outputs)
+        if outputs and extents[0] == CONSTANT:
+            call = self.call(operator, arguments, shapes, 0)
+            variations = variation(call, operator.is_pointwise, operator.overload.is_view)
         for index, output in enumerate(outputs):
             if id(output) in written_to:
-                self.write(self.tracked.get(id(output)) or self.track(output, CONSTANT), extents[index])
+                self.write(
+                    self.tracked.get(id(output)) or self.track(output, CONSTANT), extents[index], variations[index]
+                )
                 continue
             tracked = self.track(output, extents[index])
+            tracked.variation = variations[index]
             if operator.overload.is_view:
                 self.link_view(tracked, operator, arguments, shapes, index)
         if outputs and extents[0] != CONSTANT:
@@ -255,12 +290,8 @@ class _Tracer(TorchDispatchMode):
     ) -> list[Extents]:
         """Of each output of an operator's call, by its rule."""
         along = []
-        for axis, pixels in enumerate(self.size):
-
-            def extent_of(tensor: Tensor, axis: int = axis) -> Extent | None:
-                return self.extents(tensor)[axis]
-
-            call = Call(operator.name, self.label, arguments, shapes, pixels, extent_of)
+        for axis in range(2):
+            call = self.call(operator, arguments, shapes, axis)
             try:
                 along.append(operator.extents(call) if call.extents else [None] * len(shapes))
             except Unsupported as error:
@@ -283,35 +314,33 @@ class _Tracer(TorchDispatchMode):
         view.again = lambda: self.output_extents(operator, arguments, shapes)[index]
         view.parent.views.append(view)
 
-    def write(self, target: _Tracked, extents: Extents) -> None:
+    def write(self, target: _Tracked, extents: Extents, variation: Variation | None) -> None:
         """Change the extents of a tensor, of what it is a view of, and of all other views of that."""
-        target.extents = extents
+        target.extents, target.variation = extents, variation
         self.refresh_views(target)
         while (parent := target.parent) is not None:
-            parent.extents = self.parent_extents(target, parent)
+            self.write_to_parent(target, parent)
             self.refresh_views(parent, but=target)
             target = parent
 
-    def parent_extents(self, view: _Tracked, parent: _Tracked) -> Extents:
-        """Of a tensor one of whose views was written to."""
+    def write_to_parent(self, view: _Tracked, parent: _Tracked) -> None:
+        """Change what a tensor depends on one of whose views was written to."""
         assert view.operator is not None
-        shapes = (tuple(view.tensor.shape),)
-        pair: list[Extent | None] = []
-        for axis, pixels in enumerate(self.size):
-            base, source = parent.extents[axis], view.extents[axis]
-            call = Call(view.operator.name, self.label, view.arguments, shapes, pixels, lambda _: None)
-            try:
-                pair.append(written(call, base, source) if base or source else None)
-            except Unsupported as error:
-                raise self.unsupported(view.operator, error) from None
-        return pair[0], pair[1]
+        operator, shapes = view.operator, (tuple(view.tensor.shape),)
+        calls = [self.call(operator, view.arguments, shapes, axis) for axis in range(2)]
+        try:
+            height, width = (written(call, parent.tensor, view.tensor) for call in calls)
+        except Unsupported as error:
+            raise self.unsupported(operator, error) from None
+        parent.variation = written_variation(calls[0], parent.tensor, view.tensor)
+        parent.extents = height, width
 
     def refresh_views(self, tracked: _Tracked, but: _Tracked | None = None) -> None:
         """Work out the extents of a tensor's views anew."""
         for view in tracked.views:
             if view is not but:
                 assert view.again is not None
-                view.extents = view.again()
+                view.extents, view.variation = view.again(), None
                 self.refresh_views(view)
 
     def unsupported(self, operator: _Operator, reason: Unsupported) -> UserError:
@@ -391,6 +420,7 @@ class _Tracer(TorchDispatchMode):
             self.last_map,
             None if output is None else LayerCall("", "output", tuple(output.shape), self.extents(output)),
             failure,
+            tuple(self.numbers),
             lambda size: _replayed(self, image, output, size),
         )
 
