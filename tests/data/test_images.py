@@ -380,6 +380,27 @@ def test_a_name_with_brackets_is_a_name_before_it_is_a_glob(tmp_path):
     assert image_files([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
 
 
+def test_what_is_there_instead_of_images_is_said(tmp_path):
+    def said():
+        with pytest.raises(UserError) as caught:
+            image_files([tmp_path])
+        return str(caught.value).removeprefix(f"{tmp_path}: ")
+
+    assert said() == "no PNG or TIFF file there; name a folder"
+    (tmp_path / "movie.czi").write_bytes(b"")
+    assert said() == "no PNG or TIFF file there, but 1 of '.czi'; export them as TIFF, an image a file"
+    for name in ("a.jpg", "b.JPEG"):
+        (tmp_path / name).write_bytes(jpeg())
+    assert said().startswith("no PNG or TIFF file there, but 2 of JPEG, which changes values; export the recordings")
+    for name in ("week 1/a.png", "week 1/b.png", "week 2/a.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        saved(tmp_path / name, Image.new("L", (3, 3)))
+    assert said() == (
+        f"no PNG or TIFF file there, but 3 in folders ('week 1', 'week 2'); name one of them, as {tmp_path}/week 1, "
+        f"or all by a quoted glob, as '{tmp_path}/*/*.png'"
+    )
+
+
 def test_nothing_found_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError) as caught:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from yeastexp.data import pack
 from yeastexp.data.datasets import dataset
@@ -21,6 +22,7 @@ from yeastexp.data.hdf5_file import Reader, stored_images, write
 from yeastexp.data.images import image_files, read_image, read_mask, write_png
 from yeastexp.data.normalization import rescaled
 from yeastexp.errors import UserError
+from yeastexp.sample import IGNORE
 from yeastexp.system import files
 
 SIZE = (6, 8)
@@ -138,6 +140,7 @@ def test_labels_that_are_not_masks_have_to_be_named(tmp_path, values, shown):
     assert str(caught.value) == (
         f"the labels hold {shown or '1, 2, 3, 4, 5'}, neither 0 and 1 nor 0 and 255; "
         "say what they are: --labels class (class indices) or --labels instance (ids of cells)"
+        + ("; if 255 marks pixels that are not annotated, add --ignore 255" if 255 in values else "")
     )
 
 
@@ -525,3 +528,194 @@ def test_real_images(tmp_path, folder, stacked):
     assert abs(pixels.std() - 1) < 1e-6
     data = dataset["hdf5"](path=tmp_path / "normalized.h5")
     assert data.read(data.splits["val"][0]).image.isfinite().all()
+
+
+# Pairs by name
+
+
+def painted(path, labels=False, dtype=np.uint16):
+    """An image of noise, or the labels of two cells, that are large enough to be looked at."""
+    ids = np.zeros((40, 40), np.uint8)
+    ids[4:16, 4:16], ids[20:36, 20:36] = 1, 2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, ids if labels else picture(len(path.stem) + ord(path.stem[0]), (40, 40), dtype))
+
+
+SCHEMES = {
+    "one folder, a suffix": ("all/{}.tif", "all/{}_masks.tif", "all", "all"),
+    "one folder, that of cellpose": ("all/{}.tif", "all/{}_cp_masks.tif", "all", "all"),
+    "one folder, two suffixes": ("all/{}_raw.tif", "all/{}_seg.tif", "all", "all"),
+    "one folder, a prefix": ("all/{}.tif", "all/mask_{}.tif", "all", "all"),
+    "a glob of labels in a folder of all": ("all/{}.tif", "all/{}_cells.tif", "all", "all/*_cells.tif"),
+    "two folders, a suffix": ("images/{}.tif", "labels/{}_labels.tif", "images", "labels"),
+    "two folders, the first channel": ("images/{}_0000.tif", "labels/{}.tif", "images", "labels"),
+    "two folders, frames": ("01/t00{}.tif", "01_GT/man_seg00{}.tif", "01", "01_GT"),
+    "OME": ("images/{}.ome.tif", "labels/{}.tif", "images", "labels"),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_images_and_labels_are_told_apart_and_paired(tmp_path, scheme):
+    image, label, *where = SCHEMES[scheme]
+    for key in ("1", "2", "10") if "frames" in scheme else ("a", "b10", "b2"):
+        painted(tmp_path / image.format(key))
+        painted(tmp_path / label.format(key), labels=True)
+    done = pack.pack(*([tmp_path / folder] for folder in where), tmp_path / "data.h5", kind="instance")
+    assert (done.splits, done.label_values) == ({"train": 2, "val": 1}, (0, 1, 2))
+    reader = Reader(tmp_path / "data.h5")
+    assert len(reader.contents.names) == 3
+    for name in reader.contents.names:
+        assert reader.read(name)["raw"].max() > 255 and not name.endswith(("masks", "seg", "ome"))
+
+
+def test_one_folder_without_a_suffix_is_refused(tmp_path):
+    for name in ("a", "b", "c"):
+        painted(tmp_path / "all" / f"{name}.tif")
+    for labels in ("all", "all/*.tif"):
+        with pytest.raises(UserError) as caught:
+            pack.pack([tmp_path / "all"], [tmp_path / labels], tmp_path / "data.h5", kind="instance")
+        assert str(caught.value) == (
+            "the same files are given as images and as labels ('a.tif', 'b.tif', 'c.tif'); put labels into a folder of "
+            "their own, or give them the image's name and '_masks'"
+        )
+    assert not (tmp_path / "data.h5").exists()
+
+
+def test_a_missing_label_in_one_folder_is_named(tmp_path):
+    for name in ("a", "b", "c"):
+        painted(tmp_path / "all" / f"{name}.tif")
+    painted(tmp_path / "all" / "a_masks.tif", labels=True)
+    painted(tmp_path / "all" / "c_masks.tif", labels=True)
+    with pytest.raises(UserError, match=r"^no label for 'b'; give each image a label"):
+        pack.pack([tmp_path / "all"], [tmp_path / "all"], tmp_path / "data.h5", kind="instance")
+
+
+def test_images_of_other_frames_are_no_labels(tmp_path):
+    for name in ("a", "b"):
+        painted(tmp_path / "images" / f"{name}_t1.tif")
+        painted(tmp_path / "labels" / f"{name}_t2.tif", labels=True)
+    with pytest.raises(UserError, match="no label for 'a_t1', 'b_t1'"):
+        pack.pack([tmp_path / "images"], [tmp_path / "labels"], tmp_path / "data.h5", kind="instance")
+
+
+@pytest.mark.parametrize("stacks", [1, 2, 9])
+def test_a_stack_is_what_is_said_of_a_stack(tmp_path, stacks):
+    """Not that there are too few images, nor that it has no label."""
+    for index in range(stacks):
+        path = tmp_path / "images" / f"movie{index}.ome.tif"
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(path, picture(0, (5, 40, 40)), metadata={"axes": "TYX"})
+    for index in range(5):
+        painted(tmp_path / "labels" / f"frame_{index}.tif", labels=True)
+    with pytest.raises(UserError) as caught:
+        pack.pack([tmp_path / "images"], [tmp_path / "labels"], tmp_path / "data.h5", val=5)
+    assert caught.value.faults[0] == f"{tmp_path}/images/movie0.ome.tif: has 5 pages; save each as a file of its own"
+    assert len(caught.value.faults) == min(stacks, 6) and (stacks < 9) == ("4 more" not in caught.value.faults[-1])
+
+
+# What labels of cells never look like
+
+
+def pairs(root, images, labels):
+    for kind, arrays in (("images", images), ("labels", labels)):
+        (root / kind).mkdir()
+        for index, array in enumerate(arrays):
+            tifffile.imwrite(root / kind / f"{index}.tif", array, photometric="minisblack")
+    return [root / "images"], [root / "labels"]
+
+
+def cells(count=6, value=None):
+    ids = np.zeros((96, 96), np.int32)
+    corners = [(y, x) for y in range(4, 90, 20) for x in range(4, 90, 20)][:count]
+    for index, (y, x) in enumerate(corners, 1):
+        ids[y : y + 12, x : x + 14] = value or index
+    return ids.astype(np.uint16)
+
+
+NOISE = [picture(index, (96, 96)) for index in range(3)]
+
+
+def test_a_mask_is_no_label_image(tmp_path):
+    where = pairs(tmp_path, NOISE, [cells(value=255).astype(np.uint8)] * 3)
+    with pytest.raises(UserError) as caught:
+        pack.pack(*where, tmp_path / "data.h5", kind="instance")
+    assert str(caught.value) == (
+        "id 255 of '2' lies in 6 separate pieces (3 ids in 18 pieces in all), but an id is one cell; omit --labels if "
+        "these are masks, or give each connected part an id of its own"
+    )
+    assert pack.pack(*where, tmp_path / "data.h5").warnings == ()
+
+
+@pytest.mark.parametrize("kind", ["auto", "class", "instance"])
+@pytest.mark.parametrize("labels", ["mask", "ids"])
+def test_images_and_labels_that_are_swapped_are_refused(tmp_path, kind, labels):
+    blurred = [np.rint(ndimage.gaussian_filter(i / 256, 1)).astype(np.uint8) for i in NOISE]
+    for index, images in enumerate((NOISE, blurred)):
+        place = tmp_path / str(index)
+        place.mkdir()
+        where = pairs(place, [cells(value=255 if labels == "mask" else None)] * 3, images)
+        with pytest.raises(UserError, match="are images and labels swapped"):
+            pack.pack(*where, tmp_path / "data.h5", kind=kind)
+
+
+def test_ids_of_a_pixel_are_refused_with_their_size(tmp_path):
+    dots = np.zeros((96, 96), np.uint16)
+    dots[::2, ::2] = np.arange(1, 48 * 48 + 1).reshape(48, 48)
+    with pytest.raises(UserError) as caught:
+        pack.pack(*pairs(tmp_path, NOISE, [dots] * 3), tmp_path / "data.h5", kind="instance")
+    assert "100% of neighbouring pixels" in str(caught.value) and "on 1 pixels or fewer (2,305 labels" in str(
+        caught.value
+    )
+
+
+def test_odd_labels_are_warned_about_with_a_number(tmp_path):
+    torn, speckled, full = cells(20), cells(8), np.ones((96, 96), np.uint16)
+    torn[90:95, 90:95] = torn[80:84, 85:90] = 1
+    torn[90:95, 60:65] = 2
+    speckled[91, 1:40:4] = np.arange(100, 110)
+    for index, (labels, said) in enumerate(
+        (
+            ([torn] * 3, "6 of 60 ids lie in separate pieces (id 1 of '2' in 3); are they cells?"),
+            ([speckled] * 3, "30 of 54 ids have fewer than 5 pixels; are they cells?"),
+            ([full] * 3, "100.0% of the labelled pixels are foreground; are masks inverted (0 is background)?"),
+            ([cells(0)] * 3, "no pixel is foreground; are these the right labels?"),
+        )
+    ):
+        place = tmp_path / str(index)
+        place.mkdir()
+        assert pack.pack(*pairs(place, NOISE, labels), place / "data.h5", kind="instance").warnings == (said,)
+
+
+def test_labels_of_cells_are_taken_without_a_word(tmp_path):
+    assert pack.pack(*pairs(tmp_path, NOISE, [cells(20)] * 3), tmp_path / "data.h5", kind="instance").warnings == ()
+
+
+# Pixels that are not annotated
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "gt", "instances"),
+    [
+        ("auto", (0, 1, 255), (0, 1, -1), None),
+        ("class", (0, 1, 2, 255), (0, 1, 2, -1), None),
+        ("instance", (0, 3, 255), (0, 1, -1), (0, 3, 0)),
+    ],
+)
+def test_pixels_that_are_not_annotated(tmp_path, kind, values, gt, instances):
+    where = folders(tmp_path, SHEET[:3], values=values)
+    done = pack.pack(*where, tmp_path / "data.h5", kind=kind, ignore=255)
+    assert done.label_values == values[:-1] and 0 < done.foreground < 1
+    for index, name in enumerate(SHEET[:3]):
+        found, places = Reader(tmp_path / "data.h5").read(name), np.searchsorted(values, labelled(index, values))
+        np.testing.assert_array_equal(found["gt"], np.array(gt)[places])
+        if instances:
+            np.testing.assert_array_equal(found["instances"], np.array(instances)[places])
+    sample = dataset["hdf5"](path=tmp_path / "data.h5").read(SHEET[0])
+    assert int((sample.labels == IGNORE).sum()) == int((labelled(0, values) == 255).sum())
+    assert Reader(tmp_path / "data.h5").contents.provenance["ignore"] == 255
+
+
+def test_a_label_to_ignore_that_does_not_occur_is_refused(tmp_path):
+    where = folders(tmp_path, SHEET[:3], values=(0, 1))
+    with pytest.raises(UserError, match=r"^--ignore 255: no pixel has this label \(there are 0, 1\); omit it$"):
+        pack.pack(*where, tmp_path / "data.h5", ignore=255)

@@ -24,6 +24,7 @@ from yeastexp.system.terminal import echo
     show_default=True,
     help="What label values mean.",
 )
+@click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255.")
 @click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
 @click.option("--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end.")
 @click.option("--pixel-um", type=float, help="Pixel size in micrometres.")
@@ -33,6 +34,7 @@ def pack(
     labels: str,
     output: Path,
     kind: Literal["auto", "class", "instance"],
+    ignore: int | None,
     val: str | None,
     test: str | None,
     pixel_um: float | None,
@@ -40,6 +42,7 @@ def pack(
 ) -> None:
     """Pack IMAGES and LABELS (folders or quoted globs of PNG or TIFF, paired by name) into one HDF5 file.
 
+    A label file has the name of its image, or a suffix such as _masks more, in a folder of its own or in the same one.
     Image values are stored unchanged. Masks of 0 and 1 or of 0 and 255 are recognised; other label values need
     --labels class (class indices) or --labels instance (instance ids; everything above 0 is foreground).
 
@@ -52,6 +55,7 @@ def pack(
         [labels],
         output,
         kind=kind,
+        ignore=ignore,
         val=None if val is None else splits.parse_choice(val),
         test=None if test is None else splits.parse_choice(test),
         pixel_um=pixel_um,
@@ -62,6 +66,8 @@ def pack(
     echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
     values = ", ".join(map(str, packed.label_values[:8])) + (", …" if len(packed.label_values) > 8 else "")
     echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
+    for warning in packed.warnings:
+        click.echo(f"warning: {warning}", err=True)
     for names in packed.duplicates:
         echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
     echo(packed.output)

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ from yeastexp.data.pieces import decoding, refuse_nan
 from yeastexp.data.tiff_file import Stored
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
+from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".png", ".tif", ".tiff")
+OTHER_FORMATS = (".czi", ".nd2", ".lif", ".oif", ".oib", ".vsi", ".ims", ".dv", ".npy", ".npz", ".bmp", ".gif", ".webp")
+"""Kinds of files that hold images and are not read."""
+
 LARGEST = 1 << 27
 """Values in the largest image that is read; a header that claims more is taken for a decompression bomb."""
 
@@ -66,7 +71,9 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """The PNG and TIFF files that folders, globs and paths lead to, sorted naturally by name, hidden ones left out."""
     expanded = dict.fromkeys(file for path in paths for file in _expand(path))
     if not expanded:
-        raise UserError(f"{', '.join(map(str, paths)) or 'nothing given'}: no PNG or TIFF file there; name a folder")
+        given = ", ".join(map(str, paths)) or "nothing given"
+        there = next((held for path in paths if (held := _held(Path(path)))), None)
+        raise UserError(f"{given}: {there or 'no PNG or TIFF file there; name a folder'}")
     return sorted(expanded, key=lambda file: (natural(file.stem), str(file)))
 
 
@@ -91,6 +98,34 @@ def write_png(path: Path, array: Array, palette: Array | None = None) -> None:
     except OSError as error:
         fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
         raise UserError(fault, status=RUN_FAILED) from error
+
+
+def _held(folder: Path) -> str | None:
+    """What a folder holds in place of images, and what to do; None if that is nothing to speak of."""
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return None
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [path for path in inside if path.is_dir()]
+    if within := [path for path in folders if any(_pictures(path.iterdir()))]:
+        count = sum(len(list(_pictures(path.iterdir()))) for path in within)
+        names = ", ".join(f"'{path.name}'" for path in within[:3]) + (", …" if len(within) > 3 else "")
+        remedy = f"name one of them, as {within[0]}, or all by a quoted glob, as '{folder}/*/*{_suffix(within[0])}'"
+        return f"no PNG or TIFF file there, but {count} in folders ({names}); {remedy}"
+    kinds = Counter(path.suffix.lower() for path in inside if path.is_file())
+    if lossy := sum(kinds[suffix] for suffix in (".jpg", ".jpeg")):
+        return (
+            f"no PNG or TIFF file there, but {lossy} of JPEG, which changes values; export the recordings as TIFF or "
+            "PNG (of images that exist as JPEG alone, convert copies to PNG)"
+        )
+    if other := [kind for kind, _ in kinds.most_common() if kind in OTHER_FORMATS]:
+        return f"no PNG or TIFF file there, but {kinds[other[0]]} of '{other[0]}'; export them as TIFF, an image a file"
+    if folders:
+        return f"no PNG or TIFF file there, but {format_count(len(folders), 'folder')}; name the one that holds images"
+    return None
+
+
+def _suffix(folder: Path) -> str:
+    return next(path.suffix for path in _pictures(folder.iterdir()))
 
 
 def _expand(path: str | Path) -> Iterator[Path]:

@@ -12,12 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from yeastexp.data.hdf5_file import Form, Reader, is_plain, is_stacked, refuse_overwriting, write
-from yeastexp.data.images import image_files, read_image, read_mask
+from yeastexp.data.hdf5_file import Form, Reader, is_stacked, refuse_overwriting, write
+from yeastexp.data.images import read_image, read_mask
+from yeastexp.data.label_checks import SWAPPED, LabelChecks
 from yeastexp.data.normalization import PerChannel, one_or_each
+from yeastexp.data.pairs import SHOWN, paired
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
 from yeastexp.errors import UserError
+from yeastexp.sample import IGNORE
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count
 
@@ -25,9 +28,6 @@ Array = npt.NDArray[Any]
 Kind = Literal["auto", "mask", "class", "instance"]
 Fit = Literal["all", "train"]
 Progress = Callable[[Iterable[str]], Iterable[str]]
-
-SHOWN = 5
-"""Names in a message before it says how many more there are."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Packed:
     label_values: tuple[int, ...]
     foreground: float
     duplicates: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,30 @@ def pack(
     kind: Kind = "auto",
     val: Choice | None = None,
     test: Choice | None = None,
+    ignore: int | None = None,
     pixel_um: float | None = None,
     force: bool = False,
     progress: Progress = iter,
 ) -> Packed:
-    """Write pairs of images and labels to one file, in the values they were recorded with."""
+    """Write pairs of images and labels to one file, in the values they were recorded with.
+
+    Pixels with the label `ignore` are unlabelled.
+    """
     refuse_overwriting(output, force)
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
-    pairs = _pairs(images, labels)
+    pairs = paired(images, labels)
     _refuse_to_replace_a_source(output, pairs)
     splits = split(tuple(pairs), val, test)
-    survey = _Survey()
+    survey = _Survey(ignore, kind)
     for name in progress(tuple(pairs)):
         survey.add(name, *pairs[name])
+    if ignore is not None and not survey.ignored:
+        raise UserError(
+            f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
+        )
     kind = _recognised(kind, survey)
+    survey.checks.refuse(kind, len(survey.values))
     convert = _converter(kind, survey)
 
     def read(name: str) -> dict[str, Array]:
@@ -91,6 +101,7 @@ def pack(
     provenance = {
         "made_by": "yeastexp pack",
         "labels": kind,
+        **({} if ignore is None else {"ignore": ignore}),
         "images_sha256": _combined(survey.image_digests),
         "labels_sha256": _combined(survey.mask_digests),
     }
@@ -113,7 +124,8 @@ def pack(
         dtype=str(np.result_type(*(dtype for _, dtype in survey.raw.values()))),
         kind=kind,
         label_values=tuple(sorted(survey.values)),
-        foreground=survey.foreground / survey.pixels,
+        foreground=survey.foreground / max(survey.pixels, 1),
+        warnings=tuple(survey.checks.warnings(survey.foreground / max(survey.pixels, 1))),
         duplicates=_duplicates(survey.image_digests, splits),
     )
 
@@ -190,37 +202,6 @@ def normalize(
     )
 
 
-def _pairs(images: Sequence[str | Path], labels: Sequence[str | Path]) -> dict[str, tuple[Path, Path]]:
-    """Pictures and labels that share a stem, in the natural order of the names."""
-    pictures, masks = _by_stem(image_files(images)), _by_stem(image_files(labels))
-    faults = []
-    if lonely := [name for name in pictures if name not in masks]:
-        faults.append(f"no label for {_listed(lonely)}; give each image a label file of the same name")
-    if lonely := [name for name in masks if name not in pictures]:
-        faults.append(
-            f"no image for the {'label' if len(lonely) == 1 else 'labels'} {_listed(lonely)}; remove or add it"
-        )
-    if faults:
-        raise UserError(*faults)
-    return {name: (pictures[name], masks[name]) for name in pictures}
-
-
-def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in paths:
-        if not is_plain(path.stem):
-            raise UserError(f"{path}: {path.stem!r} cannot be the name of an image; rename it")
-        if path.stem in by_stem:
-            raise UserError(f"{by_stem[path.stem]} and {path}: have the same name '{path.stem}'; rename one")
-        by_stem[path.stem] = path
-    return by_stem
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Path]]) -> None:
     for pair in pairs.values():
         if output.exists() and any(path.exists() and path.samefile(output) for path in pair):
@@ -231,6 +212,10 @@ def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Pa
 class _Survey:
     """What a first pass over all pairs gives, in memory that does not grow with their pixels."""
 
+    ignore: int | None
+    kind: Kind
+    checks: LabelChecks = field(default_factory=LabelChecks)
+    ignored: int = 0
     raw: dict[str, Form] = field(default_factory=dict)
     image_digests: dict[str, str] = field(default_factory=dict)
     mask_digests: dict[str, str] = field(default_factory=dict)
@@ -252,9 +237,12 @@ class _Survey:
         self.raw[name] = (raw.shape, raw.dtype)
         self.image_digests[name] = _digest(raw)
         self.mask_digests[name] = _digest(labels)
-        self.values |= {int(value) for value in np.unique(labels)}
-        self.foreground += int(np.count_nonzero(labels > 0))
-        self.pixels += labels.size
+        known = np.ones(labels.shape, bool) if self.ignore is None else labels != self.ignore
+        self.values |= {int(value) for value in np.unique(labels[known])}
+        self.foreground += int(np.count_nonzero(labels[known] > 0))
+        self.pixels += int(np.count_nonzero(known))
+        self.ignored += int(np.count_nonzero(~known))
+        self.checks.add(name, raw, np.where(known, labels, 0), are_ids=self.kind == "instance")
 
 
 def _digest(values: Array) -> str:
@@ -275,6 +263,9 @@ def _recognised(kind: Kind, survey: _Survey) -> Kind:
     if kind == "auto":
         many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
         smooth = "; masks with smooth edges have to be saved without" if many else ""
+        if len(values) == 3 and survey.values - {values[-1]} == {0, 1}:
+            smooth = f"; if {values[-1]} marks pixels that are not annotated, add --ignore {values[-1]}"
+        smooth += f"; {SWAPPED}" if survey.checks.swapped else ""
         raise UserError(
             f"the labels hold {_few(values)}, neither 0 and 1 nor 0 and 255; "
             f"say what they are: --labels class (class indices) or --labels instance (ids of cells){smooth}"
@@ -292,12 +283,18 @@ def _few(values: Sequence[int]) -> str:
 def _converter(kind: Kind, survey: _Survey) -> Callable[[Array], dict[str, Array]]:
     """From labels as they were recorded to the label maps that are stored, all of one type."""
     low, high = min(survey.values), max(survey.values)
+    low = low if survey.ignore is None or kind == "instance" else min(low, IGNORE)
     dtype = np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)) if low < 0 else np.min_scalar_type(high)
-    if kind == "class":
-        return lambda labels: {"gt": labels.astype(dtype)}
-    if kind == "instance":
-        return lambda labels: {"gt": (labels > 0).astype(np.uint8), "instances": labels.astype(dtype)}
-    return lambda labels: {"gt": (labels > 0).astype(np.uint8)}
+
+    def convert(labels: Array) -> dict[str, Array]:
+        unknown = np.zeros(labels.shape, bool) if survey.ignore is None else labels == survey.ignore
+        if kind == "class":
+            return {"gt": np.where(unknown, IGNORE, labels.astype(np.int64)).astype(dtype)}
+        mask = (labels > 0).astype(np.uint8)
+        gt = mask if survey.ignore is None else np.where(unknown, IGNORE, mask.astype(np.int8))
+        return {"gt": gt, "instances": np.where(unknown, 0, labels).astype(dtype)} if kind == "instance" else {"gt": gt}
+
+    return convert
 
 
 def _forms(raw: Form, convert: Callable[[Array], dict[str, Array]]) -> dict[str, Form]:

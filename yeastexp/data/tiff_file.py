@@ -64,6 +64,20 @@ def claimed_shape(path: Path) -> tuple[int, int, int]:
         return 0, 0, 0
 
 
+def stack_fault(path: Path) -> str | None:
+    """That a file holds several images, known without reading pixels; None if it does not, or is no TIFF file."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in BEGINNINGS:
+                return None
+        with tifffile.TiffFile(path) as tiff:
+            return _stack_fault(path, tiff)
+    except Exception:  # as in `claimed_shape`
+        return None
+
+
 @dataclass(frozen=True)
 class Stored:
     """Values (C, H, W) of a file in the picture's orientation, and what its tags say of them.
@@ -143,13 +157,10 @@ def _page(path: Path) -> Iterator[Any]:
     """The only page of a file. Raises UserError if there are more, if it is of an unknown kind, or cut short."""
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
-        pages = max(len(tiff.pages), tiff.series[0].size // max(1, page.size))
-        if pages > 1:
-            raise UserError(f"{path}: has {pages} pages; save each as a file of its own")
+        if fault := _stack_fault(path, tiff):
+            raise UserError(fault)
         if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
             raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
-        if page.samplesperpixel > 1 and set(tiff.series[0].axes) - set("SCYX"):
-            raise UserError(f"{path}: holds a stack of {page.samplesperpixel} images; save each as a file of its own")
         if (
             page.imagedepth > 1
             or page.samplesperpixel < _colours(page)
@@ -160,6 +171,16 @@ def _page(path: Path) -> Iterator[Any]:
         if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
             raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
         yield page
+
+
+def _stack_fault(path: Path, tiff: tifffile.TiffFile) -> str | None:
+    page: Any = tiff.pages[0]
+    pages = max(len(tiff.pages), tiff.series[0].size // max(1, page.size))
+    if pages > 1:
+        return f"{path}: has {pages} pages; save each as a file of its own"
+    if page.samplesperpixel > 1 and set(tiff.series[0].axes) - set("SCYX"):
+        return f"{path}: holds a stack of {page.samplesperpixel} images; save each as a file of its own"
+    return None
 
 
 def _colours(page: Any) -> int:

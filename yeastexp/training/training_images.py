@@ -41,6 +41,7 @@ def checked_labels(sample: Sample, classes: int) -> Sample:
         raise UserError(
             f"image '{sample.name}': its labels hold {shown} where [task] classes has 0 to {classes - 1}; "
             "pack the masks again, or name all classes"
+            + ("; if 255 marks pixels that are not annotated, add --ignore 255 to pack" if 255 in seen else "")
         )
     return sample
 

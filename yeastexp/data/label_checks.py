@@ -1,0 +1,129 @@
+"""What labels of cells never look like: an image taken for labels, a mask taken for ids, ids of a pixel or two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from yeastexp.errors import UserError
+
+Array = npt.NDArray[Any]
+
+SMALLEST_PX = 1024
+"""Pixels below which an image is too small to say what its labels look like."""
+
+NOISE = 0.7
+"""Share of neighbours that differ from which on labels are no cells: most would be smaller than 3 × 3 pixels."""
+
+IMAGE, LABELS = 0.4, 0.2
+"""The same of labels and of images if the images look like labels as well: then they are swapped."""
+
+SPECK_PX = 5
+"""Pixels below which an id or a piece of one is a speck."""
+
+MOST_CLASSES = 64
+MOST_IDS = 1000
+"""Ids of an image whose pieces are counted."""
+
+SPECKS, FRAGMENTED = 0.1, 0.05
+"""Shares of ids from which on there is a warning."""
+
+ALL_FOREGROUND = 0.95
+SWAPPED = "are images and labels swapped?"
+
+
+@dataclass
+class LabelChecks:
+    """What was seen of the labels of all images so far."""
+
+    differing: dict[str, float] = field(default_factory=dict)
+    """By image, how many neighbours of its labels differ."""
+    median_px: dict[str, float] = field(default_factory=dict)
+    """Where many do, the pixels of a label."""
+    image_differing: list[float] = field(default_factory=list)
+    ids: int = 0
+    pieces: int = 0
+    specks: int = 0
+    fragmented: int = 0
+    most_pieces: tuple[int, str] = (0, "")
+    """Of one id, and where."""
+
+    def add(self, name: str, image: Array, labels: Array, are_ids: bool) -> None:
+        """Look at an image (C, H, W) and its labels (H, W)."""
+        if labels.size < SMALLEST_PX:
+            return
+        self.differing[name] = _differing(labels)
+        self.image_differing.append(min(map(_differing, image)))
+        if self.differing[name] >= IMAGE:
+            self.median_px[name] = float(np.median(np.unique(labels[labels != 0], return_counts=True)[1]))
+        if are_ids and self.differing[name] < NOISE:
+            self._add_ids(name, labels)
+
+    def _add_ids(self, name: str, labels: Array) -> None:
+        values, places = np.unique(labels, return_inverse=True)
+        numbered = places.reshape(labels.shape) + int(values[0] > 0)
+        areas = np.bincount(numbered.ravel())[1:]
+        self.ids += len(areas)
+        self.specks += int((areas < SPECK_PX).sum())
+        for index, box in enumerate(ndimage.find_objects(numbered)[:MOST_IDS], 1):
+            parts, _ = ndimage.label(numbered[box] == index, structure=np.ones((3, 3)))
+            count = max(1, int((np.bincount(parts.ravel())[1:] >= SPECK_PX).sum()))
+            self.pieces += count
+            self.fragmented += count > 1
+            self.most_pieces = max(self.most_pieces, (count, f"id {values[values > 0][index - 1]} of '{name}'"))
+
+    @property
+    def swapped(self) -> bool:
+        """Whether labels look like images, and images like labels."""
+        if not self.differing:
+            return False
+        return bool(np.median(list(self.differing.values())) >= IMAGE and np.median(self.image_differing) <= LABELS)
+
+    def refuse(self, kind: str, values: int) -> None:
+        """Raises UserError if the labels cannot be those of cells."""
+        noisy = {name: share for name, share in self.differing.items() if share >= (IMAGE if self.swapped else NOISE)}
+        if kind != "mask" and len(noisy) * 2 > len(self.differing):
+            name, share = max(noisy.items(), key=lambda item: item[1])
+            raise UserError(
+                f"{share:.0%} of neighbouring pixels of '{name}' have different labels, half of which occur on "
+                f"{self.median_px[name]:.0f} pixels or fewer ({values:,} labels in all); cells are areas of one label: "
+                f"{SWAPPED}"
+            )
+        if kind == "class" and values > MOST_CLASSES:
+            raise UserError(f"the labels hold {values:,} values; classes are few, ids of cells are --labels instance")
+        single = values <= 2
+        if kind == "instance" and self.pieces >= max(4, (2 if single else 3) * self.ids):
+            most, where = self.most_pieces
+            raise UserError(
+                f"{where} lies in {most} separate pieces ({self.ids:,} ids in {self.pieces:,} pieces in all), but an "
+                "id is one cell; omit --labels if these are masks, or give each connected part an id of its own"
+            )
+
+    def warnings(self, foreground: float) -> Iterator[str]:
+        """What may be wrong, and the number that says so."""
+        if foreground >= ALL_FOREGROUND:
+            yield f"{foreground:.1%} of the labelled pixels are foreground; are masks inverted (0 is background)?"
+        if foreground == 0:
+            yield "no pixel is foreground; are these the right labels?"
+        if self.specks > SPECKS * self.ids:
+            yield f"{self.specks:,} of {self.ids:,} ids have fewer than {SPECK_PX} pixels; are they cells?"
+        if self.fragmented > FRAGMENTED * self.ids:
+            most, where = self.most_pieces
+            yield f"{self.fragmented:,} of {self.ids:,} ids lie in separate pieces ({where} in {most}); are they cells?"
+        if self.image_differing and max(self.image_differing) <= LABELS:
+            least = max(self.image_differing)
+            yield f"at most {least:.0%} of neighbouring pixels of the images differ, as in labels; {SWAPPED}"
+
+
+def _differing(values: Array) -> float:
+    """The share of neighbouring pixels with different values, background pairs left out."""
+    differing = pairs = 0
+    for one, other in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1])):
+        differing += int(np.count_nonzero(one != other))
+        pairs += int(np.count_nonzero((one != 0) | (other != 0)))
+    return differing / max(pairs, 1)
