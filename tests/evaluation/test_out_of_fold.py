@@ -12,11 +12,14 @@ import pytest
 from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
 
+RESULT = {"images": ["a", "b"], "seeds": [3, 4], "notes": ["leaks"], "scores": {}}
+HEADER = "image,seed,metric,class,score\n"
+
 
 def write(folder: Path) -> Path:
     folds = {"folds": [["a"], ["b"]], "group_by": None, "seed": 0}
     (folder / "folds.json").write_text(json.dumps(folds))
-    (folder / "crossval.json").write_text(json.dumps({"images": ["a", "b"], "seeds": [3, 4], "notes": ["leaks"]}))
+    (folder / "crossval.json").write_text(json.dumps(RESULT))
     rows = ["image,seed,metric,class,score", "a,3,iou,cell,0.25", "b,3,iou,cell,", "b,4,iou,cell,0.75"]
     (folder / "per_image.csv").write_text("\n".join(rows))
     return folder
@@ -40,14 +43,11 @@ def test_scores_are_read_by_seed_and_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
-        ("crossval.json", "{", "its scores cannot be read (JSONDecodeError: "),
-        ("crossval.json", "[]", "its scores cannot be read (TypeError: "),
-        ("per_image.csv", "image,seed\na,3", "its scores cannot be read (KeyError: 'metric'); run the same 'crossval'"),
-        (
-            "per_image.csv",
-            "image,seed,metric,class,score\na,3,iou,cell,much",
-            "its scores cannot be read (ValueError: ",
-        ),
+        ("crossval.json", "{", "crossval.json: is damaged (no JSON: "),
+        ("crossval.json", "[]", "crossval.json: is damaged (Input should be a valid dictionary); the same 'crossval'"),
+        ("per_image.csv", "image,seed\na,3", "per_image.csv: is damaged (no column 'metric'); the same 'crossval'"),
+        ("per_image.csv", f"{HEADER}a,3,iou,cell,much", "per_image.csv: is damaged ('much' is no number)"),
+        ("per_image.csv", f"{HEADER}x,3,iou,cell,1", "(image 'x' with seed 3 is not of this cross-validation)"),
         ("folds.json", "{}", "no folds as 'crossval' writes them"),
     ],
 )

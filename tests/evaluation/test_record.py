@@ -18,6 +18,15 @@ def written(folder: Path, **changes: Any) -> Evaluation:
     truth, answer = scene()
     found = measured({"a": truth}, {"a": answer})
     plain: dict[str, Any] = dict.fromkeys(Evaluation.__dataclass_fields__)
+    plain |= {"checkpoint": "best", "step": 3, "checkpoint_digest": "0", "data": "data", "own_data": True}
+    plain |= {"classes": list(CLASSES), "boundary_tolerance_px": 2.0, "summary": found.summary, "worst": {}}
+    plain |= {
+        "baselines": {"threshold": found.summary},
+        "confusion": [[1]],
+        "cells": {},
+        "notes": [],
+        "environment": {},
+    }
     plain |= {"images": found.images, "per_image": found.per_image, "split": "val", **changes}
     record.write(folder, Evaluation(**plain), found)
     return Evaluation(**plain)
@@ -33,6 +42,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert rows[0]["cells_true"] == "" and rows[1]["cells_true"] == "2"
     (folder / "evaluation.json").write_text('{"another": "version"}')
     assert record.read(folder) is None
+    damages: list[dict[str, Any]] = [
+        {"summary": {"iou": {"cell": {"per_image": 1}}}},
+        {"images": {}},
+        {"cells": [3]},
+        {"step": "3"},
+    ]
+    for damage in damages:
+        written(folder, **damage)
+        assert record.read(folder) is None, damage
 
 
 def test_an_evaluation_is_replaced_whole(tmp_path: Path) -> None:

@@ -72,3 +72,18 @@ def test_it_is_free_after_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / locks.OWNER).exists()
     with locks.held(tmp_path) as stale:
         assert stale is None
+
+
+@pytest.mark.parametrize("damage", ["", "[1]", "3", '{"pid": 3}', '{"pid": "x", "host": 3}', "[" * 99_999])
+def test_a_damaged_owner_is_none(tmp_path: Path, damage: str) -> None:
+    (tmp_path / locks.OWNER).write_text(damage)
+    with locks.held(tmp_path) as stale:
+        assert stale is None
+        assert json.loads((tmp_path / locks.OWNER).read_text())["pid"] == os.getpid()
+
+
+def test_who_holds_it_is_said_even_if_the_owner_is_damaged(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    (tmp_path / locks.OWNER).write_text("[1]")
+    with pytest.raises(UserError, match="another process is training into it"), locks.held(tmp_path):
+        pass
+    holder.communicate()

@@ -223,7 +223,7 @@ def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None
     """The mean scores over images of the baselines of each fold, which do not depend on the seed."""
     sums: dict[str, dict[Key, list[float]]] = {}
     for fold_run in fold_runs:
-        result = json.loads(RunDirectory(fold_run.folder).result.read_text(encoding="utf-8"))
+        result = RunDirectory(fold_run.folder).read_result()
         for baseline, summary in result["baselines"].items():
             for metric, by_class in summary.items():
                 for name, row in by_class.items():

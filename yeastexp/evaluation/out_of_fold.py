@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from yeastexp.data import folds
 from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
+from yeastexp.system import records
 
 FOLDS, RESULT, PER_IMAGE = "folds.json", "crossval.json", "per_image.csv"
 
@@ -43,26 +45,52 @@ def is_crossval(folder: Path) -> bool:
     return (folder / FOLDS).is_file()
 
 
+class _Score(TypedDict):
+    per_image: float | None
+    low: float | None
+    high: float | None
+    between_images: float | None
+    between_seeds: float | None
+    images: int
+    baselines: dict[str, float | None]
+
+
+class _Result(TypedDict):
+    images: list[str]
+    seeds: list[int]
+    notes: list[str]
+    scores: dict[str, dict[str, _Score]]
+
+
+_RESULT = TypeAdapter(_Result)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a cross-validation came to. Raises UserError if its file is damaged."""
+    return records.read_json(folder / RESULT, _RESULT, _written_anew(folder))
+
+
+def _written_anew(folder: Path) -> str:
+    return f"the same 'crossval' command with -o {folder} writes it anew"
+
+
 def read(folder: Path) -> OutOfFold:
     """The scores of a finished cross-validation. Raises UserError if it is not finished, or damaged."""
     if not (folder / RESULT).is_file():
         raise UserError(f"{folder}: is not finished; the same 'crossval' command with -o {folder} continues it")
-    try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        names, seeds = [str(name) for name in result["images"]], [int(seed) for seed in result["seeds"]]
-        scores: dict[Key, np.ndarray] = {}
-        columns = {name: index for index, name in enumerate(names)}
-        rows = {str(seed): index for index, seed in enumerate(seeds)}
-        with (folder / PER_IMAGE).open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                table = scores.setdefault((row["metric"], row["class"]), np.full((len(seeds), len(names)), np.nan))
-                table[rows[row["seed"]], columns[row["image"]]] = float(row["score"] or "nan")
-        notes = [str(note) for note in result["notes"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder}: its scores cannot be read ({type(error).__name__}: {error}); run the same 'crossval' command "
-            f"with -o {folder} again"
-        ) from None
+    result, path, remedy = read_result(folder), folder / PER_IMAGE, _written_anew(folder)
+    names, seeds = result["images"], result["seeds"]
+    scores: dict[Key, np.ndarray] = {}
+    columns = {name: index for index, name in enumerate(names)}
+    rows = {str(seed): index for index, seed in enumerate(seeds)}
+    for row in records.read_table(path, ("metric", "class", "seed", "image", "score"), remedy):
+        if row["seed"] not in rows or row["image"] not in columns:
+            fault = f"image '{row['image']}' with seed {row['seed']} is not of this cross-validation"
+            raise records.damaged(path, fault, remedy)
+        table = scores.setdefault((row["metric"], row["class"]), np.full((len(seeds), len(names)), np.nan))
+        value = records.number(path, row["score"], remedy)
+        table[rows[row["seed"]], columns[row["image"]]] = math.nan if value is None else value
+    notes = result["notes"]
     return OutOfFold(folder, folds.read(folder / FOLDS), names, seeds, scores, notes)
 
 

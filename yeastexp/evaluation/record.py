@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.markup import escape
 from rich.table import Table
 
 from yeastexp.evaluation.measure import Measured, PerImage
-from yeastexp.metrics.summary import ScoreTable, Summary, as_csv, final_table
+from yeastexp.metrics.summary import Score, ScoreTable, Summary, as_csv, final_table, lacking
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count, format_score
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -51,6 +52,9 @@ class Evaluation:
     environment: dict[str, Any]
 
 
+EVALUATIONS, SUMMARY = TypeAdapter(Evaluation), TypeAdapter(dict[str, dict[str, Score]])
+
+
 def write(folder: Path, evaluation: Evaluation, measured: Measured) -> None:
     """Write an evaluation's files into a folder, which a reader sees as it was or as it is now, and whole."""
     with files.replacing(folder) as temporary:
@@ -59,11 +63,16 @@ def write(folder: Path, evaluation: Evaluation, measured: Measured) -> None:
 
 
 def read(folder: Path) -> Evaluation | None:
-    """The evaluation in a folder; returns None if there is none, or one of another version."""
+    """The evaluation in a folder; returns None if there is none, a damaged one, or one of another version."""
     try:
-        return Evaluation(**json.loads((folder / EVALUATION).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = EVALUATIONS.validate_json((folder / EVALUATION).read_bytes(), strict=True)
+        for summary in (found.summary, *found.baselines.values()):
+            SUMMARY.validate_python(summary, strict=True)
+    except (OSError, ValueError):
         return None
+    scores = (scores for by_class in found.per_image.values() for scores in by_class.values())
+    whole = all(len(of_images) == len(found.images) for of_images in scores)
+    return found if whole and not any(lacking(each, found.summary) for each in found.baselines.values()) else None
 
 
 def read_all(run: RunDirectory) -> dict[Path, Evaluation]:

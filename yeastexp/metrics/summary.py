@@ -14,10 +14,22 @@ from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
+from typing_extensions import TypedDict
 
 from yeastexp.metrics.intervals import Interval, interval
 from yeastexp.metrics.pixels import ALL, MEAN, Scores
 from yeastexp.system.formatting import format_interval, format_score
+
+
+class Score(TypedDict):
+    """A row of a summary."""
+
+    per_image: float | None
+    low: float | None
+    high: float | None
+    pooled: float | None
+    images: int
+
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 """By metric and class: the per-image mean with its interval, and the pooled score."""
@@ -100,6 +112,11 @@ def image_rows(names: Sequence[str], scores: Mapping[str, Scores], classes: Sequ
         for metric, of_metric in scores.items()
         for name, values in rows_of(of_metric, classes).items()
     ]
+
+
+def lacking(summary: Summary, like: Summary) -> list[tuple[str, str]]:
+    """The metrics and classes of another summary that one has no row for."""
+    return [(metric, name) for metric in like for name in like[metric] if name not in summary.get(metric, {})]
 
 
 def completed(summary: Summary, like: Summary) -> Summary:

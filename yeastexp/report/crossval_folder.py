@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,6 +91,5 @@ def read(path: Path) -> CrossvalFiles:
         if run_files.is_run(directory):
             run = run_files.read(directory)
             fold_runs.append(FoldRun(run.experiment.train.seed, run.experiment.validation.fold or 0, run))
-    result = path / out_of_fold.RESULT
-    content = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
+    content = out_of_fold.read_result(path) if (path / out_of_fold.RESULT).is_file() else None
     return CrossvalFiles(path, loaded, folds.read(path / out_of_fold.FOLDS), fold_runs, content)

@@ -89,6 +89,11 @@ def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
     key = run_files.ranking_key(scores, run.experiment.monitor)
     better = metric_of(run.experiment, key[0]).higher_is_better
     for rank, name in run_files.representatives(scores[key], better).items():
+        if name not in images.names:
+            raise UserError(
+                f"{run.directory.per_image}: names '{name}', which is no validation image of this run; bring back the "
+                "one that it wrote, or remove it"
+            )
         sample = images.stored(name)
         prediction = images.predictor.predict(images.rescaled(sample)).labels.cpu().numpy()
         yield PredictedImage(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, run.classes))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
@@ -15,17 +15,18 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.record import Evaluation
-from yeastexp.metrics.pixels import MEAN
+from yeastexp.metrics.pixels import ALL, MEAN
 from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.training import checkpoints, inputs
 from yeastexp.training.progress import Validation
-from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.run_directory import PerImage, RunDirectory
 
 ScoreKey = tuple[str, str]
 """Metric and class."""
 
-ImageScores = dict[ScoreKey, dict[str, float | None]]
-"""By metric and class, the score of each image; None if it has none."""
+ImageScores = PerImage
+
+Content = TypeVar("Content")
 
 Epoch = dict[str, float | None]
 """A row of `metrics.csv`."""
@@ -50,6 +51,9 @@ class RunFiles:
     environment: dict[str, Any]
     result: dict[str, Any] | None
     epochs: list[Epoch] = field(default_factory=list)
+    per_image: dict[str, ImageScores] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+    """The files that cannot be read, a sentence each: the page is written without them."""
 
     @property
     def label(self) -> str:
@@ -105,8 +109,8 @@ class RunFiles:
     @cached_property
     def scores(self) -> dict[str, ImageScores]:
         """By split, the scores of each image: those that the run wrote, or those of its best checkpoint so far."""
-        if self.result and (rows := self.directory.read_per_image()):
-            return _per_image(rows)
+        if self.result and self.per_image:
+            return self.per_image
         if self.best is None:
             return {}
         names = list(self.best.validation.losses)
@@ -151,26 +155,49 @@ def is_run(path: Path) -> bool:
 
 
 def read(path: Path) -> RunFiles:
-    """Read a run directory.
+    """Read a run directory, as far as its tables and its result can be read.
 
-    Raises UserError if the folder is none.
+    Raises UserError if the folder is none, or without its experiment and environment.
     """
     directory = RunDirectory.existing(path)
-    result = directory.read_result() if directory.is_finished else None
-    epochs = [{key: _number(text) for key, text in row.items()} for row in directory.read_metrics()]
-    return RunFiles(path, directory.load(data=False), directory.read_environment(), result, epochs)
+    damage: list[str] = []
+
+    def readable(read: Callable[[], Content]) -> Content | None:
+        try:
+            return read()
+        except UserError as error:
+            damage.append(str(error))
+            return None
+
+    experiment, environment = directory.load(data=False), directory.read_environment()
+    result = readable(lambda: _result_of(directory, experiment)) if directory.is_finished else None
+    epochs = readable(directory.read_metrics) or []
+    per_image = (readable(lambda: _scores_of(directory, result)) if result else None) or {}
+    return RunFiles(path, experiment, environment, result, epochs, per_image, damage)
 
 
-def _number(text: str | None) -> float | None:
-    value = float(text) if text else math.nan
-    return value if math.isfinite(value) else None
+def _result_of(directory: RunDirectory, experiment: Experiment) -> dict[str, Any] | None:
+    """The result of a run. Raises UserError if the file is damaged, or of another experiment."""
+    result = directory.read_result()
+    metrics, rows = {part.name for part in experiment.metrics}, ({*experiment.task.classes, MEAN}, {ALL})
+    for metric, by_class in result["val"]["best"].items():
+        if metric not in metrics or set(by_class) not in rows:
+            raise UserError(
+                f"{directory.result}: its scores of '{metric}' are of another experiment; remove it, and 'resume "
+                f"{directory}' writes it anew"
+            )
+    return result
 
 
-def _per_image(rows: Sequence[Mapping[str, str]]) -> dict[str, ImageScores]:
-    scores: dict[str, ImageScores] = {}
-    for row in rows:
-        by_key = scores.setdefault(row["split"], {})
-        by_key.setdefault((row["metric"], row["class"]), {})[row["image"]] = _number(row["score"])
+def _scores_of(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, ImageScores]:
+    """The scores of each image. Raises UserError if the file is damaged, or of another run."""
+    scores = directory.read_per_image()
+    known = {(metric, name) for metric, by_class in result["val"]["best"].items() for name in by_class}
+    for split, by_key in scores.items():
+        if odd := known ^ by_key.keys():
+            metric, name = min(odd)
+            fault = f"'{metric}' of '{name}' of {split} images is in one of it and {directory.result.name} alone"
+            raise UserError(f"{directory.per_image}: {fault}; bring back the one that the run wrote, or remove it")
     return scores
 
 

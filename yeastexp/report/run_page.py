@@ -27,6 +27,8 @@ def page(path: Path, written: str, device: str = "auto", progress: ProgressBar =
     run = run_files.read(path)
     for note in run.notes:
         say(f"warning: {path}: {note}")
+    for damage in run.damage:
+        say(f"warning: {damage}")
     source = predictions.source_of(run)
     predicted = predictions.predict_best(run, source, device, progress)
     model, inspected = sections.model_section(path)
@@ -56,6 +58,7 @@ def page(path: Path, written: str, device: str = "auto", progress: ProgressBar =
 def _lead(run: RunFiles, source: Source | str) -> Iterator[Paragraph]:
     if run.notes:
         yield Paragraph(f"No longer as the run had it: {'; '.join(run.notes)}.", warning=True)
+    yield from (Paragraph(damage, warning=True) for damage in run.damage)
     if run.result:
         count = _image_count(run, "val")
         trained_on = (

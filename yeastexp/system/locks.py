@@ -42,11 +42,13 @@ def held(folder: Path) -> Iterator[str | None]:
 
 
 def _owner(folder: Path) -> dict[str, Any] | None:
+    """Who holds a directory, or held it last; None if nobody does, or the file does not say."""
     try:
-        found: dict[str, Any] = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: Any = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return found
+    told = isinstance(found, dict) and isinstance(found.get("pid"), int) and isinstance(found.get("host"), str)
+    return found if told else None
 
 
 def _described(owner: dict[str, Any] | None) -> str:

@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import numpy as np
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from yeastexp.config import toml_document
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.errors import UserError
-from yeastexp.metrics.summary import as_csv
-from yeastexp.system import files, nearby
+from yeastexp.metrics.summary import Score, as_csv, lacking
+from yeastexp.system import files, nearby, records
 from yeastexp.system.terminal import printable
 
 Which = Literal["best", "last"]
 """The checkpoint with the best monitored score, or the one at the end."""
+
+PerImage = dict[tuple[str, str], dict[str, float | None]]
+"""By metric and class, the score of each image; None if it has none."""
+
+
+class _Digests(TypedDict):
+    data: dict[str, str]
+    plugins: dict[str, str]
+
+
+class _Environment(TypedDict):
+    versions: dict[str, str | None]
+    device: str
+    threads: int
+    started: str
+    digests: _Digests
+    seconds: NotRequired[float]
+
+
+_Summary = dict[str, dict[str, Score]]
+
+
+class _Best(TypedDict):
+    step: int
+
+
+class _Last(TypedDict):
+    loss: float | None
+
+
+class _Validation(TypedDict):
+    best: _Summary
+    last: _Summary
+
+
+class _Result(TypedDict):
+    steps: int
+    stopped_by_budget: bool
+    stopped_early: bool
+    best: _Best
+    last: _Last
+    val: _Validation
+    baselines: dict[str, _Summary]
+    test: NotRequired[_Summary]
+
+
+ENVIRONMENT, RESULT = TypeAdapter(_Environment), TypeAdapter(_Result)
+"""What readers of these files rely on; they hold more."""
+
+PER_IMAGE = ("split", "image", "metric", "class", "score")
+"""The columns of `per_image.csv`."""
 
 
 @dataclass(frozen=True)
@@ -152,18 +206,26 @@ class RunDirectory:
             shutil.copy2(plugin, self.plugins / plugin.name)
 
     def read_environment(self) -> dict[str, Any]:
-        """What `environment.json` holds."""
-        found: dict[str, Any] = json.loads(self.environment.read_text(encoding="utf-8"))
-        return found
+        """What `environment.json` holds. Raises UserError if it is missing or damaged."""
+        remedy = "bring it back from a copy of the run, or start a new run, with train.init_from for its weights"
+        return records.read_json(self.environment, ENVIRONMENT, remedy)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write `environment.json`."""
         files.write_text(self.environment, json.dumps(environment, indent=1))
 
     def read_result(self) -> dict[str, Any]:
-        """What `result.json` holds."""
-        found: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        """What `result.json` holds. Raises UserError if it is missing or damaged."""
+        found = records.read_json(self.result, RESULT, self._written_anew)
+        best = found["val"]["best"]
+        for place, summary in {"last": found["val"]["last"], "test": found.get("test"), **found["baselines"]}.items():
+            if summary is not None and (rows := lacking(summary, best)):
+                raise records.damaged(self.result, f"{place}: no score of '{rows[0][0]}'", self._written_anew)
         return found
+
+    @property
+    def _written_anew(self) -> str:
+        return f"remove it and result.json, and 'resume {self}' writes them anew"
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""
@@ -178,17 +240,39 @@ class RunDirectory:
         """Write `metrics.csv` anew."""
         files.write_text(self.metrics, as_csv(rows))
 
-    def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`, none if there is no such file."""
-        return _rows(self.metrics)
+    def read_metrics(self) -> list[dict[str, float | None]]:
+        """The rows of `metrics.csv`, none if there is no such file; None for what is no finite number.
+
+        Raises UserError if the file is damaged.
+        """
+        if not os.path.lexists(self.metrics):
+            return []
+        rows = records.read_table(self.metrics, ["step"], self._written_anew)
+        return [{key: self._finite(self.metrics, cell) for key, cell in row.items()} for row in rows]
 
     def write_per_image(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `per_image.csv`."""
         files.write_text(self.per_image, as_csv(rows))
 
-    def read_per_image(self) -> list[dict[str, str]]:
-        """The rows of `per_image.csv`, none if there is no such file."""
-        return _rows(self.per_image)
+    def read_per_image(self) -> dict[str, PerImage]:
+        """The scores in `per_image.csv`, by split; none if there is no such file. Raises UserError if it is damaged."""
+        scores: dict[str, PerImage] = {}
+        if not os.path.lexists(self.per_image):
+            return scores
+        for row in records.read_table(self.per_image, PER_IMAGE, self._written_anew):
+            by_key = scores.setdefault(row["split"], {}).setdefault((row["metric"], row["class"]), {})
+            by_key[row["image"]] = self._finite(self.per_image, row["score"])
+        for split, of_split in scores.items():
+            names = {name for by_image in of_split.values() for name in by_image}
+            for (metric, name), by_image in of_split.items():
+                if odd := names - by_image.keys():
+                    fault = f"not every {split} image has a score of '{metric}' of '{name}': '{min(odd)}'"
+                    raise records.damaged(self.per_image, fault, self._written_anew)
+        return scores
+
+    def _finite(self, path: Path, cell: str) -> float | None:
+        value = records.number(path, cell, self._written_anew)
+        return value if value is not None and math.isfinite(value) else None
 
     def write_picture(self, rank: str, picture: np.ndarray) -> None:
         """Write a picture (H, W, 3) uint8."""
@@ -198,10 +282,3 @@ class RunDirectory:
         """One line, with the time, in `log.txt`."""
         with self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {printable(line)}\n")
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

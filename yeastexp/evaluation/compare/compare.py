@@ -78,6 +78,9 @@ def _comparison(
         raise UserError(f"--class: the scores have none '{class_name}'{did_you_mean(class_name, by_class)}")
     metric = metric_of(runs[0].experiment, selection.metric)
     row = class_name or metric.headline(by_class, runs[0].experiment.task.classes)
+    for run, each in zip(runs, scores, strict=True):
+        if row not in each.by_class:
+            raise UserError(f"{each.place}: has no score of '{row}'; bring back the one that {run.path} wrote")
     values = [[each.by_class[row][image] for image in images] for each in scores]
     numbers = [[math.nan if value is None else value for value in of_run] for of_run in values]
     pairs = [paired(numbers[0], other) for other in numbers[1:]]

@@ -40,7 +40,8 @@ class Run:
         """What the stored scores depend on beside the predictions: data, options of the metric, task."""
         dataset, recorded = self.experiment.dataset, self.environment
         options = {key: value for key, value in dataset.options.items() if not isinstance(value, Path)}
-        generated = None if self.data_digests else (recorded["versions"]["yeastexp"], recorded["digests"]["plugins"])
+        version, plugins = recorded["versions"].get("yeastexp"), recorded["digests"]["plugins"]
+        generated = None if self.data_digests else (version, plugins)
         how = [part.options for part in self.experiment.metrics if part.name == metric]
         return dataset.name, options, sorted(self.data_digests.values()), generated, how, self.experiment.task
 

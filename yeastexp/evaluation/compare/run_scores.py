@@ -57,9 +57,9 @@ def _of_result(run: Run, selection: Selection) -> RunScores | None:
     if not directory.is_finished:
         return None
     by_class: ByClass = {}
-    for row in directory.read_per_image():
-        if (row["split"], row["metric"]) == (selection.split, selection.metric):
-            by_class.setdefault(row["class"], {})[row["image"]] = float(row["score"]) if row["score"] else None
+    for (metric, name), by_image in directory.read_per_image().get(selection.split, {}).items():
+        if metric == selection.metric:
+            by_class[name] = by_image
     images = dict.fromkeys(next(iter(by_class.values()), {}), "")
     return RunScores(by_class, directory.per_image, images, selected=selection.split == "val") if by_class else None
 
