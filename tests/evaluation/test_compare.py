@@ -516,7 +516,8 @@ def test_what_of_cross_validations_cannot_be_compared_is_said(
         "--metric: 'dice' is no metric of all these cross-validations (known: accuracy, iou)"
     )
     (other / "per_image.csv").write_text("image,seed,metric,class,score\nsquare_0,9,iou,cell,1\n")
-    assert refused(validations).startswith(f"{other}: its scores cannot be read (KeyError: '9'); run the same")
+    fault = "image 'square_0' with seed 9 is not of this cross-validation"
+    assert refused(validations).startswith(f"{other / 'per_image.csv'}: is damaged ({fault}); the same 'crossval'")
     (other / "crossval.json").unlink()
     assert refused(validations) == (
         f"{other}: is not finished; the same 'crossval' command with -o {other} continues it"

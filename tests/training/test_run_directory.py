@@ -14,6 +14,7 @@ from conftest import Call
 from tiny import EXPERIMENT, quiet, write_experiment
 
 from yeastexp.errors import UserError
+from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import run_files
 from yeastexp.system import records
 from yeastexp.training.run import run
@@ -155,7 +156,12 @@ def test_every_command_names_an_environment_that_it_needs(
     assert status == 2 and line.startswith(f"{directory.environment}: is {'missing' if lost else 'damaged'}")
 
 
-@pytest.mark.filterwarnings("always")
+def test_predictions_do_not_need_the_environment(directory: RunDirectory) -> None:
+    directory.environment.unlink()
+    (note,) = load_predictor(directory.path).notes
+    assert note.startswith(f"{directory.environment}: is missing; ") and "whether plugins are those of the run" in note
+
+
 @pytest.mark.parametrize("name", ["result.json", "metrics.csv", "per_image.csv"])
 def test_a_report_goes_on_without_a_file_and_says_so(name: str, directory: RunDirectory, call: Call) -> None:
     (directory.path / name).write_bytes(b"[\xff")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -147,10 +147,19 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
         raise UserError(f"{path}: {fault}") from None
     normalization, values = preprocessing.normalization, preprocessing.values
     task = build.build_task(loaded)
-    listed = inputs.inputs_of(loaded)
-    changed = inputs.changed(directory.read_environment(), listed, ["plugins", "files"])
-    notes = tuple(f"{run}: {phrase}" for phrase in changed)
+    notes = tuple(_changed(directory, loaded))
     return Predictor(loaded, task, state["step"], model.eval(), transforms, normalization, place, values, notes, edits)
+
+
+def _changed(run: RunDirectory, loaded: Experiment) -> Iterator[str]:
+    """What predictions depend on and is no longer as the run had it, or that its digests are lost."""
+    try:
+        recorded = run.read_environment()
+    except UserError as error:
+        yield f"{error}; it would tell whether plugins are those of the run"
+        return
+    changed = inputs.changed(recorded, inputs.inputs_of(loaded), ["plugins", "files"])
+    yield from (f"{run}: {phrase}" for phrase in changed)
 
 
 def _values_of(loaded: Experiment) -> Values | None:
