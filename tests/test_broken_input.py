@@ -340,7 +340,7 @@ PLUGINS = {
     "no name": Broken(
         plugin("from yeastexp import loss\n@loss\ndef f(classes): ..."),
         CHECK,
-        f"{AT}2: TypeError: @loss needs a name, as in @loss('mine')",
+        f"{AT}2: @loss needs a name, as in @loss('mine')",
     ),
     "a hint that nothing fits": Broken(
         plugin("from yeastexp import loss\nfrom typing import *\n@loss('x')\ndef f(classes, y: Callable = 1): ..."),

@@ -123,9 +123,7 @@ FAULTS = {
     "raise GeneratorExit\n": "1: GeneratorExit",
     "class Mute(Exception):\n    def __str__(self): raise self\nraise Mute\n": "3: Mute: <exception str() failed>",
     "from yeastexp import loss\nloss(3)\n": "2: TypeError: @loss needs a name, as in @loss('mine')",
-    "from yeastexp import loss\n\n@loss\ndef mine(classes): ...\n": (
-        "3: TypeError: @loss needs a name, as in @loss('mine')"
-    ),
+    "from yeastexp import loss\n\n@loss\ndef mine(classes): ...\n": "3: @loss needs a name, as in @loss('mine')",
     "from yeastexp import loss\n\n@loss('x')\ndef mine(classes, y: type(loss) = 1): ...\n": (
         "3: loss 'x' has a hint that no TOML value fits: "
         "Unable to generate pydantic-core schema for <class 'yeastexp.registry.Registry'>"
@@ -148,6 +146,55 @@ def test_a_broken_plugin_names_its_line(tmp_path: Path, text: str, fault: str) -
         plugins.load([path])
     assert str(error.value) == f"{path}:{fault}"
     assert plugins.active() == () and not {name for name in set(sys.modules) - modules if "plugin" in name}
+
+
+SEVERAL = """\
+from yeastexp import loss, metric, model
+
+@loss("sound")
+def sound(classes: int, weight: float = 1.0): ...
+
+@loss("none_given")
+def none_given(): ...
+
+@model("unhinted")
+def unhinted(channels, outputs, width=3): ...
+
+@metric
+def nameless(classes): ...
+
+@loss("late")
+def late(classes): ...
+"""
+
+
+def test_a_fault_in_one_part_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(SEVERAL)
+    faults = (
+        f"{path}:6: loss 'none_given' takes 0 of the 1 arguments that are given by position; "
+        "it is called as f(classes, **table)",
+        f"{path}:9: model 'unhinted' option 'width' has no type hint; the hint is the schema of the TOML key, and it "
+        "is called as f(channels, outputs, **table)",
+        f"{path}:12: @metric needs a name, as in @metric('mine')",
+    )
+    with pytest.raises(UserError) as error:
+        plugins.load([path])
+    assert error.value.faults == faults and "sound" not in yeastexp.loss
+    for _ in range(2):
+        plugins.load([])
+        assert plugins.add(path) == faults and {"sound", "late"} <= set(yeastexp.loss)
+    plugins.load([])
+    assert not {"sound", "late"} & set(yeastexp.loss)
+
+
+def test_a_taken_name_leaves_the_other_parts_of_a_file_that_was_loaded_before(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one.py"), write(tmp_path / "two.py", weight=2.0)
+    two.write_text(f"{two.read_text()}\n@loss('other')\ndef other(classes): ...\n")
+    plugins.load([two])
+    plugins.load([one])
+    assert plugins.add(two) == (f"{two}:3: loss 'mine' is taken by {one}:3; choose another name",)
+    assert {"mine", "other"} <= set(yeastexp.loss) and yeastexp.loss["mine"](2)(None, None) == 1.0
 
 
 def test_a_plugin_with_null_bytes_is_a_fault(tmp_path: Path) -> None:

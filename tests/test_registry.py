@@ -98,7 +98,7 @@ def test_a_decorator_registers_and_gives_the_factory_back() -> None:
 
 
 def test_a_taken_name_names_both_places() -> None:
-    registry = Registry("loss", given=1)
+    registry = Registry("loss", "classes")
 
     @registry("one")
     def first(classes: int) -> None: ...
@@ -117,7 +117,7 @@ def test_a_taken_name_names_both_places() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    registry = Registry("loss", given=0)
+    registry = Registry("loss")
     with pytest.raises(UserError, match=r"^unknown loss 'x' \(known: none\)$"):
         registry["x"]
     for name in ("dice", "focal"):
@@ -135,7 +135,10 @@ def test_a_dataclass_without_a_docstring_has_none() -> None:
     assert yeastexp.transform.find("bare").doc == ""
 
 
-def factories() -> Iterator[tuple[str, Callable[..., Any], int, str]]:
+HINT = "the hint is the schema of the TOML key"
+
+
+def factories() -> Iterator[tuple[str, Callable[..., Any], tuple[str, ...], str]]:
     @dataclass
     class Listed:
         x: list[int] = field(default_factory=list)
@@ -145,26 +148,37 @@ def factories() -> Iterator[tuple[str, Callable[..., Any], int, str]]:
     def unhinted(p=0.5): ...  # type: ignore[no-untyped-def]
     def named(name: str) -> None: ...
     def short(channels: int) -> None: ...
+    def long(logits, labels): ...  # type: ignore[no-untyped-def]
+    def unknown(p: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
     def keyword_only(*, channels: int, classes: int) -> None: ...
     def positional_only(p: float, /) -> None: ...
     def underscored(_p: float) -> None: ...
 
-    yield "keywords", keywords, 0, "takes *options; name every option, so that a misspelt one is found"
-    yield "positions", positions, 0, "takes *options; name every option, so that a misspelt one is found"
-    yield "unhinted", unhinted, 0, "option 'p' has no type hint; the hint is the schema of the TOML key"
-    yield "named", named, 0, "option 'name' would hide the name of the part; call it something else"
-    yield "short", short, 2, "takes 1 of the 2 arguments that are given by position"
-    yield "keyword_only", keyword_only, 2, "takes 'channels' by name only; it is given by position"
-    yield "positional_only", positional_only, 0, "option 'p' cannot be a TOML key; drop the '/' or the underscore"
-    yield "underscored", underscored, 0, "option '_p' cannot be a TOML key; drop the '/' or the underscore"
-    yield "listed", Listed, 0, "option 'x' has a default factory; give it a plain, immutable default"
+    yield "keywords", keywords, (), "takes *options; name every option, so that a misspelt one is found"
+    yield "positions", positions, (), "takes *options; name every option, so that a misspelt one is found"
+    yield "unhinted", unhinted, (), f"option 'p' has no type hint; {HINT}, and it is called as f(**table)"
+    yield "named", named, (), "option 'name' would hide the name of the part; call it something else"
+    called, given = "it is called as f(channels, outputs, **table)", ("channels", "outputs")
+    yield "short", short, given, f"takes 1 of the 2 arguments that are given by position; {called}"
+    yield "none", lambda: None, given, f"takes 0 of the 2 arguments that are given by position; {called}"
+    yield "keyword_only", keyword_only, given, f"takes 'channels' by name only; it is given by position: {called}"
+    yield (
+        "long",
+        long,
+        ("classes",),
+        f"option 'labels' has no type hint; {HINT}, and it is called as f(classes, **table)",
+    )
+    yield "unknown", unknown, (), "has a hint that cannot be evaluated: NameError: name 'Nothing' is not defined"
+    yield "positional_only", positional_only, (), "option 'p' cannot be a TOML key; drop the '/' or the underscore"
+    yield "underscored", underscored, (), "option '_p' cannot be a TOML key; drop the '/' or the underscore"
+    yield "listed", Listed, (), "option 'x' has a default factory; give it a plain, immutable default"
 
 
 @pytest.mark.parametrize(("name", "factory", "given", "fault"), list(factories()), ids=lambda value: str(value)[:15])
 def test_a_factory_whose_options_are_no_schema_is_refused(
-    name: str, factory: Callable[..., Any], given: int, fault: str
+    name: str, factory: Callable[..., Any], given: tuple[str, ...], fault: str
 ) -> None:
-    registry = Registry("model", given)
+    registry = Registry("model", *given)
     with pytest.raises(UserError) as error:
         registry(name)(factory)
     place, message = str(error.value).split(": ", 1)
@@ -281,7 +295,7 @@ def test_the_place_of_a_wrong_element() -> None:
 def test_missing_and_unknown_keys_and_wrong_values_are_all_found() -> None:
     def needy(channels: int, path: str, width: int, depth: int = 3) -> None: ...
 
-    schema = Schema(needy, given=1)
+    schema = Schema(needy, ["classes"])
     _, problems = schema.check({"widht": 3, "depth": "x", "channels": 1})
     assert {problem.keys[0]: problem.message for problem in problems} == {
         "path": "missing; add 'path = …'",
@@ -303,7 +317,7 @@ def test_which_paths_must_exist() -> None:
 
 
 def test_forgotten_parts_come_back_only_where_the_name_is_free() -> None:
-    registry = Registry("loss", given=0)
+    registry = Registry("loss")
 
     def register(plugin: str) -> Entry:
         Registry.loading = Path(plugin)
@@ -317,10 +331,9 @@ def test_forgotten_parts_come_back_only_where_the_name_is_free() -> None:
     registry.forget([Path("a.py")])
     assert "one" not in registry
     second = register("b.py")
-    with pytest.raises(UserError, match="loss 'one' is taken by"):
-        registry.restore([first])
-    registry.restore([second])
-    assert registry["one"]() == "b.py"
+    (fault,) = registry.restore([first])
+    assert "loss 'one' is taken by" in fault
+    assert registry.restore([second]) == [] and registry["one"]() == "b.py"
     registry.forget([Path("b.py")])
-    registry.restore([first])
+    assert registry.restore([first]) == []
     assert registry["one"]() == "a.py"

@@ -33,6 +33,35 @@ from torch import Tensor, nn
 from yeastexp.sample import Sample
 
 
+def missing(instance: object, contract: type) -> list[str]:
+    """The names of a contract that an object has not."""
+    names = [name for name in vars(contract) if not name.startswith("_")]
+    return [name for name in names if not hasattr(type(instance), name) and not hasattr(instance, name)]
+
+
+def described(value: object) -> str:
+    """What kind of thing a part gave, for a message."""
+    if isinstance(value, Tensor):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"{'an' if dtype.startswith('i') else 'a'} {dtype} tensor {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def fault_of_sample(sample: object, name: str, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with what a data set reads under a name, whose image has a shape; None if nothing is."""
+    if not isinstance(sample, Sample):
+        return f"read('{name}') gives {described(sample)}, not a Sample"
+    maps = [(f"maps['{key}']", value, torch.int64, shape[1:]) for key, value in sample.maps.items()]
+    image = ("image", sample.image, torch.float32, shape)
+    for field_, value, dtype, wanted in (image, ("labels", sample.labels, torch.int64, shape[1:]), *maps):
+        if not isinstance(value, Tensor) or value.dtype != dtype or value.shape != wanted:
+            kind = str(dtype).removeprefix("torch.")
+            return f"read('{name}').{field_} is {described(value)}, not a {kind} tensor {tuple(wanted)}"
+    return None
+
+
 class Dataset(Protocol):
     """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before."""
 
@@ -60,6 +89,7 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Called once a step with the model's outputs in float32, and once for each validation image."""
 

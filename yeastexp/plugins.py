@@ -7,6 +7,7 @@ import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 import traceback
 import types
@@ -22,37 +23,73 @@ from yeastexp.registry import KINDS, Entry, Registry
 _loaded: dict[str, tuple[Path, dict[str, list[Entry]]]] = {}
 """By module name: the file it was loaded from, and what it registered."""
 
-_active: list[str] = []
+_active: dict[str, Path] = {}
 
 
 def load(paths: Sequence[Path]) -> None:
-    """Make the parts of these files, and of no other plugin files, available by name.
+    """Make the parts of these files, and of no other plugin files, available by name; UserError if one has a fault.
 
     A module's name carries the digest of its text, so that the copy in a run directory is the same module, and parts
     unpickle wherever the same files were loaded before.
     """
     deactivate()
     for path in paths:
-        name = f"yeastexp_plugin_{path.stem}_{_digest(path)[:12]}"
-        known = name in _loaded
-        if not known:
-            _load(name, path)
-        _active.append(name)
-        if known:
-            _activate(name)
+        if faults := add(path):
+            _forget(_active.popitem()[1])
+            raise UserError(*faults)
+
+
+def add(path: Path) -> tuple[str, ...]:
+    """Make the parts of one more file available, as far as they have no fault; the faults of the others."""
+    name = f"yeastexp_plugin_{path.stem}_{_digest(path)[:12]}"
+    if name in _loaded:
+        _active[name] = _loaded[name][0]
+        return tuple(fault for kind, entries in _loaded[name][1].items() for fault in KINDS[kind].restore(entries))
+    _active[name] = path
+    return _load(name, path)
 
 
 def deactivate() -> None:
     """Forget the parts of all plugin files."""
-    for name in _active:
-        for parts in KINDS.values():
-            parts.forget([_loaded[name][0]])
+    for path in _active.values():
+        _forget(path)
     _active.clear()
+
+
+def _forget(path: Path) -> None:
+    for parts in KINDS.values():
+        parts.forget([path])
 
 
 def active() -> tuple[Path, ...]:
     """The plugin files whose parts are available now."""
-    return tuple(_loaded[name][0] for name in _active)
+    return tuple(_active.values())
+
+
+@contextmanager
+def blamed() -> Iterator[None]:
+    """Within, or in a function that this decorates, what a user's own part raises is a UserError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if (fault := fault_of(error)) is None:
+            raise
+        raise UserError(fault) from error
+
+
+def fault_of(error: BaseException) -> str | None:
+    """An exception in one line, if it was raised by a part that is none of this package or by what that called.
+
+    Returns None for any other: a bug of this package, which keeps its traceback.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    files = {
+        inspect.getsourcefile(entry.factory) for parts in KINDS.values() for entry in parts.entries() if entry.foreign
+    }
+    places = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
+    return f"{places[-1]}: {in_one_line(error)}" if places else None
 
 
 @contextmanager
@@ -64,7 +101,7 @@ def preserved() -> Iterator[None]:
     ...     with plugins.preserved():
     ...         yield
     """
-    loaded, active = dict(_loaded), list(_active)
+    loaded, active = dict(_loaded), dict(_active)
     modules = {name: sys.modules[name] for name in loaded if name in sys.modules}
     with registry.preserved():
         try:
@@ -75,12 +112,8 @@ def preserved() -> Iterator[None]:
             sys.modules.update(modules)
             _loaded.clear()
             _loaded.update(loaded)
-            _active[:] = active
-
-
-def _activate(name: str) -> None:
-    for kind, entries in _loaded[name][1].items():
-        KINDS[kind].restore(entries)
+            _active.clear()
+            _active.update(active)
 
 
 def _digest(path: Path) -> str:
@@ -99,34 +132,38 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return code
 
 
-def _load(name: str, path: Path) -> None:
+def _load(name: str, path: Path) -> tuple[str, ...]:
     if path.suffix != ".py":
-        raise UserError(f"{path}: not a Python file; a plugin ends in .py")
+        return (f"{path}: not a Python file; a plugin ends in .py",)
     loader = _Loader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     Registry.loading = path
+    Registry.faults.clear()
+    faults: tuple[str, ...] = ()
     try:
         loader.exec_module(module)
-    except BaseException as error:
+    except KeyboardInterrupt:
         del sys.modules[name]
-        for parts in KINDS.values():
-            parts.forget([path])
-        raise _fault(error, path) from error
+        raise
+    except BaseException as error:
+        faults = error.faults if isinstance(error, UserError) else (_fault(error, path),)
     finally:
         Registry.loading = None
-    _loaded[name] = (path, {kind: [e for e in r.entries() if e.plugin == path] for kind, r in KINDS.items()})
+    if faults := (*Registry.faults, *faults):
+        del sys.modules[name]
+    else:
+        _loaded[name] = (path, {kind: [e for e in r.entries() if e.plugin == path] for kind, r in KINDS.items()})
+    return faults
 
 
-def _fault(error: BaseException, path: Path) -> BaseException:
-    if isinstance(error, UserError | KeyboardInterrupt):
-        return error
+def _fault(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError):
-        return UserError(f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}: {error.msg}")
+        return f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return UserError(f"{path}:{lines[-1] if lines else 1}: {in_one_line(error)}")
+    return f"{path}:{lines[-1] if lines else 1}: {in_one_line(error)}"
 
 
 @functools.cache

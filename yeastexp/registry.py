@@ -12,16 +12,16 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 
-from yeastexp.errors import UserError, did_you_mean
+from yeastexp.errors import UserError, did_you_mean, in_one_line
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -49,25 +49,29 @@ class Problem:
 
 
 class Schema:
-    """The keys of a table, read off a factory's signature; the first `given` parameters are not keys."""
+    """The keys of a table, read off a factory's signature; the first parameters, which are `given`, are not keys."""
 
-    def __init__(self, factory: Callable[..., Any], given: int = 0) -> None:
+    def __init__(self, factory: Callable[..., Any], given: Sequence[str] = ()) -> None:
         parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
-        self.given = [parameter.name for parameter in parameters[:given]]
-        self.parameters = parameters[given:]
-        if len(self.given) < given:
-            raise UserError(f"takes {len(self.given)} of the {given} arguments that are given by position")
+        self.given = [parameter.name for parameter in parameters[: len(given)]]
+        self.parameters = parameters[len(given) :]
+        called = f"it is called as f({', '.join([*given, '**table'])})"
+        if len(self.given) < len(given):
+            raise UserError(
+                f"takes {len(self.given)} of the {len(given)} arguments that are given by position; {called}"
+            )
         for parameter in parameters:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 raise UserError(f"takes *{parameter.name}; name every option, so that a misspelt one is found")
-        for parameter in parameters[:given]:
+        for parameter in parameters[: len(given)]:
             if parameter.kind is parameter.KEYWORD_ONLY:
-                raise UserError(f"takes '{parameter.name}' by name only; it is given by position")
+                raise UserError(f"takes '{parameter.name}' by name only; it is given by position: {called}")
         for parameter in self.parameters:
             if parameter.kind is parameter.POSITIONAL_ONLY or parameter.name.startswith("_"):
                 raise UserError(f"option '{parameter.name}' cannot be a TOML key; drop the '/' or the underscore")
             if parameter.annotation is parameter.empty:
-                raise UserError(f"option '{parameter.name}' has no type hint; the hint is the schema of the TOML key")
+                hint = "the hint is the schema of the TOML key"
+                raise UserError(f"option '{parameter.name}' has no type hint; {hint}, and {called}")
             if repr(parameter.default) == "<factory>":
                 raise UserError(f"option '{parameter.name}' has a default factory; give it a plain, immutable default")
             if parameter.name == "name":
@@ -174,6 +178,11 @@ class Entry:
         return source_of(self.factory)
 
     @property
+    def foreign(self) -> bool:
+        """Whether the part is none of this package: what goes wrong in it is its author's to see, in one line."""
+        return self.factory.__module__.partition(".")[0] != __name__.partition(".")[0]
+
+    @property
     def doc(self) -> str:
         """The part's docstring, or nothing."""
         written = inspect.getdoc(self.factory) or ""
@@ -191,31 +200,50 @@ class Registry:
     loading: Path | None = None
     """The plugin being loaded: what is registered meanwhile belongs to it."""
 
-    def __init__(self, kind: str, given: int) -> None:
+    faults: ClassVar[list[str]] = []
+    """What is wrong with single parts of that plugin, whose others are registered all the same."""
+
+    def __init__(self, kind: str, *given: str) -> None:
         self.kind = kind
         self.given = given
         self._entries: dict[str, Entry] = {}
 
     def __call__(self, name: str) -> Callable[[Factory], Factory]:
-        if not isinstance(name, str):
-            raise TypeError(f"@{self.kind} needs a name, as in @{self.kind}('mine')")
+        unnamed: Any = name
+        if not isinstance(unnamed, str):
+            fault = f"@{self.kind} needs a name, as in @{self.kind}('mine')"
+            if not Registry.loading or not callable(unnamed):
+                raise TypeError(fault)
+            Registry.faults.append(f"{source_of(unnamed)}: {fault}")
+            return cast("Callable[[Factory], Factory]", unnamed)
 
         def register(factory: Factory) -> Factory:
-            if taken := self._entries.get(name):
-                raise UserError(_taken(source_of(factory), taken))
             try:
-                schema = Schema(factory, self.given)
-                if Registry.loading:  # hints of the package's own parts are tested
-                    schema.model.model_json_schema()
-            except PydanticUserError as error:
-                fault = f"has a hint that no TOML value fits: {error.message.partition('. ')[0]}"
-                raise UserError(f"{source_of(factory)}: {self.kind} '{name}' {fault}") from None
+                self._entries[name] = self._entry(name, factory)
             except UserError as error:
-                raise UserError(f"{source_of(factory)}: {self.kind} '{name}' {error}") from None
-            self._entries[name] = Entry(self.kind, name, factory, schema, Registry.loading)
+                if not Registry.loading:
+                    raise
+                Registry.faults += error.faults  # told when the file has been read, for its other parts are sound
             return factory
 
         return register
+
+    def _entry(self, name: str, factory: Callable[..., Any]) -> Entry:
+        if taken := self._entries.get(name):
+            raise UserError(_taken(source_of(factory), taken))
+        try:
+            schema = Schema(factory, self.given)
+            if Registry.loading:  # hints of the package's own parts are tested
+                schema.model.model_json_schema()
+        except PydanticUserError as error:
+            fault = f"has a hint that no TOML value fits: {error.message.partition('. ')[0]}"
+        except UserError as error:
+            fault = str(error)
+        except (NameError, AttributeError, SyntaxError) as error:
+            fault = f"has a hint that cannot be evaluated: {in_one_line(error)}"
+        else:
+            return Entry(self.kind, name, factory, schema, Registry.loading)
+        raise UserError(f"{source_of(factory)}: {self.kind} '{name}' {fault}")
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         return self.find(name).factory
@@ -241,11 +269,10 @@ class Registry:
         gone = set(plugins)
         self._entries = {name: entry for name, entry in self._entries.items() if entry.plugin not in gone}
 
-    def restore(self, entries: Iterable[Entry]) -> None:
-        """Put back entries that were forgotten; raises UserError if another part took a name meanwhile."""
-        for entry in entries:
-            if (taken := self._entries.setdefault(entry.name, entry)) is not entry:
-                raise UserError(_taken(entry.place, taken))
+    def restore(self, entries: Iterable[Entry]) -> list[str]:
+        """Put back entries that were forgotten; a fault for each whose name another part took meanwhile."""
+        taken = [(entry, self._entries.setdefault(entry.name, entry)) for entry in entries]
+        return [_taken(entry.place, by) for entry, by in taken if by is not entry]
 
 
 def _taken(place: str, by: Entry) -> str:
@@ -260,15 +287,15 @@ def source_of(factory: Callable[..., Any]) -> str:
         return f"{getattr(factory, '__module__', '?')}.{getattr(factory, '__qualname__', '?')}"
 
 
-dataset = Registry("dataset", given=0)
-transform = Registry("transform", given=0)
-model = Registry("model", given=2)
-loss = Registry("loss", given=1)
-optimizer = Registry("optimizer", given=1)
-scheduler = Registry("scheduler", given=2)
-metric = Registry("metric", given=1)
-task = Registry("task", given=2)
-handler = Registry("handler", given=1)
+dataset = Registry("dataset")
+transform = Registry("transform")
+model = Registry("model", "channels", "outputs")
+loss = Registry("loss", "classes")
+optimizer = Registry("optimizer", "parameters")
+scheduler = Registry("scheduler", "optimizer", "steps")
+metric = Registry("metric", "classes")
+task = Registry("task", "channels", "classes")
+handler = Registry("handler", "context")
 
 KINDS = {r.kind: r for r in (dataset, transform, task, model, loss, optimizer, scheduler, metric, handler)}
 

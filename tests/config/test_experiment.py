@@ -82,7 +82,7 @@ class Misspelt(BasicTransform2D):
 class Empty:
     splits = {"train": [], "val": []}
     maps = ()
-    normalization = None
+    normalization = shape = read = None
     def __init__(self, folder: Path | None = None):
         self.folder = folder
 
@@ -548,6 +548,151 @@ def test_a_faulty_plugin_is_named_with_its_line_beside_the_other_faults(write: W
         f"study.toml:2:3: plugins: {fault.format(unet=KINDS['model'].find('unet').place)}",
         "study.toml:19:1: [model] width: should be greater than or equal to 1, got 0",
     ]
+
+
+PARTLY = """\
+from yeastexp import loss, metric, task, transform
+
+@transform("sound")
+def sound(strength: float = 1.0): ...
+
+@transform("wrong")
+def wrong(strength): ...
+"""
+USED = {
+    "plugins = []": 'plugins = ["mine.py"]',
+    'name = "zscore"': 'name = "sound"\nstrnegth = 2.0',
+    'name = "rotate90"': 'name = "wrong"',
+    'name = "reflect"': 'name = "refelct"',
+}
+
+
+def test_a_fault_in_one_part_of_a_plugin_leaves_the_others_and_none_follows_from_it(write: Write) -> None:
+    hint = "the hint is the schema of the TOML key, and it is called as f(**table)"
+    known = ", ".join(sorted([*KINDS["transform"], "sound"]))
+    assert faults(write(USED, plugin=PARTLY)) == [
+        f"study.toml:1:12: plugins: mine.py:6: transform 'wrong' option 'strength' has no type hint; {hint}",
+        "study.toml:10:1: [[transform]] strnegth: unknown key; did you mean 'strength'? (known: strength)",
+        f"study.toml:12:1: [[augment]] name: unknown transform 'refelct'; did you mean 'reflect'? (known: {known})",
+    ]
+
+
+@pytest.mark.parametrize("broken", ["raise ValueError('no')\n", "import no_such_module\n", "x = (\n"])
+def test_parts_that_a_broken_plugin_may_have_are_not_called_unknown(write: Write, broken: str) -> None:
+    text = PARTLY[: PARTLY.index("@transform")] + broken + PARTLY[PARTLY.index("@transform") :]
+    changes = {
+        "plugins = []": 'plugins = ["mine.py"]',
+        "[task]": '[task]\nname = "depth"',
+        'name = "rotate90"': 'name = "wrong"',
+        '[loss]\nname = "cross_entropy"\n': "",
+        'name = "iou"': 'name = "depth_error"',
+        "epochs = 2": "epochs = 2\n[validation]\nmonitor = 'depth_error'",
+    }
+    text += "task('depth'), metric(\"depth_error\")\n"
+    (fault,) = faults(write(changes, plugin=text))
+    assert fault.startswith("study.toml:1:12: plugins: mine.py:3: ") or "was never closed" in fault
+
+
+def test_the_monitored_metric_is_known_though_its_table_has_a_fault(write: Write) -> None:
+    changes = {'name = "iou"': 'name = "iou"\nodd = 1', "epochs = 2": "epochs = 2\n[validation]\nmonitor = 'iou'"}
+    assert faults(write(changes)) == ["study.toml:27:1: [[metric]] odd: unknown key (known: none)"]
+
+
+RAISING = """\
+import torch
+from yeastexp import BasicTransform2D, PerImageMetric, Sample, dataset, loss, model, transform
+
+@transform("raising")
+class Raising(BasicTransform2D):
+    def draw(self, generator):
+        return {}["strength"]
+    def image(self, image, params):
+        return image
+
+@loss("raising")
+def raising(classes):
+    return 1 / 0
+
+@loss("nothing")
+def nothing(classes): ...
+
+@loss("number")
+def number(classes):
+    return 3
+
+@dataset("bare")
+class Bare:
+    splits = {"train": ["a"], "val": ["b"]}
+    maps = ()
+    def read(self, name):
+        return None
+
+@dataset("listed")
+class Listed(Bare):
+    splits = [["a"], ["b"]]
+    normalization = None
+    def shape(self, name):
+        return 1, 32, 32
+
+@dataset("wrong_image")
+class WrongImage(Listed):
+    splits = Bare.splits
+    def read(self, name):
+        return Sample(torch.zeros(1, 32, 32, dtype=torch.float64), torch.zeros(32, 32, dtype=torch.int64), name)
+
+@dataset("no_sample")
+class NoSample(Listed):
+    splits = Bare.splits
+    def read(self, name):
+        return torch.zeros(1, 32, 32), torch.zeros(32, 32)
+
+@dataset("forgotten")
+def forgotten(): ...
+"""
+HDF5 = 'name = "hdf5"\npath = "data.h5"'
+WHOLE = "splits, maps, normalization, shape(name) and read(name)"
+RAISED = {
+    "a hook raises": (
+        {'name = "zscore"': 'name = "raising"'},
+        "9:1: [[transform]] name: 'raising' fails: mine.py:7: KeyError: 'strength'",
+    ),
+    "a factory raises": (
+        {'name = "cross_entropy"': 'name = "raising"'},
+        "19:1: [loss] name: 'raising' fails: mine.py:13: ZeroDivisionError: division by zero",
+    ),
+    "a factory gives nothing": (
+        {'name = "cross_entropy"': 'name = "nothing"'},
+        "19:1: [loss] name: 'nothing' makes None",
+    ),
+    "a loss that cannot be called": (
+        {'name = "cross_entropy"': 'name = "number"'},
+        "19:1: [loss] name: 'number' is no Loss",
+    ),
+    "a data set without shape and normalization": (
+        {HDF5: 'name = "bare"'},
+        f"6:1: [dataset] name: 'bare' has no normalization and no shape; a data set has {WHOLE}",
+    ),
+    "a data set of another form": (
+        {HDF5: 'name = "listed"'},
+        "6:1: [dataset] name: 'listed' fails: AttributeError: 'list' object has no attribute 'get'",
+    ),
+    "a data set that gives no sample": (
+        {HDF5: 'name = "no_sample"'},
+        "6:1: [dataset] name: 'no_sample': read('a') gives a tuple, not a Sample",
+    ),
+    "a data set of another type": (
+        {HDF5: 'name = "wrong_image"'},
+        "6:1: [dataset] name: 'wrong_image': read('a').image is a float64 tensor (1, 32, 32), not a float32 tensor "
+        "(1, 32, 32)",
+    ),
+    "a data set that is forgotten": ({HDF5: 'name = "forgotten"'}, "6:1: [dataset] name: 'forgotten' makes None"),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), RAISED.values(), ids=RAISED)
+def test_what_goes_wrong_in_a_users_part_is_one_line(write: Write, changes: dict[str, str], expected: str) -> None:
+    path = write({"plugins = []": 'plugins = ["mine.py"]', **changes}, plugin=RAISING)
+    assert faults(path) == [f"study.toml:{expected}"]
 
 
 def test_two_plugins_of_one_name(write: Write, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def _check_data(experiment: Path, settings: tuple[str, ...], steps: int | None, 
 
 def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
     from yeastexp.inspection.check import check
+    from yeastexp.inspection.preflight import finding_lines
+    from yeastexp.system.formatting import format_count
 
     checked = check(experiment, settings)
     labels = "; ".join(f"{label}: {count:,} pixels" for label, count in checked.labels.items())
@@ -59,7 +61,12 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
     echo(f"batch        {' × '.join(map(str, checked.batch_shape))} (B × C × H × W), loss {checked.loss:.4f}")
     echo(f"epoch        {checked.steps_per_epoch} steps; validation every {checked.validate_every} epochs")
     echo(f"first step   {checked.seconds:.2f} s; peak memory {checked.peak_memory_mb} MB")
-    echo(f"{experiment}: no faults")
+    for finding in checked.findings:
+        echo(*finding_lines(finding))
+    verdict = f"{format_count(checked.errors, 'error')} in the masks" if checked.errors else "no faults"
+    echo(f"{experiment}: {verdict}")
+    if checked.errors:
+        sys.exit(INPUT_WRONG)
 
 
 @click.command(short_help="Show a model's layers, receptive field and cost.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from yeastexp.config.settings import SCHEMAS, SETTINGS
 from yeastexp.config.toml_document import Document, Keys, Place
 from yeastexp.data import datasets, transforms
 from yeastexp.data.transforms.base import BasicTransform2D
-from yeastexp.errors import UserError, did_you_mean
+from yeastexp.errors import UserError, did_you_mean, in_one_line
 from yeastexp.metrics import instances, pixels
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.nets import losses, optimizers, schedulers
@@ -82,6 +83,8 @@ class _Checker:
         """Whether a file that has to exist does not."""
         self.own_loss = False
         """Whether the task computes its loss itself."""
+        self.unsound: list[str] = []
+        """The text of plugins that have a fault: a part that is named in it is there when that is gone."""
         self.faults: list[tuple[Place, str]] = []
 
     def experiment(self) -> Experiment:
@@ -89,7 +92,8 @@ class _Checker:
         self.unknown_tables()
         name = self.name()
         task = self.task()
-        self.own_loss = task is not None and not getattr(KINDS["task"][task.part.name], "needs_loss", True)
+        if task is not None:
+            self.own_loss = not getattr(KINDS["task"][task.part.name], "needs_loss", True)
         self.length()
         settings = {table: self.settings(table) for table in SETTINGS}
         single = {table: self.part(table) for table in TABLES}
@@ -128,13 +132,13 @@ class _Checker:
             if not toml_document.is_file(path):
                 self.faults.append((place, f"plugins: no file '{os.path.abspath(path)}'"))  # noqa: PTH100
                 continue
-            path = path.resolve()
+            good.append(path.resolve())
             try:
-                plugins.load([*good, path])
-                good.append(path)
+                faults = plugins.add(good[-1])
             except UserError as error:
-                self.faults.append((place, f"plugins: {error}"))
-                plugins.load(good)
+                faults = error.faults
+            self.faults += [(place, f"plugins: {fault}") for fault in faults]
+            self.unsound += [good[-1].read_text(encoding="utf-8", errors="replace")] if faults else []
         if len({path.name for path in good}) < len(good):
             self.fault(("plugins",), "plugins: two files of one name; a run keeps its copies side by side")
         return tuple(good)
@@ -263,6 +267,9 @@ class _Checker:
             message = "missing; add 'name = …'" if name is None else f"should be a string, got {name!r}"
             self.fault((*at, "name"), f"{label} name: {message} (known: {', '.join(KINDS[kind])})")
             return None
+        if name not in KINDS[kind] and any(f"{quote}{name}{quote}" in text for text in self.unsound for quote in "'\""):
+            self.own_loss |= kind == "task"  # which nobody can know before
+            return None
         if name not in KINDS[kind]:
             self.fault((*at, "name"), f"{label} name: unknown {kind} '{name}'{did_you_mean(name, KINDS[kind])}")
             return None
@@ -281,17 +288,20 @@ class _Checker:
         lists: Mapping[str, tuple[Part, ...]],
     ) -> None:
         """What no table can know by itself; of tables with faults nothing is asked."""
-        names = [part.name for part in lists["metric"]]
+        tables = self.tree.values.get("metric")
+        names = (
+            [str(table.get("name")) for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
+        )
         for part in lists["metric"]:
             if names.count(part.name) > 1:
                 self.faults.append(
                     (part.place, f"[[metric]] name: '{part.name}' stands {names.count(part.name)} times")
                 )
         self.settings_relations({table: values or {} for table, values in settings.items()}, names)
-        for part in lists["transform"]:
-            self.whole_image_transform(part)
-        for part in lists["augment"]:
-            self.augmentation(part)
+        for table, check in (("transform", self.whole_image_transform), ("augment", self.augmentation)):
+            for part in lists[table]:
+                with self.blamed(part):
+                    check(part)
         if task is None:
             return
         if len(set(task.classes)) < len(task.classes):
@@ -303,15 +313,13 @@ class _Checker:
         classes = len(task.classes)
         learnt = self.guarded(task.part, task.channels, classes, instance_of=contracts.Task)
         if single["loss"]:
-            self.guarded(single["loss"], classes)
+            self.guarded(single["loss"], classes, instance_of=contracts.Loss)
             if self.own_loss:
                 self.faults.append((single["loss"].place, "[loss] name: the task has a loss of its own; omit [loss]"))
         metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
         if self.with_data and single["dataset"] and not self.absent:
-            try:
+            with self.blamed(single["dataset"]):
                 self.data(task, learnt, single["dataset"], metrics_)
-            except UserError as error:  # a data set may find out late what is wrong with its files
-                self.faults += single["dataset"].faults(error)
 
     def settings_relations(self, settings: Mapping[str, Mapping[str, Any]], metric_names: Sequence[str]) -> None:
         patches, validation, runtime = (settings[table] for table in ("patches", "validation", "runtime"))
@@ -333,15 +341,26 @@ class _Checker:
 
     def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
         """The part made, or nothing and a fault."""
-        try:
+        with self.blamed(part):
             instance = part.make(*given)
-        except UserError as error:
-            self.faults += part.faults(error)
-            return None
-        if isinstance(instance, instance_of):
-            return instance
-        self.faults.append((part.place, f"{part.label} name: '{part.name}' is no {instance_of.__name__}"))
+            if isinstance(instance, instance_of) and instance is not None:
+                return instance
+            fault = "makes None" if instance is None else f"is no {instance_of.__name__}"
+            self.faults.append((part.place, f"{part.label} name: '{part.name}' {fault}"))
         return None
+
+    @contextmanager
+    def blamed(self, part: Part) -> Iterator[None]:
+        """What goes wrong within is a fault of a part, unless that is of this package: then it is a bug."""
+        try:
+            yield
+        except UserError as error:  # a data set may find out late what is wrong with its files
+            self.faults += part.faults(error)
+        except Exception as error:
+            if not KINDS[part.kind].find(part.name).foreign:
+                raise
+            said = plugins.fault_of(error) or in_one_line(error)
+            self.faults.append((part.place, f"{part.label} name: '{part.name}' fails: {said}"))
 
     def whole_image_transform(self, part: Part) -> None:
         transform = self.guarded(part, instance_of=BasicTransform2D)
@@ -368,6 +387,11 @@ class _Checker:
         dataset = self.guarded(part)
         if dataset is None:
             return
+        if missing := contracts.missing(dataset, contracts.Dataset):
+            wanted = "splits, maps, normalization, shape(name) and read(name)"
+            fault = f"'{part.name}' has no {' and no '.join(missing)}; a data set has {wanted}"
+            self.faults.append((part.place, f"[dataset] name: {fault}"))
+            return
         for split, act in (("train", "train"), ("val", "validate")):
             if not dataset.splits.get(split):
                 self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {act} on"))
@@ -377,6 +401,10 @@ class _Checker:
             has = dataset.shape(wrong[0])[0]
             message = f"is {task.channels}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
             self.fault(("task", "channels"), f"[task] channels: {message}")
+        if names and KINDS["dataset"].find(part.name).foreign:
+            sample = dataset.read(names[0])
+            if malformed := contracts.fault_of_sample(sample, names[0], tuple(dataset.shape(names[0]))):
+                self.faults.append((part.place, f"[dataset] name: '{part.name}': {malformed}"))
         for wanted in learnt.maps if learnt else ():
             if wanted not in dataset.maps:
                 known = f"; the data has {', '.join(dataset.maps) or 'no further maps'}"

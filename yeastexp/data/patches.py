@@ -102,8 +102,8 @@ class CachedImages:
         yield ImageBlock(np.arange(len(images)), self.pixels, images, self.foreground)
 
     def labels(self) -> Iterator[Tensor]:
-        """All class labels."""
-        yield self.pixels.labels[:1]
+        """The labels of one image after the other, flat."""
+        return iter(self.pixels.labels[0].split(self.pixels.sizes.prod(axis=1).tolist()))
 
 
 class LazyImages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yeastexp import plugins
 from yeastexp.config.loading import load_experiment
+from yeastexp.inspection.preflight import Finding, data_rules, ordered
+from yeastexp.inspection.preflight.statistics import LabelStatistics, count_labels
 from yeastexp.system import environment
 from yeastexp.training import build
+from yeastexp.training.validation import build_validator
 
 
 @dataclass(frozen=True)
@@ -28,29 +33,45 @@ class CheckResult:
     loss: float
     seconds: float
     peak_memory_mb: int | None
+    findings: list[Finding]
+    """About the masks, the worst first."""
+
+    @property
+    def errors(self) -> int:
+        """How many findings make training impossible, or its scores wrong."""
+        return sum(finding.severity == "error" for finding in self.findings)
 
 
+@plugins.blamed()
 def check(path: Path, settings: Sequence[str] = ()) -> CheckResult:
-    """Check a file, build its parts, and take one training step with a model that is discarded; writes nothing."""
+    """Check a file, take one training step, and score an image with a model that is discarded; writes nothing."""
     assembly = build.assemble(load_experiment(path, settings))
-    for _ in assembly.samples("val"):
-        pass  # reading them checks their labels
-    trainer = build.build_trainer(assembly)
+    dataset = assembly.dataset
+    held_out = [LabelStatistics(sample.name, "val", count_labels(sample.labels)) for sample in assembly.samples("val")]
+    optimization = build.optimization_of(assembly)
+    assembly.scheduler(optimization.optimizer, assembly.sampler.steps_per_epoch)
+    trainer = build.build_trainer(assembly, optimization)
     batch = assembly.sampler.batch(0)
     start = time.monotonic()
     loss: Any = trainer.run([batch], max_epochs=1).output
+    seconds = time.monotonic() - start
+    smallest = min(dataset.splits["val"], key=lambda name: math.prod(dataset.shape(name)))
+    build_validator(assembly).run([dataset.read(smallest)])
+    masks = zip(dataset.splits["train"], assembly.sampler.source.labels(), strict=True)
+    trained = [LabelStatistics(name, "train", count_labels(mask)) for name, mask in masks]
     labels: Counter[int] = Counter()
-    for mask in assembly.sampler.source.labels():
-        labels.update(dict(zip(*(values.tolist() for values in mask.unique(return_counts=True)), strict=True)))
+    for image in trained:
+        labels.update(image.counts)
     return CheckResult(
-        train_images=len(assembly.dataset.splits["train"]),
-        validation_images=len(assembly.dataset.splits["val"]),
+        train_images=len(trained),
+        validation_images=len(held_out),
         labels=dict(sorted(labels.items())),
         parameters=sum(parameter.numel() for parameter in assembly.model.parameters()),
         batch_shape=tuple(batch[0].shape),
         steps_per_epoch=assembly.sampler.steps_per_epoch,
         validate_every=assembly.validate_every,
         loss=float(loss),
-        seconds=time.monotonic() - start,
+        seconds=seconds,
         peak_memory_mb=environment.peak_memory_mb(),
+        findings=ordered(data_rules.label_findings([*trained, *held_out], assembly.classes)),
     )

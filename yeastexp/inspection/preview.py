@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from yeastexp import plugins
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file, images
 from yeastexp.training import build, contact_sheet
 
 
+@plugins.blamed()
 def preview(path: Path, settings: Sequence[str] = (), output: Path | None = None, *, force: bool = False) -> Path:
     """Write the contact sheet of an experiment file as a PNG, by default `NAME-preview.png`."""
     loaded = load_experiment(path, settings)

@@ -16,7 +16,8 @@ from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
 
-from yeastexp.registry import metric
+from yeastexp.errors import UserError
+from yeastexp.registry import metric, source_of
 from yeastexp.sample import IGNORE
 
 Mask = npt.NDArray[np.bool_]
@@ -96,15 +97,28 @@ class PerImageMetric(Metric):
     def update(self, output: tuple[Tensor, Tensor, Mapping[str, Tensor]]) -> None:
         """Count one image: prediction (H, W), labels (H, W), maps by name."""
         prediction, labels, maps = output
-        self._rows.append(self.counts(prediction, labels, **{name: maps[name] for name in self.maps}))
+        counts: object = self.counts(prediction, labels, **{name: maps[name] for name in self.maps})
+        if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.ndim > 1:
+            raise self._fault("counts", counts, "a vector of whole numbers")
+        self._rows.append(counts)
 
     def compute(self) -> Scores:
         """The scores over all images so far; the means are taken in float64."""
         counts = torch.stack(self._rows).cpu()
-        rows = torch.stack([self.score(row).double().reshape(-1) for row in counts])
+        rows = torch.stack([self._scores(row) for row in counts])
         per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
-        pooled = self.score(counts.sum(dim=0)).double().reshape(-1)
-        return Scores(counts, rows, per_image, pooled, self.bounds, self.parts)
+        return Scores(counts, rows, per_image, self._scores(counts.sum(dim=0)), self.bounds, self.parts)
+
+    def _scores(self, counts: Tensor) -> Tensor:
+        scores: object = self.score(counts)
+        if not isinstance(scores, Tensor) or scores.numel() not in (1, self.classes, 1 + len(self.parts)):
+            raise self._fault("score", scores, f"a tensor of one score, or of {self.classes} (one a class)")
+        return scores.double().reshape(-1)
+
+    def _fault(self, hook: str, value: object, wanted: str) -> UserError:
+        gives = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        name = type(self).__name__
+        return UserError(f"{source_of(type(self))}: '{hook}' of {name} gives {gives}; return {wanted}")
 
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:

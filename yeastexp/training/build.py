@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.contracts import AdditiveLoss, Dataset, Loss, Task
+from yeastexp.contracts import AdditiveLoss, Dataset, Loss, Task, described
 from yeastexp.data.folds import FoldDataset
 from yeastexp.data.normalization import Values
 from yeastexp.data.patches import PatchSampler
@@ -88,8 +88,14 @@ class Assembly:
         return self.experiment.task.classes
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss, a scalar, of outputs (B, O, H, W) and targets (B, T, H, W)."""
-        return self.task.loss(outputs, targets, self.criterion)
+        """The task's loss of outputs (B, O, H, W) and targets (B, T, H, W). Raises UserError if it is no scalar."""
+        value: Any = self.task.loss(outputs, targets, self.criterion)
+        if isinstance(value, Tensor) and not value.ndim and value.requires_grad >= outputs.requires_grad:
+            return value
+        part = self.experiment.loss or self.experiment.task.part
+        gives = "a scalar without gradient" if isinstance(value, Tensor) and not value.ndim else described(value)
+        fault = f"gives {gives}; return a scalar tensor, computed from the outputs by PyTorch"
+        raise UserError(f"{part.place}: {part.label} name: '{part.name}' {fault}")
 
     def count(self, targets: Tensor) -> Tensor | None:
         """What the loss is a mean over, a scalar; None if it is no mean over pixels."""
@@ -121,13 +127,21 @@ class Assembly:
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer over a model's parameters."""
-        optimizer: torch.optim.Optimizer = self.experiment.optimizer.build(model.parameters())
+        part = self.experiment.optimizer
+        optimizer: Any = part.build(model.parameters())
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(f"{part.place}: {part.label} name: '{part.name}' is no torch.optim.Optimizer")
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
         """The scheduler for so many steps, where the experiment has one."""
         part = self.experiment.scheduler
-        return part.build(optimizer, steps) if part else None
+        if part is None:
+            return None
+        scheduler: Any = part.build(optimizer, steps)
+        if isinstance(scheduler, LRScheduler):
+            return scheduler
+        raise UserError(f"{part.place}: {part.label} name: '{part.name}' is no torch.optim.lr_scheduler.LRScheduler")
 
 
 def assemble(experiment: Experiment) -> Assembly:

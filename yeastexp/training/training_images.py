@@ -79,6 +79,9 @@ class Prepared:
         task = self.task
         sample = pipeline.whole(self.transforms, replace(stored, maps={name: stored.maps[name] for name in task.maps}))
         planes = task.targets(sample) if task.planes else ()
+        if len(planes) != len(task.planes):
+            fault = f"'targets' gives {len(planes)} planes where 'planes' has {len(task.planes)}"
+            raise UserError(f"[task] name: {fault}; say of each how it is interpolated")
         maps = {
             f"target {index}": plane.float() if interpolation == "bilinear" else plane.long()
             for index, (plane, interpolation) in enumerate(zip(planes, task.planes, strict=True))

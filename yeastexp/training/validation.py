@@ -10,9 +10,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from yeastexp.contracts import Prediction
+from yeastexp.contracts import Prediction, described
 from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
+from yeastexp.errors import UserError
 from yeastexp.metrics import baselines
 from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
@@ -20,6 +21,7 @@ from yeastexp.sample import Sample
 from yeastexp.system import full_precision
 from yeastexp.training.build import Assembly
 from yeastexp.training.progress import Validation
+from yeastexp.training.step import checked_outputs
 from yeastexp.training.training_images import Transforms
 
 
@@ -29,7 +31,8 @@ def whole_image_outputs(model: nn.Module, transforms: Transforms, sample: Sample
     moved = replace(sample, image=sample.image.to(device), labels=sample.labels.to(device), maps={})
     transformed = pipeline.whole(transforms, moved)
     with full_precision.in_full(device):
-        outputs = model(transformed.image[None])[0]
+        outputs = model(transformed.image[None])
+        outputs = checked_outputs(outputs, transformed.image[None], getattr(outputs, "shape", (0, 0))[1])[0]
     return pipeline.restore(transforms, outputs, sample.size)
 
 
@@ -77,7 +80,12 @@ def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Modu
     def predict(sample: Sample) -> Prediction:
         outputs = whole_image_outputs(current["model"], assembly.transforms, sample, device)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
-        return task.decode(outputs)
+        prediction: Any = task.decode(outputs)
+        if not isinstance(prediction, Prediction) or prediction.labels.shape != outputs.shape[-2:]:
+            part, decoded = assembly.experiment.task.part, getattr(prediction, "labels", prediction)
+            fault = f"'decode' gives {described(decoded)} for outputs {tuple(outputs.shape)}"
+            raise UserError(f"{part.place}: [task] name: '{part.name}': {fault}; return a Prediction of labels (H, W)")
+        return prediction
 
     engine = evaluator(predict, assembly.metrics, device)
     state: Any = engine.state

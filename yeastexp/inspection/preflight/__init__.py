@@ -2,9 +2,21 @@
 
 from yeastexp.inspection.preflight.alignment import Alignment
 from yeastexp.inspection.preflight.checks import Preflight, preflight
-from yeastexp.inspection.preflight.finding import Finding
+from yeastexp.inspection.preflight.finding import Finding, ordered
 from yeastexp.inspection.preflight.overfit import STEPS, Overfit
-from yeastexp.inspection.preflight.page import as_json, lines
+from yeastexp.inspection.preflight.page import as_json, finding_lines, lines
 from yeastexp.inspection.preflight.statistics import ImageStatistics
 
-__all__ = ["STEPS", "Alignment", "Finding", "ImageStatistics", "Overfit", "Preflight", "as_json", "lines", "preflight"]
+__all__ = [
+    "STEPS",
+    "Alignment",
+    "Finding",
+    "ImageStatistics",
+    "Overfit",
+    "Preflight",
+    "as_json",
+    "finding_lines",
+    "lines",
+    "ordered",
+    "preflight",
+]

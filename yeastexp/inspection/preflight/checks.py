@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yeastexp import plugins
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds
@@ -50,6 +51,7 @@ class Preflight:
         return sum(finding.severity == severity for finding in self.findings)
 
 
+@plugins.blamed()
 def preflight(
     path: Path, settings: Sequence[str] = (), *, steps: int = overfit.STEPS, progress: Progress = iter
 ) -> Preflight:

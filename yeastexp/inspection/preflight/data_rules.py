@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from yeastexp.inspection.preflight import duplicates, intensity_rules, label_rules
 from yeastexp.inspection.preflight.finding import Finding
-from yeastexp.inspection.preflight.statistics import Statistics
+from yeastexp.inspection.preflight.statistics import Labels, Statistics
 
 Rule = Callable[[Statistics, Sequence[str]], Iterator[Finding]]
 """Takes the statistics of all images, and the names of the classes."""
@@ -28,6 +28,21 @@ RULES: tuple[Rule, ...] = (
     label_rules.specks,
     label_rules.class_shares,
 )
+
+
+LABEL_RULES = (
+    label_rules.missing_classes,
+    label_rules.empty_masks,
+    label_rules.nearly_full_masks,
+    label_rules.unlabelled_pixels,
+)
+"""Those that need to know no more than the labels."""
+
+
+def label_findings(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
+    """What the labels alone tell."""
+    for rule in LABEL_RULES:
+        yield from rule(images, classes)
 
 
 def findings(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:

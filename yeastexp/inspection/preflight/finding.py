@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from yeastexp.inspection.preflight.statistics import Statistics, names
+from yeastexp.inspection.preflight.statistics import Labels, names
 from yeastexp.system.formatting import format_count
 
 Severity = Literal["error", "warning", "note"]
@@ -32,7 +32,7 @@ class Finding:
 
 
 def of_images(
-    severity: Severity, about: str, affected: Statistics, images: Statistics, what: str, why: str, remedy: str
+    severity: Severity, about: str, affected: Labels, images: Labels, what: str, why: str, remedy: str
 ) -> Finding:
     """A finding about some of all images: `what` goes on after '3 of 18 images'."""
     share = f"{len(affected)} of {format_count(len(images), 'image')}"

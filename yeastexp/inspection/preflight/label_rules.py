@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from yeastexp.inspection.preflight.finding import Finding, of_images
-from yeastexp.inspection.preflight.statistics import SPECK_PX, Statistics, in_split, names, ratio
+from yeastexp.inspection.preflight.statistics import SPECK_PX, Labels, Statistics, in_split, names, ratio
 from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count, format_share
 
@@ -27,7 +27,7 @@ MAX_FOREGROUND_RATIO = 3.0
 """The ratio of the foreground in two splits up to which they are alike."""
 
 
-def invalid_labels(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+def invalid_labels(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
     """Labels without a class."""
     if wrong := [image for image in images if any(not IGNORE <= label < len(classes) for label in image.counts)]:
         values = sorted({label for image in wrong for label in image.counts if not IGNORE <= label < len(classes)})
@@ -43,7 +43,7 @@ def invalid_labels(images: Statistics, classes: Sequence[str]) -> Iterator[Findi
         )
 
 
-def empty_masks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+def empty_masks(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
     """Held-out splits without foreground, and images without."""
     for split in dict.fromkeys(image.split for image in images):
         members = in_split(images, split)
@@ -70,7 +70,7 @@ def empty_masks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]
         )
 
 
-def missing_classes(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+def missing_classes(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
     """Classes that the training images lack."""
     train = in_split(images, "train")
     if not train:
@@ -101,7 +101,7 @@ def missing_classes(images: Statistics, classes: Sequence[str]) -> Iterator[Find
             )
 
 
-def nearly_full_masks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+def nearly_full_masks(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
     """Masks that are nearly all foreground."""
     if full := [image for image in images if image.foreground is not None and image.foreground > FULL]:
         yield of_images(
@@ -116,7 +116,7 @@ def nearly_full_masks(images: Statistics, classes: Sequence[str]) -> Iterator[Fi
         )
 
 
-def unlabelled_pixels(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+def unlabelled_pixels(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
     """Pixels labelled IGNORE."""
     if blank := [image for image in images if not image.labelled]:
         what, why = " have no labelled pixel", "They take time, teach nothing, and have no score"
@@ -165,7 +165,7 @@ def specks(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
         )
 
 
-def class_shares(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
+def class_shares(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
     """Rare classes, and splits with different shares of foreground."""
     train = in_split(images, "train")
     labelled = sum(image.labelled for image in train)

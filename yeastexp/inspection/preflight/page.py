@@ -34,7 +34,7 @@ def lines(result: Preflight) -> Iterator[str]:
     yield f"{result.experiment.name}: {format_count(sum(result.splits.values()), 'image')} ({counts}); {severities}"
     for finding in result.findings:
         yield ""
-        yield from _finding(finding)
+        yield from finding_lines(finding)
     if tried := list(_tried(result)):
         yield ""
         yield from tried
@@ -43,7 +43,8 @@ def lines(result: Preflight) -> Iterator[str]:
         yield from _table(list(map(_row, images)) if len(images) <= MAX_ROWS else list(_summary(images)))
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def finding_lines(finding: Finding) -> Iterator[str]:
+    """What is found, with images and remedy."""
     names_some = any(name in finding.what for name in finding.images)
     images = f" [{named(finding.images)}]" if finding.images and not names_some else ""
     yield from _wrapped(finding.severity, f"{finding.about}: {finding.what}{images}")

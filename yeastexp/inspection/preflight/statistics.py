@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,40 +33,18 @@ class ModelInput:
 
 
 @dataclass(frozen=True)
-class ImageStatistics:
-    """An image (C, H, W) as stored, and its labels."""
+class LabelStatistics:
+    """The labels of an image."""
 
     name: str
     split: str
-    dtype: str | None
-    shape: tuple[int, int, int]
-    low: float
-    high: float
-    std: float
-    at_low: float
-    """Share of the pixels that have the lowest value."""
-    at_high: float
-    constant: bool
-    """Whether all pixels of a channel have one value."""
     counts: dict[int, int]
     """Pixels of each label, IGNORE among them."""
-    components: int
-    """Connected components of the foreground."""
-    specks: int
-    """Those of a few pixels."""
-    contradicted: dict[str, float]
-    """By map, the share of its objects' pixels that the labels contradict."""
-    diameters: tuple[float, ...]
-    """Of the cells, in pixels after the transforms."""
-    model_input: ModelInput | None
-    thumbnail: Thumbnail
-    image_digest: str
-    labels_digest: str
 
     @property
     def pixels(self) -> int:
         """Pixels of the image."""
-        return self.shape[1] * self.shape[2]
+        return sum(self.counts.values())
 
     @property
     def labelled(self) -> int:
@@ -85,16 +63,54 @@ class ImageStatistics:
         return count / self.labelled if self.labelled else None
 
 
+def count_labels(labels: Tensor) -> dict[int, int]:
+    """Pixels of each label."""
+    return dict(zip(*(values.tolist() for values in labels.unique(return_counts=True)), strict=True))
+
+
+@dataclass(frozen=True)
+class ImageStatistics(LabelStatistics):
+    """An image (C, H, W) as stored, and its labels."""
+
+    dtype: str | None
+    shape: tuple[int, int, int]
+    low: float
+    high: float
+    std: float
+    at_low: float
+    """Share of the pixels that have the lowest value."""
+    at_high: float
+    constant: bool
+    """Whether all pixels of a channel have one value."""
+    components: int
+    """Connected components of the foreground."""
+    specks: int
+    """Those of a few pixels."""
+    contradicted: dict[str, float]
+    """By map, the share of its objects' pixels that the labels contradict."""
+    diameters: tuple[float, ...]
+    """Of the cells, in pixels after the transforms."""
+    model_input: ModelInput | None
+    thumbnail: Thumbnail
+    image_digest: str
+    labels_digest: str
+
+
 Statistics = Sequence[ImageStatistics]
 """Of several images."""
 
+Labels = Sequence[LabelStatistics]
+"""Of several images."""
 
-def names(images: Statistics) -> tuple[str, ...]:
+AnyStatistics = TypeVar("AnyStatistics", bound=LabelStatistics)
+
+
+def names(images: Labels) -> tuple[str, ...]:
     """Of the images."""
     return tuple(image.name for image in images)
 
 
-def in_split(images: Statistics, split: str) -> list[ImageStatistics]:
+def in_split(images: Sequence[AnyStatistics], split: str) -> list[AnyStatistics]:
     """Those of a split."""
     return [image for image in images if image.split == split]
 
@@ -122,7 +138,7 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
         at_low=float((image == low).double().mean()),
         at_high=float((image == high).double().mean()),
         constant=bool((image.amin(dim=(1, 2)) == image.amax(dim=(1, 2))).any()),
-        counts=dict(zip(*(values.tolist() for values in labels.unique(return_counts=True)), strict=True)),
+        counts=count_labels(labels),
         components=len(components),
         specks=int((components < SPECK_PX).sum()),
         contradicted=_contradicted(labels, sample.maps),
