@@ -24,6 +24,7 @@ from tiny import write_experiment as written
 from yeastexp import report
 from yeastexp.evaluation.crossval import crossval
 from yeastexp.metrics import baselines
+from yeastexp.report import gallery
 from yeastexp.system.formatting import format_score
 
 pytestmark = [
@@ -82,7 +83,7 @@ def test_a_page_opens_from_disk_and_fits(
     assert window.errors() == []
     assert window.told(OVERFLOW) == 0
     pictures = window.told("[...document.images].map(one => [one.naturalWidth, one.getBoundingClientRect().width])")
-    assert len(pictures) == (0 if name == "comparison" else 3)
+    assert len(pictures) == {"run": 6, "crossval": 3, "comparison": 0}[name]
     assert all(natural > 0 and 200 < shown_as <= width for natural, shown_as in pictures)
     assert (
         window.told("performance.getEntriesByType('resource').filter(one => !one.name.startsWith('data:')).length") == 0
@@ -133,11 +134,33 @@ def test_overlays_can_be_taken_away(pages: dict[str, Path], window: Browser) -> 
     window.open(pages["run"].as_uri(), 1400)
     visible = "[...document.querySelectorAll('.picture .{}')].filter(one => one.checkVisibility()).length"
     look = next(one for one in ("false", "missed") if window.told(visible.format(one)))
-    window.told(f"document.querySelector('.show-{look}').click()")
+    window.told(f"[...document.querySelectorAll('.show-{look}')].forEach(one => one.click())")
     assert window.told(visible.format(look)) == 0
     assert window.told(visible.format("ground-truth")) == 0
     window.told("document.querySelector('.show-ground-truth').click()")
-    assert window.told(visible.format("ground-truth")) == 3
+    assert window.told(visible.format("ground-truth")) == 3, "each gallery has its own"
+    shown = window.told(visible.format("prediction"))
+    window.told("document.querySelector('.show-prediction').click()")
+    assert window.told(visible.format("prediction")) < shown
+
+
+def test_each_category_has_a_look_of_its_own(pages: dict[str, Path], window: Browser) -> None:
+    """Areas differ in their colour and outlines in theirs, also where pictures are small."""
+    window.open(pages["run"].as_uri(), 390)
+    looks = {}
+    for name in gallery.CATEGORIES:
+        (ident,) = window.told(
+            f"(() => {{ const one = document.querySelector('.picture svg').appendChild(document.createElementNS("
+            f"'http://www.w3.org/2000/svg', 'path')); one.setAttribute('class', 'overlay {name}'); "
+            "const look = getComputedStyle(one); return [[look.fill, look.stroke, look.strokeDasharray]]; })()"
+        )
+        looks[name] = tuple(ident)
+    areas, outlines = (
+        [looks[name][index] for name in names]
+        for index, names in ((0, ("missed", "false", "confused")), (1, ("prediction", "ground-truth", "unlabelled")))
+    )
+    assert len({*areas, "none"}) == 4 and len({*outlines, "none"}) == 4
+    assert {dashes for _, _, dashes in looks.values()} == {"none"}
 
 
 def test_a_reader_without_pointer_or_eyes_finds_names(pages: dict[str, Path], window: Browser) -> None:

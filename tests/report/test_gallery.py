@@ -20,6 +20,8 @@ def test_mistakes_are_told_apart_in_pixels() -> None:
     assert found["false"].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
     assert found["confused"].tolist() == [[0, 0, 0, 1], [0, 0, 0, 0]]
     assert found["unlabelled"].tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
+    assert found["prediction"].tolist() == [[1, 0, 1, 1], [0, 1, 1, 1]]
+    assert found["ground-truth"].tolist() == [[0, 1, 1, 1], [0, 0, 1, 0]]
     assert picture.description == (
         "a, 2 × 4 pixels: 1 of 4 foreground pixels missed, 1 assigned to another class; "
         "2 of 5 predicted pixels are false alarms."

@@ -124,7 +124,7 @@ def test_the_page_needs_nothing_beside_it(run: Path) -> None:
     assert target == run / "report.html"
     page = Page(target)
     assert_self_contained(page)
-    assert len(page.all("img")) == 3 and all(str(one["src"]).startswith("data:image/jpeg") for one in page.all("img"))
+    assert len(page.all("img")) == 6 and all(str(one["src"]).startswith("data:image/jpeg") for one in page.all("img"))
     assert [given.get("lang") for given in page.all("html")] == ["en"]
     assert len(page.all("h1")) == 1 and len(page.all("title")) > 1
     ids = [given["id"] for _, given in page.elements if "id" in given]
@@ -162,7 +162,7 @@ def test_a_run_without_result_is_told_of_as_far_as_it_came(run: Path) -> None:
     assert "This run has no result" in page.text and f"resume {run}" in page.text
     rows = page.table("validation images; best checkpoint")
     assert [row[:5] for row in rows] == [row[:5] for row in complete]
-    assert len(page.all("img")) == 3
+    assert len(page.all("img")) == 6
 
 
 def test_a_run_that_has_just_begun_has_a_page(run: Path) -> None:
@@ -195,7 +195,7 @@ def test_names_are_shown_and_never_obeyed(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(text)
     page = Page(report([trained_again(tmp_path)]))
     assert_self_contained(page)
-    assert len(page.all("script")) == 1 and len(page.all("img")) == 3
+    assert len(page.all("script")) == 1 and len(page.all("img")) == 6
     assert not any(key.startswith("on") for _, given in page.elements for key in given)
     assert names[3] in page.text and HOSTILE_CLASS in page.text
 

@@ -19,10 +19,11 @@ LARGEST_SIDE = 720
 """Pixels, sharp on most screens; larger images are downscaled."""
 
 CATEGORIES = {
-    "missed": "missed (solid outline)",
-    "false": "false alarm (dashed outline, hatched)",
-    "confused": "wrong class (dotted outline)",
-    "ground-truth": "ground truth (thin white line)",
+    "missed": "missed (blue area)",
+    "false": "false alarm (orange area)",
+    "confused": "wrong class (purple area)",
+    "prediction": "prediction (yellow outline)",
+    "ground-truth": "ground truth (white outline)",
     "unlabelled": "unlabelled (crossed out)",
 }
 
@@ -37,11 +38,11 @@ class PredictedImage:
     note: str
 
 
-def overlay_gallery(predicted: list[PredictedImage]) -> Gallery:
+def overlay_gallery(predicted: list[PredictedImage], name: str = "val") -> Gallery:
     """Images with overlays, and the categories that occur in them."""
     gallery_images = [_with_overlays(image) for image in predicted]
     present = {overlay.category for image in gallery_images for overlay in image.overlays}
-    return Gallery(gallery_images, {name: text for name, text in CATEGORIES.items() if name in present})
+    return Gallery(gallery_images, {key: text for key, text in CATEGORIES.items() if key in present}, name)
 
 
 def _with_overlays(predicted: PredictedImage) -> GalleryImage:
@@ -49,10 +50,12 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
     if max(grey.shape[:2]) > LARGEST_SIDE:
         grey = pictures.fitted(grey, LARGEST_SIDE)
     truth = pictures.sampled(predicted.sample.labels.numpy(), grey)
+    prediction = pictures.sampled(predicted.prediction, grey)
     overlays = {
-        "ground-truth": "".join(outline(truth == label) for label in np.unique(truth[truth > 0]).tolist()),
         "unlabelled": outline(truth == IGNORE),
-        **{name: outline(mask) for name, mask in _errors(truth, pictures.sampled(predicted.prediction, grey)).items()},
+        **{name: outline(mask) for name, mask in _errors(truth, prediction).items()},
+        "ground-truth": _outlines(truth),
+        "prediction": _outlines(prediction),
     }
     height, width = grey.shape[:2]
     return GalleryImage(
@@ -64,6 +67,11 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
         note=predicted.note,
         overlays=[Overlay(category, path) for category, path in overlays.items() if path],
     )
+
+
+def _outlines(labels: Labels) -> str:
+    """The outlines of the foreground classes."""
+    return "".join(outline(labels == label) for label in np.unique(labels[labels > 0]).tolist())
 
 
 def _data_url(picture: pictures.Picture) -> str:

@@ -96,11 +96,12 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images side by side; `categories` says what each category of overlays means."""
+    """Images side by side; `categories` says what each category of overlays means, `name` is unique on a page."""
 
     kind: ClassVar[str] = "gallery"
     images: Sequence[GalleryImage]
     categories: dict[str, str] = field(default_factory=dict)
+    name: str = "val"
 
 
 @dataclass(frozen=True)

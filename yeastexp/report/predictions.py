@@ -34,10 +34,11 @@ def silent(line: str) -> None:
 
 @dataclass(frozen=True)
 class BestPredictions:
-    """The confusion matrix over all validation images, and the worst, median and best of them."""
+    """The confusion matrix over all validation images, the worst, median and best of them, and some training images."""
 
     confusion: Table
     gallery: Gallery
+    training: Gallery
 
 
 def source_of(run: RunFiles) -> Source | str:
@@ -60,7 +61,9 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
         predictor = load_predictor(run.path, device=device)
         configure_torch(predictor.experiment)
         images = source.images("val", predictor)
-        return BestPredictions(_confusion(run, images, progress), gallery.overlay_gallery(list(_selected(run, images))))
+        chosen = gallery.overlay_gallery(list(_selected(run, images)))
+        trained_on = gallery.overlay_gallery(list(_trained_on(source.images("train", predictor))), "train")
+        return BestPredictions(_confusion(run, images, progress), chosen, trained_on)
     except UserError as error:
         return str(error)
 
@@ -94,9 +97,21 @@ def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
                 f"{run.directory.per_image}: names '{name}', which is no validation image of this run; bring back the "
                 "one that it wrote, or remove it"
             )
-        sample = images.stored(name)
-        prediction = images.predictor.predict(images.rescaled(sample)).labels.cpu().numpy()
-        yield PredictedImage(sample, prediction, f"{RANKS[rank]}: {name}", score_note(scores, key, name, run.classes))
+        note = score_note(scores, key, name, run.classes)
+        yield _predicted(images, name, f"{RANKS[rank]}: {name}", note)
+
+
+def _trained_on(images: Images) -> Iterator[PredictedImage]:
+    """The first, the middle and the last, which are of different movies where there are several."""
+    names = images.names
+    for name in dict.fromkeys((names[0], names[len(names) // 2], names[-1])):
+        yield _predicted(images, name, name, "a training image")
+
+
+def _predicted(images: Images, name: str, heading: str, note: str) -> PredictedImage:
+    sample = images.stored(name)
+    prediction = images.predictor.predict(images.rescaled(sample)).labels.cpu().numpy()
+    return PredictedImage(sample, prediction, heading, note)
 
 
 def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
@@ -107,6 +122,12 @@ def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterato
     yield Paragraph(f"No overlays: {predictions}.", warning=True)
     if saved := gallery.saved_gallery(run.directory.pictures):
         yield saved
+
+
+def training_blocks(predictions: BestPredictions | str) -> Iterator[Block]:
+    """Some training images, which say whether labels and images fit and whether the model has learnt them."""
+    if isinstance(predictions, BestPredictions):
+        yield predictions.training
 
 
 def confusion_block(predictions: BestPredictions | str) -> Block:
