@@ -23,8 +23,8 @@ from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError
 from yeastexp.inspection import check
 from yeastexp.prediction.predict import predict
-from yeastexp.training import checkpoints
-from yeastexp.training import run as run_module
+from yeastexp.system import cores
+from yeastexp.training import checkpoints, timing
 from yeastexp.training.run import run
 
 CPU = torch.device("cpu")
@@ -186,22 +186,35 @@ def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:
 
 
 def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.5, 0.25, 0.3])
-    monkeypatch.setattr(run_module, "seconds_per_step", lambda *anything: next(times))
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    folder = run(write_experiment(here), ["runtime.threads=auto"], console=quiet())
+    times = iter([0.3, 0.25, 0.245])
+    monkeypatch.setattr(timing, "seconds_per_step", lambda *anything, **limits: next(times))
+    monkeypatch.setattr(cores, "allowed", lambda: (4, "cores of the machine"))
+    folder = run(write_experiment(here, EXPERIMENT.replace("threads = 1", "")), console=quiet())
     assert "threads = 2\n" in (folder / "experiment.toml").read_text()
-    line = "[runtime] threads = 2: a step takes, by threads, 4: 500 ms, 2: 250 ms, 1: 300 ms"
+    line = "threads = 2: a step takes, by threads, 1: 300 ms, 2: 250 ms, 4: 245 ms (4 cores of the machine)"
     assert line in (folder / "log.txt").read_text()
     assert json.loads((folder / "environment.json").read_text())["threads"] == 2
 
 
 def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "THREADS_SECONDS", 0.0)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(timing, "NO_FASTER", 0.0)  # more threads would change last bits
+    monkeypatch.setattr(cores, "allowed", lambda: (2, "cores of the machine"))
     path = write_experiment(here)
     fixed, chosen = (run(path, settings, console=quiet()) for settings in ([], ["runtime.threads=auto"]))
     assert kills.differences(fixed, chosen) == []
+
+
+def test_no_more_threads_than_were_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anything measured if it is one; a file that says a number is followed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(timing, "seconds_per_step", None)
+    folder = run(write_experiment(here), ["runtime.threads=auto"], console=quiet())
+    assert "threads = 1\n" in (folder / "experiment.toml").read_text()
+    assert "[runtime] threads = 1: OMP_NUM_THREADS" in (folder / "log.txt").read_text()
+    assert (
+        "threads = 2\n"
+        in (run(here / "tiny.toml", ["runtime.threads=2"], console=quiet()) / "experiment.toml").read_text()
+    )
 
 
 def test_a_budget_that_is_too_short_is_refused(here: Path) -> None:

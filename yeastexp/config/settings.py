@@ -24,7 +24,7 @@ Duration = Annotated[
 ]
 """Seconds, unless a unit follows: '90', '90s', '5 min', '1.5h', or a number."""
 
-Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None
+Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ class Runtime:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[
-        Threads, Field(description="compute threads; all cores, or 'auto': as many as a step is fastest with")
-    ] = None
+        Threads,
+        Field(description="compute threads; 'auto': as many of those granted (OMP_NUM_THREADS, …) as are fastest now"),
+    ] = "auto"
     workers: Annotated[int, Field(ge=0, le=64, description="processes that cut patches; 0: the training process")] = 0
     cache: Annotated[
         Literal["auto", "device", "memory", "none"],

@@ -21,6 +21,7 @@ from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.interruption import Interruption
 from yeastexp.training import checkpoints
+from yeastexp.training.budget import Budget
 from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of
 from yeastexp.training.finite import check_weights, masks_of
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
@@ -57,6 +58,7 @@ class RunContext:
     until: int | None = None
     baselines: dict[str, Summary] | None = None
     profiled: int = 0
+    budget: Budget | None = None
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     optimization: OptimizationStep = field(init=False)

@@ -14,9 +14,11 @@ from yeastexp.errors import UserError
 
 
 def configure_torch(loaded: Experiment) -> Experiment:
-    """The experiment with its number of compute threads written down and in force; it changes the last bits."""
-    wanted = loaded.runtime.threads
-    threads = wanted if isinstance(wanted, int) else os.cpu_count() or 1
+    """The experiment with its number of compute threads written down and in force; it changes the last bits.
+
+    'auto' is one until steps are timed (`timing.assembled`): more can be fifty times slower beside a busy process.
+    """
+    threads = 1 if loaded.runtime.threads == "auto" else loaded.runtime.threads
     torch.set_num_threads(threads)
     if loaded.runtime.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

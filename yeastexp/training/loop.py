@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from yeastexp.errors import INTERRUPTED, UserError
+from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.system import environment, failures, locks
 from yeastexp.system.interruption import Interruption
 from yeastexp.training import checkpoints, inputs
+from yeastexp.training.budget import BudgetOver
 from yeastexp.training.build import Assembly
 from yeastexp.training.conclude import conclude
 from yeastexp.training.context import RunContext
@@ -82,6 +83,8 @@ def _closed_on_failure(tracker: Tracker) -> Iterator[None]:
 def train(run: RunContext) -> None:
     """Run the trainer until it is over or pauses."""
     if run.over:
+        if not run.progress.rows or run.progress.rows[-1]["step"] != run.step:  # its budget left no time to score it
+            run.validator.run(run.assembly.samples("val"))
         return
     run.tracker.flush()  # so that no worker process is forked while a file is written
     run.assembly.model.train()
@@ -102,7 +105,10 @@ def carry_out(run: RunContext) -> None:
     directory = run.directory
     try:
         with failures.explained(directory.path, _memory_of(run.assembly)):
-            train(run)
+            try:
+                train(run)
+            except BudgetOver:
+                raise _unscored(run) from None
             run.tracker.flush()
             if run.interruption.wanted or not run.over:
                 raise UserError(
@@ -118,6 +124,17 @@ def carry_out(run: RunContext) -> None:
         run.tracker.close()
         ended = environment.ended(directory.read_environment(), time.monotonic() - run.began)
         directory.write_environment(ended)
+
+
+def _unscored(run: RunContext) -> UserError:
+    """Keep the weights that there was time for as those of an interrupted run; what to say of them."""
+    run.progress.stopped = None
+    run.save()
+    return UserError(
+        f"{run.directory}: the budget was over before the weights after step {run.step} of {run.steps} were scored; "
+        f"they are in checkpoints/last.pt; python -m yeastexp resume {run.directory} continues from there",
+        status=RUN_FAILED,
+    )
 
 
 def _memory_of(assembly: Assembly) -> str:

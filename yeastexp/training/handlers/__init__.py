@@ -36,6 +36,7 @@ def attach_handlers(context: RunContext) -> None:
         pause.pauses,
     )
     context.handlers = {
+        **({"clock": context.budget} if context.budget else {}),
         **_of_updates(context),
         "losses": losses,
         "budget": StopByBudget(context.late, context.schedule, context.progress),

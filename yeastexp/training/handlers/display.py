@@ -30,6 +30,7 @@ class ShowProgress:
     def __init__(self, console: Console, steps: int, monitor: str) -> None:
         self.steps = steps
         self.monitor = monitor
+        self.task: bars.TaskID | None = None
         self.bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -56,12 +57,14 @@ class ShowProgress:
     def show_loss(self, trainer: Engine) -> None:
         """Steps done, and their mean loss."""
         state: Any = trainer.state
+        assert self.task is not None, "training has begun"
         self.bar.update(self.task, completed=state.iteration, loss=f"loss {state.train_loss:.3f}")
 
     def show_score(self, validator: Engine) -> None:
         """The monitored score."""
         state: Any = validator.state
-        self.bar.update(self.task, score=f"{self.monitor} {state.monitored:.4f}")
+        if self.task is not None:  # a run whose training is over is only validated
+            self.bar.update(self.task, score=f"{self.monitor} {state.monitored:.4f}")
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -1,0 +1,160 @@
+"""A command with a budget is over in time, and leaves the best weights that there was time for."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import EXPERIMENT, quiet, write_experiment
+
+from yeastexp.config.loading import load_experiment
+from yeastexp.errors import UserError
+from yeastexp.training import budget as budget_module
+from yeastexp.training import checkpoints
+from yeastexp.training.budget import Budget
+from yeastexp.training.build import Assembly
+from yeastexp.training.resume import resume
+from yeastexp.training.run import run
+from yeastexp.training.timing import assembled
+
+RUN = Path("runs/tiny/001")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def assembly(here: Path) -> Assembly:
+    """Four steps an epoch, two validation images, one test image as large."""
+    text = EXPERIMENT.replace("epochs = 2", 'budget = "100s"')
+    return assembled(load_experiment(write_experiment(here, text, test=1), ["validation.every=2"]))[0]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The time, which stands still."""
+    now = [1000.0]
+    monkeypatch.setattr(budget_module.time, "monotonic", lambda: now[0])
+    yield now
+    monkeypatch.undo()
+
+
+def planned(assembly: Assembly, monkeypatch: pytest.MonkeyPatch, step: float, validation: float) -> tuple[Budget, int]:
+    monkeypatch.setattr(budget_module, "seconds_of_validation", lambda *anything: validation)
+    budget = Budget("100s", 1000.0)
+    steps = budget.plan(assembly, step).train.steps
+    assert steps is not None
+    return budget, steps
+
+
+def test_a_budget_holds_so_many_steps(assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 s 6 are a reserve, 6 for closing, 3 times 2 s for validation, test and pictures; 8 steps share one."""
+    _, steps = planned(assembly, monkeypatch, step=0.5, validation=2.0)
+    assert steps == int((100 - 6 - 6 - 2 * (1 + 0.5 + 1.5)) / (0.5 + 2 / 8))
+    clock[0] += 30
+    _, later = planned(assembly, monkeypatch, step=0.5, validation=2.0)
+    assert later == int((100 - 30 - 6 - 6 - 6) / 0.75)
+
+
+def test_no_time_for_a_validation_is_time_for_steps(
+    assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert planned(assembly, monkeypatch, step=1.0, validation=60.0)[1] == 88
+    said = r"^\[train\] budget: 100s is too short; a step takes 89.00 s, a validation 60.0 s$"
+    with pytest.raises(UserError, match=said):
+        planned(assembly, monkeypatch, step=89.0, validation=60.0)
+    clock[0] += 99
+    with pytest.raises(UserError, match=r"budget: 100s is too short; 99.0 s went by before the first step"):
+        planned(assembly, monkeypatch, step=0.1, validation=0.1)
+
+
+def test_it_is_late_by_what_steps_and_validations_took_lately(
+    assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget, _ = planned(assembly, monkeypatch, step=0.5, validation=2.0)
+    for moment, late in ((87.4, False), (87.6, True)):  # a step, three validations' worth and 6 s do not fit any more
+        clock[0] = 1000 + moment
+        assert budget.late(3) is late
+    budget.validated = False
+    clock[0] = 1000 + 86.0
+    assert budget.late(8), "a validation comes first"
+    budget._begin()
+    clock[0] += 5
+    budget._complete()
+    assert [budget.late(3), max(budget.steps)] == [True, 5.0]
+    budget.completed, clock[0] = 1040.0, 1045.0
+    budget._end_in_time()
+    clock[0] += 4
+    budget._begin()
+    assert budget.validation == 9.0, "from the last step of an epoch to the next one's first"
+
+
+def test_a_machine_that_slows_down_ends_the_run_in_time(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps take fifty times as long as was measured; the run has its result, and says what was planned."""
+    monkeypatch.setattr(budget_module, "CLOSING_SECONDS", 1.5)
+    monkeypatch.setattr(budget_module, "LEAVING_SECONDS", 0.1)
+    monkeypatch.setattr(budget_module, "seconds_per_step", lambda *anything, **limits: 0.005)
+    forward = Assembly.loss
+
+    def slow(self: Assembly, *given: Any) -> Any:
+        time.sleep(0.25)
+        return forward(self, *given)
+
+    monkeypatch.setattr(Assembly, "loss", slow)
+    began = time.monotonic()
+    folder = run(write_experiment(here), ["train.budget=8s"], console=quiet())
+    assert time.monotonic() - began < 8
+    result = json.loads((folder / "result.json").read_text())
+    assert result["stopped_by_budget"] and 1 <= result["steps"] < result["planned_steps"]
+    train = tomllib.loads((folder / "experiment.toml").read_text())["train"]
+    assert train["steps"] == result["planned_steps"]
+
+
+@pytest.mark.parametrize(("steps", "at"), [(6, 4), (6, 6), (3, 3)])
+def test_weights_that_there_was_no_time_to_score_are_kept(
+    here: Path, monkeypatch: pytest.MonkeyPatch, steps: int, at: int
+) -> None:
+    """In the middle of an epoch, at its end, and at the end of the run; the run can be gone on with."""
+    monkeypatch.setattr(Budget, "plan", _plan(steps))
+    monkeypatch.setattr(Budget, "late", lambda self, step: step >= at)
+    monkeypatch.setattr(Budget, "_end_in_time", _over)
+    with pytest.raises(UserError) as caught:
+        run(write_experiment(here), ["train.budget=90s", "validation.every=9"], console=quiet())
+    assert caught.value.status == 1
+    assert str(caught.value) == (
+        f"{RUN}: the budget was over before the weights after step {at} of {steps} were scored; they are in "
+        f"checkpoints/last.pt; python -m yeastexp resume {RUN} continues from there"
+    )
+    assert checkpoints.load(RUN / "checkpoints/last.pt")["step"] == at
+    assert not (RUN / "result.json").exists()
+    resume(RUN, console=quiet())
+    result = json.loads((RUN / "result.json").read_text())
+    assert result["steps"] == steps and not result["stopped_by_budget"]
+
+
+def _plan(steps: int) -> Callable[..., Any]:
+    def plan(self: Budget, assembly: Assembly, step: float | None = None) -> Any:
+        return replace(assembly.experiment, train=replace(assembly.experiment.train, budget=None, steps=steps))
+
+    return plan
+
+
+def _over(self: Budget) -> None:
+    raise budget_module.BudgetOver("over")
+
+
+def test_a_budget_that_is_over_is_answered_at_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the data are read."""
+    monkeypatch.setattr("yeastexp.training.run.assembled", None)
+    with pytest.raises(UserError, match=r"\[train\] budget: 1s is too short; 2.\d s went by before the first step"):
+        run(write_experiment(here), ["train.budget=1s"], started=time.monotonic() - 2, console=quiet())
+    assert not (here / "runs").exists()

@@ -1,0 +1,122 @@
+"""A run that has to be over by a given time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import replace
+
+from ignite.engine import Engine, Events
+
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.settings import seconds
+from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.training.build import Assembly
+from yeastexp.training.timing import seconds_of_validation, seconds_per_step
+
+RESERVE = 0.06
+"""Share of a budget kept for a machine that slows down."""
+
+TIMING = 0.02
+"""Share of a budget that finds out how long a step takes, and as much for a validation."""
+
+CLOSING = 0.01
+CLOSING_SECONDS = 5.0
+"""Kept of a budget, with that share of it, for tables, pictures and files at the end and for leaving Python."""
+
+LEAVING_SECONDS = 2.0
+"""Kept of a budget whatever happens, to save the weights and to leave Python."""
+
+REMEMBERED = 10
+"""Steps, the slowest of which says how long the next one may take."""
+
+PICTURES = 3
+"""Validation images that are predicted once more at the end."""
+
+
+class BudgetOver(UserError):
+    """The time of a run is over in the middle of a validation."""
+
+
+class Budget:
+    """How much of its time a run has left, by what its steps and validations took lately.
+
+    It becomes a number of steps before the run, so that the learning rate can fall over them. A machine that slows down
+    later cuts the run short: the command keeps its time, and the result says so.
+    """
+
+    def __init__(self, written: str, began: float) -> None:
+        self.written = written
+        self.seconds = seconds(written)
+        self.began = began
+        self.ends = began + self.seconds
+        self.steps: deque[float] = deque(maxlen=REMEMBERED)
+        self.validation = 0.0
+
+    def refuse_if_over(self) -> None:
+        """UserError if nothing is left to begin a run with."""
+        if time.monotonic() > self.ends - LEAVING_SECONDS:
+            raise UserError(f"{self._too_short}; {time.monotonic() - self.began:.1f} s went by before the first step")
+
+    @property
+    def _too_short(self) -> str:
+        return f"[train] budget: {self.written} is too short"
+
+    def plan(self, assembly: Assembly, step: float | None = None) -> Experiment:
+        """The experiment with the number of steps that fits; UserError if none does.
+
+        A `step` takes so long, or is timed, as validation is, on throwaway copies.
+        """
+        train = assembly.experiment.train
+        self.refuse_if_over()
+        share = TIMING * self.seconds
+        step = seconds_per_step(assembly, share, at_most=2 * share) if step is None else step
+        self.validation = seconds_of_validation(assembly, share)
+        self.steps.append(step)
+        self._after_validation = 1 + assembly.pixels("test") / assembly.pixels("val")
+        self._after_validation += PICTURES / len(assembly.dataset.splits["val"])
+        self._group = train.accumulation_steps
+        self._due = assembly.validate_every * assembly.sampler.steps_per_epoch
+        left = self.ends - time.monotonic() - self._closing - RESERVE * self.seconds - (self._group - 1) * step
+        steps = int((left - self._scoring) / (step + self.validation / self._due))
+        if steps < 1:  # better weights without scores than none
+            steps = int(left / step)
+        if steps < 1:
+            raise UserError(f"{self._too_short}; a step takes {step:.2f} s, a validation {self.validation:.1f} s")
+        return replace(assembly.experiment, train=replace(train, budget=None, steps=steps))
+
+    @property
+    def _closing(self) -> float:
+        return CLOSING_SECONDS + CLOSING * self.seconds
+
+    @property
+    def _scoring(self) -> float:
+        """The last validation, and what else is predicted after it."""
+        return self.validation * self._after_validation
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Time the steps, and what is between them."""
+        self.completed, self.validated = time.monotonic(), False
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._complete)
+        validator.add_event_handler(Events.ITERATION_COMPLETED, self._end_in_time)
+
+    def _begin(self) -> None:
+        self.started = time.monotonic()
+        if self.validated:  # with all that hangs on it, such as pictures and a checkpoint
+            self.validation, self.validated = self.started - self.completed, False
+
+    def _complete(self) -> None:
+        self.completed = time.monotonic()
+        self.steps.append(self.completed - self.started)
+
+    def _end_in_time(self) -> None:
+        self.validated = True
+        if time.monotonic() > self.ends - LEAVING_SECONDS - CLOSING * self.seconds:
+            raise BudgetOver("the time is over", status=RUN_FAILED)
+
+    def late(self, step: int) -> bool:
+        """Whether another group of batches after this step, and what has to follow it, would end too late."""
+        before_it = self.validation if step % self._due == 0 else 0.0
+        needed = before_it + self._group * max(self.steps) + self._scoring + self._closing
+        return time.monotonic() + needed > self.ends
