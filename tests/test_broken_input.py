@@ -126,6 +126,8 @@ def family(count: int) -> Make:
 
 
 CHECK = "check e.toml"
+CHECKING, RUNNING = "e.toml: reading its images, then timing a step", "e.toml: reading its images"
+"""What is said at once."""
 DEEP = "e.toml{}: nested too deeply; an experiment needs three levels"
 LONG = "x" * 300
 PATH = 'path = "data.h5"'
@@ -689,7 +691,7 @@ HDF5 = {
     "NaN in training": Broken(
         hdf5_as(stacks(HOLE)),
         "check e.toml",
-        "{here}/d.h5: image '000' holds NaN or infinite values; fix or remove it",
+        (CHECKING, "{here}/d.h5: image '000' holds NaN or infinite values; fix or remove it"),
     ),
     "infinite": Broken(
         hdf5_as(stacks(np.where(RAW == 5, np.inf, RAW))),
@@ -754,8 +756,11 @@ HDF5 = {
     "labels of no class": Broken(
         hdf5(lambda file: file["gt"].write_direct(np.full((1, 1, 1), 200, np.uint8), dest_sel=np.s_[:1, :1, :1])),
         CHECK,
-        "image 'square_0': its labels hold 0, 1, 200 where [task] classes has 0 to 1; "
-        "pack the masks again, or name all classes",
+        (
+            CHECKING,
+            "image 'square_0': its labels hold 0, 1, 200 where [task] classes has 0 to 1; "
+            "pack the masks again, or name all classes",
+        ),
     ),
     "read and written at once": Broken(
         hdf5(lambda file: None),
@@ -814,18 +819,21 @@ DISKS = {
         lambda: Path("s.h5").touch(), "synth -o s.h5", "s.h5: exists; add --force to replace it, or name another file"
     ),
     "run where a file is": Broken(
-        lambda: (experiment()(), Path("runs").touch()), "run e.toml", f"runs/e: Not a directory; {ELSEWHERE}", 1
+        lambda: (experiment()(), Path("runs").touch()),
+        "run e.toml",
+        (RUNNING, f"runs/e: Not a directory; {ELSEWHERE}"),
+        1,
     ),
     "run where a name is taken": Broken(
         lambda: (experiment()(), Path("runs").mkdir(), Path("runs/e").touch()),
         "run e.toml",
-        f"runs/e: File exists; {ELSEWHERE}",
+        (RUNNING, f"runs/e: File exists; {ELSEWHERE}"),
         1,
     ),
     "run where nothing can be written": Broken(
         lambda: (experiment()(), Path("runs").symlink_to("/proc")),
         "run e.toml",
-        f"runs/e: No such file or directory; {ELSEWHERE}",
+        (RUNNING, f"runs/e: No such file or directory; {ELSEWHERE}"),
         1,
     ),
 }
@@ -1091,7 +1099,7 @@ def test_an_experiment_from_another_editor_is_read(call: Call, text: str | bytes
     experiment()()
     written(text)()
     status, out, err = call(CHECK)
-    assert (status, out.splitlines()[-1], err) == (0, "e.toml: no faults", "")
+    assert (status, out.splitlines()[-1], err) == (0, "e.toml: no faults", f"{CHECKING}\n")
 
 
 def test_a_name_that_is_no_utf8_is_printed_as_it_is(tmp_path: Path) -> None:

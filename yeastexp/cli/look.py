@@ -41,8 +41,9 @@ def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: i
 
 def _check_data(experiment: Path, settings: tuple[str, ...], steps: int | None, as_json: bool) -> None:
     from yeastexp.inspection import preflight
+    from yeastexp.system.progress import say
 
-    checked = preflight.preflight(experiment, settings, steps=steps or preflight.STEPS, progress=progress)
+    checked = preflight.preflight(experiment, settings, steps=steps or preflight.STEPS, progress=progress, say=say)
     echo(*(_json(preflight.as_json(checked)) if as_json else preflight.lines(checked)))
     if checked.count("error"):
         sys.exit(INPUT_WRONG)
@@ -52,15 +53,17 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
     from yeastexp.inspection.check import check
     from yeastexp.inspection.preflight import finding_lines
     from yeastexp.system.formatting import format_count
+    from yeastexp.system.progress import say
 
-    checked = check(experiment, settings)
+    checked = check(experiment, settings, say)
     labels = "; ".join(f"{label}: {count:,} pixels" for label, count in checked.labels.items())
     echo(f"images       {checked.train_images} for training, {checked.validation_images} for validation")
     echo(f"labels       {labels}")
     echo(f"model        {checked.parameters:,} parameters")
     echo(f"batch        {' × '.join(map(str, checked.batch_shape))} (B × C × H × W), loss {checked.loss:.4f}")
     echo(f"epoch        {checked.steps_per_epoch} steps; validation every {checked.validate_every} epochs")
-    echo(f"first step   {checked.seconds:.2f} s; peak memory {checked.peak_memory_mb} MB")
+    threads = format_count(checked.threads, "thread")
+    echo(f"step         {checked.seconds:.2f} s with {threads}, as 'run' takes now; memory {checked.peak_memory_mb} MB")
     for finding in checked.findings:
         echo(*finding_lines(finding))
     verdict = f"{format_count(checked.errors, 'error')} in the masks" if checked.errors else "no faults"

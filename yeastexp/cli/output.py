@@ -18,20 +18,33 @@ def counts(splits: Mapping[str, int]) -> str:
 
 
 def progress(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, with a progress bar on stderr if that is a terminal."""
-    listed = list(items)
-    with click.progressbar(listed, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+    """The items, with a progress bar on stderr if that is a terminal, else a line from time to time."""
+    if not sys.stderr.isatty():
+        from yeastexp.system.progress import counted
+
+        yield from counted(items)
+        return
+    with click.progressbar(list(items), file=sys.stderr) as bar:
         yield from bar
 
 
 @contextmanager
 def image_progress(total: int) -> Iterator[Callable[[float], None]]:
-    """A function to call with each fraction of an image that is finished; a bar on stderr if that is a terminal."""
+    """A function to call with each fraction of an image that is finished.
+
+    A bar on stderr shows them if that is a terminal, else a line from time to time.
+    """
+    from yeastexp.system.progress import counting
+
+    if not sys.stderr.isatty():
+        with counting(total) as advance:
+            yield advance
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
     from yeastexp.system.console import console
 
     columns = BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task("", total=total)
         yield lambda fraction: bar.advance(task, fraction)

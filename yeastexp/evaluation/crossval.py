@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,7 @@ def crossval(
         fold_runs = list(_fold_runs(folder, loaded, chosen, repeats))
         _refuse_other_inputs(fold_runs, loaded)
         for fold_run in fold_runs:
-            _train(path, settings, fold_run, folder, console, say)
+            _train(path, [*settings, *_threads(fold_runs)], fold_run, folder, console, say)
         scores = _scores(fold_runs, names, notes)
         result = _write(folder, scores, loaded)
     console.print(table(result))
@@ -154,6 +155,14 @@ def _fold_runs(folder: Path, loaded: Experiment, chosen: Folds, repeats: int) ->
     for seed in range(loaded.train.seed, loaded.train.seed + repeats):
         for fold in range(1, len(chosen.folds) + 1):
             yield FoldRun(seed, fold, fold_folder(folder, seed, fold))
+
+
+def _threads(fold_runs: Sequence[FoldRun]) -> list[str]:
+    """The number of threads that the first fold has chosen, for the others; nothing if none was begun."""
+    begun = next((run for run in (RunDirectory(each.folder) for each in fold_runs) if run.is_run), None)
+    if begun is None:
+        return []
+    return [f"runtime.threads={tomllib.loads(begun.experiment.read_text(encoding='utf-8'))['runtime']['threads']}"]
 
 
 def _train(

@@ -17,6 +17,7 @@ from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Pag
 from yeastexp.report.predictions import ProgressBar, Say, silent
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system.formatting import format_count, format_interval, format_score
+from yeastexp.system.progress import format_seconds
 
 
 def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter, say: Say = silent) -> Page:
@@ -115,17 +116,10 @@ def _length(run: RunFiles) -> Fact:
     place = f"on {environment['device']}, {format_count(environment['threads'], 'thread')}"
     since = " since it was last resumed" if environment.get("resumed") else ""
     seconds = environment.get("seconds")
-    note = f"{_duration(seconds)}{since} {place}" if seconds else place
+    note = f"{format_seconds(seconds)}{since} {place}" if seconds else place
     if result and (result["stopped_early"] or result["stopped_by_budget"]):
         note += f"; stopped {'early' if result['stopped_early'] else 'by its budget'}"
     return Fact("steps", str(steps), note)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _scores(run: RunFiles) -> Iterator[Block]:

@@ -20,6 +20,7 @@ from yeastexp.data.prefetch import prefetch_to_device
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.interruption import Interruption
+from yeastexp.system.progress import say_to
 from yeastexp.training import checkpoints
 from yeastexp.training.budget import Budget
 from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of
@@ -76,6 +77,7 @@ class RunContext:
         metric = self.assembly.metrics.get(self.monitor)
         self.progress = Progress(Best(higher_is_better=metric.higher_is_better if metric else False))
         self.preprocessing = Preprocessing.of(self.assembly)
+        self.say = say_to(self.console)
 
     def build(self, after_step: int | None = None) -> None:
         """Make what changes the weights that the model has now, and the engines; TensorBoard forgets later steps."""

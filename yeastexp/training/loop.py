@@ -55,6 +55,7 @@ def begin(run: RunContext) -> None:
         run.tracker.text("experiment", run.assembly.experiment.resolved())
         updates = f"{run.steps} steps ({run.schedule.updates} updates) in {run.epochs} epochs"
         run.log(f"{updates} on {run.assembly.device}")
+        run.say(f"{run.directory}: {updates} on {run.assembly.device}")
         run.log(run.assembly.images.where)
         run.start_at(0)
         run.save()
@@ -67,6 +68,7 @@ def continue_from(run: RunContext, state: dict[str, Any]) -> None:
     with _closed_on_failure(run.tracker):
         attach_handlers(run)
         run.load_state_dict(state)
+        run.say(f"{run.directory}: from step {run.step} of {run.steps} on {run.assembly.device}")
         run.tracker.epochs(run.progress.rows)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from yeastexp.config.loading import load_experiment
+from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, never
 from yeastexp.training.loop import begin, carry_out, holding, open_directory
@@ -38,7 +39,11 @@ def run(
     budget = Budget(loaded.train.budget, began) if loaded.train.budget else None
     if budget:
         budget.refuse_if_over()
+    say = say_to(console)
+    say(f"{path}: reading its images" + (", then timing a step" if loaded.runtime.threads == "auto" else ""))
     assembly, step, measured = assembled(loaded, min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf))
+    if measured:
+        say(measured)
     baselines = scored_baselines(assembly) if budget else None  # they count as well
     counted = budget.plan(assembly, step) if budget else assembly.experiment
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits

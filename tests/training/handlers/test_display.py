@@ -15,6 +15,7 @@ from torch import nn
 
 from yeastexp.contracts import Prediction
 from yeastexp.sample import Sample
+from yeastexp.system import progress
 from yeastexp.training.handlers.display import DrawPictures, LogToTensorBoard, ShowProgress
 from yeastexp.training.handlers.gradients import ClipGradients
 from yeastexp.training.progress import Best, Progress, Validation
@@ -51,8 +52,8 @@ def test_the_bar_follows_readings_and_scores(trainer: Engine, validator: Engine,
     trainer.run([0.0] * 4)
     handler.close()
     (task,) = handler.bar.tasks
-    assert (task.completed, task.total, task.fields) == (3, 4, {"loss": "loss 0.250", "score": "iou 0.5000"})
-    assert ("3/4" in output.getvalue()) == terminal and bool(output.getvalue()) == terminal
+    assert (task.completed, task.total, task.fields) == (4, 4, {"loss": "loss 0.250", "score": "iou 0.5000"})
+    assert ("4/4" in output.getvalue()) == terminal and bool(output.getvalue()) == terminal
 
 
 @pytest.mark.parametrize("clipped", [False, True])
@@ -106,3 +107,20 @@ def test_some_images_are_drawn_ten_times_a_run_and_at_its_end(
     pictures = [call for call in tracker.calls if len(call) == 3]
     assert [step for _, step, _ in pictures] == drawn
     assert all(picture.shape[0] >= 2 * 4 for _, _, picture in pictures), "two images below each other"
+
+
+def test_without_a_terminal_lines_say_how_far_it_has_come(
+    trainer: Engine, validator: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once when the first five seconds are over, whether or not a loss was read since."""
+    output = io.StringIO()
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    handler = ShowProgress(Console(file=output, width=20), steps=8, monitor="iou")
+    handler.attach(trainer, validator)
+    read_every(trainer, 2)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: validator.run([{"monitored": 0.5}]))
+    trainer.run([0.0] * 4)
+    handler.close()
+    lines = output.getvalue().splitlines()
+    assert lines[0] == "step 1 of 8, 12 %, about 0 s left"
+    assert lines[2] == "step 3 of 8, loss 0.250, iou 0.5000, 38 %, about 0 s left"

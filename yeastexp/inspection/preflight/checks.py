@@ -19,8 +19,10 @@ from yeastexp.inspection.preflight.overfit import Overfit
 from yeastexp.inspection.preflight.registration import Registration
 from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
 from yeastexp.system.formatting import format_count
+from yeastexp.system.progress import Say
 from yeastexp.training import build
 from yeastexp.training.device import configure_torch
+from yeastexp.training.timing import assembled
 from yeastexp.training.training_images import Transforms
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -53,14 +55,21 @@ class Preflight:
 
 @plugins.blamed()
 def preflight(
-    path: Path, settings: Sequence[str] = (), *, steps: int = overfit.STEPS, progress: Progress = iter
+    path: Path,
+    settings: Sequence[str] = (),
+    *,
+    steps: int = overfit.STEPS,
+    progress: Progress = iter,
+    say: Say = lambda line: None,
 ) -> Preflight:
     """Check all images, one at a time, then the alignment of labels under transforms, then overfit one batch.
 
     Writes nothing. Raises UserError if the experiment file itself is wrong.
     """
-    loaded = configure_torch(load_experiment(path, settings))
+    written = load_experiment(path, settings)
+    loaded = configure_torch(written)
     dataset = build.build_dataset(loaded)
+    say(f"{path}: checking {format_count(sum(map(len, dataset.splits.values())), 'image')}")
     transforms, unfitted = _transforms(loaded, dataset)
     images, registrations, faults = _read_all(dataset, transforms, progress)
     findings: list[Finding] = []
@@ -78,9 +87,11 @@ def preflight(
         findings.append(unfitted)  # else the errors above are why they could not be fitted
     if unfitted or errors:
         return Preflight(loaded, splits, ordered([*findings, NOT_TRIED]), images, [], None)
-    assembly = build.assemble(loaded)
+    say("timing a step, and comparing labels with their images under each augmentation")
+    assembly, _, _ = assembled(written)
     alignments = alignment.check_alignment(assembly)
     findings += alignment.findings(alignments)
+    say(f"overfitting one batch, in at most {format_count(steps, 'step')}")
     result = overfit.overfit(assembly, steps, progress)
     if finding := overfit.finding(result):
         findings.append(finding)

@@ -10,6 +10,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from yeastexp.drawing import pictures
+from yeastexp.system.progress import Pace, say_to, shows_bars
 from yeastexp.training.context import RunContext
 from yeastexp.training.handlers.gradients import ClipGradients
 from yeastexp.training.progress import Progress
@@ -22,7 +23,7 @@ PICTURE_TIMES = 10
 
 
 class ShowProgress:
-    """A progress bar with the last loss and score; nothing where no terminal is.
+    """A progress bar with the last loss and score; where none can move, a line from time to time.
 
     Ignite's `ProgressBar` stays open after `terminate()`, and metrics attached after it lag one iteration.
     """
@@ -39,12 +40,14 @@ class ShowProgress:
             bars.TimeElapsedColumn(),
             bars.TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not shows_bars(console),
         )
+        self.say = say_to(console)
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Follow the readings of the loss and the validations."""
         trainer.add_event_handler(Events.STARTED, self.start)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self.show_step)
         trainer.add_event_handler(TrainingEvents.LOSSES_READ, self.show_loss)
         validator.add_event_handler(Events.COMPLETED, self.show_score)
 
@@ -53,12 +56,23 @@ class ShowProgress:
         done = trainer.state.iteration
         self.task = self.bar.add_task("training", total=self.steps, completed=done, loss="", score="")
         self.bar.start()
+        self.first, self.pace = done, Pace()
+
+    def show_step(self, trainer: Engine) -> None:
+        """Steps done."""
+        assert self.task is not None, "training has begun"
+        step = trainer.state.iteration
+        self.bar.update(self.task, completed=step)
+        if self.bar.disable and self.pace.due():
+            values = [value for value in self.bar.tasks[0].fields.values() if value]
+            left = self.pace.left((step - self.first) / (self.steps - self.first))
+            self.say(", ".join([f"step {step} of {self.steps}", *values, left]))
 
     def show_loss(self, trainer: Engine) -> None:
-        """Steps done, and their mean loss."""
+        """The mean loss since the last reading."""
         state: Any = trainer.state
         assert self.task is not None, "training has begun"
-        self.bar.update(self.task, completed=state.iteration, loss=f"loss {state.train_loss:.3f}")
+        self.bar.update(self.task, loss=f"loss {state.train_loss:.3f}")
 
     def show_score(self, validator: Engine) -> None:
         """The monitored score."""
