@@ -43,7 +43,7 @@ def test_so_does_one_that_was_cut_short(here: Path, step: int, by: str, part: tu
 
 def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("yeastexp.training.run._after", lambda moment: lambda step: step >= 7)
+        patched.setattr("yeastexp.training.run.never", lambda step: step >= 7)
         late = ran(here)
     assert json.loads((late / "result.json").read_text())["stopped_by_budget"]
     assert verify(late, console=quiet()).last == 7
