@@ -96,7 +96,7 @@ def inspect(
     """Show a model's layers with parameters and receptive fields, the memory it needs for training, and its cost.
 
     Of an EXPERIMENT or a RUN, whose data need not be there, or of a --model, whose options are set as in --set width=8.
-    The receptive field is exact for any model: how far an output position depends on the input to each side, for
+    The receptive field is exact (measured where an operator has no rule): how far an output depends to each side, for
     every phase of its grid. --effective adds, for a trained model, how far the gradient of an output spreads.
 
     Example: python -m yeastexp inspect experiments/base.toml

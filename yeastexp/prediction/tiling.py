@@ -79,7 +79,7 @@ class Tiling:
         """What tiles a model needs, read off its operators; `pixel` is the bytes of a pixel, if known."""
         pixel = pixel or bytes_per_pixel(model, channels)
         try:
-            field = receptive_field(model, channels, (SAMPLE, SAMPLE))
+            field = receptive_field(model, channels, (SAMPLE, SAMPLE), measure=False)
         except UserError as error:
             return cls(model, 1, ((0, 0), (0, 0)), pixel, inexact=str(error))
         if field.tiles and field.shape[-2:] != (SAMPLE, SAMPLE):
@@ -214,6 +214,8 @@ class _Trial:
 
 
 def _why_inexact(field: ReceptiveField) -> str:
+    if field.measured:
+        return field.measured
     for axis in field.axes:
         if axis.global_layer:
             return f"every output depends on the whole image, because of its layer {axis.global_layer}"

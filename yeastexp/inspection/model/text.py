@@ -70,6 +70,7 @@ def _field(field: ReceptiveField) -> dict[str, Any]:
             else [{**vars(phase), "size": phase.size} for phase in axis.phases]
             for name, axis in axes.items()
         },
+        "measured": field.measured or None,
         "shift_variant": field.height.shift_variant_layer or field.width.shift_variant_layer or None,
     }
 
@@ -181,6 +182,8 @@ def _field_lines(field: ReceptiveField) -> Iterator[str]:
         axes = {"field, height": field.height, "field, width": field.width}
     for name, axis in axes.items():
         yield from _entry(name, *_axis_lines(axis))
+    if field.measured:
+        yield from _entry("", "measured on pixels, at least that much; tiles are blended:", field.measured)
     if not field.height.global_layer:
         yield from _entry("cumulative stride", f"{field.cumulative_stride} pixels")
 

@@ -1,4 +1,4 @@
-"""Exact receptive fields of any model, worked out operator by operator.
+"""Exact receptive fields, worked out operator by operator; measured on pixels behind an operator without a rule.
 
 `receptive_field(model, channels)` gives that of its output; `rule` and `layer_rule` add operators and layers.
 """

@@ -33,7 +33,8 @@ class Extent:
 
     `table` (3, *sizes) holds the first pixel, minus the last one, and -1 where padding was read on the way, so that a
     union is a minimum; a size is 1 where all positions along that dimension are alike. `global_layer` names the layer
-    after which every position depends on the whole image, `shift_variant_layer` the one that is not shift-equivariant.
+    after which every position depends on the whole image, `shift_variant_layer` the one that is not shift-equivariant;
+    `unknown` says after which operator this is no more than a bound.
     """
 
     # Two ends are exact although a set of pixels may have holes. Operators choose among their inputs by position,
@@ -43,6 +44,7 @@ class Extent:
     table: Integers
     global_layer: str = ""
     shift_variant_layer: str = ""
+    unknown: str = ""
 
     @staticmethod
     def empty(sizes: Shape) -> Extent:
@@ -122,6 +124,11 @@ class Extent:
         axes = tuple(1 + dim % len(self.sizes) for dim in dims)
         return replace(self, table=self.table.min(axis=axes, keepdims=True))
 
+    def collapsed(self, dimensions: int | None = None) -> Extent:
+        """Every position depends on what any of them did; of so many dimensions, all of size 1."""
+        ends = self.table.min(axis=tuple(range(1, self.table.ndim)))
+        return replace(self, table=ends.reshape(3, *[1] * (len(self.sizes) if dimensions is None else dimensions)))
+
     def permute(self, order: Sequence[int]) -> Extent:
         """The dimensions in another order."""
         return replace(self, table=self.table.transpose(0, *(1 + dim % len(order) for dim in order)))
@@ -152,11 +159,17 @@ class Extent:
 
     def union(self, other: Extent) -> Extent:
         """What two tensors depend on together, broadcast."""
+        if (self.global_layer or other.global_layer) and max(*self.sizes, *other.sizes) > 1:
+            return self.collapsed().union(other.collapsed())  # no table of what is the whole image everywhere
         _check_size(3 * prod(np.broadcast_shapes(self.sizes, other.sizes)))
         return Extent(np.minimum(self.table, other.table), *self._layers(other))
 
-    def _layers(self, other: Extent) -> tuple[str, str]:
-        return self.global_layer or other.global_layer, self.shift_variant_layer or other.shift_variant_layer
+    def _layers(self, other: Extent) -> tuple[str, str, str]:
+        return (
+            self.global_layer or other.global_layer,
+            self.shift_variant_layer or other.shift_variant_layer,
+            self.unknown or other.unknown,
+        )
 
 
 def union(extents: Sequence[Extent], dimensions: int) -> Extent:

@@ -14,6 +14,7 @@ from torch import nn
 
 from yeastexp.errors import UserError
 from yeastexp.nets.receptive_field.extent import NO_PIXEL, Extent, Integers
+from yeastexp.nets.receptive_field.measuring import Reach, measured_reach
 from yeastexp.nets.receptive_field.tracing import LayerCall, Trace, trace
 
 DEFAULT_SIZE = (256, 256)
@@ -91,6 +92,8 @@ class ReceptiveField:
     cumulative_stride: int
     height: Axis
     width: Axis
+    measured: str = ""
+    """The operator that has no rule, if the field was measured on pixels, which may miss some that are depended on."""
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -100,7 +103,7 @@ class ReceptiveField:
     @property
     def tiles(self) -> bool:
         """Whether pieces of an image can give exactly what the whole image gives."""
-        return not any(axis.global_layer or axis.shift_variant_layer for axis in self.axes)
+        return not self.measured and not any(axis.global_layer or axis.shift_variant_layer for axis in self.axes)
 
 
 @dataclass(frozen=True)
@@ -114,19 +117,22 @@ class Survey:
     """Of a model that classifies whole images, (B, K): the field of its last map."""
 
 
-def receptive_field(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE) -> ReceptiveField:
-    """What a model's output depends on of an image (B, channels, H, W), exactly; UserError if that cannot be told.
+def receptive_field(
+    model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE, *, measure: bool = True
+) -> ReceptiveField:
+    """What a model's output depends on of an image (B, channels, H, W); UserError if that cannot be told.
 
-    `size` only has to be one that the model takes.
+    `size` only has to be one that the model takes. The field is exact, unless an operator has no rule: then it is
+    measured, or that of the whole image without `measure`.
     """
-    return survey(model, channels, size).output
+    return survey(model, channels, size, measure=measure).output
 
 
-def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE) -> Survey:
+def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE, *, measure: bool = True) -> Survey:
     """A model's layers on an image of `size` pixels, with the receptive fields that they have on a large one."""
     base = trace(model, channels, size)
     if base.failure:
-        raise _with_fitting_size(base.failure, model, channels, size)
+        raise _with_fitting_size(base.failure, model, channels, size) if base.refused else base.failure
     assert base.output, "a run that did not fail has an output"
     _check_output(base.output, type(model).__name__)
     dense = len(base.output.shape) == 4
@@ -134,14 +140,39 @@ def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE
     larger = reading.trace.calls
     fields = {key: reading.field(call) for key, call in zip(_keys(larger), larger, strict=True)}
     layers = tuple(
-        (call, fields.get(key) or _global_field(call)) for key, call in zip(_keys(base.calls), base.calls, strict=True)
+        (call, fields.get(key) or (None if call.unknown else _global_field(call)))
+        for key, call in zip(_keys(base.calls), base.calls, strict=True)
     )
+    if dense and base.output.unknown:
+        return Survey(layers, _measured(model, channels, base, reading.cumulative_stride, measure), None)
     if dense:
         return Survey(layers, reading.final_field(reading.trace.output, base.output.shape), None)
     part = reading.final_field(reading.trace.last_map, base.last_map.shape) if base.last_map else None
     output = _global_field(base.output)
     assert output, "some layer made (B, K) of a map, and that one is global"
     return Survey(layers, output, part)
+
+
+def _measured(model: nn.Module, channels: int, base: Trace, stride: int, measure: bool) -> ReceptiveField:
+    """The field of an output behind an operator that no rule covers."""
+    assert base.output
+    reaches: Sequence[Reach] = (None, None)
+    if measure:
+        try:
+            reaches = measured_reach(model, channels, base.size, stride)
+        except Exception as error:
+            # Whatever a model's forward raises, it says why nothing can be measured.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{base.output.unknown}; nor can it be measured: {reason}") from None
+    axes = []
+    for extent, reach, pixels, length in zip(
+        base.output.extents, reaches, base.size, base.output.shape[2:], strict=True
+    ):
+        assert extent
+        phases = (Phase(0, *reach),) if reach else ()
+        axes.append(Axis(phases, Fraction(pixels, length), reach or (0, 0), "" if reach else extent.global_layer))
+    height, width = axes
+    return ReceptiveField("output", base.output.shape, stride, height, width, measured=base.output.unknown)
 
 
 def _with_fitting_size(failure: UserError, model: nn.Module, channels: int, size: tuple[int, int]) -> UserError:
@@ -170,8 +201,8 @@ def _global_field(call: LayerCall) -> ReceptiveField | None:
     height, width = call.extents
     if not height or not width or not (height.global_layer and width.global_layer):
         return None
-    axes = (Axis((), Fraction(1), global_layer=extent.global_layer) for extent in (height, width))
-    return ReceptiveField(call.label, call.shape, 1, *axes)
+    rows, columns = (Axis((), Fraction(1), global_layer=extent.global_layer) for extent in (height, width))
+    return ReceptiveField(call.label, call.shape, 1, rows, columns)
 
 
 def _keys(calls: Sequence[LayerCall]) -> Iterator[tuple[str, str, int]]:
@@ -228,11 +259,15 @@ class _Search:
         larger = self.base if factor == 1 else trace(self.model, self.channels, size)
         if larger.failure:
             larger = self.base.replay(size)
+        if larger.output and larger.output.unknown and self.base.output and not self.base.output.unknown:
+            return None  # its tables are too large to be told apart
         return larger if (larger.output if self.dense else larger.last_map) or not self.dense else None
 
     def is_clear(self, reading: _Reading, cumulative_stride: int = 1) -> bool:
         """Whether the field that is asked for can be read."""
         call = reading.trace.output if self.dense else reading.trace.last_map
+        if call and call.unknown:
+            return True  # no size would tell
         return self.base.last_map is None if call is None else reading.field(call, cumulative_stride) is not None
 
     def size_variant_layer(self, reading: _Reading, factor: int) -> str:
@@ -312,8 +347,10 @@ class _Reading:
         for call in self.trace.calls:
             for extent, pixels, length in zip(call.extents, self.trace.size, call.shape[2:], strict=False):
                 is_map = len(call.shape) == 4 and length >= 4
-                if is_map and extent and extent.global_layer and not extent.shift_variant_layer:
-                    yield Fraction(pixels, length).numerator
+                stride = Fraction(pixels, length).numerator
+                is_grid = is_map and stride * MIN_PERIODS <= pixels  # unlike 129 frequencies of 256 pixels
+                if is_grid and extent and extent.global_layer and not extent.shift_variant_layer:
+                    yield stride
 
     def field(self, call: LayerCall, cumulative_stride: int = 1) -> ReceptiveField | None:
         """Of a call, with phases for the cumulative stride, or its own period if that is longer; None if unclear."""
@@ -354,7 +391,7 @@ class _Reading:
     def axis(self, call: LayerCall, axis: int, cumulative_stride: int) -> Axis | None:
         """Of a call, with a multiple of the cumulative stride as period; None if there is none or it is unclear."""
         extent, pixels = call.extents[axis], self.trace.size[axis]
-        if extent is None or (not extent.global_layer and len(call.shape) != 4):
+        if extent is None or extent.unknown or (not extent.global_layer and len(call.shape) != 4):
             return None
         if len(call.shape) != 4:
             return Axis((), Fraction(1), global_layer=extent.global_layer)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from yeastexp.nets.receptive_field.extent import BEYOND, NO_TAP, Extent, Integers, Unsupported, union
+from yeastexp.nets.receptive_field.extent import BEYOND, MAX_VALUES, NO_TAP, Extent, Integers, Unsupported, union
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Call:
     """Of an input; None if it does not depend on the image."""
     varies_of: Callable[[Tensor], Variation]
     """Along which dimensions the values of a constant, an input that does not depend on the image, may differ."""
+    origin_of: Callable[[Tensor], tuple[str, Mapping[str, Any]] | None]
+    """The operator that an input came from, and its arguments."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -70,7 +72,7 @@ class Call:
         """The same, naming this layer if every position now depends on the whole image."""
         if extent.global_layer or not extent.covers(self.pixels):
             return extent
-        return replace(extent, global_layer=self.layer)
+        return replace(extent.collapsed(), global_layer=self.layer)
 
     def mark_varying(self, extent: Extent, tensors: Iterable[Tensor]) -> Extent:
         """The same, not shift-equivariant if constants that are broadcast to it vary over positions."""
@@ -182,12 +184,26 @@ UNIFORM = (
     *("new_zeros", "new_ones", "new_empty", "new_full", "zero", "empty_strided", "new_empty_strided"),
 )
 """Operators whose output is the same at all positions, or has yet to be written to."""
+MAX_PAIRS = 1 << 21
+"""Of rows and columns of a matrix product, between which the positions that both depend on are told apart."""
+
 JOINS, BROADCASTS = ("cat", "stack", "repeat"), ("expand", "copy", "clone", "_to_copy", "alias", "detach", "where")
 """Operators that keep what is alike alike, and those whose output varies along the dimensions that an input does."""
 
 TABLE: dict[str, Rule] = {
-    "masked_fill where rrelu_with_noise": pointwise,  # which lack PyTorch's tag
-    "lift_fresh_copy _to_copy native_dropout prelu _prelu_kernel contiguous": lambda call: call.extent,
+    # Pointwise operators that lack PyTorch's tag:
+    "masked_fill where rrelu_with_noise hardswish log_sigmoid_forward complex polar floor_divide": pointwise,
+    "lift_fresh_copy _to_copy native_dropout prelu _prelu_kernel contiguous bucketize _conj resolve_conj resolve_neg": (
+        lambda call: call.extent
+    ),
+    "view_as_real": lambda call: call.extent.unsqueeze(call.source.ndim),
+    "view_as_complex": lambda call: call.extent.reduce([-1]).squeeze(-1),
+    "tril triu": lambda call: call.mark_variation(call.extent, (True, True)),
+    "affine_grid_generator": lambda call: call.extent.collapsed(len(call.shapes[0])),
+    "cumsum cumprod cummax cummin logcumsumexp sort topk argsort _fft_r2c _fft_c2r _fft_c2c": (
+        lambda call: call.mark_global(call.extent.reduce(_listed(call["dim"])))
+    ),
+    "median nanmedian kthvalue mode": reduction,  # of one dimension each, untagged as well
     " ".join((*UNIFORM, "rand_like", "randn_like")): lambda call: None,
     "copy": lambda call: (extent := call.extent_of(call["src"])) and extent.expand_dims(len(call.shapes[0])),
     "_softmax _log_softmax _safe_softmax": lambda call: call.mark_global(call.extent.reduce([call["dim"]])),
@@ -306,6 +322,7 @@ def _pad(call: Call) -> Extent:
 @rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 @rule("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d")
 @rule("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d")
+@rule("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
 def _upsample(call: Call) -> Extent:
     """Interpolation to sizes or by scales; taps whose weight is zero do not count."""
     extent = call.extent
@@ -330,6 +347,15 @@ def _interpolation_taps(name: str, outer: int, inner: int, step: Fraction, corne
     up, down = step.numerator, step.denominator
     places = np.arange(outer)
     last = inner - 1
+    if name.endswith("_aa"):
+        # Antialiased: the filter is as many times wider as the image gets smaller. Distances of pixels' centres, times
+        # twice the denominator, are compared with its half width; a cubic one is zero at a distance of one, too.
+        unit, half_width = 2 * max(up, down), 2 if "cubic" in name else 1
+        first = ((2 * places + 1) * up - half_width * unit) // (2 * down)
+        taps = first[:, None] + np.arange(half_width * unit // down + 2)
+        distances = np.abs((2 * taps + 1) * down - (2 * places[:, None] + 1) * up)
+        weighed = (distances < half_width * unit) & ((distances != unit) | (half_width == 1))
+        return np.where(weighed & (taps >= 0) & (taps <= last), taps, NO_TAP)
     if "nearest" in name:
         below = (2 * places + 1) * up // (2 * down) if "exact" in name else places * up // down
         return below.clip(0, last)[:, None]
@@ -372,6 +398,11 @@ def _matrix_product(call: Call) -> Extent:
         parts.append(call.mark_global(extent.reduce([-1])))
     if extent := call.extent_of(right):
         parts.append(call.mark_global(extent.reduce([-2])))
+    shape = np.broadcast_shapes(*(part.sizes for part in parts))
+    if shape[-1] * shape[-2] > MAX_PAIRS and max(shape[:-2], default=1) == 1:
+        # Attention of so many patches: what two of them depend on would fill a table of patch × patch.
+        parts = [part.collapsed() for part in parts]
+        return call.mark_global(union(parts, len(call.shapes[0])))
     return call.mark_varying(union(parts, len(call.shapes[0])), added)
 
 
@@ -426,6 +457,147 @@ def _shuffle(call: Call) -> Extent:
     moved = [*range(len(batch)), *(len(batch) + dim for dim in order)]
     extent = call.extent.reshape(call.source.shape, split).permute(moved)
     return extent.reshape([split[dim] for dim in moved], call.shapes[0])
+
+
+@rule("im2col")
+def _im2col(call: Call) -> Extent:
+    """Blocks (B, C·kernel, blocks) of a map (B, C, H, W)."""
+    taps, apart, joint = _blocks(call, *call.source.shape)
+    try:
+        by_tap = call.gather((dim, chosen.T.reshape(-1, 1)) for dim, chosen in zip((2, 3), taps, strict=True))
+        by_tap = by_tap.reshape(joint, apart).permute(BLOCKS)
+        return by_tap.reshape([apart[dim] for dim in BLOCKS], call.shapes[0])
+    except Unsupported:  # too large a table; all taps together are as good, unless they are taken apart again
+        extent = call.gather(zip((2, 3), taps, strict=True)).reduce([1])
+        return extent.reshape((apart[0], 1, apart[3], apart[5]), (apart[0], 1, apart[3] * apart[5]))
+
+
+@rule("col2im")
+def _col2im(call: Call) -> Extent:
+    """A map (B, C, H, W) from overlapping blocks: the sum of all taps that lie on a position."""
+    taps, apart, joint = _blocks(call, *call.shapes[0])
+    extent = call.extent.reshape(call.source.shape, [apart[dim] for dim in BLOCKS]).permute(BLOCKS)
+    extent = extent.reshape(apart, joint)
+    kernels, *settings = (_listed(call[name], 2) for name in ("kernel_size", "stride", "padding", "dilation"))
+    for dim, chosen, kernel, *setting in zip((2, 3), taps, kernels, *settings, strict=True):
+        block = transposed_positions(call.shapes[0][dim], len(chosen), kernel, *setting)
+        extent = extent.gather(dim, np.where(block >= 0, np.arange(kernel) * len(chosen) + block, block))
+    return extent
+
+
+BLOCKS = (0, 1, 2, 4, 3, 5)
+"""The order that takes B, C, kernel height, rows, kernel width, columns to both of the kernel and then blocks."""
+
+
+def _blocks(call: Call, batch: int, channels: int, *lengths: int) -> tuple[list[Integers], list[int], list[int]]:
+    """The positions in each block of a map (blocks, taps) along both axes, and its shape with taps apart and joined."""
+    taps = []
+    settings = (_listed(call[name], 2) for name in ("kernel_size", "stride", "padding", "dilation"))
+    for length, kernel, stride, padding, dilation in zip(lengths, *settings, strict=True):
+        count = (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        taps.append(kernel_positions(count, length, kernel, stride, padding, dilation))
+    (rows, height), (columns, width) = (chosen.shape for chosen in taps)
+    return taps, [batch, channels, height, rows, width, columns], [batch, channels, height * rows, width * columns]
+
+
+@rule("unfold")
+def _unfold(call: Call) -> Extent:
+    """Sliding windows along one dimension, laid out along a new last one."""
+    dim, size = call["dimension"] % call.source.ndim, call["size"]
+    count = call.shapes[0][dim]
+    taps = kernel_positions(count, call.source.shape[dim], size, call["step"])
+    shape = call.source.shape
+    extent = call.extent.gather(dim, taps.reshape(count * size, 1))
+    extent = extent.reshape(
+        (*shape[:dim], count * size, *shape[dim + 1 :]), (*shape[:dim], count, size, *shape[dim + 1 :])
+    )
+    return extent.permute([*range(dim + 1), *range(dim + 2, len(shape) + 1), dim + 1])
+
+
+@rule("as_strided")
+def _as_strided(call: Call) -> Extent:
+    """Another view of the same memory: where the memory's order says which element is which."""
+    extent, source = call.extent, call.source
+    if max(extent.sizes, default=1) == 1:
+        return extent.collapsed(len(call.shapes[0]))
+    if source.numel() > MAX_VALUES or not source.numel():
+        raise Unsupported("it rearranges too many values")
+    start = int(source.storage_offset())
+    places = _offsets(source.shape, source.stride(), start)
+    wanted = _offsets(call["size"], call["stride"], start if (offset := call["storage_offset"]) is None else offset)
+    order = np.argsort(places)
+    index = np.searchsorted(places, wanted, sorter=order).clip(0, len(places) - 1)
+    chosen = order[index]
+    if (places[chosen] != wanted).any():
+        raise Unsupported("it reads memory beside its argument")
+    flat = extent.reshape(source.shape, (source.numel(),)).gather(0, chosen[:, None])
+    return flat.reshape((len(chosen),), call.shapes[0])
+
+
+def _offsets(shape: Sequence[int], strides: Sequence[int], offset: int) -> Integers:
+    total = np.array(offset)
+    for length, stride in zip(shape, strides, strict=True):
+        total = total[..., None] + np.arange(length) * stride
+    return total.reshape(-1)
+
+
+@rule("gather", "index_select")
+def _gather(call: Call) -> Extent:
+    """Positions along a dimension that other values choose: any of them, if those depend on the image."""
+    dim, index = call["dim"] % call.source.ndim, call["index"]
+    source, chooser = call.extent_of(call.source), call.extent_of(index)
+    if not chooser and source and source.spans(dim):
+        raise Unsupported("which positions it takes is known to its values alone")
+    parts = [chooser] if chooser and index.ndim == call.source.ndim else []
+    if chooser and not parts:
+        parts = [chooser.reshape(index.shape, [len(index) if axis == dim else 1 for axis in range(call.source.ndim)])]
+    if source:
+        source = source.reduce([dim])
+        for axis, length in enumerate(call.shapes[0]):
+            source = source if axis == dim else source.gather(axis, np.arange(length)[:, None])
+        parts.append(source)
+    return call.mark_global(union(parts, len(call.shapes[0])))
+
+
+@rule("index")
+def _index(call: Call) -> Extent:
+    """Advanced indexing with constants, of dimensions that do not run across the image."""
+    extent = call.extent
+    dims = [dim for dim, index in enumerate(call["indices"]) if index is not None]
+    if any(extent.spans(dim) for dim in dims):
+        raise Unsupported("which positions it takes is known to its values alone")
+    count = len(call.shapes[0]) - call.source.ndim + len(dims)
+    first = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    extent = extent.reduce(dims)
+    for dim in reversed(dims):
+        extent = extent.squeeze(dim)
+    for _ in range(count):
+        extent = extent.unsqueeze(first)
+    return extent
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d")
+def _grid_sample(call: Call) -> Extent:
+    """A grid may point anywhere, so each position depends on all of the image, and on its own place in the grid."""
+    parts = [extent.reduce(range(2, call.source.ndim))] if (extent := call.extent_of(call.source)) else []
+    if grid := call.extent_of(call["grid"]):
+        last = call.source.ndim - 1
+        parts.append(grid.reduce([last]).permute([0, last, *range(1, last)]))
+    return call.mark_global(union(parts, call.source.ndim))
+
+
+@rule("max_unpool2d")
+def _max_unpool(call: Call) -> Extent:
+    """Each position depends on the windows of the pooling that it lay in: those that the indices came from."""
+    name, pool = call.origin_of(call["indices"]) or ("", {})
+    if name != "aten::max_pool2d_with_indices":
+        raise Unsupported("its indices do not come straight from max-pooling")
+    extent = union(call.extents, call.source.ndim)
+    kernels = _listed(pool["kernel_size"], 2)
+    settings = kernels, _listed(pool["stride"], 2) or kernels, _listed(pool["padding"], 2), _listed(pool["dilation"], 2)
+    for dim, *setting in zip((-2, -1), *settings, strict=True):
+        extent = extent.gather(dim, transposed_positions(call.shapes[0][dim], call.source.shape[dim], *setting))
+    return extent
 
 
 def variation(call: Call, is_pointwise: bool, is_view: bool) -> list[Variation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from yeastexp.errors import UserError
-from yeastexp.nets.receptive_field.extent import Extent, Unsupported
+from yeastexp.nets.receptive_field.extent import Extent, Unsupported, union
 from yeastexp.nets.receptive_field.rules import (
     LAYER_RULES,
     RULES,
@@ -33,6 +33,9 @@ from yeastexp.nets.receptive_field.rules import (
 Shape = tuple[int, ...]
 Extents = tuple[Extent | None, Extent | None]
 """Along height and along width."""
+
+MAX_TOTAL = 1 << 26
+"""Values of all extents of a run: 512 MB."""
 
 CONSTANT: Extents = (None, None)
 """Of a tensor that does not depend on the image."""
@@ -59,6 +62,11 @@ class LayerCall:
         return f"{self.name} ({self.kind})" if self.name else self.kind
 
     @property
+    def unknown(self) -> str:
+        """Which operator on the way has no rule."""
+        return next((extent.unknown for extent in self.extents if extent and extent.unknown), "")
+
+    @property
     def is_map(self) -> bool:
         """Whether it is laid out like an image, (B, C, H, W), and no position depends on all of that."""
         height, width = self.extents
@@ -80,6 +88,8 @@ class Trace:
     output: LayerCall | None
     failure: UserError | None
     """Why the run ended early."""
+    refused: bool
+    """Whether it was the model that did not take the image."""
     numbers: tuple[tuple[str, tuple[Any, ...]], ...]
     """Of every pointwise operator, and those that make constants: the layer, its name and the numbers it was given."""
     replay: Callable[[tuple[int, int]], Trace]
@@ -145,6 +155,8 @@ class _Tracked:
     arguments: dict[str, Any] = field(default_factory=dict)
     variation: Variation | None = None
     """Of a constant; None if it may vary along all dimensions."""
+    origin: tuple[str, Mapping[str, Any]] | None = None
+    """The operator it came from, and its arguments."""
     views: list[_Tracked] = field(default_factory=list)
 
 
@@ -207,6 +219,8 @@ class _Tracer(TorchDispatchMode):
         self.calls: list[LayerCall] = []
         self.record: list[_OperatorRecord | _LayerRuleRecord | _LayerCallRecord] = []
         self.recording = True
+        self.tables: dict[int, int] = {}
+        """Sizes of the tables of all extents, by their ids."""
         self.numbers: list[tuple[str, tuple[Any, ...]]] = []
         self.bug: Exception | None = None
         """An exception of this package, which keeps its traceback."""
@@ -244,7 +258,11 @@ class _Tracer(TorchDispatchMode):
         def extent_of(tensor: Tensor) -> Extent | None:
             return self.extents(tensor)[axis]
 
-        return Call(operator.name, self.label, arguments, shapes, self.size[axis], extent_of, self.varies_of)
+        def origin_of(tensor: Tensor) -> tuple[str, Mapping[str, Any]] | None:
+            tracked = self.tracked.get(id(tensor))
+            return tracked.origin if tracked else None
+
+        return Call(operator.name, self.label, arguments, shapes, self.size[axis], extent_of, self.varies_of, origin_of)
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -279,7 +297,7 @@ class _Tracer(TorchDispatchMode):
                 )
                 continue
             tracked = self.track(output, extents[index])
-            tracked.variation = variations[index]
+            tracked.variation, tracked.origin = variations[index], (operator.name, arguments)
             if operator.overload.is_view:
                 self.link_view(tracked, operator, arguments, shapes, index)
         if outputs and extents[0] != CONSTANT:
@@ -294,11 +312,30 @@ class _Tracer(TorchDispatchMode):
             call = self.call(operator, arguments, shapes, axis)
             try:
                 along.append(operator.extents(call) if call.extents else [None] * len(shapes))
+                self.count(along[-1])
             except Unsupported as error:
-                raise self.unsupported(operator, error) from None
+                along[axis:] = [self.bounds(operator, error, call.extents, shapes)]
         # Whoever depends on no row depends on no pixel, and so on no column either.
         pairs = zip(*along, strict=True)
         return [pair if all(extent and not extent.is_empty for extent in pair) else CONSTANT for pair in pairs]
+
+    def count(self, extents: Sequence[Extent | None]) -> None:
+        """Add up the values of all tables; Unsupported if they are too many."""
+        self.tables.update((id(extent.table), extent.table.size) for extent in extents if extent)
+        if sum(self.tables.values()) > MAX_TOTAL:
+            raise Unsupported("what its outputs depend on takes too much memory")
+
+    def bounds(
+        self, operator: _Operator, reason: Unsupported, extents: Sequence[Extent], shapes: Sequence[Shape]
+    ) -> list[Extent | None]:
+        """Of an operator that no rule covers: as if every output depended on the whole image."""
+        unknown = (
+            f"layer {self.label}: operator {operator.name} is not supported: {reason}; "
+            "register a rule with yeastexp.nets.receptive_field.rule or layer_rule"
+        )
+        inputs = union([extent.collapsed(0) for extent in extents], 0)
+        marked = replace(inputs, global_layer=inputs.global_layer or self.label, unknown=inputs.unknown or unknown)
+        return [marked.collapsed(len(shape)) for shape in shapes]
 
     # Views share memory: after `x[:, :, ::2] += y`, which is a view of x and a write to it, x depends on y in every
     # second row. So each view knows its parent and how it was made. A write changes the view, then, upwards, each
@@ -327,13 +364,17 @@ class _Tracer(TorchDispatchMode):
         """Change what a tensor depends on one of whose views was written to."""
         assert view.operator is not None
         operator, shapes = view.operator, (tuple(view.tensor.shape),)
-        calls = [self.call(operator, view.arguments, shapes, axis) for axis in range(2)]
-        try:
-            height, width = (written(call, parent.tensor, view.tensor) for call in calls)
-        except Unsupported as error:
-            raise self.unsupported(operator, error) from None
-        parent.variation = written_variation(calls[0], parent.tensor, view.tensor)
-        parent.extents = height, width
+        pair: list[Extent | None] = []
+        for axis in range(2):
+            call = self.call(operator, view.arguments, shapes, axis)
+            try:
+                pair.append(written(call, parent.tensor, view.tensor))
+            except Unsupported as error:
+                inputs = [extent for tensor in (parent, view) if (extent := tensor.extents[axis])]
+                bounds = self.bounds(operator, error, inputs, [tuple(parent.tensor.shape)]) if inputs else [None]
+                pair.append(bounds[0])
+        parent.variation = written_variation(call, parent.tensor, view.tensor)
+        parent.extents = pair[0], pair[1]
 
     def refresh_views(self, tracked: _Tracked, but: _Tracked | None = None) -> None:
         """Work out the extents of a tensor's views anew."""
@@ -342,13 +383,6 @@ class _Tracer(TorchDispatchMode):
                 assert view.again is not None
                 view.extents, view.variation = view.again(), None
                 self.refresh_views(view)
-
-    def unsupported(self, operator: _Operator, reason: Unsupported) -> UserError:
-        """Of an operator that no rule covers."""
-        return UserError(
-            f"layer {self.label}: operator {operator.name} is not supported: {reason}; "
-            "register a rule with yeastexp.nets.receptive_field.rule or layer_rule"
-        )
 
     def observe(self, operator: _Operator, arguments: dict[str, Any], output: Tensor) -> None:
         """Keep the last map; add a call if an operator outside of layers changes the shape or the extents."""
@@ -405,7 +439,7 @@ class _Tracer(TorchDispatchMode):
         self.track(output, (height, width))
         self.record.append(_LayerRuleRecord(tuple(self.layers), layer, inputs, output))
 
-    def finish(self, image: Tensor, output: Tensor | None, failure: UserError | None) -> Trace:
+    def finish(self, image: Tensor, output: Tensor | None, failure: UserError | None, refused: bool = False) -> Trace:
         """All that was worked out; the recorded operators stay at hand for replays."""
         extents = {
             id(extent.table): (extent, tuple(tracked.tensor.shape))
@@ -420,6 +454,7 @@ class _Tracer(TorchDispatchMode):
             self.last_map,
             None if output is None else LayerCall("", "output", tuple(output.shape), self.extents(output)),
             failure,
+            refused,
             tuple(self.numbers),
             lambda size: _replayed(self, image, output, size),
         )
@@ -428,7 +463,7 @@ class _Tracer(TorchDispatchMode):
 def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     """Run a model in evaluation mode on an image (1, channels, *size) on PyTorch's meta device, which has no pixels.
 
-    `failure` holds what the user did wrong: a model that cannot be run so, or an operator without a rule.
+    `failure` holds what the user did wrong: a model that cannot be run so, or gives no tensor.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no nn.Module; a model is one")
@@ -444,7 +479,7 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     image = torch.empty(1, channels, *size, device="meta", dtype=next(floating, torch.float32))
     tracer = _Tracer(image)
     tracer.layers = [("", type(model).__name__)]
-    output, failure = None, None
+    output, failure, refused = None, None, False
     with _in_evaluation(model), _hooked(model, tracer), torch.no_grad(), torch.device("meta"), tracer:
         try:
             output = torch.func.functional_call(model, state, (image,), tie_weights=False)
@@ -457,9 +492,10 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
             shape = "×".join(map(str, (channels, *size)))
             reason = tracer.channel_error or _reason(error)
             failure = UserError(f"layer {tracer.label}: cannot be run on an image of {shape} (C×H×W): {reason}")
+            refused = True
     if failure is None and not isinstance(output, Tensor):
         failure = UserError(f"model {type(model).__name__} gives a {type(output).__name__}; it should give one tensor")
-    return tracer.finish(image, output if isinstance(output, Tensor) else None, failure)
+    return tracer.finish(image, output if isinstance(output, Tensor) else None, failure, refused)
 
 
 def _replayed(recorded: _Tracer, image: Tensor, output: Tensor | None, size: tuple[int, int]) -> Trace:

@@ -1,0 +1,99 @@
+"""Receptive fields measured on pixels, for models with an operator whose dependence no rule tells."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from fractions import Fraction
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+MAX_ROWS, MIN_ROWS = 32, 4
+"""Rows (or columns) in the middle of an image that are changed one by one, to meet each phase."""
+
+REDRAWN = 2
+"""Times that the parameters are drawn anew, since a trained or first weight may be zero."""
+
+MAX_PIXELS = 1 << 19
+"""Of the images that are tried."""
+
+Reach = tuple[int, int] | None
+"""The most pixels before and after an output's own that it was seen to depend on; None if as far as the image goes."""
+
+
+def measured_reach(model: nn.Module, channels: int, size: tuple[int, int], stride: int) -> list[Reach]:
+    """Along height and width, the union of what NaN and large changes in single rows and columns reach.
+
+    `stride` is the number of neighbouring rows after which the model may repeat itself, if known. The error of the
+    model, if it cannot be run.
+    """
+    # A change may fail to show (behind a comparison NaN does, and a perturbation behind a maximum), so this is a lower
+    # bound, and no tiles rely on it.
+    lines = min(max(stride, MIN_ROWS), MAX_ROWS, min(size))
+    generator = torch.Generator().manual_seed(0)
+    reach: list[Reach] = [(0, 0), (0, 0)]
+    for _ in range(REDRAWN):
+        redrawn = _redrawn(model, generator)
+        image = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64)
+        for axis in range(2):
+            reach[axis] = _union(reach[axis], _axis_reach(redrawn, image, axis, lines, generator))
+    larger = (2 * size[0], 2 * size[1])
+    if None in reach and prod(larger) <= MAX_PIXELS:
+        try:
+            return measured_reach(model, channels, larger, stride)
+        except Exception:  # whatever a model's forward raises, it does not take such an image
+            return reach
+    return reach
+
+
+def _redrawn(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy in double precision on the CPU, in evaluation mode."""
+    redrawn = copy.deepcopy(model).cpu().double().eval()
+    for parameter in redrawn.parameters():
+        if parameter.is_floating_point():
+            values = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.data = values / prod(parameter.shape[1:]) ** 0.5 if parameter.ndim > 1 else values.abs() + 0.5
+    return redrawn
+
+
+def _axis_reach(model: nn.Module, image: Tensor, axis: int, lines: int, generator: torch.Generator) -> Reach:
+    """What changes along one axis of the output when a row or column in the middle of the image does."""
+    pixels = image.shape[2 + axis]
+    usual = _run(model, image)
+    first = pixels // 2 - lines // 2
+    reach: Reach = (0, 0)
+    # The first and the last one as well, in case that every output depends on a corner.
+    for line in (0, *range(first, first + lines), pixels - 1):
+        for changed in _changed(image, 2 + axis, line, generator):
+            output = _run(model, changed)
+            differs = (output != usual) & ~(output.isnan() & usual.isnan())
+            places = differs.movedim(2 + axis, 0).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+            if not places:
+                continue
+            at_ends = places[0] == 0, places[-1] == output.shape[2 + axis] - 1
+            if all(at_ends) or (any(at_ends) and 0 < line < pixels - 1):
+                return None
+            own = [int(place * Fraction(pixels, output.shape[2 + axis])) for place in (places[0], places[-1])]
+            reach = _union(reach, (own[1] - line, line - own[0]))
+    return reach
+
+
+def _changed(image: Tensor, dim: int, line: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The image with NaN in a row or column, and with other, large values there."""
+    noise = 10 * torch.randn(image.select(dim, line).shape, generator=generator, dtype=image.dtype)
+    for values in (torch.full_like(noise, torch.nan), noise):
+        changed = image.clone()
+        changed.select(dim, line).copy_(values)
+        yield changed
+
+
+def _run(model: nn.Module, image: Tensor) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = model(image)
+    return output
+
+
+def _union(first: Reach, second: Reach) -> Reach:
+    return first and second and (max(first[0], second[0]), max(first[1], second[1]))
