@@ -16,6 +16,18 @@ scheduler  ``f(optimizer, steps, **table)``   a learning-rate scheduler, stepped
 metric     ``f(classes, **table)``            `yeastexp.PerImageMetric`, an ``ignite.metrics.Metric``
 handler    ``f(context, **table)``            `Handler`
 ========== ================================== ================================================================
+
+The signature is the schema of the table: hints and defaults say which values are right. A factory refuses one by
+``UserError(..., key=...)``. The contracts of transforms and metrics are the docstrings of their base classes; those of
+kinds that PyTorch has a class for:
+
+- A model is called with (B, C, H, W) float32 of any H and W, patches as well as whole images, and returns one tensor of
+  logits. Its weights are drawn from PyTorch's generator, which is seeded before. ``size`` is the side of the images of
+  one that takes no others (`inspect` alone).
+- An optimizer is given an iterable of the parameters; its state is part of every checkpoint.
+- A scheduler is given the steps of the whole run, also where the file has a budget, and is stepped once an update.
+
+`docs/your-own-part.md` has a complete example of each kind.
 """
 
 from __future__ import annotations
@@ -33,37 +45,12 @@ from torch import Tensor, nn
 from yeastexp.sample import Sample
 
 
-def missing(instance: object, contract: type) -> list[str]:
-    """The names of a contract that an object has not."""
-    names = [name for name in vars(contract) if not name.startswith("_")]
-    return [name for name in names if not hasattr(type(instance), name) and not hasattr(instance, name)]
-
-
-def described(value: object) -> str:
-    """What kind of thing a part gave, for a message."""
-    if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
-        return f"{'an' if dtype.startswith('i') else 'a'} {dtype} tensor {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"
-    return f"a {type(value).__name__}" if value is not None else "None"
-
-
-def fault_of_sample(sample: object, name: str, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with what a data set reads under a name, whose image has a shape; None if nothing is."""
-    if not isinstance(sample, Sample):
-        return f"read('{name}') gives {described(sample)}, not a Sample"
-    maps = [(f"maps['{key}']", value, torch.int64, shape[1:]) for key, value in sample.maps.items()]
-    image = ("image", sample.image, torch.float32, shape)
-    for field_, value, dtype, wanted in (image, ("labels", sample.labels, torch.int64, shape[1:]), *maps):
-        if not isinstance(value, Tensor) or value.dtype != dtype or value.shape != wanted:
-            kind = str(dtype).removeprefix("torch.")
-            return f"read('{name}').{field_} is {described(value)}, not a {kind} tensor {tuple(wanted)}"
-    return None
-
-
 class Dataset(Protocol):
-    """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before."""
+    """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before.
+
+    Its factory is given nothing but the table. `dtype(name) -> str`, if it has it, tells `check --data` in which type
+    the values of an image are stored.
+    """
 
     @property
     def splits(self) -> Mapping[str, Sequence[str]]:
@@ -72,7 +59,7 @@ class Dataset(Protocol):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """The further label maps that every sample has, such as `instances`."""
+        """The further label maps that every sample has, by name: `instances`, if a task or a metric asks for it."""
         ...
 
     @property
@@ -81,17 +68,20 @@ class Dataset(Protocol):
         ...
 
     def shape(self, name: str) -> tuple[int, int, int]:
-        """(C, H, W) of an image, without reading it."""
+        """(C, H, W) of an image, without reading it: all are asked for at the start."""
         ...
 
     def read(self, name: str) -> Sample:
-        """An image and its labels, the same each time."""
+        """An image (C, H, W) float32 and its labels (H, W) int64, the same each time, also in other processes."""
         ...
 
 
 @runtime_checkable
 class Loss(Protocol):
-    """Called once a step with the model's outputs in float32, and once for each validation image."""
+    """Called once a step with the model's outputs in float32, and once for each validation image.
+
+    Its factory is given the number of classes K. An `nn.Module` is moved to the device of the model.
+    """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A scalar from outputs (B, O, H, W) and, for `semantic`, labels (B, H, W) int64; IGNORE counts nothing."""
@@ -131,7 +121,8 @@ Interpolation = Literal["nearest", "bilinear"]
 class Task:
     """What the network is to learn from the labels, and what its outputs mean; nothing else knows either.
 
-    The base class is a regression of whatever `targets` gives; a task overrides what differs.
+    Its factory is given the channels C of the images and the number of classes K. The base class is a regression of
+    whatever `targets` gives; a task overrides what differs.
     """
 
     outputs: int = 1
@@ -141,7 +132,10 @@ class Task:
     """Label maps that `targets` needs of the data set."""
 
     planes: tuple[Interpolation, ...] = ("bilinear",)
-    """How each plane of `targets` is interpolated under augmentation. Empty: the targets are the labels themselves."""
+    """How each plane of `targets` is interpolated under augmentation.
+
+    Empty: the only plane are the labels, which augmentation moves anyway, and `targets` gives `sample.labels[None]`.
+    """
 
     values: tuple[str, ...] = ()
     """The names of the further maps of a `Prediction`."""
@@ -153,7 +147,7 @@ class Task:
     """How far `decode` looks beyond a pixel, so that large images are decoded in pieces; None: at the whole image."""
 
     def targets(self, sample: Sample) -> Tensor:
-        """Planes (T, H, W), made once of each whole image after the `[[transform]]` list.
+        """Planes (T, H, W), made once of each whole image after the `[[transform]]` list, and of validation images.
 
         In patches, unlabelled pixels (labels IGNORE, or outside the image) are IGNORE in nearest planes and NaN in
         bilinear ones.
@@ -193,6 +187,8 @@ class Task:
 @runtime_checkable
 class Handler(Protocol):
     """What happens beside the training step. Attached to both engines before the run begins.
+
+    Its factory is given the `Context` of the run.
 
     One that has state also has `state_dict() -> dict` (tensors and plain values) and `load_state_dict(state)`: it is
     then part of every checkpoint, and a resumed run continues to the bit. STARTED and EPOCH_STARTED fire again when a

@@ -287,6 +287,22 @@ def source_of(factory: Callable[..., Any]) -> str:
         return f"{getattr(factory, '__module__', '?')}.{getattr(factory, '__qualname__', '?')}"
 
 
+def missing(instance: object, contract: type) -> list[str]:
+    """The names of a contract that an object has not."""
+    names = [name for name in vars(contract) if not name.startswith("_")]
+    return [name for name in names if not hasattr(type(instance), name) and not hasattr(instance, name)]
+
+
+def described(value: Any) -> str:
+    """What kind of thing a part gave, for a message."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"{'an' if dtype.startswith('i') else 'a'} {dtype} {type(value).__name__.lower()} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
 dataset = Registry("dataset")
 transform = Registry("transform")
 model = Registry("model", "channels", "outputs")

@@ -682,8 +682,8 @@ RAISED = {
     ),
     "a data set of another type": (
         {HDF5: 'name = "wrong_image"'},
-        "6:1: [dataset] name: 'wrong_image': read('a').image is a float64 tensor (1, 32, 32), not a float32 tensor "
-        "(1, 32, 32)",
+        "6:1: [dataset] name: 'wrong_image': read('a').image is a float64 tensor (1, 32, 32), not a tensor "
+        "(1, 32, 32) of float32",
     ),
     "a data set that is forgotten": ({HDF5: 'name = "forgotten"'}, "6:1: [dataset] name: 'forgotten' makes None"),
 }

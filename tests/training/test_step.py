@@ -17,12 +17,8 @@ from yeastexp.nets.unet import UNet
 from yeastexp.sample import IGNORE
 from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options, Precision
-from yeastexp.training.step import (
-    TrainingEvents,
-    checked_outputs,
-    make_trainer,
-    start_at,
-)
+from yeastexp.training.outputs import checked_outputs
+from yeastexp.training.step import TrainingEvents, make_trainer, start_at
 
 CPU = torch.device("cpu")
 

@@ -16,12 +16,13 @@ from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS
 from yeastexp.config.toml_document import Document, Keys, Place
 from yeastexp.data import datasets, transforms
+from yeastexp.data.datasets.form import fault_of_sample
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError, did_you_mean, in_one_line
 from yeastexp.metrics import instances, pixels
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.nets import losses, optimizers, schedulers
-from yeastexp.registry import KINDS, MustExist, Schema
+from yeastexp.registry import KINDS, MustExist, Schema, missing
 from yeastexp.system import nearby
 
 PARTS = (datasets, transforms, tasks, nets, losses, optimizers, schedulers, pixels, instances)
@@ -387,9 +388,9 @@ class _Checker:
         dataset = self.guarded(part)
         if dataset is None:
             return
-        if missing := contracts.missing(dataset, contracts.Dataset):
+        if lacking := missing(dataset, contracts.Dataset):
             wanted = "splits, maps, normalization, shape(name) and read(name)"
-            fault = f"'{part.name}' has no {' and no '.join(missing)}; a data set has {wanted}"
+            fault = f"'{part.name}' has no {' and no '.join(lacking)}; a data set has {wanted}"
             self.faults.append((part.place, f"[dataset] name: {fault}"))
             return
         for split, act in (("train", "train"), ("val", "validate")):
@@ -401,10 +402,9 @@ class _Checker:
             has = dataset.shape(wrong[0])[0]
             message = f"is {task.channels}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
             self.fault(("task", "channels"), f"[task] channels: {message}")
-        if names and KINDS["dataset"].find(part.name).foreign:
-            sample = dataset.read(names[0])
-            if malformed := contracts.fault_of_sample(sample, names[0], tuple(dataset.shape(names[0]))):
-                self.faults.append((part.place, f"[dataset] name: '{part.name}': {malformed}"))
+        foreign = KINDS["dataset"].find(part.name).foreign
+        if names and foreign and (malformed := fault_of_sample(dataset, names[0])):
+            self.faults.append((part.place, f"[dataset] name: '{part.name}': {malformed}"))
         for wanted in learnt.maps if learnt else ():
             if wanted not in dataset.maps:
                 known = f"; the data has {', '.join(dataset.maps) or 'no further maps'}"

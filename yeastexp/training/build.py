@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.contracts import AdditiveLoss, Dataset, Loss, Task, described
+from yeastexp.contracts import AdditiveLoss, Dataset, Loss, Task
 from yeastexp.data.folds import FoldDataset
 from yeastexp.data.normalization import Values
 from yeastexp.data.patches import PatchSampler
@@ -22,6 +22,7 @@ from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.randomness import generator
+from yeastexp.registry import described
 from yeastexp.sample import Sample
 from yeastexp.training.device import compute_device, to_device
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from ignite.engine import Engine, EventEnum
 from torch import Tensor
 
-from yeastexp.contracts import described
-from yeastexp.errors import UserError
 from yeastexp.training.finite import check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
+from yeastexp.training.outputs import checked_outputs
 from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,18 +29,6 @@ class TrainingEvents(EventEnum):
     """The optimizer has changed the weights: once a group of batches, and not where float16 overflowed."""
     LOSSES_READ = "losses_read"
     """The losses since the last reading came to the host; `trainer.state.train_loss` is their mean."""
-
-
-def checked_outputs(outputs: Any, images: Tensor, channels: int) -> Tensor:
-    """A model's outputs; UserError if they are not (B, O, H, W) for images (B, C, H, W)."""
-    wanted = (images.shape[0], channels, *images.shape[-2:])
-    if isinstance(outputs, Tensor) and outputs.shape == wanted:
-        return outputs
-    gives = tuple(outputs.shape) if isinstance(outputs, Tensor) else described(outputs)
-    remedy = "choose a model that segments" if isinstance(outputs, Tensor) else "let it return one tensor"
-    raise UserError(
-        f"[model] name: gives {gives} for images {tuple(images.shape)}, not {wanted} (B, O, H, W); {remedy}"
-    )
 
 
 def make_trainer(

@@ -10,18 +10,19 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from yeastexp.contracts import Prediction, described
+from yeastexp.contracts import Prediction
 from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.metrics import baselines
 from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
+from yeastexp.registry import described
 from yeastexp.sample import Sample
 from yeastexp.system import full_precision
 from yeastexp.training.build import Assembly
+from yeastexp.training.outputs import checked_outputs
 from yeastexp.training.progress import Validation
-from yeastexp.training.step import checked_outputs
 from yeastexp.training.training_images import Transforms
 
 

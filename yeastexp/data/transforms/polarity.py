@@ -14,7 +14,8 @@ from torch import Tensor
 
 from yeastexp.data.normalization import one_or_each
 from yeastexp.data.running_moments import mean_and_std
-from yeastexp.data.transforms.base import BasicTransform2D, rescaled
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rescaling import rescaled
 from yeastexp.registry import transform
 
 Sign = Literal[-1, 0, 1]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from yeastexp.data.normalization import PerChannel, one_or_each, per_channel
 from yeastexp.data.running_moments import mean_and_std, moments_of
-from yeastexp.data.transforms.base import BasicTransform2D, constant, rescaled
+from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rescaling import constant, rescaled
 from yeastexp.errors import UserError
 from yeastexp.registry import transform
 

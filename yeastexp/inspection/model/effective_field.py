@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yeastexp.errors import UserError
 from yeastexp.nets.receptive_field import ReceptiveField
 from yeastexp.randomness import generator
-from yeastexp.training.step import checked_outputs
+from yeastexp.training.outputs import checked_outputs
 
 POSITIONS = 4
 """Outputs of each image whose gradients are taken."""

@@ -1,0 +1,22 @@
+"""What a model has to give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from yeastexp.errors import UserError
+from yeastexp.registry import described
+
+
+def checked_outputs(outputs: Any, images: Tensor, channels: int) -> Tensor:
+    """A model's outputs; UserError if they are not (B, O, H, W) for images (B, C, H, W)."""
+    wanted = (images.shape[0], channels, *images.shape[-2:])
+    if isinstance(outputs, Tensor) and outputs.shape == wanted:
+        return outputs
+    gives = tuple(outputs.shape) if isinstance(outputs, Tensor) else described(outputs)
+    remedy = "choose a model that segments" if isinstance(outputs, Tensor) else "let it return one tensor"
+    raise UserError(
+        f"[model] name: gives {gives} for images {tuple(images.shape)}, not {wanted} (B, O, H, W); {remedy}"
+    )
