@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, POSITIVE, SET
+from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, POSITIVE, SET, TRUST
 from yeastexp.cli.output import progress
 from yeastexp.errors import INPUT_WRONG
 from yeastexp.system.terminal import echo
@@ -22,6 +22,7 @@ from yeastexp.system.terminal import echo
 @click.option("--data", "with_data", is_flag=True, help="Check all images as well, and overfit one batch.")
 @click.option("--steps", type=POSITIVE, metavar="N", help="With --data: most steps on that batch; default 300.")
 @JSON
+@TRUST
 def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: int | None, as_json: bool) -> None:
     """Report every fault of an experiment file, then try one training step; nothing is written.
 
@@ -82,6 +83,7 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
 @click.option("-o", "--output", type=FILE, metavar="FILE.png", help="With --effective: draw it.")
 @FORCE
 @JSON
+@TRUST
 def inspect(
     experiment: Path | None,
     model: str | None,
@@ -129,6 +131,7 @@ def inspect(
 @click.option("-o", "--output", type=FILE, metavar="FILE.png", help="The picture; default NAME-preview.png.")
 @SET
 @FORCE
+@TRUST
 def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], force: bool) -> None:
     """Draw what an experiment does to its training images: one PNG, without training.
 
@@ -148,6 +151,7 @@ def preview(experiment: Path, output: Path | None, settings: tuple[str, ...], fo
 @click.option("--experiment", type=EXPERIMENT, help="Include the plugins of this file.")
 @JSON
 @click.option("--markdown", is_flag=True, help="Print the reference of all parts as Markdown.")
+@TRUST
 def list_parts(kind: str | None, name: str | None, experiment: Path | None, as_json: bool, markdown: bool) -> None:
     """List the parts that an experiment can name: all, those of one KIND, or one part with its options.
 
@@ -187,6 +191,7 @@ def _default(option: Mapping[str, Any]) -> str:
 
 @click.command(short_help="Print the JSON Schema of experiment files.")
 @click.argument("experiment", required=False, type=EXPERIMENT)
+@TRUST
 def schema(experiment: Path | None) -> None:
     """Print the JSON Schema of experiment files (with the plugins of EXPERIMENT), for completion in editors.
 
@@ -206,5 +211,5 @@ def _json(value: Any) -> list[str]:
 def _load_plugins(experiment: Path | None) -> None:
     from yeastexp.config.loading import load_plugins
 
-    if experiment:
-        load_plugins(experiment)
+    for withheld in load_plugins(experiment) if experiment else ():
+        echo(f"warning: {withheld}", err=True)

@@ -41,6 +41,23 @@ CHECKPOINT = click.option(
     show_default=True,
     help="Which checkpoint's weights.",
 )
+
+
+def _trust(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Trust plugins until the command ends."""
+    from yeastexp.config import trust
+
+    if value:
+        context.with_resource(trust.trusting())
+
+
+TRUST = click.option(
+    "--trust-plugins",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust,
+    help="Execute the plugins of a run directory though you have not run them here.",
+)
 DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )

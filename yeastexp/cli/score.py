@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSITIVE, RUN, SPLIT
+from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSITIVE, RUN, SPLIT, TRUST
 from yeastexp.cli.output import image_progress, progress
 from yeastexp.system.terminal import echo
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @DEVICE
 @JSON
+@TRUST
 def evaluate(
     run_directory: Path,
     data: Path | None,
@@ -82,6 +83,7 @@ def evaluate(
 @DEVICE
 @JSON
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Plot both scores of each image, as .png or .svg.")
+@TRUST
 def compare(
     run_directories: tuple[Path, ...],
     metric: str,
@@ -138,6 +140,7 @@ def compare(
 @click.option("--tile", type=POSITIVE, metavar="PIXELS", help="Side of the tiles of large images; default by memory.")
 @click.option("--format", "form", type=click.Choice(["png", "tif"]), help="Default png; tif if too large for png.")
 @DEVICE
+@TRUST
 def predict(
     run_directory: Path,
     images: tuple[str, ...],
@@ -184,6 +187,7 @@ def predict(
 @click.option("--metric", help="For several runs: the metric to compare; default iou.")
 @click.option("--class", "class_name", metavar="NAME", help="For several runs: the class, as in compare.")
 @DEVICE
+@TRUST
 def report(
     run_directories: tuple[Path, ...], output: Path | None, metric: str | None, class_name: str | None, device: str
 ) -> None:
@@ -204,6 +208,6 @@ def report(
         class_name=class_name,
         device=device,
         progress=progress,
-        say=partial(click.echo, err=True),
+        say=partial(echo, err=True),
     )
     echo(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from yeastexp.cli.options import ANY, EXPERIMENT, JSON, POSITIVE, RUN, SET
+from yeastexp.cli.options import ANY, EXPERIMENT, JSON, POSITIVE, RUN, SET, TRUST
 from yeastexp.system.terminal import echo
 
 
@@ -17,6 +17,7 @@ from yeastexp.system.terminal import echo
 @SET
 @click.option("--budget", metavar="TIME", help="Wall-clock time of the whole command (90s, 5m), instead of a length.")
 @click.option("--profile", type=POSITIVE, metavar="N", help="Profile N training steps and print where time is spent.")
+@TRUST
 @click.pass_obj
 def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str | None, profile: int | None) -> None:
     """Train and evaluate an experiment; the last line printed is its run directory.
@@ -34,12 +35,14 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 @click.command(short_help="Continue an interrupted run, exact to the bit.")
 @RUN
 @SET
+@TRUST
 @click.pass_obj
 def resume(started: float, run_directory: Path, settings: tuple[str, ...]) -> None:
     """Continue an interrupted run from its newest intact checkpoint; the result is the same to the bit.
 
-    A finished run is left as it is. --set can change runtime.workers and runtime.checkpoint_minutes. A larger
-    train.epochs or train.steps extends a run whose learning-rate schedule does not depend on its length.
+    A finished run is left as it is. Other files than the run read, and an edited experiment.toml, are refused. --set
+    can change runtime.device, threads, workers and checkpoint_minutes. A larger train.epochs or train.steps extends a
+    run whose learning-rate schedule does not depend on its length.
 
     Example: python -m yeastexp resume runs/base/001
     """
@@ -54,6 +57,7 @@ def resume(started: float, run_directory: Path, settings: tuple[str, ...]) -> No
 
 @click.command(short_help="Repeat the end of a run and compare it bit by bit.")
 @RUN
+@TRUST
 def verify(run_directory: Path) -> None:
     """Repeat the training steps between a run's last two checkpoints and compare the results bit by bit.
 
@@ -79,6 +83,7 @@ def verify(run_directory: Path) -> None:
 @click.option("--blocks", is_flag=True, help="Keep images (or groups) that are neighbours by name in one fold.")
 @click.option("-o", "--output", type=ANY, metavar="DIR", help="Where to write, or a cross-validation to continue.")
 @JSON
+@TRUST
 def crossval(
     experiment: Path,
     settings: tuple[str, ...],

@@ -114,6 +114,8 @@ class Experiment:
     metrics: tuple[Part, ...]
     handlers: tuple[Part, ...] = ()
     plugins: tuple[Path, ...] = ()
+    withheld: tuple[str, ...] = ()
+    """Why some of them were not executed; of the parts that only they may know, the options are as written."""
 
     @property
     def parts(self) -> Iterator[Part]:
@@ -180,6 +182,8 @@ def _table(label: str, options: Mapping[str, Any]) -> str:
 
 
 def _with_defaults(part: Part) -> dict[str, Any]:
+    if part.name not in KINDS[part.kind]:
+        return part.options
     schema = KINDS[part.kind].find(part.name).schema
     defaults = {p.name: p.default for p in schema.parameters if p.default is not p.empty}
     return {**defaults, **part.options}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp import contracts, nets, plugins, tasks
-from yeastexp.config import starters, toml_document
+from yeastexp.config import starters, toml_document, trust
 from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
 from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS
@@ -47,20 +47,25 @@ def _lacking(marked: MustExist, path: Path) -> str | None:
     return None
 
 
-def load_experiment(path: Path, settings: Sequence[str] = (), *, data: bool = True) -> Experiment:
+def load_experiment(
+    path: Path, settings: Sequence[str] = (), *, data: bool = True, received: bool = False, execute: bool = True
+) -> Experiment:
     """Read, merge and check an experiment file; UserError lists every fault, a line each.
 
-    Without `data` nothing is asked of the data set, which need not be there to predict.
+    Without `data` nothing is asked of the data set, which need not be there to predict. Plugins that were `received` in
+    a run directory and are not trusted are refused; where nothing is to `execute`, they are withheld, and of the parts
+    that only they may know the options stay as written.
     """
-    return _Checker(_open(path, settings), path.stem, data).experiment()
+    return _Checker(_open(path, settings), path.stem, data, received, execute).experiment()
 
 
-def load_plugins(path: Path) -> None:
-    """Load the plugins of an experiment file and nothing else, so that the registry holds what it can name."""
-    checker = _Checker(_open(path, ()), path.stem, data=False)
+def load_plugins(path: Path) -> list[str]:
+    """Load the plugins of an experiment file, so that the registry holds what it can name; says which are withheld."""
+    checker = _Checker(_open(path, ()), path.stem, data=False, execute=False)
     checker.plugins()
     if checker.faults:
         raise UserError(*(f"{place}: {message}" for place, message in checker.faults))
+    return checker.withheld
 
 
 def _open(path: Path, settings: Sequence[str]) -> Document:
@@ -76,10 +81,14 @@ def _open(path: Path, settings: Sequence[str]) -> Document:
 class _Checker:
     """Walks a document once, collecting faults; what it returns is only used where it found none."""
 
-    def __init__(self, tree: Document, stem: str, data: bool) -> None:
+    def __init__(self, tree: Document, stem: str, data: bool, received: bool = False, execute: bool = True) -> None:
         self.tree = tree
         self.stem = stem
         self.with_data = data
+        self.received = received
+        self.execute = execute
+        self.withheld: list[str] = []
+        """Why plugins are not executed."""
         self.absent = False
         """Whether a file that has to exist does not."""
         self.own_loss = False
@@ -93,13 +102,16 @@ class _Checker:
         self.unknown_tables()
         name = self.name()
         task = self.task()
-        if task is not None:
+        if task is not None and task.part.name in KINDS["task"]:
             self.own_loss = not getattr(KINDS["task"][task.part.name], "needs_loss", True)
+        elif self.withheld:
+            self.own_loss = True
         self.length()
         settings = {table: self.settings(table) for table in SETTINGS}
         single = {table: self.part(table) for table in TABLES}
         lists = {table: self.parts(table) for table in ARRAYS}
-        self.relations(task, settings, single, lists)
+        if not self.withheld:  # else what the file names cannot be made; it was checked when it was run
+            self.relations(task, settings, single, lists)
         if self.faults:
             ordered = sorted(self.faults, key=lambda fault: (fault[0].source, fault[0].line, fault[0].column))
             raise UserError(*dict.fromkeys(f"{place}: {message}" for place, message in ordered))
@@ -112,6 +124,7 @@ class _Checker:
             metrics=lists["metric"],
             handlers=lists["handler"],
             plugins=paths,
+            withheld=tuple(self.withheld),
             **{table: SETTINGS[table](**values) for table, values in settings.items() if values is not None},
             **single,  # type: ignore[arg-type]  # required ones are there where no fault was found
         )
@@ -127,19 +140,28 @@ class _Checker:
             self.fault(("plugins",), f"plugins: should be an array of file names, got {written!r}")
             return ()
         good: list[Path] = []
+        withheld: list[Path] = []
         for index, file in enumerate(written):
             place = self.tree.place(("plugins", index))
             path = place.folder / file
             if not toml_document.is_file(path):
                 self.faults.append((place, f"plugins: no file '{os.path.abspath(path)}'"))  # noqa: PTH100
                 continue
-            good.append(path.resolve())
+            path = path.resolve()
+            if refused := trust.refusal(path, place.folder, self.received):
+                self.withheld.append(refused)
+                withheld.append(path)
+                continue
+            good.append(path)
             try:
                 faults = plugins.add(good[-1])
             except UserError as error:
                 faults = error.faults
             self.faults += [(place, f"plugins: {fault}") for fault in faults]
             self.unsound += [good[-1].read_text(encoding="utf-8", errors="replace")] if faults else []
+        if self.withheld and self.execute:
+            raise UserError(*self.withheld)
+        good += withheld
         if len({path.name for path in good}) < len(good):
             self.fault(("plugins",), "plugins: two files of one name; a run keeps its copies side by side")
         return tuple(good)
@@ -268,6 +290,9 @@ class _Checker:
             message = "missing; add 'name = …'" if name is None else f"should be a string, got {name!r}"
             self.fault((*at, "name"), f"{label} name: {message} (known: {', '.join(KINDS[kind])})")
             return None
+        if name not in KINDS[kind] and self.withheld:
+            options = {key: value for key, value in values.items() if key not in ("name", *known)}
+            return Part(kind, name, options, table, self.tree.place((*at, "name")))
         if name not in KINDS[kind] and any(f"{quote}{name}{quote}" in text for text in self.unsound for quote in "'\""):
             self.own_loss |= kind == "task"  # which nobody can know before
             return None

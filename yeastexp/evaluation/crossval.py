@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from yeastexp.config import trust
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
@@ -84,6 +85,7 @@ def crossval(
     if isinstance(folds, Path) and (group_by or blocks):
         raise UserError(f"--folds {folds}: is a file of folds; --group-by and --blocks are for a number of folds")
     loaded = load_experiment(path, settings)
+    trust.remember(loaded.plugins)
     dataset = loaded.dataset.build()
     names = [name for split, members in dataset.splits.items() if split != "test" for name in members]
     chosen = read(folds) if isinstance(folds, Path) else split_into_folds(names, folds, group_by, blocks=blocks)
@@ -109,6 +111,7 @@ def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
     resolved, fresh = RunDirectory(folder).experiment, not (folder / FOLDS).exists()
     if fresh:
         chosen.write(folder / FOLDS)
+        RunDirectory(folder).copy_plugins(loaded.plugins)
         files.write_text(resolved, loaded.resolved())
     elif read(folder / FOLDS) != chosen:
         raise UserError(f"{folder / FOLDS}: holds other folds; name another output")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.counts import InstanceCounts, PixelCounts, RegionCounts
 from yeastexp.metrics.pixels import ALL, Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, rows_of, summarise
+from yeastexp.registry import KINDS
 from yeastexp.sample import Sample
 from yeastexp.training import build
 from yeastexp.training.validation import score
@@ -35,6 +36,12 @@ PIXELS, REGIONS, INSTANCES = "pixels", "cells", "instances"
 
 PerImage = dict[str, dict[str, list[float | None]]]
 """Scores by metric and class, an image an element; None if an image has none."""
+
+
+class WithheldMetric(PerImageMetric):
+    """Stands for a metric whose plugin is not executed, where scores were stored; a higher one counts as better."""
+
+    higher_is_better = True
 
 
 def tolerance_of(experiment: Experiment) -> float:
@@ -58,8 +65,10 @@ def metrics_of(
 
 
 def metric_of(experiment: Experiment, name: str) -> PerImageMetric:
-    """A metric of every evaluation, or of the experiment, by name."""
-    return metrics_of(experiment, tolerance_of(experiment))[name]
+    """A metric of every evaluation, or of the experiment, by name; or a stand-in for one whose plugin is withheld."""
+    known = tuple(part for part in experiment.metrics if part.name in KINDS["metric"])  # or its plugin is withheld
+    metrics = metrics_of(replace(experiment, metrics=known), tolerance_of(experiment))
+    return metrics.get(name) or WithheldMetric(len(experiment.task.classes))
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class CrossvalFiles:
 
 def read(path: Path) -> CrossvalFiles:
     """Read a cross-validation's directory."""
-    loaded = RunDirectory(path).load(data=False)
+    loaded = RunDirectory(path).load(data=False, execute=False)
     directories = sorted(path.glob("seed_*_fold_*"), key=lambda directory: images.natural(directory.name))
     fold_runs = []
     for directory in directories:

@@ -43,6 +43,8 @@ class BestPredictions:
 
 def source_of(run: RunFiles) -> Source | str:
     """The data set that a run was trained on, or why it is unavailable."""
+    if run.experiment.withheld:
+        return run.experiment.withheld[0]
     try:
         if reason := missing(run.path, run.experiment, run.edits):
             return reason

@@ -92,14 +92,19 @@ class RunFiles:
     @cached_property
     def edits(self) -> diff.Rows:
         """The keys of the experiment's file that were edited since the best checkpoint."""
-        was = self.best.experiment if self.best else None
+        was = self.best.experiment if self.best and not self.experiment.withheld else None
         return diff.edits(was, self.experiment, self.directory.experiment) if was else {}
 
     @cached_property
     def notes(self) -> list[str]:
         """What is no longer as the run had it, a sentence each."""
         edited = [f"{self.directory.experiment}: {diff.phrase(self.edits)}"] if self.edits else []
-        return [*edited, *inputs.changed(self.environment, inputs.inputs_of(self.experiment))]
+        kinds = ("folds", "plugins", "init_from") if self.experiment.withheld else inputs.HOLDS
+        return [
+            *self.experiment.withheld,
+            *edited,
+            *inputs.changed(self.environment, inputs.inputs_of(self.experiment), kinds),
+        ]
 
     @property
     def best_step(self) -> int:
@@ -169,7 +174,7 @@ def read(path: Path) -> RunFiles:
             damage.append(str(error))
             return None
 
-    experiment, environment = directory.load(data=False), directory.read_environment()
+    experiment, environment = directory.load(data=False, execute=False), directory.read_environment()
     result = readable(lambda: _result_of(directory, experiment)) if directory.is_finished else None
     epochs = readable(directory.read_metrics) or []
     per_image = (readable(lambda: _scores_of(directory, result)) if result else None) or {}

@@ -22,9 +22,6 @@ from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import begin, carry_out, continue_from, described, holding
 from yeastexp.training.run_directory import RunDirectory
 
-RESULT = {"steps", "best", "last", "val", "baselines"}
-"""Keys without which `result.json` is none."""
-
 
 def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> bool:
     """Continue from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
@@ -79,10 +76,9 @@ def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, set
 def _result(run: RunDirectory) -> dict[str, Any] | None:
     """What `result.json` holds; None if it is damaged."""
     try:
-        result: Any = run.read_result()
-    except (UserError, ValueError, RecursionError):
+        return run.read_result()
+    except UserError:
         return None
-    return result if isinstance(result, dict) and result.keys() >= RESULT else None
 
 
 def _length(experiment: Experiment) -> list[int | None]:

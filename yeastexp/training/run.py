@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from yeastexp.config import trust
 from yeastexp.config.loading import load_experiment
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
@@ -36,6 +37,7 @@ def run(
     """
     began = time.monotonic() if started is None else started
     loaded = load_experiment(path, settings)
+    trust.remember(loaded.plugins)
     budget = Budget(loaded.train.budget, began) if loaded.train.budget else None
     if budget:
         budget.refuse_if_over()

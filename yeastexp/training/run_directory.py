@@ -35,6 +35,9 @@ PerImage = dict[tuple[str, str], dict[str, float | None]]
 class _Digests(TypedDict):
     data: dict[str, str]
     plugins: dict[str, str]
+    files: NotRequired[dict[str, str]]
+    folds: NotRequired[dict[str, str]]
+    init_from: NotRequired[dict[str, str]]
 
 
 class _Environment(TypedDict):
@@ -191,9 +194,12 @@ class RunDirectory:
 
     # What stands there
 
-    def load(self, settings: Sequence[str] = (), *, data: bool = True) -> Experiment:
-        """The experiment; without `data` its data set need not be there."""
-        return load_experiment(self.experiment, settings, data=data)
+    def load(self, settings: Sequence[str] = (), *, data: bool = True, execute: bool = True) -> Experiment:
+        """The experiment; without `data` its data set need not be there.
+
+        Raises UserError if its plugins are not trusted; without `execute` they are withheld.
+        """
+        return load_experiment(self.experiment, settings, data=data, received=True, execute=execute)
 
     def write_experiment(self, experiment: Experiment) -> None:
         """Put the resolved experiment in place: a run that has it can be resumed."""

@@ -112,7 +112,7 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
     short = [f"{place.parent.name}/{place.name}" for place in resolved]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
     return [
-        Run(path, label, RunDirectory(path).load(data=False), _environment(path))
+        Run(path, label, RunDirectory(path).load(data=False, execute=False), _environment(path))
         for path, label in zip(paths, labels, strict=True)
     ]
 

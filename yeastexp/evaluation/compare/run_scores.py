@@ -12,6 +12,7 @@ from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.evaluation.measure import STANDARD
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Split
+from yeastexp.registry import KINDS
 from yeastexp.system import files
 from yeastexp.training.run_directory import RunDirectory
 
@@ -19,6 +20,8 @@ from yeastexp.training.run_directory import RunDirectory
 def refuse_unknown_metric(runs: Sequence[Run], metric: str) -> None:
     """Raises UserError unless every run can be scored with a metric."""
     shared = set.intersection(*({part.name for part in run.experiment.metrics} for run in runs))
+    if metric not in KINDS["metric"] and (withheld := [line for run in runs for line in run.experiment.withheld]):
+        raise UserError(*withheld)  # nothing else tells whether a higher score is better
     known = [*STANDARD, *sorted(shared - {*STANDARD})]
     if metric not in known:
         raise UserError(f"--metric: '{metric}' is no metric of all these runs{did_you_mean(metric, known)}")

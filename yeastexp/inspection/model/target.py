@@ -65,7 +65,10 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 
     The data need not be there, but without it cells are not measured.
     """
-    loaded = load_experiment(RunDirectory(path).experiment if path.is_dir() else path, settings, data=False)
+    if path.is_dir():
+        loaded = RunDirectory(path).load(settings, data=False)
+    else:
+        loaded = load_experiment(path, settings, data=False)
     if image and image[0] != loaded.task.channels:
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = build.build_model(loaded)
