@@ -391,7 +391,11 @@ def test_what_is_there_instead_of_images_is_said(tmp_path):
     assert said() == "no PNG or TIFF file there, but 1 of '.czi'; export them as TIFF, an image a file"
     for name in ("a.jpg", "b.JPEG"):
         (tmp_path / name).write_bytes(jpeg())
-    assert said().startswith("no PNG or TIFF file there, but 2 of JPEG, which changes values; export the recordings")
+    jpegs = "no PNG or TIFF file there, but 2 of JPEG, which changes values; export the recordings as TIFF or PNG"
+    assert said().startswith(jpegs)
+    with pytest.raises(UserError) as caught:
+        image_files([f"{tmp_path}/*.[jJ]*"])
+    assert str(caught.value).startswith(f"{tmp_path}/*.[jJ]*: {jpegs}")
     for name in ("week 1/a.png", "week 1/b.png", "week 2/a.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         saved(tmp_path / name, Image.new("L", (3, 3)))

@@ -658,6 +658,32 @@ def test_images_and_labels_that_are_swapped_are_refused(tmp_path, kind, labels):
             pack.pack(*where, tmp_path / "data.h5", kind=kind)
 
 
+def test_an_image_that_is_its_own_label_is_refused(tmp_path):
+    where = pairs(tmp_path, [cells(), cells(5)], [cells(), cells(5)])
+    with pytest.raises(UserError, match="hold the same values; give each image its own label file"):
+        pack.pack(*where, tmp_path / "data.h5", kind="instance")
+
+
+def test_one_file_of_ids_of_a_pixel_is_refused_but_not_one_of_a_few_specks(tmp_path):
+    dots, specks = np.zeros((96, 96), np.uint16), np.zeros((96, 96), np.uint16)
+    dots[::3, ::3] = np.arange(1, 32 * 32 + 1).reshape(32, 32)
+    specks[5, 5:15:3] = [1, 2, 3, 4]
+    for name, labels in (("dots", dots), ("specks", specks)):
+        (tmp_path / name).mkdir()
+        where = pairs(tmp_path / name, NOISE, [cells(20), labels, cells(20)])
+        if name == "dots":
+            with pytest.raises(UserError, match=r"^100% of neighbouring pixels of '1' have different labels"):
+                pack.pack(*where, tmp_path / "data.h5", kind="instance")
+        else:
+            assert pack.pack(*where, tmp_path / "data.h5", kind="instance").warnings == ()
+
+
+def test_class_indices_with_gaps_are_warned_about(tmp_path):
+    where = pairs(tmp_path, NOISE, [cells(value=255)] * 3)
+    said = "the largest class index is 255, but there are 2 of them; are these classes?"
+    assert pack.pack(*where, tmp_path / "data.h5", kind="class").warnings == (said,)
+
+
 def test_ids_of_a_pixel_are_refused_with_their_size(tmp_path):
     dots = np.zeros((96, 96), np.uint16)
     dots[::2, ::2] = np.arange(1, 48 * 48 + 1).reshape(48, 48)

@@ -101,15 +101,16 @@ def write_png(path: Path, array: Array, palette: Array | None = None) -> None:
 
 
 def _held(folder: Path) -> str | None:
-    """What a folder holds in place of images, and what to do; None if that is nothing to speak of."""
-    if not os.path.isdir(folder):  # noqa: PTH112
-        return None
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """What a folder (or a glob) holds in place of images, and what to do; None if that is nothing to speak of."""
+    is_folder = os.path.isdir(folder)  # noqa: PTH112
+    there = folder.iterdir() if is_folder else map(Path, glob.glob(str(folder), recursive=True))  # noqa: PTH207
+    inside = sorted(path for path in there if not path.name.startswith("."))
     folders = [path for path in inside if path.is_dir()]
-    if within := [path for path in folders if any(_pictures(path.iterdir()))]:
-        count = sum(len(list(_pictures(path.iterdir()))) for path in within)
-        names = ", ".join(f"'{path.name}'" for path in within[:3]) + (", …" if len(within) > 3 else "")
-        remedy = f"name one of them, as {within[0]}, or all by a quoted glob, as '{folder}/*/*{_suffix(within[0])}'"
+    if within := {path: files for path in folders if (files := _pictures_in(path))}:
+        count, first = sum(map(len, within.values())), next(iter(within))
+        names = ", ".join(f"'{path.name}'" for path in list(within)[:3]) + (", …" if len(within) > 3 else "")
+        pattern = first.parent / "*" / f"*{within[first][0].suffix}"
+        remedy = f"name one of them, as {first}, or all by a quoted glob, as '{pattern}'"
         return f"no PNG or TIFF file there, but {count} in folders ({names}); {remedy}"
     kinds = Counter(path.suffix.lower() for path in inside if path.is_file())
     if lossy := sum(kinds[suffix] for suffix in (".jpg", ".jpeg")):
@@ -124,8 +125,11 @@ def _held(folder: Path) -> str | None:
     return None
 
 
-def _suffix(folder: Path) -> str:
-    return next(path.suffix for path in _pictures(folder.iterdir()))
+def _pictures_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(_pictures(folder.iterdir()))
+    except OSError:  # it may not be looked into
+        return []
 
 
 def _expand(path: str | Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,8 @@ from yeastexp.errors import UserError
 
 Array = npt.NDArray[Any]
 
-SMALLEST_PX = 1024
-"""Pixels below which an image is too small to say what its labels look like."""
+SMALLEST_PX, FEWEST_LABELLED_PX = 1024, 256
+"""Pixels of an image, and those above 0, below which there are too few to say what its labels look like."""
 
 NOISE = 0.7
 """Share of neighbours that differ from which on labels are no cells: most would be smaller than 3 × 3 pixels."""
@@ -57,11 +57,12 @@ class LabelChecks:
         """Look at an image (C, H, W) and its labels (H, W)."""
         if labels.size < SMALLEST_PX:
             return
-        self.differing[name] = _differing(labels)
         self.image_differing.append(min(map(_differing, image)))
-        if self.differing[name] >= IMAGE:
+        differing = _differing(labels) if np.count_nonzero(labels) >= FEWEST_LABELLED_PX else 0.0
+        self.differing[name] = differing
+        if differing >= IMAGE:
             self.median_px[name] = float(np.median(np.unique(labels[labels != 0], return_counts=True)[1]))
-        if are_ids and self.differing[name] < NOISE:
+        if are_ids and differing < NOISE:
             self._add_ids(name, labels)
 
     def _add_ids(self, name: str, labels: Array) -> None:
@@ -85,9 +86,9 @@ class LabelChecks:
         return bool(np.median(list(self.differing.values())) >= IMAGE and np.median(self.image_differing) <= LABELS)
 
     def refuse(self, kind: str, values: int) -> None:
-        """Raises UserError if the labels cannot be those of cells."""
+        """Raises UserError if the labels, which hold so many values, cannot be those of cells."""
         noisy = {name: share for name, share in self.differing.items() if share >= (IMAGE if self.swapped else NOISE)}
-        if kind != "mask" and len(noisy) * 2 > len(self.differing):
+        if kind != "mask" and noisy:
             name, share = max(noisy.items(), key=lambda item: item[1])
             raise UserError(
                 f"{share:.0%} of neighbouring pixels of '{name}' have different labels, half of which occur on "
@@ -104,8 +105,10 @@ class LabelChecks:
                 "id is one cell; omit --labels if these are masks, or give each connected part an id of its own"
             )
 
-    def warnings(self, foreground: float) -> Iterator[str]:
-        """What may be wrong, and the number that says so."""
+    def warnings(self, kind: str, values: Sequence[int], foreground: float) -> Iterator[str]:
+        """What may be wrong with labels of these values, and the number that says so."""
+        if kind == "class" and values[-1] >= 2 * len(values):
+            yield f"the largest class index is {values[-1]}, but there are {len(values)} of them; are these classes?"
         if foreground >= ALL_FOREGROUND:
             yield f"{foreground:.1%} of the labelled pixels are foreground; are masks inverted (0 is background)?"
         if foreground == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -125,7 +125,7 @@ def pack(
         kind=kind,
         label_values=tuple(sorted(survey.values)),
         foreground=survey.foreground / max(survey.pixels, 1),
-        warnings=tuple(survey.checks.warnings(survey.foreground / max(survey.pixels, 1))),
+        warnings=tuple(survey.warnings(kind)),
         duplicates=_duplicates(survey.image_digests, splits),
     )
 
@@ -228,6 +228,8 @@ class _Survey:
         if raw.shape[1:] != labels.shape:
             sizes = " and ".join(f"{height} × {width}" for height, width in (raw.shape[1:], labels.shape))
             raise UserError(f"{image} and {mask}: differ in size, {sizes} pixels; give each image its own label file")
+        if len(raw) == 1 and labels.min() < labels.max() and np.array_equal(raw[0], labels):
+            raise UserError(f"{image} and {mask}: hold the same values; give each image its own label file")
         for first, (shape, _) in self.raw.items():
             if shape[0] != len(raw):
                 raise UserError(
@@ -243,6 +245,10 @@ class _Survey:
         self.pixels += int(np.count_nonzero(known))
         self.ignored += int(np.count_nonzero(~known))
         self.checks.add(name, raw, np.where(known, labels, 0), are_ids=self.kind == "instance")
+
+    def warnings(self, kind: Kind) -> Iterator[str]:
+        """What may be wrong with the labels."""
+        return self.checks.warnings(kind, sorted(self.values), self.foreground / max(self.pixels, 1))
 
 
 def _digest(values: Array) -> str:
