@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -517,7 +518,8 @@ def test_a_setting_that_leads_nowhere(setting: str, fault: str) -> None:
     document = parse(TEXT, "f.toml", Path())
     with pytest.raises(UserError) as error:
         override(document, setting, LENGTHS)
-    assert str(error.value) == f"--set {setting}: {fault}"
+    shown = setting if len(setting) <= 200 else f"{setting[:200]}…"
+    assert str(error.value) == f"--set {shown}: {fault}"
     assert document.values == tomllib.loads(TEXT), "a refused setting changes nothing"
 
 
@@ -527,3 +529,41 @@ def test_later_settings_win() -> None:
         override(document, setting, LENGTHS)
     assert document.values["train"] == {"batch_size": 8, "steps": 6}
     assert document.values["augment"] == [{"name": "zoom", "p": 1}]
+
+
+@pytest.mark.parametrize("written", ["1\nx = 2", "1\n[patches]", "1\n[[augment]]\nname = 'x'"])
+def test_a_setting_with_a_second_key_is_refused(written: str) -> None:
+    with pytest.raises(UserError) as caught:
+        override(parse("", "a.toml", Path()), f"train.epochs={written}", LENGTHS)
+    assert str(caught.value) == f"--set train.epochs={written}: sets more than one key; give each a --set of its own"
+
+
+def test_a_setting_may_have_several_lines() -> None:
+    document = parse("", "a.toml", Path())
+    override(document, "a.b=[1,\n2]\n", LENGTHS)
+    assert document.values == {"a": {"b": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (f"a{'.a' * 60_000} = 1", "1:1"),
+        (f"x = 1\n[ a{' . a' * 60_000} ]", "2:3"),
+        (f"[[a{'.a' * 60_000}]]", "1:3"),
+        (f"""x = {{ "q"{".'a.='" * 60_000} = 1 }}""", "1:7"),
+    ],
+)
+def test_a_key_of_very_many_parts_is_refused_at_once(text: str, place: str) -> None:
+    began = time.process_time()
+    with pytest.raises(UserError) as caught:
+        parse(text, "a.toml", Path())
+    assert time.process_time() - began < 5, "tomllib takes more than a minute"
+    assert str(caught.value) == f"a.toml:{place}: nested too deeply; an experiment needs three levels"
+    with pytest.raises(UserError, match=r"^--set a={b\.b[.b]*…: nested too deeply") as caught:
+        override(parse("", "a.toml", Path()), f"a={{b{'.b' * 60_000}=1}}", LENGTHS)
+    assert len(str(caught.value)) < 400
+
+
+def test_many_points_that_belong_to_no_key_are_read() -> None:
+    text = f"x = [{'0.5, ' * 500}] # {'a, b. ' * 500}\ny = '''{'a.b c ' * 500}'''"
+    assert parse(text, "a.toml", Path()).values["x"] == [0.5] * 500

@@ -550,3 +550,37 @@ def test_regions_are_counted_across_bands(count: int) -> None:
     for height in (1, 7, 13, 60):
         assert outputs.regions(mask[row : row + height] for row in range(0, 60, height)) == whole
     assert outputs.regions(iter([np.zeros((3, 4), bool)])) == 0
+
+
+def test_what_keeps_one_image_from_being_written_keeps_no_other(finished: Path, here: Path) -> None:
+    long = "m" * 250
+    images.write_png(here / "in" / f"{long}.png", tiny.image(2)["raw"])
+    (here / "out" / "a.png" / "full").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        predict.predict(finished, ["in"], here / "out")
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{here / 'out' / 'a.png'}: cannot be written (") and caught.value.status == 1
+    assert [row["file"] for row in rows(here / "out")] == ["in/b.png", f"in/{long}.png"]
+    assert (here / "out" / f"{long}.png").is_file() and not list((here / "out").glob(".*"))
+
+
+def test_a_disk_that_is_full_ends_the_call_with_what_was_done(
+    finished: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "in" / "0.png").write_bytes(b"no picture")
+    images.write_png(here / "in" / "c.png", tiny.image(2)["raw"])
+    write = images.write_png
+
+    def full(path: Path, values: np.ndarray, *others: Any) -> None:
+        if path.name == "b.png":
+            error = OSError(28, "No space left on device")
+            raise images.files.unwritten(path, error) from error
+        write(path, values, *others)
+
+    monkeypatch.setattr(images, "write_png", full)
+    with pytest.raises(UserError) as caught:
+        predict.predict(finished, ["in"], here / "out")
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["in/0.png", str(here / "out" / "b.png")]
+    assert "cannot be written (No space left on device); make room or name another" in caught.value.faults[1]
+    assert [row["file"] for row in rows(here / "out")] == ["in/a.png"]
+    assert not (here / "out" / "c.png").exists()

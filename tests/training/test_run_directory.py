@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +192,70 @@ def test_files_of_another_run(directory: RunDirectory, finished: Path, call: Cal
         summary["iou"]["hypha"] = summary["iou"].pop("cell")
     directory.result.write_text(json.dumps(result))
     assert "its scores of 'iou' are of another experiment" in run_files.read(directory.path).damage[0]
+
+
+@pytest.mark.parametrize("name", ["log.txt", "pictures", "checkpoints", ".lock", "baselines", "evaluations", "plugins"])
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_nothing_is_written_through_a_link(name: str, command: str, directory: RunDirectory, call: Call) -> None:
+    directory.result.unlink()
+    place, target = directory.path / name, directory.path.parent / "target"
+    if place.is_dir():
+        place.rename(target)
+    else:
+        place.unlink(missing_ok=True)
+        target.mkdir() if "." not in name else target.write_text("mine")
+    place.symlink_to(target)
+    before = {path: path.stat().st_mtime_ns for path in (target, *target.rglob("*"))}
+    status, _, err = call(command, directory)
+    assert status == 2
+    fault = "is a symbolic link, and a run writes only into itself"
+    assert err == f"{place}: {fault}; remove it, or put what it leads to in its place\n"
+    assert {path: path.stat().st_mtime_ns for path in (target, *target.rglob("*"))} == before
+
+
+def test_a_log_that_is_a_pipe_does_not_hang_a_run(directory: RunDirectory, call: Call) -> None:
+    directory.result.unlink()
+    directory.log_file.unlink()
+    os.mkfifo(directory.log_file)
+    status, _, err = call("resume", directory)
+    assert (status, err) == (2, f"{directory.log_file}: is no file that can be written; remove it\n")
+
+
+@pytest.mark.parametrize("moment", ["write_metrics", "log", "write_per_image", "write_result"])
+def test_a_run_directory_that_is_moved_while_it_trains(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_experiment(tmp_path)
+    write, moved = getattr(RunDirectory, moment), tmp_path / "moved"
+
+    def moving(self: RunDirectory, content: Any) -> None:
+        if not moved.exists():
+            self.path.rename(moved)
+        write(self, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDirectory, moment, moving)
+        status, out, err = call("run", "tiny.toml")
+    gone = "runs/tiny/001: was moved or removed while the run wrote into it; 'resume' it where it is now, and it "
+    assert (status, out, err) == (1, "", f"{gone}continues from its last checkpoint\n")
+    assert not list((tmp_path / "runs").rglob("001"))
+    if moment != "log":  # nothing was saved before
+        status, _, err = call("resume", moved)
+        assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("command", "room", "place"), [("evaluate", 300, "evaluations"), ("report", 20_000, "report.html")]
+)
+def test_a_full_disk_is_one_line(command: str, room: int, place: str, directory: RunDirectory) -> None:
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    words = [sys.executable, "-m", "yeastexp", command, str(directory)]
+    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=full, cwd=directory.path.parent)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{directory.path / place}")
+    assert done.stderr.endswith(": no file may grow so large; make room, or name another place\n")
+    assert done.stderr.count("\n") == 1
+    assert not list(directory.path.rglob("*.part"))

@@ -17,6 +17,7 @@ from yeastexp.cli import data, look, score, train
 from yeastexp.cli.installed import CommandGroup
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
+from yeastexp.system.files import FULL
 from yeastexp.system.interruption import sigterm_as_ctrl_c
 from yeastexp.system.terminal import echo, echo_traceback
 
@@ -77,9 +78,12 @@ def main(started: float) -> None:
         _fail_if_out_of_memory(error)
         raise
     except OSError as error:
+        if error.errno in FULL:
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(f"{place}{FULL[error.errno]}; make room, or name another place")
         if error.filename is None:
             raise  # only what the system says of a file is not a bug
-        _fail(f"{error.filename}: {error.strerror}; make room, or name another place")
+        _fail(f"{error.filename}: {error.strerror}; name another place")
 
 
 def _fail_if_out_of_memory(error: RuntimeError) -> None:

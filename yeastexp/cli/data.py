@@ -67,7 +67,7 @@ def pack(
     values = ", ".join(map(str, packed.label_values[:8])) + (", …" if len(packed.label_values) > 8 else "")
     echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
     for warning in packed.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     for names in packed.duplicates:
         echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
     echo(packed.output)

@@ -22,6 +22,9 @@ LARGEST_FILE = 1_000_000
 DEEPEST = 20
 """Levels of tables and arrays; what walks a document recursively relies on it."""
 
+LONGEST_SHOWN = 200
+"""Characters of a setting in messages."""
+
 LARGEST_FAMILY = 20
 """Files that extend one another."""
 
@@ -127,20 +130,27 @@ def _text(path: Path) -> str:
 def parse(text: str, source: str, folder: Path) -> Document:
     """One TOML text; UserError names the line of a syntax error."""
     try:
-        values = tomllib.loads(text)
+        values = _loads(text)
+        found = positions(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(_syntax_error(str(error), text, source)) from None
     except ValueError:  # Python reads no integer of thousands of digits
         raise UserError(f"{source}: an integer has thousands of digits; TOML's have 64 bits") from None
     except RecursionError:
         raise UserError(f"{source}: nested too deeply; an experiment needs three levels") from None
-    try:
-        found = positions(text)
     except _TooDeep as error:
         line, column = error.args
         raise UserError(f"{source}:{line}:{column}: nested too deeply; an experiment needs three levels") from None
     places = {keys: Place(source, *position, folder) for keys, position in found.items()}
     return Document(Place(source, 1, 1, folder), values, places)
+
+
+def _loads(text: str) -> dict[str, Any]:
+    """The values of a TOML text. Raises _TooDeep for keys whose parts the parser would take minutes to read."""
+    if found := _LONG_KEY.search(text):
+        before = text[: found.start()]
+        raise _TooDeep(before.count("\n") + 1, found.start() - before.rfind("\n"))
+    return tomllib.loads(text)
 
 
 def _syntax_error(message: str, text: str, source: str) -> str:
@@ -184,7 +194,7 @@ def override(document: Document, setting: str, exclusive: Mapping[Keys, Collecti
     """Apply one `key.key=value` from outside; the value is TOML, else a string."""
     dotted, equals, written = setting.partition("=")
     keys: Keys = tuple(int(key) if re.fullmatch("[0-9]{1,9}", key) else key for key in dotted.strip().split("."))
-    place = Place(f"--set {setting}")
+    place = Place(f"--set {setting if len(setting) <= LONGEST_SHOWN else f'{setting[:LONGEST_SHOWN]}…'}")
     if not equals or not all(str(key) for key in keys):
         raise UserError(f"{place}: should be key=value, as in train.epochs=2")
     if len(keys) > DEEPEST:
@@ -213,13 +223,15 @@ def override(document: Document, setting: str, exclusive: Mapping[Keys, Collecti
 def _toml_or_string(written: str, place: Place) -> Any:
     text = f"value = {written}"
     try:
-        value = tomllib.loads(text)["value"]
+        values = _loads(text)
         positions(text)
     except (ValueError, RecursionError):
         return written
     except _TooDeep:
         raise UserError(f"{place}: nested too deeply; an experiment needs three levels") from None
-    return value
+    if len(values) > 1:
+        raise UserError(f"{place}: sets more than one key; give each a --set of its own")
+    return values["value"]
 
 
 def _refuse_value(document: Document, keys: Keys, place: Place) -> None:
@@ -249,6 +261,9 @@ def _check_address(document: Document, keys: Keys, place: Place) -> Mapping[str,
             raise UserError(f"{place}: '{dotted}' is no table")
     return around if isinstance(around, dict) else {}
 
+
+_LONG_KEY = re.compile(r"""(?<![\w.'"-])(?:(?:[A-Za-z0-9_-]++|"(?:\\.|[^"\\\n])*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
+"""A hundred parts of a dotted key: tomllib takes a time that grows with their square."""
 
 _SPACE = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _STRING = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from yeastexp.data import tiff_file
 from yeastexp.data.pieces import decoding, refuse_nan
 from yeastexp.data.tiff_file import Stored
-from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.errors import UserError
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count
 
@@ -96,8 +96,7 @@ def write_png(path: Path, array: Array, palette: Array | None = None) -> None:
                 image.putpalette(palette.tobytes())
             image.save(temporary, format="PNG")
     except OSError as error:
-        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
-        raise UserError(fault, status=RUN_FAILED) from error
+        raise files.unwritten(path, error) from error
 
 
 def _held(folder: Path) -> str | None:

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from yeastexp.data.pieces import StoredImage, decoding, one_line
-from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.errors import UserError
 from yeastexp.system import files
 
 Array = npt.NDArray[Any]
@@ -148,8 +148,7 @@ def write(path: Path, values: Array) -> None:
                 temporary, values, photometric="minisblack", compression="zlib", metadata=None, software=False
             )
     except OSError as error:
-        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
-        raise UserError(fault, status=RUN_FAILED) from error
+        raise files.unwritten(path, error) from error
 
 
 @contextmanager

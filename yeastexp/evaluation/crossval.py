@@ -91,6 +91,7 @@ def crossval(
     chosen = read(folds) if isinstance(folds, Path) else split_into_folds(names, folds, group_by, blocks=blocks)
     folder = output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")
     folder.mkdir(parents=True, exist_ok=True)
+    RunDirectory(folder).refuse_links()
     with locks.held(folder):
         _begin(folder, loaded, chosen)
         notes = [*_leaks(loaded, dataset), *_duplicates(dataset, chosen)]
@@ -221,6 +222,7 @@ def _last_validation(folder: Path) -> Validation:
 
 def _predict(fold_run: FoldRun) -> None:
     """Write the predictions of the last checkpoint on the held-out images, as class indices."""
+    RunDirectory(fold_run.folder).refuse_links()
     predictor = load_predictor(fold_run.folder, LAST)
     dataset = build.build_dataset(predictor.experiment)
     for name in dataset.splits["val"]:

@@ -41,6 +41,7 @@ def evaluate(
     of a file that the run was not trained on, all.
     """
     predictor = load_predictor(run, checkpoint, device)
+    RunDirectory(run).refuse_links()
     experiment = configure_torch(predictor.experiment)
     source = file_source(run, experiment, data) if data else training_source(run, experiment, predictor.edits)
     split = split or ("val" if source.own else "all")

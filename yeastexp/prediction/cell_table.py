@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yeastexp.data.pieces import Size, bands, shifted
-from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.errors import UserError
 from yeastexp.metrics import regions
 from yeastexp.system import files
 
@@ -110,8 +110,7 @@ def write_csv(path: Path, tables: Iterable[tuple[str, Table]], columns: Sequence
                     lines = zip(*(part.get(name, missing) for name in columns), strict=True)
                     writer.writerows((image, *line) for line in lines)
     except OSError as error:
-        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
-        raise UserError(fault, status=RUN_FAILED) from error
+        raise files.unwritten(path, error) from error
 
 
 class _Cells:

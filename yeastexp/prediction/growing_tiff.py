@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import math
@@ -165,6 +166,8 @@ def _writing(first: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise files.unwritten(first, error) from error
         reason = error.strerror or one_line(error)
         fault = f"{first}: cannot be written ({reason}); make room, and the same command continues"
         raise UserError(fault, status=RUN_FAILED) from error

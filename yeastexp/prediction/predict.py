@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import math
 import warnings
@@ -30,6 +31,9 @@ Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
 """Given the number of images, a context with a function to be called with each share of an image that is predicted."""
 
 TABLE = "predictions.csv"
+OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
+"""What keeps one image's files from being written, and not those of others."""
+
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"
 
 HDF5 = (".h5", ".hdf5")
@@ -114,22 +118,25 @@ def predict(
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
     with progress(len(sources)) as advance:
-        for source, its_targets in zip(sources, targets, strict=True):
-            _predict(call, source, its_targets, advance)
+        # The generator ends at a fault that would be that of every further image.
+        stopped = not all(_predict(call, *pair, advance) for pair in zip(sources, targets, strict=True))
     if call.rows:
-        _write(output / TABLE, call.rows)
-    for its_targets in targets:
+        try:
+            _write(output / TABLE, call.rows)
+        except OSError as error:
+            call.faults += files.unwritten(output / TABLE, error).faults
+    for its_targets in (each for each in targets if each.grow and not stopped):
         growing_tiff.record_of(its_targets.mask).unlink(missing_ok=True)
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
         warnings.warn(f"{len(call.out_of_range) - 1} more images hold such values: {others}", stacklevel=2)
     if call.faults:
-        raise UserError(*call.faults, status=RUN_FAILED if call.rows else INPUT_WRONG)
+        raise UserError(*call.faults, status=RUN_FAILED if call.rows or stopped else INPUT_WRONG)
     return len(call.rows)
 
 
-def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[float], None]) -> None:
-    """Predict one image; its faults are collected, but one that keeps files from being written ends the call."""
+def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[float], None]) -> bool:
+    """Predict one image, whose faults are collected; whether others can be written, as they cannot to a full disk."""
     shares = 0.0
 
     def advance_by(share: float) -> None:
@@ -146,9 +153,12 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         call.rows.append(Row(source.name, *image.size, summary.foreground_fraction, summary.cells, seconds))
     except UserError as error:
         if error.status == RUN_FAILED:
-            raise
+            call.faults += error.faults  # they name the file that cannot be written
+            advance(1 - shares)
+            return getattr(error.__cause__, "errno", None) in OF_ONE_NAME
         call.faults += [fault if fault.startswith(source.name) else f"{source.name}: {fault}" for fault in error.faults]
     advance(1 - shares)
+    return True
 
 
 def _written(
@@ -294,8 +304,4 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     table = csv.DictWriter(text, [column.name for column in fields(Row)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
-    try:
-        files.write_text(path, text.getvalue())
-    except OSError as error:
-        fault = f"{path}: cannot be written ({error.strerror}); make room or name another place"
-        raise UserError(fault, status=RUN_FAILED) from error
+    files.write_text(path, text.getvalue())

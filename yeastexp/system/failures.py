@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import threading
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ import torch
 
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import memory
+from yeastexp.system.files import FULL
 
-FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may grow so large"}
 GIB = 2**30
 
 
@@ -22,15 +21,17 @@ GIB = 2**30
 def explained(folder: Path, tried: str = "training") -> Iterator[None]:
     """Turn a full disk and a lack of memory into a line; `tried` is what memory was asked for.
 
-    A thread that finds the disk full says nothing: its writer raises the same where it is used next.
+    A thread that finds the disk full, or the folder gone, says nothing: its writer raises the same at its next use.
     """
     told = threading.excepthook
-    threading.excepthook = lambda match: None if _is_full(match.exc_value) else told(match)
+    threading.excepthook = lambda match: None if _is_full(match.exc_value) or not folder.exists() else told(match)
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(f"{tried}: out of GPU memory; {asked(error)}{_free()}; {LOWER}", status=RUN_FAILED) from error
     except OSError as error:
+        if not folder.exists():
+            raise gone(folder) from error
         if error.errno is None or not _is_full(error):
             raise
         place = error.filename or folder
@@ -46,6 +47,14 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
         raise UserError(f"{tried}: out of memory; {asked(error)}; {LOWER}", status=RUN_FAILED) from error
     finally:
         threading.excepthook = told
+
+
+def gone(folder: Path) -> UserError:
+    """The error that says that a run directory is no longer where it was."""
+    fault = "was moved or removed while the run wrote into it"
+    return UserError(
+        f"{folder}: {fault}; 'resume' it where it is now, and it continues from its last checkpoint", status=RUN_FAILED
+    )
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from yeastexp.errors import RUN_FAILED, UserError
+
+FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may grow so large"}
+"""What the system says if a disk is full."""
+
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and a hidden file's name is longer than that of the file that it becomes."""
 
@@ -150,6 +155,14 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader sees the old file or the new one, never a part."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def unwritten(path: Path, error: OSError) -> UserError:
+    """The error that says why a file cannot be written, and what helps."""
+    remedy = "make room or name another place"
+    if error.errno == errno.ENAMETOOLONG:
+        remedy = "give it a shorter name"
+    return UserError(f"{path}: cannot be written ({error.strerror}); {remedy}", status=RUN_FAILED)
 
 
 def claim_directory(parent: Path) -> Path:

@@ -192,6 +192,7 @@ class RunContext:
 
     def save(self) -> None:
         """Keep a checkpoint of this moment."""
+        self.directory.refuse_gone()
         checkpoints.save_next(self.directory.checkpoints, self.state_dict())
 
     def save_best(self) -> None:
@@ -202,6 +203,7 @@ class RunContext:
         state = self.state_dict()
         train = {key: value for key, value in state["experiment"]["train"].items() if key not in LENGTH}
         best = {**state, "rows": [], "experiment": {**state["experiment"], "train": train}}
+        self.directory.refuse_gone()
         checkpoints.save(self.directory.checkpoint("best"), best)
 
 

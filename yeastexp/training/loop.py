@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
@@ -39,6 +39,7 @@ def described(assembly: Assembly) -> dict[str, Any]:
 def holding(directory: RunDirectory) -> Iterator[Interruption]:
     """A run directory for this process alone; Ctrl-C and SIGTERM wait for the end of a step, and a full disk is said
     in a line."""
+    directory.refuse_links()
     with failures.explained(directory.path), locks.held(directory.path) as stale, Interruption() as interruption:
         if stale:
             directory.log(stale)
@@ -120,12 +121,14 @@ def carry_out(run: RunContext) -> None:
                 )
             conclude(run)
     except BaseException as error:
-        directory.log(f"ended by {type(error).__name__}: {' '.join(str(error).splitlines())}")
+        with suppress(UserError):  # if the directory is gone, that is what was raised
+            directory.log(f"ended by {type(error).__name__}: {' '.join(str(error).splitlines())}")
         raise
     finally:
         run.tracker.close()
-        ended = environment.ended(directory.read_environment(), time.monotonic() - run.began)
-        directory.write_environment(ended)
+        with suppress(UserError):
+            ended = environment.ended(directory.read_environment(), time.monotonic() - run.began)
+            directory.write_environment(ended)
 
 
 def _unscored(run: RunContext) -> UserError:

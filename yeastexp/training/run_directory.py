@@ -22,7 +22,7 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Score, as_csv, lacking
-from yeastexp.system import files, nearby, records
+from yeastexp.system import failures, files, locks, nearby, records
 from yeastexp.system.terminal import printable
 
 Which = Literal["best", "last"]
@@ -194,6 +194,28 @@ class RunDirectory:
 
     # What stands there
 
+    def refuse_links(self) -> None:
+        """Raises UserError if something that is written there leads elsewhere: a run's files are its own."""
+        predictions, baselines = self.prediction("").parent, self.baseline("")
+        folders = (self.plugins, self.checkpoints, self.pictures, self.evaluations, predictions, baselines)
+        inner = (path for folder in folders if not folder.is_symlink() for path in folder.glob("*"))
+        for path in (self.log_file, self.path / locks.LOCK, *folders, *inner):
+            if path.is_symlink():
+                fault = "is a symbolic link, and a run writes only into itself"
+                raise UserError(f"{path}: {fault}; remove it, or put what it leads to in its place")
+        for path in (self.log_file, self.path / locks.LOCK):
+            if path.exists() and not path.is_file():
+                raise UserError(f"{path}: is no file that can be written; remove it")
+
+    def refuse_gone(self) -> None:
+        """Raises UserError if the directory was moved away: no part of it is to appear where it was."""
+        if not self.path.is_dir():
+            raise failures.gone(self.path)
+
+    def _write(self, path: Path, text: str) -> None:
+        self.refuse_gone()
+        files.write_text(path, text)
+
     def load(self, settings: Sequence[str] = (), *, data: bool = True, execute: bool = True) -> Experiment:
         """The experiment; without `data` its data set need not be there.
 
@@ -218,7 +240,7 @@ class RunDirectory:
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write `environment.json`."""
-        files.write_text(self.environment, json.dumps(environment, indent=1))
+        self._write(self.environment, json.dumps(environment, indent=1))
 
     def read_result(self) -> dict[str, Any]:
         """What `result.json` holds. Raises UserError if it is missing or damaged."""
@@ -235,7 +257,7 @@ class RunDirectory:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""
-        files.write_text(self.result, json.dumps(result, indent=1))
+        self._write(self.result, json.dumps(result, indent=1))
 
     def put_result_aside(self, steps: int) -> None:
         """Rename the result of a run that is to become longer."""
@@ -244,7 +266,7 @@ class RunDirectory:
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.csv` anew."""
-        files.write_text(self.metrics, as_csv(rows))
+        self._write(self.metrics, as_csv(rows))
 
     def read_metrics(self) -> list[dict[str, float | None]]:
         """The rows of `metrics.csv`, none if there is no such file; None for what is no finite number.
@@ -258,7 +280,7 @@ class RunDirectory:
 
     def write_per_image(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `per_image.csv`."""
-        files.write_text(self.per_image, as_csv(rows))
+        self._write(self.per_image, as_csv(rows))
 
     def read_per_image(self) -> dict[str, PerImage]:
         """The scores in `per_image.csv`, by split; none if there is no such file. Raises UserError if it is damaged."""
@@ -282,9 +304,11 @@ class RunDirectory:
 
     def write_picture(self, rank: str, picture: np.ndarray) -> None:
         """Write a picture (H, W, 3) uint8."""
+        self.refuse_gone()
         images.write_png(self.pictures / f"{rank}.png", picture.transpose(2, 0, 1))
 
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""
+        self.refuse_gone()
         with self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {printable(line)}\n")

@@ -52,6 +52,7 @@ class Tracker:
     def baseline(self, name: str) -> SummaryWriter:
         """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
         if name not in self.baselines:
+            self.directory.refuse_gone()
             folder = self.directory.baseline(name)
             self.baselines[name] = SummaryWriter(str(folder), purge_step=self.purge_step)
         return self.baselines[name]
