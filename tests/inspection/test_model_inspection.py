@@ -22,10 +22,11 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from yeastexp import plugins
 from yeastexp.errors import UserError
 from yeastexp.inspection import model as room
 from yeastexp.inspection.model.effective_field import POSITIONS, GradientDensity
-from yeastexp.nets.costs import stepped
+from yeastexp.nets.costs import parameters, stepped
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.registry import model as models
 from yeastexp.sample import Sample
@@ -72,6 +73,80 @@ def test_the_exercise() -> None:
     assert [one["size"] for axis in part["receptive_field"].values() for one in axis] == [16, 16]
     assert list(found["receptive_field"]["height"]) == ["global"]
     assert "(Linear)" in found["receptive_field"]["width"]["global"]
+
+
+class Biased(nn.Module):
+    """Holds what is named after biases, and two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.bias, self.in_proj_bias = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_a_bias_is_what_is_named_so_at_the_end() -> None:
+    (held,) = parameters(Biased())
+    assert (held.weights, held.factors, held.biases) == (18, "9×2", 7)
+
+
+def test_kernels_of_pools_are_shown() -> None:
+    found = inspected(nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Conv2d(1, 1, 5), nn.AvgPool2d((1, 2)), nn.ReLU()))
+    assert [row["kernel"] for row in room.as_json(found)["layers"]] == [[3, 3], None, [1, 2], None]
+    text = "\n".join(room.lines(found))
+    assert "MaxPool2d 3×3 " in text and "AvgPool2d 1×2 " in text and "Conv2d  " in text
+
+
+class Renormed(nn.Module):
+    """An operator that no rule covers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(x, 3, 1, 1).renorm(2, 0, 1.0)
+
+
+def test_a_field_that_is_measured_says_so() -> None:
+    found = inspected(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Renormed()), (1, 64, 64))
+    assert "operator aten::renorm is not supported" in room.as_json(found)["measured"]
+    text = "\n".join(room.lines(found))
+    assert "measured on pixels, at least that much; tiles are blended:" in text
+    assert room.as_json(inspected(nn.Conv2d(1, 1, 3)))["measured"] is None
+
+
+PLUGIN = """
+from torch import nn
+from yeastexp import model
+
+
+@model("plugged")
+def plugged(channels: int, classes: int, width: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, classes, 1))
+"""
+SECOND = PLUGIN.replace("plugged", "other").replace("from torch import nn\nfrom yeastexp import model\n", "")
+
+
+def test_a_plugin_file_is_inspected_without_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PLUGIN)
+    Path("two.py").write_text(PLUGIN.replace("plugged", "first") + SECOND)
+    Path("none.py").write_text("")
+    with plugins.preserved():
+        found = json.loads(call("--model", "mine.py", "--set", "width=5", "--json")[1])
+        assert found["parameters"]["without_bias"] == 9 * 5 + 5 * 2
+        found = json.loads(call("--model", "two.py:other", "--input", "2", "32", "32", "--json")[1])
+        assert found["parameters"]["without_bias"] == 2 * 9 * 3 + 3 * 2
+    for name, fault in (
+        ("two.py", "--model two.py: name one of its models, as in two.py:first (there are first, other)"),
+        ("two.py:third", "--model two.py:third: name one of its models"),
+        ("none.py", "none.py: registers no model"),
+        ("gone.py", "gone.py: cannot be read (No such file or directory)"),
+    ):
+        with plugins.preserved(), pytest.raises(UserError) as caught:
+            room.of_model(name)
+        assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize("name", list(models))

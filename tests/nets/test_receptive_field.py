@@ -453,6 +453,32 @@ def test_a_layer_that_makes_the_field_global_is_named(layer: nn.Module, label: s
     assert found.cumulative_stride == (1 if "AdaptiveMax" in label else 2)
 
 
+def over_channels(x: Tensor) -> Tensor:
+    """A norm that mixes channels alone."""
+    return functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
+
+
+def wide() -> nn.Module:
+    """Depends on 401 pixels, more than the first images that are tried have."""
+    return row(*[conv(3, 40, dilation=40) for _ in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("layers", "label"),
+    [
+        ([Apply(over_channels), Apply(lambda x: x.softmax(1))], ""),
+        ([Apply(over_channels), nn.AdaptiveAvgPool2d(1), nn.Upsample((64, 64))], "2 (AdaptiveAvgPool2d)"),
+        ([Apply(lambda x: x.softmax(1)), Apply(lambda x: x + x.mean((2, 3), keepdim=True))], "2 (Apply)"),
+        ([nn.LayerNorm([1, 64, 64])], "1 (LayerNorm)"),
+    ],
+)
+def test_the_layer_that_pools_is_named_and_not_the_first_after_the_field_exceeds_the_image(
+    layers: list[nn.Module], label: str
+) -> None:
+    found = receptive_field(row(wide(), *layers), 1, (64, 64)).height
+    assert found.global_layer == label and (label or found.size == 401)
+
+
 def test_attention_of_all_pixels_is_global_and_its_extents_do_not_fill_the_memory() -> None:
     """Larger images than that of 16×16 pixels have too many pairs of pixels, whose extents would take gigabytes."""
 

@@ -75,7 +75,7 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
 
 @click.command(short_help="Show a model's layers, receptive field and cost.")
 @click.argument("experiment", metavar="[EXPERIMENT|RUN]", required=False, type=EXPERIMENT)
-@click.option("--model", metavar="NAME", help="A registered model instead of an experiment's.")
+@click.option("--model", metavar="NAME|FILE.py", help="A registered model, or that of a plugin file.")
 @SET
 @click.option("--input", "image", type=(POSITIVE,) * 3, metavar="C H W", help="Input size; default a training patch.")
 @click.option("--classes", type=POSITIVE, help="With --model: number of classes; default 2.")

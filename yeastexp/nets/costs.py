@@ -63,8 +63,8 @@ def parameters(model: nn.Module) -> Iterator[Parameters]:
     for name, layer in model.named_modules():
         held = {key: tensor for key, tensor in layer.named_parameters(recurse=False) if id(tensor) not in counted}
         counted |= {id(tensor) for tensor in held.values()}
-        biases = sum(tensor.numel() for key, tensor in held.items() if "bias" in key)
-        matrices = [tensor for key, tensor in held.items() if "bias" not in key]
+        biases = sum(tensor.numel() for key, tensor in held.items() if key.endswith("bias"))
+        matrices = [tensor for key, tensor in held.items() if not key.endswith("bias")]
         weights = sum(tensor.numel() for tensor in matrices)
         if held and isinstance(layer, NORMS):
             yield Parameters(name, "", 0, 0, weights, biases)

@@ -39,6 +39,8 @@ class LayerRow:
     macs: int | None
     """Of all calls of this layer together, beside its first call."""
     in_place: bool
+    kernel: tuple[int, ...] = ()
+    """Of a pooling, height and width."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,13 @@ def _rows(
             parameters=held.get(call.name) if first else None,
             macs=macs.get(call.name) if first else None,
             in_place=of_layer and in_place,
+            kernel=_pool_kernel(layer) if of_layer else (),
         )
+
+
+def _pool_kernel(layer: nn.Module) -> tuple[int, ...]:
+    kernel = getattr(layer, "kernel_size", ()) if not any(True for _ in layer.parameters()) else ()
+    return (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
 
 
 def _advice(inspection: Inspection) -> Iterator[str]:

@@ -89,8 +89,12 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 def of_model(
     name: str, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None, classes: int = 2
 ) -> Subject:
-    """A registered model with options such as `width=8`; trained with AdamW and the default batch."""
+    """A registered model with options such as `width=8`; trained with AdamW and the default batch.
+
+    `name` may also be that of a plugin file that registers a model, or `FILE.py:NAME` if it registers several.
+    """
     plugins.load_installed()
+    name = _registered(name)
     channels = image[0] if image else 1
     try:
         model = models[name](channels, classes, **_options(name, settings))
@@ -110,6 +114,20 @@ def of_model(
         patch_size=None,
         optimizer=stepped(adamw, model),
     )
+
+
+def _registered(name: str) -> str:
+    """The name of a model, which a plugin file may stand for."""
+    file, _, chosen = name.partition(":")
+    if not file.endswith(".py"):
+        return name
+    plugins.load([Path(file)])
+    names = [entry.name for entry in models.entries() if entry.plugin in plugins.active()]
+    if chosen in names or (not chosen and len(names) == 1):
+        return chosen or names[0]
+    if not names:
+        raise UserError(f'{file}: registers no model; a function below @model("name") is one')
+    raise UserError(f"--model {name}: name one of its models, as in {file}:{names[0]} (there are {', '.join(names)})")
 
 
 def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def as_json(inspection: Inspection) -> dict[str, Any]:
             {
                 "layer": row.layer,
                 "kind": row.kind,
+                "kernel": list(row.kernel) or None,
                 "output_shape": list(row.shape),
                 "macs": row.macs,
                 **(_field(row.field) if row.field else {"cumulative_stride": None, "receptive_field": None}),
@@ -135,7 +136,7 @@ def _cells(row: LayerRow) -> tuple[str, ...]:
     norm = held.affine_weights + held.affine_biases if held else 0
     return (
         row.layer,
-        row.kind,
+        f"{row.kind} {_shape(row.kernel)}".rstrip(),
         _shape(row.shape),
         f"{held.factors} = {held.weights:,}" if held and held.weights else "",
         f"{held.biases:,}" if held and held.biases else "",

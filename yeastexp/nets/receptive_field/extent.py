@@ -34,7 +34,8 @@ class Extent:
     `table` (3, *sizes) holds the first pixel, minus the last one, and -1 where padding was read on the way, so that a
     union is a minimum; a size is 1 where all positions along that dimension are alike. `global_layer` names the layer
     after which every position depends on the whole image, `shift_variant_layer` the one that is not shift-equivariant;
-    `unknown` says after which operator this is no more than a bound.
+    `unknown` says after which operator this is no more than a bound. `presumed` is set where all that `global_layer`
+    read depended on the whole image before, for the image is small: it may have pooled, or mixed channels alone.
     """
 
     # Two ends are exact although a set of pixels may have holes. Operators choose among their inputs by position,
@@ -45,6 +46,7 @@ class Extent:
     global_layer: str = ""
     shift_variant_layer: str = ""
     unknown: str = ""
+    presumed: bool = False
 
     @staticmethod
     def empty(sizes: Shape) -> Extent:
@@ -164,11 +166,12 @@ class Extent:
         _check_size(3 * prod(np.broadcast_shapes(self.sizes, other.sizes)))
         return Extent(np.minimum(self.table, other.table), *self._layers(other))
 
-    def _layers(self, other: Extent) -> tuple[str, str, str]:
+    def _layers(self, other: Extent) -> tuple[str, str, str, bool]:
         return (
             self.global_layer or other.global_layer,
             self.shift_variant_layer or other.shift_variant_layer,
             self.unknown or other.unknown,
+            self.presumed if self.global_layer else other.presumed,
         )
 
 

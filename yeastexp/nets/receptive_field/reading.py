@@ -236,7 +236,7 @@ class _Search:
             reading = _Reading(larger)
             if min(larger.size) >= GROWTH_SIDE:
                 reading.refuse_growing()
-            if not self.is_clear(reading):
+            if not self.is_clear(reading) or reading.is_presumed:
                 factor *= 2
             elif min(larger.size) < MIN_PERIODS * (stride := reading.cumulative_stride):
                 factor = math.ceil(MIN_PERIODS * stride / min(self.base.size))
@@ -351,6 +351,12 @@ class _Reading:
                 is_grid = is_map and stride * MIN_PERIODS <= pixels  # unlike 129 frequencies of 256 pixels
                 if is_grid and extent and extent.global_layer and not extent.shift_variant_layer:
                     yield stride
+
+    @property
+    def is_presumed(self) -> bool:
+        """Whether fields are larger than the image, so that it takes a larger one to tell which layer is global."""
+        call = self.trace.output or self.trace.last_map
+        return any(extent.presumed for extent in call.extents if extent) if call else False
 
     def field(self, call: LayerCall, cumulative_stride: int = 1) -> ReceptiveField | None:
         """Of a call, with phases for the cumulative stride, or its own period if that is longer; None if unclear."""

@@ -72,7 +72,8 @@ class Call:
         """The same, naming this layer if every position now depends on the whole image."""
         if extent.global_layer or not extent.covers(self.pixels):
             return extent
-        return replace(extent.collapsed(), global_layer=self.layer)
+        presumed = all(before.covers(self.pixels) for before in self.extents)
+        return replace(extent.collapsed(), global_layer=self.layer, presumed=presumed)
 
     def mark_varying(self, extent: Extent, tensors: Iterable[Tensor]) -> Extent:
         """The same, not shift-equivariant if constants that are broadcast to it vary over positions."""
