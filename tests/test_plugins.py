@@ -267,7 +267,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
         "good": LOSS.format(name="installed", weight=3.0),
         "raising": "raise RuntimeError('broken')",
         "exiting": "raise SystemExit(3)",
-        "taking": LOSS.format(name="cross_entropy", weight=3.0),
+        "taking": LOSS.format(name="cross_entropy", weight=3.0) + LOSS.format(name="beside", weight=4.0),
     }.items():
         (tmp_path / f"offered_by_test_{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
@@ -299,11 +299,12 @@ def test_a_broken_installed_plugin_warns_and_blocks_nothing(installed: Path) -> 
         ],
         ["plugin 'exiting' (offered_by_test_exiting) was left out", "SystemExit: 3"],
         [
-            "plugin 'taking' (offered_by_test_taking) was left out",
+            "a part of plugin 'taking' (offered_by_test_taking) was left out",
             f"{installed}/offered_by_test_taking.py:3: loss 'cross_entropy' is taken by {taken}; choose another name",
         ],
     ]
     assert yeastexp.loss["installed"](2)(None, None) == 3.0
+    assert yeastexp.loss["beside"](2)(None, None) == 4.0, "only the part that has a fault is left out"
 
 
 def test_installed_parts_stay_when_plugin_files_change(installed: Path) -> None:

@@ -141,22 +141,32 @@ def _load(name: str, path: Path) -> tuple[str, ...]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     Registry.loading = path
-    Registry.faults.clear()
-    faults: tuple[str, ...] = ()
     try:
-        loader.exec_module(module)
+        with _collected() as faults:
+            loader.exec_module(module)
     except KeyboardInterrupt:
         del sys.modules[name]
         raise
     except BaseException as error:
-        faults = error.faults if isinstance(error, UserError) else (_fault(error, path),)
+        faults += error.faults if isinstance(error, UserError) else [_fault(error, path)]
     finally:
         Registry.loading = None
-    if faults := (*Registry.faults, *faults):
+    if faults:
         del sys.modules[name]
     else:
         _loaded[name] = (path, {kind: [e for e in r.entries() if e.plugin == path] for kind, r in KINDS.items()})
-    return faults
+    return tuple(faults)
+
+
+@contextmanager
+def _collected() -> Iterator[list[str]]:
+    """The faults of parts that are registered within, in place of the first of them."""
+    faults: list[str] = []
+    Registry.faults = faults
+    try:
+        yield faults
+    finally:
+        Registry.faults = None
 
 
 def _fault(error: BaseException, path: Path) -> str:
@@ -171,6 +181,9 @@ def load_installed() -> None:
     """Load what installed packages offer under the entry-point group `yeastexp.plugins`; a broken one only warns."""
     for point in importlib.metadata.entry_points(group="yeastexp.plugins"):
         try:
-            point.load()
+            with _collected() as faults:
+                point.load()
         except (Exception, SystemExit) as error:
             warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {in_one_line(error)}", stacklevel=2)
+        for fault in faults:
+            warnings.warn(f"a part of plugin '{point.name}' ({point.value}) was left out: {fault}", stacklevel=2)

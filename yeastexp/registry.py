@@ -200,8 +200,8 @@ class Registry:
     loading: Path | None = None
     """The plugin being loaded: what is registered meanwhile belongs to it."""
 
-    faults: ClassVar[list[str]] = []
-    """What is wrong with single parts of that plugin, whose others are registered all the same."""
+    faults: ClassVar[list[str] | None] = None
+    """What is wrong with parts of what is being loaded, whose others are registered; None: the first one is raised."""
 
     def __init__(self, kind: str, *given: str) -> None:
         self.kind = kind
@@ -212,7 +212,7 @@ class Registry:
         unnamed: Any = name
         if not isinstance(unnamed, str):
             fault = f"@{self.kind} needs a name, as in @{self.kind}('mine')"
-            if not Registry.loading or not callable(unnamed):
+            if Registry.faults is None or not callable(unnamed):
                 raise TypeError(fault)
             Registry.faults.append(f"{source_of(unnamed)}: {fault}")
             return cast("Callable[[Factory], Factory]", unnamed)
@@ -221,7 +221,7 @@ class Registry:
             try:
                 self._entries[name] = self._entry(name, factory)
             except UserError as error:
-                if not Registry.loading:
+                if Registry.faults is None:
                     raise
                 Registry.faults += error.faults  # told when the file has been read, for its other parts are sound
             return factory

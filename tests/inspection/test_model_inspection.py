@@ -533,7 +533,9 @@ def test_the_effective_field_of_a_run(run_directory: Path, call: Call, tmp_path:
 
 def test_a_folder_that_is_no_run(call: Call, tmp_path: Path) -> None:
     status, out, err = call(str(tmp_path), "--effective")
-    assert (status, out) == (2, "") and err == f"{tmp_path}/experiment.toml: no such experiment file\n"
+    assert (status, out) == (2, "") and err == (
+        f"{tmp_path}: not a run directory; 'run' prints its path on the last line\n"
+    )
 
 
 def test_a_run_without_a_checkpoint_or_data(run_directory: Path, call: Call, tmp_path: Path) -> None:

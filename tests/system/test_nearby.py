@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import Call
 
 from yeastexp.errors import UserError
 from yeastexp.prediction.predict import predict
@@ -67,6 +68,30 @@ def test_without_any_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert RunDirectory(Path(path)).meant == meant
 
 
-def test_commands_say_it(runs: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'runs/mine/002', the newest in it"):
-        predict(Path("runs/mine"), ["empty"], Path("out"))
+def test_the_runs_of_a_cross_validation(runs: Path) -> None:
+    fold = Path("runs/all/001/seed_0_fold_1/checkpoints")
+    fold.mkdir(parents=True)
+    (fold / "best.pt").write_text("")
+    Path("runs/all/001/experiment.toml").write_text("")
+    with pytest.raises(UserError) as error:
+        predict(Path("runs/all/001"), ["empty"], Path("out"))
+    meant = "did you mean 'runs/all/001/seed_0_fold_1', the newest in it?"
+    assert str(error.value) == f"runs/all/001: has no checkpoints of its own, but runs; {meant}"
+
+
+COMMANDS = [
+    "predict {} empty -o out",
+    "evaluate {}",
+    "verify {}",
+    "resume {}",
+    "report {}",
+    "compare {} {}",
+    "inspect {}",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[0])
+def test_commands_say_it(command: str, runs: Path, call: Call) -> None:
+    status, out, err = call(*command.format("runs/mine", "runs/mine").split())
+    assert (status, out) == (2, "") and err.startswith("runs/mine: ")
+    assert err.endswith("; did you mean 'runs/mine/002', the newest in it?\n") and err.count("\n") == 1

@@ -24,6 +24,7 @@ from yeastexp.errors import UserError
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.system import nearby
 from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.build import Preprocessing
 from yeastexp.training.device import compute_device, to_device
@@ -130,6 +131,11 @@ class Predictor:
 def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Predictor:
     """A checkpoint of a run directory; raises UserError if there is none. Its data need not be there."""
     directory = RunDirectory.existing(run)
+    inner = (
+        "" if directory.checkpoints.is_dir() else nearby.run_meant(run, f"{directory.checkpoints.name}/{checkpoint}.pt")
+    )
+    if inner:  # a cross-validation has the experiment of its runs
+        raise UserError(f"{run}: has no checkpoints of its own, but runs; {inner}")
     loaded = directory.load([f"runtime.device={device}"], data=False)
     place = compute_device(loaded.runtime)
     path = directory.checkpoint(checkpoint)

@@ -37,7 +37,7 @@ class Verified:
 
 def verify(run: Path, *, console: Console) -> Verified:
     """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to."""
-    directory = RunDirectory(run)
+    directory = RunDirectory.existing(run)
     before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
     assembly = build.assemble(configure_torch(directory.load()))
     elsewhere = [*_edited(directory, assembly.experiment, after), *_elsewhere(directory, assembly)]

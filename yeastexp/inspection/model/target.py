@@ -65,10 +65,10 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 
     The data need not be there, but without it cells are not measured.
     """
-    if path.is_dir():
-        loaded = RunDirectory(path).load(settings, data=False)
-    else:
+    if path.suffix == ".toml" or path.is_file():
         loaded = load_experiment(path, settings, data=False)
+    else:
+        loaded = RunDirectory.existing(path).load(settings, data=False)
     if image and image[0] != loaded.task.channels:
         raise UserError(f"--input: has {image[0]} channels, but [task] channels of {path} is {loaded.task.channels}")
     model = build.build_model(loaded)
