@@ -152,6 +152,20 @@ def test_values_as_a_camera_gives_them_are_far_from_standard() -> None:
     assert finding.severity == "warning" and len(finding.images) == 6
 
 
+def test_a_dim_channel_is_looked_at_beside_a_bright_one() -> None:
+    """Whether it is clipped, and whether a normalisation of all channels together wipes it out."""
+
+    def beside(change: Callable[[Tensor], Tensor]) -> Samples:
+        return [replace(one, image=torch.cat([change(one.image), 100 * one.image.flip(1)])) for one in yeast()]
+
+    assert "saturated pixels" not in found(statistics(beside(lambda image: image)))
+    clipped = found(statistics(beside(lambda image: image.clamp_max(float(image.quantile(0.95))))))
+    assert len(clipped["saturated pixels"].images) == 6
+    assert "values not standardized" not in found(statistics(beside(lambda image: image)))
+    together = found(statistics(beside(lambda image: image), [ZScore(joint=True)]))
+    assert len(together["values not standardized"].images) == 6
+
+
 def test_mixed_types() -> None:
     finding = found(statistics(yeast(), dtypes=["uint8", *["uint16"] * 5]))["mixed types"]
     assert (finding.severity, finding.images) == ("note", ("yeast_000",))

@@ -111,15 +111,20 @@ def value_ranges(images: Statistics, classes: Sequence[str]) -> Iterator[Finding
 
 def _unstandardized(inputs: Sequence[tuple[ImageStatistics, ModelInput]]) -> Iterator[Finding]:
     low, high = STANDARD
-    unusual = [(image, given) for image, given in inputs if abs(given.mean) > high or not low <= given.std <= high]
+    unusual = [
+        (image, mean, std)
+        for image, given in inputs
+        for mean, std in given.channels
+        if abs(mean) > high or not low <= std <= high
+    ]
     if unusual:
-        _, worst = max(unusual, key=lambda pair: abs(pair[1].mean) + pair[1].std)
+        _, mean, std = max(unusual, key=lambda worst: abs(worst[1]) + worst[2])
         yield of_images(
             "warning",
             "values not standardized",
-            [image for image, _ in unusual],
+            list({image.name: image for image, _, _ in unusual}.values()),
             [image for image, _ in inputs],
-            f": values of {format_number(round(worst.mean, 3))} ± {format_number(round(worst.std, 3))} as model input",
+            f": values of {format_number(round(mean, 3))} ± {format_number(round(std, 3))} as model input",
             "Models train best on values of about 0 ± 1, for which the defaults of augmentations are meant",
             "add [[transform]] zscore as the first",
         )

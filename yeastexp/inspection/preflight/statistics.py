@@ -14,6 +14,7 @@ from torch import Tensor
 
 from yeastexp.data import folds
 from yeastexp.data.folds import Thumbnail
+from yeastexp.data.running_moments import mean_and_std
 from yeastexp.data.transforms import pipeline
 from yeastexp.inspection import cells
 from yeastexp.sample import IGNORE, Sample
@@ -30,6 +31,8 @@ class ModelInput:
     mean: float
     std: float
     size: tuple[int, int]
+    channels: tuple[tuple[float, float], ...]
+    """Mean and standard deviation of each."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class ImageStatistics(LabelStatistics):
     high: float
     std: float
     at_low: float
-    """Share of the pixels that have the lowest value."""
+    """Share of the pixels that have the lowest value of their channel, in the channel with the most."""
     at_high: float
     constant: bool
     """Whether all pixels of a channel have one value."""
@@ -135,8 +138,8 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
         low=low,
         high=high,
         std=float(image.double().std(correction=0)),
-        at_low=float((image == low).double().mean()),
-        at_high=float((image == high).double().mean()),
+        at_low=_most_at(image, image.amin((1, 2), keepdim=True)),
+        at_high=_most_at(image, image.amax((1, 2), keepdim=True)),
         constant=bool((image.amin(dim=(1, 2)) == image.amax(dim=(1, 2))).any()),
         counts=count_labels(labels),
         components=len(components),
@@ -168,7 +171,12 @@ def _contradicted(labels: Tensor, maps: Mapping[str, Tensor]) -> dict[str, float
 
 def _model_input(sample: Sample) -> ModelInput:
     deviation, mean = torch.std_mean(sample.image.double(), correction=0)
-    return ModelInput(float(mean), float(deviation), sample.size)
+    return ModelInput(float(mean), float(deviation), sample.size, tuple(mean_and_std([sample.image])))
+
+
+def _most_at(image: Tensor, values: Tensor) -> float:
+    """The largest share, over channels, of the pixels that have their channel's value."""
+    return float((image == values).double().mean(dim=(1, 2)).max())
 
 
 def _digest(array: Tensor) -> str:
