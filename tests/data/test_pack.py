@@ -613,6 +613,19 @@ def test_a_stack_is_what_is_said_of_a_stack(tmp_path, stacks):
     assert len(caught.value.faults) == min(stacks, 6) and (stacks < 9) == ("4 more" not in caught.value.faults[-1])
 
 
+def test_three_planes_that_may_be_a_stack_are_told_of(tmp_path):
+    for index in range(2):
+        painted(tmp_path / "labels" / f"{index}.tif", labels=True)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        options = {"photometric": "rgb", "planarconfig": "separate"}
+        tifffile.imwrite(tmp_path / "images" / f"{index}.tif", picture(index, (3, 40, 40)), **options)
+    done = pack.pack([tmp_path / "images"], [tmp_path / "labels"], tmp_path / "data.h5", kind="instance")
+    assert done.channels == 3 and done.warnings == (
+        "three planes of '0', '1' are tagged as RGB, as tifffile tags any three; they are packed as channels; if they "
+        "are a stack, save each plane as a file of its own",
+    )
+
+
 # What labels of cells never look like
 
 

@@ -41,6 +41,30 @@ FORMS: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
 }
 
 
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}"><Image ID="Image:0" Name="x">
+<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="203" SizeY="150" SizeZ="1" SizeC="1" SizeT="3">
+<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>"""
+
+
+def test_a_file_of_an_ome_recording_holds_its_own_image(tmp_path: Path) -> None:
+    """Its description counts the frames of the whole recording, which lie in files beside it."""
+    ids = [f"urn:uuid:0000000{index}-0000-0000-0000-000000000000" for index in range(3)]
+    planes = "".join(
+        f'<TiffData FirstT="{index}" IFD="0" PlaneCount="1"><UUID FileName="f{index}.ome.tif">{own}</UUID></TiffData>'
+        for index, own in enumerate(ids)
+    )
+    for index, own in enumerate(ids):
+        path = tmp_path / f"f{index}.ome.tif"
+        description = OME.format(own=own, planes=planes)
+        tifffile.imwrite(path, GREY + index, description=description, metadata=None, photometric="minisblack")
+    for index in range(3):
+        path = tmp_path / f"f{index}.ome.tif"
+        assert tiff_file.stack_fault(path) is None
+        for values in (images.read_image(path), tiff_file.stored_image(path).whole):
+            np.testing.assert_array_equal(values[0], GREY + index)
+
+
 CHANNELS = np.random.default_rng(2).integers(0, 65536, (4, *SIZE)).astype(np.uint16)
 FORMS |= {
     "0 is white": (GREY, {"photometric": "miniswhite", "tile": (32, 48), "compression": "zlib"}),

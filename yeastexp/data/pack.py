@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from yeastexp.data import tiff_file
 from yeastexp.data.hdf5_file import Form, Reader, is_stacked, refuse_overwriting, write
 from yeastexp.data.images import read_image, read_mask
 from yeastexp.data.label_checks import SWAPPED, LabelChecks
 from yeastexp.data.normalization import PerChannel, one_or_each
-from yeastexp.data.pairs import SHOWN, paired
+from yeastexp.data.pairs import SHOWN, listed, paired
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
 from yeastexp.errors import UserError
@@ -125,7 +126,7 @@ def pack(
         kind=kind,
         label_values=tuple(sorted(survey.values)),
         foreground=survey.foreground / max(survey.pixels, 1),
-        warnings=tuple(survey.warnings(kind)),
+        warnings=(*_stacks(pairs), *survey.warnings(kind)),
         duplicates=_duplicates(survey.image_digests, splits),
     )
 
@@ -208,6 +209,15 @@ def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Pa
             raise UserError(f"{output}: is one of the files that are read; name another one to write")
 
 
+def _stacks(pairs: Mapping[str, tuple[Path, Path]]) -> list[str]:
+    if not (names := [name for name, (image, _) in pairs.items() if tiff_file.may_be_a_stack(image)]):
+        return []
+    return [
+        f"three planes of {listed(names)} are tagged as RGB, as tifffile tags any three; they are packed as channels; "
+        "if they are a stack, save each plane as a file of its own"
+    ]
+
+
 @dataclass
 class _Survey:
     """What a first pass over all pairs gives, in memory that does not grow with their pixels."""
@@ -228,7 +238,7 @@ class _Survey:
         if raw.shape[1:] != labels.shape:
             sizes = " and ".join(f"{height} × {width}" for height, width in (raw.shape[1:], labels.shape))
             raise UserError(f"{image} and {mask}: differ in size, {sizes} pixels; give each image its own label file")
-        if len(raw) == 1 and labels.min() < labels.max() and np.array_equal(raw[0], labels):
+        if len(raw) == 1 and np.array_equal(raw[0], labels) and len(np.unique(labels)) > 2:
             raise UserError(f"{image} and {mask}: hold the same values; give each image its own label file")
         for first, (shape, _) in self.raw.items():
             if shape[0] != len(raw):

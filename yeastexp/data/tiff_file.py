@@ -27,6 +27,9 @@ BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
 """Photometric interpretations; inverted grey says that 0 is white."""
 
+SEPARATE = 2
+"""The planar configuration of colours that lie one after the other."""
+
 ALPHA = (1, 2)
 """Kinds of extra samples that are alpha channels, associated or not; one of kind 0 is a channel like others."""
 
@@ -76,6 +79,16 @@ def stack_fault(path: Path) -> str | None:
             return _stack_fault(path, tiff)
     except Exception:  # as in `claimed_shape`
         return None
+
+
+def may_be_a_stack(path: Path) -> bool:
+    """Whether a file of three planes is tagged RGB by tifffile, which does so whatever they are if it is not told."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            return bool(tiff.is_shaped and page.photometric == RGB and page.planarconfig == SEPARATE)
+    except Exception:  # as in `claimed_shape`
+        return False
 
 
 @dataclass(frozen=True)
@@ -174,10 +187,12 @@ def _page(path: Path) -> Iterator[Any]:
 
 def _stack_fault(path: Path, tiff: tifffile.TiffFile) -> str | None:
     page: Any = tiff.pages[0]
-    pages = max(len(tiff.pages), tiff.series[0].size // max(1, page.size))
+    # A series of OME reaches over the other files of a recording, of which each may hold one image.
+    there = 0 if tiff.is_ome else tiff.series[0].size // max(1, page.size)
+    pages = max(len(tiff.pages), there)
     if pages > 1:
         return f"{path}: has {pages} pages; save each as a file of its own"
-    if page.samplesperpixel > 1 and set(tiff.series[0].axes) - set("SCYX"):
+    if page.samplesperpixel > 1 and "S" not in tiff.series[0].axes and set(tiff.series[0].axes) - set("CYX"):
         return f"{path}: holds a stack of {page.samplesperpixel} images; save each as a file of its own"
     return None
 
