@@ -16,6 +16,7 @@ import pytest
 from pydantic import Field
 
 import yeastexp
+from yeastexp import plugins
 from yeastexp.config import catalogue
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.registry import KINDS, Entry, InputFile, MustExist, Registry, Schema
@@ -337,3 +338,22 @@ def test_forgotten_parts_come_back_only_where_the_name_is_free() -> None:
     registry.forget([Path("b.py")])
     assert registry.restore([first]) == []
     assert registry["one"]() == "a.py"
+
+
+def test_a_metric_has_to_say_its_direction(tmp_path: Path) -> None:
+    """A default would take the worst checkpoint for the best, in silence."""
+    path = tmp_path / "mine.py"
+    text = (
+        "from yeastexp import PerImageMetric, metric\n\n"
+        "@metric('error')\nclass Error(PerImageMetric):\n    def score(self, counts):\n        return counts[0]\n"
+    )
+    path.write_text(text)
+    with plugins.preserved(), pytest.raises(UserError) as caught:
+        plugins.load([path])
+    said = "metric 'error' does not say 'higher_is_better'; add 'higher_is_better = True', or False, to the class"
+    assert caught.value.faults == (f"{path}:3: {said}",)
+    path.write_text(text.replace("    def score", "    higher_is_better = False\n\n    def score"))
+    with plugins.preserved():
+        plugins.load([path])
+        assert yeastexp.metric["error"](2).higher_is_better is False
+    assert all(isinstance(yeastexp.metric[name](2).higher_is_better, bool) for name in yeastexp.metric)

@@ -203,9 +203,11 @@ class Registry:
     faults: ClassVar[list[str] | None] = None
     """What is wrong with parts of what is being loaded, whose others are registered; None: the first one is raised."""
 
-    def __init__(self, kind: str, *given: str) -> None:
+    def __init__(self, kind: str, *given: str, says: str = "") -> None:
         self.kind = kind
         self.given = given
+        self.says = says
+        """The attribute, true or false, that a class has to have: a default would be wrong in silence for others."""
         self._entries: dict[str, Entry] = {}
 
     def __call__(self, name: str) -> Callable[[Factory], Factory]:
@@ -233,6 +235,8 @@ class Registry:
             raise UserError(_taken(source_of(factory), taken))
         try:
             schema = Schema(factory, self.given)
+            if self.says and isinstance(factory, type) and not hasattr(factory, self.says):
+                raise UserError(f"does not say '{self.says}'; add '{self.says} = True', or False, to the class")
             if Registry.loading:  # hints of the package's own parts are tested
                 schema.model.model_json_schema()
         except PydanticUserError as error:
@@ -309,7 +313,7 @@ model = Registry("model", "channels", "outputs")
 loss = Registry("loss", "classes")
 optimizer = Registry("optimizer", "parameters")
 scheduler = Registry("scheduler", "optimizer", "steps")
-metric = Registry("metric", "classes")
+metric = Registry("metric", "classes", says="higher_is_better")
 task = Registry("task", "channels", "classes")
 handler = Registry("handler", "context")
 

@@ -33,6 +33,7 @@ from yeastexp import BasicTransform2D, PerImageMetric, UserError, dataset, metri
 
 @metric("dead_cells")
 class DeadCells(PerImageMetric):
+    higher_is_better = False
     def counts(self, prediction, labels, *, dead):
         return (dead > 0).sum().reshape(1)
     def score(self, counts):
@@ -40,8 +41,16 @@ class DeadCells(PerImageMetric):
 
 @metric("predicted_height")
 class PredictedHeight(PerImageMetric):
+    higher_is_better = True
     def counts(self, prediction, labels, *, predicted_height):
         return predicted_height.sum().reshape(1)
+
+class Undirected(PerImageMetric):
+    pass
+
+@metric("undirected")
+def undirected(classes: int):
+    return Undirected(classes)
 
 @metric("no_metric")
 def no_metric(classes: int):
@@ -423,6 +432,11 @@ WITH_PLUGIN = {
     "map that the task does not predict": (
         {'name = "iou"': 'name = "predicted_height"'},
         "26:1: [[metric]] name: 'predicted_height' needs predicted height; the task 'semantic' predicts classes alone",
+    ),
+    "a metric that does not say its direction": (
+        {'name = "iou"': 'name = "undirected"'},
+        "26:1: [[metric]] name: 'undirected' does not say whether 'higher_is_better', as True or False; add it to the "
+        "class",
     ),
     "no metric": ({'name = "iou"': 'name = "no_metric"'}, "26:1: [[metric]] name: 'no_metric' is no PerImageMetric"),
     "no transform": (

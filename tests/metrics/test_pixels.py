@@ -362,5 +362,5 @@ def test_which_row_speaks_for_a_metric(rows: list[str], classes: list[str], row:
     assert IoU(len(classes)).headline(rows, classes) == row
 
 
-def test_a_metric_that_says_nothing_of_its_scores_has_no_bounds_and_is_better_the_higher() -> None:
-    assert PerImageMetric(2).bounds == (-math.inf, math.inf) and PerImageMetric(2).higher_is_better
+def test_a_metric_that_says_nothing_of_its_scores_has_no_bounds() -> None:
+    assert PerImageMetric(2).bounds == (-math.inf, math.inf)

@@ -343,6 +343,12 @@ class _Checker:
             if self.own_loss:
                 self.faults.append((single["loss"].place, "[loss] name: the task has a loss of its own; omit [loss]"))
         metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
+        for part, metric in metrics_:
+            if metric is not None and not isinstance(metric.higher_is_better, bool):  # of any name Ignite has something
+                message = (
+                    f"'{part.name}' does not say whether 'higher_is_better', as True or False; add it to the class"
+                )
+                self.faults.append((part.place, f"[[metric]] name: {message}"))
         if self.with_data and single["dataset"] and not self.absent:
             with self.blamed(single["dataset"]):
                 self.data(task, learnt, single["dataset"], metrics_)

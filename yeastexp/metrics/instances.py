@@ -190,6 +190,7 @@ class InstanceMetric(PerImageMetric):
     its true one.
     """
 
+    higher_is_better = True
     bounds = SHARE
 
     def __init__(

@@ -54,12 +54,12 @@ class PerImageMetric(Metric):
     `score(counts)` gives a scalar, or (K,) with one score a class. NaN marks a score that an image does not have, such
     as the IoU of a class that is neither in its labels nor in its prediction; means leave it out.
 
-    A metric may also say whether `higher_is_better` (it is, unless said otherwise), the `bounds` of its scores (none,
-    unless said otherwise), to which intervals and axes are cut, and by `headline` which of its rows speaks for it. One
-    with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the average precision.
+    A metric has to say whether `higher_is_better`: it decides which checkpoint is the best. It may also say the
+    `bounds` of its scores (none, unless said otherwise), to which intervals and axes are cut, and by `headline` which
+    of its rows speaks for it. One with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the average precision.
     """
 
-    higher_is_better: bool = True
+    higher_is_better: bool
     bounds: tuple[float, float] = (-math.inf, math.inf)
     parts: tuple[str, ...] = ()
 
@@ -148,6 +148,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 class Accuracy(PerImageMetric):
     """Share of the labelled pixels whose class is right: Σ_k n_kk / Σ_kl n_kl."""
 
+    higher_is_better = True
     bounds = SHARE
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
@@ -161,6 +162,7 @@ class Accuracy(PerImageMetric):
 class ByClass(PerImageMetric):
     """A share of each class from its hits, labelled and predicted pixels, three counts a class."""
 
+    higher_is_better = True
     bounds = SHARE
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
@@ -218,6 +220,7 @@ class BoundaryF1(PerImageMetric):
     border of the image makes none, and unlabelled pixels neither make nor have any.
     """
 
+    higher_is_better = True
     bounds = SHARE
 
     def __init__(self, classes: int, tolerance_px: Annotated[float, Field(ge=0, le=100)] = 2.0) -> None:
