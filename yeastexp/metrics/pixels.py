@@ -56,7 +56,8 @@ class PerImageMetric(Metric):
 
     A metric has to say whether `higher_is_better`: it decides which checkpoint is the best. It may also say the
     `bounds` of its scores (none, unless said otherwise), to which intervals and axes are cut, and by `headline` which
-    of its rows speaks for it. One with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the average precision.
+    of its rows speaks for it. One with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the
+    average precision.
     """
 
     higher_is_better: bool

@@ -62,6 +62,8 @@ def _lead(run: RunFiles, source: Source | str) -> Iterator[Paragraph]:
         yield Paragraph(f"No longer as the run had it: {'; '.join(run.notes)}.", warning=True)
     yield from (Paragraph(damage, warning=True) for damage in run.damage)
     if run.result:
+        cautions = (note[:1].upper() + note[1:] for note in run.result.get("notes", ()))
+        yield from (Paragraph(f"{note}.", warning=True) for note in cautions)
         count = _image_count(run, "val")
         trained_on = (
             f" on {format_count(len(source.dataset.splits['train']), 'image')}" if isinstance(source, Source) else ""
@@ -118,7 +120,8 @@ def _length(run: RunFiles) -> Fact:
     seconds = environment.get("seconds")
     note = f"{format_seconds(seconds)}{since} {place}" if seconds else place
     if result and (result["stopped_early"] or result["stopped_by_budget"]):
-        note += f"; stopped {'early' if result['stopped_early'] else 'by its budget'}"
+        by = "early" if result["stopped_early"] else "by its budget"
+        note += f"; stopped {by} after {steps} of {result['planned_steps']} planned steps"
     return Fact("steps", str(steps), note)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -224,6 +225,20 @@ def schedule_of(assembly: Assembly, steps: int) -> AccumulationSchedule:
     count, size = len(assembly.sampler.plan.images), assembly.sampler.size
     sizes = [min(size, count - first) for first in range(0, count, size)]
     return AccumulationSchedule(assembly.experiment.train.accumulation_steps, sizes, steps)
+
+
+def learning_rates(experiment: Experiment, planned: int, updates: int) -> list[list[float]]:
+    """Those of the first updates of a run of so many planned ones, in each group of parameters."""
+    optimizer = experiment.optimizer.build(nn.Linear(1, 1).parameters())
+    scheduler = experiment.scheduler.build(optimizer, planned) if experiment.scheduler else None
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a scheduler whose optimizer takes no step
+        for _ in range(updates):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            if scheduler is not None:
+                scheduler.step()
+    return rates
 
 
 def build_trainer(

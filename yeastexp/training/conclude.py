@@ -9,7 +9,8 @@ import numpy as np
 
 from yeastexp.metrics.pixels import MEAN
 from yeastexp.metrics.summary import completed, final_table, image_rows, rows_of, summarise, tags
-from yeastexp.training import checkpoints
+from yeastexp.system.terminal import printable
+from yeastexp.training import cautions, checkpoints
 from yeastexp.training.build import Assembly
 from yeastexp.training.context import RunContext
 from yeastexp.training.progress import Validation
@@ -41,6 +42,11 @@ def conclude(run: RunContext) -> None:
         "last": {"step": run.step, "loss": last.loss},
         "val": {"selected_on_these_images": True, **summaries},
         "baselines": baselines,
+        "notes": [
+            *(cautions.of_budget(assembly, run.schedule, run.step) if progress.stopped == "by budget" else ()),
+            *cautions.of_baselines(assembly, summaries["best"], baselines),
+            *run.cautions,
+        ],
     }
     chosen = f"best checkpoint (step {progress.best.step}), selected on these images"
     title = f"{len(best.losses)} validation images; {chosen}"
@@ -58,6 +64,9 @@ def conclude(run: RunContext) -> None:
     directory.write_result(result)
     for table in tables:
         run.console.print(table)
+    for note in result["notes"]:
+        run.log(f"warning: {note}")
+        run.console.print(printable(f"warning: {note}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_pictures(run: RunContext, best: Validation) -> None:

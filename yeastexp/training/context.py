@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 
 from yeastexp.config.experiment import LENGTH
 from yeastexp.contracts import Handler
+from yeastexp.data.folds import Thumbnail
 from yeastexp.data.patches import Batch
 from yeastexp.data.prefetch import prefetch_to_device
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.interruption import Interruption
 from yeastexp.system.progress import say_to
-from yeastexp.training import checkpoints
+from yeastexp.training import cautions, checkpoints
 from yeastexp.training.budget import Budget
 from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of
 from yeastexp.training.finite import check_weights, masks_of
@@ -58,6 +60,7 @@ class RunContext:
     interruption: Interruption = field(default_factory=Interruption)
     until: int | None = None
     baselines: dict[str, Summary] | None = None
+    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
     profiled: int = 0
     budget: Budget | None = None
     handlers: dict[str, Handler] = field(default_factory=dict)
@@ -112,8 +115,14 @@ class RunContext:
     def scored_baselines(self) -> dict[str, Summary]:
         """What the baselines get; fitted so late that the first step need not wait for it."""
         if self.baselines is None:
-            self.baselines = scored_baselines(self.assembly)
+            self.baselines = scored_baselines(self.assembly, self.thumbnails)
         return self.baselines
+
+    @cached_property
+    def cautions(self) -> list[str]:
+        """What is known from the first validation on, whatever the scores become."""
+        self.scored_baselines()
+        return [*cautions.of_loss(self.assembly), *cautions.of_splits(self.assembly, self.thumbnails)]
 
     # What a user's handler may rely on
 

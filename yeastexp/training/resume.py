@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from yeastexp.config import diff
@@ -165,21 +164,8 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
 
 def _first_other_rate(loaded: Experiment, updates: int, more: int) -> int | None:
     """The first update, counted from 1, whose learning rates depend on how many there will be, if any does."""
-    short, long = _rates(loaded, updates, updates), _rates(loaded, more, updates)
+    short, long = build.learning_rates(loaded, updates, updates), build.learning_rates(loaded, more, updates)
     return next((index + 1 for index in range(updates) if short[index] != long[index]), None)
-
-
-def _rates(loaded: Experiment, planned: int, updates: int) -> list[list[float]]:
-    optimizer = loaded.optimizer.build(torch.nn.Linear(1, 1).parameters())
-    scheduler = loaded.scheduler.build(optimizer, planned) if loaded.scheduler else None
-    rates = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a scheduler whose optimizer takes no step
-        for _ in range(updates):
-            rates.append([group["lr"] for group in optimizer.param_groups])
-            if scheduler is not None:
-                scheduler.step()
-    return rates
 
 
 def _record(run: RunDirectory, now: dict[str, Any], step: int) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from yeastexp.config import trust
 from yeastexp.config.loading import load_experiment
+from yeastexp.data.folds import Thumbnail
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, never
@@ -46,7 +47,8 @@ def run(
     assembly, step, measured = assembled(loaded, min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf))
     if measured:
         say(measured)
-    baselines = scored_baselines(assembly) if budget else None  # they count as well
+    thumbnails: dict[str, Thumbnail] = {}
+    baselines = scored_baselines(assembly, thumbnails) if budget else None  # they count as well
     counted = budget.plan(assembly, step) if budget else assembly.experiment
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
@@ -63,6 +65,7 @@ def run(
             budget.late if budget else never,
             interruption,
             baselines=baselines,
+            thumbnails=thumbnails,
             profiled=profiled,
             budget=budget,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from yeastexp.contracts import Prediction
+from yeastexp.data.folds import Thumbnail, thumbnail
 from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
@@ -124,17 +125,31 @@ def validate(assembly: Assembly, model: nn.Module, split: str = "val") -> Valida
     return validation
 
 
-def scored_baselines(assembly: Assembly) -> dict[str, Summary]:
-    """What the baselines, fitted on the training images, get on the validation images."""
-    fitted = baselines.fit(assembly.samples("train"), assembly.classes)
-    return {name: _score_baseline(assembly, baseline) for name, baseline in fitted.items()}
+def scored_baselines(assembly: Assembly, thumbnails: dict[str, Thumbnail] | None = None) -> dict[str, Summary]:
+    """What the baselines, fitted on the training images, get on the validation images.
+
+    All these images are read for it: a thumbnail of each is put into `thumbnails`.
+    """
+    thumbnails = {} if thumbnails is None else thumbnails
+    fitted = baselines.fit(_seen(assembly, "train", thumbnails), assembly.classes)
+    return {name: _score_baseline(assembly, baseline, thumbnails) for name, baseline in fitted.items()}
 
 
-def _score_baseline(assembly: Assembly, baseline: baselines.Baseline) -> Summary:
+def _seen(assembly: Assembly, split: str, thumbnails: dict[str, Thumbnail]) -> Iterator[Sample]:
+    for sample in assembly.samples(split):
+        if sample.name not in thumbnails:
+            thumbnails[sample.name] = thumbnail(sample.image)
+        yield sample
+
+
+def _score_baseline(assembly: Assembly, baseline: baselines.Baseline, thumbnails: dict[str, Thumbnail]) -> Summary:
     """Under the metrics that ask for classes alone: a baseline predicts nothing else."""
     known = {name: metric for name, metric in assembly.metrics.items() if not metric.predicted}
     scores = score(
-        lambda sample: Prediction(baseline(sample.image)), assembly.samples("val"), known, torch.device("cpu")
+        lambda sample: Prediction(baseline(sample.image)),
+        _seen(assembly, "val", thumbnails),
+        known,
+        torch.device("cpu"),
     )
     return summarise(scores, assembly.classes)
 

@@ -1,0 +1,107 @@
+"""What is said beside a run's scores: where they mislead, or could be better."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from rich.console import Console
+from tiny import EXPERIMENT, quiet, write_experiment
+
+from yeastexp.config.loading import load_experiment
+from yeastexp.data import hdf5_file
+from yeastexp.report import report
+from yeastexp.training import cautions
+from yeastexp.training.run import run
+from yeastexp.training.timing import assembled
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def notes(folder: Path) -> list[str]:
+    found: list[str] = json.loads((folder / "result.json").read_text())["notes"]
+    return found
+
+
+def test_a_run_below_its_baseline_says_so_in_words(here: Path) -> None:
+    """At its end, in its log, in its result and on its page, with what may help."""
+    output = io.StringIO()
+    settings = ["optimizer.learning_rate=1e-9", "patches.foreground_fraction=0"]
+    folder = run(write_experiment(here), settings, console=Console(file=output, width=60))
+    (note,) = notes(folder)
+    assert note.startswith("iou of cell is 0.") and " worse than the 1.0000" in note
+    assert (
+        " of the baseline 'threshold', which needs no training; try more [train] epochs, another [optimizer] " in note
+    )
+    assert f"warning: {note}\n" in output.getvalue() and f"warning: {note}\n" in (folder / "log.txt").read_text()
+    page = report([folder], output=here / "page.html").read_text()
+    assert "worse than the 1.0000" in page
+
+
+def test_rare_foreground_has_remedies_of_its_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assembly = assembled(load_experiment(write_experiment(here)))[0]
+    rows = {"background": {"per_image": 1.0}, "cell": {"per_image": 0.0}, "mean": {"per_image": 0.5}}
+    summary, better = {"iou": rows}, {"iou": {**rows, "cell": {"per_image": 0.5}}}
+    monkeypatch.setattr(cautions, "RARE", 0.1)
+    (note,) = cautions.of_baselines(assembly, summary, {"all background": summary, "threshold": better})
+    assert "foreground_fraction = 0.5 (8.9 % of the training pixels are foreground)" in note
+    assert '[loss] name = "dice_cross_entropy"' in note
+    (note,) = cautions.of_baselines(assembly, summary, {"all background": summary})
+    assert "iou of cell is 0.0000, no better than the 0.0000 of the baseline 'all background'" in note
+    assert list(cautions.of_baselines(assembly, better, {"threshold": summary})) == []
+    perfect = {"iou": {**rows, "cell": {"per_image": 1.0}}}
+    assert list(cautions.of_baselines(assembly, perfect, {"threshold": perfect})) == []
+    none = {"iou": {**rows, "cell": {"per_image": None}}}
+    assert list(cautions.of_baselines(assembly, summary, {"threshold": none})) == []
+
+
+def test_neighbouring_frames_in_both_splits_are_told(here: Path) -> None:
+    """The last validation and the test image are training images with a little noise."""
+    source = np.random.default_rng(0)
+
+    splits = {"train": ["a_0", "b_1", "c_2", "d_3"], "val": ["e_5", "x_1"], "test": ["y_2"]}
+    path = write_experiment(here)
+    hdf5_file.write(here / "data.h5", splits, lambda name: _frame(name, source), provenance={}, force=True)
+    folder = run(path, ["train.epochs=1"], console=quiet())
+    told = [note for note in notes(folder) if "resemble a training image" in note]
+    assert told[0].startswith("1 of 2 validation images resemble a training image (x_1 like b_1 (1.000)")
+    assert told[1].startswith("1 of 1 test images resemble a training image (y_2 like c_2 (1.000)")
+    assert "crossval --group-by or --blocks" in told[0]
+    assert "resemble a training image" in report([folder], output=here / "page.html").read_text()
+
+
+def _frame(name: str, source: np.random.Generator) -> dict[str, np.ndarray]:
+    found = tiny.image(int(name[-1]))
+    noise = source.integers(0, 3, found["raw"].shape, dtype=np.uint16) if name > "e" else 0
+    return {**found, "raw": found["raw"] + noise}
+
+
+@pytest.mark.parametrize(("scheduler", "fall"), [("one_cycle", True), ("constant", False)])
+def test_a_run_that_its_budget_ended_says_what_was_planned(
+    here: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str, fall: bool
+) -> None:
+    monkeypatch.setattr("yeastexp.training.run.never", lambda step: step >= 3)
+    folder = run(write_experiment(here), [f"scheduler.name={scheduler}"], console=quiet())
+    note = notes(folder)[0]
+    assert note.startswith("the budget ended the run after 3 of 8 planned steps")
+    said = (
+        ", when the learning rate was at 81 % of its highest and had not finished its fall to 5.0 %; give it more time"
+    )
+    assert (said in note) == fall and note.endswith("train.steps=3, which plans for as many")
+    assert "stopped by its budget after 3 of 8 planned steps" in report([folder], output=here / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("loss", "told"), [("dice", True), ("dice_cross_entropy", True), ("focal", False)])
+def test_a_loss_that_does_not_add_up_is_told(here: Path, loss: str, told: bool) -> None:
+    text = EXPERIMENT.replace('"cross_entropy"', f'"{loss}"')
+    assembly = assembled(load_experiment(write_experiment(here, text), ["train.accumulation_steps=3"]))[0]
+    said = f"[train] accumulation_steps: '{loss}' is no mean over pixels (it has no 'count'), so 3 batches of 4 do not"
+    assert [note.startswith(said) for note in cautions.of_loss(assembly)] == [True] * told

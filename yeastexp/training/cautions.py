@@ -1,0 +1,94 @@
+"""What has to be said beside a run's scores, a sentence each: where they mislead, or could be better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
+from yeastexp.metrics.summary import Summary
+from yeastexp.system.formatting import format_score, format_share
+from yeastexp.training.build import Assembly, learning_rates
+from yeastexp.training.optimization import AccumulationSchedule
+
+RARE = 0.05
+"""Share of foreground below which patches and loss should take it into account."""
+
+NAMED = 3
+"""Pairs of images that a sentence names."""
+
+
+def of_loss(assembly: Assembly) -> Iterator[str]:
+    """That batches do not add up to a larger one."""
+    train = assembly.experiment.train
+    if train.accumulation_steps > 1 and not assembly.additive:
+        yield (
+            f"[train] accumulation_steps: '{assembly.experiment.loss_name}' is no mean over pixels (it has no "
+            f"'count'), so {train.accumulation_steps} batches of {train.batch_size} do not train as one of "
+            f"{train.accumulation_steps * train.batch_size} would: each weighs by its patches"
+        )
+
+
+def of_splits(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:
+    """That held-out images resemble training images, as neighbouring frames do."""
+    splits = assembly.dataset.splits
+    known = {**thumbnails, **{sample.name: thumbnail(sample.image) for sample in assembly.samples("test")}}
+    train = [name for name in splits["train"] if name in known]
+    for split, title in (("val", "validation"), ("test", "test")):
+        held_out = [name for name in splits.get(split, ()) if name in known]
+        alike = sorted(most_similar(known, held_out, train), key=lambda pair: -pair[2])
+        if alike:
+            pairs = ", ".join(f"{name} like {other} ({correlation:.3f})" for name, other, correlation in alike[:NAMED])
+            yield (
+                f"{len(alike)} of {len(held_out)} {title} images resemble a training image ({pairs}"
+                f"{', …' if len(alike) > NAMED else ''}; correlation of thumbnails), as neighbouring frames and "
+                "overlapping fields do: scores on new fields will be worse; split by field or day ([dataset] val, "
+                "crossval --group-by or --blocks), or report it"
+            )
+
+
+def of_baselines(assembly: Assembly, summary: Summary, baselines: Mapping[str, Summary]) -> Iterator[str]:
+    """That a model is no better than a prediction that needs no learning, and what may help."""
+    monitor = assembly.experiment.monitor
+    name = monitor if monitor in assembly.metrics else assembly.experiment.metrics[0].name
+    metric, sign = assembly.metrics[name], 1 if assembly.metrics[name].higher_is_better else -1
+    row = metric.headline(summary[name], assembly.classes)
+    value = summary[name][row]["per_image"]
+    others = {title: of[name][row]["per_image"] for title, of in baselines.items()}
+    known = {title: score for title, score in others.items() if score is not None}
+    if value is None or not known or value == metric.bounds[sign > 0]:
+        return
+    best = max(known, key=lambda title: sign * known[title])
+    if sign * value > sign * known[best]:
+        return
+    compared = "worse than" if value != known[best] else "no better than"
+    yield (
+        f"{name} of {row} is {format_score(value)}, {compared} the {format_score(known[best])} of the baseline "
+        f"'{best}', which needs no training; try {', '.join(_remedies(assembly))}"
+    )
+
+
+def _remedies(assembly: Assembly) -> Iterator[str]:
+    patches, loss = assembly.experiment.patches, assembly.experiment.loss_name
+    counts = [(int((mask > 0).sum()), int((mask >= 0).sum())) for mask in assembly.sampler.source.labels()]
+    share = sum(count for count, _ in counts) / max(1, sum(labelled for _, labelled in counts))
+    if share < RARE and patches.foreground_fraction < 0.5:
+        yield f"[patches] foreground_fraction = 0.5 ({format_share(share)} of the training pixels are foreground)"
+    if share < RARE and "dice" not in loss and assembly.criterion is not None:
+        yield '[loss] name = "dice_cross_entropy"'
+    yield "more [train] epochs"
+    yield "another [optimizer] learning_rate"
+    yield "'check --data', which tells whether the model can overfit one batch"
+
+
+def of_budget(assembly: Assembly, schedule: AccumulationSchedule, step: int) -> Iterator[str]:
+    """That a run was planned to be longer, and its learning rate to fall."""
+    rates = [groups[0] for groups in learning_rates(assembly.experiment, schedule.updates, schedule.updates)]
+    reached = rates[min(schedule.updates_until(step), len(rates) - 1)]
+    fall = ""
+    if reached > rates[-1]:
+        now, end = (format_share(rate / max(rates)) for rate in (reached, rates[-1]))
+        fall = f", when the learning rate was at {now} of its highest and had not finished its fall to {end}"
+    yield (
+        f"the budget ended the run after {step} of {schedule.steps} planned steps{fall}; give it more time, or 'run' "
+        f"it with train.steps={step}, which plans for as many"
+    )
