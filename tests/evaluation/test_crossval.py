@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from rich.console import Console
-from tiny import EXPERIMENT, write_data
+from tiny import EXPERIMENT, write_data, write_experiment
 
 from yeastexp.cli import commands
 from yeastexp.config.loading import load_experiment
@@ -198,3 +198,14 @@ def test_a_fold_needs_its_file(tmp_path: Path, written: str, fault: str) -> None
     with pytest.raises(UserError) as caught:
         load_experiment(path)
     assert str(caught.value).endswith(fault.format(folder=tmp_path))
+
+
+def test_a_fold_that_is_a_link_is_not_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_experiment(tmp_path)
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cv" / "seed_0_fold_1").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"cv/seed_0_fold_1: is a symbolic link; put the run that it leads to"):
+        crossval(Path("tiny.toml"), folds=2, output=Path("cv"), console=quiet())
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -60,6 +60,10 @@ def without(*keys: str) -> Callable[[Any], Any]:
     return changed
 
 
+def with_digests(**more: Any) -> Callable[[Any], Any]:
+    return lambda found: {**found, "digests": {**found["digests"], **more}}
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_files_are_read_as_they_were_written(name: str, directory: RunDirectory) -> None:
     found = READERS[name](directory)
@@ -88,6 +92,8 @@ def test_one_line_names_a_damaged_file_and_what_helps(name: str, damage: bytes, 
         ("environment.json", without("digests", "data"), "digests.data: Field required"),
         ("environment.json", without("versions"), "versions: Field required"),
         ("environment.json", lambda found: {**found, "threads": "2"}, "threads: Input should be a valid integer"),
+        ("environment.json", lambda found: {**found, "resumed": 3}, "resumed: Input should be a valid list"),
+        ("environment.json", with_digests(folds=[]), "digests.folds: Input should be a valid dictionary"),
         ("result.json", without("val"), "val: Field required"),
         ("result.json", without("val", "best", "iou", "cell", "low"), "val.best.iou.cell.low: Field required"),
         ("result.json", without("val", "last", "iou"), "last: no score of 'iou'"),

@@ -173,6 +173,8 @@ def _train(
     path: Path, settings: Sequence[str], fold_run: FoldRun, folder: Path, console: Console, say: Callable[[str], None]
 ) -> None:
     """Run or resume the training of a fold unless it is finished."""
+    if fold_run.folder.is_symlink():
+        raise UserError(f"{fold_run.folder}: is a symbolic link; put the run that it leads to in its place")
     if is_concluded(RunDirectory(fold_run.folder)):
         return
     say(f"seed {fold_run.seed}, fold {fold_run.fold}: {fold_run.folder}")

@@ -48,6 +48,11 @@ class CrossvalFiles:
         return f"{place.parent.name}/{place.name}"
 
     @property
+    def damage(self) -> list[str]:
+        """The files of its runs that cannot be read, a sentence each."""
+        return [damage for fold_run in self.fold_runs for damage in fold_run.files.damage]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The class names."""
         return self.experiment.task.classes

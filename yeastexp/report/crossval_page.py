@@ -27,6 +27,8 @@ from yeastexp.system.formatting import format_count, format_interval, format_sco
 def page(path: Path, written: str, say: predictions.Say = predictions.silent) -> Page:
     """The page of a cross-validation's directory, finished or not; what is no longer as its runs had it is said."""
     files = crossval_folder.read(path)
+    for damage in files.damage:
+        say(f"warning: {damage}")
     for fold_run in files.fold_runs[:1]:
         for note in fold_run.files.notes:
             say(f"warning: {fold_run.files.path}: {note}")
@@ -70,6 +72,7 @@ def _lead(files: CrossvalFiles) -> Iterator[Paragraph]:
         f"{seeds}. Scores are those of out-of-fold predictions: each image is predicted with the last weights of the "
         "run that held it out."
     )
+    yield from (Paragraph(damage, warning=True) for damage in files.damage)
     if not files.result:
         finished = sum(fold_run.files.result is not None for fold_run in files.fold_runs)
         yield Paragraph(

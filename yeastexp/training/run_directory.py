@@ -46,6 +46,8 @@ class _Environment(TypedDict):
     threads: int
     started: str
     digests: _Digests
+    resumed: NotRequired[list[dict[str, Any]]]
+    extended: NotRequired[list[dict[str, Any]]]
     seconds: NotRequired[float]
 
 
@@ -199,7 +201,7 @@ class RunDirectory:
         predictions, baselines = self.prediction("").parent, self.baseline("")
         folders = (self.plugins, self.checkpoints, self.pictures, self.evaluations, predictions, baselines)
         inner = (path for folder in folders if not folder.is_symlink() for path in folder.glob("*"))
-        for path in (self.log_file, self.path / locks.LOCK, *folders, *inner):
+        for path in (self.path / locks.LOCK, self.log_file, *folders, *inner):
             if path.is_symlink():
                 fault = "is a symbolic link, and a run writes only into itself"
                 raise UserError(f"{path}: {fault}; remove it, or put what it leads to in its place")
