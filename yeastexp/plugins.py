@@ -7,7 +7,6 @@ import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import inspect
 import sys
 import traceback
 import types
@@ -84,10 +83,9 @@ def fault_of(error: BaseException) -> str | None:
 
     Returns None for any other: a bug of this package, which keeps its traceback.
     """
+    foreign = [entry for parts in KINDS.values() for entry in parts.entries() if entry.foreign]
+    files = {str(entry.plugin) for entry in foreign} | {entry.place.rpartition(":")[0] for entry in foreign}
     frames = traceback.extract_tb(error.__traceback__)
-    files = {
-        inspect.getsourcefile(entry.factory) for parts in KINDS.values() for entry in parts.entries() if entry.foreign
-    }
     places = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
     return f"{places[-1]}: {in_one_line(error)}" if places else None
 

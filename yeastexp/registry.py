@@ -180,7 +180,8 @@ class Entry:
     @property
     def foreign(self) -> bool:
         """Whether the part is none of this package: what goes wrong in it is its author's to see, in one line."""
-        return self.factory.__module__.partition(".")[0] != __name__.partition(".")[0]
+        module: str = getattr(self.factory, "__module__", "")
+        return module.partition(".")[0] != __name__.partition(".")[0]
 
     @property
     def doc(self) -> str:

@@ -613,8 +613,8 @@ def test_the_monitored_metric_is_known_though_its_table_has_a_fault(write: Write
 
 
 RAISING = """\
-import torch
-from yeastexp import BasicTransform2D, PerImageMetric, Sample, dataset, loss, model, transform
+import functools, torch
+from yeastexp import BasicTransform2D, PerImageMetric, Sample, dataset, handler, loss, model, transform
 
 @transform("raising")
 class Raising(BasicTransform2D):
@@ -662,6 +662,13 @@ class NoSample(Listed):
 
 @dataset("forgotten")
 def forgotten(): ...
+
+@handler("deaf")
+class Deaf:
+    def __init__(self, context): ...
+
+partly = functools.partial(raising)
+loss("partly")(partly)
 """
 HDF5 = 'name = "hdf5"\npath = "data.h5"'
 WHOLE = "splits, maps, normalization, shape(name) and read(name)"
@@ -673,6 +680,14 @@ RAISED = {
     "a factory raises": (
         {'name = "cross_entropy"': 'name = "raising"'},
         "19:1: [loss] name: 'raising' fails: mine.py:13: ZeroDivisionError: division by zero",
+    ),
+    "a factory of another form raises": (
+        {'name = "cross_entropy"': 'name = "partly"'},
+        "19:1: [loss] name: 'partly' fails: mine.py:13: ZeroDivisionError: division by zero",
+    ),
+    "a handler that hears nothing": (
+        {"[train]": '[[handler]]\nname = "deaf"\n[train]'},
+        "28:1: [[handler]] name: 'deaf' has no 'attach'",
     ),
     "a factory gives nothing": (
         {'name = "cross_entropy"': 'name = "nothing"'},

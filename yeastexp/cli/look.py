@@ -24,7 +24,9 @@ from yeastexp.system.terminal import echo
 @JSON
 @TRUST
 def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: int | None, as_json: bool) -> None:
-    """Report every fault of an experiment file, then try one training step; nothing is written.
+    """Report every fault of an experiment file, try one training step, and score one image; nothing is written.
+
+    Masks that are empty or of one class are listed, too.
 
     With --data, a list of findings instead, the worst first: image values, masks, splits and patches, whether labels
     stay aligned with their images under each augmentation, whether the model can overfit one batch. The exit status

@@ -338,6 +338,10 @@ class _Checker:
             )
         classes = len(task.classes)
         learnt = self.guarded(task.part, task.channels, classes, instance_of=contracts.Task)
+        for part in lists["handler"]:  # whose factory wants the run that there is not yet
+            factory = KINDS["handler"][part.name]
+            if isinstance(factory, type) and missing(factory, contracts.Handler):
+                self.faults.append((part.place, f"[[handler]] name: '{part.name}' has no 'attach'"))
         if single["loss"]:
             self.guarded(single["loss"], classes, instance_of=contracts.Loss)
             if self.own_loss:
