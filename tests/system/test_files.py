@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -124,10 +126,13 @@ def test_what_a_living_process_writes_is_left_to_it(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "scores"]
 
 
-def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+    link: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     other.write_text("mine")
-    (tmp_path / ".a.txt.part").symlink_to(other)
+    link(tmp_path / ".a.txt.part", other)
     files.write_text(tmp_path / "a.txt", "text")
     assert (other.read_text(), (tmp_path / "a.txt").read_text()) == ("mine", "text")
 
@@ -154,3 +159,19 @@ def test_an_error_names_the_file_that_was_to_appear(tmp_path: Path) -> None:
         (tmp_path / "source").read_text()
     assert caught.value.filename in (tmp_path / "source", str(tmp_path / "source"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    (tmp_path / ".left.txt.part").write_text("another process may write it")
+    for name in ("a.txt", "left.txt"):
+        with files.appearing(tmp_path / name) as first, files.appearing(tmp_path / name) as second:
+            first.write_text("first")
+            second.write_text("second")
+        assert (tmp_path / name).read_text() == "first"
+    with files.replacing(tmp_path / "folder") as temporary:
+        (temporary / "x").write_text("text")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "left.txt", "folder", ".left.txt.part"}

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,11 +50,36 @@ def _reserve(path: Path) -> tuple[Path, int]:
     encoded = os.fsencode(path.name)
     name = path.name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
     temporary = path.with_name(f".{name}.part")
-    if (descriptor := _locked(temporary, os.O_RDWR | os.O_CREAT)) is None:
+    descriptor = _locked(temporary, os.O_RDWR)
+    if descriptor is not None and not _is_plain(os.fstat(descriptor)):
+        os.close(descriptor)
+        descriptor = None
+    if descriptor is None:
+        descriptor = _created(temporary)
+    if descriptor is None:
         temporary = path.with_name(f".{name}.{secrets.token_hex(4)}.part")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     os.ftruncate(descriptor, 0)
     return temporary, descriptor
+
+
+def _created(path: Path) -> int | None:
+    """The descriptor of a new file, locked where the file system has locks; None if another process has it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # it was taken for what a killed process left
+        os.close(descriptor)
+        return None
+    except OSError:
+        return descriptor
+    if _is_at(path, descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _locked(path: Path, flags: int) -> int | None:
@@ -61,7 +87,7 @@ def _locked(path: Path, flags: int) -> int | None:
     descriptor = None
     try:
         while descriptor is None:
-            descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+            descriptor = os.open(path, flags | os.O_NOFOLLOW)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_at(path, descriptor):  # renamed or removed before it was locked
                 os.close(descriptor)
@@ -71,6 +97,11 @@ def _locked(path: Path, flags: int) -> int | None:
             os.close(descriptor)
         return None
     return descriptor
+
+
+def _is_plain(status: os.stat_result) -> bool:
+    """Whether a file is one of bytes, and has no other name that it would be overwritten under."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
