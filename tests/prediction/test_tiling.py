@@ -17,6 +17,7 @@ from torch.nn import functional
 from yeastexp.data.pieces import Pieces
 from yeastexp.errors import UserError
 from yeastexp.nets.receptive_field import receptive_field
+from yeastexp.nets.receptive_field.reading import _Search
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import DIHEDRAL, Tiling
 from yeastexp.registry import model as models
@@ -274,10 +275,11 @@ def half_doubled(x: Tensor, layer: nn.Module) -> Tensor:
     return y
 
 
-def extended_on_both_sides(x: Tensor, layer: nn.Module) -> Tensor:
+def extended_on_both_sides(x: Tensor, layer: nn.Module, multiple: int) -> Tensor:
     height, width = x.shape[2:]
-    top, left = -height % 8 // 2, -width % 8 // 2
-    y = layer(functional.pad(x, (left, -width % 8 - left, top, -height % 8 - top)))
+    below, right = -height % multiple, -width % multiple
+    top, left = below // 2, right // 2
+    y = layer(functional.pad(x, (left, right - left, top, below - top)))
     return y[..., top : top + height, left : left + width]
 
 
@@ -315,11 +317,14 @@ DEPENDING_ON_POSITION = {
     "coordinates of tokens": Apply(lambda x: (x.flatten(2).mT + torch.arange(x[0, 0].numel())[:, None]).mT.view_as(x)),
     "map joined": Stretched(join=True),
     "map added": Stretched(join=False),
-    "extended on both sides": Apply(extended_on_both_sides, coarse()),
+    "extended to multiples of four strides": Apply(partial(extended_on_both_sides, multiple=32), coarse()),
     "halves": Apply(halves, conv(kernel=1), conv(kernel=1)),
     "half doubled": Apply(half_doubled, conv()),
     "width as a factor": Apply(lambda x, layer: layer(x) * x.shape[3] / 256, conv()),
     "width in a tensor": Apply(lambda x, layer: layer(x) * torch.full((1,), float(x.shape[3])), conv()),
+}
+EXACT_AT_MULTIPLES = {
+    "extended to multiples of the stride": Apply(partial(extended_on_both_sides, multiple=8), coarse()),
     "resized to an odd size": Apply(
         lambda x: functional.interpolate(functional.max_pool2d(x, 2, ceil_mode=True), x.shape[2:], mode="bilinear")
     ),
@@ -347,7 +352,40 @@ def test_a_net_that_depends_on_position_is_told_by_its_operators_and_by_running(
     network = redrawn(DEPENDING_ON_POSITION[name])
     assert "is not shift-equivariant" in Tiling.of(network, 1).inexact
     monkeypatch.setattr(tiling, "_why_inexact", lambda field: "")
+    monkeypatch.setattr(_Search, "off_grid_layer", lambda search, reading: "")
     assert "tried on noise, tiles differ from the whole image by up to " in Tiling.of(network, 1).inexact
+
+
+@pytest.mark.parametrize("name", EXACT_AT_MULTIPLES)
+@pytest.mark.parametrize("by_running", [False, True])
+def test_a_net_whose_grid_moves_at_other_sizes_is_tiled_at_multiples_of_its_stride(
+    name: str, by_running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = redrawn(EXACT_AT_MULTIPLES[name])
+    if by_running:
+        monkeypatch.setattr(_Search, "off_grid_layer", lambda search, reading: "")
+    tiles = Tiling.of(network, 1)
+    said = "tried on noise" if by_running else "is not shift-equivariant at sizes that are no multiple of"
+    assert not tiles.inexact and said in tiles.off_grid
+    assert tiles.on((61, 64)).inexact == tiles.off_grid and not tiles.on((72, 64)).inexact
+    assert_the_same(network, tiles, noise(1, 72, 120), (16, 24))
+    blended = tiling.assemble(tiles.logits(Pieces.of(noise(1, 61, 64)), (32, 32)), (32, 32))
+    assert blended.shape == (1, 61, 64)
+
+
+def test_a_net_that_refuses_the_sizes_of_tiles_is_blended() -> None:
+    """Its stride is 1, but what it asserts is known to nobody else."""
+
+    def checked(x: Tensor, layer: nn.Module) -> Tensor:
+        assert x.shape[2] % 64 == 0 == x.shape[3] % 64
+        y: Tensor = layer(x)
+        return y
+
+    network = Apply(checked, conv())
+    tiles = Tiling.of(network, 1)
+    assert tiles.inexact.startswith("tiles could not be tried on an image of 64×64 pixels (AssertionError")
+    found = tiling.assemble(tiles.logits(Pieces.of(noise(1, 192, 128)), (128, 128)), (64, 64))
+    assert found.shape == (1, 192, 128)
 
 
 @pytest.mark.parametrize("name", TREATING_POSITIONS_ALIKE)

@@ -184,7 +184,7 @@ def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, f
 
 def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | None:
     """The side of tiles that blend: it changes what comes out, so a process that goes on must not choose it anew."""
-    if options.tile or not predictor.tiling.inexact:
+    if options.tile or not (predictor.tiling.inexact or predictor.tiling.off_grid):
         return options.tile
     if predictor.takes_at_once(image.size):
         return max(image.size)

@@ -93,10 +93,8 @@ class Predictor:
         if self.takes_at_once(image.size, side):
             tile, logits = image.size, partial(tiling.at_once, self.model)
         else:
-            if self.tiling.inexact:
-                warnings.warn(
-                    f"images are cut into tiles that overlap and are blended: {self.tiling.inexact}", stacklevel=2
-                )
+            if why := self.tiling.on(image.size).inexact:
+                warnings.warn(f"images are cut into tiles that overlap and are blended: {why}", stacklevel=2)
             tile = self.tiling.tile(image.size, self.device, side)
             logits = partial(self.tiling.logits, tile=tile)
         return tiling.averaged(image, logits, self.task) if tta else logits(image), tile

@@ -73,6 +73,8 @@ class Tiling:
     """Of the activations that are held at once."""
     inexact: str = ""
     """Why tiles cannot give what the whole image gives; empty if they can."""
+    off_grid: str = ""
+    """Why they cannot if the image's size is no multiple of the stride; empty if they can."""
 
     @classmethod
     def of(cls, model: nn.Module, channels: int, pixel: float | None = None) -> Tiling:
@@ -86,17 +88,35 @@ class Tiling:
             return cls(model, field.cumulative_stride, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
         height, width = ((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in field.axes)
         exact = cls(model, field.cumulative_stride, (height, width), pixel, _why_inexact(field))
-        return exact if exact.inexact else replace(exact, inexact=exact.disproof(channels))
+        if exact.inexact:
+            return exact
+        off_grid = ""
+        if field.off_grid_layer:
+            off_grid = f"its layer {field.off_grid_layer} is not shift-equivariant at sizes that are no multiple of "
+            off_grid += f"{exact.stride} pixels"
+        off_grid = off_grid or exact.disproof(channels)
+        if off_grid and (exact.stride == 1 or exact.disproof(channels, on_grid=True)):
+            return replace(exact, inexact=off_grid)
+        return replace(exact, off_grid=off_grid)
 
-    def disproof(self, channels: int) -> str:
-        """Runs a few tiles and the whole of a small image of noise; why they differ, empty if they do not."""
+    def on(self, size: Size) -> Tiling:
+        """That of an image, by its size."""
+        off = any(length % self.stride for length in size)
+        return replace(self, inexact=self.inexact or self.off_grid, off_grid="") if off else self
+
+    def disproof(self, channels: int, on_grid: bool = False) -> str:
+        """Runs a few tiles and the whole of a small image of noise; why they differ, empty if they do not.
+
+        The size of the image is no multiple of the stride, or an odd one, `on_grid`.
+        """
         # Receptive fields are read off operators, but a model may do anything with positions: scale by the width, or
-        # treat the first ten columns apart. The image's size is no multiple of the stride, its halves and those of its
-        # tiles lie elsewhere, and each tile is compared with all that it has to give, beside each border and inside.
-        axes = [_Trial.of(margins, self.stride) for margins in self.margins]
+        # treat the first ten columns apart. So the halves of the image and of its tiles lie elsewhere, and each tile is
+        # compared with all that it has to give, beside each border and inside.
+        axes = [_Trial.of(margins, self.stride, on_grid) for margins in self.margins]
         height, width = (trial.length for trial in axes)
         apart = height * width > LARGEST_TRIAL
-        for size in [(height, SAMPLE + 1), (SAMPLE + 1, width)] if apart else [(height, width)]:
+        short = _odd_multiple(SAMPLE, self.stride) if on_grid else SAMPLE + 1
+        for size in [(height, short), (short, width)] if apart else [(height, width)]:
             reason = self._compared(channels, size, axes)
             if reason:
                 return reason
@@ -110,7 +130,7 @@ class Tiling:
             places = zip(axes[0].places(rows), axes[1].places(columns), strict=True)
             try:
                 return self._difference(channels, (rows, columns), list(places))
-            except (RuntimeError, ValueError, UserError) as error:
+            except Exception as error:  # whatever a model's forward raises
                 reason = f"tiles could not be tried on an image of {rows}×{columns} pixels ({in_one_line(error)})"
         return reason
 
@@ -121,8 +141,8 @@ class Tiling:
         worst = self._largest_difference(image, places)
         if worst > ROUNDING:
             # It may still be rounding, which is told from anything else in double precision, if the model takes that.
-            doubled = replace(self, model=copy.deepcopy(self.model).double())
-            with contextlib.suppress(RuntimeError, UserError):
+            with contextlib.suppress(Exception):
+                doubled = replace(self, model=copy.deepcopy(self.model).double())
                 worst = doubled._largest_difference(image.double(), places)
         if worst <= ROUNDING:
             return ""
@@ -140,7 +160,7 @@ class Tiling:
         Of the tiles that fit in memory those are taken that cost the fewest pixels, margins included.
         """
         pixels = activation_bytes(device) / self.bytes_per_pixel
-        if self.inexact:
+        if self.on(size).inexact:
             side = side or min(BLENDED, math.isqrt(int(pixels)))
         if side:
             return _multiple(side, self.stride), _multiple(side, self.stride)
@@ -177,7 +197,7 @@ class Tiling:
 
     def logits(self, image: Pieces, tile: Size) -> Pieces:
         """Logits (K, H, W) on an image (C, H, W); `tile` is the size of tiles that are blended."""
-        if self.inexact:
+        if self.on(image.size).inexact:
             axes = [BlendedAxis.of(length, tile[0], self.stride) for length in image.size]
             return Pieces(image.size, _BlendedTiles(self.model, image, axes).cut)
 
@@ -199,12 +219,13 @@ class _Trial:
     side: int
 
     @classmethod
-    def of(cls, margins: Margins, stride: int) -> _Trial:
+    def of(cls, margins: Margins, stride: int, on_grid: bool) -> _Trial:
         """The smallest that has a tile inside, and halves that lie elsewhere than those of its tiles."""
         before, after = (_multiple(margin, stride) if margin else 0 for margin in margins)
         side = _multiple(max(4 * stride, abs(before - after) + stride, 16), stride)
         inner = before + stride
-        return cls(inner + 2 * side + after + 4 * stride + 1, inner, side)
+        length = inner + 2 * side + after + 4 * stride
+        return cls(_odd_multiple(length, stride) if on_grid else length + 1, inner, side)
 
     def places(self, length: int) -> list[slice]:
         """Beside the first border, inside, and beside the last one, of an image that may have another length."""
@@ -222,6 +243,10 @@ def _why_inexact(field: ReceptiveField) -> str:
         if axis.shift_variant_layer:
             return f"its layer {axis.shift_variant_layer} is not shift-equivariant"
     return ""
+
+
+def _odd_multiple(length: int, unit: int) -> int:
+    return (-(-length // unit) | 1) * unit
 
 
 def _multiple(length: int, unit: int) -> int:

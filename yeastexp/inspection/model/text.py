@@ -73,6 +73,7 @@ def _field(field: ReceptiveField) -> dict[str, Any]:
         },
         "measured": field.measured or None,
         "shift_variant": field.height.shift_variant_layer or field.width.shift_variant_layer or None,
+        "off_grid": field.off_grid_layer or None,
     }
 
 
@@ -183,6 +184,9 @@ def _field_lines(field: ReceptiveField) -> Iterator[str]:
         axes = {"field, height": field.height, "field, width": field.width}
     for name, axis in axes.items():
         yield from _entry(name, *_axis_lines(axis))
+    if field.off_grid_layer:
+        off = f"not shift-equivariant in images whose size is no multiple of {field.cumulative_stride} pixels"
+        yield from _entry("", f"{off}: {field.off_grid_layer}")
     if field.measured:
         yield from _entry("", "measured on pixels, at least that much; tiles are blended:", field.measured)
     if not field.height.global_layer:

@@ -92,6 +92,8 @@ class ReceptiveField:
     cumulative_stride: int
     height: Axis
     width: Axis
+    off_grid_layer: str = ""
+    """The layer that is not shift-equivariant in images whose size is no multiple of the cumulative stride."""
     measured: str = ""
     """The operator that has no rule, if the field was measured on pixels, which may miss some that are depended on."""
 
@@ -103,7 +105,9 @@ class ReceptiveField:
     @property
     def tiles(self) -> bool:
         """Whether pieces of an image can give exactly what the whole image gives."""
-        return not self.measured and not any(axis.global_layer or axis.shift_variant_layer for axis in self.axes)
+        return not (self.measured or self.off_grid_layer) and not any(
+            axis.global_layer or axis.shift_variant_layer for axis in self.axes
+        )
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,9 @@ class _Search:
             elif off := [length for length in larger.size if length % stride]:
                 factor *= math.lcm(*(stride // math.gcd(stride, length) for length in off))
             else:
-                return replace(reading, size_variant_layer=self.size_variant_layer(reading, factor))
+                variant = self.size_variant_layer(reading, factor)
+                off_grid = "" if variant or not self.dense else self.off_grid_layer(reading)
+                return replace(reading, size_variant_layer=variant, off_grid_layer=off_grid)
         if self.is_clear(reading, reading.cumulative_stride):
             return reading
         reading.refuse_growing()
@@ -286,7 +292,7 @@ class _Search:
             for (label, given), (_, other_given) in zip(numbers, other_numbers, strict=True):
                 if given != other_given:
                     return label
-        return self.off_grid_layer(reading)
+        return ""
 
     def off_grid_layer(self, reading: _Reading) -> str:
         """The first layer whose positions depend on others if the size is no multiple of the cumulative stride."""
@@ -329,6 +335,7 @@ class _Reading:
 
     trace: Trace
     size_variant_layer: str = ""
+    off_grid_layer: str = ""
 
     @functools.cached_property
     def cumulative_stride(self) -> int:
@@ -372,7 +379,7 @@ class _Reading:
         field = call and self.field(call, self.cumulative_stride)
         assert call and field, "the search ends with a size at which it can be read"
         height, width = (self.blamed(axis, call.label) for axis in field.axes)
-        return replace(field, shape=shape, height=height, width=width)
+        return replace(field, shape=shape, height=height, width=width, off_grid_layer=self.off_grid_layer)
 
     def blamed(self, axis: Axis, label: str) -> Axis:
         """With the first shift-variant layer in the place of one that only shows it."""
