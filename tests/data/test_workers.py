@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -91,3 +93,36 @@ def test_stuck_workers_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
         list(workers.made(sleeps, range(6), 2, None))
     assert "[runtime] workers: no batch in 1 s; they are stuck in: File " in str(caught.value)
     assert "in sleeps" in str(caught.value) and caught.value.status == 1
+
+
+def pair(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.full((64, 64), float(index)), torch.tensor([index])
+
+
+def full(index: int) -> Any:
+    """As on a machine whose shared memory is full from the fourth item on."""
+    if index >= 3:
+        torch.Tensor.share_memory_ = _no_room  # type: ignore[method-assign]  # in the worker alone
+    return pair(index)
+
+
+def _no_room(tensor: torch.Tensor) -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+def test_items_come_through_pipes_where_shared_memory_is_full() -> None:
+    with pytest.warns(UserWarning, match=r"^\[runtime\] workers: /dev/shm \(.*\) is too small for them: batches come "):
+        items = list(workers.made(full, range(6), 1, None))
+    assert len(items) == 6
+    for index, (plane, number) in enumerate(items):
+        assert torch.equal(plane, pair(index)[0]) and torch.equal(number, pair(index)[1])
+
+
+def test_without_room_for_a_lock_items_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses_all(loader: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workers.DataLoader, "__iter__", refuses_all)
+    told = r"there are none \(No space left on device\), and batches are cut in the training process; make it larger"
+    with pytest.warns(UserWarning, match=told):
+        assert [int(item) for item in workers.made(square, range(3), 2, None)] == [0, 1, 4]

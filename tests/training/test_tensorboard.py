@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from yeastexp.errors import UserError
@@ -38,3 +41,21 @@ def test_events_that_cannot_be_written_are_said_at_the_next_call(
     with pytest.raises(UserError, match="no space left"), explained(tracker.directory.path):
         tracker.training(1, 0.5, 0.1)
         tracker.flush()
+
+
+def test_files_are_read_in_the_order_of_their_writing_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes, the clock set back before each; names of other machines and processes sort at random."""
+    for start, hour in ((1, 9), (4, 7), (7, 7), (10, 5)):
+        monkeypatch.setattr(time, "time", lambda hour=hour: 1_700_000_000.0 + 3600 * hour)
+        monkeypatch.setattr(socket, "gethostname", lambda hour=hour: f"host-{9 - hour}")
+        tracker = Tracker(RunDirectory(tmp_path), after_step=start - 1)
+        for step in range(start, start + 4):
+            tracker.training(step, loss=float(step), learning_rate=0.1)
+            tracker.baseline("all background").add_scalar("val/iou", 0.5, step)
+        tracker.close()
+    for folder, tag in ((tmp_path, "train/loss"), (tmp_path / "baselines/all_background", "val/iou")):
+        steps = [event.step for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+        assert steps == list(range(1, 14)), "a step that was done again is there once"
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 4

@@ -5,11 +5,14 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import shutil
 import signal
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +21,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system.formatting import format_bytes
 
 Item = TypeVar("Item")
+
+SHARED = Path("/dev/shm")
+"""What tensors of worker processes travel through."""
 
 PATIENCE = 600.0
 """Seconds without an item after which the workers count as stuck."""
@@ -31,9 +38,30 @@ class _Made(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.make(index)
+            return _sendable(self.make(index))
         except Exception as error:
             return _portable(error)
+
+
+@dataclass(frozen=True)
+class _Piped:
+    """An item whose tensors found no room in shared memory, pickled."""
+
+    item: bytes
+
+
+def _sendable(item: Any) -> Any:
+    """An item with its tensors in shared memory, through which they travel; if that is full, through a pipe.
+
+    PyTorch would move them there in a thread of the worker's, where an error is lost and the item never arrives.
+    """
+    tensors = [part for part in (item if isinstance(item, tuple) else (item,)) if isinstance(part, torch.Tensor)]
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError:
+        return _Piped(pickle.dumps(item))
+    return item
 
 
 def _portable(error: Exception) -> Exception:
@@ -51,7 +79,8 @@ def made(
 ) -> Iterator[Item]:
     """`make` of each index, made ahead by worker processes; what one of them raises is raised here.
 
-    Nothing is drawn from a global generator. UserError tells how a worker died, or where all are stuck.
+    Nothing is drawn from a global generator. UserError tells how a worker died, or where all are stuck. If shared
+    memory is too small, items come through pipes, or are made in this process: a warning says so.
     """
     with tempfile.TemporaryDirectory() as folder:
         loader = DataLoader(
@@ -65,17 +94,36 @@ def made(
             timeout=PATIENCE,
             worker_init_fn=partial(_begin, folder),
         )
-        items = iter(loader)
+        try:
+            items = iter(loader)
+        except OSError as error:  # not even the locks of the queues find room
+            _warn_of_shared_memory(f"there are none ({error.strerror}), and batches are cut in the training process")
+            yield from map(make, indices)
+            return
+        piped = False
         try:
             for item in items:
                 if isinstance(item, Exception):
                     raise item
+                if isinstance(item, _Piped):
+                    if not piped:
+                        _warn_of_shared_memory("batches come through pipes, which takes longer")
+                    piped, item = True, pickle.loads(item.item)
                 yield item
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
             cause = _death(items) or _stuck(items, Path(folder))
             raise UserError(f"[runtime] workers: {cause}", status=RUN_FAILED) from error
+
+
+def _warn_of_shared_memory(consequence: str) -> None:
+    try:
+        room = f" ({format_bytes(shutil.disk_usage(SHARED).total)})"
+    except OSError:
+        room = ""
+    remedy = "make it larger, as 'docker run --shm-size=1g' does, or set 'workers = 0'"
+    warnings.warn(f"[runtime] workers: {SHARED}{room} is too small for them: {consequence}; {remedy}", stacklevel=3)
 
 
 def _begin(folder: str, worker: int) -> None:

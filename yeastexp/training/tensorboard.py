@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,9 @@ from torch.utils.tensorboard.summary import hparams
 
 from yeastexp.metrics.summary import Summary, tags
 from yeastexp.training.run_directory import RunDirectory
+
+EVENTS = "events.out.tfevents."
+"""What the name of an event file begins with, before the time."""
 
 
 class Tracker:
@@ -25,7 +31,7 @@ class Tracker:
     def __init__(self, directory: RunDirectory, after_step: int | None = None) -> None:
         self.directory = directory
         self.purge_step = None if after_step is None else after_step + 1
-        self.writer = SummaryWriter(str(directory.path), purge_step=self.purge_step)
+        self.writer = _writer(directory.path, self.purge_step)
         self.baselines: dict[str, SummaryWriter] = {}
 
     def text(self, tag: str, toml: str) -> None:
@@ -53,8 +59,7 @@ class Tracker:
         """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
         if name not in self.baselines:
             self.directory.refuse_gone()
-            folder = self.directory.baseline(name)
-            self.baselines[name] = SummaryWriter(str(folder), purge_step=self.purge_step)
+            self.baselines[name] = _writer(self.directory.baseline(name), self.purge_step)
         return self.baselines[name]
 
     def picture(self, step: int, picture: np.ndarray, tag: str = "val/pictures") -> None:
@@ -86,6 +91,22 @@ class Tracker:
         for writer in (self.writer, *self.baselines.values()):
             with suppress(Exception):
                 writer.close()
+
+
+def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
+    """A new event file, which TensorBoard reads after those that are there.
+
+    It reads them in the order of their names, which begin with the time, and drops later steps that it read before.
+    Where the clock was set back since, or within a second, the names of those before get earlier times.
+    """
+    before = sorted(folder.glob(f"{EVENTS}*"))
+    now = int(time.time())
+    times = [int(found[1]) if (found := re.match(r"(\d+)", path.name.removeprefix(EVENTS))) else 0 for path in before]
+    if any(moment >= now for moment in times):
+        for moment, path in enumerate(before, now - len(before)):
+            rest = path.name.removeprefix(EVENTS).lstrip("0123456789")
+            path.replace(folder / f"{EVENTS}{moment:010d}{rest}")
+    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def _add_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
