@@ -119,10 +119,10 @@ def test_items_come_through_pipes_where_shared_memory_is_full() -> None:
 
 
 def test_without_room_for_a_lock_items_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses_all(loader: object) -> object:
+    def refuses_all() -> object:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(workers.DataLoader, "__iter__", refuses_all)
+    monkeypatch.setattr(workers.multiprocessing, "Lock", refuses_all)
     told = r"there are none \(No space left on device\), and batches are cut in the training process; make it larger"
     with pytest.warns(UserWarning, match=told):
         assert [int(item) for item in workers.made(square, range(3), 2, None)] == [0, 1, 4]

@@ -112,7 +112,7 @@ def test_masks_a_table_probabilities_and_overlays(finished: Path, here: Path) ->
         mask = images.read_mask(here / "out" / f"{Path(row['file']).stem}.png")
         assert np.array_equal(mask == 255, logits.argmax(dim=0) == 1) and set(np.unique(mask)) == {0, 255}
         assert float(row["foreground_fraction"]) == (mask > 0).mean()
-        assert int(row["connected_cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] and float(row["seconds"]) > 0
+        assert int(row["connected_regions"]) == ndimage.label(mask, np.ones((3, 3)))[1] and float(row["seconds"]) > 0
         shares = tifffile.imread(here / "out" / "probabilities" / f"{'ab'[index]}.tif")
         np.testing.assert_allclose(shares, logits.softmax(dim=0)[1], rtol=1e-6)
         overlay = images.read_image(here / "out" / "overlays" / f"{'ab'[index]}.png")
@@ -225,7 +225,7 @@ def test_several_classes_are_indices_with_a_page_of_probabilities_each(
     shares = tifffile.imread(here / "out" / "probabilities" / "a.tif")
     np.testing.assert_allclose(shares, logits.softmax(dim=0), rtol=1e-6)
     regions = sum(ndimage.label(mask == label, np.ones((3, 3)))[1] for label in (1, 2))
-    assert int(rows(here / "out")[0]["connected_cells"]) == regions
+    assert int(rows(here / "out")[0]["connected_regions"]) == regions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +277,7 @@ def test_an_image_that_is_larger_than_memory_gives_what_the_whole_gives(finished
         shares = tifffile.imread(here / "out" / "probabilities" / f"{name}.tif")
         np.testing.assert_allclose(shares, whole[1], rtol=1e-5)
         assert float(row["foreground_fraction"]) == (mask > 0).mean()
-        assert int(row["connected_cells"]) == ndimage.label(mask, np.ones((3, 3)))[1] > 5
+        assert int(row["connected_regions"]) == ndimage.label(mask, np.ones((3, 3)))[1] > 5
         assert images.read_image(here / "out" / "overlays" / f"{name}.png").shape == (3, 84, 64)
     left = sorted(str(one.relative_to(here / "out")) for one in (here / "out").rglob(".*"))
     assert left == [], "what is hidden is gone"
@@ -386,7 +386,7 @@ def test_a_killed_call_goes_on_with_the_next(finished: Path, here: Path, monkeyp
     assert noted_rows[killed_after:] == noted_rows[2:bands], "nothing was done again"
     for name in ("a.tif", "b.tif", "probabilities/a.tif", "probabilities/b.tif"):
         assert (here / "out" / name).read_bytes() == (here / "expected" / name).read_bytes()
-    counts = [[row["connected_cells"] for row in rows(here / folder)] for folder in ("out", "expected")]
+    counts = [[row["connected_regions"] for row in rows(here / folder)] for folder in ("out", "expected")]
     assert counts[0] == counts[1]
     assert not list((here / "out").rglob(".*"))
 

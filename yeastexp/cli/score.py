@@ -44,8 +44,8 @@ def evaluate(
     """Score a run's checkpoint on whole images, beside baselines; write RUN/evaluations/….
 
     On the validation images, or on all images of another FILE. per_image.csv has a row per image and class: pixels
-    found, missed and false, accuracy, IoU, Dice, boundary F1, and the cells (connected components) in ground truth
-    and prediction.
+    found, missed and false, accuracy, IoU, Dice, boundary F1, and the connected regions in ground truth and prediction
+    (of any size; cells that touch are one).
 
     Example: python -m yeastexp evaluate runs/base/001 --split val
     """
@@ -156,8 +156,9 @@ def predict(
     """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
 
     Masks hold 0 and 255 for two classes, else class indices (in a PNG with a palette of colours); predictions.csv has
-    size, foreground fraction, connected components and seconds of each image. Images that do not fit into memory are
-    cut into tiles that overlap by the model's receptive field, which does not change the result. If interrupted, the
+    size, foreground fraction, seconds and connected_regions of each image: groups of pixels that touch, be it at a
+    corner, of any size, so that specks count, and cells that touch are one. Images that do not fit into memory are cut
+    into tiles that overlap by the model's receptive field, which does not change the result. If interrupted, the
     same command continues.
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -27,6 +28,9 @@ Item = TypeVar("Item")
 
 SHARED = Path("/dev/shm")
 """What tensors of worker processes travel through."""
+
+LOCKS = 3
+"""Of a queue, of which each worker has one."""
 
 PATIENCE = 600.0
 """Seconds without an item after which the workers count as stuck."""
@@ -95,6 +99,7 @@ def made(
             worker_init_fn=partial(_begin, folder),
         )
         try:
+            _locks(workers)
             items = iter(loader)
         except OSError as error:  # not even the locks of the queues find room
             _warn_of_shared_memory(f"there are none ({error.strerror}), and batches are cut in the training process")
@@ -115,6 +120,12 @@ def made(
                 raise
             cause = _death(items) or _stuck(items, Path(folder))
             raise UserError(f"[runtime] workers: {cause}", status=RUN_FAILED) from error
+
+
+def _locks(workers: int) -> None:
+    """Make as many locks as the queues of some workers need; a loader that cannot complains again when it is deleted."""
+    held = [multiprocessing.Lock() for _ in range(LOCKS * (workers + 4))]
+    del held
 
 
 def _warn_of_shared_memory(consequence: str) -> None:

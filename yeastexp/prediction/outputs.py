@@ -1,4 +1,4 @@
-"""What a trained model predicts for an image of any size: its mask, probabilities, overlay and count of cells."""
+"""What a trained model predicts for an image of any size: its mask, probabilities, overlay and count of regions."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _fill(
 
 
 def _finish(image: StoredImage, arrays: Arrays, targets: Targets, classes: int) -> tuple[float, int]:
-    """Write a mask's overlay; the share of its foreground, and how many cells there are."""
+    """Write a mask's overlay; the share of its foreground, and how many connected regions there are."""
     scale = int(_scale(classes))
 
     def parts() -> Iterator[Array]:

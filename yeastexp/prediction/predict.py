@@ -61,13 +61,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; cells that touch, be it at a corner, count as one."""
+    """A row of the table.
+
+    `connected_regions` counts the groups of pixels of one class above the first that touch, be it at a corner, of any
+    size: specks count, and cells that touch count as one. It is no number of cells.
+    """
 
     file: str
     height: int
     width: int
     foreground_fraction: float
-    connected_cells: int
+    connected_regions: int
     seconds: float
 
 
