@@ -123,7 +123,7 @@ def made(
 
 
 def _locks(workers: int) -> None:
-    """Make as many locks as the queues of some workers need; a loader that cannot complains again when it is deleted."""
+    """Make as many locks as the queues of workers need; a loader that cannot complains once more when it is deleted."""
     held = [multiprocessing.Lock() for _ in range(LOCKS * (workers + 4))]
     del held
 
