@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,26 @@ def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch:
         with pytest.raises(UserError) as caught:
             crossval(path, settings, folds=count, output=done, console=quiet())
         assert str(caught.value) == message
+
+
+def test_folds_that_read_other_data_are_not_put_together(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(shutil.copy(done.parents[2] / "tiny.toml", tmp_path))
+    write_data(tmp_path / "data.h5")
+    copied = tmp_path / "copied"
+    shutil.copytree(done, copied)
+    (copied / "experiment.toml").write_text(load_experiment(path).resolved())
+    (copied / "seed_0_fold_2" / "result.json").write_text("")
+    with h5py.File(tmp_path / "data.h5", "r+") as file:
+        file["raw"][0, 0, 0] += 1
+    with pytest.raises(UserError) as caught:
+        crossval(path, folds=3, repeats=2, output=copied, console=quiet())
+    assert str(caught.value) == (
+        f"{copied}/seed_0_fold_1: '{tmp_path}/data.h5' has changed and holds other data now; bring back what it was "
+        "begun with, or name another output"
+    )
 
 
 def test_a_file_of_folds_serves_another_experiment(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

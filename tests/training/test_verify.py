@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 from click.testing import CliRunner
@@ -89,3 +90,31 @@ def test_the_command_says_it_in_a_line(whole: Path) -> None:
     found = CliRunner().invoke(commands, ["verify", str(whole)])
     assert found.exit_code == 0 and found.stdout.startswith("steps 8 to 12 repeated: ")
     assert found.stdout.endswith(" values, all bits equal\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "edit"),
+    [
+        ("seed = 0\n", "seed = 3\n", "train.seed was 0, is 3"),
+        ("width = 2", "width = 3", "model.width was 2, is 3"),
+        ("learning_rate = 0.01", "learning_rate = 0.1", "optimizer.learning_rate was 0.01, is 0.1"),
+    ],
+)
+def test_an_edited_experiment_is_no_repetition(here: Path, whole: Path, old: str, new: str, edit: str) -> None:
+    run = here / "copy"
+    shutil.copytree(whole, run)
+    path = run / "experiment.toml"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError) as caught:
+        verify(run, console=quiet())
+    assert str(caught.value).startswith(f"{path}: is not the experiment of the checkpoint ({edit}")
+
+
+def test_other_data_are_named(here: Path) -> None:
+    run = ran(here)
+    with h5py.File(here / "data.h5", "r+") as file:
+        file["raw"][0, 0, 0] += 1
+    said = f"'{here}/data.h5' has changed and holds other data now"
+    with pytest.raises(UserError, match=f"do not repeat: .*; not as it was: {said}$"):
+        verify(run, console=quiet())

@@ -36,13 +36,13 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
         if directory.is_finished and _length(loaded) == _length(before):
             directory.log(f"{directory.result} is damaged, or of another run; it is written anew")
         kept = checkpoints.intact(directory.checkpoints)
-        _as_trained(directory, before, kept, settings)
+        as_trained(directory, before, kept, settings)
         _refuse_other_inputs(directory, loaded, kept)
         assembly = build.assemble(configure_torch(loaded))
         context = RunContext(assembly, directory, console, began, interruption=interruption)
         now = described(assembly)
         state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
-        trained = _as_trained(directory, before, state, settings)
+        trained = as_trained(directory, before, state, settings)
         longer = _length(loaded) != _length(trained)
         if state and longer:
             _extend(context, trained, state)
@@ -68,7 +68,7 @@ def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, set
     if not run.is_finished or (result := _result(run)) is None:
         return False
     state = checkpoints.intact(run.checkpoints)
-    trained = _as_trained(run, before, state, settings)
+    trained = as_trained(run, before, state, settings)
     return _length(trained) == _length(loaded) and (state is None or result["steps"] == state["step"])
 
 
@@ -96,8 +96,8 @@ def _refuse_settings(before: Experiment, now: Experiment) -> None:
         )
 
 
-def _as_trained(
-    run: RunDirectory, before: Experiment, state: dict[str, Any] | None, settings: Sequence[str]
+def as_trained(
+    run: RunDirectory, before: Experiment, state: dict[str, Any] | None, settings: Sequence[str] = ()
 ) -> Experiment:
     """The experiment with the length that a checkpoint is of. Raises UserError if its file was edited meanwhile.
 

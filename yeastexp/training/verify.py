@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from yeastexp.config import diff
-from yeastexp.config.experiment import Experiment
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import environment
 from yeastexp.training import build, checkpoints, inputs
@@ -20,6 +18,7 @@ from yeastexp.training.build import Assembly
 from yeastexp.training.context import RunContext, never
 from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import continue_from, described, train
+from yeastexp.training.resume import as_trained
 from yeastexp.training.run_directory import RunDirectory
 
 APART = re.compile(r"rows\.\d+\.seconds$|experiment\.")
@@ -36,11 +35,16 @@ class Verified:
 
 
 def verify(run: Path, *, console: Console) -> Verified:
-    """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to."""
+    """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to.
+
+    Files, versions and machine may be others, and are named; an edited experiment is refused.
+    """
     directory = RunDirectory.existing(run)
     before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
-    assembly = build.assemble(configure_torch(directory.load()))
-    elsewhere = [*_edited(directory, assembly.experiment, after), *_elsewhere(directory, assembly)]
+    loaded = directory.load()
+    as_trained(directory, loaded, after)
+    assembly = build.assemble(configure_torch(loaded))
+    elsewhere = _elsewhere(directory, assembly)
     with tempfile.TemporaryDirectory() as folder:
         late = (lambda step: step == after["step"]) if after["stopped"] == "by budget" else never
         again = RunDirectory(Path(folder))
@@ -68,12 +72,6 @@ def _checkpoint(run: RunDirectory, which: Literal["previous", "last"]) -> dict[s
 def _compared(state: dict[str, Any]) -> list[checkpoints.Leaf]:
     """All but times, and what the experiment is called by its keys."""
     return [leaf for leaf in checkpoints.leaves(state) if not APART.match(leaf[0])]
-
-
-def _edited(run: RunDirectory, now: Experiment, state: dict[str, Any]) -> list[str]:
-    """The keys of the experiment's file that were edited since a checkpoint."""
-    edits = diff.edits(state["experiment"], now, run.experiment) if "experiment" in state else {}
-    return [f"{run.experiment}: {diff.phrase(edits)}"] if edits else []
 
 
 def _elsewhere(run: RunDirectory, assembly: Assembly) -> list[str]:
