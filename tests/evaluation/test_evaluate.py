@@ -29,6 +29,7 @@ from yeastexp.evaluation import record
 from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.prediction.predict import predict
 from yeastexp.system import files
+from yeastexp.training import checkpoints
 from yeastexp.training.run import run
 
 LONGER = EXPERIMENT.replace("epochs = 2", "epochs = 8") + "\n"
@@ -161,6 +162,10 @@ def at_home(run_directory: Path, path: Path) -> Path:
     found = json.loads((run_directory / "environment.json").read_text())
     found["digests"]["data"] = {path.name: files.digest(path)}
     (run_directory / "environment.json").write_text(json.dumps(found))
+    for checkpoint in (run_directory / "checkpoints").iterdir():
+        state = checkpoints.load(checkpoint)
+        state["experiment"]["dataset"]["path"] = path.name
+        checkpoints.save(checkpoint, state)
     return run_directory
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,13 @@ def test_what_changed_is_named(tmp_path: Path, loaded: Experiment, name: str, ho
     if "tiles" not in name:
         (tmp_path / name).unlink()
         assert changed(loaded, recorded) == [f"no file '{named}'"]
+
+
+def test_files_that_change_places_are_another_experiment(tmp_path: Path, loaded: Experiment) -> None:
+    one, two = str(tmp_path / "data.h5"), shutil.copy(tmp_path / "data.h5", tmp_path / "other.h5")
+    orders = (json.dumps([one, str(two)]), json.dumps([str(two), one]))
+    first, other = (load_experiment(tmp_path / "tiny.toml", [f"dataset.paths={order}"]) for order in orders)
+    assert changed(other, inputs.digests(first)) == [] and first.identity() != other.identity()
 
 
 def test_a_file_may_move_but_not_vanish_from_the_list(tmp_path: Path, loaded: Experiment) -> None:

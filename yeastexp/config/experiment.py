@@ -151,13 +151,13 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """What makes a run this one and no other, as a checkpoint keeps it: all keys but those of `FREE`.
 
-        Paths are left out as well: files may move, and their digests are compared elsewhere.
+        Of paths the last name stays: files may move, and their digests are compared elsewhere.
         """
         tree: dict[str, Any] = {"plugins": [path.name for path in self.plugins]}
         for label, options in self._tables():
             table = label.strip("[]")
-            kept = each(lambda _, leaf: None if isinstance(leaf, Path) else leaf, options)
-            plain = {key: value for key, value in kept.items() if value is not None and key not in FREE.get(table, ())}
+            kept = each(lambda _, leaf: leaf.name if isinstance(leaf, Path) else leaf, options)
+            plain = {key: value for key, value in kept.items() if key not in FREE.get(table, ())}
             if label.startswith("[["):
                 tree.setdefault(table, []).append(plain)
             else:
