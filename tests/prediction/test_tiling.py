@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from yeastexp.data.pieces import Pieces
 from yeastexp.errors import UserError
+from yeastexp.nets import costs
 from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.nets.receptive_field.reading import _Search
 from yeastexp.prediction import tiling
@@ -394,6 +395,31 @@ def test_constants_that_are_alike_everywhere_leave_tiles_exact(name: str) -> Non
     tiles = Tiling.of(network, 1)
     assert not tiles.inexact
     assert_the_same(network, tiles, noise(1, 61, 50), (16, 16))
+
+
+class KeepingItsFirst(nn.Module):
+    """Keeps tensors that it makes at its first run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scale = conv(), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None:
+            self.scale = torch.full((1,), 2.0, device=x.device)
+            self.register_buffer("other", torch.ones(1, device=x.device))
+        y: Tensor = self.layer(x) * self.scale * self.other
+        return y
+
+
+def test_a_run_without_pixels_leaves_no_tensors_in_the_model() -> None:
+    network = KeepingItsFirst()
+    tiling.bytes_per_pixel(network, 1)
+    receptive_field(network, 1)
+    costs.macs(network, (1, 32, 32))
+    assert network.scale is None and not dict(network.named_buffers())
+    assert not Tiling.of(network, 1).inexact
+    assert network(noise(1, 1, 8, 8)).device == CPU
 
 
 def test_what_no_rule_tells_is_found_by_running() -> None:

@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from yeastexp.errors import UserError
+from yeastexp.nets import attributes
 
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -107,7 +108,7 @@ def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str
     floating = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
     image = torch.empty(*shape, device="meta", dtype=next(floating, torch.float32))
     try:
-        with torch.device("meta"), torch.set_grad_enabled(training):
+        with attributes.preserved(model), torch.device("meta"), torch.set_grad_enabled(training):
             torch.func.functional_call(model.train(training), state, (image,))
     except Exception as error:
         # In evaluation mode the model was run before; what only fails in training, as a norm of one value, is told.

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from yeastexp.contracts import Task
 from yeastexp.data.pieces import Pieces, Size, shifted
 from yeastexp.errors import UserError, in_one_line
+from yeastexp.nets import attributes
 from yeastexp.nets.receptive_field import ReceptiveField, receptive_field, trace
 from yeastexp.system import full_precision, memory
 
@@ -443,7 +444,7 @@ def peak_bytes(model: nn.Module, image: tuple[int, int, int]) -> int:
     state = {name: tensor.detach().to("meta") for name, tensor in itertools.chain(parameters, buffers)}
     pixels = torch.empty(1, *image, device="meta")
     try:
-        with torch.no_grad(), torch.device("meta"), _PeakMemory() as memory_use:
+        with attributes.preserved(model), torch.no_grad(), torch.device("meta"), _PeakMemory() as memory_use:
             torch.func.functional_call(model, state, (pixels,), tie_weights=False)
     except Exception:  # whatever a model's forward raises without pixels, it may well run with them
         return 1024 * math.prod(image[1:])

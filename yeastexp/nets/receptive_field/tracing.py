@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from yeastexp.errors import UserError
+from yeastexp.nets import attributes
 from yeastexp.nets.receptive_field.extent import Extent, Unsupported, union
 from yeastexp.nets.receptive_field.rules import (
     LAYER_RULES,
@@ -480,7 +481,14 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     tracer = _Tracer(image)
     tracer.layers = [("", type(model).__name__)]
     output, failure, refused = None, None, False
-    with _in_evaluation(model), _hooked(model, tracer), torch.no_grad(), torch.device("meta"), tracer:
+    with (
+        attributes.preserved(model),
+        _in_evaluation(model),
+        _hooked(model, tracer),
+        torch.no_grad(),
+        torch.device("meta"),
+        tracer,
+    ):
         try:
             output = torch.func.functional_call(model, state, (image,), tie_weights=False)
         except UserError as error:
