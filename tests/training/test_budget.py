@@ -44,6 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The time, which stands still."""
     now = [1000.0]
     monkeypatch.setattr(budget_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(budget_module, "SLOWEST", 1.0)
     yield now
     monkeypatch.undo()
 
@@ -98,10 +99,22 @@ def test_it_is_late_by_what_steps_and_validations_took_lately(
     assert budget.validation == 9.0, "from the last step of an epoch to the next one's first"
 
 
+def test_beside_others_the_end_takes_longer(
+    assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that had the processor for an eighth of the time needs 0.4 times 8 times the 5 s."""
+    monkeypatch.setattr(budget_module, "SLOWEST", 10.0)
+    monkeypatch.setattr(budget_module.time, "process_time", lambda: clock[0] / 8)
+    budget = Budget("100s", 1000.0)
+    clock[0] += 16
+    assert budget._closing == pytest.approx(0.4 * 8 * 5 + 1) and budget._leaving == pytest.approx(0.4 * 8 * 2 + 1)
+
+
 def test_a_machine_that_slows_down_ends_the_run_in_time(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take fifty times as long as was measured; the run has its result, and says what was planned."""
     monkeypatch.setattr(budget_module, "CLOSING_SECONDS", 1.5)
     monkeypatch.setattr(budget_module, "LEAVING_SECONDS", 0.1)
+    monkeypatch.setattr(budget_module, "SLOWEST", 1.0)
     monkeypatch.setattr(budget_module, "seconds_per_step", lambda *anything, **limits: 0.005)
     forward = Assembly.loss
 

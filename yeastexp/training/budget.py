@@ -27,6 +27,9 @@ CLOSING_SECONDS = 5.0
 LEAVING_SECONDS = 2.0
 """Kept of a budget whatever happens, to save the weights and to leave Python."""
 
+WORK, SLOWEST = 0.4, 10.0
+"""The share of both that is work of the processor, which takes so many times as long beside other processes, at most."""
+
 REMEMBERED = 10
 """Steps, the slowest of which says how long the next one may take."""
 
@@ -50,12 +53,13 @@ class Budget:
         self.seconds = seconds(written)
         self.began = began
         self.ends = began + self.seconds
+        self.first = time.monotonic(), time.process_time()
         self.steps: deque[float] = deque(maxlen=REMEMBERED)
         self.validation = 0.0
 
     def refuse_if_over(self) -> None:
         """UserError if nothing is left to begin a run with."""
-        if time.monotonic() > self.ends - LEAVING_SECONDS:
+        if time.monotonic() > self.ends - self._leaving:
             raise UserError(f"{self._too_short}; {time.monotonic() - self.began:.1f} s went by before the first step")
 
     @property
@@ -87,7 +91,17 @@ class Budget:
 
     @property
     def _closing(self) -> float:
-        return CLOSING_SECONDS + CLOSING * self.seconds
+        return CLOSING_SECONDS * self._slowness + CLOSING * self.seconds
+
+    @property
+    def _leaving(self) -> float:
+        return LEAVING_SECONDS * self._slowness + CLOSING * self.seconds
+
+    @property
+    def _slowness(self) -> float:
+        """How much longer than on a quiet machine the end will take, by how much of a processor this process got."""
+        passed, worked = time.monotonic() - self.first[0], time.process_time() - self.first[1]
+        return max(1.0, WORK * min(SLOWEST, passed / max(worked, 1e-3)))
 
     @property
     def _scoring(self) -> float:
@@ -112,7 +126,7 @@ class Budget:
 
     def _end_in_time(self) -> None:
         self.validated = True
-        if time.monotonic() > self.ends - LEAVING_SECONDS - CLOSING * self.seconds:
+        if time.monotonic() > self.ends - self._leaving:
             raise BudgetOver("the time is over", status=RUN_FAILED)
 
     def late(self, step: int) -> bool:
