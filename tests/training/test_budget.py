@@ -17,7 +17,7 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
 from yeastexp.training import budget as budget_module
 from yeastexp.training import checkpoints
-from yeastexp.training.budget import Budget
+from yeastexp.training.budget import Budget, BudgetOver
 from yeastexp.training.build import Assembly
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
@@ -69,13 +69,32 @@ def test_a_budget_holds_so_many_steps(assembly: Assembly, clock: list[float], mo
 def test_no_time_for_a_validation_is_time_for_steps(
     assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert planned(assembly, monkeypatch, step=1.0, validation=60.0)[1] == 88
-    said = r"^\[train\] budget: 100s is too short; a step takes 89.00 s, a validation 60.0 s$"
+    budget, steps = planned(assembly, monkeypatch, step=1.0, validation=60.0)
+    assert steps == 97 and not budget.late(3)
+    clock[0] += 96.5
+    assert budget.late(3)
+    with pytest.raises(BudgetOver):
+        budget._end_in_time()
+    clock[0] -= 96.5
+    said = r"^\[train\] budget: 100s is too short; a step takes 98.00 s, a validation 60.0 s$"
     with pytest.raises(UserError, match=said):
-        planned(assembly, monkeypatch, step=89.0, validation=60.0)
+        planned(assembly, monkeypatch, step=98.0, validation=60.0)
     clock[0] += 99
     with pytest.raises(UserError, match=r"budget: 100s is too short; 99.0 s went by before the first step"):
         planned(assembly, monkeypatch, step=0.1, validation=0.1)
+
+
+def test_where_little_is_left_all_of_it_is_for_steps(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither baselines nor validations; the weights are kept, and a resumed run has its scores."""
+    monkeypatch.setattr(budget_module, "SCORING", 1.0)
+    monkeypatch.setattr(budget_module, "SLOWEST", 1.0)
+    monkeypatch.setattr("yeastexp.training.run.scored_baselines", None)
+    monkeypatch.setattr(budget_module, "seconds_of_validation", None)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"the budget was over before the weights after step \d+ of \d+ were scored; "):
+        run(write_experiment(here), ["train.budget=5s"], console=quiet())
+    assert time.monotonic() - began < 5
+    assert checkpoints.load(RUN / "checkpoints/last.pt")["step"] > 4
 
 
 def test_it_is_late_by_what_steps_and_validations_took_lately(
