@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from yeastexp.data import views
 from yeastexp.data.pieces import Pieces
 from yeastexp.errors import UserError
 from yeastexp.nets import costs
 from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.nets.receptive_field.reading import _Search
 from yeastexp.prediction import tiling
-from yeastexp.prediction.tiling import DIHEDRAL, Tiling
+from yeastexp.prediction.tiling import Tiling
 from yeastexp.registry import model as models
 from yeastexp.tasks.semantic import Semantic
 
@@ -183,15 +184,15 @@ def test_two_classes_are_labelled_alike_in_a_whole_image_and_in_tiles_of_all_siz
         assert torch.equal(found.argmax(dim=0), whole.argmax(dim=0))
 
 
-@pytest.mark.parametrize("symmetry", DIHEDRAL)
-def test_a_symmetry_and_its_inverse(symmetry: tiling.Symmetry) -> None:
+@pytest.mark.parametrize("symmetry", views.SYMMETRIES)
+def test_a_symmetry_and_its_inverse(symmetry: views.Symmetry) -> None:
     image = noise(2, 5, 7)
-    there = tiling.reoriented(Pieces.of(image), symmetry)
+    there = views.reoriented(Pieces.of(image), symmetry)
     up, left, exchanged = symmetry
     flipped = image.flip([dim for dim, mirrored in ((1, up), (2, left)) if mirrored])
     assert torch.equal(there.whole, flipped.transpose(1, 2) if exchanged else flipped)
     assert torch.equal(there.cut(slice(1, 3), slice(2, 5)), there.whole[:, 1:3, 2:5])
-    assert torch.equal(tiling.reoriented(there, tiling.inverse(symmetry)).whole, image)
+    assert torch.equal(views.reoriented(there, views.inverse(symmetry)).whole, image)
 
 
 def test_the_average_over_symmetries_is_that_of_their_probabilities() -> None:
@@ -205,7 +206,7 @@ def test_the_average_over_symmetries_is_that_of_their_probabilities() -> None:
             probabilities.append((found.flip(2) if mirrored else found).rot90(-turns, (1, 2)))
     expected = torch.stack(probabilities).mean(dim=0)
     for logits in (partial(tiling.at_once, model), partial(tiles.logits, tile=(16, 16))):
-        averaged = tiling.averaged(Pieces.of(image), logits, Semantic(1, 2))
+        averaged = views.averaged(Pieces.of(image), logits, Semantic(1, 2), 8)
         torch.testing.assert_close(tiling.assemble(averaged, (16, 32)).exp(), expected, rtol=1e-5, atol=1e-6)
 
 

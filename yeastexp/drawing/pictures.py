@@ -69,7 +69,7 @@ def panel(image: npt.NDArray[np.float32], truth: Labels, prediction: Labels) -> 
     """Image (C, H, W), ground truth and prediction (H, W), and their differences, captioned, in a row."""
     grey = grey_of(image)
     pictures = [grey, coloured(truth), coloured(prediction), differing(grey, truth, prediction)]
-    return in_a_row([captioned(_shrunk(picture), text) for picture, text in zip(pictures, CAPTIONS, strict=True)])
+    return in_a_row([captioned(shrunk(picture), text) for picture, text in zip(pictures, CAPTIONS, strict=True)])
 
 
 def limits_of(*images: npt.NDArray[np.float32]) -> Limits:
@@ -160,7 +160,7 @@ def fitted(picture: Picture, side: int) -> Picture:
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), how))
 
 
-def _shrunk(picture: Picture) -> Picture:
+def shrunk(picture: Picture) -> Picture:
     return fitted(picture, LARGEST_SIDE) if max(picture.shape[:2]) > LARGEST_SIDE else picture
 
 
@@ -202,13 +202,13 @@ def captioned(picture: Picture, *lines: str) -> Picture:
     draw = ImageDraw.Draw(canvas)
     for index, line in enumerate(lines):
         colour = INK if index == 0 else FAINT
-        draw.text((2, 2 + index * CAPTION), truncated(line, canvas.width - 4), fill=colour, font=_font(TEXT_SIZE))
+        draw.text((2, 2 + index * CAPTION), truncated(line, canvas.width - 4), fill=colour, font=typeface(TEXT_SIZE))
     return np.asarray(canvas)
 
 
 def text_block(*lines: str, colours: Sequence[Colour] = (), size: int = TEXT_SIZE) -> Picture:
     """Lines of text, each in its own colour if colours are given."""
-    font = _font(size)
+    font = typeface(size)
     step = size + CAPTION - TEXT_SIZE
     width = max(int(font.getlength(line)) for line in lines) + 5
     canvas = Image.new("RGB", (width, step * len(lines)), "white")
@@ -229,7 +229,7 @@ def legend(entries: Sequence[tuple[Colour, str]]) -> Picture:
 
 def truncated(line: str, width: int, size: int = TEXT_SIZE) -> str:
     """A line of text that fits `width` pixels, shortened with an ellipsis if need be."""
-    font = _font(size)
+    font = typeface(size)
     if font.getlength(line) <= width:
         return line
     kept = next((n for n in range(len(line), 0, -1) if font.getlength(f"{line[:n]}…") <= width), 0)
@@ -237,7 +237,7 @@ def truncated(line: str, width: int, size: int = TEXT_SIZE) -> str:
 
 
 @lru_cache(maxsize=4)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """DejaVu Sans, which comes with matplotlib and has glyphs that Pillow's own font lacks."""
     spec = find_spec("matplotlib")  # importing it would take longer than all drawing here
     path = Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if spec and spec.origin else None
@@ -261,7 +261,7 @@ def histogram(values: Sequence[npt.NDArray[np.float32]], size: tuple[int, int]) 
         x = np.linspace(0, width - 1, BINS + 1).repeat(2)[1:-1]
         draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=colour, width=LINE_WIDTH)
     draw.line((0, bottom, width, bottom), fill=FAINT)
-    font = _font(TEXT_SIZE)
+    font = typeface(TEXT_SIZE)
     for share, anchor in ((0, "la"), (0.5, "ma"), (1, "ra")):
         place = (share * (width - 1), bottom + 2)
         draw.text(place, format_number(low + share * (high - low), 3, high - low), fill=FAINT, font=font, anchor=anchor)

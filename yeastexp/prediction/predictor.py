@@ -20,6 +20,7 @@ from yeastexp.contracts import Prediction, Task
 from yeastexp.data.normalization import Values, rescaled
 from yeastexp.data.pieces import Pieces, Size, StoredImage, one_of_equal_channels
 from yeastexp.data.transforms import pipeline
+from yeastexp.data.views import SYMMETRIES, averaged
 from yeastexp.errors import UserError
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
@@ -77,7 +78,7 @@ class Predictor:
         """Logits (K, H, W) on the pixels of a sample whose values are as training saw them.
 
         If memory does not suffice for the whole image, or if it is larger than `side` pixels, it is cut into tiles.
-        With `tta` they are the logarithm of the probabilities' mean over the eight flips and rotations of the image.
+        Several flips and rotations of the image are averaged as the task wants it; with `tta`, all eight.
         """
         moved = replace(sample, image=sample.image.to(self.device), labels=sample.labels.to(self.device), maps={})
         transformed = pipeline.whole(self.transforms, moved)
@@ -97,7 +98,7 @@ class Predictor:
                 warnings.warn(f"images are cut into tiles that overlap and are blended: {why}", stacklevel=2)
             tile = self.tiling.tile(image.size, self.device, side)
             logits = partial(self.tiling.logits, tile=tile)
-        return tiling.averaged(image, logits, self.task) if tta else logits(image), tile
+        return averaged(image, logits, self.task, len(SYMMETRIES) if tta else self.task.views), tile
 
     def takes_at_once(self, size: Size, side: int | None = None) -> bool:
         """Whether the model is run on an image of that size as a whole."""
@@ -151,6 +152,7 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
         raise UserError(f"{path}: {fault}") from None
     normalization, values = preprocessing.normalization, preprocessing.values
     task = build.build_task(loaded)
+    task.load_state_dict(preprocessing.task)
     notes = tuple(_changed(directory, loaded))
     return Predictor(loaded, task, state["step"], model.eval(), transforms, normalization, place, values, notes, edits)
 

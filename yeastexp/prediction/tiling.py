@@ -12,7 +12,7 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from yeastexp.contracts import Task
 from yeastexp.data.pieces import Pieces, Size, shifted
 from yeastexp.errors import UserError, in_one_line
 from yeastexp.nets import attributes
@@ -55,11 +54,6 @@ BLENDED = 512
 
 Margins = tuple[int, int]
 """Pixels before and after."""
-Symmetry = tuple[bool, bool, bool]
-"""Whether rows are mirrored, columns are mirrored, and then rows and columns exchanged."""
-
-DIHEDRAL: tuple[Symmetry, ...] = tuple(itertools.product((False, True), (False, True), (False, True)))
-"""The eight dihedral symmetries: flips and rotations."""
 
 
 @dataclass(frozen=True)
@@ -301,44 +295,6 @@ def run(model: nn.Module, image: Tensor) -> Tensor:
 def at_once(model: nn.Module, image: Pieces) -> Pieces:
     """Logits on an image that the model takes as a whole, again for each piece that is asked for."""
     return Pieces(image.size, lambda rows, columns: run(model, image.whole)[:, rows, columns])
-
-
-def averaged(image: Pieces, logits: Callable[[Pieces], Pieces], task: Task) -> Pieces:
-    """The mean, as a task takes it, over the eight flips and rotations of an image."""
-    views = [reoriented(logits(reoriented(image, symmetry)), inverse(symmetry)) for symmetry in DIHEDRAL]
-
-    def cut(rows: slice, columns: slice) -> Tensor:
-        total = task.activate(views[0].cut(rows, columns))
-        for view in views[1:]:
-            total += task.activate(view.cut(rows, columns))
-        return task.deactivate(total / len(views))
-
-    return Pieces(image.size, cut)
-
-
-def reoriented(image: Pieces, symmetry: Symmetry) -> Pieces:
-    """An image with its rows or columns mirrored, and then maybe exchanged."""
-    up, left, exchanged = symmetry
-    height, width = image.size
-
-    def cut(rows: slice, columns: slice) -> Tensor:
-        if exchanged:
-            rows, columns = columns, rows
-        source = _mirrored(rows, height) if up else rows, _mirrored(columns, width) if left else columns
-        piece = image.cut(*source).flip([dim for dim, mirrored in ((1, up), (2, left)) if mirrored])
-        return piece.transpose(1, 2).contiguous() if exchanged else piece
-
-    return Pieces((width, height) if exchanged else (height, width), cut)
-
-
-def inverse(symmetry: Symmetry) -> Symmetry:
-    """What undoes a symmetry."""
-    up, left, exchanged = symmetry
-    return (left, up, True) if exchanged else symmetry
-
-
-def _mirrored(part: slice, length: int) -> slice:
-    return slice(length - part.stop, length - part.start)
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ def _write_pictures(run: RunContext, best: Validation) -> None:
     chosen = {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]} if ordered else {}
     for rank, name in chosen.items():
         sample = assembly.dataset.read(name)
-        outputs = whole_image_outputs(assembly.model, assembly.transforms, sample, assembly.device)
-        run.directory.write_picture(rank, panel(sample, assembly.task.decode(outputs).labels))
+        outputs = whole_image_outputs(assembly.model, assembly.transforms, assembly.task, sample, assembly.device)
+        run.directory.write_picture(rank, panel(sample, assembly.task.decode(outputs)))
 
 
 def from_worst_to_best(assembly: Assembly, validation: Validation) -> list[str]:

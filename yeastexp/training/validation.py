@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,16 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from yeastexp.contracts import Prediction
+from yeastexp.contracts import Prediction, Task
 from yeastexp.data.folds import Thumbnail, thumbnail
+from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms import pipeline
-from yeastexp.drawing import pictures
+from yeastexp.data.views import averaged
+from yeastexp.drawing import cells, pictures
 from yeastexp.errors import UserError
 from yeastexp.metrics import baselines
+from yeastexp.metrics.instances import cell_errors
+from yeastexp.metrics.matching import overlap
 from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
 from yeastexp.registry import described
@@ -28,14 +32,21 @@ from yeastexp.training.training_images import Transforms
 
 
 @torch.no_grad()
-def whole_image_outputs(model: nn.Module, transforms: Transforms, sample: Sample, device: torch.device) -> Tensor:
+def whole_image_outputs(
+    model: nn.Module, transforms: Transforms, task: Task, sample: Sample, device: torch.device
+) -> Tensor:
     """Outputs (O, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
+
+    def outputs(image: Pieces) -> Pieces:
+        batch = image.whole[None]
+        values = model(batch)
+        return Pieces.of(checked_outputs(values, batch, getattr(values, "shape", (0, 0))[1])[0])
+
     moved = replace(sample, image=sample.image.to(device), labels=sample.labels.to(device), maps={})
     transformed = pipeline.whole(transforms, moved)
     with full_precision.in_full(device):
-        outputs = model(transformed.image[None])
-        outputs = checked_outputs(outputs, transformed.image[None], getattr(outputs, "shape", (0, 0))[1])[0]
-    return pipeline.restore(transforms, outputs, sample.size)
+        mean = averaged(Pieces.of(transformed.image), outputs, task, task.views).whole
+    return pipeline.restore(transforms, mean, sample.size)
 
 
 def evaluator(
@@ -47,7 +58,7 @@ def evaluator(
         prediction = predict(sample)
         engine.state.prediction = prediction  # type: ignore[attr-defined]  # for handlers
         maps = {name: labels.to(device) for name, labels in sample.maps.items()}
-        maps |= {f"predicted_{name}": values.to(device) for name, values in prediction.values.items()}
+        maps |= {f"predicted_{name}": values.to(device) for name, values in prediction.maps.items()}
         return prediction.labels.to(device), sample.labels.to(device), maps
 
     engine = Engine(step)
@@ -80,7 +91,7 @@ def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Modu
 
     @torch.no_grad()
     def predict(sample: Sample) -> Prediction:
-        outputs = whole_image_outputs(current["model"], assembly.transforms, sample, device)
+        outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
         prediction: Any = task.decode(outputs)
         if not isinstance(prediction, Prediction) or prediction.labels.shape != outputs.shape[-2:]:
@@ -154,6 +165,16 @@ def _score_baseline(assembly: Assembly, baseline: baselines.Baseline, thumbnails
     return summarise(scores, assembly.classes)
 
 
-def panel(sample: Sample, prediction: Tensor) -> pictures.Picture:
-    """Image, ground truth, prediction (H, W) and where they differ, side by side, as (H, W, 3) uint8."""
-    return pictures.panel(sample.image.numpy(), sample.labels.numpy(), prediction.cpu().numpy())
+def panel(sample: Sample, prediction: Prediction) -> pictures.Picture:
+    """Image, ground truth, prediction and where they differ, side by side, as (H, W, 3) uint8.
+
+    Of instances, where the sample has them, cells are outlined, and those that are told apart wrongly are marked.
+    """
+    image = sample.image.numpy()
+    if prediction.instances is None or "instances" not in sample.maps:
+        return pictures.panel(image, sample.labels.numpy(), prediction.labels.cpu().numpy())
+    true, predicted = sample.maps["instances"].numpy(), prediction.instances.cpu().numpy()
+    errors = cell_errors(overlap(true, predicted))
+    of_true: dict[str, Collection[int]] = {"missed": errors.missed, "split": errors.split}
+    of_predicted: dict[str, Collection[int]] = {"false": errors.false, "merged": errors.merged}
+    return cells.panel(image, true, predicted, of_true, of_predicted)

@@ -158,7 +158,7 @@ class DrawPictures:
         """Draw an image."""
         state: Any = validator.state
         if self.drawn and state.batch.name in self.names:
-            self.panels.append(panel(state.batch, state.prediction.labels))
+            self.panels.append(panel(state.batch, state.prediction))
 
     def write(self) -> None:
         """One picture of all of them."""

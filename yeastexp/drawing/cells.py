@@ -1,0 +1,96 @@
+"""Cells in colours that tell neighbours apart, with their numbers and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from yeastexp.drawing import pictures
+from yeastexp.drawing.pictures import OKABE_ITO, Labels, Picture
+from yeastexp.system.formatting import format_number
+
+COLOURS = np.array(OKABE_ITO, np.uint8)
+
+NEAR_PX = 2
+"""Cells with fewer pixels between them get different colours."""
+
+NUMBER_SIZE = 11
+WRONG = {"missed": OKABE_ITO[1], "false": OKABE_ITO[5], "split": OKABE_ITO[3], "merged": OKABE_ITO[6]}
+"""The colours of cells with an error."""
+
+
+def colours(ids: Labels) -> npt.NDArray[np.uint8]:
+    """A colour for each id (n + 1, 3), black for 0: neighbours have different ones as long as those suffice."""
+    count = int(ids.max(initial=0))
+    neighbours: list[set[int]] = [set() for _ in range(count + 1)]
+    # Where the largest id nearby is not the pixel's own, two cells are near each other; so for the smallest.
+    size = 2 * NEAR_PX + 1
+    unset = np.where(ids > 0, ids, count + 1)
+    for nearby in (ndimage.maximum_filter(ids, size), ndimage.minimum_filter(unset, size)):
+        pairs = (ids > 0) & (nearby != ids) & (nearby > 0) & (nearby <= count)
+        for one, other in np.unique(np.stack([ids[pairs], nearby[pairs]]), axis=1).T.tolist():
+            neighbours[one].add(other)
+            neighbours[other].add(one)
+    chosen = np.zeros(count + 1, np.int64)
+    for number in range(1, count + 1):
+        taken = {int(chosen[other]) for other in neighbours[number] if other < number}
+        free = [place for place in range(len(COLOURS)) if place not in taken]
+        chosen[number] = (free or range(len(COLOURS)))[number % len(free or COLOURS)]
+    return np.where(np.arange(count + 1)[:, None] > 0, COLOURS[chosen], 0).astype(np.uint8)
+
+
+def outlined(grey: Picture, ids: Labels, *, numbers: bool = False) -> Picture:
+    """The image with each cell (H, W) outlined, just inside its edge, and maybe its number in its middle."""
+    drawn, edges = np.array(grey), pictures.edges(ids)
+    table = colours(ids)
+    drawn[edges] = table[ids[edges]]
+    return _numbered(drawn, ids, table) if numbers else drawn
+
+
+def _numbered(picture: Picture, ids: Labels, table: npt.NDArray[np.uint8]) -> Picture:
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    font = pictures.typeface(NUMBER_SIZE)
+    for number, box in enumerate(ndimage.find_objects(ids.astype(np.int32)), start=1):
+        if box is not None:
+            rows, columns = np.nonzero(ids[box] == number)
+            y, x = rows.mean() + box[0].start, columns.mean() + box[1].start
+            draw.text((x, y), str(number), tuple(table[number].tolist()), font, anchor="mm")
+    return np.asarray(canvas)
+
+
+def panel(
+    image: npt.NDArray[np.float32],
+    true: Labels,
+    predicted: Labels,
+    wrong_true: dict[str, Collection[int]],
+    wrong_predicted: dict[str, Collection[int]],
+) -> Picture:
+    """Image (C, H, W), outlines of true and of predicted cells (H, W), and cells with an error, in a row.
+
+    Errors are ids by the names in `WRONG`, of the true and of the predicted cells.
+    """
+    grey = pictures.grey_of(image)
+    marked = grey // 2
+    for ids, wrong in ((true, wrong_true), (predicted, wrong_predicted)):
+        for name, members in wrong.items():
+            marked[np.isin(ids, list(members))] = marked[np.isin(ids, list(members))] // 2 + np.array(WRONG[name]) // 2
+    found = {name: len(wrong) for part in (wrong_true, wrong_predicted) for name, wrong in part.items()}
+    captions = [
+        "image",
+        f"{_cells(true)} true cells",
+        f"{_cells(predicted)} predicted",
+        ", ".join(f"{format_number(count)} {name}" for name, count in found.items()),
+    ]
+    shown = [grey, outlined(grey, true), outlined(grey, predicted), marked]
+    return pictures.in_a_row(
+        [pictures.captioned(pictures.shrunk(picture), text) for picture, text in zip(shown, captions, strict=True)]
+    )
+
+
+def _cells(ids: Labels) -> int:
+    return len(np.unique(ids[ids > 0]))
