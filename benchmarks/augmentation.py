@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Contender, Tick, machine, measure, table
-from yeastexp.data.patches import CachedImages, PatchPlan, PatchSampler
+from yeastexp.data.kept_images import CachedImages
+from yeastexp.data.patches import PatchPlan, PatchSampler
 from yeastexp.data.transforms.affine import Affine
 from yeastexp.data.transforms.elastic import Elastic
 from yeastexp.data.transforms.gamma import Gamma

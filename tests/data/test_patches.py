@@ -12,8 +12,9 @@ import torch
 
 from yeastexp import plugins
 from yeastexp.config.settings import Patches
-from yeastexp.data import patches
-from yeastexp.data.patches import CachedImages, LazyImages, PatchSampler, Transforms
+from yeastexp.data import kept_images
+from yeastexp.data.kept_images import CachedImages, LazyImages
+from yeastexp.data.patches import PatchSampler, Transforms
 from yeastexp.data.prefetch import prefetch_to_device
 from yeastexp.data.transforms.affine import Affine
 from yeastexp.data.transforms.elastic import Elastic
@@ -198,7 +199,7 @@ def test_images_are_laid_out_as_they_are_put_together() -> None:
         torch.cat([one.flatten() for one in LazyImages(sample, SIZES, 2, False).labels()]), pixels.labels[0]
     )
     held = pixels.values.nbytes + pixels.labels.nbytes
-    assert held == patches.bytes_of(SIZES, 2)
+    assert held == kept_images.bytes_of(SIZES, 2)
 
 
 class FakeStream:

@@ -24,7 +24,8 @@ from rich.console import Console
 from torch import Tensor
 
 from yeastexp.config.settings import Patches
-from yeastexp.data.patches import CachedImages, PatchSampler
+from yeastexp.data.kept_images import CachedImages
+from yeastexp.data.patches import PatchSampler
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.geometry import Pixels

@@ -16,7 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -298,12 +298,15 @@ def stored_images(path: Path) -> list[StoredImage]:
         else:
             names = tuple(sorted(stored)) if isinstance(stored, h5py.Group) else _numbers(_length(file, "raw"))
         forms = _forms(file, "raw", names)
-        normalization = _json(file, "normalization")
+        normalization, pixel_um = _json(file, "normalization"), _pixel_um(file)
         for name, (shape, _) in forms.items():
             _check_shape(name, shape)
             refuse_incomplete(normalization, (1, *shape)[-3])
     return [
-        _stored_image(path, name, form, f"raw/{name}" if isinstance(stored, h5py.Group) else index, normalization)
+        replace(
+            _stored_image(path, name, form, f"raw/{name}" if isinstance(stored, h5py.Group) else index, normalization),
+            pixel_um=pixel_um,
+        )
         for index, (name, form) in enumerate(forms.items())
     ]
 

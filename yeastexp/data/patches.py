@@ -1,11 +1,9 @@
-"""Training patches: the batch of any step, in any order, on any process; and where their pixels are kept."""
+"""Training patches: the batch of any step, in any order, on any process."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +13,18 @@ from torch import Tensor
 
 from yeastexp import plugins
 from yeastexp.contracts import Interpolation
+from yeastexp.data.kept_images import CachedImages, ImageBlock, LazyImages
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
-from yeastexp.data.transforms.geometry import Pixels
 from yeastexp.data.workers import made
 from yeastexp.randomness import generator
-from yeastexp.sample import IGNORE, Sample
+from yeastexp.sample import IGNORE
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, h, w) float32 and targets (B, T, h, w)."""
 Planes = tuple[Tensor, Tensor, Tensor]
 """Images (B, C, h, w), label planes (B, L, h, w), the class labels first, and soft planes (B, S, h, w)."""
 Transforms = tuple[BasicTransform2D, ...]
-
-KEPT = 2**28
-"""Bytes of images that a process keeps where they are read from the data set again and again."""
 
 
 @dataclass(frozen=True)
@@ -41,124 +36,11 @@ class PatchPlan:
     corners: np.ndarray | None
 
 
-@dataclass(frozen=True)
-class ImageBlock:
-    """Some patches of a batch, by their places in it, and the pixels that they are cut from."""
-
-    places: np.ndarray
-    pixels: Pixels
-    images: np.ndarray
-    """Of each patch, the number of its image in `pixels`."""
-    foreground: list[np.ndarray]
-    """The flat places of each image's pixels whose label is above 0, where patches are centred on such."""
-
-
-def bytes_of(sizes: np.ndarray, channels: int, planes: int = 1) -> int:
-    """What images (C, H, W) of these sizes (N, 2) take as pixels: float32 values and int32 label planes."""
-    return int(sizes.prod(axis=1).sum()) * 4 * (channels + planes)
-
-
-def _planes(sample: Sample) -> tuple[Tensor, Tensor]:
-    """Values (C + S, H, W) and label planes (L, H, W) int32 of a prepared image: its float maps are soft planes."""
-    soft = [plane for plane in sample.maps.values() if plane.is_floating_point()]
-    labels = [sample.labels, *(plane for plane in sample.maps.values() if not plane.is_floating_point())]
-    values = torch.cat([sample.image, torch.stack(soft)]) if soft else sample.image
-    return values, torch.stack(labels).to(torch.int32)
-
-
-class CachedImages:
-    """All training images, laid out once, in memory or on a device."""
-
-    def __init__(self, pixels: Pixels, foreground: bool = False) -> None:
-        self.pixels = pixels
-        self.sizes = pixels.sizes
-        self.foreground = _foreground(pixels) if foreground else []
-
-    @classmethod
-    def reading(
-        cls, read: Callable[[int], Sample], sizes: np.ndarray, device: torch.device, foreground: bool = False
-    ) -> CachedImages:
-        """The images of a function, which gives image i in `sizes[i]` pixels, laid out one by one."""
-        ends = sizes.prod(axis=1).cumsum()
-        values, labels = torch.empty(0), torch.empty(0, dtype=torch.int32)
-        for index, (begin, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
-            image, planes = _planes(read(index))
-            if not index:
-                values = torch.empty(len(image), int(ends[-1]))
-                labels = torch.empty(len(planes), int(ends[-1]), dtype=torch.int32)
-            values[:, begin:end] = image.flatten(1)
-            labels[:, begin:end] = planes.flatten(1)
-        kept = cls(Pixels(values, labels, ends - sizes.prod(axis=1), sizes), foreground)
-        kept.pixels = kept.pixels.to(device)
-        return kept
-
-    @property
-    def device(self) -> torch.device:
-        """Where patches are cut."""
-        return self.pixels.values.device
-
-    def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
-        """The patches of these images, all at once."""
-        yield ImageBlock(np.arange(len(images)), self.pixels, images, self.foreground)
-
-    def labels(self) -> Iterator[Tensor]:
-        """The labels of one image after the other, flat."""
-        return iter(self.pixels.labels[0].split(self.pixels.sizes.prod(axis=1).tolist()))
-
-
-class LazyImages:
-    """Training images that are read whenever patches are cut from them; each process keeps the latest."""
-
-    device = torch.device("cpu")
-    """Where patches are cut."""
-
-    def __init__(
-        self, read: Callable[[int], Sample], sizes: np.ndarray, channels: int, foreground: bool, planes: int = 1
-    ) -> None:
-        self.read = read
-        self.sizes = sizes
-        self.foreground = foreground
-        self.most = max(1, KEPT // bytes_of(sizes[[sizes.prod(axis=1).argmax()]], channels, planes))
-        self.latest: OrderedDict[int, CachedImages] = OrderedDict()
-
-    def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
-        """The patches of these images, image by image."""
-        for image in np.unique(images).tolist():
-            places = np.flatnonzero(images == image)
-            kept = self._kept(image)
-            yield ImageBlock(places, kept.pixels, np.zeros(len(places), np.int64), kept.foreground)
-
-    def labels(self) -> Iterator[Tensor]:
-        """The labels of one image after the other."""
-        return (self.read(image).labels for image in range(len(self.sizes)))
-
-    def _kept(self, image: int) -> CachedImages:
-        if image not in self.latest:
-            values, labels = _planes(self.read(image))
-            pixels = Pixels.of([values], [labels])
-            self.latest[image] = CachedImages(pixels, self.foreground)
-        self.latest.move_to_end(image)
-        while len(self.latest) > self.most:
-            self.latest.popitem(last=False)
-        return self.latest[image]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "latest": OrderedDict()}
-
-
-def _foreground(pixels: Pixels) -> list[np.ndarray]:
-    """The flat places of each image's pixels whose label is above 0."""
-    ends = pixels.offsets + pixels.sizes.prod(axis=1)
-    labels = pixels.labels[0].cpu().numpy()
-    return [
-        np.flatnonzero(labels[start:end] > 0).astype(np.int32) for start, end in zip(pixels.offsets, ends, strict=True)
-    ]
-
-
 class PatchSampler:
     """Training batches by step: images (B, C, h, w) and targets (B, T, h, w), made in any order, on any process.
 
-    A `foreground` share of random patches is centred on a pixel above class 0.
+    A `foreground` share of random patches is centred on a pixel above class 0. Augmentations that compose scenes have
+    them in the source: `scenes` says from which image on, by the place of the augmentation in the list.
     """
 
     def __init__(
@@ -170,6 +52,7 @@ class PatchSampler:
         seed: int,
         foreground: float = 0.0,
         planes: Sequence[Interpolation] = (),
+        scenes: Mapping[int, int] | None = None,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -178,6 +61,7 @@ class PatchSampler:
         self.seed = seed
         self.foreground = foreground
         self.planes = tuple(planes)
+        self.scenes = dict(scenes or {})
 
     @property
     def steps_per_epoch(self) -> int:
@@ -210,17 +94,26 @@ class PatchSampler:
         params = [self._params(epoch, index) for index in chosen.tolist()]
         readings = pipeline.readings(self.augmentations, self.plan.side, params, self.source.device)
         cut, places = [], []
-        for block in self.source.laid(self.plan.images[chosen]):
+        images = [self._image(index, given) for index, given in zip(chosen.tolist(), params, strict=True)]
+        for block in self.source.laid(np.array(images)):
             within = block.places.tolist()
             read = [([where[index] for index in within], size) for where, size in readings]
             corners = [
-                self._corner(epoch, index, block, image)
-                for index, image in zip(chosen[within].tolist(), block.images, strict=True)
+                self._corner(epoch, index, block, image, images[place] == self.plan.images[index])
+                for place, index, image in zip(within, chosen[within].tolist(), block.images, strict=True)
             ]
             drawn = [params[index] for index in within]
-            side, images = self.plan.side, block.images
             cut.append(
-                pipeline.cut(block.pixels, images, np.stack(corners), side, self.augmentations, drawn, read, self.soft)
+                pipeline.cut(
+                    block.pixels,
+                    block.images,
+                    np.stack(corners),
+                    self.plan.side,
+                    self.augmentations,
+                    drawn,
+                    read,
+                    self.soft,
+                )
             )
             places.append(block.places)
         if len(cut) == 1:
@@ -248,8 +141,15 @@ class PatchSampler:
         dtype = torch.float32 if "bilinear" in self.planes else torch.int64
         return torch.stack([plane.to(dtype) for plane in planes], dim=1)
 
-    def _corner(self, epoch: int, index: int, block: ImageBlock, image: int) -> np.ndarray:
-        if self.plan.corners is not None:
+    def _image(self, index: int, params: list[Any]) -> int:
+        """The image that a patch is cut from: that of the plan, unless an augmentation has a scene for it."""
+        for position, first in self.scenes.items():
+            if (number := self.augmentations[position].scene(params[position])) is not None:
+                return first + number
+        return int(self.plan.images[index])
+
+    def _corner(self, epoch: int, index: int, block: ImageBlock, image: int, planned: bool = True) -> np.ndarray:
+        if self.plan.corners is not None and planned:
             return np.asarray(self.plan.corners[index])
         size = block.pixels.sizes[image]
         room = size - self.plan.side

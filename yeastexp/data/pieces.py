@@ -49,7 +49,8 @@ class Pieces:
 class StoredImage:
     """An image (C, H, W) in the type it is stored in, of which `read(rows, columns)` gives pieces.
 
-    `normalization` holds the mean and standard deviation it was normalised with, if it was.
+    `normalization` holds the mean and standard deviation it was normalised with, if it was, and `pixel_um` the side of
+    a pixel, if it is known.
     """
 
     name: str
@@ -57,6 +58,7 @@ class StoredImage:
     dtype: np.dtype[Any]
     read: Callable[[slice, slice], Array]
     normalization: dict[str, Any] | None = None
+    pixel_um: float | None = None
 
     @classmethod
     def of(cls, name: str, values: Array) -> StoredImage:

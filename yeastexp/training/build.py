@@ -116,7 +116,7 @@ class Assembly:
         if written := self.experiment.validation.every:
             return written
         epoch_pixels = len(self.sampler.plan.images) * self.sampler.plan.side**2
-        return max(1, round(self.pixels("val") / 3 / (VALIDATION_SHARE * epoch_pixels)))
+        return max(1, round(self.task.views * self.pixels("val") / 3 / (VALIDATION_SHARE * epoch_pixels)))
 
     def pixels(self, split: str) -> int:
         """Pixels of all images of a split."""
@@ -152,15 +152,19 @@ def assemble(experiment: Experiment) -> Assembly:
     dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)
     task = build_task(experiment)
-    images = training_images(experiment, task, dataset, transforms, device)
+    if type(task).fit is not Task.fit:
+        task.fit(dataset.read(name) for name in dataset.splits["train"])
+    augmentations = tuple(part.build() for part in experiment.augmentations)
+    images = training_images(experiment, task, dataset, transforms, augmentations, device)
     sampler = PatchSampler(
         images.source,
-        plan_patches(experiment.patches, images.source.sizes),
+        plan_patches(experiment.patches, images.source.sizes[: images.count]),
         experiment.train.batch_size,
-        tuple(part.build() for part in experiment.augmentations),
+        augmentations,
         experiment.train.seed,
         experiment.patches.foreground_fraction,
         task.planes,
+        images.scenes,
     )
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
@@ -174,29 +178,31 @@ class Preprocessing:
     """What stands before the model: the one owner of its description in a checkpoint.
 
     `fitted` has the options of each transform that fits some, and nothing for the others; `values` is the range of the
-    training images, if they were all looked at.
+    training images, if they were all looked at; `task` is what the task learnt of them.
     """
 
     normalization: Mapping[str, Any] | None
     fitted: Sequence[Mapping[str, Any]]
     values: Values | None
+    task: Mapping[str, Any]
 
     @classmethod
     def of(cls, assembly: Assembly) -> Preprocessing:
         """That of an experiment's parts."""
         fitted = [dict(vars(transform)) if transform.has("fit") else {} for transform in assembly.transforms]
-        return cls(assembly.dataset.normalization, fitted, assembly.images.values)
+        return cls(assembly.dataset.normalization, fitted, assembly.images.values, assembly.task.state_dict())
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
         """What `state_dict` gave."""
         values = Values(**state["values"]) if state["values"] else None
-        return cls(state["normalization"], state["transforms"], values)
+        return cls(state["normalization"], state["transforms"], values, state["task"])
 
     def state_dict(self) -> dict[str, Any]:
         """As a checkpoint holds it."""
         values = vars(self.values) if self.values else None
-        return {"normalization": self.normalization, "transforms": list(self.fitted), "values": values}
+        transforms = list(self.fitted)
+        return {"normalization": self.normalization, "transforms": transforms, "values": values, "task": {**self.task}}
 
     def transforms(self, experiment: Experiment) -> Transforms:
         """The `[[transform]]` list of an experiment with these options; ValueError or TypeError if it is another's."""

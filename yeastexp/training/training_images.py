@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,12 +14,14 @@ from torch import Tensor
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.settings import Patches, Runtime
 from yeastexp.contracts import Dataset, Task
-from yeastexp.data import patches
+from yeastexp.data import kept_images
+from yeastexp.data.kept_images import CachedImages, LazyImages
 from yeastexp.data.normalization import Values, ends_of
-from yeastexp.data.patches import CachedImages, LazyImages, PatchPlan
+from yeastexp.data.patches import PatchPlan
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError
+from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import memory
 from yeastexp.system.formatting import format_bytes
@@ -76,8 +80,12 @@ class Prepared:
 
     def seen(self, stored: Sample) -> Sample:
         """What the list makes of it, with the planes of the task's targets as maps, in their order."""
+        maps = {name: stored.maps[name] for name in self.task.maps}
+        return self.with_targets(pipeline.whole(self.transforms, replace(stored, maps=maps)))
+
+    def with_targets(self, sample: Sample) -> Sample:
+        """A transformed sample with the planes of the task's targets as maps, in their order."""
         task = self.task
-        sample = pipeline.whole(self.transforms, replace(stored, maps={name: stored.maps[name] for name in task.maps}))
         planes = task.targets(sample) if task.planes else ()
         if len(planes) != len(task.planes):
             fault = f"'targets' gives {len(planes)} planes where 'planes' has {len(task.planes)}"
@@ -108,34 +116,93 @@ def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Lit
 
 @dataclass(frozen=True)
 class Images:
-    """The training images: what patches are cut from, a line that says where they are, and their values, if known."""
+    """The training images: what patches are cut from, a line that says where they are, and their values, if known.
+
+    Behind `count` images of the data set the source has the scenes of augmentations, from the image on that `scenes`
+    says by the place of the augmentation in the list.
+    """
 
     source: CachedImages | LazyImages
     kept: Literal["device", "memory", "none"]
     where: str
     values: Values | None
+    count: int
+    scenes: Mapping[int, int]
+
+
+class _Transformed(Sequence[Sample]):
+    """The training images after the `[[transform]]` list, with every map of the data set, read when asked for."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+
+    def __len__(self) -> int:
+        return len(self.prepared.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return pipeline.whole(self.prepared.transforms, self.prepared.stored(index))
+
+
+def composed_scenes(prepared: Prepared, augmentations: Transforms, seed: int) -> tuple[list[Sample], dict[int, int]]:
+    """The scenes that augmentations compose of the training images, and the number of the first of each, by place."""
+    scenes: list[Sample] = []
+    firsts: dict[int, int] = {}
+    for position, augmentation in enumerate(augmentations):
+        if augmentation.has("scenes"):
+            firsts[position] = len(prepared.names) + len(scenes)
+            source = partial(_scene_generator, seed, position)
+            scenes += map(prepared.with_targets, augmentation.scenes(_Transformed(prepared), source))
+    return scenes, firsts
+
+
+def _scene_generator(seed: int, position: int, number: int) -> np.random.Generator:
+    return generator(seed, "scenes", 0, number, position)
+
+
+@dataclass(frozen=True)
+class WithScenes:
+    """Training images by their number, and scenes behind them."""
+
+    prepared: Prepared
+    scenes: Sequence[Sample]
+
+    def __call__(self, index: int) -> Sample:
+        count = len(self.prepared.names)
+        return self.prepared(index) if index < count else self.scenes[index - count]
 
 
 def training_images(
-    experiment: Experiment, task: Task, dataset: Dataset, transforms: Transforms, device: torch.device
+    experiment: Experiment,
+    task: Task,
+    dataset: Dataset,
+    transforms: Transforms,
+    augmentations: Transforms,
+    device: torch.device,
 ) -> Images:
     """Those of a data set after some transforms, for patches that are cut for a device."""
     read = Prepared(dataset, transforms, len(experiment.task.classes), task)
     planes = 1 + len(task.planes)
-    sizes, wants_foreground = read.sizes, experiment.patches.foreground_fraction > 0
-    where, said = where_kept(experiment.runtime, patches.bytes_of(sizes, experiment.task.channels, planes), device)
+    count, (scenes, firsts) = len(read.names), composed_scenes(read, augmentations, experiment.train.seed)
+    sizes = np.concatenate([read.sizes, np.array([scene.size for scene in scenes], np.int64).reshape(-1, 2)])
+    wants_foreground = experiment.patches.foreground_fraction > 0
+    where, said = where_kept(experiment.runtime, kept_images.bytes_of(sizes, experiment.task.channels, planes), device)
     if where == "none":
-        return Images(LazyImages(read, sizes, experiment.task.channels, wants_foreground, planes), where, said, None)
+        lazy = LazyImages(WithScenes(read, scenes), sizes, experiment.task.channels, wants_foreground, planes)
+        return Images(lazy, where, said, None, count, firsts)
     ends: list[Tensor] = []
 
     def watched(index: int) -> Sample:
+        if index >= count:
+            return scenes[index - count]
         stored = read.stored(index)
         ends.append(ends_of(stored.image))
         return read.seen(stored)
 
     there = device if where == "device" else torch.device("cpu")
     kept = CachedImages.reading(watched, sizes, there, wants_foreground)
-    return Images(kept, where, said, Values.between(ends, dataset.normalization))
+    return Images(kept, where, said, Values.between(ends, dataset.normalization), count, firsts)
 
 
 def patch_side(patches: Patches, smallest: int = DEFAULT_SIDE) -> int:

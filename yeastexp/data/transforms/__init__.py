@@ -9,6 +9,7 @@ from yeastexp.data.transforms import gamma as gamma
 from yeastexp.data.transforms import gaussian_blur as gaussian_blur
 from yeastexp.data.transforms import gaussian_noise as gaussian_noise
 from yeastexp.data.transforms import invert_contrast as invert_contrast
+from yeastexp.data.transforms import pasted_cells as pasted_cells
 from yeastexp.data.transforms import pasted_structures as pasted_structures
 from yeastexp.data.transforms import percentile as percentile
 from yeastexp.data.transforms import poisson_noise as poisson_noise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from yeastexp.data.pieces import Pieces
 from yeastexp.data.pieces import Size as Size
 from yeastexp.errors import UserError
 from yeastexp.registry import source_of
+from yeastexp.sample import Sample
 
 
 def _kind(tensor: Tensor) -> str:
@@ -24,7 +25,8 @@ class BasicTransform2D:
 
     A geometric transform gives `geometry` alone; an intensity transform gives `image`, and `statistics` if it depends
     on the whole image; one that draws objects gives `image` and `labels` from the same `params`; one that changes the
-    grid gives `image` (its filter, applied first), `geometry` and `restore`.
+    grid gives `image` (its filter, applied first), `geometry` and `restore`; one that composes images gives `scenes`
+    and `scene`.
 
     A training patch is read as large as later geometry needs, so its hooks are given more or less of the image around
     the same centre: what they place, they place from the centre, and they take no statistics of what they are given.
@@ -85,6 +87,17 @@ class BasicTransform2D:
             f"{tuple(like.shape)}; return one of the same shape and type ('geometry' moves pixels)"
         )
 
+    def scenes(self, samples: Sequence[Sample], generator: Callable[[int], np.random.Generator]) -> Iterator[Sample]:
+        """Further training images, made once of all training images, which have every map of the data set.
+
+        The generator of a number belongs to that scene, or to whatever else needs one.
+        """
+        return iter(())
+
+    def scene(self, params: Any) -> int | None:
+        """The number of the scene that a patch with these `params` is cut from; None: from its own image."""
+        return None
+
     def fit(self, training_images: Iterable[Tensor]) -> dict[str, Any]:
         """Values for the transform's own fields, from one pass over the training images, each (C, H, W)."""
         return {}
@@ -105,7 +118,7 @@ class BasicTransform2D:
 
     def acts(self) -> bool:
         """Whether it has a hook that can change anything."""
-        return any(self.has(hook) for hook in ("image", "batch", "labels", "geometry"))
+        return any(self.has(hook) for hook in ("image", "batch", "labels", "geometry", "scenes"))
 
     def has(self, hook: str) -> bool:
         """Whether the transform has a hook of its own."""

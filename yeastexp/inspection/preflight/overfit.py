@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yeastexp.data.patches import LazyImages, PatchSampler
+from yeastexp.data.kept_images import LazyImages
+from yeastexp.data.patches import PatchSampler
 from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.metrics.pixels import confusion
 from yeastexp.sample import IGNORE

@@ -1,0 +1,133 @@
+"""Training images kept in memory, or read whenever patches are cut from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yeastexp.data.transforms.geometry import Pixels
+from yeastexp.sample import Sample
+
+KEPT = 2**28
+"""Bytes of images that a process keeps where they are read from the data set again and again."""
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """Some patches of a batch, by their places in it, and the pixels that they are cut from."""
+
+    places: np.ndarray
+    pixels: Pixels
+    images: np.ndarray
+    """Of each patch, the number of its image in `pixels`."""
+    foreground: list[np.ndarray]
+    """The flat places of each image's pixels whose label is above 0, where patches are centred on such."""
+
+
+def bytes_of(sizes: np.ndarray, channels: int, planes: int = 1) -> int:
+    """What images (C, H, W) of these sizes (N, 2) take as pixels: float32 values and int32 label planes."""
+    return int(sizes.prod(axis=1).sum()) * 4 * (channels + planes)
+
+
+def _planes(sample: Sample) -> tuple[Tensor, Tensor]:
+    """Values (C + S, H, W) and label planes (L, H, W) int32 of a prepared image: its float maps are soft planes."""
+    soft = [plane for plane in sample.maps.values() if plane.is_floating_point()]
+    labels = [sample.labels, *(plane for plane in sample.maps.values() if not plane.is_floating_point())]
+    values = torch.cat([sample.image, torch.stack(soft)]) if soft else sample.image
+    return values, torch.stack(labels).to(torch.int32)
+
+
+class CachedImages:
+    """All training images, laid out once, in memory or on a device."""
+
+    def __init__(self, pixels: Pixels, foreground: bool = False) -> None:
+        self.pixels = pixels
+        self.sizes = pixels.sizes
+        self.foreground = _foreground(pixels) if foreground else []
+
+    @classmethod
+    def reading(
+        cls, read: Callable[[int], Sample], sizes: np.ndarray, device: torch.device, foreground: bool = False
+    ) -> CachedImages:
+        """The images of a function, which gives image i in `sizes[i]` pixels, laid out one by one."""
+        ends = sizes.prod(axis=1).cumsum()
+        values, labels = torch.empty(0), torch.empty(0, dtype=torch.int32)
+        for index, (begin, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
+            image, planes = _planes(read(index))
+            if not index:
+                values = torch.empty(len(image), int(ends[-1]))
+                labels = torch.empty(len(planes), int(ends[-1]), dtype=torch.int32)
+            values[:, begin:end] = image.flatten(1)
+            labels[:, begin:end] = planes.flatten(1)
+        kept = cls(Pixels(values, labels, ends - sizes.prod(axis=1), sizes), foreground)
+        kept.pixels = kept.pixels.to(device)
+        return kept
+
+    @property
+    def device(self) -> torch.device:
+        """Where patches are cut."""
+        return self.pixels.values.device
+
+    def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
+        """The patches of these images, all at once."""
+        yield ImageBlock(np.arange(len(images)), self.pixels, images, self.foreground)
+
+    def labels(self) -> Iterator[Tensor]:
+        """The labels of one image after the other, flat."""
+        return iter(self.pixels.labels[0].split(self.pixels.sizes.prod(axis=1).tolist()))
+
+
+class LazyImages:
+    """Training images that are read whenever patches are cut from them; each process keeps the latest."""
+
+    device = torch.device("cpu")
+    """Where patches are cut."""
+
+    def __init__(
+        self, read: Callable[[int], Sample], sizes: np.ndarray, channels: int, foreground: bool, planes: int = 1
+    ) -> None:
+        self.read = read
+        self.sizes = sizes
+        self.foreground = foreground
+        self.most = max(1, KEPT // bytes_of(sizes[[sizes.prod(axis=1).argmax()]], channels, planes))
+        self.latest: OrderedDict[int, CachedImages] = OrderedDict()
+
+    def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
+        """The patches of these images, image by image."""
+        for image in np.unique(images).tolist():
+            places = np.flatnonzero(images == image)
+            kept = self._kept(image)
+            yield ImageBlock(places, kept.pixels, np.zeros(len(places), np.int64), kept.foreground)
+
+    def labels(self) -> Iterator[Tensor]:
+        """The labels of one image after the other."""
+        return (self.read(image).labels for image in range(len(self.sizes)))
+
+    def _kept(self, image: int) -> CachedImages:
+        if image not in self.latest:
+            values, labels = _planes(self.read(image))
+            pixels = Pixels.of([values], [labels])
+            self.latest[image] = CachedImages(pixels, self.foreground)
+        self.latest.move_to_end(image)
+        while len(self.latest) > self.most:
+            self.latest.popitem(last=False)
+        return self.latest[image]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "latest": OrderedDict()}
+
+
+def _foreground(pixels: Pixels) -> list[np.ndarray]:
+    """The flat places of each image's pixels whose label is above 0."""
+    ends = pixels.offsets + pixels.sizes.prod(axis=1)
+    labels = pixels.labels[0].cpu().numpy()
+    return [
+        np.flatnonzero(labels[start:end] > 0).astype(np.int32) for start, end in zip(pixels.offsets, ends, strict=True)
+    ]

@@ -1,0 +1,306 @@
+"""Scenes packed of single cells that are cut out of other images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from yeastexp.sample import IGNORE, Sample
+
+Image = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int32]
+EIGHT = np.ones((3, 3), bool)
+
+HALO_PX = 12
+"""How far from a cell its light is cut out with it."""
+
+FREE = 0.55
+"""Of a cell's outline, the share that must touch no other cell."""
+
+MOST_CUTOUTS = 600
+
+OVERLAP = 0.04
+"""Of a cell's area, the most that may lie on cells that are there already."""
+
+NEIGHBOURS_HALO = 0.25
+"""Share of its neighbours' light that falls onto a cell."""
+
+SMALLEST_PX = 12
+"""Pixels of the smallest cell that is pasted."""
+
+DIRECTIONS = 8
+"""From which a cell may fall towards the middle of its colony."""
+
+MISSES = 6
+"""Cells of a colony that may fall outside of the scene before it is complete."""
+
+SMOOTH_PX = 51
+"""Of the box that is drawn over a background twice, to leave its level."""
+
+BACKGROUNDS = 12
+"""Backgrounds that all scenes are made on, mirrored and turned."""
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A cell with its surroundings: what it adds to the background (C, h, w), its pixels (h, w), and their class.
+
+    `fade` (h, w) is the share of the excess that it adds outside, from 1 beside it to 0 at `HALO_PX`.
+    """
+
+    excess: Image
+    mask: Mask
+    fade: Image
+    label: int
+
+
+def cell_ids(sample: Sample) -> Ids:
+    """Ids of the cells of an image (H, W): its map `instances`, or connected regions of one class."""
+    if "instances" in sample.maps:
+        return sample.maps["instances"].clamp_min(0).numpy().astype(np.int32)
+    labels, ids, count = sample.labels.numpy(), np.zeros(sample.size, np.int32), 0
+    for label in range(1, int(labels.max(initial=0)) + 1):
+        regions, more = ndimage.label(labels == label)
+        ids = np.where(regions > 0, regions + count, ids).astype(np.int32)
+        count += more
+    return ids
+
+
+def cut_out(samples: Iterable[Sample]) -> list[Cutout]:
+    """The cells with free surroundings, at most `MOST_CUTOUTS`; the freest tenth if hardly any is free."""
+    cutouts = sorted(
+        ((free, number, cutout) for number, (free, cutout) in enumerate(_all_cutouts(samples))),
+        key=lambda entry: (-entry[0], entry[1]),
+    )
+    enough = max(sum(free >= FREE for free, _, _ in cutouts), min(len(cutouts), 1 + len(cutouts) // 10))
+    free_enough = sorted(cutouts[:enough], key=lambda entry: entry[1])
+    every = -(-len(free_enough) // MOST_CUTOUTS) or 1
+    return [cutout for _, _, cutout in free_enough[::every]]
+
+
+def _all_cutouts(samples: Iterable[Sample]) -> Iterator[tuple[float, Cutout]]:
+    """Each whole cell, and the share of its outline that is free."""
+    for sample in samples:
+        ids, image = cell_ids(sample), sample.image.numpy()
+        unknown = sample.labels.numpy() == IGNORE
+        for number, box in enumerate(ndimage.find_objects(ids), start=1):
+            if box is None or any(
+                part.start < 3 or part.stop > length - 3 for part, length in zip(box, ids.shape, strict=True)
+            ):
+                continue  # no such cell, or one that the border cuts
+            around = tuple(slice(max(part.start - HALO_PX, 0), part.stop + HALO_PX) for part in box)
+            mask = ids[around] == number
+            others = (ids[around] > 0) & ~mask | unknown[around]
+            ring = ndimage.binary_dilation(mask, EIGHT, iterations=2) & ~mask
+            surroundings = ~ndimage.binary_dilation(mask | others, EIGHT, iterations=3)
+            background = surroundings if surroundings.any() else ~mask & ~others
+            if not background.any() or not mask.any():
+                continue
+            pixels = image[(slice(None), *around)]
+            excess = pixels - np.median(pixels[:, background], axis=1)[:, None, None]
+            away = ndimage.distance_transform_edt(~mask)
+            fade = np.where(mask, 0, np.clip((HALO_PX - away) / (HALO_PX - 3), 0, 1)).astype(np.float32)
+            _fill(excess, away, others)
+            label = int(np.bincount(sample.labels.numpy()[around][mask].clip(0)).argmax())
+            yield 1 - float(others[ring].mean()), Cutout(excess, mask, fade, label)
+
+
+def _fill(excess: Image, away: npt.NDArray[np.float64], others: Mask) -> None:
+    """Give pixels of other cells the mean of those as far from the outline, in the place of what lies under them."""
+    distance = np.rint(away).astype(int)
+    known = ~others & (distance > 0)
+    count = np.bincount(distance[known], minlength=distance.max() + 1)
+    for plane in excess:
+        total = np.bincount(distance[known], plane[known], minlength=len(count))
+        plane[others] = (total / np.maximum(count, 1))[distance[others]]
+
+
+def backgrounds(samples: Sequence[Sample], side: int, source: np.random.Generator) -> list[tuple[Image, Image]]:
+    """Pieces (C, h, w) of at most `side` pixels from which the cells are taken away, and their level."""
+    chosen = source.permutation(len(samples))[:BACKGROUNDS]
+    few = [(sample, cell_ids(sample) > 0) for sample in map(samples.__getitem__, chosen.tolist())]
+    pieces = [_background(few, side, source) for _ in range(BACKGROUNDS)]
+    return [(piece, _levelled(piece, np.ones(piece.shape[1:], bool))) for piece in pieces]
+
+
+def _background(samples: Sequence[tuple[Sample, Mask]], side: int, source: np.random.Generator) -> Image:
+    """A piece with few cells, whose cells are covered by the pixels of other places, level with their surroundings."""
+    pieces = [_piece(*samples[int(source.integers(len(samples)))], side, source) for _ in range(10)]
+    size = min(piece[0].shape[-2:] for piece in pieces)
+    pieces = sorted((p for p in pieces if p[0].shape[-2:] == size), key=lambda piece: float(piece[1].mean()))
+    image, occupied = pieces[0][0].copy(), pieces[0][1].copy()
+    level = _levelled(image, ~occupied)
+    for other, taken in pieces[1:]:
+        usable = occupied & ~taken
+        image[:, usable] = (level + other - _levelled(other, ~taken))[:, usable]
+        occupied &= taken
+    image[:, occupied] = level[:, occupied]
+    return image
+
+
+def _piece(sample: Sample, cells: Mask, side: int, source: np.random.Generator) -> tuple[Image, Mask]:
+    height, width = (min(side, length) for length in sample.size)
+    top, left = (
+        int(source.integers(length - part + 1)) for length, part in zip(sample.size, (height, width), strict=True)
+    )
+    window = slice(top, top + height), slice(left, left + width)
+    occupied = cells[window] | (sample.labels[window].numpy() == IGNORE)
+    occupied = ndimage.binary_dilation(occupied, EIGHT, iterations=HALO_PX // 2)
+    return sample.image[(slice(None), *window)].numpy(), occupied
+
+
+def _levelled(image: Image, known: Mask) -> Image:
+    """The image without detail, from its known pixels alone."""
+    mean = image[:, known].mean(axis=1)[:, None, None] if known.any() else image.mean(axis=(1, 2), keepdims=True)
+    weighted = np.concatenate([np.where(known, image - mean, 0), known[None]]).astype(np.float32)
+    for _ in range(2):
+        weighted = ndimage.uniform_filter(weighted, (0, SMOOTH_PX, SMOOTH_PX))
+    return np.asarray(mean + weighted[:-1] / (weighted[-1] + 1e-6), np.float32)
+
+
+@dataclass(frozen=True)
+class Colonies:
+    """How cells are turned and packed; lengths as shares of the cells' own."""
+
+    scale: tuple[float, float]
+    spread: float
+    buds: float
+    stretch: float = 0.12
+    bud_scale: tuple[float, float] = (0.3, 0.65)
+
+    def scene(
+        self, cutouts: Sequence[Cutout], ground: tuple[Image, Image], name: str, source: np.random.Generator
+    ) -> Sample:
+        """One scene as large as the background, which comes with its level, with one to four colonies."""
+        background, level = np.split(_reoriented(np.concatenate(ground), source), 2)
+        size = background.shape[1:]
+        own, light = np.zeros_like(background), np.zeros_like(background)
+        ids, labels = np.zeros(size, np.int32), np.zeros(size, np.int64)
+        scale = float(np.exp(source.uniform(*np.log(self.scale))))
+        room, number = source.uniform(0.15, 0.75) * math.prod(size), 0
+        for _ in range(int(source.integers(1, 5))):
+            centre = source.uniform(0.1, 0.9, 2) * size
+            share, misses = room * source.uniform(0.2, 1), 0
+            while share > 0 and misses < MISSES:
+                cell = self._varied(cutouts[int(source.integers(len(cutouts)))], scale, source)
+                if cell is None:
+                    continue
+                if (corner := _landing(cell.mask, ids > 0, centre, source)) is None:
+                    misses += 1
+                    continue
+                share -= float(cell.mask.sum())
+                number += 1
+                _paste(cell, corner, number, own, light, ids, labels)
+        inside = ids > 0
+        image = np.where(inside, level + own + NEIGHBOURS_HALO * light, background + light)
+        tensor = torch.from_numpy(image.astype(np.float32))
+        return Sample(
+            tensor, torch.from_numpy(labels), name, maps={"instances": torch.from_numpy(ids.astype(np.int64))}
+        )
+
+    def _varied(self, cutout: Cutout, scale: float, source: np.random.Generator) -> Cutout | None:
+        """The cell turned, mirrored, stretched and scaled; None if hardly a pixel remains."""
+        scale *= float(np.exp(source.uniform(-self.spread, self.spread)))
+        if source.random() < self.buds:
+            scale *= source.uniform(*self.bud_scale)
+        turn, mirrored = source.uniform(0, 2 * math.pi), source.choice([-1, 1])
+        sides = scale * np.array([1 + source.uniform(-self.stretch, self.stretch), 1]) * [1, mirrored]
+        if cutout.mask.sum() * scale**2 < SMALLEST_PX:
+            return None
+        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        matrix = np.linalg.inv(rotation @ np.diag(sides))
+        before = np.array(cutout.mask.shape)
+        after = np.ceil(np.abs(rotation @ np.diag(sides)) @ before).astype(int)
+        shift = (before - 1) / 2 - matrix @ ((after - 1) / 2)
+        blur = max(0.0, 0.5 * math.log2(1 / scale)) if scale < 1 else 0.0
+
+        def moved(plane: Image) -> Image:
+            smooth = ndimage.gaussian_filter(plane, blur) if blur else plane
+            return np.asarray(ndimage.affine_transform(smooth, matrix, shift, tuple(after), np.float32, order=1))
+
+        mask = moved(cutout.mask.astype(np.float32)) > 0.5
+        if mask.sum() < SMALLEST_PX:
+            return None
+        excess = np.stack([moved(plane) for plane in cutout.excess])
+        return Cutout(excess, mask, np.where(mask, 0, moved(cutout.fade)).astype(np.float32), cutout.label)
+
+
+def _reoriented(image: Image, source: np.random.Generator) -> Image:
+    turned = image.transpose(0, 2, 1) if source.random() < 0.5 and image.shape[1] == image.shape[2] else image
+    return turned[:, :: int(source.choice([-1, 1])), :: int(source.choice([-1, 1]))].copy()
+
+
+def _landing(
+    mask: Mask, occupied: Mask, centre: npt.NDArray[np.float64], source: np.random.Generator
+) -> tuple[int, int] | None:
+    """The corner at which a cell comes to lie that falls towards a centre from the best of some directions.
+
+    None if it would come to lie outside of the scene.
+    """
+    allowed = OVERLAP * mask.sum()
+    reach = float(np.hypot(*occupied.shape))
+    best: tuple[float, tuple[int, int]] | None = None
+    for angle in source.uniform(0, 2 * math.pi, DIRECTIONS):
+        direction = np.array([math.sin(angle), math.cos(angle)])
+        low, high = 0.0, best[0] if best else reach
+        if _overlap(mask, occupied, _corner(centre + (high - 2) * direction, mask)) > allowed:
+            continue  # not free nearer than the best so far
+        while high - low > 1:
+            middle = (low + high) / 2
+            if _overlap(mask, occupied, _corner(centre + middle * direction, mask)) <= allowed:
+                high = middle
+            else:
+                low = middle
+        best = high, _corner(centre + high * direction, mask)
+    assert best is not None, "what is as far as the scene is long lies outside of it, and free"
+    top, left = best[1]
+    inside = 0 <= top + mask.shape[0] // 2 < occupied.shape[0] and 0 <= left + mask.shape[1] // 2 < occupied.shape[1]
+    return (top, left) if inside else None
+
+
+def _corner(middle: npt.NDArray[np.float64], mask: Mask) -> tuple[int, int]:
+    return round(middle[0] - mask.shape[0] / 2), round(middle[1] - mask.shape[1] / 2)
+
+
+def _windows(
+    corner: tuple[int, int], part: tuple[int, ...], whole: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a part lies in the whole, and which of its pixels do."""
+    inner, outer = [], []
+    for start, length, total in zip(corner, part, whole, strict=True):
+        first, last = max(start, 0), max(min(start + length, total), max(start, 0))
+        outer.append(slice(first, last))
+        inner.append(slice(first - start, last - start))
+    return tuple(outer), tuple(inner)
+
+
+def _overlap(mask: Mask, occupied: Mask, corner: tuple[int, int]) -> int:
+    outer, inner = _windows(corner, mask.shape, occupied.shape)
+    return int(np.count_nonzero(occupied[outer] & mask[inner]))
+
+
+def _paste(
+    cell: Cutout,
+    corner: tuple[int, int],
+    number: int,
+    own: Image,
+    light: Image,
+    ids: Ids,
+    labels: npt.NDArray[np.int64],
+) -> None:
+    outer, inner = _windows(corner, cell.mask.shape, ids.shape)
+    mask, excess = cell.mask[inner], cell.excess[(slice(None), *inner)]
+    if not mask.any():
+        return
+    light[(slice(None), *outer)] += cell.fade[inner] * excess
+    free = mask & (ids[outer] == 0)
+    ids[outer][free] = number
+    labels[outer][free] = cell.label
+    own[(slice(None), *outer)][:, free] = excess[:, free]
