@@ -32,7 +32,7 @@ kinds that PyTorch has a class for:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,10 +109,15 @@ class Prediction:
     """(H, W) int64, a class for each pixel."""
 
     instances: Tensor | None = None
-    """(H, W) int64, 0 for background, else the id of an object."""
+    """(H, W) int64, 0 for background, else the id of an object. A metric asks for it by `predicted_instances`."""
 
     values: Mapping[str, Tensor] = field(default_factory=dict)
     """Further maps (H, W) by name. A metric asks for one by a keyword-only parameter `predicted_<name>`."""
+
+    @property
+    def maps(self) -> dict[str, Tensor]:
+        """All that a metric can ask for beside the classes."""
+        return {**self.values} if self.instances is None else {**self.values, "instances": self.instances}
 
 
 Interpolation = Literal["nearest", "bilinear"]
@@ -143,8 +148,21 @@ class Task:
     needs_loss: bool = True
     """Whether the experiment file has to name a `[loss]`; a task without one computes its own."""
 
+    views: int = 1
+    """Flips and rotations of an image, of `yeastexp.data.views.SYMMETRIES`, whose mean outputs are decoded."""
+
     reach_px: int | None = 0
     """How far `decode` looks beyond a pixel, so that large images are decoded in pieces; None: at the whole image."""
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """Learn from the training images, with the maps that it needs, what `decode` has to know of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `fit` learnt, as plain values; every checkpoint holds it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
 
     def targets(self, sample: Sample) -> Tensor:
         """Planes (T, H, W), made once of each whole image after the `[[transform]]` list, and of validation images.
@@ -174,6 +192,10 @@ class Task:
     def decode(self, outputs: Tensor) -> Prediction:
         """What the outputs (O, H, W) of one image say."""
         raise NotImplementedError(f"{type(self).__name__} has to say what its outputs mean")
+
+    def kept(self, activated: Tensor) -> Tensor:
+        """The planes (P, h, w) of activated outputs (O, h, w) that `predict --probabilities` writes."""
+        return activated
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
         """Outputs (B, O, H, W) that say exactly these targets, with growing confidence; none if they are unknown."""

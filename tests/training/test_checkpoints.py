@@ -121,7 +121,7 @@ def test_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     with pytest.raises(UserError) as caught:
         checkpoints.load(path)
-    message = f"{path}: has format 9, of another version of yeastexp; this one reads format 3"
+    message = f"{path}: has format 9, of another version of yeastexp; this one reads format 4"
     assert str(caught.value) == message
 
 

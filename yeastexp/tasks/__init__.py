@@ -2,6 +2,6 @@
 
 from yeastexp.contracts import Prediction, Task
 from yeastexp.registry import task
-from yeastexp.tasks import semantic
+from yeastexp.tasks import instances, semantic
 
-__all__ = ["Prediction", "Task", "semantic", "task"]
+__all__ = ["Prediction", "Task", "instances", "semantic", "task"]

@@ -23,7 +23,7 @@ from yeastexp.errors import UserError
 from yeastexp.system import files
 from yeastexp.training.finite import masks_of, non_finite
 
-FORMAT = 3
+FORMAT = 4
 NEXT, LAST, PREVIOUS = "next.pt", "last.pt", "previous.pt"
 
 NO_PLAIN_VALUE = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")

@@ -1,0 +1,169 @@
+"""The task `instances`, from `run` to `predict`: targets, decoding, and cells of images of any size."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from tiny import quiet
+
+from yeastexp.data import images, pieces
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.images import write_png
+from yeastexp.errors import UserError
+from yeastexp.evaluation.evaluate import evaluate
+from yeastexp.nets.losses import DiceCrossEntropy
+from yeastexp.prediction import outputs, tiling
+from yeastexp.prediction import predictor as predictor_module
+from yeastexp.prediction.cell_table import measure
+from yeastexp.prediction.predict import predict
+from yeastexp.prediction.predictor import load_predictor
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks.instances import Instances
+from yeastexp.training.resume import resume
+from yeastexp.training.run import run
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SHORT = [
+    "train.steps=100",
+    "runtime.threads=1",
+    "patches.size=48",
+    "task.least_height=0.4",
+    "task.least_foreground=0.5",
+]
+DATA = SyntheticYeast(images=6, size=96)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path_factory.mktemp("instances"))
+        return run(EXPERIMENTS / "quick_cells.toml", SHORT, console=quiet()).resolve()
+
+
+def fitted(classes: int = 2, **options: Any) -> Instances:
+    task = Instances(1, classes, **options)
+    task.fit(DATA.read(name) for name in DATA.splits["train"])
+    return task
+
+
+def test_true_outputs_are_decoded_to_the_true_cells() -> None:
+    task = fitted(least_area=0.0)
+    for name in DATA.splits["val"]:
+        sample = DATA.read(name)
+        *_, outputs_ = task.certain(task.targets(sample)[None])
+        prediction = task.decode(outputs_[0])
+        assert prediction.instances is not None
+        assert torch.equal(prediction.labels, sample.labels)
+        true, found = sample.maps["instances"], prediction.instances
+        pairs = torch.stack([true, found]).flatten(1).unique(dim=1)
+        assert pairs.shape[1] == len(true.unique()) == len(found.unique()), "one found cell for each true one"
+
+
+def test_the_loss_is_least_at_the_truth_and_leaves_unlabelled_pixels_out() -> None:
+    task, criterion = fitted(), DiceCrossEntropy(2)
+    sample = DATA.read(DATA.splits["val"][0])
+    targets = task.targets(sample)[None]
+    best = min(float(task.loss(each, targets, criterion)) for each in task.certain(targets))
+    constant = min(float(task.loss(each, targets, criterion)) for each in task.constant(targets))
+    assert best < 1e-3 < constant
+    labels = sample.labels.clone()
+    labels[:, :20] = IGNORE
+    targets = task.targets(Sample(sample.image, labels, "", None, sample.maps))[None]
+    *_, given = task.certain(targets)
+    given[..., :20] += 100.0
+    assert float(task.loss(given, targets, criterion)) < 1e-3
+
+
+def test_a_cell_has_the_class_that_most_of_its_pixels_have() -> None:
+    task = Instances(1, 3)
+    logits = torch.zeros(4, 12, 20)
+    logits[0] = 5.0
+    logits[0, 2:9, 2:9] = logits[0, 2:9, 12:19] = -5.0
+    logits[1, 2:9, 2:5], logits[2, 2:9, 5:9] = 5.0, 5.0
+    logits[1, 2:9, 12:17], logits[2, 2:9, 17:19] = 5.0, 5.0
+    logits[3, 2:9, 2:9] = logits[3, 2:9, 12:19] = 1.0
+    prediction = task.decode(logits)
+    assert prediction.instances is not None and prediction.instances.max() == 2
+    assert set(prediction.labels[prediction.instances == 1].tolist()) == {2}
+    assert set(prediction.labels[prediction.instances == 2].tolist()) == {1}
+    assert set(prediction.labels[prediction.instances == 0].tolist()) == {0}
+
+
+def test_no_cells_are_refused_and_what_was_fitted_comes_back() -> None:
+    empty = torch.zeros(8, 8, dtype=torch.int64)
+    with pytest.raises(UserError, match=r"the training images hold no cells; give the map 'instances' some ids"):
+        Instances(1, 2).fit([Sample(torch.zeros(1, 8, 8), empty, "", None, {"instances": empty})])
+    other = Instances(1, 2)
+    other.load_state_dict(fitted().state_dict())
+    assert other.watershed == fitted().watershed and other.watershed.smoothing_px > 0
+
+
+def table_of(path: str | Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
+def test_labels_tables_and_overlays_are_those_of_the_decoder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = DATA.splits["val"]
+    for name in names:
+        write_png(Path("in") / f"{name}.png", DATA.arrays(name)["raw"])
+    assert predict(finished, ["in"], Path("out"), overlay=True) == len(names)
+    predictor = load_predictor(finished)
+    rows, cells = table_of("out/predictions.csv"), table_of("out/cells.csv")
+    for name, row in zip(names, rows, strict=True):
+        sample = DATA.read(name)
+        prediction = predictor.predict(sample)
+        assert prediction.instances is not None
+        labels = images.read_image(Path(f"out/{name}.png"))[0]
+        assert labels.dtype == np.uint16 and np.array_equal(labels, prediction.instances.numpy())
+        assert int(row["cells"]) == labels.max() and float(row["foreground_fraction"]) == (labels > 0).mean()
+        assert float(row["cells_per_megapixel"]) == pytest.approx(labels.max() / labels.size * 1e6)
+        table = measure(labels, DATA.arrays(name)["raw"][None])
+        mine = [line for line in cells if line["image"] == f"in/{name}.png"]
+        assert [int(line["label"]) for line in mine] == table["label"].tolist() == list(range(1, len(mine) + 1))
+        assert [int(line["intensity_sum-0"]) for line in mine] == table["intensity_sum-0"].tolist()
+        assert all(0.5 < float(line["confidence_mean"]) <= 1 for line in mine)
+        assert images.read_image(Path(f"out/overlays/{name}.png")).shape == (3, 96, 96)
+    assert sum(int(row["cells"]) for row in rows) == len(cells) > 0
+
+
+def test_an_image_larger_than_memory_gives_the_cells_of_the_whole(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At several tile sizes, with seams through cells; the table is the same line by line."""
+    monkeypatch.chdir(tmp_path)
+    values = np.tile(DATA.arrays(DATA.splits["val"][0])["raw"], (2, 2))[:150, :170]
+    tifffile.imwrite("large.tif", values)
+    predict(finished, ["large.tif"], Path("whole"), form="tif")
+    expected = tifffile.imread("whole/large.tif")
+    assert expected.max() > 4
+    monkeypatch.setattr(images, "LARGEST", 10_000)
+    monkeypatch.setattr(outputs, "LARGE", 10_000)
+    monkeypatch.setattr(pieces, "BAND", 4_000)
+    monkeypatch.setattr(predictor_module, "AT_ONCE", 0)
+    monkeypatch.setattr(tiling, "activation_bytes", lambda device: 200_000)
+    for tile in (32, 48, 64, 80, 112):
+        out = Path(f"tiles {tile}")
+        predict(finished, ["large.tif"], out, tile=tile)
+        labels = tifffile.imread(out / "large.tif")
+        assert labels.dtype == np.uint32 and np.array_equal(labels, expected)
+        written, wanted = table_of(out / "cells.csv"), table_of("whole/cells.csv")
+        sure, wanted_sure = ([float(line.pop("confidence_mean")) for line in lines] for lines in (written, wanted))
+        assert sure == pytest.approx(wanted_sure, rel=1e-4)
+        assert written == wanted
+        assert [path.name for path in out.rglob(".*")] == []
+
+
+def test_it_is_evaluated_and_resumed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    summary = evaluate(finished)
+    assert summary is not None
+    assert not resume(finished, console=quiet())

@@ -1,0 +1,163 @@
+"""Instance segmentation: touching cells told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from yeastexp.contracts import Loss, Prediction
+from yeastexp.errors import UserError
+from yeastexp.metrics.matching import overlap
+from yeastexp.registry import task
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks.hills import hills
+from yeastexp.tasks.semantic import Semantic, Views
+from yeastexp.tasks.telling_apart import Planes
+from yeastexp.tasks.watershed import Watershed
+
+Ids = npt.NDArray[np.int64]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+INSIDE, OUTSIDE = 1.1, 0.1
+"""Weights of the hill's squared error: outside of cells it is known from the classes."""
+
+DEPTHS = (0.0, 0.1, 0.2, 0.3)
+"""Of the lowest pass between two cells, from which the training images choose one."""
+
+FITTED = 8
+"""Training images that do so."""
+
+
+@task("instances")
+class Instances(Semantic):
+    """A class for each pixel, and in each cell a hill that falls to its outline: a watershed of the hills gives cells.
+
+    K logits, which `[loss]` is of, and the hill (`yeastexp.tasks.hills.hills`), whose squared error weighs
+    `hill_weight`, more inside of cells than outside. `yeastexp.tasks.watershed.Watershed` says what a cell is. Some of
+    its options come from the training labels and stay in the run: `smoothing` is a share of the diameter of a disc of
+    their median area, `least_area` a share of that area, and `least_depth` is the one under which the hills of the true
+    cells give most of the true cells back.
+    """
+
+    maps = ("instances",)
+    planes = ("nearest", "bilinear")
+    reach_px = None
+    values = ("instances",)
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        hill_weight: Annotated[float, Field(gt=0)] = 12.0,
+        least_height: Annotated[float, Field(gt=0, lt=1)] = 0.7,
+        least_depth: Share | None = None,
+        least_foreground: Share = 0.7,
+        least_area: Share = 0.02,
+        smoothing: Share = 0.04,
+        views: Views = 4,
+    ) -> None:
+        super().__init__(channels, classes, views)
+        self.outputs = classes + 1
+        self.hill_weight = hill_weight
+        self.depth = least_depth
+        self.area, self.smoothing = least_area, smoothing
+        self.watershed = Watershed(least_height, least_depth or 0.0, least_foreground=least_foreground)
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """What depends on the size and the shape of cells. Raises UserError if there are none."""
+        areas, some = [np.zeros(0, np.int64)], list[Ids]()
+        for sample in samples:
+            ids = sample.maps["instances"].clamp_min(0).numpy()
+            areas.append(np.unique(ids[ids > 0], return_counts=True)[1])
+            if len(areas[-1]) and len(some) < FITTED:
+                some.append(ids)
+        if not some:
+            raise UserError("[task] instances: the training images hold no cells; give the map 'instances' some ids")
+        median = float(np.median(np.concatenate(areas)))
+        smoothing_px = self.smoothing * math.sqrt(4 * median / math.pi)
+        least_area = max(1, round(self.area * median))
+        self.watershed = replace(self.watershed, least_area=least_area, smoothing_px=smoothing_px)
+        if self.depth is None:
+            self.watershed = replace(self.watershed, least_depth=self._best_depth(some))
+
+    def _best_depth(self, images: Sequence[Ids]) -> float:
+        """The first of `DEPTHS` under which true hills give most of the true cells, and few others."""
+        scores = []
+        pictures = [(ids, hills(ids), (ids > 0).astype(np.float32)) for ids in images]
+        for depth in DEPTHS:
+            rule = replace(self.watershed, least_depth=depth)
+            tables = [overlap(ids, rule.cells(hill, foreground)) for ids, hill, foreground in pictures]
+            hits = sum(len(table.reaching(51)) for table in tables)
+            scores.append(2 * hits / sum(len(table.true_ids) + len(table.predicted_ids) for table in tables))
+        return DEPTHS[int(np.argmax(scores))]
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self.watershed)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.watershed = Watershed(**state)
+
+    def targets(self, sample: Sample) -> Tensor:
+        instances = sample.maps["instances"].cpu().numpy()
+        hill = torch.from_numpy(hills(instances)).to(sample.labels.device)
+        return torch.stack([sample.labels.float(), hill.masked_fill(sample.labels == IGNORE, torch.nan)])
+
+    def loss(self, outputs: Tensor, targets: Tensor, criterion: Loss | None) -> Tensor:
+        labels, hill = targets[:, 0].long(), targets[:, 1]
+        known = ~hill.isnan()
+        weight = torch.where(labels > 0, INSIDE, OUTSIDE) * known
+        error = (weight * (outputs[:, -1] - hill.nan_to_num()) ** 2).sum() / known.sum().clamp_min(1)
+        return super().loss(outputs[:, :-1], targets, criterion) + self.hill_weight * error
+
+    def activate(self, outputs: Tensor) -> Tensor:
+        return torch.cat([super().activate(outputs[..., :-1, :, :]), outputs[..., -1:, :, :]], dim=-3)
+
+    def deactivate(self, activated: Tensor) -> Tensor:
+        return torch.cat([super().deactivate(activated[..., :-1, :, :]), activated[..., -1:, :, :]], dim=-3)
+
+    def kept(self, activated: Tensor) -> Tensor:
+        """The probabilities of all classes but the first, then the hill."""
+        return activated[1:]
+
+    def find_instances(self, planes: Callable[[slice], Planes], labels: Callable[[], npt.NDArray[Any]]) -> int:
+        def hill_and_foreground(rows: slice) -> tuple[Planes, Planes]:
+            kept = planes(rows)
+            return kept[-1], self.confidence(kept)
+
+        return self.watershed.fill(hill_and_foreground, labels)
+
+    def confidence(self, planes: Planes) -> Planes:
+        """The probability of all classes but the first."""
+        return np.asarray(planes[:-1].sum(axis=0, dtype=np.float32))
+
+    def decode(self, outputs: Tensor) -> Prediction:
+        planes = self.kept(self.activate(outputs.float())).cpu().numpy()
+        labels = np.zeros(planes.shape[1:], np.int64)
+        self.find_instances(lambda rows: planes[:, rows], lambda: labels)
+        instances = torch.from_numpy(labels).to(outputs.device)
+        return Prediction(self._classes_of(instances, outputs[1:-1]), instances)
+
+    def _classes_of(self, instances: Tensor, logits: Tensor) -> Tensor:
+        """The class of each pixel (H, W): that which most pixels of its cell are likeliest to have."""
+        if len(logits) == 1:
+            return (instances > 0).long()
+        likeliest = logits.max(dim=0).indices
+        votes = torch.bincount((instances * len(logits) + likeliest).flatten(), minlength=len(logits))
+        votes = torch.cat([votes, votes.new_zeros(-len(votes) % len(logits))]).view(-1, len(logits))
+        return torch.where(instances > 0, 1 + votes.max(dim=1).indices[instances], 0)
+
+    def certain(self, targets: Tensor) -> Iterator[Tensor]:
+        hill = targets[:, 1:].nan_to_num()
+        return (torch.cat([logits, hill], dim=1) for logits in super().certain(targets))
+
+    def constant(self, targets: Tensor) -> Iterator[Tensor]:
+        hill = targets[:, 1:].nanmean().nan_to_num()
+        return (torch.cat([logits, hill.expand(logits[:, :1].shape)], dim=1) for logits in super().constant(targets))

@@ -1,0 +1,248 @@
+"""Cells from hills: a seeded watershed of an image of any size, band by band, to the same labels as at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+Planes = Callable[[slice], tuple[Float, Float]]
+"""Gives the hills and the probability of foreground (h, W) in some rows."""
+
+NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
+FORWARD = [(down, right) for down, right in NEIGHBOURS if (down, right) > (0, 0)]
+
+BAND = 1 << 22
+"""Pixels that are in memory together."""
+
+
+@dataclass(frozen=True)
+class Watershed:
+    """A seeded watershed (Meyer 1994, doi:10.1016/0165-1684(94)90060-4) of hills where foreground is likelier than not.
+
+    Hills are smoothed by a Gaussian first, within the foreground. Each pixel belongs to the top that the steepest way
+    up leads to. Two tops are two cells if both are at least `least_height` high and every way between them leads below
+    that, and by `least_depth` below the lower one; else they are one. A lower top goes to the neighbour over the
+    highest pass, and to no cell if it has none. What has fewer pixels than `least_area`, or a lower mean foreground
+    than `least_foreground`, is no cell. A cell is one region, connected by sides or corners, and numbers are given in
+    reading order of first pixels.
+
+    No pixel's cell follows from a bounded neighbourhood: a pass far away may decide. So bands are labelled
+    provisionally, and what they have in common is a graph of tops and passes, which is small.
+    """
+
+    least_height: float = 0.7
+    least_depth: float = 0.0
+    least_area: int = 15
+    least_foreground: float = 0.7
+    smoothing_px: float = 1.5
+
+    def cells(self, hill: Float, foreground: Float) -> Labels:
+        """The cells (H, W) of an image in memory."""
+        labels = np.zeros(hill.shape, np.int32)
+        self.fill(lambda rows: (hill[rows], foreground[rows]), lambda: labels)
+        return labels
+
+    def fill(self, planes: Planes, labels: Callable[[], Array], band: int = BAND) -> int:
+        """Write the cells into an array (H, W) that is asked for again for each band; how many there are."""
+        height, width = labels().shape
+        graph = _Graph(width)
+        rows_of_band = max(1, band // width)
+        bands = [slice(row, min(row + rows_of_band, height)) for row in range(0, height, rows_of_band)]
+        for rows in bands:
+            labels()[rows] = graph.add(rows, *self._heights(planes, rows, height))
+        number = graph.numbered(self)
+        for rows in bands:
+            part = labels()
+            part[rows] = number[part[rows]]
+        return int(number.max(initial=0))
+
+    def _heights(self, planes: Planes, rows: slice, height: int) -> tuple[Float, Float]:
+        """Smoothed hills in some rows and one more on either side, -inf outside of the foreground and of the image,
+        and the foreground in the rows alone.
+        """
+        margin = 1 + math.ceil(4 * self.smoothing_px)
+        wide = slice(max(rows.start - margin, 0), min(rows.stop + margin, height))
+        hill, foreground = planes(wide)
+        inside = foreground > 0.5
+        smooth = np.where(inside, hill, 0)
+        if self.smoothing_px:  # within the foreground alone: a small cell would sink below its top otherwise
+            share = ndimage.gaussian_filter(inside.astype(np.float32), self.smoothing_px)
+            smooth = ndimage.gaussian_filter(smooth, self.smoothing_px) / np.maximum(share, 1e-6)
+        height_map = np.where(inside, smooth, -np.inf).astype(np.float32)
+        height_map = np.pad(height_map, ((margin, margin), (0, 0)), constant_values=-np.inf)
+        length, above = rows.stop - rows.start, rows.start - wide.start
+        first = above + margin - 1
+        return height_map[first : first + length + 2], foreground[above : above + length]
+
+
+@dataclass
+class _Graph:
+    """The tops of an image and the passes between them, gathered band by band from the top.
+
+    Each band names its pixels by where they lead to within it: to a top, or to a pixel in a row of a neighbouring band,
+    whose name is then an alias of this one. Names are counted from 1 over all bands; 0 is no name.
+    """
+
+    width: int
+    names: int = 0
+    place: list[Array] = field(default_factory=list)
+    """By name, the flat place in the image that its pixels lead to, and the height there."""
+    height: list[Array] = field(default_factory=list)
+    area: list[Array] = field(default_factory=list)
+    foreground: list[Array] = field(default_factory=list)
+    """By name, the sum of its pixels' foreground in 255ths: a whole number, whatever order they are added up in."""
+    first: list[Array] = field(default_factory=list)
+    alias: list[tuple[Array, Array]] = field(default_factory=list)
+    passes: list[tuple[Array, Array, Array]] = field(default_factory=list)
+    """Two names and the height of a pass between them."""
+    last_names: Array | None = None
+    last_height: Array | None = None
+    downward: tuple[Array, Array] | None = None
+    """Names that lead into the next band, and the columns of the pixels there."""
+
+    def add(self, rows: slice, height: Float, foreground: Float) -> Array:
+        """The names (h, W) of the pixels of the next band; `height` (h + 2, W) has a row more on either side."""
+        inside = np.isfinite(height)
+        inside[[0, -1]] = False
+        target = _targets(height)[inside]
+        targets, name = np.unique(target, return_inverse=True)
+        names = np.zeros(height.shape, np.int64)
+        names[inside] = name + 1 + self.names
+        place = targets + (rows.start - 1) * self.width
+        pixel = np.flatnonzero(inside) + (rows.start - 1) * self.width
+        count = len(targets)
+        self.place.append(place)
+        self.height.append(height.ravel()[targets])
+        self.area.append(np.bincount(name, minlength=count))
+        certainty = np.rint(foreground[inside[1:-1]].astype(np.float64) * 255)
+        self.foreground.append(np.bincount(name, certainty, minlength=count).astype(np.int64))
+        first = np.full(count, np.iinfo(np.int64).max)
+        np.minimum.at(first, name, pixel)
+        self.first.append(first)
+        self._join(names, height, targets)
+        self.names += count
+        return names[1:-1]
+
+    def _join(self, names: Array, height: Float, targets: Array) -> None:
+        """Connect the names of a band to those of the band above, and remember what leads further down."""
+        own = np.arange(len(targets)) + 1 + self.names
+        if self.last_names is not None and self.last_height is not None and self.downward is not None:
+            upward = targets < self.width
+            self.alias.append((own[upward], self.last_names[targets[upward]]))
+            leading, columns = self.downward
+            self.alias.append((leading, names[1, columns]))
+            names[0], height[0] = self.last_names, self.last_height
+        below = len(names) - 1
+        down = targets >= below * self.width
+        self.downward = own[down], targets[down] - below * self.width
+        self.passes.append(_passes(names[:-1], height[:-1]))
+        self.last_names, self.last_height = names[-2].copy(), height[-2].copy()
+        names[0] = 0
+
+    def numbered(self, rule: Watershed) -> Labels:
+        """The cell of each name, numbered in reading order, 0 for none."""
+        top = np.arange(self.names + 1)
+        for names, others in self.alias:
+            top[names] = others
+        while not np.array_equal(higher := top[top], top):
+            top = higher
+        place, height = (np.concatenate([[-1], *parts]) for parts in (self.place, self.height))
+        # Tops are numbered by place from here on: their names depend on the bands, and ties must not.
+        tops = np.unique(top[1:])
+        tops = tops[np.argsort(place[tops])]
+        rank = np.full(self.names + 1, -1)
+        rank[tops] = np.arange(len(tops))
+        rank = rank[top]
+        firsts, seconds, passes = (np.concatenate(parts) for parts in zip(*self.passes, strict=True))
+        edges = _highest(rank[firsts], rank[seconds], passes)
+        cell = _merged(height[tops], *edges, rule)[rank[1:]]
+        area, foreground, first = (np.concatenate(parts) for parts in (self.area, self.foreground, self.first))
+        kept = cell >= 0
+        total = np.bincount(cell[kept], area[kept], minlength=len(tops))
+        certain = np.bincount(cell[kept], foreground[kept], minlength=len(tops))
+        beginning = np.full(len(tops), np.iinfo(np.int64).max)
+        np.minimum.at(beginning, cell[kept], first[kept])
+        is_cell = (total >= max(rule.least_area, 1)) & (certain >= rule.least_foreground * 255 * total)
+        chosen = np.flatnonzero(is_cell)
+        number = np.zeros(len(tops) + 1, np.int32)
+        number[chosen[np.argsort(beginning[chosen])]] = np.arange(1, len(chosen) + 1)
+        return np.concatenate([[0], number[cell]]).astype(np.int32)  # a cell of -1 finds the last number, 0
+
+
+def _targets(height: Float) -> Array:
+    """For each pixel the flat place that the steepest way up leads to, which ends in the first and in the last row.
+
+    Of equals the pixel that comes first is the higher, so that no way leads in circles, and plateaus have one top.
+    """
+    rows, columns = height.shape
+    padded = np.pad(height, 1, constant_values=-np.inf)
+    best, way = height.copy(), np.arange(rows * columns).reshape(rows, columns)
+    here = way.copy()
+    for down, right in NEIGHBOURS:
+        there = padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+        place = here + (down * columns + right)
+        higher = (there > best) | ((there == best) & (place < way))
+        np.copyto(best, there, where=higher)
+        np.copyto(way, place, where=higher)
+    way[[0, -1]] = here[[0, -1]]
+    flat = np.where(np.isfinite(height), way, here).ravel()
+    climbing = np.flatnonzero(flat != here.ravel())
+    while len(climbing):
+        higher = flat[flat[climbing]]
+        moved = higher != flat[climbing]
+        flat[climbing] = higher
+        climbing = climbing[moved]
+    return flat.reshape(rows, columns)
+
+
+def _passes(names: Array, height: Float) -> tuple[Array, Array, Array]:
+    """The names (N,) and (N,) of pixels that touch, and the highest pass between them (N,)."""
+    firsts, seconds, passes = [], [], []
+    rows, columns = names.shape
+    for down, right in FORWARD:
+        here = slice(0, rows - down), slice(max(0, -right), columns - max(0, right))
+        there = slice(down, rows), slice(max(0, right), columns - max(0, -right))
+        first, second = names[here], names[there]
+        meet = (first != second) & (first > 0) & (second > 0)
+        firsts.append(first[meet])
+        seconds.append(second[meet])
+        passes.append(np.minimum(height[here][meet], height[there][meet]))
+    return _highest(np.concatenate(firsts), np.concatenate(seconds), np.concatenate(passes))
+
+
+def _highest(firsts: Array, seconds: Array, passes: Array) -> tuple[Array, Array, Array]:
+    """The highest pass between each two, from the highest to the lowest; of equals, that between the first ones."""
+    apart = firsts != seconds
+    low, high = np.minimum(firsts, seconds)[apart], np.maximum(firsts, seconds)[apart]
+    order = np.lexsort((high, low, -passes[apart]))
+    low, high, passes = low[order], high[order], passes[apart][order]
+    _, highest = np.unique(low * (high.max(initial=0) + 1) + high, return_index=True)
+    highest.sort()
+    return low[highest], high[highest], passes[highest]
+
+
+def _merged(tops: Array, firsts: Array, seconds: Array, passes: Array, rule: Watershed) -> Array:
+    """The cell (N,) that each top belongs to, named by one of its tops; -1 for those that belong to none."""
+    parent, peak = list(range(len(tops))), tops.tolist()
+
+    def root(top: int) -> int:
+        while parent[top] != top:
+            parent[top] = top = parent[parent[top]]
+        return top
+
+    for first, second, height in zip(firsts.tolist(), seconds.tolist(), passes.tolist(), strict=True):
+        a, b = root(first), root(second)
+        lower = min(peak[a], peak[b])
+        if a != b and (height >= rule.least_height or lower < rule.least_height or lower - height < rule.least_depth):
+            parent[b], peak[a] = a, max(peak[a], peak[b])
+    roots = np.array([root(top) for top in range(len(tops))], dtype=np.int64)
+    return np.where(np.array(peak)[roots] >= rule.least_height, roots, -1) if len(roots) else roots
