@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,15 @@ from torch import Tensor
 from yeastexp.data import images, tiff_file
 from yeastexp.data.pieces import Pieces, StoredImage, bands
 from yeastexp.data.transforms import pipeline
-from yeastexp.drawing import pictures
+from yeastexp.drawing import cells, pictures
 from yeastexp.errors import UserError
 from yeastexp.prediction import tiled_transforms, tiling
+from yeastexp.prediction.cell_table import Table, measure_in_windows
 from yeastexp.prediction.growing_tiff import Form, growing
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.system import files
+from yeastexp.tasks.telling_apart import TellsInstances
 
 Array = npt.NDArray[Any]
 Tile = tuple[slice, slice, Tensor]
@@ -60,6 +63,16 @@ class Targets:
     grow: bool = False
 
     @property
+    def planes(self) -> Path:
+        """Where the outputs lie that ids are found in, of an image that is too large for memory, until they are."""
+        return self.mask.with_name(f".{self.mask.name}.planes")
+
+    @property
+    def cells(self) -> Path:
+        """Where the measurements of such an image lie until those of all images are written."""
+        return self.mask.with_name(f".{self.mask.name}.cells")
+
+    @property
     def all(self) -> list[Path]:
         """The mask first."""
         return [path for path in (self.mask, self.probabilities, self.overlay) if path]
@@ -67,11 +80,21 @@ class Targets:
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """The share of a mask's pixels above class 0, and how many connected regions of those classes there are."""
+    """The share of a mask's pixels above class 0, and how many connected regions of those classes there are.
+
+    Of a task that tells instances, how many those are.
+    """
 
     foreground_fraction: float
     cells: int
     seconds: float
+
+
+class Written(NamedTuple):
+    """What was written of an image, and the measurements of its instances, if the task tells them."""
+
+    summary: MaskSummary
+    cells: Table | None
 
 
 def write_outputs(
@@ -81,13 +104,10 @@ def write_outputs(
     options: Options,
     identity: Mapping[str, Any],
     advance: Advance,
-) -> MaskSummary:
+) -> Written:
     """Predict an image into its files; what a killed process wrote of files that grow, the next one continues from."""
     began = time.monotonic()
-    classes, planes = len(predictor.classes), predictor.task.outputs
-    forms: dict[Path, Form] = {targets.mask: (image.size, np.uint8)}
-    if targets.probabilities:
-        forms[targets.probabilities] = ((*((planes,) if planes > 2 else ()), *image.size), np.float32)
+    forms = _forms(predictor, image, targets)
     if targets.grow:
         with growing(forms, identity, _side(predictor, image, options)) as tiffs:
             began -= tiffs.seconds
@@ -95,20 +115,44 @@ def write_outputs(
             options = replace(options, tile=tiffs.side)
             for rows in _fill(predictor, image, options, tiffs.arrays, advance, tiffs.rows):
                 tiffs.keep(rows, time.monotonic() - began)
-            counted = _finish(image, tiffs.arrays, targets, classes)
-            summary = MaskSummary(*counted, time.monotonic() - began)
+            foreground, count, table = _finish(predictor, image, tiffs.arrays, targets)
+            summary = MaskSummary(foreground, count, time.monotonic() - began)
+            if table is not None:
+                write_table(targets.cells, table)
             tiffs.appear(vars(summary))
-        return summary
+        targets.planes.unlink(missing_ok=True)
+        return Written(summary, table)
     arrays = [np.empty(*form) for form in forms.values()]
     for _ in _fill(predictor, image, options, lambda: arrays, advance):
         pass
-    counted = _finish(image, lambda: arrays, targets, classes)
-    for target, values in reversed(list(zip(forms, arrays, strict=True))):
-        if target.suffix == ".png":
-            images.write_png(target, values, pictures.palette(classes) if classes > 2 else None)
-        else:
-            tiff_file.write(target, values)
-    return MaskSummary(*counted, time.monotonic() - began)
+    foreground, count, table = _finish(predictor, image, lambda: arrays, targets)
+    mask, *planes = arrays
+    if targets.probabilities:
+        tiff_file.write(targets.probabilities, planes[0])
+    _write_mask(predictor, targets.mask, mask)
+    return Written(MaskSummary(foreground, count, time.monotonic() - began), table)
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Keep the measurements of an image until those of all are written."""
+    with files.appearing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **table)
+
+
+def read_table(path: Path) -> Table:
+    """What `write_table` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def _forms(predictor: Predictor, image: StoredImage, targets: Targets) -> dict[Path, Form]:
+    """The mask, or ids; then planes, if they are asked for or if ids are found in them."""
+    task, size = predictor.task, image.size
+    forms: dict[Path, Form] = {targets.mask: (size, np.uint32 if isinstance(task, TellsInstances) else np.uint8)}
+    if targets.probabilities or isinstance(task, TellsInstances):
+        count = len(task.kept(torch.zeros(task.outputs, 1, 1)))
+        forms[targets.probabilities or targets.planes] = ((count, *size) if count > 1 else size, np.float32)
+    return forms
 
 
 def _fill(
@@ -119,32 +163,69 @@ def _fill(
     advance: Advance,
     first_row: int = 0,
 ) -> Iterator[int]:
-    """Fill the mask, and the probabilities if there is an array for them; yields how many rows are complete."""
-    scale = _scale(len(predictor.classes))
+    """Fill the mask, and the planes if there is an array for them; yields how many rows are complete."""
+    task, scale = predictor.task, _scale(len(predictor.classes))
     for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
         if bool(logits.isnan().any()):
             raise UserError(f"{image.name}: the model's outputs for it are NaN; check its values, and train again")
-        mask, *probabilities = arrays()
-        mask[rows, columns] = predictor.task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
-        if probabilities:
-            probabilities[0][..., rows, columns] = _stored(predictor.task.activate(logits.float()))
+        mask, *planes = arrays()
+        if not isinstance(task, TellsInstances):
+            mask[rows, columns] = task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
+        if planes:
+            planes[0][..., rows, columns] = task.kept(task.activate(logits.float())).cpu().numpy()
         advance((rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(image.size))
         if columns.stop == image.size[1]:
             yield rows.stop
 
 
-def _finish(image: StoredImage, arrays: Arrays, targets: Targets, classes: int) -> tuple[float, int]:
-    """Write a mask's overlay; the share of its foreground, and how many connected regions there are."""
-    scale = int(_scale(classes))
+def _finish(
+    predictor: Predictor, image: StoredImage, arrays: Arrays, targets: Targets
+) -> tuple[float, int, Table | None]:
+    """Find instances, write an overlay; the share of foreground, how many cells there are, and their measurements."""
+    task, classes = predictor.task, len(predictor.classes)
+    scale = 1 if isinstance(task, TellsInstances) else int(_scale(classes))
 
     def parts() -> Iterator[Array]:
         return (np.array(arrays()[0][rows]) for rows in bands(image.size))
 
+    table: Table | None = None
+    if isinstance(task, TellsInstances):
+
+        def planes(rows: slice) -> Array:
+            stored = np.array(arrays()[1][..., rows, :])
+            return stored if stored.ndim == 3 else stored[None]
+
+        count = task.find_instances(planes, lambda: arrays()[0])
+        table = measure_in_windows(
+            image.size,
+            lambda rows, columns: np.array(arrays()[0][rows, columns]),
+            image.read,
+            lambda rows, columns: task.confidence(planes(rows))[:, columns],
+            pixel_um=image.pixel_um,
+        )
+    else:
+        count = sum(regions(part == label * scale for part in parts()) for label in range(1, classes))
     foreground = sum(int(np.count_nonzero(part)) for part in parts())
-    cells = sum(regions(part == label * scale for part in parts()) for label in range(1, classes))
     if targets.overlay:
-        images.write_png(targets.overlay, overlay(image, arrays()[0], scale))
-    return foreground / math.prod(image.size), cells
+        images.write_png(targets.overlay, overlay(image, arrays()[0], scale, numbers=isinstance(task, TellsInstances)))
+    return foreground / math.prod(image.size), count, table
+
+
+def _write_mask(predictor: Predictor, path: Path, mask: Array) -> None:
+    """Class indices, or ids in as few bits as hold them. Raises UserError if a PNG file cannot hold so many ids."""
+    if not isinstance(predictor.task, TellsInstances):
+        classes = len(predictor.classes)
+        palette = pictures.palette(classes) if classes > 2 else None
+    else:
+        palette, count = None, int(mask.max(initial=0))
+        if count < 1 << 16:
+            mask = mask.astype(np.uint16)
+        elif path.suffix == ".png":
+            raise UserError(f"{path}: {count} cells are more than the 65535 that a PNG file holds; take --format tif")
+    if path.suffix == ".png":
+        images.write_png(path, mask, palette)
+    else:
+        tiff_file.write(path, mask)
 
 
 def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:
@@ -191,11 +272,6 @@ def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | N
     return predictor.tiling.tile(image.size, predictor.device)[0]
 
 
-def _stored(activated: Tensor) -> npt.NDArray[np.float32]:
-    """Planes (O, h, w) as they are stored: of two probabilities, which sum to 1, the second alone (1, h, w)."""
-    return np.asarray((activated[1:] if len(activated) == 2 else activated).cpu().numpy())
-
-
 def _scale(classes: int) -> np.uint8:
     """Masks of two classes hold 0 and 255, so that they can be seen."""
     return np.uint8(255 if classes == 2 else 1)
@@ -230,12 +306,16 @@ def _touching(above: Array, below: Array) -> Array:
     return np.unique(pairs[pairs.all(axis=1)], axis=0)
 
 
-def overlay(image: StoredImage, mask: Array, scale: int) -> npt.NDArray[np.uint8]:
-    """The image (3, h, w), of a large one every n-th pixel, with outlines of the classes: mask values by `scale`."""
+def overlay(image: StoredImage, mask: Array, scale: int, *, numbers: bool = False) -> npt.NDArray[np.uint8]:
+    """The image (3, h, w), of a large one every n-th pixel, with outlines of the classes: mask values by `scale`.
+
+    With `numbers` they are those of cells, with their ids, of an image that is not made smaller.
+    """
     height, width = image.size
     step = -(-max(height, width) // SHOWN)
     rows = [slice(row, row + 1) for row in range(0, height, step)] if step > 1 else [slice(0, height)]
     values = np.concatenate([image.read(row, slice(0, width))[:, :, ::step] for row in rows], axis=1)
     labels = (mask[::step, ::step] // scale).astype(np.int64)
-    outlined = pictures.outlined(pictures.grey_of(values.astype(np.float32)), labels)
+    grey = pictures.grey_of(values.astype(np.float32))
+    outlined = cells.outlined(grey, labels, numbers=step == 1) if numbers else pictures.outlined(grey, labels)
     return np.ascontiguousarray(np.moveaxis(outlined, -1, 0))

@@ -20,17 +20,19 @@ from yeastexp.data import hdf5_file, images, tiff_file
 from yeastexp.data.normalization import Values
 from yeastexp.data.pieces import StoredImage, bands, one_of_equal_channels, refuse_nan
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
-from yeastexp.prediction import growing_tiff, outputs
-from yeastexp.prediction.outputs import MaskSummary, Options, Targets
+from yeastexp.prediction import cell_table, growing_tiff, outputs
+from yeastexp.prediction.cell_table import Table
+from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import files, memory
+from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training.run_directory import RunDirectory, Which
 
 Form = Literal["png", "tif"]
 Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
 """Given the number of images, a context with a function to be called with each share of an image that is predicted."""
 
-TABLE = "predictions.csv"
+TABLE, CELLS = "predictions.csv", "cells.csv"
 OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
 """What keeps one image's files from being written, and not those of others."""
 
@@ -60,6 +62,30 @@ class Source:
 
 
 @dataclass(frozen=True)
+class CellsRow:
+    """A row of the table of a task that tells instances; `cells_per_mm2` where the size of a pixel is known."""
+
+    file: str
+    height: int
+    width: int
+    foreground_fraction: float
+    cells: int
+    cells_per_megapixel: float
+    cells_per_mm2: float | None
+    seconds: float
+
+    @classmethod
+    def of(cls, file: str, image: StoredImage, summary: MaskSummary) -> CellsRow:
+        """That of an image."""
+        pixels = math.prod(image.size)
+        per_mm2 = 1e6 * summary.cells / (pixels * image.pixel_um**2) if image.pixel_um else None
+        density = 1e6 * summary.cells / pixels
+        return cls(
+            file, *image.size, summary.foreground_fraction, summary.cells, density, per_mm2, round(summary.seconds, 3)
+        )
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of the table.
 
@@ -82,7 +108,9 @@ class _Call:
     predictor: Predictor
     checkpoint: str
     options: Options
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Row | CellsRow] = field(default_factory=list)
+    cells: dict[str, Table] = field(default_factory=dict)
+    """The measurements of the instances of each image, by its name."""
     faults: list[str] = field(default_factory=list)
     out_of_range: list[str] = field(default_factory=list)
     """The images whose values are unlike those of the training images."""
@@ -109,9 +137,10 @@ def predict(
 ) -> int:
     """Write a mask for every image, of the same name, and `predictions.csv`; return how many.
 
-    Masks hold 0 and 255 if there are two classes, else class indices. Images that cannot be predicted are named in a
-    UserError when all others are finished. If a call is killed at an image too large for memory, the same call goes on
-    from the rows that are written.
+    Masks hold 0 and 255 if there are two classes, else class indices; those of a task that tells instances hold ids
+    from 1, in reading order, in 16 bits or in 32 where there are more, and `cells.csv` measures each cell. Images that
+    cannot be predicted are named in a UserError when all others are finished. If a call is killed at an image too large
+    for memory, the same call goes on from the rows that are written.
     """
     predictor = load_predictor(run, checkpoint, device)
     for note in predictor.notes:
@@ -129,7 +158,10 @@ def predict(
             _write(output / TABLE, call.rows)
         except OSError as error:
             call.faults += files.unwritten(output / TABLE, error).faults
+    if call.cells:
+        _write_cells(call, output / CELLS)
     for its_targets in (each for each in targets if each.grow and not stopped):
+        its_targets.cells.unlink(missing_ok=True)
         growing_tiff.record_of(its_targets.mask).unlink(missing_ok=True)
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
@@ -151,10 +183,20 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
     try:
         image = source.open()
         identity = _identity(call, source)
-        finished = growing_tiff.finished(targets.all, identity) if targets.grow else None
-        summary = MaskSummary(**finished) if finished else _written(call, image, targets, identity, advance_by)
-        seconds = round(summary.seconds, 3)
-        call.rows.append(Row(source.name, *image.size, summary.foreground_fraction, summary.cells, seconds))
+        needed = [*targets.all, *([targets.cells] if isinstance(call.predictor.task, TellsInstances) else [])]
+        finished = growing_tiff.finished(needed, identity) if targets.grow else None
+        tells_instances = isinstance(call.predictor.task, TellsInstances)
+        if finished:
+            cells = outputs.read_table(targets.cells) if tells_instances else None
+            summary = MaskSummary(**finished)
+        else:
+            summary, cells = _written(call, image, targets, identity, advance_by)
+        if cells is None:
+            seconds = round(summary.seconds, 3)
+            call.rows.append(Row(source.name, *image.size, summary.foreground_fraction, summary.cells, seconds))
+        else:
+            call.rows.append(CellsRow.of(source.name, image, summary))
+            call.cells[source.name] = cells
     except UserError as error:
         if error.status == RUN_FAILED:
             call.faults += error.faults  # they name the file that cannot be written
@@ -167,7 +209,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
 
 def _written(
     call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], advance: Callable[[float], None]
-) -> MaskSummary:
+) -> Written:
     predictor = call.predictor
     channels = predictor.experiment.task.channels
     image = one_of_equal_channels(image) if channels == 1 else image
@@ -303,9 +345,18 @@ def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) ->
     return str(dtype) != recorded and high - low < least * span
 
 
-def _write(path: Path, rows: Sequence[Row]) -> None:
+def _write(path: Path, rows: Sequence[Row | CellsRow]) -> None:
     text = io.StringIO()
-    table = csv.DictWriter(text, [column.name for column in fields(Row)], lineterminator="\n")
+    table = csv.DictWriter(text, [column.name for column in fields(rows[0])], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     files.write_text(path, text.getvalue())
+
+
+def _write_cells(call: _Call, path: Path) -> None:
+    channels, known = call.predictor.experiment.task.channels, any("area_um2" in each for each in call.cells.values())
+    columns = cell_table.columns(channels, pixel_um=known, confidence=True)
+    try:
+        cell_table.write_csv(path, call.cells.items(), columns)
+    except UserError as error:
+        call.faults += error.faults

@@ -48,8 +48,7 @@ def run(
     if measured:
         say(measured)
     thumbnails: dict[str, Thumbnail] = {}
-    # Of a budget their time is taken as well.
-    baselines = scored_baselines(assembly, thumbnails) if budget and budget.can_score() else None
+    baselines = scored_baselines(assembly, thumbnails) if budget else None  # they count as well
     counted = budget.plan(assembly, step) if budget else assembly.experiment
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
