@@ -13,6 +13,7 @@ import torch
 from yeastexp import plugins
 from yeastexp.config.settings import Patches
 from yeastexp.data import kept_images
+from yeastexp.data import patches as patch_module
 from yeastexp.data.kept_images import CachedImages, LazyImages
 from yeastexp.data.patches import PatchSampler, Transforms
 from yeastexp.data.prefetch import prefetch_to_device
@@ -82,7 +83,7 @@ def test_all_epochs_take_all_windows_in_other_orders() -> None:
     planned = sorted(map(tuple, np.column_stack([made.plan.images, made.plan.corners]).tolist()))
     orders = []
     for epoch in range(3):
-        order = patches._order(5, epoch, len(planned)).tolist()
+        order = patch_module._order(5, epoch, len(planned)).tolist()
         seen = np.column_stack([made.plan.images, made.plan.corners])[order]
         assert sorted(map(tuple, seen.tolist())) == planned
         orders.append(order)
