@@ -29,8 +29,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 INSIDE, OUTSIDE = 1.1, 0.1
 """Weights of the hill's squared error: outside of cells it is known from the classes."""
 
-DEPTHS = (0.0, 0.1, 0.2, 0.3)
-"""Of the lowest pass between two cells, from which the training images choose one."""
+DEPTHS = (0.1, 0.2, 0.3)
+"""Of the pass between two cells below the lower top, from which the training images choose one."""
 
 FITTED = 8
 """Training images that do so."""
@@ -69,7 +69,9 @@ class Instances(Semantic):
         self.hill_weight = hill_weight
         self.depth = least_depth
         self.area, self.smoothing = least_area, smoothing
-        self.watershed = Watershed(least_height, least_depth or 0.0, least_foreground=least_foreground)
+        self.watershed = Watershed(
+            least_height, DEPTHS[0] if least_depth is None else least_depth, least_foreground=least_foreground
+        )
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """What depends on the size and the shape of cells. Raises UserError if there are none."""

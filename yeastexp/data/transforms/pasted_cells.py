@@ -32,10 +32,10 @@ class PastedCells(BasicTransform2D):
 
     count: Annotated[int, Field(ge=1, le=10_000)] = 100
     size: Annotated[int, Field(ge=16, le=4096)] = 300
-    scale: tuple[Scale, Scale] = (0.5, 1.1)
+    scale: tuple[Scale, Scale] = (0.4, 1.1)
     spread: Annotated[float, Field(ge=0, le=2)] = 0.35
-    buds: Annotated[float, Field(ge=0, le=1)] = 0.25
-    p: Annotated[float, Field(ge=0, le=1)] = 0.45
+    buds: Annotated[float, Field(ge=0, le=1)] = 0.2
+    p: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def __post_init__(self) -> None:
         if self.scale[0] > self.scale[1]:
