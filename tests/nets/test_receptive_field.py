@@ -701,7 +701,7 @@ def test_what_a_rule_says_is_what_pixels_show(name: str) -> None:
         (lambda x: x.renorm(2, 2, 1.0), "renorm", ((0, 0), WHOLE)),
         (lambda x: x.renorm(2, 2, 1.0).relu() + functional.max_pool2d(x, 3, 1, 1), "renorm", ((1, 1), WHOLE)),
     ],
-    ids=str,
+    ids=["convolution", "index", "renorm", "renorm and pooling"],
 )
 def test_an_operator_without_a_rule_is_measured_and_not_tiled(
     function: Callable[[Tensor], Tensor], operator: str, sides: tuple[Any, Any]
