@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from yeastexp.system import cores
 
@@ -47,6 +48,16 @@ def test_the_cores_that_a_process_is_bound_to(monkeypatch: pytest.MonkeyPatch) -
 def test_the_limit_of_a_container(monkeypatch: pytest.MonkeyPatch, quota: float, threads: int) -> None:
     monkeypatch.setattr(cores, "_quotas", lambda: iter([6.0, quota]))
     assert cores.allowed() == (threads, "cores that the control group gets")
+
+
+def test_pytorch_keeps_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes no more than it has."""
+    torch.set_num_threads(2)
+    cores.keep_to_allowed()
+    assert torch.get_num_threads() == 2
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    cores.keep_to_allowed()
+    assert torch.get_num_threads() == 1
 
 
 def write(path: Path, text: str) -> None:

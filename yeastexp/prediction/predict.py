@@ -24,7 +24,7 @@ from yeastexp.prediction import cell_table, growing_tiff, outputs
 from yeastexp.prediction.cell_table import Table
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
 from yeastexp.prediction.predictor import Predictor, load_predictor
-from yeastexp.system import files, memory
+from yeastexp.system import cores, files, memory
 from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training.run_directory import RunDirectory, Which
 
@@ -142,6 +142,7 @@ def predict(
     cannot be predicted are named in a UserError when all others are finished. If a call is killed at an image too large
     for memory, the same call goes on from the rows that are written.
     """
+    cores.keep_to_allowed()
     predictor = load_predictor(run, checkpoint, device)
     for note in predictor.notes:
         warnings.warn(note, stacklevel=2)

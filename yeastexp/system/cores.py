@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 ASKED = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 """Environment variables by which a user or a cluster says how many threads to take."""
 
@@ -16,6 +18,11 @@ GROUPS = Path("/sys/fs/cgroup")
 def allowed() -> tuple[int, str]:
     """The most compute threads that this process may take, and what says so."""
     return min(_limits(), key=lambda limit: limit[0])
+
+
+def keep_to_allowed() -> None:
+    """Let PyTorch, which knows of no control group and no cluster, take no more threads than that."""
+    torch.set_num_threads(min(torch.get_num_threads(), allowed()[0]))
 
 
 def _limits() -> Iterator[tuple[int, str]]:
