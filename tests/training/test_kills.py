@@ -105,6 +105,7 @@ def test_a_signal_ends_it_with_a_checkpoint_a_word_and_no_orphan(
     step = (run / "log.txt").read_text().rpartition("after step ")[2].split()[0]
     relative = run.relative_to(run.parents[2])
     assert process.stderr == (
+        f"tiny.toml: reading its images\n{relative}: 8000 steps (8000 updates) in 2000 epochs on cpu\n"
         "stopping after this step; once more to stop at once\n"
         f"{relative}: interrupted after step {step} of 8000; python -m yeastexp resume {relative} "
         "continues from there\n"

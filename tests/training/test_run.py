@@ -338,7 +338,7 @@ def test_predicting_refuses_what_would_be_lost(finished: Path, here: Path) -> No
         predict(finished, ["in"], here / "in")
     with pytest.raises(UserError, match="not a run directory"):
         predict(here, ["in"], here / "out")
-    images.write_png(here / "colour" / "a.png", np.zeros((3, 8, 8), np.uint8))
+    images.write_png(here / "colour" / "a.png", np.arange(192, dtype=np.uint8).reshape(3, 8, 8))
     with pytest.raises(UserError, match="has 3 channels; the run was trained on 1"):
         predict(finished, ["colour"], here / "out")
 
