@@ -197,6 +197,10 @@ class Task:
         """The planes (P, h, w) of activated outputs (O, h, w) that `predict --probabilities` writes."""
         return activated
 
+    def of_classes(self, labels: Tensor) -> Prediction:
+        """What can be said of an image of which a baseline knows the classes (H, W) alone."""
+        return Prediction(labels)
+
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
         """Outputs (B, O, H, W) that say exactly these targets, with growing confidence; none if they are unknown."""
         return iter(())

@@ -144,7 +144,7 @@ def test_an_image_larger_than_memory_gives_the_cells_of_the_whole(
     tifffile.imwrite("large.tif", values)
     predict(finished, ["large.tif"], Path("whole"), form="tif")
     expected = tifffile.imread("whole/large.tif")
-    assert expected.max() > 4
+    assert expected.max() >= 4
     monkeypatch.setattr(images, "LARGEST", 10_000)
     monkeypatch.setattr(outputs, "LARGE", 10_000)
     monkeypatch.setattr(pieces, "BAND", 4_000)

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.contracts import Prediction
 from yeastexp.evaluation.source import Images, image_digest
 from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.counts import InstanceCounts, PixelCounts, RegionCounts
@@ -24,7 +22,7 @@ from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.registry import KINDS
 from yeastexp.sample import Sample
 from yeastexp.training import build
-from yeastexp.training.validation import score
+from yeastexp.training.validation import baseline_scores, score
 
 TOLERANCE_PX = 2.0
 """Of the boundary F1, unless the command or the experiment says another."""
@@ -197,12 +195,9 @@ def measure(
 def measure_baselines(
     baselines: Mapping[str, Baseline], images: Images, metrics: Mapping[str, PerImageMetric]
 ) -> dict[str, Summary]:
-    """The scores of baselines on the same images, by name, under the metrics that ask for classes alone."""
-    cpu, classes = torch.device("cpu"), images.predictor.classes
-
-    known = {name: metric for name, metric in metrics.items() if not metric.predicted}
-
-    def summary(baseline: Baseline) -> Summary:
-        return summarise(score(lambda sample: Prediction(baseline(sample.image)), images, known, cpu), classes)
-
-    return {name: summary(baseline) for name, baseline in baselines.items()}
+    """The scores of baselines on the same images, by name, under the metrics that they can be scored by."""
+    task, classes = images.predictor.task, images.predictor.classes
+    return {
+        name: summarise(baseline_scores(baseline, images, metrics, task), classes)
+        for name, baseline in baselines.items()
+    }

@@ -75,9 +75,9 @@ class PerImageMetric(Metric):
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
     @property
-    def predicted(self) -> bool:
-        """Whether `counts` asks for more of a prediction than its classes (by a parameter `predicted_<name>`)."""
-        return any(name.startswith("predicted_") for name in self.maps)
+    def predicted(self) -> frozenset[str]:
+        """What `counts` asks for of a prediction beside its classes, by parameters `predicted_<name>`."""
+        return frozenset(name.removeprefix("predicted_") for name in self.maps if name.startswith("predicted_"))
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         """The whole numbers that one image adds."""

@@ -19,6 +19,7 @@ from yeastexp.metrics.matching import overlap
 from yeastexp.registry import task
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.tasks.hills import hills
+from yeastexp.tasks.mask_cells import MaskCells
 from yeastexp.tasks.semantic import Semantic, Views
 from yeastexp.tasks.telling_apart import Planes
 from yeastexp.tasks.watershed import Watershed
@@ -34,6 +35,9 @@ DEPTHS = (0.1, 0.2, 0.3)
 
 FITTED = 8
 """Training images that do so."""
+
+FITTED_MASKS = 3
+"""Training images that choose how a mask is cut into cells, for baselines."""
 
 
 @task("instances")
@@ -72,6 +76,7 @@ class Instances(Semantic):
         self.watershed = Watershed(
             least_height, DEPTHS[0] if least_depth is None else least_depth, least_foreground=least_foreground
         )
+        self.mask_cells = MaskCells()
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """What depends on the size and the shape of cells. Raises UserError if there are none."""
@@ -89,6 +94,7 @@ class Instances(Semantic):
         self.watershed = replace(self.watershed, least_area=least_area, smoothing_px=smoothing_px)
         if self.depth is None:
             self.watershed = replace(self.watershed, least_depth=self._best_depth(some))
+        self.mask_cells = MaskCells.fitted(some[:FITTED_MASKS])
 
     def _best_depth(self, images: Sequence[Ids]) -> float:
         """The first of `DEPTHS` under which true hills give most of the true cells, and few others."""
@@ -102,10 +108,10 @@ class Instances(Semantic):
         return DEPTHS[int(np.argmax(scores))]
 
     def state_dict(self) -> dict[str, Any]:
-        return asdict(self.watershed)
+        return {"watershed": asdict(self.watershed), "mask_cells": asdict(self.mask_cells)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.watershed = Watershed(**state)
+        self.watershed, self.mask_cells = Watershed(**state["watershed"]), MaskCells(**state["mask_cells"])
 
     def targets(self, sample: Sample) -> Tensor:
         instances = sample.maps["instances"].cpu().numpy()
@@ -155,6 +161,11 @@ class Instances(Semantic):
         votes = torch.bincount((instances * len(logits) + likeliest).flatten(), minlength=len(logits))
         votes = torch.cat([votes, votes.new_zeros(-len(votes) % len(logits))]).view(-1, len(logits))
         return torch.where(instances > 0, 1 + votes.max(dim=1).indices[instances], 0)
+
+    def of_classes(self, labels: Tensor) -> Prediction:
+        """The mask cut into cells by the distance to the background, which is an approximation."""
+        instances = self.mask_cells.cells(labels.cpu().numpy() > 0)
+        return Prediction(labels, torch.from_numpy(instances.astype(np.int64)).to(labels.device))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
         hill = targets[:, 1:].nan_to_num()

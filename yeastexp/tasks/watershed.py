@@ -30,10 +30,10 @@ class Watershed:
 
     Hills are smoothed by a Gaussian first, within the foreground. Each pixel belongs to the top that the steepest way
     up leads to. Two tops are two cells if both are at least `least_height` high and every way between them leads below
-    that, and by `least_depth` below the lower one; else they are one. A lower top goes to the neighbour over the
-    highest pass, and to no cell if it has none. What has fewer pixels than `least_area`, or a lower mean foreground
-    than `least_foreground`, is no cell. A cell is one region, connected by sides or corners, and numbers are given in
-    reading order of first pixels.
+    that, and by `least_depth` below the lower one; else they are one. Where `highest_pass` is given, ways have to lead
+    below it in place of `least_height`. A lower top goes to the neighbour over the highest pass, and to no cell if it
+    has none. What has fewer pixels than `least_area`, or a lower mean foreground than `least_foreground`, is no cell. A
+    cell is one region, connected by sides or corners, and numbers are given in reading order of first pixels.
 
     No pixel's cell follows from a bounded neighbourhood: a pass far away may decide. So bands are labelled
     provisionally, and what they have in common is a graph of tops and passes, which is small.
@@ -44,6 +44,7 @@ class Watershed:
     least_area: int = 15
     least_foreground: float = 0.7
     smoothing_px: float = 1.5
+    highest_pass: float | None = None
 
     def cells(self, hill: Float, foreground: Float) -> Labels:
         """The cells (H, W) of an image in memory."""
@@ -233,6 +234,7 @@ def _highest(firsts: Array, seconds: Array, passes: Array) -> tuple[Array, Array
 def _merged(tops: Array, firsts: Array, seconds: Array, passes: Array, rule: Watershed) -> Array:
     """The cell (N,) that each top belongs to, named by one of its tops; -1 for those that belong to none."""
     parent, peak = list(range(len(tops))), tops.tolist()
+    highest = rule.least_height if rule.highest_pass is None else rule.highest_pass
 
     def root(top: int) -> int:
         while parent[top] != top:
@@ -242,7 +244,7 @@ def _merged(tops: Array, firsts: Array, seconds: Array, passes: Array, rule: Wat
     for first, second, height in zip(firsts.tolist(), seconds.tolist(), passes.tolist(), strict=True):
         a, b = root(first), root(second)
         lower = min(peak[a], peak[b])
-        if a != b and (height >= rule.least_height or lower < rule.least_height or lower - height < rule.least_depth):
+        if a != b and (height >= highest or lower < rule.least_height or lower - height < rule.least_depth):
             parent[b], peak[a] = a, max(peak[a], peak[b])
     roots = np.array([root(top) for top in range(len(tops))], dtype=np.int64)
     return np.where(np.array(peak)[roots] >= rule.least_height, roots, -1) if len(roots) else roots

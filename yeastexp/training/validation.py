@@ -154,15 +154,17 @@ def _seen(assembly: Assembly, split: str, thumbnails: dict[str, Thumbnail]) -> I
 
 
 def _score_baseline(assembly: Assembly, baseline: baselines.Baseline, thumbnails: dict[str, Thumbnail]) -> Summary:
-    """Under the metrics that ask for classes alone: a baseline predicts nothing else."""
-    known = {name: metric for name, metric in assembly.metrics.items() if not metric.predicted}
-    scores = score(
-        lambda sample: Prediction(baseline(sample.image)),
-        _seen(assembly, "val", thumbnails),
-        known,
-        torch.device("cpu"),
-    )
-    return summarise(scores, assembly.classes)
+    samples = _seen(assembly, "val", thumbnails)
+    return summarise(baseline_scores(baseline, samples, assembly.metrics, assembly.task), assembly.classes)
+
+
+def baseline_scores(
+    baseline: baselines.Baseline, samples: Iterable[Sample], metrics: Mapping[str, PerImageMetric], task: Task
+) -> dict[str, Scores]:
+    """Its scores under the metrics that ask for no more than what the task can say of classes alone."""
+    told = task.of_classes(torch.zeros(1, 1, dtype=torch.int64)).maps.keys()
+    known = {name: metric for name, metric in metrics.items() if metric.predicted <= told}
+    return score(lambda sample: task.of_classes(baseline(sample.image)), samples, known, torch.device("cpu"))
 
 
 def panel(sample: Sample, prediction: Prediction) -> pictures.Picture:
