@@ -864,7 +864,6 @@ def edited(name: str, edit: Callable[[str], str]) -> Callable[[Path], object]:
 PREDICT = "predict run images -o out"
 BEST = "run/checkpoints/best.pt"
 NO_RUN = "run: not a run directory; 'run' prints its path on the last line"
-OTHER = "it is of another experiment"
 
 
 def best(write: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -889,7 +888,8 @@ RUNS: dict[str, tuple[Callable[[Path], object], Broken]] = {
         Broken(
             nothing,
             PREDICT,
-            f"{BEST}: 'head.weight' is (8, 2, 1, 1) there and (12, 2, 1, 1) in the experiment's model; {OTHER}",
+            f"run/experiment.toml: is not the experiment of {BEST} (task.classes was ('background', 'cell'), is "
+            "('background', 'cell', 'bud')); put it back",
         ),
     ),
     "of another model": (
@@ -897,7 +897,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], Broken]] = {
         Broken(
             nothing,
             PREDICT,
-            f"{BEST}: 'down.0.0.weight' is (2, 4, 3, 3) there and (3, 4, 3, 3) in the experiment's model; {OTHER}",
+            f"run/experiment.toml: is not the experiment of {BEST} (model.width was 2, is 3); put it back",
         ),
     ),
     "given a picture of other channels": (

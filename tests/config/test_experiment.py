@@ -166,7 +166,7 @@ SPELT = {
     ),
     "key of task": (
         {"channels = 1": "channels = 1\nclases = 1"},
-        "4:1: [task] clases: unknown key; did you mean 'classes'? (known: channels, classes)",
+        "4:1: [task] clases: unknown key; did you mean 'classes'? (known: channels, classes, views)",
     ),
     "key of train": (
         {"epochs = 2": "epochs = 2\nbatchs = 2"},
@@ -913,7 +913,8 @@ def written_out(experiment: Experiment) -> Experiment:
     single = {name: full(getattr(experiment, name)) for name in ("dataset", "model", "loss", "optimizer", "scheduler")}
     lists = {name: tuple(map(full, getattr(experiment, name))) for name in ("transforms", "augmentations", "metrics")}
     plugins = tuple(Path(path.name) for path in experiment.plugins)
-    return dataclasses.replace(experiment, plugins=plugins, **single, **lists)
+    task = dataclasses.replace(experiment.task, part=full(experiment.task.part))
+    return dataclasses.replace(experiment, plugins=plugins, task=task, **single, **lists)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,12 @@ def test_every_starter_is_a_file_that_the_checkout_documents(name: str, tmp_path
     [
         (
             "yeastexp:hdf",
-            "no starter experiment 'hdf'; did you mean 'hdf5'? (known: base, distance, handlers, hdf5, quick)",
+            "no starter experiment 'hdf'; did you mean 'hdf5'? (known: base, cells, distance, handlers, hdf5, quick, quick_cells)",
         ),
-        ("yeastexp:../setup", "no starter experiment '../setup' (known: base, distance, handlers, hdf5, quick)"),
+        (
+            "yeastexp:../setup",
+            "no starter experiment '../setup' (known: base, cells, distance, handlers, hdf5, quick, quick_cells)",
+        ),
         ("experiments/hdf5.toml", "no file '{folder}/experiments/hdf5.toml'; did you mean 'yeastexp:hdf5'?"),
         ("parent.toml", "no file '{folder}/parent.toml'"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -223,7 +223,7 @@ def test_a_digest_tells_pixels_and_labels_and_knows_a_normalised_copy() -> None:
 def test_metrics_are_those_of_every_evaluation_and_the_experiments_own() -> None:
     kinds = {"recall": Recall, "dead_cell_false_positives": DeadCellFalsePositives, "iou": IoU}
     parts = [SimpleNamespace(name=name, options={}, build=kind) for name, kind in kinds.items()]
-    experiment: Any = SimpleNamespace(metrics=parts, task=SimpleNamespace(classes=CLASSES))
+    experiment: Any = make_dataclass("Stub", ["metrics", "task"])(parts, SimpleNamespace(classes=CLASSES))
     standard = ["accuracy", "iou", "dice", "boundary_f1"]
     assert list(metrics_of(experiment, 2.0)) == [*standard, "recall", "dead_cell_false_positives"]
     assert list(metrics_of(experiment, 2.0, maps=())) == [*standard, "recall"], "the data have no map of dead cells"

@@ -204,7 +204,7 @@ def fetched(address: str) -> Any:
 def test_tensorboard_shows_the_scalars_of_a_run(run: Path, tensorboard: str, window: Browser) -> None:
     tags = until(lambda: fetched(f"{tensorboard}data/plugin/scalars/tags"))
     assert {"train/loss", "train/learning_rate", "val/loss", "val/iou/cell", "val_final/iou/cell"} <= set(tags["."])
-    window.open(f"{tensorboard}#timeseries", 1400)
+    window.open(f"{tensorboard}?tagFilter=val_final#timeseries", 1400)
     score = json.loads((run / "result.json").read_text())["val"]["best"]["iou"]["cell"]["per_image"]
     card = f"val_final/iou/cell.*?{score:.4f}".rstrip("0")
     assert until(lambda: re.search(card, window.told(WRITTEN))), "no card has the final score"
