@@ -43,7 +43,8 @@ def test_every_starter_is_a_file_that_the_checkout_documents(name: str, tmp_path
     [
         (
             "yeastexp:hdf",
-            "no starter experiment 'hdf'; did you mean 'hdf5'? (known: base, cells, distance, handlers, hdf5, quick, quick_cells)",
+            "no starter experiment 'hdf'; did you mean 'hdf5'? "
+            "(known: base, cells, distance, handlers, hdf5, quick, quick_cells)",
         ),
         (
             "yeastexp:../setup",
