@@ -1,15 +1,118 @@
-"""The size of cells in a label map."""
+"""The cells of a label map: their sizes, and what may be wrong with their ids."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import pi, sqrt
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+
+Array = npt.NDArray[Any]
 
 
 def diameters(instances: Tensor | None, labels: Tensor) -> list[float]:
     """Equivalent circular diameters of each instance, or of each connected component of the foreground."""
     components = ndimage.label(labels.numpy() > 0)[0] if instances is None else instances.numpy()
     return [2 * sqrt(area / pi) for area in np.unique(components[components > 0], return_counts=True)[1].tolist()]
+
+
+@dataclass(frozen=True)
+class CellStatistics:
+    """The cells of a map `instances`; ids are as stored."""
+
+    count: int
+    diameter_px: float
+    """Median of those of discs of the cells' areas; 0 without cells."""
+    longest_px: int
+    """The longest side of a bounding box of connected pixels of a cell."""
+    touching: int
+    """Cells with a pixel beside or diagonal to one of another cell."""
+    cut: int
+    """Cells that touch a border of the image."""
+    single_pixels: tuple[int, ...]
+    """Ids of cells of one pixel."""
+    in_pieces: tuple[int, ...]
+    """Ids whose pixels are not connected, diagonals included."""
+    distant: tuple[int, ...]
+    """Those of which two pieces lie farther apart than a median diameter."""
+
+
+def measure(instances: Tensor) -> CellStatistics:
+    """The statistics of a map (H, W), whose ids are above 0."""
+    ids = np.maximum(instances.numpy(), 0)
+    starts = np.ones(ids.shape, np.bool_)
+    starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    # Runs of one id in a row are far fewer than pixels: areas, extents and pieces are those of runs.
+    runs = np.cumsum(starts.ravel()).reshape(ids.shape) - 1
+    rows, first = np.nonzero(starts)
+    lengths = np.bincount(runs.ravel())
+    pairs = [_pairs(ids, runs, shift) for shift in (-1, 0, 1)]
+    above, below = (np.concatenate([pair[end] for pair in pairs]) for end in (0, 1))
+    graph = coo_array((np.ones(len(above), np.int8), (above, below)), shape=(len(rows), len(rows)))
+    pieces = connected_components(graph.tocsr(), directed=False)[1]
+    inside = ids[starts] > 0
+    rows, first, lengths = rows[inside], first[inside], lengths[inside]
+    numbers, cells = np.unique(ids[starts][inside], return_inverse=True)
+    if not len(numbers):
+        return CellStatistics(0, 0.0, 0, 0, 0, (), (), ())
+    _, some_run, pieces = np.unique(pieces[inside], return_index=True, return_inverse=True)
+    areas = np.bincount(cells, lengths)
+    diameter = 2 * sqrt(float(np.median(areas)) / pi)
+    sides = [_extents(pieces, rows, rows), _extents(pieces, first, first + lengths - 1)]
+    owners, sizes = cells[some_run], np.bincount(pieces, lengths)
+    centres = [np.bincount(pieces, lengths * at) / sizes for at in (rows, first + (lengths - 1) / 2)]
+    order = np.lexsort((-sizes, owners))
+    largest = order[np.searchsorted(owners[order], np.arange(len(numbers)))][owners]
+    radii = np.sqrt(sizes / pi)
+    gaps = np.hypot(*(at - at[largest] for at in centres)) - radii - radii[largest]
+    border = np.concatenate([ids[0], ids[-1], ids[:, 0], ids[:, -1]])
+    return CellStatistics(
+        len(numbers),
+        diameter,
+        int(np.max(sides)),
+        len(_touching(ids)),
+        len(np.unique(border[border > 0])),
+        tuple(numbers[areas == 1].tolist()),
+        tuple(numbers[np.bincount(owners) > 1].tolist()),
+        tuple(np.unique(numbers[owners[gaps > diameter]]).tolist()),
+    )
+
+
+def _neighbours(plane: Array, shift: int) -> tuple[Array, Array]:
+    """Each pixel and that below it, `shift` columns to the right."""
+    width = plane.shape[1]
+    above = plane[:-1, max(0, -shift) : width - max(0, shift)]
+    return above, plane[1:, max(0, shift) : width - max(0, -shift)]
+
+
+def _pairs(ids: Array, runs: Array, shift: int) -> tuple[Array, Array]:
+    """Runs of one id that meet."""
+    upper, lower = _neighbours(ids, shift)
+    same = (upper == lower) & (upper > 0)
+    above, below = (plane[same] for plane in _neighbours(runs, shift))
+    new = np.ones(len(above), np.bool_)
+    new[1:] = (np.diff(above) != 0) | (np.diff(below) != 0)
+    return above[new], below[new]
+
+
+def _touching(ids: Array) -> Array:
+    met = [np.zeros(0, ids.dtype)]
+    for one, other in [(ids[:, :-1], ids[:, 1:]), *(_neighbours(ids, shift) for shift in (-1, 0, 1))]:
+        apart = (one != other) & (one > 0) & (other > 0)
+        met += [one[apart], other[apart]]
+    return np.unique(np.concatenate(met))
+
+
+def _extents(pieces: Array, low: Array, high: Array) -> Array:
+    """The side of the bounding box of each piece."""
+    count = int(pieces.max()) + 1
+    least, most = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
+    np.minimum.at(least, pieces, low)
+    np.maximum.at(most, pieces, high)
+    return np.asarray(most - least + 1)

@@ -12,7 +12,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds
 from yeastexp.errors import UserError
-from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
+from yeastexp.inspection.preflight import alignment, data_rules, instance_rules, overfit, patch_rules, registration
 from yeastexp.inspection.preflight.alignment import Alignment
 from yeastexp.inspection.preflight.finding import Finding, Severity, ordered
 from yeastexp.inspection.preflight.overfit import Overfit
@@ -80,6 +80,7 @@ def preflight(
     findings += data_rules.findings(images, loaded.task.classes)
     findings += data_rules.single_images(dataset.splits)
     findings += registration.findings(registrations)
+    findings += instance_rules.findings(images, needed="instances" in build.build_task(loaded).maps)
     findings += patch_rules.findings(loaded, images, build.build_model(loaded))
     splits = {split: len(names) for split, names in dataset.splits.items()}
     errors = any(finding.severity == "error" for finding in findings)

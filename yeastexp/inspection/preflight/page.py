@@ -13,6 +13,7 @@ import numpy as np
 from yeastexp.inspection.preflight.alignment import TOLERANCE_PX
 from yeastexp.inspection.preflight.checks import Preflight
 from yeastexp.inspection.preflight.finding import SEVERITIES, Finding, named
+from yeastexp.inspection.preflight.instance_rules import cells_line
 from yeastexp.inspection.preflight.intensity_rules import CLIPPED
 from yeastexp.inspection.preflight.statistics import ImageStatistics, Statistics, in_split
 from yeastexp.system.formatting import format_count, format_number, format_share
@@ -35,6 +36,9 @@ def lines(result: Preflight) -> Iterator[str]:
     for finding in result.findings:
         yield ""
         yield from finding_lines(finding)
+    if told := [image for image in result.images if image.instances]:
+        yield ""
+        yield from _wrapped("cells", cells_line(told))
     if tried := list(_tried(result)):
         yield ""
         yield from tried
@@ -181,4 +185,5 @@ def _image_json(image: ImageStatistics) -> dict[str, Any]:
         "foreground": image.foreground,
         "unlabelled": image.unlabelled_share,
         "connected_components": image.components,
+        "cells": image.instances and dataclasses.asdict(image.instances),
     }

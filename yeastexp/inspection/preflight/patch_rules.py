@@ -13,6 +13,7 @@ from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.inspection.preflight.statistics import Statistics
 from yeastexp.nets.receptive_field import Axis, receptive_field
 from yeastexp.system.formatting import format_count
+from yeastexp.training import build
 from yeastexp.training.training_images import patch_side
 
 CELLS_ACROSS = 2.0
@@ -40,11 +41,33 @@ def findings(loaded: Experiment, images: Statistics, model: nn.Module) -> Iterat
         )
     diameters = [diameter for image, _ in train for diameter in image.diameters]
     yield from _cells(side, diameters)
+    largest = max((image for image, _ in train), key=lambda image: image.longest_px)
+    cell = f"the largest cell is {largest.longest_px} px long"
+    whole = "instances" in build.build_task(loaded).maps
+    if whole and (wide := [image.name for image, _ in train if image.longest_px > side]):
+        yield Finding(
+            "warning",
+            "cells larger than patches",
+            f"patches of {side} px, {cell} (in {largest.name})",
+            "No patch holds such a cell, so that it is never learnt whole",
+            f"set [patches] size to {-(-largest.longest_px // 8) * 8} or more, or make images smaller with 'downscale'",
+            tuple(wide),
+        )
     try:
         field = receptive_field(model, loaded.task.channels)
     except UserError:
         return  # 'inspect' tells why it is not known
     yield from _receptive_field(side, diameters, field.axes)
+    sizes = [axis.size for axis in field.axes if not axis.global_layer]
+    if whole and sizes and largest.longest_px > min(sizes):
+        yield Finding(
+            "note",
+            "largest cell larger than the receptive field",
+            f"{cell}, the receptive field {field.axes[0].size} × {field.axes[1].size} px",
+            "No output depends on all of that cell, which may be cut in two",
+            "use more [model] levels, larger kernels or smaller images ('downscale')",
+            (largest.name,),
+        )
 
 
 def _cells(side: int, diameters: Sequence[float]) -> Iterator[Finding]:

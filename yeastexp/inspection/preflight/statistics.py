@@ -93,6 +93,10 @@ class ImageStatistics(LabelStatistics):
     """By map, the share of its objects' pixels that the labels contradict."""
     diameters: tuple[float, ...]
     """Of the cells, in pixels after the transforms."""
+    instances: cells.CellStatistics | None
+    """Of the map `instances`, if there is one."""
+    longest_px: int
+    """The longest side of a cell's bounding box, after the transforms; 0 without a map `instances`."""
     model_input: ModelInput | None
     thumbnail: Thumbnail
     image_digest: str
@@ -130,6 +134,9 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
     low, high = (float(end) for end in image.aminmax())
     components = _component_sizes(labels)
     transformed = sample if transforms is None else pipeline.whole(transforms, sample)
+    stored, given = (some.maps.get("instances") for some in (sample, transformed))
+    instances = None if stored is None else cells.measure(stored)
+    resized = instances if given is None or transformed.size == sample.size else cells.measure(given)
     return ImageStatistics(
         name=sample.name,
         split=split,
@@ -146,6 +153,8 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
         specks=int((components < SPECK_PX).sum()),
         contradicted=_contradicted(labels, sample.maps),
         diameters=tuple(cells.diameters(transformed.maps.get("instances"), transformed.labels)),
+        instances=instances,
+        longest_px=resized.longest_px if resized else 0,
         model_input=None if transforms is None else _model_input(transformed),
         thumbnail=folds.thumbnail(image),
         image_digest=_digest(image),
