@@ -63,3 +63,9 @@ def test_a_cell_larger_than_patch_and_receptive_field() -> None:
     told = patch_rules.findings(load_experiment(QUICK), images(plane), nn.Conv2d(1, 3, 33, padding=16))
     abouts = {finding.about for finding in told}
     assert {"cells larger than patches", "largest cell larger than the receptive field"} <= abouts
+
+
+def test_a_pixel_that_the_border_leaves_of_a_cell_is_no_speck() -> None:
+    ids = torch.zeros(12, 12, dtype=torch.int64)
+    ids[0, 3], ids[5, 5] = 1, 2
+    assert cells.measure(ids).single_pixels == (2,)

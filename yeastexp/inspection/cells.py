@@ -36,7 +36,7 @@ class CellStatistics:
     cut: int
     """Cells that touch a border of the image."""
     single_pixels: tuple[int, ...]
-    """Ids of cells of one pixel."""
+    """Ids of cells of one pixel; what the border leaves of a cell may be one."""
     in_pieces: tuple[int, ...]
     """Ids whose pixels are not connected, diagonals included."""
     distant: tuple[int, ...]
@@ -78,7 +78,7 @@ def measure(instances: Tensor) -> CellStatistics:
         int(np.max(sides)),
         len(_touching(ids)),
         len(np.unique(border[border > 0])),
-        tuple(numbers[areas == 1].tolist()),
+        tuple(np.setdiff1d(numbers[areas == 1], border).tolist()),
         tuple(numbers[np.bincount(owners) > 1].tolist()),
         tuple(np.unique(numbers[owners[gaps > diameter]]).tolist()),
     )
