@@ -29,10 +29,19 @@ class Sample:
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
 
-def grey_of(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def channel_mean(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The mean (H, W) of an image's channels (C, H, W), of several each in its standard deviations from its mean."""
     wide = image.astype(np.float64)
     if len(wide) > 1:
         mean, std = wide.mean(axis=(1, 2), keepdims=True), wide.std(axis=(1, 2), keepdims=True)
         wide = (wide - mean) / np.where(std > 1e-9 * abs(mean), std, np.inf)
     return np.asarray(wide.mean(axis=0))
+
+
+def compacted(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Ids (H, W) as numbers 0 to n, in their order, and the id that each number stands for; what is no id is 0.
+
+    Ids of annotations may be any numbers, and tables by id as long as the largest.
+    """
+    known, index = np.unique(np.append(0, ids.clip(0)), return_inverse=True)
+    return index[1:].reshape(ids.shape), known

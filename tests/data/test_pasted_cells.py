@@ -54,7 +54,7 @@ def test_cells_are_parts_of_the_mask_where_there_are_no_ids() -> None:
 
 def test_images_without_a_whole_cell_are_refused() -> None:
     empty = Sample(torch.zeros(1, 30, 30), torch.zeros(30, 30, dtype=torch.int64), "")
-    with pytest.raises(UserError, match="pasted_cells: the training images hold no whole cell; leave it out"):
+    with pytest.raises(UserError, match="pasted_cells: the training images hold no whole cell; omit it"):
         scenes(PastedCells(count=2), [empty])
 
 
@@ -88,3 +88,26 @@ def test_patches_are_cut_from_scenes_wherever_images_are_kept() -> None:
     chosen = [transform.scene(transform.draw(generator(0, "augment", 0, index))) for index in range(400)]
     assert 160 < sum(number is None for number in chosen) < 240
     assert {number for number in chosen if number is not None} == set(range(4))
+
+
+def test_cells_too_small_to_be_pasted_leave_scenes_empty() -> None:
+    """A colony of cells that shrink below a few pixels ends: it waits for no cell that never comes."""
+    labels = torch.zeros(40, 40, dtype=torch.int64)
+    labels[10:14, 10:14] = labels[25:28, 22:26] = 1
+    made = scenes(PastedCells(count=2, scale=(0.4, 0.4), spread=0.0), [Sample(torch.zeros(1, 40, 40), labels, "")])
+    assert all(not scene.labels.any() for scene in made)
+
+
+def test_cutouts_of_many_images_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of some images, spread over all, and no more of each than asked for: memory does not grow with the data."""
+    monkeypatch.setattr(colonies, "MOST_IMAGES", 2)
+    monkeypatch.setattr(colonies, "MOST_OF_IMAGE", 1)
+    read: list[int] = []
+
+    class Watched(list[Sample]):
+        def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+            read.append(index)
+            return super().__getitem__(index)
+
+    assert len(colonies.cut_out(Watched(STANDARD * 4))) == 2
+    assert len(set(read)) == 2

@@ -32,6 +32,19 @@ OPTIMIZER = 'name = "adamw"\nlearning_rate = 0.01'
 SCHEDULER = 'name = "one_cycle"'
 AUGMENT = 'name = "rotate90"'
 SCALAR = "return a scalar tensor, computed from the outputs by PyTorch"
+
+
+def metric_that(counts: str, score: str) -> str:
+    """A metric by what its two methods return."""
+    return f"""@metric("mine")
+class Mine(PerImageMetric):
+    higher_is_better = True
+    def counts(self, prediction, labels):
+        return {counts}
+    def score(self, counts):
+        return {score}"""
+
+
 FAULTS = {
     "model that gives a dictionary": (
         NET,
@@ -89,46 +102,22 @@ def mine(classes):
     ),
     "metric that raises": (
         METRIC,
-        """@metric("mine")
-class Mine(PerImageMetric):
-    higher_is_better = True
-    def counts(self, prediction, labels):
-        return torch.stack([labels.sum(), prediction.shape])
-    def score(self, counts):
-        return counts[0]""",
+        metric_that("torch.stack([labels.sum(), prediction.shape])", "counts[0]"),
         "mine.py:14: TypeError: expected Tensor as element 1 in argument 0, but got torch.Size",
     ),
     "metric that counts no whole numbers": (
         METRIC,
-        """@metric("mine")
-class Mine(PerImageMetric):
-    higher_is_better = True
-    def counts(self, prediction, labels):
-        return labels.float().mean()
-    def score(self, counts):
-        return counts""",
+        metric_that("labels.float().mean()", "counts"),
         "mine.py:10: 'counts' of Mine gives torch.float32 (); return a vector of whole numbers",
     ),
     "metric that gives too many scores": (
         METRIC,
-        """@metric("mine")
-class Mine(PerImageMetric):
-    higher_is_better = True
-    def counts(self, prediction, labels):
-        return torch.arange(5)
-    def score(self, counts):
-        return counts""",
+        metric_that("torch.arange(5)", "counts"),
         "mine.py:10: 'score' of Mine gives torch.int64 (5,); return a tensor of one score, or of 2 (one a class)",
     ),
     "metric that gives a number": (
         METRIC,
-        """@metric("mine")
-class Mine(PerImageMetric):
-    higher_is_better = True
-    def counts(self, prediction, labels):
-        return torch.arange(5)
-    def score(self, counts):
-        return float(counts[0])""",
+        metric_that("torch.arange(5)", "float(counts[0])"),
         "mine.py:10: 'score' of Mine gives float; return a tensor of one score, or of 2 (one a class)",
     ),
     "task whose prediction is none": (

@@ -96,3 +96,13 @@ def test_the_hills_solve_the_equations(seed: int) -> None:
     times = spsolve(equations, np.ones(len(rows)))
     longest = ndimage.maximum(times, ids[rows, columns], ids[rows, columns])
     assert np.abs(hills(ids)[rows, columns] - np.sqrt(times / longest)).max() < 2e-3
+
+
+def test_a_strip_from_border_to_border_is_as_high_everywhere_along_it() -> None:
+    """In one dimension u_k = k (n + 1 - k) / 2 solves the equations; cells beside it do not change that."""
+    ids = np.zeros((40, 4), np.int32)
+    ids[5:26], ids[30:33, 1:3] = 1, 2
+    place = np.arange(1, 22)
+    expected = np.sqrt(place * (22 - place) / 121)
+    assert np.abs(hills(ids)[5:26] - expected[:, None]).max() < 1e-3
+    assert hills(np.ones((7, 9), np.int32)).min() > 0.99, "a cell without an outline has no slope"

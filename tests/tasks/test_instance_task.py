@@ -167,3 +167,12 @@ def test_it_is_evaluated_and_resumed(finished: Path, tmp_path: Path, monkeypatch
     summary = evaluate(finished)
     assert summary is not None
     assert not resume(finished, console=quiet())
+
+
+def test_a_png_file_holds_no_more_ids_than_16_bits(finished: Path, tmp_path: Path) -> None:
+    ids = np.arange(300 * 300, dtype=np.uint32).reshape(300, 300)
+    predictor = load_predictor(finished)
+    with pytest.raises(UserError, match=r"a\.png: 89999 cells are more than the 65535 that a PNG file holds; take"):
+        outputs._write_mask(predictor, tmp_path / "a.png", ids)
+    outputs._write_mask(predictor, tmp_path / "a.tif", ids)
+    assert np.array_equal(tifffile.imread(tmp_path / "a.tif"), ids)

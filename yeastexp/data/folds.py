@@ -18,7 +18,7 @@ from torch.nn import functional
 from yeastexp.data import images
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
-from yeastexp.sample import grey_of
+from yeastexp.sample import channel_mean
 from yeastexp.system import files
 
 THUMBNAIL_PX = 32
@@ -190,7 +190,7 @@ def most_similar(
 
 def thumbnail(image: Tensor) -> Thumbnail:
     """The grey values of an image (C, H, W) on a few pixels, with mean 0 and length 1; all 0 if it is constant."""
-    grey = torch.from_numpy(grey_of(image.numpy()))[None, None]
+    grey = torch.from_numpy(channel_mean(image.numpy()))[None, None]
     small = functional.adaptive_avg_pool2d(grey, THUMBNAIL_PX).flatten()
     centred = small - small.mean()
     length = torch.linalg.vector_norm(centred)

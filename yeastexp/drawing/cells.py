@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from yeastexp.drawing import pictures
 from yeastexp.drawing.pictures import OKABE_ITO, Labels, Picture
+from yeastexp.sample import compacted
 from yeastexp.system.formatting import format_number
 
 COLOURS = np.array(OKABE_ITO, np.uint8)
@@ -24,7 +25,7 @@ WRONG = {"missed": OKABE_ITO[1], "false": OKABE_ITO[5], "split": OKABE_ITO[3], "
 
 
 def colours(ids: Labels) -> npt.NDArray[np.uint8]:
-    """A colour for each id (n + 1, 3), black for 0: neighbours have different ones as long as those suffice."""
+    """A colour (n + 1, 3) for each of the ids 0 to n, black for 0; neighbours differ as long as colours suffice."""
     count = int(ids.max(initial=0))
     neighbours: list[set[int]] = [set() for _ in range(count + 1)]
     # Where the largest id nearby is not the pixel's own, two cells are near each other; so for the smallest.
@@ -32,12 +33,12 @@ def colours(ids: Labels) -> npt.NDArray[np.uint8]:
     unset = np.where(ids > 0, ids, count + 1)
     for nearby in (ndimage.maximum_filter(ids, size), ndimage.minimum_filter(unset, size)):
         pairs = (ids > 0) & (nearby != ids) & (nearby > 0) & (nearby <= count)
-        for one, other in np.unique(np.stack([ids[pairs], nearby[pairs]]), axis=1).T.tolist():
-            neighbours[one].add(other)
-            neighbours[other].add(one)
+        for first, second in np.unique(np.stack([ids[pairs], nearby[pairs]]), axis=1).T.tolist():
+            neighbours[first].add(second)
+            neighbours[second].add(first)
     chosen = np.zeros(count + 1, np.int64)
     for number in range(1, count + 1):
-        taken = {int(chosen[other]) for other in neighbours[number] if other < number}
+        taken = {int(chosen[neighbour]) for neighbour in neighbours[number] if neighbour < number}
         free = [place for place in range(len(COLOURS)) if place not in taken]
         chosen[number] = (free or range(len(COLOURS)))[number % len(free or COLOURS)]
     return np.where(np.arange(count + 1)[:, None] > 0, COLOURS[chosen], 0).astype(np.uint8)
@@ -46,20 +47,20 @@ def colours(ids: Labels) -> npt.NDArray[np.uint8]:
 def outlined(grey: Picture, ids: Labels, *, numbers: bool = False) -> Picture:
     """The image with each cell (H, W) outlined, just inside its edge, and maybe its number in its middle."""
     drawn, edges = np.array(grey), pictures.edges(ids)
-    table = colours(ids)
-    drawn[edges] = table[ids[edges]]
-    return _numbered(drawn, ids, table) if numbers else drawn
+    compact, known = compacted(ids)
+    table = colours(compact)
+    drawn[edges] = table[compact[edges]]
+    return _numbered(drawn, compact, known, table) if numbers else drawn
 
 
-def _numbered(picture: Picture, ids: Labels, table: npt.NDArray[np.uint8]) -> Picture:
+def _numbered(picture: Picture, compact: Labels, known: Labels, table: npt.NDArray[np.uint8]) -> Picture:
+    """With the number that is `known` of each of the ids 1 to n in its middle."""
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     font = pictures.typeface(NUMBER_SIZE)
-    for number, box in enumerate(ndimage.find_objects(ids.astype(np.int32)), start=1):
-        if box is not None:
-            rows, columns = np.nonzero(ids[box] == number)
-            y, x = rows.mean() + box[0].start, columns.mean() + box[1].start
-            draw.text((x, y), str(number), tuple(table[number].tolist()), font, anchor="mm")
+    middles = ndimage.center_of_mass(np.ones(compact.shape), compact, range(1, len(known)))
+    for (y, x), number, colour in zip(middles, known[1:].tolist(), table[1:].tolist(), strict=True):
+        draw.text((x, y), str(number), tuple(colour), font, anchor="mm")
     return np.asarray(canvas)
 
 
@@ -78,13 +79,14 @@ def panel(
     marked = grey // 2
     for ids, wrong in ((true, wrong_true), (predicted, wrong_predicted)):
         for name, members in wrong.items():
-            marked[np.isin(ids, list(members))] = marked[np.isin(ids, list(members))] // 2 + np.array(WRONG[name]) // 2
-    found = {name: len(wrong) for part in (wrong_true, wrong_predicted) for name, wrong in part.items()}
+            pixels = np.isin(ids, list(members))
+            marked[pixels] = marked[pixels] // 2 + np.array(WRONG[name]) // 2
+    counts = {name: len(members) for wrong in (wrong_true, wrong_predicted) for name, members in wrong.items()}
     captions = [
         "image",
         f"{_cells(true)} true cells",
         f"{_cells(predicted)} predicted",
-        ", ".join(f"{format_number(count)} {name}" for name, count in found.items()),
+        ", ".join(f"{format_number(count)} {name}" for name, count in counts.items()),
     ]
     shown = [grey, outlined(grey, true), outlined(grey, predicted), marked]
     return pictures.in_a_row(

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from yeastexp.sample import IGNORE, Sample, grey_of
+from yeastexp.sample import IGNORE, Sample, channel_mean
 
 Baseline = Callable[[Tensor], Tensor]
 """From an image (C, H, W) to class indices (H, W)."""
@@ -63,7 +63,7 @@ class Threshold:
 
 def smoothed(image: np.ndarray, smoothing_px: float) -> np.ndarray:
     """The channels' grey (H, W), smoothed, with zero mean and unit standard deviation."""
-    grey = grey_of(image)
+    grey = channel_mean(image)
     if smoothing_px:
         grey = ndimage.gaussian_filter(grey, smoothing_px)
     return np.asarray((grey - grey.mean()) / max(grey.std(), 1e-12))

@@ -120,7 +120,6 @@ def write_outputs(
             if table is not None:
                 write_table(targets.cells, table)
             tiffs.appear(vars(summary))
-        targets.planes.unlink(missing_ok=True)
         return Written(summary, table)
     arrays = [np.empty(*form) for form in forms.values()]
     for _ in _fill(predictor, image, options, lambda: arrays, advance):

@@ -163,6 +163,7 @@ def predict(
         _write_cells(call, output / CELLS)
     for its_targets in (each for each in targets if each.grow and not stopped):
         its_targets.cells.unlink(missing_ok=True)
+        its_targets.planes.unlink(missing_ok=True)
         growing_tiff.record_of(its_targets.mask).unlink(missing_ok=True)
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
@@ -184,12 +185,11 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
     try:
         image = source.open()
         identity = _identity(call, source)
-        needed = [*targets.all, *([targets.cells] if isinstance(call.predictor.task, TellsInstances) else [])]
-        finished = growing_tiff.finished(needed, identity) if targets.grow else None
         tells_instances = isinstance(call.predictor.task, TellsInstances)
+        needed = [*targets.all, *([targets.cells] if tells_instances else [])]
+        finished = growing_tiff.finished(needed, identity) if targets.grow else None
         if finished:
-            cells = outputs.read_table(targets.cells) if tells_instances else None
-            summary = MaskSummary(**finished)
+            summary, cells = MaskSummary(**finished), outputs.read_table(targets.cells) if tells_instances else None
         else:
             summary, cells = _written(call, image, targets, identity, advance_by)
         if cells is None:

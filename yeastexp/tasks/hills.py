@@ -24,7 +24,7 @@ def hills(instances: Array) -> npt.NDArray[np.float32]:
     """The hill of each cell, (H, W) in [0, 1], from ids (H, W); 0 where there is no cell (id 0 or less).
 
     Cells that the image cuts are taken to be mirrored at its border, for they go on there. The equations of all cells
-    are solved together by Jacobi's iteration with Chebyshev's acceleration (Golub and Varga 1961,
+    are solved by Jacobi's iteration with Chebyshev's acceleration (Golub and Varga 1961,
     doi:10.1007/BF01386013), which adds neighbours up in an order that flips and rotations do not change: the hills of
     a flipped image are the flipped hills to the last bit.
     """
@@ -33,13 +33,18 @@ def hills(instances: Array) -> npt.NDArray[np.float32]:
     if not len(rows):
         return height
     _, cell = np.unique(instances[rows, columns], return_inverse=True)
-    cell = cell + 1
     numbered = np.zeros(instances.shape, np.int32)
-    numbered[rows, columns] = cell
-    time = _solved(_neighbours(numbered, cell, rows, columns), _spectral_radius(numbered))
-    longest = np.zeros(int(cell.max()) + 1)
-    np.maximum.at(longest, cell, time)
-    height[rows, columns] = np.sqrt(time / longest[cell])
+    numbered[rows, columns] = cell + 1
+    radius = _spectral_radii(numbered)
+    # Large cells need many times the steps of small ones, so each is solved with those about as slow to converge.
+    classes = np.floor(np.log2(1 - radius)).astype(np.int64)[cell]
+    for slow in np.unique(classes):
+        part = classes == slow
+        members, (y, x) = cell[part], (rows[part], columns[part])
+        time = _solved(_neighbours(numbered, members + 1, y, x), float(radius[members].max()))
+        longest = np.zeros(len(radius))
+        np.maximum.at(longest, members, time)
+        height[y, x] = np.sqrt(time / longest[members])
     return height
 
 
@@ -54,19 +59,23 @@ def _neighbours(numbered: Labels, cell: Array, rows: Array, columns: Array) -> l
     return neighbours
 
 
-def _spectral_radius(numbered: Labels) -> float:
-    """A bound for that of Jacobi's iteration: it is known for a rectangle, and smaller for any cell within it.
+def _spectral_radii(numbered: Labels) -> npt.NDArray[np.float64]:
+    """A bound for that of Jacobi's iteration for each cell: that of a rectangle is known, and a cell within has less.
 
-    What is mirrored at a border is twice as long.
+    A side that is mirrored at one border is twice as long, and one between two borders has no end. A cell that is the
+    whole image has no outline either, and any constant for its solution: there it does not matter when to stop.
     """
-    radius = 0.0
+    radii = []
     for box in ndimage.find_objects(numbered):
-        sides = (
-            (part.stop - part.start) * (2 if part.start == 0 or part.stop == length else 1)
-            for part, length in zip(box, numbered.shape, strict=True)
+        sides = [part.stop - part.start for part in box]
+        borders = [(part.start == 0) + (part.stop == length) for part, length in zip(box, numbered.shape, strict=True)]
+        free = borders == [2, 2]
+        shares = (
+            1.0 if ends == 2 and not free else np.cos(np.pi / (side * (2 if ends else 1) + 1))
+            for side, ends in zip(sides, borders, strict=True)
         )
-        radius = max(radius, sum(np.cos(np.pi / (side + 1)) for side in sides) / 2)
-    return float(radius)
+        radii.append(sum(shares) / 2)
+    return np.array(radii)
 
 
 def _solved(neighbours: list[Array], radius: float) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from yeastexp.contracts import Loss, Prediction
 from yeastexp.errors import UserError
-from yeastexp.metrics.matching import overlap
+from yeastexp.metrics.matching import f1, overlap
 from yeastexp.registry import task
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.tasks.hills import hills
@@ -80,32 +80,31 @@ class Instances(Semantic):
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """What depends on the size and the shape of cells. Raises UserError if there are none."""
-        areas, some = [np.zeros(0, np.int64)], list[Ids]()
+        areas, fitted_on = [np.zeros(0, np.int64)], list[Ids]()
         for sample in samples:
             ids = sample.maps["instances"].clamp_min(0).numpy()
             areas.append(np.unique(ids[ids > 0], return_counts=True)[1])
-            if len(areas[-1]) and len(some) < FITTED:
-                some.append(ids)
-        if not some:
+            if len(areas[-1]) and len(fitted_on) < FITTED:
+                fitted_on.append(ids)
+        if not fitted_on:
             raise UserError("[task] instances: the training images hold no cells; give the map 'instances' some ids")
         median = float(np.median(np.concatenate(areas)))
         smoothing_px = self.smoothing * math.sqrt(4 * median / math.pi)
         least_area = max(1, round(self.area * median))
         self.watershed = replace(self.watershed, least_area=least_area, smoothing_px=smoothing_px)
         if self.depth is None:
-            self.watershed = replace(self.watershed, least_depth=self._best_depth(some))
-        self.mask_cells = MaskCells.fitted(some[:FITTED_MASKS])
+            self.watershed = replace(self.watershed, least_depth=self._best_depth(fitted_on))
+        self.mask_cells = MaskCells.fitted(fitted_on[:FITTED_MASKS])
 
     def _best_depth(self, images: Sequence[Ids]) -> float:
         """The first of `DEPTHS` under which true hills give most of the true cells, and few others."""
-        scores = []
-        pictures = [(ids, hills(ids), (ids > 0).astype(np.float32)) for ids in images]
-        for depth in DEPTHS:
+        known = [(ids, hills(ids), (ids > 0).astype(np.float32)) for ids in images]
+
+        def score(depth: float) -> float:
             rule = replace(self.watershed, least_depth=depth)
-            tables = [overlap(ids, rule.cells(hill, foreground)) for ids, hill, foreground in pictures]
-            hits = sum(len(table.reaching(51)) for table in tables)
-            scores.append(2 * hits / sum(len(table.true_ids) + len(table.predicted_ids) for table in tables))
-        return DEPTHS[int(np.argmax(scores))]
+            return f1(overlap(ids, rule.cells(hill, foreground)) for ids, hill, foreground in known)
+
+        return max(DEPTHS, key=score)
 
     def state_dict(self) -> dict[str, Any]:
         return {"watershed": asdict(self.watershed), "mask_cells": asdict(self.mask_cells)}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from yeastexp.metrics.matching import overlap
+from yeastexp.metrics.matching import f1, overlap
 from yeastexp.tasks.watershed import Labels, Watershed
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -41,11 +41,9 @@ class MaskCells:
     @classmethod
     def fitted(cls, images: Iterable[Ids]) -> MaskCells:
         """The depth and the smoothing that give most of the true cells back from their own mask."""
-        true = list(images)
-        candidates = [cls(*options) for options in itertools.product(DEPTHS_PX, SMOOTHINGS_PX)]
-        return max(candidates, key=lambda candidate: candidate._found(true))
+        listed = list(images)
 
-    def _found(self, images: list[Ids]) -> float:
-        tables = [overlap(ids, self.cells(ids > 0)) for ids in images]
-        cells = sum(len(table.true_ids) + len(table.predicted_ids) for table in tables)
-        return 2 * sum(len(table.reaching(51)) for table in tables) / cells if cells else 0.0
+        def score(candidate: MaskCells) -> float:
+            return f1(overlap(ids, candidate.cells(ids > 0)) for ids in listed)
+
+        return max((cls(*options) for options in itertools.product(DEPTHS_PX, SMOOTHINGS_PX)), key=score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from yeastexp.sample import IGNORE, Sample
+from yeastexp.sample import IGNORE, Sample, compacted
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -25,6 +25,8 @@ FREE = 0.55
 """Of a cell's outline, the share that must touch no other cell."""
 
 MOST_CUTOUTS = 600
+MOST_IMAGES, MOST_OF_IMAGE = 60, 50
+"""Images that cells are cut from, and cells of each: what is kept does not grow with the data."""
 
 OVERLAP = 0.04
 """Of a cell's area, the most that may lie on cells that are there already."""
@@ -35,11 +37,14 @@ NEIGHBOURS_HALO = 0.25
 SMALLEST_PX = 12
 """Pixels of the smallest cell that is pasted."""
 
+STRETCH, BUD_SCALE = 0.12, (0.3, 0.65)
+"""By how much a cell is made longer or shorter at most, and how large a bud is beside other cells."""
+
 DIRECTIONS = 8
 """From which a cell may fall towards the middle of its colony."""
 
 MISSES = 6
-"""Cells of a colony that may fall outside of the scene before it is complete."""
+"""Cells of a colony that may be too small, or fall outside of the scene, before it is complete."""
 
 SMOOTH_PX = 51
 """Of the box that is drawn over a background twice, to leave its level."""
@@ -64,7 +69,7 @@ class Cutout:
 def cell_ids(sample: Sample) -> Ids:
     """Ids of the cells of an image (H, W): its map `instances`, or connected regions of one class."""
     if "instances" in sample.maps:
-        return sample.maps["instances"].clamp_min(0).numpy().astype(np.int32)
+        return compacted(sample.maps["instances"].numpy())[0].astype(np.int32)
     labels, ids, count = sample.labels.numpy(), np.zeros(sample.size, np.int32), 0
     for label in range(1, int(labels.max(initial=0)) + 1):
         regions, more = ndimage.label(labels == label)
@@ -73,43 +78,50 @@ def cell_ids(sample: Sample) -> Ids:
     return ids
 
 
-def cut_out(samples: Iterable[Sample]) -> list[Cutout]:
+def cut_out(samples: Sequence[Sample]) -> list[Cutout]:
     """The cells with free surroundings, at most `MOST_CUTOUTS`; the freest tenth if hardly any is free."""
-    cutouts = sorted(
-        ((free, number, cutout) for number, (free, cutout) in enumerate(_all_cutouts(samples))),
-        key=lambda entry: (-entry[0], entry[1]),
-    )
-    enough = max(sum(free >= FREE for free, _, _ in cutouts), min(len(cutouts), 1 + len(cutouts) // 10))
-    free_enough = sorted(cutouts[:enough], key=lambda entry: entry[1])
-    every = -(-len(free_enough) // MOST_CUTOUTS) or 1
-    return [cutout for _, _, cutout in free_enough[::every]]
+    spread = samples_spread(samples, MOST_IMAGES)
+    cutouts = [(free, cutout) for sample in spread for free, cutout in _freest(sample)]
+    freest_first = sorted(range(len(cutouts)), key=lambda place: -cutouts[place][0])
+    enough = max(sum(free >= FREE for free, _ in cutouts), min(len(cutouts), 1 + len(cutouts) // 10))
+    chosen = sorted(freest_first[:enough])
+    return [cutouts[place][1] for place in chosen[:: -(-len(chosen) // MOST_CUTOUTS) or 1]]
 
 
-def _all_cutouts(samples: Iterable[Sample]) -> Iterator[tuple[float, Cutout]]:
+def samples_spread(samples: Sequence[Sample], most: int) -> Iterator[Sample]:
+    """At most so many of the samples, spread over all of them; no other is read."""
+    return (samples[index] for index in range(0, len(samples), -(-len(samples) // most) or 1))
+
+
+def _freest(sample: Sample) -> list[tuple[float, Cutout]]:
+    """The cells of an image that are freest, at most `MOST_OF_IMAGE`: a dense image has more than memory is for."""
+    return sorted(_all_cutouts(sample), key=lambda entry: -entry[0])[:MOST_OF_IMAGE]
+
+
+def _all_cutouts(sample: Sample) -> Iterator[tuple[float, Cutout]]:
     """Each whole cell, and the share of its outline that is free."""
-    for sample in samples:
-        ids, image = cell_ids(sample), sample.image.numpy()
-        unknown = sample.labels.numpy() == IGNORE
-        for number, box in enumerate(ndimage.find_objects(ids), start=1):
-            if box is None or any(
-                part.start < 3 or part.stop > length - 3 for part, length in zip(box, ids.shape, strict=True)
-            ):
-                continue  # no such cell, or one that the border cuts
-            around = tuple(slice(max(part.start - HALO_PX, 0), part.stop + HALO_PX) for part in box)
-            mask = ids[around] == number
-            others = (ids[around] > 0) & ~mask | unknown[around]
-            ring = ndimage.binary_dilation(mask, EIGHT, iterations=2) & ~mask
-            surroundings = ~ndimage.binary_dilation(mask | others, EIGHT, iterations=3)
-            background = surroundings if surroundings.any() else ~mask & ~others
-            if not background.any() or not mask.any():
-                continue
-            pixels = image[(slice(None), *around)]
-            excess = pixels - np.median(pixels[:, background], axis=1)[:, None, None]
-            away = ndimage.distance_transform_edt(~mask)
-            fade = np.where(mask, 0, np.clip((HALO_PX - away) / (HALO_PX - 3), 0, 1)).astype(np.float32)
-            _fill(excess, away, others)
-            label = int(np.bincount(sample.labels.numpy()[around][mask].clip(0)).argmax())
-            yield 1 - float(others[ring].mean()), Cutout(excess, mask, fade, label)
+    ids, image = cell_ids(sample), sample.image.numpy()
+    unknown = sample.labels.numpy() == IGNORE
+    for number, box in enumerate(ndimage.find_objects(ids), start=1):
+        if box is None or any(
+            part.start < 3 or part.stop > length - 3 for part, length in zip(box, ids.shape, strict=True)
+        ):
+            continue  # no such cell, or one that the border cuts
+        around = tuple(slice(max(part.start - HALO_PX, 0), part.stop + HALO_PX) for part in box)
+        mask = ids[around] == number
+        others = (ids[around] > 0) & ~mask | unknown[around]
+        ring = ndimage.binary_dilation(mask, EIGHT, iterations=2) & ~mask
+        surroundings = ~ndimage.binary_dilation(mask | others, EIGHT, iterations=3)
+        background = surroundings if surroundings.any() else ~mask & ~others
+        if not background.any() or not mask.any():
+            continue
+        pixels = image[(slice(None), *around)]
+        excess = pixels - np.median(pixels[:, background], axis=1)[:, None, None]
+        away = ndimage.distance_transform_edt(~mask)
+        fade = np.where(mask, 0, np.clip((HALO_PX - away) / (HALO_PX - 3), 0, 1)).astype(np.float32)
+        _fill(excess, away, others)
+        label = int(np.bincount(sample.labels.numpy()[around][mask].clip(0)).argmax())
+        yield 1 - float(others[ring].mean()), Cutout(excess, mask, fade, label)
 
 
 def _fill(excess: Image, away: npt.NDArray[np.float64], others: Mask) -> None:
@@ -172,8 +184,6 @@ class Colonies:
     scale: tuple[float, float]
     spread: float
     buds: float
-    stretch: float = 0.12
-    bud_scale: tuple[float, float] = (0.3, 0.65)
 
     def scene(
         self, cutouts: Sequence[Cutout], ground: tuple[Image, Image], name: str, source: np.random.Generator
@@ -181,7 +191,7 @@ class Colonies:
         """One scene as large as the background, which comes with its level, with one to four colonies."""
         background, level = np.split(_reoriented(np.concatenate(ground), source), 2)
         size = background.shape[1:]
-        own, light = np.zeros_like(background), np.zeros_like(background)
+        excess, light = np.zeros_like(background), np.zeros_like(background)
         ids, labels = np.zeros(size, np.int32), np.zeros(size, np.int64)
         scale = float(np.exp(source.uniform(*np.log(self.scale))))
         room, number = source.uniform(0.15, 0.75) * math.prod(size), 0
@@ -190,16 +200,15 @@ class Colonies:
             share, misses = room * source.uniform(0.2, 1), 0
             while share > 0 and misses < MISSES:
                 cell = self._varied(cutouts[int(source.integers(len(cutouts)))], scale, source)
-                if cell is None:
-                    continue
-                if (corner := _landing(cell.mask, ids > 0, centre, source)) is None:
+                corner = _landing(cell.mask, ids > 0, centre, source) if cell else None
+                if cell is None or corner is None:
                     misses += 1
                     continue
                 share -= float(cell.mask.sum())
                 number += 1
-                _paste(cell, corner, number, own, light, ids, labels)
+                _paste(cell, corner, number, excess, light, ids, labels)
         inside = ids > 0
-        image = np.where(inside, level + own + NEIGHBOURS_HALO * light, background + light)
+        image = np.where(inside, level + excess + NEIGHBOURS_HALO * light, background + light)
         tensor = torch.from_numpy(image.astype(np.float32))
         return Sample(
             tensor, torch.from_numpy(labels), name, maps={"instances": torch.from_numpy(ids.astype(np.int64))}
@@ -209,9 +218,9 @@ class Colonies:
         """The cell turned, mirrored, stretched and scaled; None if hardly a pixel remains."""
         scale *= float(np.exp(source.uniform(-self.spread, self.spread)))
         if source.random() < self.buds:
-            scale *= source.uniform(*self.bud_scale)
+            scale *= source.uniform(*BUD_SCALE)
         turn, mirrored = source.uniform(0, 2 * math.pi), source.choice([-1, 1])
-        sides = scale * np.array([1 + source.uniform(-self.stretch, self.stretch), 1]) * [1, mirrored]
+        sides = scale * np.array([1 + source.uniform(-STRETCH, STRETCH), 1]) * [1, mirrored]
         if cutout.mask.sum() * scale**2 < SMALLEST_PX:
             return None
         rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -290,17 +299,16 @@ def _paste(
     cell: Cutout,
     corner: tuple[int, int],
     number: int,
-    own: Image,
+    excess: Image,
     light: Image,
     ids: Ids,
     labels: npt.NDArray[np.int64],
 ) -> None:
+    """Put a cell where no other is, and its light around it."""
     outer, inner = _windows(corner, cell.mask.shape, ids.shape)
-    mask, excess = cell.mask[inner], cell.excess[(slice(None), *inner)]
-    if not mask.any():
-        return
-    light[(slice(None), *outer)] += cell.fade[inner] * excess
+    mask, pixels = cell.mask[inner], cell.excess[(slice(None), *inner)]
+    light[(slice(None), *outer)] += cell.fade[inner] * pixels
     free = mask & (ids[outer] == 0)
     ids[outer][free] = number
     labels[outer][free] = cell.label
-    own[(slice(None), *outer)][:, free] = excess[:, free]
+    excess[(slice(None), *outer)][:, free] = pixels[:, free]

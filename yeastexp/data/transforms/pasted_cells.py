@@ -48,7 +48,7 @@ class PastedCells(BasicTransform2D):
     def scenes(self, samples: Sequence[Sample], generator: Callable[[int], np.random.Generator]) -> Iterator[Sample]:
         cells = cut_out(samples)
         if not cells:
-            raise UserError("[[augment]] pasted_cells: the training images hold no whole cell; leave it out")
+            raise UserError("[[augment]] pasted_cells: the training images hold no whole cell; omit it")
         grounds = backgrounds(samples, self.size, generator(self.count))
         colonies = Colonies(self.scale, self.spread, self.buds)
         for number in range(self.count):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage, signal
 
 from yeastexp.inspection.preflight.finding import Finding
-from yeastexp.sample import Sample, grey_of
+from yeastexp.sample import Sample, channel_mean
 from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ class Registration:
 
 def register(sample: Sample) -> Registration | None:
     """How well a mask fits its image; None if it has no outline, or the image is too small to shift it."""
-    image, labels = _center(grey_of(sample.image.numpy())), _center(sample.labels.numpy())
+    image, labels = _center(channel_mean(sample.image.numpy())), _center(sample.labels.numpy())
     outlines, inner = _outlines(labels), slice(MAX_SHIFT_PX, -MAX_SHIFT_PX)
     if min(labels.shape) < 4 * MAX_SHIFT_PX or not outlines[inner, inner].any():
         return None
