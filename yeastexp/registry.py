@@ -332,11 +332,12 @@ def preserved() -> Iterator[None]:
     try:
         yield
     finally:
+        imported_now = sys.modules.keys() - modules
         for registry, before in entries.items():
             # A module registers its parts only when it is first imported: they could not be registered again.
             imported = {
                 name: entry
                 for name, entry in registry._entries.items()
-                if entry.plugin is None and entry.factory.__module__ in sys.modules.keys() - modules
+                if entry.plugin is None and entry.factory.__module__ in imported_now
             }
             registry._entries = imported | before
