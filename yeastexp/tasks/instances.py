@@ -66,7 +66,7 @@ class Instances(Semantic):
         least_foreground: Share = 0.7,
         least_area: Share = 0.02,
         smoothing: Share = 0.04,
-        views: Views = 4,
+        views: Views = 8,
     ) -> None:
         super().__init__(channels, classes, views)
         self.outputs = classes + 1
