@@ -32,7 +32,7 @@ kinds that PyTorch has a class for:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,10 +114,19 @@ class Prediction:
     values: Mapping[str, Tensor] = field(default_factory=dict)
     """Further maps (H, W) by name. A metric asks for one by a keyword-only parameter `predicted_<name>`."""
 
+    approximate: Callable[[], Tensor] | None = None
+    """Gives instances (H, W) where the task learns none, and is called only if a metric asks for them."""
+
     @property
     def maps(self) -> dict[str, Tensor]:
-        """All that a metric can ask for beside the classes."""
+        """All that a metric can ask for beside the classes, and that is there without asking."""
         return {**self.values} if self.instances is None else {**self.values, "instances": self.instances}
+
+    def asked(self, names: Collection[str]) -> dict[str, Tensor]:
+        """The further maps, with approximate instances if a metric asks for instances and there are no others."""
+        if self.instances is None and self.approximate is not None and "instances" in names:
+            return {**self.values, "instances": self.approximate()}
+        return self.maps
 
 
 Interpolation = Literal["nearest", "bilinear"]
@@ -144,6 +153,9 @@ class Task:
 
     values: tuple[str, ...] = ()
     """The names of the further maps of a `Prediction`."""
+
+    approximates: bool = False
+    """Whether a `Prediction` has instances that are no more than `approximate`."""
 
     needs_loss: bool = True
     """Whether the experiment file has to name a `[loss]`; a task without one computes its own."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from conftest import Call
 from tiny import quiet
 
 from yeastexp.data import images, pieces
@@ -109,13 +110,13 @@ def table_of(path: str | Path) -> list[dict[str, str]]:
 
 
 def test_labels_tables_and_overlays_are_those_of_the_decoder(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = DATA.splits["val"]
     for name in names:
         write_png(Path("in") / f"{name}.png", DATA.arrays(name)["raw"])
-    assert predict(finished, ["in"], Path("out"), overlay=True) == len(names)
+    status, said, _ = call("predict", finished, "in", "-o", "out", "--overlay")
     predictor = load_predictor(finished)
     rows, cells = table_of("out/predictions.csv"), table_of("out/cells.csv")
     for name, row in zip(names, rows, strict=True):
@@ -133,6 +134,7 @@ def test_labels_tables_and_overlays_are_those_of_the_decoder(
         assert all(0.5 < float(line["confidence_mean"]) <= 1 for line in mine)
         assert images.read_image(Path(f"out/overlays/{name}.png")).shape == (3, 96, 96)
     assert sum(int(row["cells"]) for row in rows) == len(cells) > 0
+    assert (status, said) == (0, f"3 label images in out; {len(cells)} cells, measured in out/cells.csv\n")
 
 
 def test_an_image_larger_than_memory_gives_the_cells_of_the_whole(

@@ -132,10 +132,11 @@ def compare(
 @click.command(short_help="Segment images of any size into masks.")
 @RUN
 @click.argument("images", nargs=-1, required=True)
-@click.option("-o", "--output", type=ANY, required=True, help="Folder for the masks.")
+@click.option("-o", "--output", type=ANY, required=True, help="Folder for the masks, or for label images of cells.")
 @click.option("--tta", is_flag=True, help="Test-time augmentation: average over the eight flips and rotations.")
 @click.option("--probabilities", is_flag=True, help="Also write OUTPUT/probabilities/…, float32 TIFF.")
 @click.option("--overlay", is_flag=True, help="Also write OUTPUT/overlays/…, images with outlines.")
+@click.option("--cells", is_flag=True, help="Also cut masks into approximate cells: OUTPUT/cells/… and cells.csv.")
 @CHECKPOINT
 @click.option("--tile", type=POSITIVE, metavar="PIXELS", help="Side of the tiles of large images; default by memory.")
 @click.option("--format", "form", type=click.Choice(["png", "tif"]), help="Default png; tif if too large for png.")
@@ -148,6 +149,7 @@ def predict(
     tta: bool,
     probabilities: bool,
     overlay: bool,
+    cells: bool,
     checkpoint: Which,
     tile: int | None,
     form: Literal["png", "tif"] | None,
@@ -157,14 +159,20 @@ def predict(
 
     Masks hold 0 and 255 for two classes, else class indices (in a PNG with a palette of colours); predictions.csv has
     size, foreground fraction, seconds and connected_regions of each image: groups of pixels that touch, be it at a
-    corner, of any size, so that specks count, and cells that touch are one. Images that do not fit into memory are cut
-    into tiles that overlap by the model's receptive field, which does not change the result. If interrupted, the
-    same command continues.
+    corner, of any size, so that specks count, and cells that touch are one.
+
+    Runs of the task 'instances' write label images instead: 0 is background, cells count from 1 in reading order, in 16
+    bits (32 above 65,535 cells, as TIFF). cells.csv has a row a cell (size, shape, position, intensities, neighbours),
+    predictions.csv the number and density of cells. With --cells, runs of 'semantic' write such label images into
+    OUTPUT/cells, and cells.csv, beside their masks; these cells are approximate (watershed of the mask), fitted on the
+    training labels where they have ids of cells.
+
+    Images that do not fit into memory are cut into tiles that overlap by the model's receptive field, which does not
+    change the result. If interrupted, the same command continues.
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
-    from yeastexp.prediction.predict import predict
-    from yeastexp.system.formatting import format_count
+    from yeastexp.prediction.predict import outcome, predict
 
     count = predict(
         run_directory,
@@ -174,12 +182,13 @@ def predict(
         tta=tta,
         probabilities=probabilities,
         overlay=overlay,
+        cells=cells,
         tile=tile,
         form=form,
         device=device,
         progress=image_progress,
     )
-    echo(f"{format_count(count, 'mask')} in {output}")
+    echo(outcome(output, count))
 
 
 @click.command(short_help="Write one HTML page about a run.")

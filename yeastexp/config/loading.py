@@ -451,7 +451,12 @@ class _Checker:
                 name = wanted.removeprefix("predicted_")
                 if name == wanted and name not in dataset.maps:
                     message = f"needs the map '{name}'; the data has {', '.join(dataset.maps) or 'no further maps'}"
-                elif name != wanted and learnt is not None and name not in learnt.values:
+                elif (
+                    name != wanted
+                    and learnt is not None
+                    and name not in learnt.values
+                    and not (learnt.approximates and name == "instances")
+                ):
                     known = ", ".join(learnt.values) or "classes alone"
                     message = f"needs predicted {name}; the task '{task.part.name}' predicts {known}"
                 else:

@@ -26,6 +26,7 @@ from yeastexp.prediction.growing_tiff import Form, growing
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import files
+from yeastexp.tasks.semantic import Semantic
 from yeastexp.tasks.telling_apart import TellsInstances
 
 Array = npt.NDArray[Any]
@@ -45,12 +46,16 @@ SHOWN = 4096
 
 @dataclass(frozen=True)
 class Options:
-    """What is written of each image: `tile` is the side in pixels of the pieces that it is cut into."""
+    """What is written of each image: `tile` is the side in pixels of the pieces that it is cut into.
+
+    `cells` are approximate ones of a task that tells no instances, and another's in any case.
+    """
 
     tta: bool = False
     probabilities: bool = False
     overlay: bool = False
     tile: int | None = None
+    cells: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Targets:
     probabilities: Path | None = None
     overlay: Path | None = None
     grow: bool = False
+    ids: Path | None = None
+    """Of approximate cells; those of a task that tells instances are the mask."""
 
     @property
     def planes(self) -> Path:
@@ -75,7 +82,7 @@ class Targets:
     @property
     def all(self) -> list[Path]:
         """The mask first."""
-        return [path for path in (self.mask, self.probabilities, self.overlay) if path]
+        return [path for path in (self.mask, self.probabilities, self.overlay, self.ids) if path]
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class MaskSummary:
     foreground_fraction: float
     cells: int
     seconds: float
+    approximate_cells: int | None = None
 
 
 class Written(NamedTuple):
@@ -115,8 +123,7 @@ def write_outputs(
             options = replace(options, tile=tiffs.side)
             for rows in _fill(predictor, image, options, tiffs.arrays, advance, tiffs.rows):
                 tiffs.keep(rows, time.monotonic() - began)
-            foreground, count, table = _finish(predictor, image, tiffs.arrays, targets)
-            summary = MaskSummary(foreground, count, time.monotonic() - began)
+            summary, table = _finish(predictor, image, tiffs.arrays, targets, began)
             if table is not None:
                 write_table(targets.cells, table)
             tiffs.appear(vars(summary))
@@ -124,12 +131,14 @@ def write_outputs(
     arrays = [np.empty(*form) for form in forms.values()]
     for _ in _fill(predictor, image, options, lambda: arrays, advance):
         pass
-    foreground, count, table = _finish(predictor, image, lambda: arrays, targets)
+    written = _finish(predictor, image, lambda: arrays, targets, began)
     mask, *planes = arrays
     if targets.probabilities:
         tiff_file.write(targets.probabilities, planes[0])
+    if targets.ids:
+        _write_ids(targets.ids, planes[1])
     _write_mask(predictor, targets.mask, mask)
-    return Written(MaskSummary(foreground, count, time.monotonic() - began), table)
+    return written
 
 
 def write_table(path: Path, table: Table) -> None:
@@ -145,12 +154,14 @@ def read_table(path: Path) -> Table:
 
 
 def _forms(predictor: Predictor, image: StoredImage, targets: Targets) -> dict[Path, Form]:
-    """The mask, or ids; then planes, if they are asked for or if ids are found in them."""
+    """The mask, or ids; then planes, if they are asked for or cells measured in them; then ids of approximate cells."""
     task, size = predictor.task, image.size
     forms: dict[Path, Form] = {targets.mask: (size, np.uint32 if isinstance(task, TellsInstances) else np.uint8)}
-    if targets.probabilities or isinstance(task, TellsInstances):
+    if targets.probabilities or targets.ids or isinstance(task, TellsInstances):
         count = len(task.kept(torch.zeros(task.outputs, 1, 1)))
         forms[targets.probabilities or targets.planes] = ((count, *size) if count > 1 else size, np.float32)
+    if targets.ids:
+        forms[targets.ids] = (size, np.uint32)
     return forms
 
 
@@ -177,54 +188,65 @@ def _fill(
             yield rows.stop
 
 
-def _finish(
-    predictor: Predictor, image: StoredImage, arrays: Arrays, targets: Targets
-) -> tuple[float, int, Table | None]:
-    """Find instances, write an overlay; the share of foreground, how many cells there are, and their measurements."""
+def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: Targets, began: float) -> Written:
+    """Find cells, write an overlay; the share of foreground, how many cells there are, and their measurements."""
     task, classes = predictor.task, len(predictor.classes)
     scale = 1 if isinstance(task, TellsInstances) else int(_scale(classes))
+    ids, found = 0 if isinstance(task, TellsInstances) else 2, None
 
     def parts() -> Iterator[Array]:
         return (np.array(arrays()[0][rows]) for rows in bands(image.size))
 
-    table: Table | None = None
+    def planes(rows: slice) -> Array:
+        stored = np.array(arrays()[1][..., rows, :])
+        return stored if stored.ndim == 3 else stored[None]
+
     if isinstance(task, TellsInstances):
-
-        def planes(rows: slice) -> Array:
-            stored = np.array(arrays()[1][..., rows, :])
-            return stored if stored.ndim == 3 else stored[None]
-
         count = task.find_instances(planes, lambda: arrays()[0])
+    else:
+        count = sum(regions(part == label * scale for part in parts()) for label in range(1, classes))
+        if targets.ids:
+            assert isinstance(task, Semantic), "others were refused"
+            found = task.mask_cells.fill(lambda rows: np.array(arrays()[0][rows]) > 0, lambda: arrays()[ids])
+    table: Table | None = None
+    if isinstance(task, TellsInstances) or (targets.ids and isinstance(task, Semantic)):
         table = measure_in_windows(
             image.size,
-            lambda rows, columns: np.array(arrays()[0][rows, columns]),
+            lambda rows, columns: np.array(arrays()[ids][rows, columns]),
             image.read,
             lambda rows, columns: task.confidence(planes(rows))[:, columns],
             pixel_um=image.pixel_um,
         )
-    else:
-        count = sum(regions(part == label * scale for part in parts()) for label in range(1, classes))
     foreground = sum(int(np.count_nonzero(part)) for part in parts())
     if targets.overlay:
-        images.write_png(targets.overlay, overlay(image, arrays()[0], scale, numbers=isinstance(task, TellsInstances)))
-    return foreground / math.prod(image.size), count, table
+        shown, unit = (arrays()[0], scale) if table is None else (arrays()[ids], 1)
+        images.write_png(targets.overlay, overlay(image, shown, unit, numbers=table is not None))
+    share = foreground / math.prod(image.size)
+    return Written(MaskSummary(share, count, time.monotonic() - began, found), table)
 
 
 def _write_mask(predictor: Predictor, path: Path, mask: Array) -> None:
-    """Class indices, or ids in as few bits as hold them. Raises UserError if a PNG file cannot hold so many ids."""
-    if not isinstance(predictor.task, TellsInstances):
+    """Class indices, or ids."""
+    if isinstance(predictor.task, TellsInstances):
+        _write_ids(path, mask)
+    else:
         classes = len(predictor.classes)
-        palette = pictures.palette(classes) if classes > 2 else None
-    else:
-        palette, count = None, int(mask.max(initial=0))
-        if count < 1 << 16:
-            mask = mask.astype(np.uint16)
-        elif path.suffix == ".png":
-            raise UserError(f"{path}: {count} cells are more than the 65535 that a PNG file holds; take --format tif")
+        _write_pixels(path, mask, pictures.palette(classes) if classes > 2 else None)
+
+
+def _write_ids(path: Path, ids: Array) -> None:
+    """Ids in as few bits as hold them. Raises UserError if a PNG file cannot hold so many."""
+    count = int(ids.max(initial=0))
+    if count >= 1 << 16 and path.suffix == ".png":
+        raise UserError(f"{path}: {count} cells are more than the 65535 that a PNG file holds; take --format tif")
+    _write_pixels(path, ids if count >= 1 << 16 else ids.astype(np.uint16))
+
+
+def _write_pixels(path: Path, pixels: Array, palette: Array | None = None) -> None:
     if path.suffix == ".png":
-        images.write_png(path, mask, palette)
+        images.write_png(path, pixels, palette)
     else:
-        tiff_file.write(path, mask)
+        tiff_file.write(path, pixels)
 
 
 def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:

@@ -7,7 +7,7 @@ import errno
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -25,6 +25,9 @@ from yeastexp.prediction.cell_table import Table
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import cores, files, memory
+from yeastexp.system.formatting import format_count
+from yeastexp.tasks.mask_cells import METHOD
+from yeastexp.tasks.semantic import Semantic
 from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training.run_directory import RunDirectory, Which
 
@@ -36,7 +39,7 @@ TABLE, CELLS = "predictions.csv", "cells.csv"
 OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
 """What keeps one image's files from being written, and not those of others."""
 
-OVERLAYS, PROBABILITIES = "overlays", "probabilities"
+OVERLAYS, PROBABILITIES, IDS = "overlays", "probabilities", "cells"
 
 HDF5 = (".h5", ".hdf5")
 HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
@@ -74,16 +77,6 @@ class CellsRow:
     cells_per_mm2: float | None
     seconds: float
 
-    @classmethod
-    def of(cls, file: str, image: StoredImage, summary: MaskSummary) -> CellsRow:
-        """That of an image."""
-        pixels = math.prod(image.size)
-        per_mm2 = 1e6 * summary.cells / (pixels * image.pixel_um**2) if image.pixel_um else None
-        density = 1e6 * summary.cells / pixels
-        return cls(
-            file, *image.size, summary.foreground_fraction, summary.cells, density, per_mm2, round(summary.seconds, 3)
-        )
-
 
 @dataclass(frozen=True)
 class Row:
@@ -99,6 +92,29 @@ class Row:
     foreground_fraction: float
     connected_regions: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class ApproximateRow(Row):
+    """The same with the cells that `--cells` cuts the mask into, by a watershed."""
+
+    approximate_cells: int
+    approximate_cells_per_megapixel: float
+    approximate_cells_per_mm2: float | None
+
+
+def _row(file: str, image: StoredImage, summary: MaskSummary, tells_instances: bool) -> Row | CellsRow:
+    pixels, seconds = math.prod(image.size), round(summary.seconds, 3)
+    cells = summary.cells if tells_instances else summary.approximate_cells
+    if cells is None:
+        return Row(file, *image.size, summary.foreground_fraction, summary.cells, seconds)
+    density = 1e6 * cells / pixels
+    per_mm2 = 1e6 * cells / (pixels * image.pixel_um**2) if image.pixel_um else None
+    if tells_instances:
+        return CellsRow(file, *image.size, summary.foreground_fraction, cells, density, per_mm2, seconds)
+    return ApproximateRow(
+        file, *image.size, summary.foreground_fraction, summary.cells, seconds, cells, density, per_mm2
+    )
 
 
 @dataclass
@@ -130,6 +146,7 @@ def predict(
     tta: bool = False,
     probabilities: bool = False,
     overlay: bool = False,
+    cells: bool = False,
     tile: int | None = None,
     form: Form | None = None,
     device: str = "auto",
@@ -138,16 +155,21 @@ def predict(
     """Write a mask for every image, of the same name, and `predictions.csv`; return how many.
 
     Masks hold 0 and 255 if there are two classes, else class indices; those of a task that tells instances hold ids
-    from 1, in reading order, in 16 bits or in 32 where there are more, and `cells.csv` measures each cell. Images that
-    cannot be predicted are named in a UserError when all others are finished. If a call is killed at an image too large
-    for memory, the same call goes on from the rows that are written.
+    from 1, in reading order, in 16 bits or in 32 where there are more, and `cells.csv` measures each cell. With `cells`
+    a mask of classes is also cut into approximate cells (see `yeastexp.tasks.mask_cells`), whose ids are written into
+    `cells/`. Images that cannot be predicted are named in a UserError when all others are finished. If a call is killed
+    at an image too large for memory, the same call goes on from the rows that are written.
     """
     cores.keep_to_allowed()
     predictor = load_predictor(run, checkpoint, device)
     for note in predictor.notes:
         warnings.warn(note, stacklevel=2)
     digest = files.digest(RunDirectory(run).checkpoint(checkpoint))
-    call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile))
+    tells_instances = isinstance(predictor.task, TellsInstances)
+    if cells and not isinstance(predictor.task, Semantic | TellsInstances):
+        task = predictor.experiment.task.part.name
+        raise UserError(f"{run}: --cells cuts masks of the task 'semantic' into cells, not those of '{task}'; omit it")
+    call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile, cells and not tells_instances))
     sources = list(_sources(inputs, call.faults))
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
@@ -173,6 +195,22 @@ def predict(
     return len(call.rows)
 
 
+def outcome(output: Path, count: int) -> str:
+    """What `predict` wrote of so many images, by the table that it wrote last."""
+    with (output / TABLE).open(encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    counted = next((name for name in ("cells", "approximate_cells") if name in rows[0]), None)
+    if counted is None:
+        return f"{format_count(count, 'mask')} in {output}"
+    number = format_count(sum(int(row[counted]) for row in rows), "cell")
+    if counted == "cells":
+        return f"{format_count(count, 'label image')} in {output}; {number}, measured in {output / CELLS}"
+    return (
+        f"{format_count(count, 'mask')} in {output}; {number}, {METHOD}, in {output / IDS}, "
+        f"measured in {output / CELLS}"
+    )
+
+
 def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[float], None]) -> bool:
     """Predict one image, whose faults are collected; whether others can be written, as they cannot to a full disk."""
     shares = 0.0
@@ -186,17 +224,15 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         image = source.open()
         identity = _identity(call, source)
         tells_instances = isinstance(call.predictor.task, TellsInstances)
-        needed = [*targets.all, *([targets.cells] if tells_instances else [])]
+        measured = tells_instances or call.options.cells
+        needed = [*targets.all, *([targets.cells] if measured else [])]
         finished = growing_tiff.finished(needed, identity) if targets.grow else None
         if finished:
-            summary, cells = MaskSummary(**finished), outputs.read_table(targets.cells) if tells_instances else None
+            summary, cells = MaskSummary(**finished), outputs.read_table(targets.cells) if measured else None
         else:
             summary, cells = _written(call, image, targets, identity, advance_by)
-        if cells is None:
-            seconds = round(summary.seconds, 3)
-            call.rows.append(Row(source.name, *image.size, summary.foreground_fraction, summary.cells, seconds))
-        else:
-            call.rows.append(CellsRow.of(source.name, image, summary))
+        call.rows.append(_row(source.name, image, summary, tells_instances))
+        if cells is not None:
             call.cells[source.name] = cells
     except UserError as error:
         if error.status == RUN_FAILED:
@@ -275,6 +311,7 @@ def _targets(source: Source, output: Path, options: Options, form: Form | None) 
         output / PROBABILITIES / f"{source.stem}.tif" if options.probabilities else None,
         output / OVERLAYS / f"{source.stem}.png" if options.overlay else None,
         source.streams,
+        output / IDS / f"{source.stem}.{suffix}" if options.cells else None,
     )
 
 
@@ -357,7 +394,14 @@ def _write(path: Path, rows: Sequence[Row | CellsRow]) -> None:
 def _write_cells(call: _Call, path: Path) -> None:
     channels, known = call.predictor.experiment.task.channels, any("area_um2" in each for each in call.cells.values())
     columns = cell_table.columns(channels, pixel_um=known, confidence=True)
+    tables: Iterable[tuple[str, Table]] = call.cells.items()
+    if call.options.cells:
+        columns.append("method")
+        tables = (
+            (name, {**table, "method": np.broadcast_to(np.array(METHOD), table["label"].shape)})
+            for name, table in tables
+        )
     try:
-        cell_table.write_csv(path, call.cells.items(), columns)
+        cell_table.write_csv(path, tables, columns)
     except UserError as error:
         call.faults += error.faults

@@ -53,6 +53,7 @@ class Instances(Semantic):
 
     maps = ("instances",)
     planes = ("nearest", "bilinear")
+    approximates = False
     reach_px = None
     values = ("instances",)
 
@@ -76,7 +77,6 @@ class Instances(Semantic):
         self.watershed = Watershed(
             least_height, DEPTHS[0] if least_depth is None else least_depth, least_foreground=least_foreground
         )
-        self.mask_cells = MaskCells()
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """What depends on the size and the shape of cells. Raises UserError if there are none."""
@@ -163,8 +163,7 @@ class Instances(Semantic):
 
     def of_classes(self, labels: Tensor) -> Prediction:
         """The mask cut into cells by the distance to the background, which is an approximation."""
-        instances = self.mask_cells.cells(labels.cpu().numpy() > 0)
-        return Prediction(labels, torch.from_numpy(instances.astype(np.int64)).to(labels.device))
+        return Prediction(labels, self._cells(labels))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
         hill = targets[:, 1:].nan_to_num()

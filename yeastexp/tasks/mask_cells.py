@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,22 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from yeastexp.metrics.matching import f1, overlap
-from yeastexp.tasks.watershed import Labels, Watershed
+from yeastexp.tasks.watershed import Float, Labels, Watershed
 
 Ids = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
+METHOD = "approximate (watershed of the mask)"
+"""Said wherever such cells are shown."""
+
 DEPTHS_PX = (0.25, 0.5, 1.0)
 SMOOTHINGS_PX = (0.5, 1.0, 2.0)
+
+FARTHEST_PX = 512
+"""Longer distances count as this, so that no pixel depends on more rows than so many above and below."""
+
+ROWS_AROUND = 32
+"""Rows above and below a band that are read at first, for cells are mostly not twice as wide."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +35,28 @@ class MaskCells:
     """A watershed of the distance to the background, smoothed by a Gaussian of `smoothing_px`.
 
     Two tops of the distance are two cells if the highest pass between them is `depth_px` below the lower one. Cells
-    that touch along more than a neck have one top, and become one.
+    that touch along more than a neck have one top, and become one. Regions of fewer pixels than `least_area` are none.
+    What lies outside of the image counts as foreground. The defaults are for masks of which no true cells are known.
     """
 
     depth_px: float = 0.5
     smoothing_px: float = 1.0
+    least_area: int = 1
 
     def cells(self, mask: Mask) -> Labels:
         """The cells of a mask (H, W), numbered from 1 in reading order."""
-        distance = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
-        rule = Watershed(0.0, self.depth_px, 1, 0.0, self.smoothing_px, highest_pass=np.inf)
-        return rule.cells(distance.astype(np.float32), mask.astype(np.float32))
+        labels = np.zeros(mask.shape, np.int32)
+        self.fill(lambda rows: mask[rows], lambda: labels)
+        return labels
+
+    def fill(self, mask: Callable[[slice], Mask], labels: Callable[[], npt.NDArray[Any]]) -> int:
+        """Write the cells of a mask, of which any rows can be had, into an array (H, W); how many there are.
+
+        The array is asked for again for each band of rows, since it may lie in a file.
+        """
+        rule = Watershed(0.0, self.depth_px, self.least_area, 0.0, self.smoothing_px, highest_pass=np.inf)
+        distance = _Distance(mask, len(labels()))
+        return rule.fill(distance.and_foreground, labels)
 
     @classmethod
     def fitted(cls, images: Iterable[Ids]) -> MaskCells:
@@ -47,3 +67,33 @@ class MaskCells:
             return f1(overlap(ids, candidate.cells(ids > 0)) for ids in listed)
 
         return max((cls(*options) for options in itertools.product(DEPTHS_PX, SMOOTHINGS_PX)), key=score)
+
+
+@dataclass
+class _Distance:
+    """Distances to the background in any rows of a mask, to the bit those of the whole mask."""
+
+    mask: Callable[[slice], Mask]
+    height: int
+    around: int = ROWS_AROUND
+
+    def and_foreground(self, rows: slice) -> tuple[Float, Float]:
+        """The distances in some rows (h, W), and 1 in the foreground."""
+        while True:
+            wide = slice(max(rows.start - self.around, 0), min(rows.stop + self.around, self.height))
+            mask = self.mask(wide)
+            if mask.all():  # there is nothing to measure to
+                distance = np.full(mask.shape, FARTHEST_PX, np.float32)
+            else:
+                distance = np.minimum(ndimage.distance_transform_edt(mask), FARTHEST_PX).astype(np.float32)
+            inner = slice(rows.start - wide.start, rows.stop - wide.start)
+            row = np.arange(rows.start, rows.stop)
+            # Background in rows that were not read cannot be nearer than they are.
+            known = np.full(len(row), np.inf)
+            if wide.start:
+                known = row - wide.start + 1.0
+            if wide.stop < self.height:
+                known = np.minimum(known, wide.stop - row)
+            if self.around >= FARTHEST_PX or (distance[inner].max(axis=1) <= known).all():
+                return distance[inner], mask[inner].astype(np.float32)
+            self.around = min(2 * self.around, FARTHEST_PX)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +19,8 @@ from yeastexp.contracts import Interpolation, Loss, Prediction, Task
 from yeastexp.metrics.pixels import most_likely
 from yeastexp.registry import task
 from yeastexp.sample import Sample
+from yeastexp.tasks.mask_cells import MaskCells
+from yeastexp.tasks.telling_apart import Planes
 
 Views = Annotated[
     Literal[1, 2, 4, 8], Field(description="flips and rotations of an image whose mean outputs are decoded")
@@ -22,16 +29,51 @@ Views = Annotated[
 CONFIDENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Logits of the true class."""
 
+FITTED, FITTED_PX = 3, 512
+"""Training images that choose how a mask is cut into cells, and the pixels of their sides that suffice."""
+
+LEAST_AREA = 0.02
+"""Of the median area of true cells, below which a region of a mask is no cell."""
+
 
 @task("semantic")
 class Semantic(Task):
-    """A class for each pixel: as many outputs as classes, logits whose softmax is a probability."""
+    """A class for each pixel: as many outputs as classes, logits whose softmax is a probability.
+
+    Cells are approximate (watershed of the mask): regions of all classes but the first, cut by
+    `yeastexp.tasks.mask_cells.MaskCells`. Its options are those that give most true cells of the training images back
+    from their own mask, where these have a map `instances`, and its defaults where they have none.
+    """
 
     planes: tuple[Interpolation, ...] = ()
+    approximates = True
 
     def __init__(self, channels: int, classes: int, views: Views = 1) -> None:
         self.outputs = self.classes = classes
         self.views = views
+        self.mask_cells = MaskCells()
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """How masks are cut into cells, by the first training images with ids of cells, if there are any."""
+        images = list[npt.NDArray[np.int64]]()
+        for sample in itertools.takewhile(lambda sample: "instances" in sample.maps, samples):
+            ids = sample.maps["instances"].clamp_min(0).numpy()
+            middle = tuple(slice(start := max(0, (side - FITTED_PX) // 2), start + FITTED_PX) for side in ids.shape)
+            if ids[middle].any():
+                images.append(ids[middle])
+            if len(images) == FITTED:
+                break
+        if images:
+            areas = [np.unique(ids[ids > 0], return_counts=True)[1] for ids in images]
+            least_area = max(1, round(LEAST_AREA * float(np.median(np.concatenate(areas)))))
+            self.mask_cells = replace(MaskCells.fitted(images), least_area=least_area)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mask_cells": asdict(self.mask_cells)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:  # older checkpoints have none
+            self.mask_cells = MaskCells(**state["mask_cells"])
 
     def targets(self, sample: Sample) -> Tensor:
         return sample.labels[None]
@@ -54,7 +96,18 @@ class Semantic(Task):
         return activated[1:] if len(activated) == 2 else activated
 
     def decode(self, outputs: Tensor) -> Prediction:
-        return Prediction(most_likely(outputs))
+        return Semantic.of_classes(self, most_likely(outputs))
+
+    def of_classes(self, labels: Tensor) -> Prediction:
+        return Prediction(labels, approximate=partial(self._cells, labels))
+
+    def _cells(self, labels: Tensor) -> Tensor:
+        cells = self.mask_cells.cells(labels.cpu().numpy() > 0)
+        return torch.from_numpy(cells.astype(np.int64)).to(labels.device)
+
+    def confidence(self, planes: Planes) -> Planes:
+        """The probability of all classes but the first (h, W), by the kept planes (P, h, W)."""
+        return np.asarray(planes[1 if len(planes) > 1 else 0 :].sum(axis=0, dtype=np.float32))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
         hot = functional.one_hot(targets[:, 0].long().clamp_min(0), self.classes).movedim(-1, 1).float()

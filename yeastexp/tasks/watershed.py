@@ -52,11 +52,11 @@ class Watershed:
         self.fill(lambda rows: (hill[rows], foreground[rows]), lambda: labels)
         return labels
 
-    def fill(self, planes: Planes, labels: Callable[[], Array], band: int = BAND) -> int:
+    def fill(self, planes: Planes, labels: Callable[[], Array], band: int | None = None) -> int:
         """Write the cells into an array (H, W) that is asked for again for each band; how many there are."""
         height, width = labels().shape
         graph = _Graph(width)
-        rows_of_band = max(1, band // width)
+        rows_of_band = max(1, (band or BAND) // width)
         bands = [slice(row, min(row + rows_of_band, height)) for row in range(0, height, rows_of_band)]
         for rows in bands:
             labels()[rows] = graph.add(rows, *self._heights(planes, rows, height))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.formatting import format_score, format_share
+from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
 from yeastexp.training.optimization import AccumulationSchedule
 
@@ -25,6 +26,16 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
             f"[train] accumulation_steps: '{assembly.experiment.loss_name}' is no mean over pixels (it has no "
             f"'count'), so {train.accumulation_steps} batches of {train.batch_size} do not train as one of "
             f"{train.accumulation_steps * train.batch_size} would: each weighs by its patches"
+        )
+
+
+def of_cells(assembly: Assembly) -> Iterator[str]:
+    """That scores of cells are those of approximate ones."""
+    scored = [name for name, metric in assembly.metrics.items() if "instances" in metric.predicted]
+    if scored and assembly.task.approximates:
+        yield (
+            f"{', '.join(scored)}: the cells of the task '{assembly.experiment.task.part.name}' are {METHOD}; the task "
+            "'instances' learns to tell cells apart"
         )
 
 

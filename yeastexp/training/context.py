@@ -122,7 +122,11 @@ class RunContext:
     def cautions(self) -> list[str]:
         """What is known from the first validation on, whatever the scores become."""
         self.scored_baselines()
-        return [*cautions.of_loss(self.assembly), *cautions.of_splits(self.assembly, self.thumbnails)]
+        return [
+            *cautions.of_loss(self.assembly),
+            *cautions.of_cells(self.assembly),
+            *cautions.of_splits(self.assembly, self.thumbnails),
+        ]
 
     # What a user's handler may rely on
 

@@ -53,12 +53,13 @@ def evaluator(
     predict: Callable[[Sample], Prediction], metrics: Mapping[str, PerImageMetric], device: torch.device
 ) -> Engine:
     """An engine over samples that scores predictions with every metric; `state.prediction` is that of the sample."""
+    asked = {name for metric in metrics.values() for name in metric.predicted}
 
     def step(engine: Engine, sample: Sample) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         prediction = predict(sample)
         engine.state.prediction = prediction  # type: ignore[attr-defined]  # for handlers
         maps = {name: labels.to(device) for name, labels in sample.maps.items()}
-        maps |= {f"predicted_{name}": values.to(device) for name, values in prediction.maps.items()}
+        maps |= {f"predicted_{name}": values.to(device) for name, values in prediction.asked(asked).items()}
         return prediction.labels.to(device), sample.labels.to(device), maps
 
     engine = Engine(step)
@@ -162,7 +163,8 @@ def baseline_scores(
     baseline: baselines.Baseline, samples: Iterable[Sample], metrics: Mapping[str, PerImageMetric], task: Task
 ) -> dict[str, Scores]:
     """Its scores under the metrics that ask for no more than what the task can say of classes alone."""
-    told = task.of_classes(torch.zeros(1, 1, dtype=torch.int64)).maps.keys()
+    asked = {name for metric in metrics.values() for name in metric.predicted}
+    told = task.of_classes(torch.zeros(1, 1, dtype=torch.int64)).asked(asked).keys()
     known = {name: metric for name, metric in metrics.items() if metric.predicted <= told}
     return score(lambda sample: task.of_classes(baseline(sample.image)), samples, known, torch.device("cpu"))
 
