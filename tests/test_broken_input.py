@@ -450,7 +450,7 @@ def claiming_tiff(path: Path) -> None:
 
 PACK = "pack images masks -o out.h5"
 DAMAGED = "cannot be decoded ({}); the file is damaged"
-TYPES = "save it as 8 or 16 bit unsigned integers or float32"
+TYPES = "save it as integers of 8, 16 or 32 bit or as float32"
 SMOOTH = np.asarray(Image.fromarray(tiny.image(0)["gt"] * np.uint8(255)).resize((64, 64)).resize((32, 32)))
 SHOWN = ", ".join(map(str, np.unique(SMOOTH)[:5]))
 
@@ -471,8 +471,8 @@ PICTURES = {
         PACK,
         "images/b.tif: is stored as CMYK; save it as grey, RGB or palette",
     ),
-    "a JPEG under another name": Broken(
-        instead(pillow("L", "JPEG")), PACK, "images/b.png: is not a PNG or TIFF file; save it as one of them"
+    "a GIF under another name": Broken(
+        instead(pillow("L", "GIF")), PACK, "images/b.png: is not a PNG or TIFF file; save it as one of them"
     ),
     "text under another name": Broken(
         instead(lambda path: path.write_text("hello"), "images/b.tif"),
@@ -482,8 +482,8 @@ PICTURES = {
     "a palette among grey": Broken(
         instead(pillow("P")), PACK, "images/b.png: has 3 channels, but 'a' has 1; pack them apart"
     ),
-    "16 bit with signs": Broken(
-        instead(tiff(noise(dtype=np.int16)), "images/b.tif"), PACK, f"images/b.tif: holds int16 values; {TYPES}"
+    "64 bit integers": Broken(
+        instead(tiff(noise(dtype=np.int64)), "images/b.tif"), PACK, f"images/b.tif: holds int64 values; {TYPES}"
     ),
     "64 bit numbers": Broken(
         instead(tiff(noise(dtype=np.float64)), "images/b.tif"), PACK, f"images/b.tif: holds float64 values; {TYPES}"
@@ -496,7 +496,8 @@ PICTURES = {
     "several pages": Broken(
         instead(tiff(noise((5, 32, 32))), "images/b.tif"),
         PACK,
-        "images/b.tif: has 5 pages; save each as a file of its own",
+        "images/b.tif: holds 5 pages of 32 × 32 and does not say what they are; add --axes TYX if they are frames, "
+        "CYX if channels, ZYX with --z if planes in depth",
     ),
     "a moving picture": Broken(
         instead(pillow("L", save_all=True, append_images=[Image.new("L", (32, 32), 9)])),
@@ -563,9 +564,9 @@ PICTURES = {
         "masks/b.png: is coloured, so it does not say which label a pixel has; save it as grey",
     ),
     "a mask of fractions": Broken(
-        instead(tiff(noise(dtype=np.float32)), "masks/b.tif"),
+        instead(tiff(noise(dtype=np.float32) / np.float32(7)), "masks/b.tif"),
         PACK,
-        "masks/b.tif: holds float32 values, but labels are integers; save it as 8 or 16 bit grey",
+        "masks/b.tif: holds float32 values with fractions, but labels are integers; save it as 8 or 16 bit grey",
     ),
     "no folder": Broken(
         pictures, "pack nowhere masks -o out.h5", "nowhere: no such file or folder; name a folder, a file or a glob"

@@ -49,7 +49,7 @@ class Dataset(Protocol):
     """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before.
 
     Its factory is given nothing but the table. `dtype(name) -> str`, if it has it, tells `check --data` in which type
-    the values of an image are stored.
+    the values of an image are stored, and `groups` (name to group) tells `crossval` which images belong together.
     """
 
     @property

@@ -192,7 +192,7 @@ def test_lzw_of_16_bit_colour_is_refused(tmp_path):
         read_image(path)
     assert str(caught.value) == (
         f"{path}: is compressed by LZW, which needs the package imagecodecs; "
-        "install it, or save the file without compression"
+        "install it (pip install imagecodecs), or save the file without compression"
     )
 
 
@@ -259,7 +259,8 @@ GREY_16 = png(ramp((64, 64, 1), np.uint16), 0, 16)
 BAD = {
     "empty": (write_bytes(b""), "is empty; copy or save it again"),
     "text": (write_bytes(b"hello"), "is not a PNG or TIFF file; save it as one of them"),
-    "jpeg": (write_bytes(jpeg()), "is not a PNG or TIFF file; save it as one of them"),
+    "jpeg cut": (write_bytes(jpeg()[:300]), None),
+    "gif": (pillow("L", form="GIF"), "is not a PNG or TIFF file; save it as one of them"),
     "png header cut": (
         write_bytes(GREY_16[:20]),
         "cannot be decoded (the header is cut short); the file is damaged",
@@ -281,15 +282,11 @@ BAD = {
     "imagej stack": (tiff(ramp((5, 13, 14), np.uint8), imagej=True), "has 5 pages; save each as a file of its own"),
     "pillow's pages": (pillow("L", form="TIFF", **MULTI), "has 3 pages; save each as a file of its own"),
     "animated png": (pillow("L", **MULTI), "has 3 pages; save each as a file of its own"),
-    "int16": (
-        tiff(np.zeros((3, 4), np.int16)),
-        "holds int16 values; save it as 8 or 16 bit unsigned integers or float32",
+    "int64": (
+        tiff(np.zeros((3, 4), np.int64)),
+        "holds int64 values; save it as integers of 8, 16 or 32 bit or as float32",
     ),
-    "uint32": (
-        tiff(np.zeros((3, 4), np.uint32)),
-        "holds uint32 values; save it as 8 or 16 bit unsigned integers or float32",
-    ),
-    "float64": (tiff(np.zeros((3, 4))), "holds float64 values; save it as 8 or 16 bit unsigned integers or float32"),
+    "float64": (tiff(np.zeros((3, 4))), "holds float64 values; save it as integers of 8, 16 or 32 bit or as float32"),
     "cmyk": (pillow("CMYK", form="TIFF"), "is stored as CMYK; save it as grey, RGB or palette"),
     "lab": (pillow("LAB", form="TIFF"), "is stored as CIELAB; save it as grey, RGB or palette"),
     "transparent": (
@@ -339,8 +336,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     ("make", "message"),
     [
         (
-            tiff(np.zeros((3, 4), np.float32)),
-            "holds float32 values, but labels are integers; save it as 8 or 16 bit grey",
+            tiff(np.full((3, 4), 0.5, np.float32)),
+            "holds float32 values with fractions, but labels are integers; save it as 8 or 16 bit grey",
         ),
         (
             tiff(ramp((3, 4, 3), np.uint8), photometric="rgb"),
@@ -389,13 +386,6 @@ def test_what_is_there_instead_of_images_is_said(tmp_path):
     assert said() == "no PNG or TIFF file there; name a folder"
     (tmp_path / "movie.czi").write_bytes(b"")
     assert said() == "no PNG or TIFF file there, but 1 of '.czi'; export them as TIFF, an image a file"
-    for name in ("a.jpg", "b.JPEG"):
-        (tmp_path / name).write_bytes(jpeg())
-    jpegs = "no PNG or TIFF file there, but 2 of JPEG, which changes values; export the recordings as TIFF or PNG"
-    assert said().startswith(jpegs)
-    with pytest.raises(UserError) as caught:
-        image_files([f"{tmp_path}/*.[jJ]*"])
-    assert str(caught.value).startswith(f"{tmp_path}/*.[jJ]*: {jpegs}")
     for name in ("week 1/a.png", "week 1/b.png", "week 2/a.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         saved(tmp_path / name, Image.new("L", (3, 3)))

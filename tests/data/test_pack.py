@@ -21,6 +21,7 @@ from yeastexp.data.datasets import dataset
 from yeastexp.data.hdf5_file import Reader, stored_images, write
 from yeastexp.data.images import image_files, read_image, read_mask, write_png
 from yeastexp.data.normalization import rescaled
+from yeastexp.data.recordings.recording import Choices
 from yeastexp.errors import UserError
 from yeastexp.sample import IGNORE
 from yeastexp.system import files
@@ -602,15 +603,20 @@ def test_images_of_other_frames_are_no_labels(tmp_path):
 def test_a_stack_is_what_is_said_of_a_stack(tmp_path, stacks):
     """Not that there are too few images, nor that it has no label."""
     for index in range(stacks):
-        path = tmp_path / "images" / f"movie{index}.ome.tif"
+        path = tmp_path / "images" / f"movie{index}.tif"
         path.parent.mkdir(exist_ok=True)
-        tifffile.imwrite(path, picture(0, (5, 40, 40)), metadata={"axes": "TYX"})
+        tifffile.imwrite(path, picture(0, (5, 40, 40)), photometric="minisblack")
     for index in range(5):
         painted(tmp_path / "labels" / f"frame_{index}.tif", labels=True)
     with pytest.raises(UserError) as caught:
         pack.pack([tmp_path / "images"], [tmp_path / "labels"], tmp_path / "data.h5", val=5)
-    assert caught.value.faults[0] == f"{tmp_path}/images/movie0.ome.tif: has 5 pages; save each as a file of its own"
+    assert caught.value.faults[0] == (
+        f"{tmp_path}/images/movie0.tif: holds 5 pages of 40 × 40 and does not say what they are; add --axes TYX if "
+        "they are frames, CYX if channels, ZYX with --z if planes in depth"
+    )
     assert len(caught.value.faults) == min(stacks, 6) and (stacks < 9) == ("4 more" not in caught.value.faults[-1])
+    with pytest.raises(UserError, match=r"^no label for 'movie0'"):
+        pack.pack([tmp_path / "images"], [tmp_path / "labels"], tmp_path / "data.h5", choices=Choices("TYX"))
 
 
 def test_three_planes_that_may_be_a_stack_are_told_of(tmp_path):

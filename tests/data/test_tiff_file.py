@@ -201,9 +201,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         written(np.zeros((*SIZE, 4), np.uint8), photometric="rgb", extrasamples=["unassalpha"]),
         "holds (150, 203, 4) values; save one grey or RGB picture without alpha channel",
     ),
-    "signed": (
-        written(GREY.astype(np.int32)),
-        "holds int32 values; save it as 8 or 16 bit unsigned integers or float32",
+    "64 bit": (
+        written(GREY.astype(np.int64)),
+        "holds int64 values; save it as integers of 8, 16 or 32 bit or as float32",
     ),
     "cut short": (cut_short, "cannot be decoded (pixels are missing); the file is damaged"),
     "no TIFF": (lambda path: path.write_bytes(b"hello"), "cannot be decoded (not a TIFF file"),
@@ -231,7 +231,7 @@ def test_one_compressed_strip_must_not_be_too_large(tmp_path: Path, monkeypatch:
 def test_a_codec_that_is_not_there_is_named(tmp_path: Path) -> None:
     Image.fromarray((GREY >> 8).astype(np.uint8)).save(tmp_path / "a.tif", compression="tiff_lzw")
     with pytest.raises(
-        UserError, match=r"a\.tif: is compressed by LZW, which needs the package imagecodecs; install it"
+        UserError, match=r"a\.tif: is compressed by LZW, which needs the package imagecodecs; install it \(pip"
     ):
         tiff_file.stored_image(tmp_path / "a.tif").whole  # noqa: B018
 

@@ -28,6 +28,11 @@ from yeastexp.system.terminal import echo
 @click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
 @click.option("--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end.")
 @click.option("--pixel-um", type=float, help="Pixel size in micrometres.")
+@click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX or TCYX.")
+@click.option("--z", metavar="PLANE", help="Of several planes in depth: max, middle, or a number from 0 on.")
+@click.option("--group-by", metavar="REGEX", help="Groups that no split parts: what matches in names, or 'folder'.")
+@click.option("--part-groups", is_flag=True, help="Let --val and --test part groups, as the frames of a movie.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; print what each image is.")
 @FORCE
 def pack(
     images: str,
@@ -38,17 +43,24 @@ def pack(
     val: str | None,
     test: str | None,
     pixel_um: float | None,
+    axes: str | None,
+    z: str | None,
+    group_by: str | None,
+    part_groups: bool,
+    dry_run: bool,
     force: bool,
 ) -> None:
     """Pack IMAGES and LABELS (folders or quoted globs of PNG or TIFF, paired by name) into one HDF5 file.
 
     A label file has the name of its image, or a suffix such as _masks more, in a folder of its own or in the same one.
-    Image values are stored unchanged. Masks of 0 and 1 or of 0 and 255 are recognised; other label values need
+    Image values are stored unchanged. Each frame of a stack is an image, paired with that of a stack of labels, or with
+    a file that has its name (stack_t0003). Masks of 0 and 1 or of 0 and 255 are recognised; other label values need
     --labels class (class indices) or --labels instance (instance ids; everything above 0 is foreground).
 
     Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
     """
     from yeastexp.data import pack, splits
+    from yeastexp.data.recordings.recording import Choices
 
     packed = pack.pack(
         [images],
@@ -59,18 +71,33 @@ def pack(
         val=None if val is None else splits.parse_choice(val),
         test=None if test is None else splits.parse_choice(test),
         pixel_um=pixel_um,
+        choices=Choices(axes, z),
+        group_by=group_by,
+        part_groups=part_groups,
+        dry_run=dry_run,
         force=force,
         progress=progress,
     )
+    for line in packed.files:
+        echo(line)
+    for line in packed.choices:
+        echo(f"read     {line}")
     form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
     echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
     values = ", ".join(map(str, packed.label_values[:8])) + (", …" if len(packed.label_values) > 8 else "")
     echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
+    if packed.origin.groups:
+        parted = "parted by the splits" if part_groups else "none of which is parted by the splits"
+        echo(f"groups   {len(set(packed.origin.groups.values()))}, {parted}")
+    if packed.origin.channel_names:
+        echo(f"channels {', '.join(packed.origin.channel_names)}")
+    if packed.pixel_um:
+        echo(f"pixel    {packed.pixel_um:g} µm")
     for warning in packed.warnings:
         echo(f"warning: {warning}", err=True)
     for names in packed.duplicates:
         echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
-    echo(packed.output)
+    echo(f"{packed.output}: not written (--dry-run)" if dry_run else packed.output)
 
 
 @click.command(short_help="Write a copy with zero mean and unit standard deviation.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from yeastexp.data import images
+from yeastexp.data.groups import by_pattern, members
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.sample import channel_mean
@@ -57,47 +57,41 @@ class Folds:
 
 
 def split_into_folds(
-    names: Iterable[str], folds: int, group_by: str | None = None, seed: int = 0, blocks: bool = False
+    names: Iterable[str],
+    folds: int,
+    group_by: str | None = None,
+    seed: int = 0,
+    blocks: bool = False,
+    groups: Mapping[str, str] | None = None,
 ) -> Folds:
     """Split images into folds, whole groups at a time, each to the fold that has fewest images so far.
 
     With `blocks`, groups are assigned in the order of their names, so that few frames of a time lapse have a neighbour
-    in another fold. The order of `names` does not matter. Raises UserError if there are fewer groups than folds.
+    in another fold. The order of `names` does not matter. `groups` are those that the data set knows, where none are
+    matched. Raises UserError if there are fewer groups than folds.
     """
-    groups = _groups(sorted(names, key=images.natural if blocks else None), group_by)
-    if len(groups) < folds:
-        what = "groups" if group_by else "images"
-        raise UserError(f"--folds {folds}: there are {len(groups)} {what}, and each fold needs one")
-    assigned = _in_blocks(groups, folds) if blocks else _evenly(groups, folds, seed)
+    names = sorted(names, key=images.natural if blocks else None)
+    known = by_pattern(names, group_by) if group_by else groups or {}
+    whole = members(names, known)
+    if len(whole) < folds:
+        what = "groups" if known else "images"
+        remedy = "" if group_by or not known else " (--group-by '.+' takes each image for itself)"
+        raise UserError(f"--folds {folds}: there are {len(whole)} {what}, and each fold needs one{remedy}")
+    assigned = _in_blocks(whole, folds) if blocks else _evenly(whole, folds, seed)
     return Folds(tuple(tuple(sorted(fold)) for fold in assigned), group_by, seed, blocks)
 
 
-def _evenly(groups: Mapping[str, list[str]], folds: int, seed: int) -> list[list[str]]:
+def _evenly(groups: Sequence[tuple[str, ...]], folds: int, seed: int) -> list[list[str]]:
     assigned: list[list[str]] = [[] for _ in range(folds)]
     order = generator(seed, "folds").permutation(len(groups)).tolist()
-    for group in sorted((list(groups.values())[index] for index in order), key=len, reverse=True):
+    for group in sorted((groups[index] for index in order), key=len, reverse=True):
         min(assigned, key=len).extend(group)
     return assigned
 
 
-def _in_blocks(groups: Mapping[str, list[str]], folds: int) -> list[list[str]]:
-    members, runs = list(groups.values()), np.array_split(np.arange(len(groups)), folds)
-    return [[name for index in run for name in members[index]] for run in runs]
-
-
-def _groups(names: Sequence[str], group_by: str | None) -> Mapping[str, list[str]]:
-    try:
-        pattern = re.compile(group_by) if group_by else None
-    except re.error as error:
-        raise UserError(f"--group-by {group_by}: not a valid regular expression ({error})") from None
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        match = pattern.search(name) if pattern else None
-        if pattern and not match:
-            raise UserError(f"--group-by {group_by}: does not match the name '{name}'; every image needs a group")
-        key = (match[1] if match.re.groups else match[0]) if match else name
-        groups.setdefault(key, []).append(name)
-    return groups
+def _in_blocks(groups: Sequence[tuple[str, ...]], folds: int) -> list[list[str]]:
+    runs = np.array_split(np.arange(len(groups)), folds)
+    return [[name for index in run for name in groups[index]] for run in runs]
 
 
 def read(path: Path) -> Folds:

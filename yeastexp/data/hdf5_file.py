@@ -2,7 +2,8 @@
 
 Layout: `raw`, `gt` and maybe `instances` and `dead`, each one stacked array (N, H, W), or (N, C, H, W) for `raw`, or,
 where sizes or types differ, a group with one array per image name; `names` in the order of the stacks; `splits/train`,
-`splits/val` and maybe `splits/test`; root attributes `yeastexp_layout`, `provenance`, maybe `pixel_um` and
+`splits/val` and maybe `splits/test`; where images are frames or have channels that a file names, `groups` and `frames`
+in the order of `names` and `channel_names`; root attributes `yeastexp_layout`, `provenance`, maybe `pixel_um` and
 `normalization`. A plain file with only stacked `raw` and `gt` is read as well.
 """
 
@@ -16,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where images come from: by name the group and the index of the frame, where they have one; and their channels."""
+
+    groups: Mapping[str, str] = field(default_factory=dict)
+    frames: Mapping[str, int] = field(default_factory=dict)
+    channel_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a file says of itself, without its pixels."""
 
@@ -73,6 +83,7 @@ class Contents:
     pixel_um: float | None
     normalization: dict[str, Any] | None
     provenance: dict[str, Any]
+    origin: Origin = Origin()
 
 
 def write(
@@ -83,6 +94,7 @@ def write(
     provenance: Mapping[str, Any],
     pixel_um: float | None = None,
     normalization: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
     force: bool = False,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
     forms: Mapping[str, Mapping[str, Form]] | None = None,
@@ -114,6 +126,7 @@ def write(
             _write_names(file, "names", names)
             for split, members in splits.items():
                 _write_names(file, f"splits/{split}", members)
+            _write_origin(file, names, origin or Origin())
             places = _create(file, names, known)
             for name in progress(names):
                 arrays = read(name)
@@ -217,13 +230,23 @@ def _check_forms(known: Mapping[str, Mapping[str, Form]]) -> None:
 def _write_names(file: h5py.File, key: str, names: Sequence[str]) -> None:
     # Of a fixed length: a variable one is read from a heap, and HDF5 2.0 hangs where a byte of that is damaged.
     encoded = [name.encode() for name in names]
-    dtype = h5py.string_dtype(length=max(map(len, encoded), default=1))
+    dtype = h5py.string_dtype(length=max(1, *map(len, encoded), 0))
     file.create_dataset(key, data=np.array(encoded, dtype), track_times=False)
 
 
 def _write_json(file: h5py.File, key: str, value: Mapping[str, Any]) -> None:
     encoded = json.dumps(dict(value), allow_nan=False).encode()
     file.attrs.create(key, encoded, dtype=h5py.string_dtype(length=len(encoded)))
+
+
+def _write_origin(file: h5py.File, names: Sequence[str], origin: Origin) -> None:
+    if origin.groups:
+        _write_names(file, "groups", [origin.groups.get(name, "") for name in names])
+    if origin.frames:
+        frames = np.array([origin.frames.get(name, -1) for name in names], np.int64)
+        file.create_dataset("frames", data=frames, track_times=False)
+    if origin.channel_names:
+        _write_names(file, "channel_names", origin.channel_names)
 
 
 def _create(
@@ -385,7 +408,8 @@ def _look(file: h5py.File) -> tuple[Contents, dict[str, dict[str, Form]]]:
         _check_fit(name, forms[name])
     splits = _splits(file, names) if layout is not None else plain_splits(names)
     provenance = _json(file, "provenance") or {}
-    return Contents(names, splits, maps, _pixel_um(file), _json(file, "normalization"), provenance), forms
+    origin = _origin(file, names, min(forms[names[0]]["raw"][0][:-2], default=1)) if layout is not None else Origin()
+    return Contents(names, splits, maps, _pixel_um(file), _json(file, "normalization"), provenance, origin), forms
 
 
 def _own(parent: Any, key: str) -> Any:
@@ -497,6 +521,25 @@ def _splits(file: h5py.File, names: tuple[str, ...]) -> dict[str, tuple[str, ...
     if len(set(members)) < len(members):
         raise UserError("an image is in two splits, or twice in one; make the file again")
     return splits
+
+
+def _origin(file: h5py.File, names: tuple[str, ...], channels: int) -> Origin:
+    there = set(file)
+    groups = _strings(file, "groups") if "groups" in there else ("",) * len(names)
+    frames = _own(file, "frames") if "frames" in there else None
+    channel_names = _strings(file, "channel_names") if "channel_names" in there else ()
+    if len(groups) != len(names) or len(channel_names) not in (0, channels):
+        raise UserError("'groups' or 'channel_names' are of other images; make the file again")
+    if frames is not None and (
+        not isinstance(frames, h5py.Dataset) or frames.shape != (len(names),) or frames.dtype.kind != "i"
+    ):
+        raise UserError("'frames' are of other images; make the file again")
+    indices = [-1] * len(names) if frames is None else frames[()].tolist()
+    return Origin(
+        {name: group for name, group in zip(names, groups, strict=True) if group},
+        {name: index for name, index in zip(names, indices, strict=True) if index >= 0},
+        channel_names,
+    )
 
 
 def _strings(parent: Any, key: str) -> tuple[str, ...]:

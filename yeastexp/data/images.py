@@ -1,4 +1,4 @@
-"""Images read from PNG and TIFF files in the values they were recorded with, and written as PNG."""
+"""Images read from PNG, TIFF, BMP and JPEG files in the values they were recorded with, and written as PNG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,27 @@ from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
 
-SUFFIXES = (".png", ".tif", ".tiff")
-OTHER_FORMATS = (".czi", ".nd2", ".lif", ".oif", ".oib", ".vsi", ".ims", ".dv", ".npy", ".npz", ".bmp", ".gif", ".webp")
+LOSSY = (".jpg", ".jpeg")
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", *LOSSY)
+OTHER_FORMATS = (".czi", ".nd2", ".lif", ".oif", ".oib", ".vsi", ".ims", ".dv", ".npy", ".npz", ".gif", ".webp")
 """Kinds of files that hold images and are not read."""
 
 LARGEST = 1 << 27
 """Values in the largest image that is read; a header that claims more is taken for a decompression bomb."""
 
-PNG = b"\x89PNG\r\n\x1a\n"
+LARGEST_ID = 2**53
+"""Above it, neighbouring floating point numbers differ by more than one."""
+
+PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+"""What files of these kinds begin with."""
 
 
 def read_image(path: Path) -> Array:
-    """The image (C, H, W) in the type it is stored in: uint8, uint16 or float32. Raises UserError if it is none.
+    """The image (C, H, W) in the type it is stored in, one of `TYPES`. Raises UserError if it is none.
 
     Where a TIFF file says that 0 is white, values are turned round, so that bright pixels are high in all files.
     """
-    stored = _read(path)
-    image, alpha = stored.values, stored.alpha
-    if stored.palette is not None:
-        if image.max() >= len(stored.palette):
-            raise UserError(f"{path}: cannot be decoded (a value lies outside the palette); the file is damaged")
-        image, alpha = np.moveaxis(stored.palette[image[0]], -1, 0), stored.palette.shape[1] == 4
-    image = tiff_file.brightened(path, _without_alpha(path, image) if alpha else image, stored.white)
-    if image.dtype not in (np.uint8, np.uint16, np.float32):
-        raise UserError(f"{path}: holds {image.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
-    refuse_nan(path, image)
-    return np.ascontiguousarray(image)
+    return as_image(path, _read(path))
 
 
 def read_mask(path: Path) -> Array:
@@ -59,11 +54,43 @@ def read_mask(path: Path) -> Array:
     They are ids, not brightness, so they are taken as stored even where a TIFF file says that 0 is white.
     """
     stored = _read(path)
-    mask = _without_alpha(path, stored.values) if stored.alpha else stored.values
+    if stored.lossy:
+        raise UserError(f"{path}: is JPEG, which changes values, so labels are lost; save them as PNG or TIFF")
+    return as_labels(path, stored)
+
+
+def read_labels(path: Path) -> Array:
+    """The labels of a mask like an image of one channel (1, H, W)."""
+    return read_mask(path)[None]
+
+
+def as_image(place: str | Path, stored: Stored) -> Array:
+    """What a file holds as an image (C, H, W). Raises UserError with its `place` if it is none."""
+    image, alpha = stored.values, stored.alpha
+    if stored.palette is not None:
+        if image.max() >= len(stored.palette):
+            raise UserError(f"{place}: cannot be decoded (a value lies outside the palette); the file is damaged")
+        image, alpha = np.moveaxis(stored.palette[image[0]], -1, 0), stored.palette.shape[1] == 4
+    image = tiff_file.brightened(place, _without_alpha(place, image) if alpha else image, stored.white)
+    tiff_file.refuse_type(place, image.dtype)
+    refuse_nan(place, image)
+    return np.ascontiguousarray(image)
+
+
+def as_labels(place: str | Path, stored: Stored) -> Array:
+    """What a file holds as labels (H, W). Raises UserError with its `place` if it cannot be that."""
+    mask = _without_alpha(place, stored.values) if stored.alpha else stored.values
+    if mask.dtype.kind == "f":
+        if not np.isfinite(mask).all() or (mask % 1).any() or np.abs(mask).max(initial=0) > LARGEST_ID:
+            raise UserError(
+                f"{place}: holds {mask.dtype} values with fractions, but labels are integers; "
+                "save it as 8 or 16 bit grey"
+            )
+        mask = mask.astype(np.int64)
     if mask.dtype.kind not in "ui":
-        raise UserError(f"{path}: holds {mask.dtype} values, but labels are integers; save it as 8 or 16 bit grey")
+        raise UserError(f"{place}: holds {mask.dtype} values, but labels are integers; save it as 8 or 16 bit grey")
     if any((channel != mask[0]).any() for channel in mask[1:]):
-        raise UserError(f"{path}: is coloured, so it does not say which label a pixel has; save it as grey")
+        raise UserError(f"{place}: is coloured, so it does not say which label a pixel has; save it as grey")
     return np.ascontiguousarray(mask[0])
 
 
@@ -112,11 +139,6 @@ def _held(folder: Path) -> str | None:
         remedy = f"name one of them, as {first}, or all by a quoted glob, as '{pattern}'"
         return f"no PNG or TIFF file there, but {count} in folders ({names}); {remedy}"
     kinds = Counter(path.suffix.lower() for path in inside if path.is_file())
-    if lossy := sum(kinds[suffix] for suffix in (".jpg", ".jpeg")):
-        return (
-            f"no PNG or TIFF file there, but {lossy} of JPEG, which changes values; export the recordings as TIFF or "
-            "PNG (of images that exist as JPEG alone, convert copies to PNG)"
-        )
     if other := [kind for kind, _ in kinds.most_common() if kind in OTHER_FORMATS]:
         return f"no PNG or TIFF file there, but {kinds[other[0]]} of '{other[0]}'; export them as TIFF, an image a file"
     if folders:
@@ -149,9 +171,14 @@ def _expand(path: str | Path) -> Iterator[Path]:
                 yield from _pictures(folder.iterdir())
 
 
-def _pictures(paths: Sequence[Path] | Iterator[Path]) -> Iterator[Path]:
-    """Those named as images; that one is none (a broken link, a pipe) is found out when it is read."""
-    return (p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
+def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those named as images; that one is none (a broken link, a pipe) is found out when it is read.
+
+    A JPEG file beside another of its name is the preview of that.
+    """
+    named = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
+    others = {path.with_suffix("") for path in named if path.suffix.lower() not in LOSSY}
+    return (path for path in named if path.suffix.lower() not in LOSSY or path.with_suffix("") not in others)
 
 
 def _read(path: Path) -> Stored:
@@ -174,12 +201,25 @@ def _read(path: Path) -> Stored:
         if head.startswith(tiff_file.BEGINNINGS):
             _refuse_bomb(path, *tiff_file.claimed_shape(path))
             return tiff_file.read(path)
+        if head.startswith((JPEG, BMP)):
+            return _read_picture(path, lossy=head.startswith(JPEG))
     raise UserError(f"{path}: is not a PNG or TIFF file; save it as one of them")
 
 
 def _refuse_bomb(path: Path, samples: int, height: int, width: int) -> None:
     if width * height * samples > LARGEST:
         raise UserError(f"{path}: claims {height} × {width} pixels, more than this program reads; cut it into pieces")
+
+
+def _read_picture(path: Path, lossy: bool) -> Stored:
+    """What a JPEG or BMP file holds."""
+    with Image.open(path, formats=["JPEG", "BMP"]) as image:
+        _refuse_bomb(path, len(image.getbands()), image.height, image.width)
+        if image.mode not in ("1", "L", "P", "RGB"):
+            raise UserError(f"{path}: is stored as {image.mode}; save it as grey or RGB")
+        values = _channels_first(np.asarray(image).astype(np.uint8))
+        palette = _palette(image) if image.mode == "P" else None
+    return Stored(values, palette, alpha=False, white=None, lossy=lossy)
 
 
 def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
@@ -236,9 +276,9 @@ def _channels_first(values: Array) -> Array:
     return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
 
 
-def _without_alpha(path: Path, image: Array) -> Array:
+def _without_alpha(place: str | Path, image: Array) -> Array:
     """An image without its alpha channel, which is the last one."""
     opaque = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1
     if (image[-1] != opaque).any():
-        raise UserError(f"{path}: has transparent pixels, whose values are unknown; save it without alpha channel")
+        raise UserError(f"{place}: has transparent pixels, whose values are unknown; save it without alpha channel")
     return image[:-1]

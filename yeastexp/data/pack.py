@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from yeastexp.data import tiff_file
-from yeastexp.data.hdf5_file import Form, Reader, is_stacked, refuse_overwriting, write
-from yeastexp.data.images import read_image, read_mask
+from yeastexp.data.groups import by_pattern
+from yeastexp.data.hdf5_file import Form, Origin, Reader, is_stacked, refuse_overwriting, write
 from yeastexp.data.label_checks import SWAPPED, LabelChecks
 from yeastexp.data.normalization import PerChannel, one_or_each
-from yeastexp.data.pairs import SHOWN, listed, paired
+from yeastexp.data.pairs import SHOWN, Pair, listed, paired
+from yeastexp.data.recordings.recording import Choices, Reading
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
 from yeastexp.errors import UserError
@@ -28,6 +31,8 @@ from yeastexp.system.formatting import format_count
 Array = npt.NDArray[Any]
 Kind = Literal["auto", "mask", "class", "instance"]
 Fit = Literal["all", "train"]
+FOLDER = "folder"
+"""The `group_by` of images that are grouped by the folders they lie in."""
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
@@ -45,6 +50,12 @@ class Packed:
     foreground: float
     duplicates: tuple[tuple[str, ...], ...]
     warnings: tuple[str, ...] = ()
+    pixel_um: float | None = field(default=None, compare=False)
+    origin: Origin = field(default=Origin(), compare=False)
+    choices: tuple[str, ...] = ()
+    """How files were read that could be read in several ways."""
+    files: tuple[str, ...] = ()
+    """What each image is, if nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +80,31 @@ def pack(
     test: Choice | None = None,
     ignore: int | None = None,
     pixel_um: float | None = None,
+    choices: Choices | None = None,
+    group_by: str | None = None,
+    part_groups: bool = False,
+    dry_run: bool = False,
     force: bool = False,
     progress: Progress = iter,
 ) -> Packed:
-    """Write pairs of images and labels to one file, in the values they were recorded with.
+    """Write pairs of images and labels to one file, in the values they were recorded with; nothing if `dry_run`.
 
-    Pixels with the label `ignore` are unlabelled.
+    Pixels with the label `ignore` are unlabelled. `group_by` is FOLDER, for that of each image, or a regular expression
+    that is matched with its name; else the frames of a stack are a group.
     """
-    refuse_overwriting(output, force)
+    if not dry_run:
+        refuse_overwriting(output, force)
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
-    pairs = paired(images, labels)
+    found = paired(images, labels, choices)
+    pairs = found.by_name
     _refuse_to_replace_a_source(output, pairs)
-    splits = split(tuple(pairs), val, test)
+    groups = _groups(pairs, group_by)
+    splits = split(tuple(pairs), val, test, {} if part_groups else groups)
     survey = _Survey(ignore, kind)
-    for name in progress(tuple(pairs)):
-        survey.add(name, *pairs[name])
+    with Pixels() as pixels:
+        for name in progress(tuple(pairs)):
+            survey.add(pairs[name], *pixels.read(pairs[name]))
     if ignore is not None and not survey.ignored:
         raise UserError(
             f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
@@ -93,29 +113,35 @@ def pack(
     survey.checks.refuse(kind, len(survey.values))
     convert = _converter(kind, survey)
 
-    def read(name: str) -> dict[str, Array]:
-        image, mask = pairs[name]
-        raw = read_image(image)
-        return {"raw": raw[0] if len(raw) == 1 else raw, **convert(read_mask(mask))}
-
+    facts = _Facts.of(pairs, found.doubtful, choices or Choices(), pixel_um)
     forms = {name: _forms(survey.raw[name], convert) for name in pairs}
     provenance = {
         "made_by": "yeastexp pack",
         "labels": kind,
         **({} if ignore is None else {"ignore": ignore}),
+        **facts.provenance,
         "images_sha256": _combined(survey.image_digests),
         "labels_sha256": _combined(survey.mask_digests),
     }
-    write(
-        output,
-        splits,
-        read,
-        provenance=provenance,
-        pixel_um=pixel_um,
-        force=force,
-        progress=progress,
-        forms=forms,
-    )
+    origin = Origin(groups, facts.frames, facts.channel_names)
+    if not dry_run:
+        with Pixels() as pixels:
+
+            def read(name: str) -> dict[str, Array]:
+                raw, labels = pixels.read(pairs[name])
+                return {"raw": raw[0] if len(raw) == 1 else raw, **convert(labels)}
+
+            write(
+                output,
+                splits,
+                read,
+                provenance=provenance,
+                pixel_um=facts.pixel_um,
+                origin=origin,
+                force=force,
+                progress=progress,
+                forms=forms,
+            )
     first = next(iter(survey.raw.values()))
     return Packed(
         output=output,
@@ -126,7 +152,11 @@ def pack(
         kind=kind,
         label_values=tuple(sorted(survey.values)),
         foreground=survey.foreground / max(survey.pixels, 1),
-        warnings=(*_stacks(pairs), *survey.warnings(kind)),
+        warnings=(*_stacks(pairs), *facts.warnings, *survey.warnings(kind)),
+        pixel_um=facts.pixel_um,
+        origin=origin,
+        choices=facts.choices,
+        files=tuple(_line(pairs[name], survey, kind) for name in pairs) if dry_run else (),
         duplicates=_duplicates(survey.image_digests, splits),
     )
 
@@ -183,6 +213,7 @@ def normalize(
         read,
         provenance=contents.provenance,
         pixel_um=contents.pixel_um,
+        origin=contents.origin,
         normalization={
             "mean": one_or_each(means),
             "std": one_or_each(deviations),
@@ -203,19 +234,113 @@ def normalize(
     )
 
 
-def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, tuple[Path, Path]]) -> None:
-    for pair in pairs.values():
-        if output.exists() and any(path.exists() and path.samefile(output) for path in pair):
-            raise UserError(f"{output}: is one of the files that are read; name another one to write")
+def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, Pair]) -> None:
+    if output.exists() and any(
+        path.exists() and path.samefile(output) for path in {path for pair in pairs.values() for path in pair.paths}
+    ):
+        raise UserError(f"{output}: is one of the files that are read; name another one to write")
 
 
-def _stacks(pairs: Mapping[str, tuple[Path, Path]]) -> list[str]:
-    if not (names := [name for name, (image, _) in pairs.items() if tiff_file.may_be_a_stack(image)]):
+def _stacks(pairs: Mapping[str, Pair]) -> list[str]:
+    if not (names := [name for name, pair in pairs.items() if tiff_file.may_be_a_stack(pair.paths[0])]):
         return []
     return [
         f"three planes of {listed(names)} are tagged as RGB, as tifffile tags any three; they are packed as channels; "
         "if they are a stack, save each plane as a file of its own"
     ]
+
+
+def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
+    """The groups of images by name; those that are in none are left out."""
+    if group_by == FOLDER:
+        return {name: pair.paths[0].parent.name or "." for name, pair in pairs.items()}
+    if group_by is not None:
+        return by_pattern(pairs, group_by)
+    return {name: pair.group for name, pair in pairs.items() if pair.group is not None}
+
+
+class Pixels:
+    """Reads images with their labels, while the files of the last ones stay open."""
+
+    def __init__(self) -> None:
+        self._images, self._labels = Reading(), Reading()
+
+    def __enter__(self) -> Pixels:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._images.close()
+        self._labels.close()
+
+    def read(self, pair: Pair) -> tuple[Array, Array]:
+        """An image (C, H, W) and its labels (H, W)."""
+        raw = self._images.read(pair.image, pair.frame)
+        return raw, self._labels.read(pair.labels, pair.label_frame)[0]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What files say of their images beside pixels, and what was said of them."""
+
+    pixel_um: float | None
+    channel_names: tuple[str, ...]
+    frames: dict[str, int]
+    choices: tuple[str, ...]
+    provenance: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, Pair], doubtful: Sequence[str], choices: Choices, pixel_um: float | None) -> _Facts:
+        """Those of all images; what differs between them is dropped with a warning."""
+        recordings = {pair.image.array.name: pair.image for pair in pairs.values()}
+        warnings = []
+        if lossy := [name for name, recording in recordings.items() if recording.array.kind == "JPEG"]:
+            warnings.append(
+                f"{listed(lossy)} {'is' if len(lossy) == 1 else 'are'} JPEG, which changes values; pack the recordings "
+                "themselves if they exist"
+            )
+        sizes = {recording.array.pixel_um: name for name, recording in recordings.items()}
+        if pixel_um is None and len({size and round(size, 6) for size in sizes}) == 1:
+            pixel_um = next(iter(sizes))
+        elif pixel_um is None:
+            said = ", ".join(f"{'none' if size is None else f'{size:g}'} of '{name}'" for size, name in sizes.items())
+            warnings.append(f"the files differ in pixel size in µm ({said}), so none is kept; --pixel-um says one")
+        named = {recording.array.channel_names: name for name, recording in recordings.items()}
+        if len(named) > 1:
+            said = "; ".join(f"'{name}': {', '.join(names) or 'none'}" for names, name in named.items())
+            warnings.append(f"the files name channels differently ({said}), so no names are kept; is their order one?")
+        channel_names = next(iter(named)) if len(named) == 1 else ()
+        first = next(iter(recordings.values()))
+        lines = Counter(recording.described() for recording in recordings.values() if recording.axes)
+        read = [f"{format_count(count, 'file')}: {line}" for line, count in lines.items()]
+        if doubtful:
+            read.append(
+                f"two pages of {listed(doubtful)}, of which the file does not say what they are, were taken as "
+                "channels, for there is one label map; --axes TYX or ZYX says otherwise"
+            )
+        axes = sorted({recording.letters for recording in recordings.values() if recording.axes})
+        provenance = {
+            **({"axes": axes} if axes else {}),
+            **({"z": choices.z} if choices.z and any(recording.z for recording in recordings.values()) else {}),
+        }
+        frames = {name: pair.frame for name, pair in pairs.items() if pair.image.is_stack}
+        if len(channel_names) != first.channels:
+            channel_names = ()
+        return cls(pixel_um, channel_names, frames, tuple(read), provenance, tuple(warnings))
+
+
+def _line(pair: Pair, survey: _Survey, kind: Kind) -> str:
+    """What an image and its labels are, in one line."""
+    (channels, height, width), dtype = survey.raw[pair.name]
+    low, high = survey.ranges[pair.name]
+    number = survey.cells[pair.name]
+    cells = f"{number} classes" if kind == "class" else format_count(number, "region" if kind == "mask" else "cell")
+    frame = f" frame {pair.frame}" if pair.image.is_stack else ""
+    of_labels = f" frame {pair.label_frame}" if pair.labels.is_stack else ""
+    return (
+        f"{pair.name}: {pair.paths[0]}{frame} ({pair.image.described()}), {channels} × {height} × {width} {dtype}, "
+        f"{low:g} to {high:g}; {pair.paths[1]}{of_labels} ({pair.labels.array.kind}), {kind}, {cells}"
+    )
 
 
 @dataclass
@@ -232,9 +357,13 @@ class _Survey:
     values: set[int] = field(default_factory=set)
     foreground: int = 0
     pixels: int = 0
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    cells: dict[str, int] = field(default_factory=dict)
+    """By image, the connected regions of a mask, the classes, or the cells."""
 
-    def add(self, name: str, image: Path, mask: Path) -> None:
-        raw, labels = read_image(image), read_mask(mask)
+    def add(self, pair: Pair, raw: Array, labels: Array) -> None:
+        """Look at an image (C, H, W) and its labels (H, W)."""
+        name, (image, mask) = pair.name, pair.paths
         if raw.shape[1:] != labels.shape:
             sizes = " and ".join(f"{height} × {width}" for height, width in (raw.shape[1:], labels.shape))
             raise UserError(f"{image} and {mask}: differ in size, {sizes} pixels; give each image its own label file")
@@ -247,13 +376,17 @@ class _Survey:
                 )
             break
         self.raw[name] = (raw.shape, raw.dtype)
+        self.ranges[name] = float(raw.min()), float(raw.max())
         self.image_digests[name] = _digest(raw)
         self.mask_digests[name] = _digest(labels)
         known = np.ones(labels.shape, bool) if self.ignore is None else labels != self.ignore
-        self.values |= {int(value) for value in np.unique(labels[known])}
         self.foreground += int(np.count_nonzero(labels[known] > 0))
         self.pixels += int(np.count_nonzero(known))
         self.ignored += int(np.count_nonzero(~known))
+        values = np.unique(labels[known])
+        self.values |= set(values.tolist())
+        is_mask = self.kind in ("auto", "mask") and len(values) <= 2
+        self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
         self.checks.add(name, raw, np.where(known, labels, 0), are_ids=self.kind == "instance")
 
     def warnings(self, kind: Kind) -> Iterator[str]:

@@ -1,17 +1,20 @@
-"""Images and the label files that belong to them, by name."""
+"""Images and the labels that belong to them, by name."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yeastexp.data import tiff_file
 from yeastexp.data.hdf5_file import is_plain
 from yeastexp.data.images import image_files
+from yeastexp.data.recordings import kinds
+from yeastexp.data.recordings.recording import UNKNOWN, Choices, Recording, StoredArray, as_recording
 from yeastexp.errors import UserError
+from yeastexp.system.formatting import format_count
 
 SHOWN = 5
 """Names in a message before it says how many more there are."""
@@ -25,40 +28,162 @@ CHANNEL, FRAME = re.compile(r"_0000$"), re.compile(r"^t(?=\d)")
 """What images may have that label files lack: nnU-Net's first channel, the `t` of the Cell Tracking Challenge."""
 
 
-def paired(images: Sequence[str | Path], labels: Sequence[str | Path]) -> dict[str, tuple[Path, Path]]:
-    """Image and label file by the image's name, in natural order. Raises UserError unless all of them are pairs.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with its labels: a frame of each of two recordings."""
+
+    name: str
+    image: Recording
+    frame: int
+    labels: Recording
+    label_frame: int
+
+    @property
+    def group(self) -> str | None:
+        """The stack that the image is a frame of."""
+        return self.image.array.name if self.image.is_stack else None
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """The files of both."""
+        return self.image.array.path, self.labels.array.path
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs by the name of the image, in natural order; `doubtful` are files whose two pages were taken as channels."""
+
+    by_name: dict[str, Pair]
+    doubtful: tuple[str, ...] = ()
+
+
+REMEDY = "put labels into a folder of their own, or give them the image's name and '_masks'"
+
+Entry = tuple[Recording, int | None]
+"""A recording, or one frame of it that has a label file of its own."""
+
+
+def paired(images: Sequence[str | Path], labels: Sequence[str | Path], choices: Choices | None = None) -> Pairs:
+    """Images and labels by name, frame by frame where both are stacks. Raises UserError unless all of them are pairs.
 
     Names are equal, or those of label files have a suffix more. Files in one folder are told apart by that suffix.
     """
-    pictures, masks = image_files(images), image_files(labels)
-    _refuse_stacks(dict.fromkeys([*pictures, *masks]))
-    pictures, masks = _apart(pictures, masks)
-    by_name, label_of = _by_stem(pictures), _by_stem(masks)
-    label_of = _renamed(by_name, label_of)
+    choices = choices or Choices()
+    pictures, masks = _apart(image_files(images), image_files(labels))
+    arrays, label_arrays = _by_name(pictures, choices), _by_name(masks, choices, labels=True)
+    _refuse_unclear(arrays.values(), choices)
+    label_of = _renamed(arrays, label_arrays)
+    arrays, doubtful = _two_channels(arrays, label_of, choices)
+    entries: dict[str, Entry] = {name: (as_recording(array, choices), None) for name, array in arrays.items()}
+    if any(recording.is_stack and name not in label_of for name, (recording, _) in entries.items()):
+        frames = _by_frame(entries, label_of)
+        if frames.keys() & (of_frames := _renamed(frames, label_arrays)).keys() - label_of.keys():
+            entries, label_of = frames, of_frames
     faults = []
-    if lonely := [name for name in by_name if name not in label_of]:
+    if lonely := [name for name in entries if name not in label_of]:
         faults.append(f"no label for {listed(lonely)}; give each image a label file of the same name")
-    if lonely := [name for name in label_of if name not in by_name]:
+    if lonely := [name for name in label_of if name not in entries]:
         faults.append(
             f"no image for the {'label' if len(lonely) == 1 else 'labels'} {listed(lonely)}; remove or add it"
         )
     if faults:
         raise UserError(*faults)
-    for name, picture in by_name.items():
-        if picture.exists() and label_of[name].exists() and picture.samefile(label_of[name]):
-            raise UserError(f"{picture}: is given as an image and as its label; {REMEDY}")
-    return {name: (by_name[name], label_of[name]) for name in by_name}
+    pairs: dict[str, Pair] = {}
+    for name, (recording, frame) in entries.items():
+        for pair in _frames(recording, frame, label_of[name]):
+            if pair.name in pairs:
+                first = pairs[pair.name].image.array.path
+                raise UserError(f"{first} and {pair.image.array.path}: have the same name '{pair.name}'; rename one")
+            pairs[pair.name] = pair
+    return Pairs(pairs, tuple(doubtful))
 
 
-REMEDY = "put labels into a folder of their own, or give them the image's name and '_masks'"
+def _by_name(paths: Iterable[Path], choices: Choices, *, labels: bool = False) -> dict[str, StoredArray]:
+    """The arrays of files by name. Raises UserError if a name is no name, or that of two."""
+    by_name: dict[str, StoredArray] = {}
+    for path in paths:
+        for array in kinds.arrays(path, choices, labels=labels):
+            if not is_plain(array.name):
+                raise UserError(f"{path}: {array.name!r} cannot be the name of an image; rename it")
+            if array.name in by_name:
+                raise UserError(f"{by_name[array.name].path} and {path}: have the same name '{array.name}'; rename one")
+            by_name[array.name] = array
+    return by_name
 
 
-def _refuse_stacks(paths: Iterable[Path]) -> None:
-    """Raises UserError with the files that hold several images, before anything is said of their names or number."""
-    faults = [fault for path in paths if (fault := tiff_file.stack_fault(path))]
+def _refuse_unclear(arrays: Iterable[StoredArray], choices: Choices) -> None:
+    """Raises UserError with the questions of all files, before anything is said of their names or number."""
+    faults: list[str] = []
+    for array in arrays:
+        try:
+            if array.unknown != 2 or choices.axes:
+                as_recording(array, choices)
+        except UserError as error:
+            faults += error.faults
     if faults:
         more = [f"and {len(faults) - SHOWN} more files like these"] if len(faults) > SHOWN else []
         raise UserError(*faults[:SHOWN], *more)
+
+
+def _two_channels(
+    arrays: dict[str, StoredArray], label_of: Mapping[str, StoredArray], choices: Choices
+) -> tuple[dict[str, StoredArray], list[str]]:
+    """Two pages of a file that does not say what they are, but has one label map, as channels of one image."""
+    doubtful = [
+        name
+        for name, array in arrays.items()
+        if array.unknown == 2 and not choices.axes and name in label_of and not _stacked(label_of[name])
+    ]
+    channels = {name: replace(arrays[name], axes=arrays[name].axes.replace(UNKNOWN, "C")) for name in doubtful}
+    return arrays | channels, doubtful
+
+
+def _by_frame(entries: Mapping[str, Entry], label_of: Mapping[str, StoredArray]) -> dict[str, Entry]:
+    """The same with each frame by itself of the stacks that have no label, as there may be a file for each frame."""
+    apart: dict[str, Entry] = {}
+    for name, (recording, frame) in entries.items():
+        if name in label_of or not recording.is_stack:
+            apart[name] = recording, frame
+        else:
+            apart |= {recording.image_name(index): (recording, index) for index in range(recording.frames)}
+    return apart
+
+
+def _stacked(array: StoredArray) -> list[int]:
+    """The lengths of what there is beside rows and columns."""
+    return [size for axis, size in zip(array.axes, array.shape, strict=True) if axis not in "YX" and size > 1]
+
+
+def _frames(recording: Recording, frame: int | None, array: StoredArray) -> Iterator[Pair]:
+    """An image, or each of a stack, with its labels. Raises UserError if there are not as many."""
+    image = recording.array.path
+    if image.exists() and array.path.exists() and image.samefile(array.path):
+        raise UserError(f"{image}: is given as an image and as its label; {REMEDY}")
+    frames = recording.frames if frame is None else 1
+    there = _stacked(array)
+    axes = [axis for axis in recording.axes if axis in "TZ" and recording.length(axis) > 1 and frame is None]
+    if there == [recording.length(axis) for axis in axes]:
+        letters = axes
+    elif there == [frames]:
+        letters = ["T"]
+    elif there or frames > 1:
+        sizes = f"{format_count(frames, 'frame')} and {' × '.join(map(str, there)) or '1'}"
+        raise UserError(f"{image} and {array.path}: differ in frames, {sizes}; give each image its own label")
+    else:
+        letters = []
+    if "Z" in letters and recording.z == "max":
+        raise UserError(
+            f"{array.path}: has labels for each plane in depth, which --z max has none of; give --z middle or a number"
+        )
+    named, rest = "", iter(letters)
+    for axis, size in zip(array.axes, array.shape, strict=True):
+        named += axis if axis in "YX" else next(rest) if size > 1 else "1"
+    labels = Recording(array, named, recording.z if "Z" in letters else None)
+    if frame is not None:
+        yield Pair(recording.image_name(frame), recording, frame, labels, 0)
+        return
+    for index in range(frames):
+        yield Pair(recording.image_name(index), recording, index, labels, index)
 
 
 def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -74,16 +199,17 @@ def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Pa
         return rest[0], masks
     if rest[1] and not rest[0]:
         return pictures, rest[1]
-    marked = [path for path in masks if MARKED.search(_stem(path))]
-    plain = [path for path in pictures if not MARKED.search(_stem(path))]
+    marked = [path for path in masks if MARKED.search(kinds.stem(path))]
+    plain = [path for path in pictures if not MARKED.search(kinds.stem(path))]
     if not marked or not plain:
         names = listed([path.name for path in masks])
         raise UserError(f"the same files are given as images and as labels ({names}); {REMEDY}")
     return plain, marked
 
 
-def _renamed(images: Mapping[str, Path], labels: dict[str, Path]) -> dict[str, Path]:
-    """Label files by the names of their images, if those differ in the same way for all; else by their own names."""
+def _renamed(images: Iterable[str], labels: dict[str, StoredArray]) -> dict[str, StoredArray]:
+    """Labels by the names of their images, if those differ in the same way for all; else by their own names."""
+    images = dict.fromkeys(images)
     best, most = labels, len(images.keys() & labels.keys())
     for label_mark, image_mark in itertools.product((None, MARKED, SUFFIX), (None, SUFFIX, CHANNEL, FRAME)):
         image_of, label_of = _by_base(images, image_mark), _by_base(labels, label_mark)
@@ -106,22 +232,6 @@ def _by_base(names: Iterable[str], mark: re.Pattern[str] | None) -> dict[str, st
 def _place(path: Path) -> str:
     # Path.resolve raises on a link to itself, which is a fault of that file alone.
     return os.path.realpath(path)
-
-
-def _stem(path: Path) -> str:
-    return path.stem.removesuffix(".ome")
-
-
-def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in paths:
-        stem = _stem(path)
-        if not is_plain(stem):
-            raise UserError(f"{path}: {stem!r} cannot be the name of an image; rename it")
-        if stem in by_stem:
-            raise UserError(f"{by_stem[stem]} and {path}: have the same name '{stem}'; rename one")
-        by_stem[stem] = path
-    return by_stem
 
 
 def listed(names: Sequence[str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from yeastexp.data.groups import members
 from yeastexp.errors import UserError
 
 Choice = int | float | tuple[str, ...]
@@ -26,20 +27,29 @@ def parse_choice(text: str) -> Choice:
     return tuple(piece.strip() for piece in word.split(",") if piece.strip())
 
 
-def split(names: Sequence[str], val: Choice | None = None, test: Choice | None = None) -> dict[str, tuple[str, ...]]:
+def split(
+    names: Sequence[str], val: Choice | None = None, test: Choice | None = None, groups: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Names to train, val and, if asked for, test: counts and fractions (of all) from the end, test last.
 
-    All may be test images, in a file that nothing is trained on.
+    No group is parted: of counts and fractions, as many whole groups as come closest. All may be test images, in a file
+    that nothing is trained on.
     """
+    groups = groups or {}
     parts: dict[str, tuple[str, ...]] = {}
     rest = tuple(names)
     if test is not None:
-        parts["test"] = _chosen("test", rest, test, len(names))
+        parts["test"] = _chosen("test", rest, test, len(names), groups)
         rest = _without(rest, parts["test"])
         if not rest and val is None:
             return parts
-    parts["val"] = plain_splits(rest)["val"] if val is None else _chosen("val", rest, val, len(names))
+    parts["val"] = _chosen("val", rest, default_validation(len(rest)) if val is None else val, len(names), groups)
     parts["train"] = _without(rest, parts["val"])
+    if not parts["train"] and len(members(rest, groups)) == 1 < len(rest):
+        raise UserError(
+            f"all {len(rest)} images are of one group, '{groups[rest[0]]}', but training and validation need one each; "
+            "add images of other groups, or --part-groups (scores are then optimistically biased)"
+        )
     if not parts["train"] or not parts["val"]:
         sizes = ", ".join(f"{len(parts[part])} {part}" for part in ("train", "val", "test") if part in parts)
         raise UserError(
@@ -54,9 +64,18 @@ def _without(names: tuple[str, ...], others: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in excluded)
 
 
-def _chosen(part: str, names: tuple[str, ...], choice: Choice, total: int) -> tuple[str, ...]:
+def _chosen(
+    part: str, names: tuple[str, ...], choice: Choice, total: int, groups: Mapping[str, str]
+) -> tuple[str, ...]:
     try:
-        return chosen(names, choice, total)
+        picked = chosen(names, choice, total, groups)
+        for group in members(names, groups):
+            if 0 < (count := len(set(group) & set(picked))) < len(group):
+                raise UserError(
+                    f"parts the group '{groups[group[0]]}' ({count} of its {len(group)} images); "
+                    "name all of a group, or add --part-groups"
+                )
+        return picked
     except UserError as error:
         raise UserError(*(f"--{part}: {fault}" for fault in error.faults)) from None
 
@@ -72,10 +91,18 @@ def plain_splits(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {"train": tuple(names[:end]), "val": tuple(names[end:])}
 
 
-def chosen(names: Sequence[str], choice: int | float | Sequence[str], total: int | None = None) -> tuple[str, ...]:
-    """Those of `names` that a choice takes: a number or fraction (of `total`) from the end, or by name or glob."""
+def chosen(
+    names: Sequence[str],
+    choice: int | float | Sequence[str],
+    total: int | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Those of `names` that a choice takes: a number or fraction (of `total`) from the end, or by name or glob.
+
+    A number is that of whole groups which comes closest to it.
+    """
     if isinstance(choice, int | float):
-        return _last(names, choice, total or len(names))
+        return _whole(names, _last(names, choice, total or len(names)), groups or {})
     known, picked = set(names), set[str]()
     for pattern in choice:
         matches = {pattern} & known or {name for name in names if fnmatchcase(name, pattern)}
@@ -85,6 +112,17 @@ def chosen(names: Sequence[str], choice: int | float | Sequence[str], total: int
     if not picked:
         raise UserError("no image is chosen; name at least one")
     return tuple(name for name in names if name in picked)
+
+
+def _whole(names: Sequence[str], last: tuple[str, ...], groups: Mapping[str, str]) -> tuple[str, ...]:
+    """The last groups that hold about as many images as `last`."""
+    picked: tuple[str, ...] = ()
+    for group in reversed(members(names, groups)):
+        if picked and abs(len(picked) + len(group) - len(last)) >= abs(len(picked) - len(last)):
+            break
+        picked = (*group, *picked)
+    taken = set(picked)
+    return tuple(name for name in names if name in taken)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

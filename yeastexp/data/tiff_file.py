@@ -22,6 +22,9 @@ from yeastexp.system import files
 
 Array = npt.NDArray[Any]
 
+TYPES = tuple(map(np.dtype, ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4")))
+"""Types of the values of images."""
+
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
@@ -96,28 +99,40 @@ class Stored:
     """Values (C, H, W) of a file in the picture's orientation, and what its tags say of them.
 
     `palette` (n, 3) if they are its indices; `alpha` if the last channel is one; `white` is the value that is displayed
-    as black where 0 is white.
+    as black where 0 is white; `lossy` if compression changed them.
     """
 
     values: Array
     palette: Array | None
     alpha: bool
     white: int | None
+    lossy: bool = False
 
 
 def read(path: Path) -> Stored:
     """All of a file. Raises UserError if it cannot be read."""
     with decoding(path), _page(path) as page:
-        values = _decoded(path, page)
-        palette = None
-        if page.photometric == PALETTE:
-            palette = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
-        alpha, white = _has_alpha(path, page), _white(page)
+        return stored(path, page)
+
+
+def stored(path: Path, page: Any, values: Array | None = None) -> Stored:
+    """What a page holds, or another of its form with these `values` as they lie in the file."""
+    values = _decoded(path, page) if values is None else _upright(page, values)
+    palette = None
+    if page.photometric == PALETTE:
+        palette = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
+    alpha, white = has_alpha(path, page), _white(page)
     values = values.astype(np.uint8) if values.dtype == bool else values.astype(values.dtype.newbyteorder("="))
     return Stored(values, palette, alpha, white)
 
 
-def brightened(path: Path, values: Array, white: int | None) -> Array:
+def refuse_type(place: str | Path, dtype: Any) -> None:
+    """Raises UserError if values of a type are not read as an image."""
+    if dtype not in TYPES:
+        raise UserError(f"{place}: holds {dtype} values; save it as integers of 8, 16 or 32 bit or as float32")
+
+
+def brightened(path: str | Path, values: Array, white: int | None) -> Array:
     """Values as others are stored, bright pixels high, where 0 is white. Raises UserError if that is not defined."""
     if white is None:
         return values
@@ -131,10 +146,9 @@ def stored_image(path: Path) -> StoredImage:
     with decoding(path), _page(path) as page:
         if page.photometric == PALETTE:
             raise UserError(f"{path}: is stored as PALETTE; save it as grey or RGB")
-        if _has_alpha(path, page):
+        if has_alpha(path, page):
             raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture without alpha channel")
-        if page.dtype not in (np.uint8, np.uint16, np.float32):
-            raise UserError(f"{path}: holds {page.dtype} values; save it as 8 or 16 bit unsigned integers or float32")
+        refuse_type(path, page.dtype)
         planes, _, *size, samples = page.shaped
         stored = _in_place(path, page) if page.is_contiguous else _by_segments(path, page)
         transposed, *directions = _orientation(page)
@@ -171,18 +185,23 @@ def _page(path: Path) -> Iterator[Any]:
         page: Any = tiff.pages[0]
         if fault := _stack_fault(path, tiff):
             raise UserError(fault)
-        if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
-            raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
-        if (
-            page.imagedepth > 1
-            or page.samplesperpixel < _colours(page)
-            or (page.photometric == PALETTE and page.samplesperpixel > 1)
-        ):
-            raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture a file")
-        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-        if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
-            raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
+        refuse_page(path, tiff, page)
         yield page
+
+
+def refuse_page(path: Path, tiff: tifffile.TiffFile, page: Any) -> None:
+    """Raises UserError if a page is of an unknown kind, or cut short."""
+    if page.photometric not in (INVERTED, GREY, RGB, PALETTE):
+        raise UserError(f"{path}: is stored as {_kind(page.photometric)}; save it as grey, RGB or palette")
+    if (
+        page.imagedepth > 1
+        or page.samplesperpixel < _colours(page)
+        or (page.photometric == PALETTE and page.samplesperpixel > 1)
+    ):
+        raise UserError(f"{path}: holds {page.shape} values; save one grey or RGB picture a file")
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if not ends or max(ends) > tiff.filehandle.size or 0 in page.databytecounts:
+        raise UserError(f"{path}: cannot be decoded (pixels are missing); the file is damaged")
 
 
 def _stack_fault(path: Path, tiff: tifffile.TiffFile) -> str | None:
@@ -201,7 +220,7 @@ def _colours(page: Any) -> int:
     return 3 if page.photometric == RGB else 1
 
 
-def _has_alpha(path: Path, page: Any) -> bool:
+def has_alpha(path: Path, page: Any) -> bool:
     """Whether the last channel is alpha, by its tag; of four without a tag it is, since many programs write none."""
     extra = page.samplesperpixel - _colours(page)
     kinds = tuple(page.extrasamples) or ((2,) if (page.photometric, extra) == (RGB, 1) else ())
@@ -248,11 +267,9 @@ def _decoded(path: Path, page: Any) -> Array:
         if "imagecodecs" not in str(error):
             raise
     else:
-        planes, _, height, width, samples = values.shape
-        channels = np.moveaxis(values, -1, 1).reshape(planes * samples, height, width)
-        transposed, down, across = _orientation(page)
-        return np.asarray((channels.swapaxes(1, 2) if transposed else channels)[:, ::down, ::across])
+        return _upright(page, values)
     with Image.open(path, formats=["TIFF"]) as image:
+        image.seek(page.index)
         if image.mode in _PILLOW_IS_EXACT.get((page.bitspersample, page.samplesperpixel, page.photometric), ()):
             image.load()
             pixels = np.asarray(image)
@@ -260,10 +277,23 @@ def _decoded(path: Path, page: Any) -> Array:
     raise _needs_codec(path, page)
 
 
+def _upright(page: Any, values: Array) -> Array:
+    """Values (C, H, W) as the picture is oriented, of those that a page decodes to."""
+    planes, _, height, width, samples = values.shape
+    channels = np.moveaxis(values, -1, 1).reshape(planes * samples, height, width)
+    transposed, down, across = _orientation(page)
+    return np.asarray((channels.swapaxes(1, 2) if transposed else channels)[:, ::down, ::across])
+
+
+def is_transposed(page: Any) -> bool:
+    """Whether stored rows are columns of the picture."""
+    return _orientation(page)[0]
+
+
 def _needs_codec(path: Path, page: Any) -> UserError:
     return UserError(
         f"{path}: is compressed by {page.compression.name}, which needs the package imagecodecs; "
-        "install it, or save the file without compression"
+        "install it (pip install imagecodecs), or save the file without compression"
     )
 
 

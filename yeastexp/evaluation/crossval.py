@@ -88,7 +88,11 @@ def crossval(
     trust.remember(loaded.plugins)
     dataset = loaded.dataset.build()
     names = [name for split, members in dataset.splits.items() if split != "test" for name in members]
-    chosen = read(folds) if isinstance(folds, Path) else split_into_folds(names, folds, group_by, blocks=blocks)
+    if isinstance(folds, Path):
+        chosen = read(folds)
+    else:
+        groups = getattr(dataset, "groups", {})
+        chosen = split_into_folds(names, folds, group_by, blocks=blocks, groups=groups)
     folder = output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")
     folder.mkdir(parents=True, exist_ok=True)
     RunDirectory(folder).refuse_links()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,13 +32,14 @@ class Hdf5:
             raise UserError(*error.faults, key="path") from None
         self.maps: tuple[str, ...] = contents.maps
         self.normalization = contents.normalization
+        self.groups = contents.origin.groups
         try:
             refuse_incomplete(self.normalization, self.shape(contents.names[0])[0])
         except UserError as error:
             raise UserError(f"{path}: {error}", key="path") from None
         self.splits = {split: list(names) for split, names in contents.splits.items()}
         if val is not None:
-            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val)
+            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val, self.groups)
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
@@ -73,10 +75,12 @@ def hdf5(path: InputFile, val: Choice | None = None) -> Hdf5:
     return made
 
 
-def _resplit(names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int) -> dict[str, list[str]]:
+def _resplit(
+    names: tuple[str, ...], test: set[str], val: tuple[str, ...] | int, groups: Mapping[str, str]
+) -> dict[str, list[str]]:
     candidates = [name for name in names if name not in test]
     try:
-        picked = chosen(candidates, val)
+        picked = chosen(candidates, val, groups=groups)
     except UserError as error:
         raise UserError(*error.faults, key="val") from None
     gone = set(picked)
