@@ -19,10 +19,10 @@ from yeastexp.system.terminal import echo
 @click.option(
     "--labels",
     "kind",
-    type=click.Choice(["auto", "class", "instance"]),
+    metavar="KIND",
     default="auto",
     show_default=True,
-    help="What label values mean.",
+    help="What labels are: mask, class, instance, or a kind of annotations, as labelme or coco.",
 )
 @click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255.")
 @click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
@@ -38,7 +38,7 @@ def pack(
     images: str,
     labels: str,
     output: Path,
-    kind: Literal["auto", "class", "instance"],
+    kind: str,
     ignore: int | None,
     val: str | None,
     test: str | None,
@@ -85,7 +85,8 @@ def pack(
     form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
     echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
     values = ", ".join(map(str, packed.label_values[:8])) + (", …" if len(packed.label_values) > 8 else "")
-    echo(f"labels   {packed.kind}: {values}; foreground {packed.foreground:.1%}")
+    origin = f"{packed.kind} from {', '.join(packed.label_files)}" if packed.label_files else packed.kind
+    echo(f"labels   {origin}: {values}; foreground {packed.foreground:.1%}")
     if packed.origin.groups:
         parted = "parted by the splits" if part_groups else "none of which is parted by the splits"
         echo(f"groups   {len(set(packed.origin.groups.values()))}, {parted}")

@@ -9,6 +9,7 @@ import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def read_mask(path: Path) -> Array:
     return as_labels(path, stored)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image. Raises UserError if it is none."""
+    with suppress(OSError, Image.DecompressionBombError, UserError), path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if file.read(8).startswith((PNG, JPEG, BMP)):
+            with Image.open(path, formats=["PNG", "JPEG", "BMP"]) as image:
+                return image.height, image.width
+    height, width = read_image(path).shape[1:]
+    return height, width
+
+
 def read_labels(path: Path) -> Array:
     """The labels of a mask like an image of one channel (1, H, W)."""
     return read_mask(path)[None]
@@ -94,9 +106,12 @@ def as_labels(place: str | Path, stored: Stored) -> Array:
     return np.ascontiguousarray(mask[0])
 
 
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The PNG and TIFF files that folders, globs and paths lead to, sorted naturally by name, hidden ones left out."""
-    expanded = dict.fromkeys(file for path in paths for file in _expand(path))
+def image_files(paths: Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The images that folders, globs and paths lead to, sorted naturally by name, hidden ones left out.
+
+    Of folders and globs, those files are taken that have one of the `suffixes`.
+    """
+    expanded = dict.fromkeys(file for path in paths for file in _expand(path, suffixes))
     if not expanded:
         given = ", ".join(map(str, paths)) or "nothing given"
         there = next((held for path in paths if (held := _held(Path(path)))), None)
@@ -153,11 +168,11 @@ def _pictures_in(folder: Path) -> list[Path]:
         return []
 
 
-def _expand(path: str | Path) -> Iterator[Path]:
+def _expand(path: str | Path, suffixes: Sequence[str]) -> Iterator[Path]:
     place = Path(path)
     # pathlib raises if a path is too long to be one; glob finds nothing.
     if os.path.isdir(place):  # noqa: PTH112
-        yield from _pictures(place.iterdir())
+        yield from _pictures(place.iterdir(), suffixes)
     elif os.path.exists(place):  # noqa: PTH110
         yield place
     else:
@@ -165,18 +180,18 @@ def _expand(path: str | Path) -> Iterator[Path]:
         matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207
         if not matches:
             raise UserError(f"{path}: no such file or folder; name a folder, a file or a glob")
-        yield from _pictures(matches)
+        yield from _pictures(matches, suffixes)
         for folder in matches:
             if folder.is_dir():
-                yield from _pictures(folder.iterdir())
+                yield from _pictures(folder.iterdir(), suffixes)
 
 
-def _pictures(paths: Iterable[Path]) -> Iterator[Path]:
+def _pictures(paths: Iterable[Path], suffixes: Sequence[str] = SUFFIXES) -> Iterator[Path]:
     """Those named as images; that one is none (a broken link, a pipe) is found out when it is read.
 
     A JPEG file beside another of its name is the preview of that.
     """
-    named = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
+    named = [p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".") and not p.is_dir()]
     others = {path.with_suffix("") for path in named if path.suffix.lower() not in LOSSY}
     return (path for path in named if path.suffix.lower() not in LOSSY or path.with_suffix("") not in others)
 

@@ -8,19 +8,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from yeastexp.data import tiff_file
+from yeastexp.data.annotations import KINDS as FORMATS
 from yeastexp.data.groups import by_pattern
 from yeastexp.data.hdf5_file import Form, Origin, Reader, is_stacked, refuse_overwriting, write
 from yeastexp.data.label_checks import SWAPPED, LabelChecks
+from yeastexp.data.label_sources import Drawn, LabelReading, has_ids, title_of
 from yeastexp.data.normalization import PerChannel, one_or_each
 from yeastexp.data.pairs import SHOWN, Pair, listed, paired
-from yeastexp.data.recordings.recording import Choices, Reading
+from yeastexp.data.recordings.recording import Choices, Reading, Recording
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
 from yeastexp.errors import UserError
@@ -30,6 +32,7 @@ from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
 Kind = Literal["auto", "mask", "class", "instance"]
+KINDS = ("auto", "mask", "class", "instance")
 Fit = Literal["all", "train"]
 FOLDER = "folder"
 """The `group_by` of images that are grouped by the folders they lie in."""
@@ -52,6 +55,8 @@ class Packed:
     warnings: tuple[str, ...] = ()
     pixel_um: float | None = field(default=None, compare=False)
     origin: Origin = field(default=Origin(), compare=False)
+    label_files: tuple[str, ...] = ()
+    """What label files are that are no label images."""
     choices: tuple[str, ...] = ()
     """How files were read that could be read in several ways."""
     files: tuple[str, ...] = ()
@@ -75,7 +80,7 @@ def pack(
     labels: Sequence[str | Path],
     output: Path,
     *,
-    kind: Kind = "auto",
+    kind: str = "auto",
     val: Choice | None = None,
     test: Choice | None = None,
     ignore: int | None = None,
@@ -96,15 +101,25 @@ def pack(
         refuse_overwriting(output, force)
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
-    found = paired(images, labels, choices)
+    annotations = None if kind in KINDS else kind
+    if annotations and annotations not in FORMATS:
+        raise UserError(f"--labels {kind}: is no kind of labels; there are {', '.join((*KINDS, *FORMATS))}")
+    found = paired(images, labels, choices, annotations)
     pairs = found.by_name
+    kind = _told_kind(kind, pairs)
     _refuse_to_replace_a_source(output, pairs)
     groups = _groups(pairs, group_by)
     splits = split(tuple(pairs), val, test, {} if part_groups else groups)
+    titles = sorted({title_of(pair.labels) for pair in pairs.values() if isinstance(pair.labels, Drawn)})
+    classes = next((p.labels.annotation.class_names for p in pairs.values() if isinstance(p.labels, Drawn)), ())
     survey = _Survey(ignore, kind)
-    with Pixels() as pixels:
+    with Pixels(classes=kind == "class") as pixels:
         for name in progress(tuple(pairs)):
             survey.add(pairs[name], *pixels.read(pairs[name]))
+        odd = pixels.labels.told()
+    if titles and not survey.foreground:
+        path = next(pair.paths[1] for pair in pairs.values() if isinstance(pair.labels, Drawn))
+        raise UserError(f"{path}: holds no cell; annotate the images, or omit them")
     if ignore is not None and not survey.ignored:
         raise UserError(
             f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
@@ -118,6 +133,8 @@ def pack(
     provenance = {
         "made_by": "yeastexp pack",
         "labels": kind,
+        **({"label_files": titles} if titles else {}),
+        **({"classes": list(classes)} if kind == "class" and classes else {}),
         **({} if ignore is None else {"ignore": ignore}),
         **facts.provenance,
         "images_sha256": _combined(survey.image_digests),
@@ -125,7 +142,7 @@ def pack(
     }
     origin = Origin(groups, facts.frames, facts.channel_names)
     if not dry_run:
-        with Pixels() as pixels:
+        with Pixels(classes=kind == "class") as pixels:
 
             def read(name: str) -> dict[str, Array]:
                 raw, labels = pixels.read(pairs[name])
@@ -152,9 +169,10 @@ def pack(
         kind=kind,
         label_values=tuple(sorted(survey.values)),
         foreground=survey.foreground / max(survey.pixels, 1),
-        warnings=(*_stacks(pairs), *facts.warnings, *survey.warnings(kind)),
+        warnings=(*_stacks(pairs), *facts.warnings, *odd, *survey.warnings(kind)),
         pixel_um=facts.pixel_um,
         origin=origin,
+        label_files=tuple(titles),
         choices=facts.choices,
         files=tuple(_line(pairs[name], survey, kind) for name in pairs) if dry_run else (),
         duplicates=_duplicates(survey.image_digests, splits),
@@ -250,6 +268,14 @@ def _stacks(pairs: Mapping[str, Pair]) -> list[str]:
     ]
 
 
+def _told_kind(kind: str, pairs: Mapping[str, Pair]) -> Kind:
+    """What label values mean, as far as it is said or the files say it: what is drawn are cells."""
+    if kind in ("mask", "class", "instance"):
+        return cast(Kind, kind)
+    drawn = next((pair.labels for pair in pairs.values() if isinstance(pair.labels, Drawn)), None)
+    return "instance" if drawn and has_ids(drawn) else "auto"
+
+
 def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
     """The groups of images by name; those that are in none are left out."""
     if group_by == FOLDER:
@@ -262,20 +288,20 @@ def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
 class Pixels:
     """Reads images with their labels, while the files of the last ones stay open."""
 
-    def __init__(self) -> None:
-        self._images, self._labels = Reading(), Reading()
+    def __init__(self, classes: bool = False) -> None:
+        self._images, self.labels = Reading(), LabelReading(classes)
 
     def __enter__(self) -> Pixels:
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._images.close()
-        self._labels.close()
+        self.labels.close()
 
     def read(self, pair: Pair) -> tuple[Array, Array]:
         """An image (C, H, W) and its labels (H, W)."""
         raw = self._images.read(pair.image, pair.frame)
-        return raw, self._labels.read(pair.labels, pair.label_frame)[0]
+        return raw, self.labels.read(pair.labels, pair.label_frame)
 
 
 @dataclass(frozen=True)
@@ -336,10 +362,11 @@ def _line(pair: Pair, survey: _Survey, kind: Kind) -> str:
     number = survey.cells[pair.name]
     cells = f"{number} classes" if kind == "class" else format_count(number, "region" if kind == "mask" else "cell")
     frame = f" frame {pair.frame}" if pair.image.is_stack else ""
-    of_labels = f" frame {pair.label_frame}" if pair.labels.is_stack else ""
+    is_stack = isinstance(pair.labels, Recording) and pair.labels.is_stack
+    of_labels = f" frame {pair.label_frame}" if is_stack else ""
     return (
         f"{pair.name}: {pair.paths[0]}{frame} ({pair.image.described()}), {channels} × {height} × {width} {dtype}, "
-        f"{low:g} to {high:g}; {pair.paths[1]}{of_labels} ({pair.labels.array.kind}), {kind}, {cells}"
+        f"{low:g} to {high:g}; {pair.paths[1]}{of_labels} ({title_of(pair.labels)}), {kind}, {cells}"
     )
 
 

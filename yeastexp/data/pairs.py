@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard, TypeVar
 
+from yeastexp.data.annotations import Annotation
 from yeastexp.data.hdf5_file import is_plain
-from yeastexp.data.images import image_files
+from yeastexp.data.images import image_files, size_of
+from yeastexp.data.label_sources import AnnotationFile, Drawn, Source, as_annotation, files_of_labels, path_of
 from yeastexp.data.recordings import kinds
 from yeastexp.data.recordings.recording import UNKNOWN, Choices, Recording, StoredArray, as_recording
 from yeastexp.errors import UserError
@@ -35,7 +38,7 @@ class Pair:
     name: str
     image: Recording
     frame: int
-    labels: Recording
+    labels: Source
     label_frame: int
 
     @property
@@ -46,7 +49,7 @@ class Pair:
     @property
     def paths(self) -> tuple[Path, Path]:
         """The files of both."""
-        return self.image.array.path, self.labels.array.path
+        return self.image.array.path, path_of(self.labels)
 
 
 @dataclass(frozen=True)
@@ -59,25 +62,38 @@ class Pairs:
 
 REMEDY = "put labels into a folder of their own, or give them the image's name and '_masks'"
 
+LabelFile = StoredArray | AnnotationFile
+Named = TypeVar("Named", StoredArray, LabelFile)
+
 Entry = tuple[Recording, int | None]
 """A recording, or one frame of it that has a label file of its own."""
 
 
-def paired(images: Sequence[str | Path], labels: Sequence[str | Path], choices: Choices | None = None) -> Pairs:
+def paired(
+    images: Sequence[str | Path],
+    labels: Sequence[str | Path],
+    choices: Choices | None = None,
+    annotations: str | None = None,
+) -> Pairs:
     """Images and labels by name, frame by frame where both are stacks. Raises UserError unless all of them are pairs.
 
     Names are equal, or those of label files have a suffix more. Files in one folder are told apart by that suffix.
+    Labels are of the kind of `annotations`, if one is named.
     """
     choices = choices or Choices()
-    pictures, masks = _apart(image_files(images), image_files(labels))
-    arrays, label_arrays = _by_name(pictures, choices), _by_name(masks, choices, labels=True)
+    pictures = image_files(images)
+    pictures, masks = _apart(pictures, files_of_labels(labels, pictures, annotations))
+    arrays = _by_name(pictures, lambda path: kinds.arrays(path, choices))
     _refuse_unclear(arrays.values(), choices)
-    label_of = _renamed(arrays, label_arrays)
+    label_files: dict[str, LabelFile] = _by_name(masks, lambda path: _label_arrays(path, choices, annotations))
+    if all_of_them := [file for file in label_files.values() if _names_images(file)]:
+        return Pairs(_annotated(arrays, all_of_them, len(label_files), choices))
+    label_of = _renamed(arrays, label_files)
     arrays, doubtful = _two_channels(arrays, label_of, choices)
     entries: dict[str, Entry] = {name: (as_recording(array, choices), None) for name, array in arrays.items()}
     if any(recording.is_stack and name not in label_of for name, (recording, _) in entries.items()):
         frames = _by_frame(entries, label_of)
-        if frames.keys() & (of_frames := _renamed(frames, label_arrays)).keys() - label_of.keys():
+        if frames.keys() & (of_frames := _renamed(frames, label_files)).keys() - label_of.keys():
             entries, label_of = frames, of_frames
     faults = []
     if lonely := [name for name in entries if name not in label_of]:
@@ -98,16 +114,60 @@ def paired(images: Sequence[str | Path], labels: Sequence[str | Path], choices: 
     return Pairs(pairs, tuple(doubtful))
 
 
-def _by_name(paths: Iterable[Path], choices: Choices, *, labels: bool = False) -> dict[str, StoredArray]:
-    """The arrays of files by name. Raises UserError if a name is no name, or that of two."""
-    by_name: dict[str, StoredArray] = {}
+def _label_arrays(path: Path, choices: Choices, annotations: str | None) -> Sequence[LabelFile]:
+    file = as_annotation(path, annotations)
+    return kinds.arrays(path, choices, labels=True) if file is None else [file]
+
+
+def _names_images(file: LabelFile) -> TypeGuard[AnnotationFile]:
+    return isinstance(file, AnnotationFile) and file.kind.names_images
+
+
+def _annotated(
+    arrays: Mapping[str, StoredArray], files: Sequence[AnnotationFile], count: int, choices: Choices
+) -> dict[str, Pair]:
+    """Pairs by files that speak of many images, by their names."""
+    if len(files) < count:
+        raise UserError(f"{files[0].path}: names images, but other labels do not; pack them apart")
+    frames: dict[str, tuple[Recording, int]] = {}
+    for array in arrays.values():
+        recording = as_recording(array, choices)
+        frames |= {recording.image_name(index): (recording, index) for index in range(recording.frames)}
+    sizes = {name: _size(recording) for name, (recording, _) in frames.items()}
+    pairs: dict[str, Pair] = {}
+    for file in files:
+        annotation = file.kind.read(file.path, frames=sizes)
+        _refuse_absent(file, annotation)
+        for name in annotation.names:
+            if name in pairs:
+                raise UserError(f"{path_of(pairs[name].labels)} and {file.path}: both annotate '{name}'; omit one")
+            pairs[name] = Pair(name, *frames[name], Drawn(file, annotation, name), 0)
+    if lonely := [name for name in frames if name not in pairs]:
+        raise UserError(f"{files[0].path}: does not annotate {listed(lonely)}; annotate or remove them")
+    return {name: pairs[name] for name in frames}
+
+
+def _refuse_absent(file: AnnotationFile, annotation: Annotation) -> None:
+    """Raises UserError if a file annotates images that are not there."""
+    if annotation.absent:
+        raise UserError(f"{file.path}: annotates {listed(annotation.absent)}, which are not among the images; add them")
+
+
+def _size(recording: Recording) -> tuple[int, int]:
+    return recording.shape[1:] if recording.axes else size_of(recording.array.path)
+
+
+def _by_name(paths: Iterable[Path], read: Callable[[Path], Sequence[Named]]) -> dict[str, Named]:
+    """What files hold by name. Raises UserError if a name is no name, or that of two."""
+    by_name: dict[str, Named] = {}
     for path in paths:
-        for array in kinds.arrays(path, choices, labels=labels):
-            if not is_plain(array.name):
-                raise UserError(f"{path}: {array.name!r} cannot be the name of an image; rename it")
-            if array.name in by_name:
-                raise UserError(f"{by_name[array.name].path} and {path}: have the same name '{array.name}'; rename one")
-            by_name[array.name] = array
+        for held in read(path):
+            name = held.name if isinstance(held, StoredArray) else kinds.stem(path)
+            if not is_plain(name):
+                raise UserError(f"{path}: {name!r} cannot be the name of an image; rename it")
+            if name in by_name:
+                raise UserError(f"{by_name[name].path} and {path}: have the same name '{name}'; rename one")
+            by_name[name] = held
     return by_name
 
 
@@ -126,7 +186,7 @@ def _refuse_unclear(arrays: Iterable[StoredArray], choices: Choices) -> None:
 
 
 def _two_channels(
-    arrays: dict[str, StoredArray], label_of: Mapping[str, StoredArray], choices: Choices
+    arrays: dict[str, StoredArray], label_of: Mapping[str, LabelFile], choices: Choices
 ) -> tuple[dict[str, StoredArray], list[str]]:
     """Two pages of a file that does not say what they are, but has one label map, as channels of one image."""
     doubtful = [
@@ -138,7 +198,7 @@ def _two_channels(
     return arrays | channels, doubtful
 
 
-def _by_frame(entries: Mapping[str, Entry], label_of: Mapping[str, StoredArray]) -> dict[str, Entry]:
+def _by_frame(entries: Mapping[str, Entry], label_of: Mapping[str, LabelFile]) -> dict[str, Entry]:
     """The same with each frame by itself of the stacks that have no label, as there may be a file for each frame."""
     apart: dict[str, Entry] = {}
     for name, (recording, frame) in entries.items():
@@ -149,16 +209,21 @@ def _by_frame(entries: Mapping[str, Entry], label_of: Mapping[str, StoredArray])
     return apart
 
 
-def _stacked(array: StoredArray) -> list[int]:
+def _stacked(array: LabelFile) -> list[int]:
     """The lengths of what there is beside rows and columns."""
+    if isinstance(array, AnnotationFile):
+        return []
     return [size for axis, size in zip(array.axes, array.shape, strict=True) if axis not in "YX" and size > 1]
 
 
-def _frames(recording: Recording, frame: int | None, array: StoredArray) -> Iterator[Pair]:
+def _frames(recording: Recording, frame: int | None, array: LabelFile) -> Iterator[Pair]:
     """An image, or each of a stack, with its labels. Raises UserError if there are not as many."""
     image = recording.array.path
     if image.exists() and array.path.exists() and image.samefile(array.path):
         raise UserError(f"{image}: is given as an image and as its label; {REMEDY}")
+    if isinstance(array, AnnotationFile):
+        yield from _drawn(recording, range(recording.frames) if frame is None else [frame], array)
+        return
     frames = recording.frames if frame is None else 1
     there = _stacked(array)
     axes = [axis for axis in recording.axes if axis in "TZ" and recording.length(axis) > 1 and frame is None]
@@ -186,6 +251,17 @@ def _frames(recording: Recording, frame: int | None, array: StoredArray) -> Iter
         yield Pair(recording.image_name(index), recording, index, labels, index)
 
 
+def _drawn(recording: Recording, frames: Sequence[int], file: AnnotationFile) -> Iterator[Pair]:
+    """Frames of a recording with what a file of annotations says of them."""
+    names = {recording.image_name(frame): frame for frame in frames}
+    annotation = file.kind.read(file.path, frames=dict.fromkeys(names, _size(recording)))
+    _refuse_absent(file, annotation)
+    if lonely := [name for name in names if name not in annotation.names]:
+        raise UserError(f"{file.path}: does not annotate {listed(lonely)}; annotate or remove them")
+    for name, frame in names.items():
+        yield Pair(name, recording, frame, Drawn(file, annotation, name), 0)
+
+
 def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
     """Images and labels without the files that are in both lists but belong to one."""
     both = {_place(path) for path in pictures} & {_place(path) for path in masks}
@@ -207,7 +283,7 @@ def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Pa
     return plain, marked
 
 
-def _renamed(images: Iterable[str], labels: dict[str, StoredArray]) -> dict[str, StoredArray]:
+def _renamed(images: Iterable[str], labels: dict[str, LabelFile]) -> dict[str, LabelFile]:
     """Labels by the names of their images, if those differ in the same way for all; else by their own names."""
     images = dict.fromkeys(images)
     best, most = labels, len(images.keys() & labels.keys())

@@ -1,0 +1,131 @@
+"""Tests of packing images with files of annotations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from skimage.draw import polygon2mask
+
+from yeastexp.data import pack
+from yeastexp.data.hdf5_file import Reader
+from yeastexp.errors import UserError
+
+SIZE = (40, 50)
+CELLS = [[(5.0, 4.0), (20.0, 5.0), (18.0, 16.0), (6.0, 15.0)], [(25.0, 20.0), (44.0, 22.0), (40.0, 36.0), (24.0, 33.0)]]
+"""Corners (x, y) of two cells."""
+
+
+def drawn() -> np.ndarray:
+    ids = np.zeros(SIZE, np.int32)
+    for number, corners in enumerate(CELLS, 1):
+        ids[polygon2mask(SIZE, np.array(corners)[:, ::-1])] = number
+    return ids
+
+
+def images(root: Path, names: Any = ("a", "b", "c")) -> Path:
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        array = np.random.default_rng(index).integers(0, 60_000, SIZE).astype(np.uint16)
+        tifffile.imwrite(root / "images" / f"{name}.tif", array)
+    return root / "images"
+
+
+def labelme(path: Path, cells: Any = CELLS) -> None:
+    shapes = [{"label": "cell", "points": corners, "shape_type": "polygon"} for corners in cells]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        json.dumps({"imagePath": path.stem, "imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": shapes})
+    )
+
+
+def coco(path: Path, names: Any = ("a", "b", "c"), cells: Any = CELLS) -> None:
+    path.write_text(
+        json.dumps(
+            {
+                "images": [
+                    {"id": index, "file_name": f"{name}.tif", "height": SIZE[0], "width": SIZE[1]}
+                    for index, name in enumerate(names)
+                ],
+                "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "bud"}],
+                "annotations": [
+                    {
+                        "id": 10 * index + number,
+                        "image_id": index,
+                        "category_id": number + 1,
+                        "segmentation": [[value for point in corners for value in point]],
+                        "iscrowd": 0,
+                    }
+                    for index in range(len(names))
+                    for number, corners in enumerate(cells)
+                ],
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("place", ["labels", "images"])
+def test_a_file_of_annotations_beside_each_image(tmp_path: Path, place: str) -> None:
+    where = images(tmp_path)
+    for name in "abc":
+        labelme(tmp_path / place / f"{name}.json")
+    done = pack.pack([where], [tmp_path / place], tmp_path / "data.h5")
+    assert (done.kind, done.label_files, done.label_values) == ("instance", ("labelme JSON",), (0, 1, 2))
+    arrays = Reader(tmp_path / "data.h5").read("b")
+    np.testing.assert_array_equal(arrays["instances"], drawn())
+    np.testing.assert_array_equal(arrays["gt"], drawn() > 0)
+    assert Reader(tmp_path / "data.h5").contents.provenance["label_files"] == ["labelme JSON"]
+
+
+def test_one_file_for_all_images(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    coco(tmp_path / "all.json")
+    done = pack.pack([where], [tmp_path / "all.json"], tmp_path / "data.h5")
+    assert done.splits == {"train": 2, "val": 1} and done.label_values == (0, 1, 2)
+    np.testing.assert_array_equal(Reader(tmp_path / "data.h5").read("c")["instances"], drawn())
+    classes = pack.pack([where], [tmp_path / "all.json"], tmp_path / "classes.h5", kind="class")
+    assert classes.kind == "class"
+    contents = Reader(tmp_path / "classes.h5").contents
+    assert contents.provenance["classes"] == ["background", "cell", "bud"] and contents.maps == ()
+    with pytest.raises(UserError, match=r"^--labels cocoa: is no kind of labels; there are auto, mask, class"):
+        pack.pack([where], [tmp_path / "all.json"], tmp_path / "no.h5", kind="cocoa")
+
+
+@pytest.mark.parametrize(
+    ("names", "cells", "said"),
+    [
+        (("a", "b"), CELLS, "all.json: does not annotate 'c'; annotate or remove them"),
+        (("a", "b", "c", "d"), CELLS, "all.json: annotates 'd.tif', which are not among the images; add them"),
+    ],
+)
+def test_annotations_and_images_that_do_not_fit(tmp_path: Path, names: Any, cells: Any, said: str) -> None:
+    where = images(tmp_path)
+    coco(tmp_path / "all.json", names, cells)
+    with pytest.raises(UserError) as caught:
+        pack.pack([where], [tmp_path / "all.json"], tmp_path / "data.h5")
+    assert str(caught.value) == f"{tmp_path}/{said}"
+    assert not (tmp_path / "data.h5").exists()
+
+
+def test_annotations_without_a_cell(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    for name in "abc":
+        labelme(tmp_path / "labels" / f"{name}.json", [] if name == "b" else CELLS)
+    with pytest.raises(UserError, match=r"b\.json: .*shapes"):
+        pack.pack([where], [tmp_path / "labels"], tmp_path / "data.h5")
+    coco(tmp_path / "all.json", cells=[])
+    with pytest.raises(UserError, match=r"all\.json: "):
+        pack.pack([where], [tmp_path / "all.json"], tmp_path / "data.h5")
+    assert not (tmp_path / "data.h5").exists()
+
+
+def test_outlines_that_leave_the_image_are_counted(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    for name in "abc":
+        labelme(tmp_path / "labels" / f"{name}.json", [*CELLS, [(45.0, 35.0), (60.0, 35.0), (60.0, 39.0)]])
+    done = pack.pack([where], [tmp_path / "labels"], tmp_path / "data.h5")
+    assert any("3 outlines are cut by the border" in warning for warning in done.warnings)
