@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,8 @@ from yeastexp.evaluation.crossval import CrossvalScores, crossval, summarise
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.training import checkpoints
 from yeastexp.training.handlers.stopping import PauseWhenInterrupted
+from yeastexp.training.resume import resume
+from yeastexp.training.verify import verify
 
 NAMES = [f"square_{index}" for index in range(6)]
 
@@ -133,6 +136,37 @@ def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch:
         with pytest.raises(UserError) as caught:
             crossval(path, settings, folds=count, output=done, console=quiet())
         assert str(caught.value) == message
+
+
+def test_a_folder_that_lacks_a_file_is_not_begun_over(done: Path, tmp_path: Path) -> None:
+    path = done.parents[2] / "tiny.toml"
+    for name in ("folds.json", "experiment.toml"):
+        copied = Path(shutil.copytree(done, tmp_path / name))
+        (copied / name).unlink()
+        before = {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
+        with pytest.raises(UserError) as caught:
+            crossval(path, folds=3, repeats=2, output=copied, console=quiet())
+        assert str(caught.value) == f"{copied}/{name}: is missing; bring it back, or name another output"
+        assert before == {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
+
+
+def test_nor_is_a_run_overwritten(done: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(done / "seed_0_fold_1", tmp_path / "001"))
+    with pytest.raises(UserError, match=f"^{copied}/experiment.toml: is of another experiment; name another output$"):
+        crossval(done.parents[2] / "tiny.toml", folds=3, output=copied, console=quiet())
+
+
+def test_one_that_was_killed_before_its_experiment_stood_there_goes_on(done: Path, tmp_path: Path) -> None:
+    (tmp_path / "folds.json").write_bytes((done / "folds.json").read_bytes())
+    crossval(done.parents[2] / "tiny.toml", folds=3, output=tmp_path, console=quiet())
+    assert (tmp_path / "experiment.toml").read_bytes() == (done / "experiment.toml").read_bytes()
+
+
+@pytest.mark.parametrize("command", [resume, verify])
+def test_a_cross_validation_is_no_run(done: Path, tmp_path: Path, command: Callable[..., object]) -> None:
+    copied = Path(shutil.copytree(done, tmp_path / "001"))
+    with pytest.raises(UserError, match=f"^{copied}: is no run, but holds runs; did you mean '{copied}/seed_"):
+        command(copied, console=quiet())
 
 
 def test_folds_that_read_other_data_are_not_put_together(

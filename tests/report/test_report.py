@@ -294,6 +294,21 @@ def test_a_cross_validation_that_was_cut_short_has_a_page(folded: Path, tmp_path
     assert len(page.table("5 runs; means")) == 6 and not page.all("img")
 
 
+@pytest.mark.parametrize("damage", ["no fold", "no mask", "no image"])
+def test_without_predictions_a_cross_validation_has_its_scores(folded: Path, tmp_path: Path, damage: str) -> None:
+    copied = Path(shutil.copytree(folded, tmp_path / "001"))
+    mask = sorted(copied.glob("seed_1_fold_2/predictions/*.png"))[0]
+    if damage == "no fold":
+        shutil.rmtree(copied / "seed_1_fold_2")
+    elif damage == "no mask":
+        mask.unlink()
+    else:
+        mask.write_bytes(b"no image")
+    page = Page(report([copied]))
+    assert f"{mask}: is missing or damaged" in page.text and not page.all("img")
+    assert page.table("6 images, out-of-fold predictions of the last checkpoints")
+
+
 def test_a_comparison_says_what_compare_says(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Path(shutil.copytree(run, run.parent / "002"))
     changed(other, "seed = 0", "seed = 1")

@@ -205,6 +205,19 @@ def test_without_a_good_checkpoint_it_begins_anew(here: Path, whole: Path) -> No
     assert kills.differences(whole, folder) == []
 
 
+@pytest.mark.parametrize("edited", ["seed = 0", "epochs = 3"])
+def test_nor_without_a_good_checkpoint_does_it_begin_an_edited_experiment(here: Path, edited: str) -> None:
+    folder = broken(here, 9)
+    for name in ("last.pt", "previous.pt"):
+        damage(folder / "checkpoints" / name)
+    path, text = folder / "experiment.toml", (folder / "experiment.toml").read_text()
+    assert edited in text
+    path.write_text(text.replace(edited, edited[:-1] + "7"))
+    assert f"{path}: was edited since the run began" in refusal(folder)
+    path.write_text(text)
+    assert resume(folder, console=quiet())
+
+
 # Refusals
 
 
@@ -364,6 +377,15 @@ def test_a_damaged_result_is_written_anew(here: Path, whole: Path, text: str) ->
     assert kills.differences(whole, folder) == []
     assert f"{path} is damaged, or of another run" in (folder / "log.txt").read_text()
     assert not resume(folder, console=quiet())
+
+
+def test_a_result_of_another_run_of_the_same_length_is_written_anew(here: Path, whole: Path) -> None:
+    folder = here / "copy"
+    shutil.copytree(whole, folder)
+    found = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**found, "last": {**found["last"], "loss": 0.25}}))
+    assert resume(folder, console=quiet())
+    assert kills.differences(whole, folder) == []
 
 
 # A longer run

@@ -97,6 +97,8 @@ def test_one_line_names_a_damaged_file_and_what_helps(name: str, damage: bytes, 
         ("result.json", without("val"), "val: Field required"),
         ("result.json", without("val", "best", "iou", "cell", "low"), "val.best.iou.cell.low: Field required"),
         ("result.json", without("val", "last", "iou"), "last: no score of 'iou'"),
+        ("result.json", lambda found: {**found, "notes": [3]}, "notes.0: Input should be a valid string"),
+        ("result.json", without("planned_steps"), "planned_steps: Field required"),
         ("result.json", without("baselines", "threshold", "iou", "cell"), "threshold: no score of 'iou'"),
     ],
 )

@@ -113,15 +113,18 @@ def crossval(
 
 def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
     """Write what all runs share. Raises UserError if the folder was begun with something else."""
-    resolved, fresh = RunDirectory(folder).experiment, not (folder / FOLDS).exists()
-    if fresh:
-        chosen.write(folder / FOLDS)
+    split, resolved = folder / FOLDS, RunDirectory(folder).experiment
+    if split.exists() and read(split) != chosen:
+        raise UserError(f"{split}: holds other folds; name another output")
+    if resolved.exists() and resolved.read_text(encoding="utf-8") != loaded.resolved():
+        raise UserError(f"{resolved}: is of another experiment; name another output")
+    missing = [path for path in (split, resolved) if not path.exists()]
+    if missing and (resolved.exists() or any(RunDirectory(path).is_run for path in folder.glob("seed_*"))):
+        raise UserError(f"{missing[0]}: is missing; bring it back, or name another output")
+    if missing:
+        chosen.write(split)
         RunDirectory(folder).copy_plugins(loaded.plugins)
         files.write_text(resolved, loaded.resolved())
-    elif read(folder / FOLDS) != chosen:
-        raise UserError(f"{folder / FOLDS}: holds other folds; name another output")
-    elif resolved.read_text(encoding="utf-8") != loaded.resolved():
-        raise UserError(f"{resolved}: is of another experiment; name another output")
 
 
 def _refuse_other_inputs(fold_runs: Sequence[FoldRun], loaded: Experiment) -> None:

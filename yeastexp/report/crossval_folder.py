@@ -10,6 +10,7 @@ from typing import Any
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.data import folds, images
+from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
 from yeastexp.metrics.summary import Summary
 from yeastexp.report import run_files
@@ -50,7 +51,20 @@ class CrossvalFiles:
     @property
     def damage(self) -> list[str]:
         """The files of its runs that cannot be read, a sentence each."""
-        return [damage for fold_run in self.fold_runs for damage in fold_run.files.damage]
+        return self.lacking + [damage for fold_run in self.fold_runs for damage in fold_run.files.damage]
+
+    @cached_property
+    def lacking(self) -> list[str]:
+        """Predictions that its result is of and that cannot be read, a sentence each."""
+        seeds = self.result["seeds"] if self.result else []
+        paths = [
+            RunDirectory(out_of_fold.fold_folder(self.path, seed, fold)).prediction(name)
+            for seed in seeds
+            for fold, names in enumerate(self.folds.folds, 1)
+            for name in names
+        ]
+        remedy = f"without it, the same 'crossval' command with -o {self.path} writes it anew"
+        return [f"{path}: is missing or damaged; {remedy}" for path in paths if not _is_mask(path)]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,3 +112,11 @@ def read(path: Path) -> CrossvalFiles:
             fold_runs.append(FoldRun(run.experiment.train.seed, run.experiment.validation.fold or 0, run))
     content = out_of_fold.read_result(path) if (path / out_of_fold.RESULT).is_file() else None
     return CrossvalFiles(path, loaded, folds.read(path / out_of_fold.FOLDS), fold_runs, content)
+
+
+def _is_mask(path: Path) -> bool:
+    try:
+        images.read_mask(path)
+    except (UserError, OSError):
+        return False
+    return True

@@ -33,6 +33,7 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
         for note in fold_run.files.notes:
             say(f"warning: {fold_run.files.path}: {note}")
     source = predictions.source_of(files.fold_runs[0].files) if files.fold_runs else "no fold has been started"
+    source = next(iter(files.lacking), source)
     model, inspected = sections.model_section(path)
     repeat = f" --folds {path / out_of_fold.FOLDS} --repeats {len(files.seeds) or 1}"
     all_sections = [

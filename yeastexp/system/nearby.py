@@ -41,6 +41,11 @@ def run_meant(path: Path, holding: str) -> str:
     return _nearest(str(path), known) or f"there {'is' if len(runs) == 1 else 'are'} {named}"
 
 
+def newest_within(folder: Path, holding: str) -> Path | None:
+    """The newest folder within a folder that holds such a file; returns None if there is none."""
+    return next(reversed(_runs(folder, holding)), None)
+
+
 def file_meant(path: Path, suffix: str, others: Mapping[str, str]) -> str:
     """What to say of a path that is no such file: which one beside it, in it, or of `others` by name, may be meant."""
     is_folder = os.path.isdir(path)  # noqa: PTH112

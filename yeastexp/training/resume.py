@@ -14,11 +14,12 @@ from rich.console import Console
 from yeastexp.config import diff
 from yeastexp.config.experiment import FREE, LENGTH, Experiment
 from yeastexp.errors import UserError
-from yeastexp.system import environment
+from yeastexp.system import environment, files
 from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.context import RunContext
 from yeastexp.training.device import configure_torch
 from yeastexp.training.loop import begin, carry_out, continue_from, described, holding
+from yeastexp.training.progress import Validation
 from yeastexp.training.run_directory import RunDirectory
 
 
@@ -28,6 +29,7 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
     directory = RunDirectory(run)
     if not directory.is_run:
         raise UserError(f"{run}: not a run directory, or a run that ended before it began; {directory.meant}")
+    directory.refuse_folder_of_runs(f"; 'crossval' with -o {run} continues a cross-validation")
     before, loaded = directory.load(), directory.load(settings)
     _refuse_settings(before, loaded)
     if _is_concluded(directory, before, loaded, settings):
@@ -37,6 +39,8 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
             directory.log(f"{directory.result} is damaged, or of another run; it is written anew")
         kept = checkpoints.intact(directory.checkpoints)
         as_trained(directory, before, kept, settings)
+        if kept is None:
+            _refuse_edited(directory)
         _refuse_other_inputs(directory, loaded, kept)
         assembly = build.assemble(configure_torch(loaded))
         context = RunContext(assembly, directory, console, began, interruption=interruption)
@@ -69,7 +73,13 @@ def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, set
         return False
     state = checkpoints.intact(run.checkpoints)
     trained = as_trained(run, before, state, settings)
-    return _length(trained) == _length(loaded) and (state is None or result["steps"] == state["step"])
+    return _length(trained) == _length(loaded) and (state is None or _is_of(result, state))
+
+
+def _is_of(result: dict[str, Any], state: dict[str, Any]) -> bool:
+    """Whether a result is of the weights in a checkpoint, and not of another run."""
+    last = Validation.of(state["validations"]["last"])
+    return result["steps"] == state["step"] and last is not None and repr(result["last"]["loss"]) == repr(last.loss)
 
 
 def _result(run: RunDirectory) -> dict[str, Any] | None:
@@ -119,6 +129,16 @@ def as_trained(
     return replace(before, train=replace(before.train, **{key: train.get(key) for key in LENGTH}))
 
 
+def _refuse_edited(run: RunDirectory) -> None:
+    """Raises UserError if the experiment's file is not the one that the run wrote: no checkpoint tells what changed."""
+    recorded = run.read_environment()["digests"].get("experiment")
+    if recorded not in (None, files.digest(run.experiment)):
+        raise UserError(
+            f"{run.experiment}: was edited since the run began, and no good checkpoint is left; put it back, or start "
+            "a new run"
+        )
+
+
 def _refuse_other_inputs(run: RunDirectory, now: Experiment, state: dict[str, Any] | None) -> None:
     """Raises UserError if a file is not what the run read; initial weights are read at the beginning alone."""
     listed, recorded = inputs.inputs_of(now), run.read_environment()
@@ -155,6 +175,7 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
     run.put_result_aside(steps)
     run.write_experiment(context.assembly.experiment)
     recorded = run.read_environment()
+    recorded["digests"]["experiment"] = files.digest(run.experiment)
     recorded.setdefault("extended", []).append(
         {"at": step, "from_steps": steps, "to_steps": context.steps, "when": environment.now()}
     )

@@ -69,6 +69,7 @@ class _Validation(TypedDict):
 
 class _Result(TypedDict):
     steps: int
+    planned_steps: int
     stopped_by_budget: bool
     stopped_early: bool
     best: _Best
@@ -76,6 +77,7 @@ class _Result(TypedDict):
     val: _Validation
     baselines: dict[str, _Summary]
     test: NotRequired[_Summary]
+    notes: NotRequired[list[str]]
 
 
 ENVIRONMENT, RESULT = TypeAdapter(_Environment), TypeAdapter(_Result)
@@ -208,6 +210,11 @@ class RunDirectory:
         for path in (self.log_file, self.path / locks.LOCK):
             if path.exists() and not path.is_file():
                 raise UserError(f"{path}: is no file that can be written; remove it")
+
+    def refuse_folder_of_runs(self, remedy: str = "") -> None:
+        """Raises UserError if it is a cross-validation's, which has the experiment of its runs and no environment."""
+        if not self.environment.exists() and (inner := nearby.newest_within(self.path, self.environment.name)):
+            raise UserError(f"{self}: is no run, but holds runs; did you mean '{inner}', the newest in it?{remedy}")
 
     def refuse_gone(self) -> None:
         """Raises UserError if the directory was moved away: no part of it is to appear where it was."""

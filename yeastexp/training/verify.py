@@ -40,6 +40,7 @@ def verify(run: Path, *, console: Console) -> Verified:
     Files, versions and machine may be others, and are named; an edited experiment is refused.
     """
     directory = RunDirectory.existing(run)
+    directory.refuse_folder_of_runs()
     before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
     loaded = directory.load()
     as_trained(directory, loaded, after)
