@@ -80,7 +80,28 @@ def unpack(archive: Path, folder: Path, limit: int) -> None:
         raise Refused(f"is damaged ({error})") from None  # the decompressors of gzip and bz2 raise it so
 
 
-def _check(entries: Iterable[Entry], archive_name: str, limit: int) -> None:
+def zip_members(archive: Path, limit: int, member_limit: int) -> Iterator[tuple[str, bytes]]:
+    """The names and contents of the files in a zip, all of which were looked through first.
+
+    Raises Refused as `unpack` does, and if a member has more than `member_limit` bytes.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            _check(_zip_entries(opened), "", limit, "take members out")
+            for info in opened.infolist():
+                if info.file_size > member_limit:
+                    raise Refused(f"member {info.filename!r} has {format_bytes(info.file_size)}")
+                if not info.is_dir():
+                    yield info.filename, opened.read(info)
+    except DAMAGE as error:
+        raise Refused(f"is damaged ({error or type(error).__name__})") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise Refused(f"is damaged ({error})") from None
+
+
+def _check(entries: Iterable[Entry], archive_name: str, limit: int, remedy: str = "--max-gb allows more") -> None:
     """No reader of the standard library gives more bytes of a member than the size that is added up here."""
     total = 0
     for count, (name, size, plain) in enumerate(entries, 1):
@@ -88,7 +109,7 @@ def _check(entries: Iterable[Entry], archive_name: str, limit: int) -> None:
         if count > MAX_MEMBERS:
             raise Refused(f"has more than {MAX_MEMBERS:,} members")
         if total > limit:
-            raise Refused(f"unpacks to more than {format_bytes(limit)}; --max-gb allows more")
+            raise Refused(f"unpacks to more than {format_bytes(limit)}; {remedy}")
         if UNSAFE_PATH.search(name):
             raise Refused(f"member {name!r} has an unsafe path")
         if not plain:

@@ -129,7 +129,7 @@ RING = [[1, 1, 9, 1, 9, 9]]
         ([], {}, "annotations holds no outline of an area; annotate the images, or remove the file"),
         ([annotation(RING)], {"images": [{"id": 1, "file_name": "a.png", "height": 5, "width": 6}]}, "images[0]"),
         ([annotation(RING)], {"images": [{"id": 1, "height": 5, "width": 6}]}, "images[0] has no 'file_name'"),
-        ([annotation(RING, image=9)], {}, "annotations[0].image_id is 9, but no image has this id"),
+        ([annotation(RING, image=9)], {}, "annotations[0].image_id is '9', but no image has this id"),
         ([annotation(RING, category=9)], {}, "annotations[0] has no category_id of a category"),
         ([{"id": 1, "image_id": 1, "category_id": 3}], {}, "annotations[0] has no 'segmentation'"),
         ([annotation("x")], {}, "annotations[0].segmentation is not a list"),

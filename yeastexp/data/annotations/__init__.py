@@ -8,19 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from yeastexp.data.annotations import json_file
+from yeastexp.data.annotations.cellpose import CellposeNpy
 from yeastexp.data.annotations.coco import Coco, is_coco
 from yeastexp.data.annotations.contract import Annotation, Frames, Kind, Labels, told
+from yeastexp.data.annotations.geojson import GeoJson, is_geojson
+from yeastexp.data.annotations.hdf5_labels import Hdf5Labels
+from yeastexp.data.annotations.imagej import ImageJ
 from yeastexp.data.annotations.labelme import Labelme, is_labelme
 from yeastexp.errors import UserError
 
-__all__ = ["KINDS", "SUFFIXES", "Annotation", "Frames", "Kind", "Labels", "recognised", "told"]
+__all__ = ["KINDS", "SUFFIXES", "Annotation", "Frames", "Hdf5Labels", "Kind", "Labels", "recognised", "told"]
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Labelme(), Coco())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (Labelme(), Coco(), GeoJson(), ImageJ(), CellposeNpy(), Hdf5Labels())
+}
 
 SUFFIXES = tuple(sorted({suffix for kind in KINDS.values() for suffix in kind.suffixes}))
 """Of the files in a folder that may be annotations."""
 
-JSON_KINDS = {"labelme": is_labelme, "coco": is_coco}
+JSON_KINDS = {"labelme": is_labelme, "coco": is_coco, "geojson": is_geojson}
 
 
 def recognised(path: Path) -> str | None:

@@ -38,7 +38,7 @@ class Coco:
         for node in file["annotations"].items():
             image = node["image_id"].text
             if image not in images:
-                raise node["image_id"].fault(f"is {image}, but no image has this id", "fix or remove the annotation")
+                raise node["image_id"].fault(f"is {image!r}, but no image has this id", "fix or remove the annotation")
             if (name := images[image]) is None:
                 foreign += 1
                 continue
@@ -76,7 +76,7 @@ def _images(file: Node, frames: Frames) -> tuple[dict[str, str | None], list[str
         number, stem = node["id"].text, PurePosixPath(file_name.replace("\\", "/")).stem
         name = next((name for name in (file_name, stem, stem.removesuffix(".ome")) if name in frames), None)
         if number in images or name in taken:
-            raise node.fault(f"('{file_name}') has the id or the name of an earlier image", "give each its own")
+            raise node.fault(f"({file_name!r}) has the id or the name of an earlier image", "give each its own")
         images[number] = name
         if name is None:
             absent.append(file_name)
@@ -85,7 +85,7 @@ def _images(file: Node, frames: Frames) -> tuple[dict[str, str | None], list[str
         size = (node["height"].whole, node["width"].whole)
         if size != frames[name]:
             sizes = " but the image has ".join(f"{height} × {width}" for height, width in (size, frames[name]))
-            raise node.fault(f"('{file_name}') has {sizes} pixels", "pair the file with its images")
+            raise node.fault(f"({file_name!r}) has {sizes} pixels", "pair the file with its images")
     return images, absent
 
 
@@ -102,7 +102,7 @@ def _areas_of_corners(shapes: Sequence[Shape], areas: float) -> bool:
     Through the centres of pixels they are smaller than the pixels, by half their length.
     """
     rings = [ring for shape in shapes for part in shape.parts for ring in part]
-    if not rings or not areas or not all((ring == np.rint(ring)).all() for ring in rings):
+    if not rings or not areas or not polygons.are_whole(shapes):
         return False
     enclosed = sum(abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2 for x, y in (ring.T for ring in rings))
     return abs(enclosed - areas) <= 0.01 * areas

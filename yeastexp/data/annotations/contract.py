@@ -98,7 +98,7 @@ def of_shapes(
     return Annotation(kind, tuple(shapes), labels, class_names, tuple(absent), tuple(notes))
 
 
-def of_values(kind: str, path: Path, values: Array, size: Size, *, ids: bool = False) -> Labels:
+def of_values(path: Path, values: Array, size: Size, *, ids: bool = False) -> Labels:
     """Labels from an array of them. Raises UserError if it holds fractions or has another size than the image."""
     if values.shape != size:
         shape = " × ".join(map(str, values.shape)) or "single value"

@@ -17,6 +17,7 @@ from yeastexp.data.annotations import json_file, polygons
 from yeastexp.data.annotations.contract import Annotation, Frames, of_shapes, only_frame
 from yeastexp.data.annotations.json_file import Node
 from yeastexp.data.annotations.polygons import Shape
+from yeastexp.errors import in_one_line
 from yeastexp.system.formatting import format_count
 
 NO_AREAS = ("point", "points", "line", "linestrip")
@@ -87,7 +88,7 @@ def _shape(node: Node, kind: str, label: int) -> Shape:
     if kind == "mask":
         left, top = (int(value) for value in points[0])
         return Shape((), label, _mask(node["mask"], points), (top, left))
-    raise node["shape_type"].fault(f"is '{kind}', which is not read", "draw it as a polygon")
+    raise node["shape_type"].fault(f"is {kind!r}, which is not read", "draw it as a polygon")
 
 
 def _mask(node: Node, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -98,4 +99,4 @@ def _mask(node: Node, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
                 raise node.fault(f"has {image.height} × {image.width} pixels, but its points say {height} × {width}")
             return np.asarray(image.convert("L")) > 0
     except (binascii.Error, OSError, ValueError, SyntaxError) as error:
-        raise node.fault(f"is no PNG image in base64 ({' '.join(str(error).split())})") from None
+        raise node.fault(f"is no PNG image in base64 ({in_one_line(error)})") from None

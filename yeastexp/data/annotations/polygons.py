@@ -100,7 +100,7 @@ def _rows_of(y0: Array, y1: Array, height: int) -> Iterable[tuple[Array, Array]]
 def _crossing(start: Array, end: Array, rows: Array) -> tuple[Array, Array]:
     """The column nearest to where each edge crosses its row, and on which side of it (sign) it does."""
     (x0, y0), (x1, y1) = start.T, end.T
-    column = np.rint(x0 + (rows - y0) * ((x1 - x0) / (y1 - y0)))
+    column = np.rint(x0 + (rows - y0) * (x1 - x0) / (y1 - y0))
     # In the terms of scikit-image, so that what lies exactly on an edge is decided alike.
     x0, x1, y0, y1 = x0 - column, x1 - column, y0 - rows, y1 - rows
     return column, np.sign((x0 * y1 - x1 * y0) / (y1 - y0))
@@ -142,6 +142,11 @@ def from_corners(shapes: Sequence[Shape]) -> list[Shape]:
     return [replace(shape, parts=tuple(tuple(ring - 0.5 for ring in part) for part in shape.parts)) for shape in shapes]
 
 
+def are_whole(shapes: Iterable[Shape]) -> bool:
+    """Whether all coordinates are whole numbers."""
+    return all(bool((ring == np.rint(ring)).all()) for shape in shapes for part in shape.parts for ring in part)
+
+
 def count_corners(shapes: Iterable[Shape], usual: bool) -> bool:
     """Whether whole numbers are the corners of pixels in outlines, and not their centres; `usual` if they do not tell.
 
@@ -152,7 +157,7 @@ def count_corners(shapes: Iterable[Shape], usual: bool) -> bool:
     steps = [np.roll(ring, -1, axis=0) - ring for ring in rings]
     if not rings or not all((ring * 2 == np.rint(ring * 2)).all() for ring in rings):
         return usual
-    if all((ring == np.rint(ring)).all() for ring in rings):
+    if all(bool((ring == np.rint(ring)).all()) for ring in rings):
         moves = [step[(step != 0).any(axis=1)] for step in steps]
         from_pixel_to_pixel = all((np.abs(move) <= 1).all() for move in moves) and any(
             bool((move != 0).all(axis=1).any() or (move[1:] == move[:-1]).all(axis=1).any()) for move in moves
@@ -170,7 +175,8 @@ def count_corners(shapes: Iterable[Shape], usual: bool) -> bool:
 def ellipse(center: tuple[float, float], radii: tuple[float, float], vertices: int = 256) -> Array:
     """A ring (n, 2) of x and y around an ellipse, so near that it holds its border."""
     angles = np.linspace(0, 2 * np.pi, vertices, endpoint=False)
-    return np.array(center) + np.array(radii) * np.stack([np.cos(angles), np.sin(angles)], 1) / np.cos(np.pi / vertices)
+    unit: Array = np.stack([np.cos(angles), np.sin(angles)], axis=1) / np.cos(np.pi / vertices)
+    return unit * radii + center
 
 
 def rectangle(first: Sequence[float], second: Sequence[float]) -> Array:
