@@ -157,6 +157,9 @@ class Task:
     approximates: bool = False
     """Whether a `Prediction` has instances that are no more than `approximate`."""
 
+    metrics: tuple[str, ...] = ()
+    """Metrics of every validation and evaluation, beside the file's; of none, evaluations have those of pixels."""
+
     needs_loss: bool = True
     """Whether the experiment file has to name a `[loss]`; a task without one computes its own."""
 

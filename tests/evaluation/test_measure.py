@@ -17,6 +17,7 @@ from yeastexp.evaluation.measure import Measured, measure, metric_of, metrics_of
 from yeastexp.evaluation.source import Images, image_digest
 from yeastexp.metrics.pixels import Accuracy, BoundaryF1, DeadCellFalsePositives, Dice, IoU, PerImageMetric, Recall
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks.semantic import Semantic
 
 CLASSES = ("background", "cell", "bud")
 CPU = torch.device("cpu")
@@ -47,6 +48,7 @@ class Answering:
     answers: dict[str, np.ndarray]
     classes: tuple[str, ...] = CLASSES
     device: torch.device = CPU
+    task: Any = field(default_factory=lambda: Semantic(1, len(CLASSES)))
 
     def rescaled(self, image: torch.Tensor, stored: Any) -> torch.Tensor:
         return image
@@ -223,7 +225,8 @@ def test_a_digest_tells_pixels_and_labels_and_knows_a_normalised_copy() -> None:
 def test_metrics_are_those_of_every_evaluation_and_the_experiments_own() -> None:
     kinds = {"recall": Recall, "dead_cell_false_positives": DeadCellFalsePositives, "iou": IoU}
     parts = [SimpleNamespace(name=name, options={}, build=kind) for name, kind in kinds.items()]
-    experiment: Any = make_dataclass("Stub", ["metrics", "task"])(parts, SimpleNamespace(classes=CLASSES))
+    task = SimpleNamespace(classes=CLASSES, channels=1, part=SimpleNamespace(name="semantic", build=Semantic))
+    experiment: Any = make_dataclass("Stub", ["metrics", "task"])(parts, task)
     standard = ["accuracy", "iou", "dice", "boundary_f1"]
     assert list(metrics_of(experiment, 2.0)) == [*standard, "recall", "dead_cell_false_positives"]
     assert list(metrics_of(experiment, 2.0, maps=())) == [*standard, "recall"], "the data have no map of dead cells"

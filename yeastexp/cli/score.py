@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     metavar="PX",
     help="Tolerance of boundary F1 in pixels; default the experiment's, or 2.",
 )
+@click.option(
+    "--ignore-border",
+    type=click.IntRange(0, 1000),
+    metavar="PX",
+    help="Leave out cells within so many pixels of the border; default as the experiment says.",
+)
 @DEVICE
 @JSON
 @TRUST
@@ -38,6 +44,7 @@ def evaluate(
     split: Split | None,
     checkpoint: Which,
     boundary_tolerance: float | None,
+    ignore_border: int | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -45,7 +52,8 @@ def evaluate(
 
     On the validation images, or on all images of another FILE. per_image.csv has a row per image and class: pixels
     found, missed and false, accuracy, IoU, Dice, boundary F1, and the connected regions in ground truth and prediction
-    (of any size; cells that touch are one).
+    (of any size; cells that touch are one). Where the task tells cells apart: average precision, panoptic quality, SEG,
+    and the cells that are true, found, split, merged, missed and false; then --ignore-border makes a folder of its own.
 
     Example: python -m yeastexp evaluate runs/base/001 --split val
     """
@@ -59,6 +67,7 @@ def evaluate(
         split=split,
         checkpoint=checkpoint,
         tolerance_px=boundary_tolerance,
+        ignore_border=ignore_border,
         device=device,
         progress=progress,
     )
@@ -75,8 +84,8 @@ def evaluate(
 
 @click.command(short_help="Show what differs between runs, paired by image.")
 @click.argument("run_directories", metavar="RUN RUN...", nargs=-1, required=True, type=ANY)
-@click.option("--metric", default="iou", show_default=True, help="A metric of the evaluation, or of all these runs.")
-@click.option("--class", "class_name", metavar="NAME", help="Default the foreground; of several the mean.")
+@click.option("--metric", help="A metric of the evaluation, or of all these runs; default iou, or that of the task.")
+@click.option("--class", "class_name", metavar="NAME", help="Or a part, as AP50; default the foreground or the mean.")
 @CHECKPOINT
 @DATA
 @SPLIT
@@ -86,7 +95,7 @@ def evaluate(
 @TRUST
 def compare(
     run_directories: tuple[Path, ...],
-    metric: str,
+    metric: str | None,
     class_name: str | None,
     checkpoint: Which,
     data: Path | None,
@@ -194,7 +203,7 @@ def predict(
 @click.command(short_help="Write one HTML page about a run.")
 @click.argument("run_directories", metavar="RUN [RUN...]", nargs=-1, required=True, type=ANY)
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Default RUN/report.html; of several ./report.html.")
-@click.option("--metric", help="For several runs: the metric to compare; default iou.")
+@click.option("--metric", help="For several runs: the metric to compare, as in compare.")
 @click.option("--class", "class_name", metavar="NAME", help="For several runs: the class, as in compare.")
 @DEVICE
 @TRUST

@@ -25,10 +25,10 @@ from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, fold_folder, means
 from yeastexp.metrics.intervals import interval
-from yeastexp.metrics.summary import ScoreTable, as_csv, rows_of
+from yeastexp.metrics.summary import ScoreTable, as_csv, formatter, rows_of
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import files, locks
-from yeastexp.system.formatting import format_count, format_interval, format_score
+from yeastexp.system.formatting import format_count, format_interval
 from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import is_concluded, resume
@@ -312,9 +312,10 @@ def table(result: Mapping[str, Any]) -> Table:
     table = ScoreTable(title, ("metric", "class"), headings)
     for metric, by_class in result["scores"].items():
         for name, row in by_class.items():
-            spreads = [format_score(row[key]) for key in ("between_images", "between_seeds")]
-            others = [format_score(row["baselines"].get(baseline)) for baseline in baselines]
-            mean, ends = format_score(row["per_image"]), format_interval(row["low"], row["high"])
+            form = formatter(metric, name)
+            spreads = [form(row[key]) for key in ("between_images", "between_seeds")]
+            others = [form(row["baselines"].get(baseline)) for baseline in baselines]
+            mean, ends = form(row["per_image"]), format_interval(row["low"], row["high"], form)
             table.add_row(metric, escape(name), mean, ends, *spreads, *others)
         table.add_section()
     return table

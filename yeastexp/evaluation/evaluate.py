@@ -15,6 +15,7 @@ from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.summary import completed
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import environment, files
+from yeastexp.tasks import telling_apart
 from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory, Which
 
@@ -32,13 +33,15 @@ def evaluate(
     split: Split | None = None,
     checkpoint: Which = "best",
     tolerance_px: float | None = None,
+    ignore_border: int | None = None,
     device: str = "auto",
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> tuple[Path, Evaluation]:
     """Score a checkpoint on whole images; the folder in `RUN/evaluations` that was written, and its content.
 
     The images are those of the run's own data set unless a file is given, and the validation images unless a split is;
-    of a file that the run was not trained on, all.
+    of a file that the run was not trained on, all. With `ignore_border`, metrics of cells leave those out that come
+    within so many pixels of the border; else they do as the experiment says.
     """
     predictor = load_predictor(run, checkpoint, device)
     RunDirectory(run).refuse_links()
@@ -47,7 +50,7 @@ def evaluate(
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)
     tolerance_px = tolerance_of(experiment) if tolerance_px is None else tolerance_px
-    metrics = metrics_of(experiment, tolerance_px, source.dataset.maps)
+    metrics = metrics_of(experiment, tolerance_px, source.dataset.maps, ignore_border)
     gone = None if source.own else missing(run, experiment, predictor.edits)
     training = source if source.own else None if gone else training_source(run, experiment, predictor.edits)
     measured = measure(images, metrics, progress)
@@ -64,6 +67,7 @@ def evaluate(
         pixel_um=_pixel_um(source, images.names),
         classes=list(predictor.classes),
         boundary_tolerance_px=tolerance_px,
+        ignore_border_px=ignore_border,
         images=measured.images,
         trained_on=trained_on,
         selected_on=selected_on,
@@ -110,7 +114,8 @@ def _baselines(training: Source | None, predictor: Predictor) -> dict[str, Basel
     """The baselines, fitted on the training images if those are there."""
     if training is None:
         return {f"all {predictor.classes[0]}": baselines.Majority(0)}
-    return baselines.fit(training.images("train", predictor), predictor.classes)
+    constant = telling_apart.constant_of(predictor.task)
+    return baselines.fit(training.images("train", predictor), predictor.classes, constant)
 
 
 def _pixel_um(source: Source, names: tuple[str, ...]) -> float | None:
@@ -141,7 +146,8 @@ def _environment(predictor: Predictor) -> dict[str, Any]:
 
 def _folder(run: Path, evaluation: Evaluation) -> Path:
     """Where an evaluation belongs: over one of the same data, and beside one of other data of the same name."""
-    ending = f"{evaluation.split}-{evaluation.checkpoint}"
+    border = evaluation.ignore_border_px
+    ending = f"{evaluation.split}-{evaluation.checkpoint}" + (f"-border_{border}" if border is not None else "")
     plain = RunDirectory(run).evaluations / f"{evaluation.data}-{ending}"
     earlier = record.read(plain)
     if earlier is None or earlier.path == evaluation.path:

@@ -16,11 +16,14 @@ import numpy.typing as npt
 from yeastexp.config.experiment import Experiment
 from yeastexp.evaluation.source import Images, image_digest
 from yeastexp.metrics.baselines import Baseline
-from yeastexp.metrics.counts import InstanceCounts, PixelCounts, RegionCounts
-from yeastexp.metrics.pixels import ALL, Accuracy, BoundaryF1, Dice, IoU, PerImageMetric, Scores
+from yeastexp.metrics.counts import InstanceCounts, PixelCounts, PredictedInstanceCounts, RegionCounts
+from yeastexp.metrics.instances import InstanceMetric
+from yeastexp.metrics.pixels import ALL, BoundaryF1, PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.registry import KINDS
 from yeastexp.sample import Sample
+from yeastexp.tasks import telling_apart
+from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training import build
 from yeastexp.training.validation import baseline_scores, score
 
@@ -28,9 +31,9 @@ TOLERANCE_PX = 2.0
 """Of the boundary F1, unless the command or the experiment says another."""
 
 STANDARD = ("accuracy", "iou", "dice", "boundary_f1")
-"""The metrics of every evaluation."""
+"""The metrics of every evaluation, unless the task has its own."""
 
-PIXELS, REGIONS, INSTANCES = "pixels", "cells", "instances"
+PIXELS, REGIONS, INSTANCES, PREDICTED = "pixels", "cells", "instances", "predicted instances"
 
 PerImage = dict[str, dict[str, list[float | None]]]
 """Scores by metric and class, an image an element; None if an image has none."""
@@ -48,18 +51,29 @@ def tolerance_of(experiment: Experiment) -> float:
     return next((float(tolerance) for tolerance in options if tolerance is not None), TOLERANCE_PX)
 
 
+def standard_of(experiment: Experiment) -> tuple[str, ...]:
+    """The names of the metrics of every evaluation: those of the task, where its plugin is not withheld."""
+    known = experiment.task.part.name in KINDS["task"]
+    return (telling_apart.metrics_of(build.build_task(experiment)) if known else ()) or STANDARD
+
+
 def metrics_of(
-    experiment: Experiment, tolerance_px: float, maps: Collection[str] | None = None
+    experiment: Experiment, tolerance_px: float, maps: Collection[str] | None = None, ignore_border: int | None = None
 ) -> dict[str, PerImageMetric]:
-    """The metrics of every evaluation, then those of the experiment; with `maps` those alone that need no others."""
-    classes = len(experiment.task.classes)
-    standard = Accuracy(classes), IoU(classes), Dice(classes), BoundaryF1(classes, tolerance_px)
-    metrics: dict[str, PerImageMetric] = dict(zip(STANDARD, standard, strict=True))
-    for name, metric in build.build_metrics(experiment).items():
-        wanted = {key for key in metric.maps if not key.startswith("predicted_")}
-        if maps is None or wanted <= {*maps}:
-            metrics.setdefault(name, metric)
-    return metrics
+    """The metrics of every evaluation, then those of the experiment; with `maps` those alone that need no others.
+
+    A metric that is both has the options of the experiment, but for the tolerance, and for the pixels along the border
+    if they are given.
+    """
+    classes, own = len(experiment.task.classes), build.build_metrics(experiment)
+    metrics: dict[str, PerImageMetric] = {}
+    for name in (*standard_of(experiment), *own):
+        tolerant = BoundaryF1(classes, tolerance_px) if name == "boundary_f1" else None
+        metrics[name] = tolerant or own.get(name) or KINDS["metric"][name](classes)
+    for metric in metrics.values():
+        if ignore_border is not None and isinstance(metric, InstanceMetric):
+            metric.ignore_border = ignore_border
+    return {name: metric for name, metric in metrics.items() if maps is None or metric.has_maps(maps)}
 
 
 def metric_of(experiment: Experiment, name: str) -> PerImageMetric:
@@ -77,7 +91,7 @@ class Measured:
     images: dict[str, str]
     scores: dict[str, Scores]
     counts: dict[str, Scores]
-    higher_is_better: dict[str, bool]
+    metrics: Mapping[str, PerImageMetric]
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -102,11 +116,19 @@ class Measured:
 
     @property
     def worst(self) -> dict[str, dict[str, dict[str, Any] | None]]:
-        """The image with the worst score by metric and class, the first by name of equals; None if none has a score."""
+        """The image with the worst score by metric and class, the first by name of equals; None if none has a score.
+
+        What is neither good nor bad has no worst image, and errors that are counted none where there are none.
+        """
         return {
             metric: {
-                name: _worst(values, list(self.images), 1 if self.higher_is_better[metric] else -1)
+                name: _worst(
+                    [None if name in self.metrics[metric].numbers and not value else value for value in values],
+                    list(self.images),
+                    1 if self.metrics[metric].higher_is_better else -1,
+                )
                 for name, values in by_class.items()
+                if name not in self.metrics[metric].undirected
             }
             for metric, by_class in self.per_image.items()
         }
@@ -123,7 +145,9 @@ class Measured:
     def rows(self) -> list[dict[str, Any]]:
         """A row an image and class: pixels, shares and cells; a further metric without classes has one value an image.
 
-        Accuracy is that of the class against all others. Cells are connected regions, of all classes but the first.
+        Accuracy is that of the class against all others. Cells are of all classes but the first: connected regions, or
+        where the task tells instances apart, those of the map `instances` and of the prediction. The parts of a metric
+        are columns after it.
         """
         return [
             {"image": image, "class": name, **self._row(index, label)}
@@ -144,7 +168,12 @@ class Measured:
             "true_negatives": total - true - predicted + hits,
         }
         accuracy = (pixels["true_positives"] + pixels["true_negatives"]) / total if total else math.nan
-        others = {name: self._score(name, index, label) for name in self.scores if name != "accuracy"}
+        others = {
+            column: value
+            for name in self.scores
+            if name != "accuracy"
+            for column, value in self._columns(name, index, label).items()
+        }
         columns = {"true": "cells_true", "predicted": "cells_predicted", INSTANCES: "instances_true"}
         cells = {
             columns[key]: int(self.counts[kind].counts[index][place]) if label else ""
@@ -152,14 +181,35 @@ class Measured:
         }
         return {**pixels, "accuracy": accuracy, **others, **cells}
 
-    def _score(self, metric: str, index: int, label: int) -> float:
-        by_class = rows_of(self.scores[metric], self.classes)
-        return float(by_class[ALL if ALL in by_class else self.classes[label]][index])
+    def _columns(self, metric: str, index: int, label: int) -> dict[str, float | int]:
+        """The score of a class, or of the whole image with its parts, of which numbers are whole."""
+        scores = self.scores[metric]
+        by_class = rows_of(scores, self.classes)
+        columns: dict[str, float | int] = {
+            metric: float(by_class[ALL if ALL in by_class else self.classes[label]][index])
+        }
+        for part in scores.parts:
+            value = float(by_class[part][index])
+            columns[f"{metric}_{part}"] = (
+                int(value) if part in self.metrics[metric].numbers and value.is_integer() else value
+            )
+        return columns
 
     def _cell_places(self, label: int) -> dict[str, tuple[str, int]]:
         """In which counts the cells of a class stand, and where."""
+        if PREDICTED in self.counts:
+            true = {"true": (INSTANCES, label)} if INSTANCES in self.counts else {}
+            return true | {"predicted": (PREDICTED, label)}
         places = {"true": (REGIONS, label), "predicted": (REGIONS, len(self.classes) + label)}
         return places | ({INSTANCES: (INSTANCES, label)} if INSTANCES in self.counts else {})
+
+
+def counts_of(per_image: PerImage) -> tuple[list[float], list[float]] | None:
+    """The true and the found cells of each image, where cells were counted; NaN of an image without labels."""
+    if "count" not in per_image or not {"true", "found"} <= per_image["count"].keys():
+        return None
+    true, found = ([math.nan if n is None else n for n in per_image["count"][part]] for part in ("true", "found"))
+    return true, found
 
 
 def _worst(values: Sequence[float | None], names: Sequence[str], sign: int) -> dict[str, Any] | None:
@@ -175,7 +225,11 @@ def measure(
     """The scores and counts of a model on whole images."""
     predictor = images.predictor
     classes, dataset = len(predictor.classes), images.dataset
-    counting: dict[str, PerImageMetric] = {PIXELS: PixelCounts(classes), REGIONS: RegionCounts(classes)}
+    counting: dict[str, PerImageMetric] = {PIXELS: PixelCounts(classes)}
+    if isinstance(predictor.task, TellsInstances):
+        counting[PREDICTED] = PredictedInstanceCounts(classes)
+    else:
+        counting[REGIONS] = RegionCounts(classes)
     if "instances" in dataset.maps:
         counting[INSTANCES] = InstanceCounts(classes)
     digests: dict[str, str] = {}
@@ -188,8 +242,7 @@ def measure(
 
     both = score(predictor.predict, samples(), {**metrics, **counting}, predictor.device)
     scores, counts = ({name: both[name] for name in names} for names in (metrics, counting))
-    better = {name: metric.higher_is_better for name, metric in metrics.items()}
-    return Measured(predictor.classes, digests, scores, counts, better)
+    return Measured(predictor.classes, digests, scores, counts, metrics)
 
 
 def measure_baselines(

@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 from rich.markup import escape
 from rich.table import Table
 
-from yeastexp.evaluation.measure import Measured, PerImage
-from yeastexp.metrics.summary import Score, ScoreTable, Summary, as_csv, final_table, lacking
+from yeastexp.evaluation.measure import Measured, PerImage, counts_of
+from yeastexp.metrics.intervals import Agreement, agreement
+from yeastexp.metrics.summary import Score, ScoreTable, Summary, as_csv, final_table, formatter, lacking
 from yeastexp.system import files
-from yeastexp.system.formatting import format_count, format_score
+from yeastexp.system.formatting import format_count, format_signed
 from yeastexp.training.run_directory import RunDirectory, Which
 
 EVALUATION, PER_IMAGE = "evaluation.json", "per_image.csv"
@@ -50,6 +51,14 @@ class Evaluation:
     per_image: PerImage
     notes: list[str]
     environment: dict[str, Any]
+    ignore_border_px: int | None = None
+    """Of metrics of cells; None if they did as the experiment says."""
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How the numbers of found cells agree with the true ones, image by image; None if they were not counted."""
+        counts = counts_of(self.per_image)
+        return agreement(*counts) if counts else None
 
 
 EVALUATIONS, SUMMARY = TypeAdapter(Evaluation), TypeAdapter(dict[str, dict[str, Score]])
@@ -88,7 +97,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
     for metric, by_class in evaluation.worst.items():
         for name, lowest in by_class.items():
             if lowest:
-                worst.add_row(metric, escape(name), escape(lowest["image"]), format_score(lowest["score"]))
+                worst.add_row(metric, escape(name), escape(lowest["image"]), formatter(metric, name)(lowest["score"]))
         worst.add_section()
     return [scores, worst]
 
@@ -102,14 +111,31 @@ def title(evaluation: Evaluation) -> str:
         for verb, names in (("trained", evaluation.trained_on), ("selected", evaluation.selected_on))
         if names
     ]
-    return ", ".join([f"{images}; {evaluation.checkpoint} checkpoint (step {evaluation.step})", *known])
+    border = evaluation.ignore_border_px
+    left_out = [f"cells within {format_count(border, 'pixel')} of the border left out"] if border else []
+    return ", ".join([f"{images}; {evaluation.checkpoint} checkpoint (step {evaluation.step})", *known, *left_out])
 
 
 def sentences(evaluation: Evaluation) -> list[str]:
-    """The counts of cells, which the tables leave out."""
-    return [
-        f"{name}: {counts['true']} connected regions in the ground truth"
-        + (f" ({counts['instances']} instances)" if "instances" in counts else "")
-        + f", {counts['predicted']} in the prediction"
-        for name, counts in evaluation.cells.items()
-    ]
+    """The counts of cells, which the tables leave out, and how they agree image by image."""
+    counted = evaluation.agreement
+    sentences = [_counts_sentence(name, counts, told_apart=bool(counted)) for name, counts in evaluation.cells.items()]
+    return [*sentences, agreement_sentence(counted)] if counted else sentences
+
+
+def _counts_sentence(name: str, counts: dict[str, int], *, told_apart: bool) -> str:
+    if "true" not in counts:
+        return f"{name}: {counts['predicted']} told apart in the prediction, unknown in the ground truth"
+    instances = f" ({counts['instances']} instances)" if "instances" in counts else ""
+    kind = "told apart" if told_apart else "connected regions"
+    return f"{name}: {counts['true']} {kind} in the ground truth{instances}, {counts['predicted']} in the prediction"
+
+
+def agreement_sentence(counted: Agreement) -> str:
+    """The mean difference of found and true cells, with its interval and the limits of agreement."""
+    mean, images = counted.difference, format_count(counted.difference.images, "image")
+    text = f"cells found minus true, per image: mean {format_signed(mean.mean)}"
+    if mean.images > 1:
+        text += f", 95 % interval {format_signed(mean.low)} to {format_signed(mean.high)}"
+        text += f", limits of agreement {format_signed(counted.low)} to {format_signed(counted.high)}"
+    return f"{text} ({images})"

@@ -79,11 +79,14 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     return np.asarray(~open_regions[regions])
 
 
-def fit(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, Baseline]:
-    """The baselines of a training split by name; the threshold only if there are two classes."""
+def fit(samples: Iterable[Sample], classes: Sequence[str], constant: int | None = None) -> dict[str, Baseline]:
+    """The baselines of a training split by name; the threshold only if there are two classes.
+
+    The first predicts one class everywhere: the commonest, or that which is given.
+    """
     training = list(samples)
     counts = sum(torch.bincount(sample.labels[sample.labels != IGNORE], minlength=len(classes)) for sample in training)
-    label = int(torch.as_tensor(counts).argmax())
+    label = int(torch.as_tensor(counts).argmax()) if constant is None else constant
     baselines: dict[str, Baseline] = {f"all {classes[label]}": Majority(label)}
     if len(classes) == 2:
         baselines["threshold"] = fit_threshold(training)

@@ -52,3 +52,17 @@ class InstanceCounts(PerImageMetric):
 
     def score(self, counts: Tensor) -> Tensor:
         return counts.double()
+
+
+class PredictedInstanceCounts(PerImageMetric):
+    """Ids of the predicted instances within each predicted class, (K,). Unlabelled pixels are part of none."""
+
+    def counts(  # type: ignore[override]  # it asks for a map, by its name
+        self, prediction: Tensor, labels: Tensor, *, predicted_instances: Tensor
+    ) -> Tensor:
+        known = (labels != IGNORE) & (predicted_instances > 0)
+        ids = [predicted_instances[known & (prediction == label)].unique() for label in range(self.classes)]
+        return torch.tensor([len(of_class) for of_class in ids])
+
+    def score(self, counts: Tensor) -> Tensor:
+        return counts.double()

@@ -186,8 +186,9 @@ def count(table: Overlap) -> CellCount:
 class InstanceMetric(PerImageMetric):
     """A metric of the predicted cells (H, W) beside the map `instances`, 0 being background in both.
 
-    `ignore_border` leaves out the cells that come within so many pixels of the border; a cell that is matched goes by
-    its true one.
+    With `ignore_border` = n, left out are the true cells with a pixel among the n outermost rows or columns, the
+    predicted cells that overlap one of those with an IoU above one half, and the other predicted cells with such a
+    pixel, unless they overlap a true cell that stays with an IoU above one half. 0 leaves out none.
     """
 
     higher_is_better = True
@@ -284,7 +285,8 @@ class Count(InstanceMetric):
 
     higher_is_better = False
     bounds = (0.0, math.inf)
-    parts = ("true", "found", "split", "merged", "missed", "false")
+    parts = numbers = ("true", "found", "split", "merged", "missed", "false")
+    undirected = ("true", "found")
 
     def count(self, table: Overlap) -> Sequence[int]:
         found, errors = count(table), cell_errors(table)

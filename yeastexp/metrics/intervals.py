@@ -48,6 +48,32 @@ def interval(values: Sequence[float], within: tuple[float, float] = (-math.inf, 
     return Interval(mean, max(mean - half, within[0]), min(mean + half, within[1]), len(numbers))
 
 
+NORMAL_95 = 1.96
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two numbers of each pair agree (Bland and Altman 1986, Lancet 327, doi:10.1016/S0140-6736(86)90837-8).
+
+    `difference` is the mean of second minus first with its t-interval; `low` and `high` are the limits of agreement,
+    the mean ± 1.96 standard deviations (of n - 1), within which 95 % of the differences are expected. NaN if there are
+    too few pairs.
+    """
+
+    difference: Interval
+    low: float
+    high: float
+
+
+def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement:
+    """How far second numbers lie from the first; pairs that lack one are left out."""
+    differences = _numbers([b - a for a, b in zip(first, second, strict=True)])
+    mean = interval(differences.tolist())
+    spread = NORMAL_95 * float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
+    return Agreement(mean, mean.mean - spread, mean.mean + spread)
+
+
 @dataclass(frozen=True)
 class Paired:
     """The mean of the differences of pairs with its interval, and p of the sign-flip test.

@@ -57,12 +57,14 @@ class PerImageMetric(Metric):
     A metric has to say whether `higher_is_better`: it decides which checkpoint is the best. It may also say the
     `bounds` of its scores (none, unless said otherwise), to which intervals and axes are cut, and by `headline` which
     of its rows speaks for it. One with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the
-    average precision.
+    average precision; `numbers` are those of them that count objects, and `undirected` are neither good nor bad.
     """
 
     higher_is_better: bool
     bounds: tuple[float, float] = (-math.inf, math.inf)
     parts: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    undirected: tuple[str, ...] = ()
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -78,6 +80,10 @@ class PerImageMetric(Metric):
     def predicted(self) -> frozenset[str]:
         """What `counts` asks for of a prediction beside its classes, by parameters `predicted_<name>`."""
         return frozenset(name.removeprefix("predicted_") for name in self.maps if name.startswith("predicted_"))
+
+    def has_maps(self, maps: Collection[str]) -> bool:
+        """Whether data with these maps have all that `counts` asks for beside the prediction."""
+        return {name for name in self.maps if not name.startswith("predicted_")} <= {*maps}
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         """The whole numbers that one image adds."""

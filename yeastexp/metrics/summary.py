@@ -6,7 +6,7 @@ import copy
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from typing_extensions import TypedDict
 
 from yeastexp.metrics.intervals import Interval, interval
 from yeastexp.metrics.pixels import ALL, MEAN, Scores
-from yeastexp.system.formatting import format_interval, format_score
+from yeastexp.registry import KINDS
+from yeastexp.system.formatting import format_interval, format_number, format_score
 
 
 class Score(TypedDict):
@@ -131,6 +132,12 @@ def completed(summary: Summary, like: Summary) -> Summary:
     }
 
 
+def formatter(metric: str, name: str) -> Callable[[float | None], str]:
+    """How a row of a metric is written: numbers of objects as such, scores with their decimals."""
+    numbers = getattr(KINDS["metric"][metric], "numbers", ()) if metric in KINDS["metric"] else ()
+    return format_number if name in numbers else format_score
+
+
 class ScoreTable(Table):
     """Columns of names, then of numbers. Where it is too wide, its lines go and headings break between words."""
 
@@ -163,10 +170,9 @@ def final_table(title: str, summary: Summary, last: Summary | None, baselines: M
     table = ScoreTable(title, ("metric", "class"), headings)
     for metric, by_class in summary.items():
         for name, row in by_class.items():
-            beside = [
-                format_score(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())
-            ]
-            mean, spread = format_score(row["per_image"]), format_interval(row["low"], row["high"])
-            table.add_row(metric, escape(name), mean, spread, format_score(row["pooled"]), *beside)
+            form = formatter(metric, name)
+            beside = [form(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())]
+            mean, spread = form(row["per_image"]), format_interval(row["low"], row["high"], form)
+            table.add_row(metric, escape(name), mean, spread, form(row["pooled"]), *beside)
         table.add_section()
     return table

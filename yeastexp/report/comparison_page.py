@@ -33,7 +33,7 @@ def page(
     device: str = "auto",
     progress: ProgressBar = iter,
     *,
-    metric: str = "iou",
+    metric: str | None = None,
     class_name: str | None = None,
 ) -> Page:
     """The page of two runs or more, each compared with the first.

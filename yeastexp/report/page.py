@@ -42,7 +42,7 @@ def report(
     _refuse_other_files(target)
     written = f"{environment.now()}, yeastexp {environment.installed('yeastexp') or 'from a checkout'}"
     if len(paths) > 1:
-        page = comparison_page.page(paths, written, device, progress, metric=metric or "iou", class_name=class_name)
+        page = comparison_page.page(paths, written, device, progress, metric=metric, class_name=class_name)
     elif metric or class_name:
         raise UserError("--metric and --class select the score of a comparison; the page of one run has all scores")
     else:

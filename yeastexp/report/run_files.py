@@ -13,7 +13,7 @@ from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
-from yeastexp.evaluation.measure import metric_of
+from yeastexp.evaluation.measure import metric_of, standard_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.metrics.pixels import ALL, MEAN
 from yeastexp.metrics.summary import Summary, rows_of, summarise
@@ -184,14 +184,19 @@ def read(path: Path) -> RunFiles:
 def _result_of(directory: RunDirectory, experiment: Experiment) -> dict[str, Any] | None:
     """The result of a run. Raises UserError if the file is damaged, or of another experiment."""
     result = directory.read_result()
-    metrics, rows = {part.name for part in experiment.metrics}, ({*experiment.task.classes, MEAN}, {ALL})
+    metrics, rows = _known_metrics(experiment), ({*experiment.task.classes, MEAN}, {ALL})
     for metric, by_class in result["val"]["best"].items():
-        if metric not in metrics or set(by_class) not in rows:
+        parts = {ALL, *metric_of(experiment, metric).parts}
+        if metric not in metrics or set(by_class) not in (*rows, parts):
             raise UserError(
                 f"{directory.result}: its scores of '{metric}' are of another experiment; remove it, and 'resume "
                 f"{directory}' writes it anew"
             )
     return result
+
+
+def _known_metrics(experiment: Experiment) -> set[str]:
+    return {*standard_of(experiment), *(part.name for part in experiment.metrics)}
 
 
 def _scores_of(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, ImageScores]:

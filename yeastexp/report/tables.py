@@ -9,8 +9,9 @@ from rich import markup
 from rich import table as rich
 from rich.text import Text
 
+from yeastexp.metrics.summary import formatter
 from yeastexp.report.html import Table
-from yeastexp.system.formatting import format_number, format_score
+from yeastexp.system.formatting import format_number
 
 MOST_ROWS = 300
 """Of a table in the page; the file that it is read from has all."""
@@ -54,5 +55,5 @@ def image_table(
     """A row for each image, a column for each metric and class."""
     kept, note = subsample(list(images), source)
     headings = ["image", *(metric if name == "all" else f"{metric} {name}" for metric, name in scores)]
-    rows = [[image, *(format_score(by_image.get(image)) for by_image in scores.values())] for image in kept]
+    rows = [[image, *(formatter(*key)(by_image.get(image)) for key, by_image in scores.items())] for image in kept]
     return Table(caption, headings, rows, numeric=frozenset(range(1, len(headings))), note=note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 ABSENT = "–"
 """What stands where there is no value."""
@@ -15,9 +16,9 @@ def format_score(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 10 else format_number(value)
 
 
-def format_interval(low: float | None, high: float | None) -> str:
+def format_interval(low: float | None, high: float | None, form: Callable[[float | None], str] = format_score) -> str:
     """The interval of a score."""
-    return ABSENT if ABSENT in (ends := (format_score(low), format_score(high))) else " – ".join(ends)
+    return ABSENT if ABSENT in (ends := (form(low), form(high))) else " – ".join(ends)
 
 
 def format_p(p: float) -> str:
@@ -48,6 +49,14 @@ def format_number(value: float | None, digits: int = 4, scale: float = 0.0) -> s
 def format_count(number: int, noun: str) -> str:
     """As '1 image' or '3,000 images'."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_signed(value: float, digits: int = 3) -> str:
+    """A difference of counts with its sign, to some digits."""
+    if math.isnan(value):
+        return ABSENT
+    text = format_number(value, digits)
+    return text if value < 0 or float(text.replace(",", "")) == 0 else f"+{text}"
 
 
 def format_share(part: float) -> str:

@@ -8,6 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from yeastexp.contracts import Task
+
+METRICS = ("average_precision", "panoptic_quality", "seg", "count", "iou")
+"""The metrics of every validation and evaluation of such a task, unless it says others."""
+
 Planes = npt.NDArray[np.float32]
 """Kept planes (P, h, W) of some rows of an image."""
 
@@ -26,3 +31,13 @@ class TellsInstances(Protocol):
     def confidence(self, planes: Planes) -> Planes:
         """How sure the task is that pixels belong to an instance, (h, W) in [0, 1], by the kept planes (P, h, W)."""
         ...
+
+
+def metrics_of(task: Task) -> tuple[str, ...]:
+    """The names of the metrics of every validation and evaluation of a task, beside those of the file."""
+    return task.metrics or (METRICS if isinstance(task, TellsInstances) else ())
+
+
+def constant_of(task: Task) -> int | None:
+    """The class that a baseline predicts everywhere: background, which has no instances, or else the commonest."""
+    return 0 if isinstance(task, TellsInstances) else None

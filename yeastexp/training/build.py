@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.randomness import generator
-from yeastexp.registry import described
+from yeastexp.registry import KINDS, described
 from yeastexp.sample import Sample
+from yeastexp.tasks import telling_apart
 from yeastexp.training.device import compute_device, to_device
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
 from yeastexp.training.step import make_trainer
@@ -58,8 +59,16 @@ def build_model(experiment: Experiment) -> nn.Module:
 
 
 def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
-    """The metrics by name."""
+    """The metrics of the file by name."""
     return {part.name: part.build(len(experiment.task.classes)) for part in experiment.metrics}
+
+
+def with_metrics_of(
+    task: Task, metrics: Mapping[str, PerImageMetric], classes: int, maps: Collection[str]
+) -> dict[str, PerImageMetric]:
+    """The metrics, then those that the task wants beside them, as far as the data have the maps for them."""
+    wanted = {name: KINDS["metric"][name](classes) for name in telling_apart.metrics_of(task) if name not in metrics}
+    return {**metrics, **{name: metric for name, metric in wanted.items() if metric.has_maps(maps)}}
 
 
 def fitted_transforms(experiment: Experiment, dataset: Dataset) -> Transforms:
@@ -169,7 +178,7 @@ def assemble(experiment: Experiment) -> Assembly:
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
     model = to_device(build_model(experiment), experiment.runtime, device)
-    metrics = build_metrics(experiment)
+    metrics = with_metrics_of(task, build_metrics(experiment), len(experiment.task.classes), dataset.maps)
     return Assembly(experiment, device, dataset, transforms, task, model, criterion, metrics, sampler, images)
 
 

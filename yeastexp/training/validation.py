@@ -25,6 +25,7 @@ from yeastexp.metrics.summary import Summary, summarise, tags
 from yeastexp.registry import described
 from yeastexp.sample import Sample
 from yeastexp.system import full_precision
+from yeastexp.tasks import telling_apart
 from yeastexp.training.build import Assembly
 from yeastexp.training.outputs import checked_outputs
 from yeastexp.training.progress import Validation
@@ -143,7 +144,8 @@ def scored_baselines(assembly: Assembly, thumbnails: dict[str, Thumbnail] | None
     All these images are read for it: a thumbnail of each is put into `thumbnails`.
     """
     thumbnails = {} if thumbnails is None else thumbnails
-    fitted = baselines.fit(_seen(assembly, "train", thumbnails), assembly.classes)
+    training = _seen(assembly, "train", thumbnails)
+    fitted = baselines.fit(training, assembly.classes, telling_apart.constant_of(assembly.task))
     return {name: _score_baseline(assembly, baseline, thumbnails) for name, baseline in fitted.items()}
 
 

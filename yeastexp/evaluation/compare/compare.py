@@ -13,7 +13,7 @@ from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare import crossval_scores, run_scores
 from yeastexp.evaluation.compare.result import Comparison, Run, RunScores, Selection
-from yeastexp.evaluation.measure import metric_of, tolerance_of
+from yeastexp.evaluation.measure import STANDARD, metric_of, standard_of, tolerance_of
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import holm, interval, paired
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -22,7 +22,7 @@ from yeastexp.training.run_directory import RunDirectory, Which
 def compare(
     paths: Sequence[Path],
     *,
-    metric: str = "iou",
+    metric: str | None = None,
     class_name: str | None = None,
     checkpoint: Which = "best",
     data: Path | None = None,
@@ -33,6 +33,7 @@ def compare(
 ) -> Comparison:
     """Compare runs image by image. Raises UserError if their images differ, or if `output` is of an unknown format.
 
+    The metric is by default IoU, or the first of the task of all runs.
     Stored scores are used; a run that lacks them is evaluated, which writes `RUN/evaluations/…`. Cross-validations are
     compared among themselves, if split into the same folds, by the stored scores of their `last` checkpoints:
     `checkpoint` means nothing to them, and `data` and `split` are refused.
@@ -41,6 +42,7 @@ def compare(
         raise UserError(f"{output}: figures are written as .png or .svg; name such a file")
     runs = _runs(paths)
     _refuse_different_classes(runs)
+    metric = metric or _default_metric(runs)
     if any(out_of_fold.is_crossval(path) for path in paths):
         return _compare_crossvals(runs, metric, class_name, data, split)
     run_scores.refuse_unknown_metric(runs, metric)
@@ -88,7 +90,7 @@ def _comparison(
         runs=runs,
         selection=selection,
         class_name=row,
-        higher_is_better=metric.higher_is_better,
+        higher_is_better=None if row in metric.undirected else metric.higher_is_better,
         selected=any(each.selected for each in scores),
         places=[each.place for each in scores],
         experiments=diff.of_experiments([run.experiment for run in runs]),
@@ -99,6 +101,12 @@ def _comparison(
         pairs=pairs,
         adjusted=holm([pair.p for pair in pairs]),
     )
+
+
+def _default_metric(runs: Sequence[Run]) -> str:
+    """The metric that the tasks of all runs put first; IoU of tasks that differ, or have none."""
+    firsts = {standard_of(run.experiment)[0] for run in runs}
+    return "iou" if len(firsts) > 1 or firsts == {STANDARD[0]} else firsts.pop()
 
 
 def _runs(paths: Sequence[Path]) -> list[Run]:

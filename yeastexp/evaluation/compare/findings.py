@@ -71,8 +71,10 @@ def _finding(comparison: Comparison, index: int) -> str:
 def _verdict(comparison: Comparison, index: int) -> str:
     first, other, pair = comparison.runs[0].label, comparison.runs[index + 1].label, comparison.pairs[index]
     if comparison.adjusted[index] < LEVEL:
-        better = other if (pair.difference.mean > 0) == comparison.higher_is_better else first
-        return f"On these images {better} is better{_but(comparison, index)}."
+        higher = pair.difference.mean > 0
+        better = other if higher == (comparison.higher_is_better is not False) else first
+        how = "higher" if comparison.higher_is_better is None else "better"
+        return f"On these images {better} is {how}{_but(comparison, index)}."
     if pair.difference.low == pair.difference.high == 0:
         return "The scores are the same on every image."
     least = min(1.0, pair.smallest_p * len(comparison.pairs))

@@ -92,12 +92,13 @@ class Comparison:
     """What differs between runs, the scores of each (images in the same order), and each beside the first.
 
     `spreads` has one for each cross-validation, and `notes` their notes on the data; both are empty for runs.
+    `higher_is_better` is None of a score that is neither good nor bad, such as a number of cells.
     """
 
     runs: list[Run]
     selection: Selection
     class_name: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     selected: bool
     places: list[Path]
     experiments: Rows

@@ -9,7 +9,7 @@ from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import record
 from yeastexp.evaluation.compare.result import ByClass, Run, RunScores, Selection, and_more
 from yeastexp.evaluation.evaluate import evaluate
-from yeastexp.evaluation.measure import STANDARD
+from yeastexp.evaluation.measure import standard_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Split
 from yeastexp.registry import KINDS
@@ -19,10 +19,12 @@ from yeastexp.training.run_directory import RunDirectory
 
 def refuse_unknown_metric(runs: Sequence[Run], metric: str) -> None:
     """Raises UserError unless every run can be scored with a metric."""
-    shared = set.intersection(*({part.name for part in run.experiment.metrics} for run in runs))
+    metrics = [(*standard_of(run.experiment), *(part.name for part in run.experiment.metrics)) for run in runs]
+    shared = set.intersection(*map(set, metrics))
     if metric not in KINDS["metric"] and (withheld := [line for run in runs for line in run.experiment.withheld]):
         raise UserError(*withheld)  # nothing else tells whether a higher score is better
-    known = [*STANDARD, *sorted(shared - {*STANDARD})]
+    standard = [name for name in standard_of(runs[0].experiment) if name in shared]
+    known = [*standard, *sorted(shared - {*standard})]
     if metric not in known:
         raise UserError(f"--metric: '{metric}' is no metric of all these runs{did_you_mean(metric, known)}")
 
@@ -101,6 +103,8 @@ def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
     how = selection.checkpoint, files.digest(weights), selection.split, selection.tolerance_px
     for folder, evaluation in record.read_all(RunDirectory(run.path)).items():
         if evaluation.data_digest not in good or selection.metric not in evaluation.per_image:
+            continue
+        if evaluation.ignore_border_px is not None:
             continue
         weights_digest, tolerance = evaluation.checkpoint_digest, evaluation.boundary_tolerance_px
         if (evaluation.checkpoint, weights_digest, evaluation.split, tolerance) == how:
