@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, make_dataclass, replace
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cell_sets import best, cells, ious
+from cell_sets import scene as scattered
 
 from yeastexp.contracts import Prediction
 from yeastexp.errors import UserError
 from yeastexp.evaluation.measure import Measured, measure, metric_of, metrics_of
 from yeastexp.evaluation.source import Images, image_digest
+from yeastexp.metrics.instances import AveragePrecision, Count, PanopticQuality, Seg
 from yeastexp.metrics.pixels import Accuracy, BoundaryF1, DeadCellFalsePositives, Dice, IoU, PerImageMetric, Recall
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.semantic import Semantic
+from yeastexp.tasks.telling_apart import METRICS
 
 CLASSES = ("background", "cell", "bud")
 CPU = torch.device("cpu")
@@ -46,6 +52,7 @@ class Answering:
     """A model whose predictions are known."""
 
     answers: dict[str, np.ndarray]
+    cells: dict[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str, ...] = CLASSES
     device: torch.device = CPU
     task: Any = field(default_factory=lambda: Semantic(1, len(CLASSES)))
@@ -54,7 +61,8 @@ class Answering:
         return image
 
     def predict(self, sample: Sample) -> Prediction:
-        return Prediction(torch.from_numpy(self.answers[sample.name]))
+        cells = torch.from_numpy(self.cells[sample.name]) if self.cells else None
+        return Prediction(torch.from_numpy(self.answers[sample.name]), cells)
 
 
 def four() -> dict[str, PerImageMetric]:
@@ -232,3 +240,110 @@ def test_metrics_are_those_of_every_evaluation_and_the_experiments_own() -> None
     assert list(metrics_of(experiment, 2.0, maps=())) == [*standard, "recall"], "the data have no map of dead cells"
     assert metric_of(experiment, "dice").bounds == (0, 1)
     assert not metric_of(experiment, "dead_cell_false_positives").higher_is_better
+
+
+def cell_metrics(ignore_border: int = 0) -> dict[str, PerImageMetric]:
+    kinds = {"average_precision": AveragePrecision, "panoptic_quality": PanopticQuality, "seg": Seg, "count": Count}
+    return {**{name: kind(2, ignore_border) for name, kind in kinds.items()}, "iou": IoU(2)}
+
+
+def told_apart(
+    truths: dict[str, np.ndarray], answers: dict[str, np.ndarray], ignore_border: int = 0, maps: bool = True
+) -> Measured:
+    """Label images of cells of one class, as a task scores them that tells them apart."""
+    labels = {name: np.where(ids < 0, IGNORE, ids > 0).astype(np.int64) for name, ids in truths.items()}
+    data = Drawn(labels, {"instances": {name: ids.clip(0) for name, ids in truths.items()}} if maps else {})
+    classes = {name: (ids > 0).astype(np.int64) for name, ids in answers.items()}
+    model = Answering(classes, answers, ("background", "cell"), task=Instances(1, 2))
+    metrics = {name: metric for name, metric in cell_metrics(ignore_border).items() if metric.has_maps(data.maps)}
+    return measure(Images(data, "drawn", tuple(truths), model), metrics)  # type: ignore[arg-type]
+
+
+def cell_scene() -> tuple[np.ndarray, np.ndarray]:
+    """A cell of 16 pixels found as it is; one split in two; two that touch merged; one missed; a false one, which
+    touches a cell that is found."""
+    truth, answer = blank(20), blank(20)
+    truth[1:5, 1:5] = answer[1:5, 1:5] = 1
+    truth[1:5, 8:16] = 2
+    answer[1:5, 8:12], answer[1:5, 12:16] = 2, 3
+    truth[8:12, 1:4], truth[8:12, 4:7] = 3, 4
+    answer[8:12, 1:7] = 4
+    truth[8:12, 10:14] = 5
+    answer[1:5, 5:7] = 5
+    return truth, answer
+
+
+def test_columns_of_cells_told_apart_are_counts_of_instances() -> None:
+    truth, answer = cell_scene()
+    found = told_apart({"a": truth}, {"a": answer})
+    background, cell = found.rows()
+    assert (background["cells_true"], background["cells_predicted"]) == ("", "")
+    assert (cell["cells_true"], cell["cells_predicted"]) == (5, 5), "by regions it would be 4 and 3"
+    counted = {key: cell[f"count_{key}"] for key in ("true", "found", "split", "merged", "missed", "false")}
+    assert counted == {"true": 5, "found": 5, "split": 1, "merged": 1, "missed": 1, "false": 1}
+    assert all(type(value) is int for value in counted.values())
+    # Matched at .5: the first cell, a half of the split one and a half of the merged one, which are IoUs of 1/2.
+    assert cell["average_precision_AP50"] == 3 / 7 and cell["average_precision_AP75"] == 1 / 9
+    assert cell["panoptic_quality"] == 1 / 5 and cell["count"] == 0
+    # Neither half of the split cell has more than half of it; the merged one has all of both, each of them its half.
+    assert cell["seg"] == (1 + 0.5 + 0.5) / 5
+    assert cell["iou"] == (16 + 32 + 24) / (16 + 32 + 24 + 16 + 8)
+    assert found.cells == {"cell": {"true": 5, "predicted": 5}}
+    assert "accuracy" in cell and "dice" not in cell and "instances_true" not in cell
+
+
+def test_pooled_scores_of_cells_come_from_the_counts_of_all_images() -> None:
+    scenes = {str(seed): scattered(seed) for seed in range(30)}
+    truths = {name: truth for name, (truth, _) in scenes.items()}
+    found = told_apart(truths, {name: answer for name, (_, answer) in scenes.items()})
+    hits, total, iou_sum, halves = 0, 0, Fraction(0), Fraction(0)
+    true_cells = found_cells = differences = 0
+    for truth, answer in scenes.values():
+        pairs, true, predicted = ious(truth, answer), len(cells(truth, truth)), len(cells(answer, truth))
+        matched, _ = best(pairs, Fraction(1, 2))
+        hits, total = hits + matched, total + true + predicted - matched
+        whole = [iou for iou in pairs.values() if iou > Fraction(1, 2)]
+        iou_sum, halves = iou_sum + sum(whole), halves + Fraction(true + predicted, 2)
+        true_cells, found_cells = true_cells + true, found_cells + predicted
+        differences += abs(true - predicted)
+    summary = found.summary
+    assert summary["average_precision"]["AP50"]["pooled"] == hits / total
+    assert summary["panoptic_quality"]["all"]["pooled"] == pytest.approx(float(iou_sum / halves), abs=1e-9)
+    assert summary["count"]["all"]["pooled"] == differences / true_cells
+    assert (summary["count"]["true"]["pooled"], summary["count"]["found"]["pooled"]) == (true_cells, found_cells)
+    assert found.cells == {"cell": {"true": true_cells, "predicted": found_cells}}
+
+
+def test_the_worst_image_of_cells_is_one_that_has_the_error() -> None:
+    truth, answer = cell_scene()
+    worst = told_apart({"a": truth, "b": truth}, {"a": truth, "b": answer}).worst
+    assert worst["count"].keys() == {"all", "split", "merged", "missed", "false"}, "a number of cells is neither"
+    assert worst["count"]["missed"] == {"image": "b", "score": 1}
+    assert told_apart({"a": truth}, {"a": truth}).worst["count"]["missed"] is None
+    assert worst["average_precision"]["AP50"] == {"image": "b", "score": 3 / 7}
+
+
+def test_cells_along_the_border_are_left_out_of_scores_but_counted_as_they_are() -> None:
+    truth, answer = cell_scene()
+    cell = told_apart({"a": truth}, {"a": answer}, ignore_border=2).rows()[1]
+    assert (cell["count_true"], cell["count_missed"], cell["cells_true"]) == (2, 2, 5)
+
+
+def test_cells_are_predicted_where_the_data_do_not_tell_them_apart() -> None:
+    truth, answer = cell_scene()
+    found = told_apart({"a": truth}, {"a": answer}, maps=False)
+    assert found.cells == {"cell": {"predicted": 5}} and set(found.scores) == {"iou"}
+    assert found.rows()[1]["cells_predicted"] == 5 and "cells_true" not in found.rows()[1]
+
+
+def test_a_task_that_tells_apart_has_metrics_of_its_own() -> None:
+    task = SimpleNamespace(classes=CLASSES[:2], channels=1, part=SimpleNamespace(name="instances", build=Instances))
+    bordered = SimpleNamespace(name="count", options={}, build=lambda classes: Count(classes, 7))
+    parts = [bordered, SimpleNamespace(name="recall", options={}, build=Recall)]
+    experiment: Any = make_dataclass("Stub", ["metrics", "task"])(parts, task)
+    found: Any = metrics_of(experiment, 2.0)
+    assert list(found) == [*METRICS, "recall"]
+    assert (found["count"].ignore_border, found["seg"].ignore_border) == (7, 0), "the file's options are kept"
+    asked: Any = metrics_of(experiment, 2.0, {"instances"}, 3)
+    assert [asked[name].ignore_border for name in METRICS[:4]] == [3] * 4
+    assert list(metrics_of(experiment, 2.0, ())) == ["iou", "recall"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from yeastexp.metrics.intervals import holm, interval, paired, sign_flip_p
+from yeastexp.metrics.intervals import agreement, holm, interval, paired, sign_flip_p
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 18, 100])
@@ -163,3 +163,14 @@ def test_holm_by_hand() -> None:
     assert holm([0.02]) == [0.02] and holm([]) == []
     left = holm([0.01, math.nan, 0.03])
     assert left[0] == 0.02 and math.isnan(left[1]) and left[2] == 0.03
+
+
+def test_limits_of_agreement_by_hand() -> None:
+    """Differences -2, 0 and 2: mean 0, standard deviation 2; a pair without a number is left out."""
+    found = agreement([10, 5, 7, math.nan], [8, 5, 9, 3])
+    assert (found.difference.mean, found.difference.images) == (0, 3)
+    assert (found.low, found.high) == (-1.96 * 2, 1.96 * 2)
+    assert found.difference.high == pytest.approx(4.302652729911275 * 2 / math.sqrt(3))
+    single = agreement([4], [6])
+    assert single.difference.mean == 2 and math.isnan(single.low) and math.isnan(single.difference.low)
+    assert math.isnan(agreement([], []).difference.mean)
