@@ -13,7 +13,7 @@ from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
-from yeastexp.evaluation.measure import metric_of, standard_of
+from yeastexp.evaluation.measure import WithheldMetric, metric_of, standard_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.metrics.pixels import ALL, MEAN
 from yeastexp.metrics.summary import Summary, rows_of, summarise
@@ -186,8 +186,9 @@ def _result_of(directory: RunDirectory, experiment: Experiment) -> dict[str, Any
     result = directory.read_result()
     metrics, rows = _known_metrics(experiment), ({*experiment.task.classes, MEAN}, {ALL})
     for metric, by_class in result["val"]["best"].items():
-        parts = {ALL, *metric_of(experiment, metric).parts}
-        if metric not in metrics or set(by_class) not in (*rows, parts):
+        kind = metric_of(experiment, metric)
+        withheld = isinstance(kind, WithheldMetric)  # then nothing tells which parts it has
+        if metric not in metrics or not (withheld or set(by_class) in (*rows, {ALL, *kind.parts})):
             raise UserError(
                 f"{directory.result}: its scores of '{metric}' are of another experiment; remove it, and 'resume "
                 f"{directory}' writes it anew"
