@@ -114,6 +114,14 @@ def test_neighbours_touch_with_gaps_of_one_to_three_pixels() -> None:
     assert np.mean((gaps >= 0.9) & (gaps <= 3.2)) > 0.7
 
 
+def test_neighbours_without_gaps_touch_and_keep_their_ids() -> None:
+    data = SyntheticYeast(images=2, crowding=0.45, gaps=0)
+    ids = data.read("yeast_001").maps["instances"]
+    apart = ids[:, 1:] != ids[:, :-1]
+    touching = ids[:, 1:][apart & (ids[:, 1:] > 0) & (ids[:, :-1] > 0)].unique()
+    assert len(touching) > 0.3 * (len(ids.unique()) - 1)
+
+
 def test_buds_are_small_cells() -> None:
     look = field()
     mother = next(cell for cell in look.cells if cell.alive and cell.short_px > 12)
@@ -183,6 +191,7 @@ def test_no_threshold_solves_it(samples: list[Sample]) -> None:
         {"debris": 9.0},
         {"shading": 0.0},
         {"structures": 2},
+        {"gaps": 0.0},
     ],
 )
 def test_every_setting_changes_the_images(change: dict[str, float]) -> None:

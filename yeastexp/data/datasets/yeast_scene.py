@@ -49,6 +49,7 @@ class Look:
     debris: float = 1.0
     shading: float = 1.0
     structures: int = 0
+    gaps: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Field:
             cell = self.beside(cell, near)
         box = cell.box(self.canvas, margin=4)
         distance = cell.distance(box)
-        if self.taken[box][distance < GAPS_PX[0]].any() or not (distance < 0).any():
+        if self.taken[box][distance < self.look.gaps * GAPS_PX[0]].any() or not (distance < 0).any():
             return None
         self.taken[box][distance < 0] = len(self.cells) + 1
         self.cells.append(cell)
@@ -167,7 +168,7 @@ class Field:
     def beside(self, cell: Cell, near: Cell) -> Cell:
         """The cell moved along a random ray until its outline is the wanted gap away from what is there."""
         direction = self.source.uniform(0, 2 * math.pi)
-        gap = self.source.uniform(*GAPS_PX) + 0.3
+        gap = self.look.gaps * self.source.uniform(*GAPS_PX) + 0.3
         apart = near.long_px + cell.long_px
         for _ in range(5):
             cell = cell.moved(near.y + apart * math.sin(direction), near.x + apart * math.cos(direction))
