@@ -49,7 +49,7 @@ WIDEST, QUALITY = 900, 72
 """Width in pixels and JPEG quality that keep the figures' files small."""
 
 BLOCK = re.compile(r"^```(?P<language>\w+)(?P<recorded> recorded)?\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
-RECORDED_FOR = re.compile(r"^<!-- recorded for experiment [0-9a-f]*; python docs/exercise.py -->$", re.MULTILINE)
+RECORDED_FOR = re.compile(r"^(<!-- recorded for experiment )[0-9a-f]*(; python .* -->)$", re.MULTILINE)
 
 
 class Terminal(io.StringIO):
@@ -85,10 +85,15 @@ def _rerun_block(block: re.Match[str], recorded: bool) -> str:
 
 
 def printed(line: str, out: io.StringIO) -> str:
-    """The output of a command without absolute paths; what follows the first ` | ` is run by the shell."""
+    """The output of a command without absolute paths; what follows the first ` | ` is run by the shell, as is all else
+    but Python.
+    """
     command, _, filters = line.partition(" | ")
-    with contextlib.redirect_stdout(out):
-        _carry_out(shlex.split(command))
+    if command.startswith("python "):
+        with contextlib.redirect_stdout(out):
+            _carry_out(shlex.split(command))
+    else:
+        filters = line
     text = out.getvalue()
     if filters:
         text = subprocess.run(filters, shell=True, input=text, capture_output=True, text=True, check=True).stdout
@@ -98,22 +103,21 @@ def printed(line: str, out: io.StringIO) -> str:
 
 def _carry_out(words: Sequence[str]) -> None:
     """Run a Python script or a yeastexp command in this process, which has imported PyTorch already."""
-    assert words[0] == "python", words
     if words[1:3] == ["-m", "yeastexp"]:
         commands(list(words[3:]), standalone_mode=False)
     else:
         runpy.run_path(words[1])
 
 
-def digest(folder: Path) -> str:
+def digest(folder: Path, experiment: str) -> str:
     """SHA-256 of the resolved experiment that the recorded blocks are outputs of."""
-    resolved = load_experiment(folder / "sheet.toml").resolved()
+    resolved = load_experiment(folder / experiment).resolved()
     return hashlib.sha256(resolved.replace(f"{folder.resolve()}/", "").encode()).hexdigest()
 
 
-def stamped(text: str, folder: Path) -> str:
+def stamped(text: str, folder: Path, experiment: str = "sheet.toml") -> str:
     """The page with the digest of the current experiment."""
-    return RECORDED_FOR.sub(f"<!-- recorded for experiment {digest(folder)}; python docs/exercise.py -->", text)
+    return RECORDED_FOR.sub(lambda stamp: stamp[1] + digest(folder, experiment) + stamp[2], text)
 
 
 def write_logged(run: Path, folder: Path) -> None:

@@ -259,3 +259,12 @@ def test_empty_masks_and_masks_of_one_class_are_found(
     wrong = any(line.startswith("error") for line in findings)
     assert status == (2 if wrong else 0)
     assert out.splitlines()[-1] == f"{path}: " + ("1 error in the masks" if wrong else "no faults")
+
+
+def test_scenes_of_augmentations_are_no_training_images(call: Call) -> None:
+    cells = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
+    small = ["--set", "model.width=2", "--set", "runtime.threads=1"]
+    status, out, _ = call("check", cells, *small, "--set", "augment.0.count=3")
+    plain = call("check", cells, *small, "--set", "augment=[]")[1]
+    assert status == 0 and out.splitlines()[-1] == f"{cells}: no faults"
+    assert out.splitlines()[:2] == plain.splitlines()[:2]  # images and labels

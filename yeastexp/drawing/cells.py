@@ -60,7 +60,7 @@ def _numbered(picture: Picture, compact: Labels, known: Labels, table: npt.NDArr
     font = pictures.typeface(NUMBER_SIZE)
     middles = ndimage.center_of_mass(np.ones(compact.shape), compact, range(1, len(known)))
     for (y, x), number, colour in zip(middles, known[1:].tolist(), table[1:].tolist(), strict=True):
-        draw.text((x, y), str(number), tuple(colour), font, anchor="mm")
+        draw.text((x, y), str(number), tuple(colour), font, anchor="mm", stroke_width=1, stroke_fill=0)
     return np.asarray(canvas)
 
 

@@ -65,7 +65,7 @@ def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None
     loss: Any = trainer.run([batch], max_epochs=1).output
     smallest = min(dataset.splits["val"], key=lambda name: math.prod(dataset.shape(name)))
     build_validator(assembly).run([dataset.read(smallest)])
-    masks = zip(dataset.splits["train"], assembly.sampler.source.labels(), strict=True)
+    masks = zip(dataset.splits["train"], assembly.images.labels(), strict=True)
     trained = [LabelStatistics(name, "train", count_labels(mask)) for name, mask in masks]
     labels: Counter[int] = Counter()
     for image in trained:

@@ -80,7 +80,7 @@ def of_baselines(assembly: Assembly, summary: Summary, baselines: Mapping[str, S
 
 def _remedies(assembly: Assembly) -> Iterator[str]:
     patches, loss = assembly.experiment.patches, assembly.experiment.loss_name
-    counts = [(int((mask > 0).sum()), int((mask >= 0).sum())) for mask in assembly.sampler.source.labels()]
+    counts = [(int((mask > 0).sum()), int((mask >= 0).sum())) for mask in assembly.images.labels()]
     share = sum(count for count, _ in counts) / max(1, sum(labelled for _, labelled in counts))
     if share < RARE and patches.foreground_fraction < 0.5:
         yield f"[patches] foreground_fraction = 0.5 ({format_share(share)} of the training pixels are foreground)"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -128,6 +129,10 @@ class Images:
     values: Values | None
     count: int
     scenes: Mapping[int, int]
+
+    def labels(self) -> Iterator[Tensor]:
+        """The labels of one image of the data set after the other; scenes are left out."""
+        return itertools.islice(self.source.labels(), self.count)
 
 
 class _Transformed(Sequence[Sample]):

@@ -57,7 +57,7 @@ class SyntheticYeast:
         debris: Annotated[float, Field(ge=0, le=10, description="factor on the number of specks")] = 1.0,
         shading: Annotated[float, Field(ge=0, le=4, description="factor on the unevenness of the light")] = 1.0,
         structures: Annotated[int, Field(ge=0, le=20, description="straight walls and rows of posts")] = 0,
-        gaps: Annotated[float, Field(ge=0, le=10, description="factor on those between neighbours; 0: they touch")] = 1.0,
+        gaps: Annotated[float, Field(ge=0, le=10, description="factor on gaps in colonies; 0: cells touch")] = 1.0,
     ) -> None:
         if val is not None and val >= images:
             raise UserError(f"{val} of {images} images leave none to train on", key="val")
