@@ -163,7 +163,7 @@ class Instances(Semantic):
 
     def of_classes(self, labels: Tensor) -> Prediction:
         """The mask cut into cells by the distance to the background, which is an approximation."""
-        return Prediction(labels, self._cells(labels))
+        return Prediction(labels, self.mask_cells.of_labels(labels))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
         hill = targets[:, 1:].nan_to_num()

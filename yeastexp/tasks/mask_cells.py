@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
+from torch import Tensor
 
 from yeastexp.metrics.matching import f1, overlap
+from yeastexp.sample import Sample
 from yeastexp.tasks.watershed import Float, Labels, Watershed
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -22,6 +25,12 @@ METHOD = "approximate (watershed of the mask)"
 
 DEPTHS_PX = (0.25, 0.5, 1.0)
 SMOOTHINGS_PX = (0.5, 1.0, 2.0)
+
+FITTED, FITTED_PX = 3, 512
+"""Training images that choose how a mask is cut into cells, and the pixels of their sides that suffice."""
+
+LEAST_AREA = 0.02
+"""Of the median area of true cells, below which a region of a mask is no cell."""
 
 FARTHEST_PX = 512
 """Longer distances count as this, so that no pixel depends on more rows than so many above and below."""
@@ -49,6 +58,10 @@ class MaskCells:
         self.fill(lambda rows: mask[rows], lambda: labels)
         return labels
 
+    def of_labels(self, labels: Tensor) -> Tensor:
+        """The cells of all classes but the first, of labels (H, W)."""
+        return torch.from_numpy(self.cells(labels.cpu().numpy() > 0).astype(np.int64)).to(labels.device)
+
     def fill(self, mask: Callable[[slice], Mask], labels: Callable[[], npt.NDArray[Any]]) -> int:
         """Write the cells of a mask, of which any rows can be had, into an array (H, W); how many there are.
 
@@ -57,6 +70,22 @@ class MaskCells:
         rule = Watershed(0.0, self.depth_px, self.least_area, 0.0, self.smoothing_px, highest_pass=np.inf)
         distance = _Distance(mask, len(labels()))
         return rule.fill(distance.and_foreground, labels)
+
+    @classmethod
+    def fitted_on(cls, samples: Iterable[Sample]) -> MaskCells:
+        """By the middles of the first samples that have ids of cells; the defaults if the first one has none."""
+        images = list[Ids]()
+        for sample in itertools.takewhile(lambda sample: "instances" in sample.maps, samples):
+            ids = sample.maps["instances"].clamp_min(0).numpy()
+            middle = tuple(slice(start := max(0, (side - FITTED_PX) // 2), start + FITTED_PX) for side in ids.shape)
+            if ids[middle].any():
+                images.append(ids[middle])
+            if len(images) == FITTED:
+                break
+        if not images:
+            return cls()
+        areas = np.concatenate([np.unique(ids[ids > 0], return_counts=True)[1] for ids in images])
+        return replace(cls.fitted(images), least_area=max(1, round(LEAST_AREA * float(np.median(areas)))))
 
     @classmethod
     def fitted(cls, images: Iterable[Ids]) -> MaskCells:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -28,12 +26,6 @@ Views = Annotated[
 
 CONFIDENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Logits of the true class."""
-
-FITTED, FITTED_PX = 3, 512
-"""Training images that choose how a mask is cut into cells, and the pixels of their sides that suffice."""
-
-LEAST_AREA = 0.02
-"""Of the median area of true cells, below which a region of a mask is no cell."""
 
 
 @task("semantic")
@@ -55,18 +47,7 @@ class Semantic(Task):
 
     def fit(self, samples: Iterable[Sample]) -> None:
         """How masks are cut into cells, by the first training images with ids of cells, if there are any."""
-        images = list[npt.NDArray[np.int64]]()
-        for sample in itertools.takewhile(lambda sample: "instances" in sample.maps, samples):
-            ids = sample.maps["instances"].clamp_min(0).numpy()
-            middle = tuple(slice(start := max(0, (side - FITTED_PX) // 2), start + FITTED_PX) for side in ids.shape)
-            if ids[middle].any():
-                images.append(ids[middle])
-            if len(images) == FITTED:
-                break
-        if images:
-            areas = [np.unique(ids[ids > 0], return_counts=True)[1] for ids in images]
-            least_area = max(1, round(LEAST_AREA * float(np.median(np.concatenate(areas)))))
-            self.mask_cells = replace(MaskCells.fitted(images), least_area=least_area)
+        self.mask_cells = MaskCells.fitted_on(samples)
 
     def state_dict(self) -> dict[str, Any]:
         return {"mask_cells": asdict(self.mask_cells)}
@@ -99,11 +80,7 @@ class Semantic(Task):
         return Semantic.of_classes(self, most_likely(outputs))
 
     def of_classes(self, labels: Tensor) -> Prediction:
-        return Prediction(labels, approximate=partial(self._cells, labels))
-
-    def _cells(self, labels: Tensor) -> Tensor:
-        cells = self.mask_cells.cells(labels.cpu().numpy() > 0)
-        return torch.from_numpy(cells.astype(np.int64)).to(labels.device)
+        return Prediction(labels, approximate=partial(self.mask_cells.of_labels, labels))
 
     def confidence(self, planes: Planes) -> Planes:
         """The probability of all classes but the first (h, W), by the kept planes (P, h, W)."""
