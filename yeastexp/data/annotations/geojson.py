@@ -32,10 +32,8 @@ class GeoJson:
     def read(self, path: Path, *, frames: Frames) -> Annotation:
         """Those of the image, or of the frames, that the file lies beside."""
         file = Node(path, json_file.load(path))
-        if isinstance(file.value, list):
-            features = list(file.items())
-        else:
-            features = list(file["features"].items()) if "features" in file.value else [file]
+        collection = file if isinstance(file.value, list) else file.get("features")
+        features = [file] if collection is None else list(collection.items())
         cells: list[tuple[int, str, Shape]] = []
         lines = 0
         for node in features:

@@ -80,6 +80,10 @@ class Node:
             raise self.fault("is not a whole number")
         return int(self.number)
 
+    def keys_in_order(self) -> list[str]:
+        """Those of an object."""
+        return list(self._of(dict))
+
     def get_list(self) -> list[Any]:
         """A list as it is."""
         return list(self._of(list))

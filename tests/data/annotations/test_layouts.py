@@ -1,0 +1,147 @@
+"""Folders of nnU-Net, of the Cell Tracking Challenge, of StarDist and YeaZ give pairs, or say what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from yeastexp.data.annotations.layouts import recognised_layout
+from yeastexp.errors import UserError
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / name, np.zeros((4, 5), np.uint16))
+    return folder
+
+
+def nnunet(folder: Path, cases: Any = ("a", "b"), channels: int = 2, **more: Any) -> Path:
+    for case in cases:
+        write(folder, *(f"imagesTr/{case}_{index:04}.tif" for index in range(channels)), f"labelsTr/{case}.tif")
+    content = {
+        "channel_names": {"0": "BF", "1": "GFP"},
+        "labels": {"background": 0, "cell": 1, "bud": 2, "ignore": 3},
+        "numTraining": len(cases),
+        "file_ending": ".tif",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content | more))
+    return folder
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    layout = recognised_layout(nnunet(tmp_path))
+    assert layout is not None and (layout.title, layout.labels, layout.ignore) == ("nnU-Net", "class", 3)
+    assert layout.class_names == ("background", "cell", "bud") and layout.channel_names == ("BF", "GFP")
+    assert [pair.name for pair in layout.pairs] == ["a", "b"]
+    first = layout.pairs[0]
+    assert first.images == (tmp_path / "imagesTr/a_0000.tif", tmp_path / "imagesTr/a_0001.tif")
+    assert first.labels == tmp_path / "labelsTr/a.tif"
+
+
+@pytest.mark.parametrize(
+    ("more", "files", "message"),
+    [
+        ({"numTraining": 3}, [], "dataset.json: numTraining is 3, but there are 2 images; add what is missing"),
+        ({"file_ending": ".nii.gz"}, [], "dataset.json: file_ending is '.nii.gz', which is not read; convert"),
+        (
+            {"labels": {"background": 0, "cell": 2}},
+            [],
+            "dataset.json: labels has the values [0, 2], which do not count",
+        ),
+        (
+            {"labels": {"background": 0, "whole": [1, 2]}},
+            [],
+            "dataset.json: labels.whole is a region of several labels",
+        ),
+        ({"labels": None}, [], "dataset.json: the file has no 'labels'"),
+        (
+            {"channel_names": {"0": "BF"}},
+            [],
+            "imagesTr: 'a' has the channels 0000, 0001, but dataset.json names 1 channel",
+        ),
+        ({"channel_names": {"1": "BF"}}, [], "dataset.json: channel_names has no '0'"),
+        ({}, ["imagesTr/c_0000.tif"], "imagesTr: 'c' has the channels 0000, but dataset.json names 2 channels"),
+        ({}, ["imagesTr/c.tif"], "imagesTr/c.tif: has no channel in its name; call it c_0000.tif"),
+        ({}, ["imagesTr/c_0000.tif", "imagesTr/c_0001.tif"], ": has no labels for the images 'c'; add or remove them"),
+        ({}, ["labelsTr/c.tif"], ": has no images for the labels 'c'; add or remove them"),
+    ],
+)
+def test_nnunet_with_something_missing(tmp_path: Path, more: dict[str, Any], files: list[str], message: str) -> None:
+    write(nnunet(tmp_path, **more), *files)
+    with pytest.raises(UserError) as caught:
+        recognised_layout(tmp_path)
+    assert str(caught.value).removeprefix(f"{tmp_path}").lstrip("/").startswith(message), caught.value
+
+
+def frames(folder: str, begin: str, *numbers: int) -> list[str]:
+    return [f"{folder}/{begin}{number:03}.tif" for number in numbers]
+
+
+def test_the_cell_tracking_challenge(tmp_path: Path) -> None:
+    """Frames without labels are not annotated."""
+    write(tmp_path, *frames("01", "t", 0, 1, 2), *frames("01_GT/SEG", "man_seg", 0, 2))
+    write(tmp_path, *frames("01_GT/TRA", "man_track", 0, 1, 2), "01_GT/TRA/man_track.txt")
+    write(tmp_path, *frames("02", "t", 0, 1), *frames("02_GT/TRA", "man_track", 0, 1), *frames("03", "t", 0))
+    layout = recognised_layout(tmp_path)
+    assert layout is not None and (layout.title, layout.labels) == ("Cell Tracking Challenge", "instance")
+    found = {pair.name: pair.labels and str(pair.labels.relative_to(tmp_path)) for pair in layout.pairs}
+    assert found == {
+        "01_t000": "01_GT/SEG/man_seg000.tif",
+        "01_t001": None,
+        "01_t002": "01_GT/SEG/man_seg002.tif",
+        "02_t000": "02_GT/TRA/man_track000.tif",
+        "02_t001": "02_GT/TRA/man_track001.tif",
+    }
+    assert [pair.group for pair in layout.pairs] == ["01"] * 3 + ["02"] * 2
+    assert layout.notes == (
+        "01: 2 of 3 frames have labels",
+        "02: labels are the markers of tracks, which may be smaller than cells",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (frames("01_GT/SEG", "man_seg", 5), "01_GT/SEG/man_seg005.tif: has no frame 't005.tif' in "),
+        (frames("01_GT/SEG", "man_seg_000_", 5), "01_GT/SEG: has no 'man_seg000.tif' of a frame; volumes are not read"),
+    ],
+)
+def test_challenges_that_do_not_fit(tmp_path: Path, files: list[str], message: str) -> None:
+    write(tmp_path, *frames("01", "t", 0, 1), *files)
+    with pytest.raises(UserError) as caught:
+        recognised_layout(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_folders_of_images_and_masks(tmp_path: Path) -> None:
+    write(tmp_path / "flat", "images/a.tif", "images/b.ome.tif", "masks/a.tif", "masks/b_mask.tif", "masks/.hidden.tif")
+    layout = recognised_layout(tmp_path / "flat")
+    assert layout is not None
+    assert [(pair.name, pair.labels and pair.labels.name) for pair in layout.pairs] == [
+        ("a", "a.tif"),
+        ("b", "b_mask.tif"),
+    ]
+    write(tmp_path / "split", "train/images/a.tif", "train/masks/a.tif", "test/images/b.tif", "test/masks/b.tif")
+    layout = recognised_layout(tmp_path / "split")
+    assert layout is not None and [(pair.name, pair.split) for pair in layout.pairs] == [("a", "train"), ("b", "test")]
+
+
+def test_folders_that_miss_something(tmp_path: Path) -> None:
+    write(tmp_path, "images/a.tif", "images/b.tif", "masks/a.tif")
+    with pytest.raises(UserError, match="has no labels for the images 'b'; add or remove them"):
+        recognised_layout(tmp_path)
+    write(tmp_path, "masks/b.tif", "masks/b_mask.tif")
+    with pytest.raises(UserError, match="are labels of one image; remove one"):
+        recognised_layout(tmp_path)
+
+
+def test_other_folders_are_none(tmp_path: Path) -> None:
+    write(tmp_path, "a.tif", "images/b.tif", "01/t000.tif")
+    assert recognised_layout(tmp_path) is None
+    assert recognised_layout(tmp_path / "a.tif") is None
