@@ -167,6 +167,18 @@ def test_truncated_files_and_headers_that_claim_more(tmp_path: Path) -> None:
     assert "has no array 'masks'" in one_line(path)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"N%s", b"}N%sNs", b"}(N%sNu", b"(N%sNd", b"\x8f(N%s\x90", b"(N%s\x91"],
+    ids=["list", "key", "keys", "dictionary", "set", "frozen set"],
+)
+def test_tuples_in_tuples_do_not_end_the_process(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "a_seg.npy"
+    np.save(path, seg(LABELS), allow_pickle=True)
+    path.write_bytes(path.read_bytes()[:128] + b"\x80\x04" + body % (b"\x85" * 200_000) + b".")
+    assert one_line(path)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_bytes_are_masks_or_one_line(tmp_path: Path, data: st.DataObject) -> None:

@@ -139,17 +139,39 @@ ADMITTED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle._Unpickler):
     """Written in Python, for the one in C takes as much memory as a damaged pickle claims.
 
-    It knows no instructions that reach other objects or claim memory before there are bytes for it.
+    It knows no instructions that reach other objects or claim memory before there are bytes for it. Keys are plain,
+    for to hash tuples in tuples ends the process where there are very many.
     """
 
+    def set_items(self, items: list[Any]) -> None:
+        """Into the dictionary on the top of the stack."""
+        target, keys = self.stack[-1], items[::2]  # type: ignore[attr-defined]
+        if not isinstance(target, dict) or not all(isinstance(key, str | int) for key in keys):
+            raise _Refused("a dictionary with unusual keys")
+        target.update(zip(keys, items[1::2], strict=True))
+
+    def load_setitem(self) -> None:
+        """A key and its value."""
+        value, key = self.stack.pop(), self.stack.pop()  # type: ignore[attr-defined]
+        self.set_items([key, value])
+
+    def load_setitems(self) -> None:
+        """Keys and values from a mark on."""
+        self.set_items(self.pop_mark())  # type: ignore[attr-defined]
+
     dispatch = {  # noqa: RUF012
-        code: method
-        for code, method in pickle._Unpickler.dispatch.items()
-        if bytes([code])
-        not in (
-            *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4),
-            *(pickle.PERSID, pickle.BINPERSID, pickle.BYTEARRAY8, pickle.NEXT_BUFFER),
-        )
+        **{
+            code: method
+            for code, method in pickle._Unpickler.dispatch.items()
+            if bytes([code])
+            not in (
+                *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID),
+                *(pickle.BINPERSID, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.DICT),
+                *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
+            )
+        },
+        pickle.SETITEM[0]: load_setitem,  # type: ignore[dict-item]
+        pickle.SETITEMS[0]: load_setitems,  # type: ignore[dict-item]
     }
 
     def find_class(self, module: str, name: str) -> Any:
