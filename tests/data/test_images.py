@@ -385,7 +385,10 @@ def test_what_is_there_instead_of_images_is_said(tmp_path):
 
     assert said() == "no PNG or TIFF file there; name a folder"
     (tmp_path / "movie.czi").write_bytes(b"")
-    assert said() == "no PNG or TIFF file there, but 1 of '.czi'; export them as TIFF, an image a file"
+    assert said() == (
+        "no PNG or TIFF file there, but 1 of '.czi'; convert them to OME-TIFF with Fiji (Bio-Formats > Exporter) or "
+        "with bftools' bfconvert"
+    )
     for name in ("week 1/a.png", "week 1/b.png", "week 2/a.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         saved(tmp_path / name, Image.new("L", (3, 3)))

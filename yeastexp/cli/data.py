@@ -30,6 +30,8 @@ from yeastexp.system.terminal import echo
 @click.option("--pixel-um", type=float, help="Pixel size in micrometres.")
 @click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX or TCYX.")
 @click.option("--z", metavar="PLANE", help="Of several planes in depth: max, middle, or a number from 0 on.")
+@click.option("--dataset", metavar="NAME", help="The array of images in HDF5 files that hold several.")
+@click.option("--label-dataset", metavar="NAME", help="The array of labels in HDF5 files that hold several.")
 @click.option("--group-by", metavar="REGEX", help="Groups that no split parts: what matches in names, or 'folder'.")
 @click.option("--part-groups", is_flag=True, help="Let --val and --test part groups, as the frames of a movie.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; print what each image is.")
@@ -45,6 +47,8 @@ def pack(
     pixel_um: float | None,
     axes: str | None,
     z: str | None,
+    dataset: str | None,
+    label_dataset: str | None,
     group_by: str | None,
     part_groups: bool,
     dry_run: bool,
@@ -71,7 +75,7 @@ def pack(
         val=None if val is None else splits.parse_choice(val),
         test=None if test is None else splits.parse_choice(test),
         pixel_um=pixel_um,
-        choices=Choices(axes, z),
+        choices=Choices(axes, z, dataset, label_dataset),
         group_by=group_by,
         part_groups=part_groups,
         dry_run=dry_run,

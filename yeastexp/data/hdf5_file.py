@@ -292,7 +292,7 @@ class Reader:
     def read(self, name: str) -> dict[str, Array]:
         """The arrays of an image in their stored types: `raw` (C, H, W), the others (H, W)."""
         index = self._index[name]
-        with _opened(self.path, f"image '{name}' ") as file:
+        with opened(self.path, f"image '{name}' ") as file:
             stored = {key: _array_of(file[key], name, index) for key in ("raw", "gt", *self.contents.maps)}
         return {**stored, "raw": stored["raw"].reshape(self.shape(name))}
 
@@ -302,7 +302,7 @@ class Reader:
 
     @cached_property
     def _look(self) -> tuple[Contents, dict[str, dict[str, Form]]]:
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             return _look(file)
 
 
@@ -311,7 +311,7 @@ def stored_images(path: Path) -> list[StoredImage]:
 
     Nothing else of the file is asked for: images to be predicted need no labels.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         there = set(file)
         if "raw" not in there:
             raise UserError(f"has no 'raw' (it holds {', '.join(sorted(there)) or 'nothing'}); store images as 'raw'")
@@ -340,7 +340,7 @@ def _stored_image(
     channels, height, width = (1, *form[0])[-3:]
 
     def read(rows: slice, columns: slice) -> Array:
-        with _opened(path, f"image '{name}' ") as file:
+        with opened(path, f"image '{name}' ") as file:
             piece = (
                 file[place][..., rows, columns] if isinstance(place, str) else file["raw"][place, ..., rows, columns]
             )
@@ -350,7 +350,7 @@ def _stored_image(
 
 
 @contextmanager
-def _opened(path: Path, what: str = "") -> Iterator[h5py.File]:
+def opened(path: Path, what: str = "") -> Iterator[h5py.File]:
     """A file to be read. Raises UserError with its path, and with `what` was being read, if it is damaged."""
     try:
         if path.is_fifo():

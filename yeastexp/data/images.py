@@ -27,9 +27,14 @@ from yeastexp.system.formatting import format_count
 Array = npt.NDArray[Any]
 
 LOSSY = (".jpg", ".jpeg")
-SUFFIXES = (".png", ".tif", ".tiff", ".bmp", *LOSSY)
-OTHER_FORMATS = (".czi", ".nd2", ".lif", ".oif", ".oib", ".vsi", ".ims", ".dv", ".npy", ".npz", ".gif", ".webp")
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", *LOSSY, ".zarr", ".nd2", ".lif")
+HOLDERS = (".h5", ".hdf5", ".hdf")
+"""HDF5 files, which are taken of a folder that holds nothing else, for there they may be results."""
+
+OTHER_FORMATS = (".czi", ".oif", ".oib", ".vsi", ".ims", ".dv", ".npy", ".npz", ".gif", ".webp")
 """Kinds of files that hold images and are not read."""
+
+CONVERT = "convert them to OME-TIFF with Fiji (Bio-Formats > Exporter) or with bftools' bfconvert"
 
 LARGEST = 1 << 27
 """Values in the largest image that is read; a header that claims more is taken for a decompression bomb."""
@@ -90,20 +95,31 @@ def as_image(place: str | Path, stored: Stored) -> Array:
 
 
 def as_labels(place: str | Path, stored: Stored) -> Array:
-    """What a file holds as labels (H, W). Raises UserError with its `place` if it cannot be that."""
-    mask = _without_alpha(place, stored.values) if stored.alpha else stored.values
-    if mask.dtype.kind == "f":
-        if not np.isfinite(mask).all() or (mask % 1).any() or np.abs(mask).max(initial=0) > LARGEST_ID:
-            raise UserError(
-                f"{place}: holds {mask.dtype} values with fractions, but labels are integers; "
-                "save it as 8 or 16 bit grey"
-            )
-        mask = mask.astype(np.int64)
-    if mask.dtype.kind not in "ui":
-        raise UserError(f"{place}: holds {mask.dtype} values, but labels are integers; save it as 8 or 16 bit grey")
+    """What a file holds as labels (H, W). Raises UserError if it cannot be that."""
+    mask = as_integers(place, _without_alpha(place, stored.values) if stored.alpha else stored.values)
     if any((channel != mask[0]).any() for channel in mask[1:]):
         raise UserError(f"{place}: is coloured, so it does not say which label a pixel has; save it as grey")
     return np.ascontiguousarray(mask[0])
+
+
+def as_integers(place: str | Path, labels: Array) -> Array:
+    """Labels as integers. Raises UserError if they have fractions."""
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all() or (labels % 1).any() or np.abs(labels).max(initial=0) > LARGEST_ID:
+            raise UserError(
+                f"{place}: holds {labels.dtype} values with fractions, but labels are integers; "
+                "save it as 8 or 16 bit grey"
+            )
+        labels = labels.astype(np.int64)
+    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+    if labels.dtype.kind not in "ui":
+        raise UserError(f"{place}: holds {labels.dtype} values, but labels are integers; save it as 8 or 16 bit grey")
+    return labels
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is one of Zarr."""
+    return os.path.isdir(path) and any((path / mark).is_file() for mark in ("zarr.json", ".zattrs", ".zgroup"))  # noqa: PTH112
 
 
 def image_files(paths: Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -112,6 +128,7 @@ def image_files(paths: Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES)
     Of folders and globs, those files are taken that have one of the `suffixes`.
     """
     expanded = dict.fromkeys(file for path in paths for file in _expand(path, suffixes))
+    expanded = expanded or dict.fromkeys(file for path in paths for file in _expand(path, HOLDERS))
     if not expanded:
         given = ", ".join(map(str, paths)) or "nothing given"
         there = next((held for path in paths if (held := _held(Path(path)))), None)
@@ -155,7 +172,7 @@ def _held(folder: Path) -> str | None:
         return f"no PNG or TIFF file there, but {count} in folders ({names}); {remedy}"
     kinds = Counter(path.suffix.lower() for path in inside if path.is_file())
     if other := [kind for kind, _ in kinds.most_common() if kind in OTHER_FORMATS]:
-        return f"no PNG or TIFF file there, but {kinds[other[0]]} of '{other[0]}'; export them as TIFF, an image a file"
+        return f"no PNG or TIFF file there, but {kinds[other[0]]} of '{other[0]}'; {CONVERT}"
     if folders:
         return f"no PNG or TIFF file there, but {format_count(len(folders), 'folder')}; name the one that holds images"
     return None
@@ -171,7 +188,9 @@ def _pictures_in(folder: Path) -> list[Path]:
 def _expand(path: str | Path, suffixes: Sequence[str]) -> Iterator[Path]:
     place = Path(path)
     # pathlib raises if a path is too long to be one; glob finds nothing.
-    if os.path.isdir(place):  # noqa: PTH112
+    if is_zarr(place):
+        yield place
+    elif os.path.isdir(place):  # noqa: PTH112
         yield from _pictures(place.iterdir(), suffixes)
     elif os.path.exists(place):  # noqa: PTH110
         yield place
@@ -182,7 +201,7 @@ def _expand(path: str | Path, suffixes: Sequence[str]) -> Iterator[Path]:
             raise UserError(f"{path}: no such file or folder; name a folder, a file or a glob")
         yield from _pictures(matches, suffixes)
         for folder in matches:
-            if folder.is_dir():
+            if folder.is_dir() and not is_zarr(folder):
                 yield from _pictures(folder.iterdir(), suffixes)
 
 
@@ -191,7 +210,8 @@ def _pictures(paths: Iterable[Path], suffixes: Sequence[str] = SUFFIXES) -> Iter
 
     A JPEG file beside another of its name is the preview of that.
     """
-    named = [p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".") and not p.is_dir()]
+    named = [p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    named = [path for path in named if not path.is_dir() or is_zarr(path)]
     others = {path.with_suffix("") for path in named if path.suffix.lower() not in LOSSY}
     return (path for path in named if path.suffix.lower() not in LOSSY or path.with_suffix("") not in others)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yeastexp.data.annotations import KINDS, SUFFIXES, Annotation, Kind, recognised, told
+from yeastexp.data.annotations import KINDS, SUFFIXES, Annotation, Hdf5Labels, Kind, recognised, told
 from yeastexp.data.images import SUFFIXES as PICTURES
 from yeastexp.data.images import image_files
 from yeastexp.data.recordings.recording import Reading, Recording
@@ -50,12 +50,14 @@ def files_of_labels(paths: Sequence[str | Path], pictures: Sequence[Path], kind:
         return plain
     rest = [path for path in files if path not in known]
     wanted = KINDS[kind].suffixes if kind else SUFFIXES
-    return [path for path in rest if path in given or path.suffix.lower() in wanted] or plain
+    return [path for path in rest if path in given or path.suffix.lower() in wanted] or plain or files
 
 
-def as_annotation(path: Path, forced: str | None) -> AnnotationFile | None:
+def as_annotation(path: Path, forced: str | None, dataset: str | None = None) -> AnnotationFile | None:
     """A file of annotations; None if it is a label image. Raises UserError if it is of a kind that is not read."""
     name = forced or (recognised(path) if path.is_file() else None)
+    if name == Hdf5Labels.name:
+        return AnnotationFile(path, Hdf5Labels(dataset=dataset))
     return AnnotationFile(path, KINDS[name]) if name else None
 
 

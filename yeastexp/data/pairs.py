@@ -12,7 +12,7 @@ from typing import TypeGuard, TypeVar
 
 from yeastexp.data.annotations import Annotation
 from yeastexp.data.hdf5_file import is_plain
-from yeastexp.data.images import image_files, size_of
+from yeastexp.data.images import HOLDERS, image_files, size_of
 from yeastexp.data.label_sources import AnnotationFile, Drawn, Source, as_annotation, files_of_labels, path_of
 from yeastexp.data.recordings import kinds
 from yeastexp.data.recordings.recording import UNKNOWN, Choices, Recording, StoredArray, as_recording
@@ -115,7 +115,7 @@ def paired(
 
 
 def _label_arrays(path: Path, choices: Choices, annotations: str | None) -> Sequence[LabelFile]:
-    file = as_annotation(path, annotations)
+    file = as_annotation(path, annotations, choices.label_dataset)
     return kinds.arrays(path, choices, labels=True) if file is None else [file]
 
 
@@ -219,11 +219,11 @@ def _stacked(array: LabelFile) -> list[int]:
 def _frames(recording: Recording, frame: int | None, array: LabelFile) -> Iterator[Pair]:
     """An image, or each of a stack, with its labels. Raises UserError if there are not as many."""
     image = recording.array.path
-    if image.exists() and array.path.exists() and image.samefile(array.path):
-        raise UserError(f"{image}: is given as an image and as its label; {REMEDY}")
     if isinstance(array, AnnotationFile):
         yield from _drawn(recording, range(recording.frames) if frame is None else [frame], array)
         return
+    if image.is_file() and array.path.exists() and image.samefile(array.path):
+        raise UserError(f"{image}: is given as an image and as its label; {REMEDY}")
     frames = recording.frames if frame is None else 1
     there = _stacked(array)
     axes = [axis for axis in recording.axes if axis in "TZ" and recording.length(axis) > 1 and frame is None]
@@ -265,7 +265,7 @@ def _drawn(recording: Recording, frames: Sequence[int], file: AnnotationFile) ->
 def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
     """Images and labels without the files that are in both lists but belong to one."""
     both = {_place(path) for path in pictures} & {_place(path) for path in masks}
-    if not both:
+    if not both or all(path.suffix.lower() in (*HOLDERS, ".zarr") for path in (*pictures, *masks)):
         return pictures, masks
     rest = (
         [path for path in pictures if _place(path) not in both],

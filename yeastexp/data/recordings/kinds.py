@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from yeastexp.data import images
-from yeastexp.data.recordings import tiff
+from yeastexp.data.recordings import hdf5, microscopes, ome_zarr, tiff
 from yeastexp.data.recordings.recording import Choices, StoredArray, one_image
 from yeastexp.data.tiff_file import BEGINNINGS
+from yeastexp.errors import UserError
 
+HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
 BEGINS = {images.PNG: "PNG", images.JPEG: "JPEG", images.BMP: "BMP"} | dict.fromkeys(BEGINNINGS, "TIFF")
+BEGINS |= dict.fromkeys(microscopes.ND2_BEGINS, "ND2") | {microscopes.LIF_BEGINS: "LIF", HDF5_BEGINS: "HDF5"}
 """What files of a kind begin with; a file of another kind is refused when it is read."""
+
+OF_IMAGES = ("HDF5", "ND2", "LIF")
 
 
 def arrays(path: Path, choices: Choices, *, labels: bool = False) -> list[StoredArray]:
@@ -18,6 +23,18 @@ def arrays(path: Path, choices: Choices, *, labels: bool = False) -> list[Stored
     kind, name = _kind(path), stem(path)
     if kind == "TIFF":
         return tiff.arrays(path, name, labels)
+    if kind == "OME-Zarr":
+        return ome_zarr.arrays(path, name, labels)
+    if kind in OF_IMAGES and labels:
+        raise UserError(f"{path}: is {kind}, which is not read as labels; export them as TIFF")
+    if kind == "HDF5":
+        return hdf5.arrays(path, name, choices.dataset)
+    if kind == "ND2":
+        return microscopes.nd2_arrays(path, name)
+    if kind == "LIF":
+        return microscopes.lif_arrays(path, name)
+    if path.suffix.lower() in images.OTHER_FORMATS and path.is_file():
+        raise UserError(f"{path}: is {path.suffix.lower()}, which is not read; {images.CONVERT}")
     return [one_image(path, name, kind, images.read_labels if labels else images.read_image)]
 
 
@@ -27,6 +44,8 @@ def stem(path: Path) -> str:
 
 
 def _kind(path: Path) -> str:
+    if images.is_zarr(path):
+        return "OME-Zarr"
     if not path.is_file():
         return ""
     try:

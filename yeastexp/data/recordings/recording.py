@@ -58,11 +58,12 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Choices:
-    """What was said of files that do not say it themselves: axes, the plane in depth, the array in an HDF5 file."""
+    """What was said of files that do not say it themselves: axes, the plane in depth, the arrays in HDF5 files."""
 
     axes: str | None = None
     z: str | None = None
     dataset: str | None = None
+    label_dataset: str | None = None
 
     def __post_init__(self) -> None:
         if self.axes is not None:
@@ -168,8 +169,9 @@ def as_recording(array: StoredArray, choices: Choices) -> Recording:
     place = array.path
     if UNKNOWN in lengths:
         count = array.unknown
+        what, size = "pages" if array.kind.endswith("TIFF") else "planes", " × ".join(map(str, array.shape[-2:]))
         raise UserError(
-            f"{place}: holds {count} pages of {' × '.join(map(str, array.shape[-2:]))} and does not say what they are; "
+            f"{place}: holds {count} {what} of {size} and does not say what they are; "
             "add --axes TYX if they are frames, CYX if channels, ZYX with --z if planes in depth"
         )
     if odd := set(lengths) - set("TCZYXS"):
