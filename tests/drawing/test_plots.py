@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -254,3 +255,30 @@ def test_a_name_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"plot\.jpg: figures are written as \.png or \.svg; use one of these suffixes"):
         plots.save(FIGURES["paired"](), tmp_path / "plot.jpg")
     assert not list(tmp_path.iterdir())
+
+
+def test_histograms_share_bins_and_have_lines_of_their_own() -> None:
+    figure = plots.histograms({"true": [1.0, 2, 2, 9], "found": [2.0, 2, 3]}, x_label="size (px)", y_label="cells")
+    (axes,) = figure.axes
+    filled, first, second = axes.patches
+    assert (filled.get_data().edges == second.get_data().edges).all()
+    assert (sum(first.get_data().values), sum(second.get_data().values)) == (4, 3)
+    assert first.get_linestyle() != second.get_linestyle()
+    many = plots.histograms({"a": [*[0.001 * n for n in range(999)], 1e6]}, x_label="x", y_label="y")
+    assert len(many.axes[0].patches[0].get_data().values) == plots.MOST_BINS
+    assert plots.histograms({"none": []}, x_label="x", y_label="y").axes
+
+
+def test_bland_altman_has_a_dot_for_each_pair_of_numbers() -> None:
+    counts = {"a": (10.0, 8.0), "b": (10.0, 8.0), "c": (4.0, 6.0), "d": (math.nan, 3.0)}
+    figure = plots.bland_altman(
+        counts, mean=-0.5, interval=(-2, 1), limits=(-5, 4), x_label="mean", y_label="difference"
+    )
+    (axes,) = figure.axes
+    (dots,) = axes.collections
+    assert dots.get_offsets().tolist() == [[9, -2], [5, 2]] and dots.get_sizes().tolist() == [60, 30]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean -0.5", "limits -5 and +4"]
+    assert ">a: 10, 8; b: 10, 8<" in plots.inline_svg(figure, "counts")
+    missing = math.nan, math.nan
+    alone = plots.bland_altman({}, mean=math.nan, interval=missing, limits=missing, x_label="x", y_label="y")
+    assert not alone.legends

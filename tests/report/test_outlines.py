@@ -42,3 +42,11 @@ def test_regions_that_touch_at_a_corner_have_outlines_of_their_own() -> None:
 @given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_an_outline_filled_again_is_the_mask(mask: np.ndarray) -> None:
     assert np.array_equal(filled(outlines.outline(mask), mask.shape), mask.astype(np.int64))
+
+
+@given(arrays(np.int64, (6, 7), elements=st.integers(-1, 3)))
+def test_each_cell_has_its_outline_at_its_place(ids: np.ndarray) -> None:
+    path = outlines.cell_outlines(ids * 1000)
+    assert (filled(path, ids.shape) == (ids > 0)).all()
+    alone = "".join(outlines.outline(ids == number) for number in (1, 2, 3))
+    assert sorted(path.split("z")) == sorted(alone.split("z"))

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle, Patch, Rectangle
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from yeastexp.errors import UserError
 from yeastexp.system import files
-from yeastexp.system.formatting import format_score
+from yeastexp.system.formatting import format_score, format_signed
 
 Format = Literal["png", "svg"]
 
@@ -61,6 +62,9 @@ LONGEST_NAME = 22
 
 MOST_MARKED = 25
 """Points of a line that are marked one by one."""
+
+MOST_BINS = 40
+"""Of a histogram."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
@@ -250,6 +254,71 @@ def paired(
         axes.set_yticks(list(places)[::step], [_shortened(row[0]) for row in rows][::step])
         axes.set(xlabel=x_label, ylim=(len(rows) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
+        _legend(figure, axes)
+        return _laid_out(figure)
+
+
+def histograms(values: Mapping[str, Sequence[float]], *, x_label: str, y_label: str) -> Figure:
+    """How often values fall into the same bins, an outline for each name, which lie over each other."""
+    with _styled():
+        figure, (axes,) = _figure(1)
+        edges = np.histogram_bin_edges(np.concatenate([[], *values.values()]), bins="auto")
+        if len(edges) > MOST_BINS + 1:
+            edges = np.linspace(edges[0], edges[-1], MOST_BINS + 1)
+        for index, (name, each) in enumerate(values.items()):
+            counts, colour = np.histogram(each, edges)[0], COLOURS[index % len(COLOURS)]
+            if not index:
+                axes.stairs(counts, edges, fill=True, color=colour, alpha=0.2)
+            axes.stairs(counts, edges, color=colour, linestyle=LINES[index % len(LINES)], linewidth=1.8, label=name)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        _legend(figure, axes)
+        return _laid_out(figure)
+
+
+def bland_altman(
+    counts: Mapping[str, tuple[float, float]],
+    *,
+    mean: float,
+    interval: tuple[float, float],
+    limits: tuple[float, float],
+    x_label: str,
+    y_label: str,
+) -> Figure:
+    """A dot an image: the mean of its two counts, and the second minus the first (Bland and Altman 1986).
+
+    Lines are the `mean` difference on a band that spans its `interval`, and the `limits` of agreement. Images with the
+    same two numbers share a larger dot.
+    """
+    places: dict[tuple[float, float], list[str]] = {}
+    for name, (first, second) in counts.items():
+        if math.isfinite(second - first):
+            places.setdefault(((first + second) / 2, second - first), []).append(f"{name}: {first:g}, {second:g}")
+    with _styled():
+        figure, (axes,) = _figure(1)
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        if math.isfinite(interval[0]):
+            axes.axhspan(*interval, color=COLOURS[1], alpha=0.2, linewidth=0)
+        if math.isfinite(mean):
+            axes.axhline(mean, color=COLOURS[1], label=f"mean {format_signed(mean)}")
+        if math.isfinite(limits[0]):
+            names = f"limits {format_signed(limits[0])} and {format_signed(limits[1])}", None
+            for limit, label in zip(limits, names, strict=True):
+                axes.axhline(limit, color=INK, linestyle="--", linewidth=1.2, label=label)
+        axes.scatter(
+            [x for x, _ in places],
+            [y for _, y in places],
+            [30.0 * len(names) for names in places.values()],
+            COLOURS[0],
+            edgecolors="#ffffff",
+            linewidths=0.6,
+            urls=["; ".join(names) for names in places.values()],
+            zorder=3,
+        )
+        axes.margins(0.1)
+        axes.use_sticky_edges = False
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel=x_label, ylabel=y_label)
         _legend(figure, axes)
         return _laid_out(figure)
 

@@ -287,6 +287,7 @@ class Count(InstanceMetric):
     bounds = (0.0, math.inf)
     parts = numbers = ("true", "found", "split", "merged", "missed", "false")
     undirected = ("true", "found")
+    axis = "count error, share of true cells"
 
     def count(self, table: Overlap) -> Sequence[int]:
         found, errors = count(table), cell_errors(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -57,7 +57,7 @@ class PerImageMetric(Metric):
     A metric has to say whether `higher_is_better`: it decides which checkpoint is the best. It may also say the
     `bounds` of its scores (none, unless said otherwise), to which intervals and axes are cut, and by `headline` which
     of its rows speaks for it. One with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the
-    average precision; `numbers` are those of them that count objects, and `undirected` are neither good nor bad.
+    average precision; `numbers` are those of them that count cells, and `undirected` are neither good nor bad.
     """
 
     higher_is_better: bool
@@ -65,6 +65,8 @@ class PerImageMetric(Metric):
     parts: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     undirected: tuple[str, ...] = ()
+    axis: str = ""
+    """What axes of its score say, if its name does not."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -80,6 +82,15 @@ class PerImageMetric(Metric):
     def predicted(self) -> frozenset[str]:
         """What `counts` asks for of a prediction beside its classes, by parameters `predicted_<name>`."""
         return frozenset(name.removeprefix("predicted_") for name in self.maps if name.startswith("predicted_"))
+
+    def on_one_axis(self, names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        """Its rows in groups that a chart can show on one axis, each after what its axis says."""
+        scores = [name for name in names if name not in self.numbers]
+        neutral = [name for name in names if name in self.numbers and name in self.undirected]
+        errors = [name for name in names if name in self.numbers and name not in self.undirected]
+        for group, unit in ((scores, self.axis), (neutral, "number of cells"), (errors, "cells with an error")):
+            if group:
+                yield unit, group
 
     def has_maps(self, maps: Collection[str]) -> bool:
         """Whether data with these maps have all that `counts` asks for beside the prediction."""

@@ -92,25 +92,28 @@ def _best_step(run: RunFiles) -> tuple[float, str] | None:
 
 def _score_charts(run: RunFiles) -> Iterator[Chart]:
     for metric, by_class in run.summary.items():
-        series = [
-            series_of(run, run_files.score_column(metric, name), metric if name == "all" else name) for name in by_class
-        ]
-        name = metric_of(run.experiment, metric).headline(by_class, run.classes)
-        levels = {
-            baseline: value
-            for baseline, summary in run.baselines.items()
-            if (value := summary[metric][name]["per_image"]) is not None
-        }
-        yield curve_chart(
-            f"curve-{metric}",
-            f"{metric} on validation images",
-            series,
-            y_label=metric,
-            levels=levels,
-            event=_best_step(run),
-            is_score=True,
-            note="mean over images" + (f"; baselines for {name}" if levels and name != "all" else ""),
-        )
+        kind = metric_of(run.experiment, metric)
+        headline = kind.headline(by_class, run.classes)
+        for index, (unit, names) in enumerate(kind.on_one_axis(list(by_class))):
+            series = [
+                series_of(run, run_files.score_column(metric, name), metric if name == "all" else name)
+                for name in names
+            ]
+            levels = {
+                baseline: value
+                for baseline, summary in run.baselines.items()
+                if headline in names and (value := summary[metric][headline]["per_image"]) is not None
+            }
+            yield curve_chart(
+                f"curve-{metric}{index or ''}",
+                f"{unit or metric} on validation images",
+                series,
+                y_label=unit or metric,
+                levels=levels,
+                event=_best_step(run),
+                is_score=True,
+                note="mean over images" + (f"; baselines for {headline}" if levels and headline != "all" else ""),
+            )
 
 
 def _learning_rate_chart(run: RunFiles) -> Chart:

@@ -9,7 +9,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Distribution
 from yeastexp.evaluation.measure import metric_of
-from yeastexp.metrics.pixels import MEAN
+from yeastexp.metrics.pixels import ALL, MEAN
 from yeastexp.metrics.summary import Summary
 from yeastexp.report.html import Chart
 from yeastexp.report.run_files import ImageScores, ScoreKey
@@ -66,10 +66,15 @@ def _described(row: Distribution) -> str:
 def distribution_charts(scores: ImageScores, summary: Summary, loaded: Experiment) -> Iterator[Chart]:
     """A chart for each metric, with a row for each class; the worst image is named."""
     for metric, by_class in summary.items():
-        rows = []
-        for name, row in by_class.items():
-            values = {image: value for image, value in scores.get((metric, name), {}).items() if value is not None}
-            label = "all classes" if name == "all" else name
-            rows.append(Distribution(label, values, row["per_image"], row["low"], row["high"]))
-        named: Literal["lowest", "highest"] = "lowest" if metric_of(loaded, metric).higher_is_better else "highest"
-        yield distribution_chart(f"images-{metric}", f"{metric} of each image", rows, x_label=metric, named=named)
+        kind = metric_of(loaded, metric)
+        named: Literal["lowest", "highest"] = "lowest" if kind.higher_is_better else "highest"
+        for index, (unit, names) in enumerate(kind.on_one_axis(list(by_class))):
+            rows = []
+            for name in names:
+                row, of_images = by_class[name], scores.get((metric, name), {})
+                values = {image: value for image, value in of_images.items() if value is not None}
+                label = (metric if kind.parts else "all classes") if name == ALL else name
+                rows.append(Distribution(label, values, row["per_image"], row["low"], row["high"]))
+            title = f"{unit} per image" if unit else f"{metric} of each image"
+            chart = f"images-{metric}{index or ''}"
+            yield distribution_chart(chart, title, rows, x_label=unit or metric, named=named)

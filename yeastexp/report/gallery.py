@@ -12,7 +12,7 @@ from yeastexp.data import images
 from yeastexp.drawing import pictures
 from yeastexp.drawing.pictures import Labels
 from yeastexp.report.html import Gallery, GalleryImage, Overlay
-from yeastexp.report.outlines import Mask, outline
+from yeastexp.report.outlines import Mask, cell_outlines, outline
 from yeastexp.sample import IGNORE, Sample
 
 LARGEST_SIDE = 720
@@ -30,12 +30,13 @@ CATEGORIES = {
 
 @dataclass(frozen=True)
 class PredictedImage:
-    """An image with its ground truth, its prediction (H, W), and its texts."""
+    """An image with its ground truth, its prediction (H, W), and its texts; where cells are told apart, their ids."""
 
     sample: Sample
     prediction: Labels
     heading: str
     note: str
+    cells: Labels | None = None
 
 
 def overlay_gallery(predicted: list[PredictedImage], name: str = "val") -> Gallery:
@@ -51,15 +52,19 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
         grey = pictures.fitted(grey, LARGEST_SIDE)
     truth = pictures.sampled(predicted.sample.labels.numpy(), grey)
     prediction = pictures.sampled(predicted.prediction, grey)
+    cells = true_cells = None
+    if predicted.cells is not None:
+        cells = pictures.sampled(predicted.cells, grey)
+        true_cells = pictures.sampled(predicted.sample.maps["instances"].numpy(), grey)
     overlays = {
         "unlabelled": outline(truth == IGNORE),
         **{name: outline(mask) for name, mask in _errors(truth, prediction).items()},
-        "ground-truth": _outlines(truth),
-        "prediction": _outlines(prediction),
+        "ground-truth": cell_outlines(true_cells) if true_cells is not None else _outlines(truth),
+        "prediction": cell_outlines(cells) if cells is not None else _outlines(prediction),
     }
     height, width = grey.shape[:2]
     return GalleryImage(
-        _data_url(grey),
+        data_url(grey),
         width,
         height,
         description=_described(predicted),
@@ -74,7 +79,8 @@ def _outlines(labels: Labels) -> str:
     return "".join(outline(labels == label) for label in np.unique(labels[labels > 0]).tolist())
 
 
-def _data_url(picture: pictures.Picture) -> str:
+def data_url(picture: pictures.Picture) -> str:
+    """A picture as a JPEG file within the page."""
     return f"data:image/jpeg;base64,{base64.b64encode(pictures.jpeg(picture)).decode('ascii')}"
 
 
@@ -115,4 +121,4 @@ def _saved(path: Path) -> GalleryImage:
         "missed pixels in blue, false alarms in orange."
     )
     height, width = picture.shape[:2]
-    return GalleryImage(_data_url(picture), width, height, description, path.stem, "drawn by the run when it ended")
+    return GalleryImage(data_url(picture), width, height, description, path.stem, "drawn by the run when it ended")

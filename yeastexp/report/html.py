@@ -75,10 +75,11 @@ class Charts:
 
 @dataclass(frozen=True)
 class Overlay:
-    """The regions of one category over an image, as SVG path data in its pixels."""
+    """The regions of one category over an image, as SVG path data in its pixels; `faint` ones are beside the point."""
 
     category: str
     path: str
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,16 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images side by side; `categories` says what each category of overlays means, `name` is unique on a page."""
+    """Images side by side; `categories` says what each category of overlays means, `name` is unique on a page.
+
+    `small` ones are crops, of which more stand beside each other.
+    """
 
     kind: ClassVar[str] = "gallery"
     images: Sequence[GalleryImage]
     categories: dict[str, str] = field(default_factory=dict)
     name: str = "val"
+    small: bool = False
 
 
 @dataclass(frozen=True)

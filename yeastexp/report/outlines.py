@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+
+from yeastexp.sample import compacted
 
 Mask = npt.NDArray[np.bool_]
 Corner = tuple[int, int]
@@ -20,9 +24,22 @@ TURNS: dict[Corner, tuple[Corner, Corner, Corner]] = {
 """Where a loop may turn after a step: to the right first, so that regions touching at a corner stay separate."""
 
 
-def outline(mask: Mask) -> str:
-    """Closed loops around the regions of a mask (H, W), holes the other way round: `M2 3h5v1h-5z`."""
-    return "".join(map(_path, _loops(mask)))
+def outline(mask: Mask, corner: Corner = (0, 0)) -> str:
+    """Closed loops around the regions of a mask (H, W), holes the other way round: `M2 3h5v1h-5z`.
+
+    `corner` is where the mask begins in the picture.
+    """
+    return "".join(_path(loop, corner) for loop in _loops(mask))
+
+
+def cell_outlines(ids: npt.NDArray[np.integer[Any]]) -> str:
+    """The loops of each id above 0 (H, W), so that cells that touch are told apart."""
+    compact, known = compacted(ids)
+    return "".join(
+        outline(compact[box] == number, (box[1].start, box[0].start))
+        for number, box in enumerate(ndimage.find_objects(compact, len(known) - 1), start=1)
+        if box
+    )
 
 
 def _loops(mask: Mask) -> Iterator[list[Corner]]:
@@ -63,9 +80,9 @@ def _steps(mask: Mask) -> dict[Corner, list[Corner]]:
     return steps
 
 
-def _path(corners: list[Corner]) -> str:
+def _path(corners: list[Corner], offset: Corner) -> str:
     (x, y), *rest = corners
-    parts = [f"M{x} {y}"]
+    parts = [f"M{x + offset[0]} {y + offset[1]}"]
     for next_x, next_y in rest:
         parts.append(f"h{next_x - x}" if next_y == y else f"v{next_y - y}")
         x, y = next_x, next_y

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from yeastexp.errors import UserError
+from yeastexp.evaluation.cells import CellSurvey
 from yeastexp.evaluation.measure import measure, metric_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Images, Source, missing, training_source
+from yeastexp.metrics.pixels import confusion
 from yeastexp.prediction.predictor import load_predictor
-from yeastexp.report import gallery, run_files, sections
+from yeastexp.report import cells, gallery, run_files, sections
 from yeastexp.report.distributions import RANKS, score_note
 from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system import files
+from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory
+
+CONFUSION_NOTE = "validation images, best checkpoint; shares are of the row, the pixels of one true class"
 
 ProgressBar = Callable[[Iterable[str]], Iterable[str]]
 """Wraps an iterable to show how far its consumer has come."""
@@ -34,11 +39,15 @@ def silent(line: str) -> None:
 
 @dataclass(frozen=True)
 class BestPredictions:
-    """The confusion matrix over all validation images, the worst, median and best of them, and some training images."""
+    """The confusion matrix over all validation images, the worst, median and best of them, and some training images.
+
+    `cells` are blocks on those that are told apart; none where the task does not, or the images have no true ones.
+    """
 
     confusion: Table
     gallery: Gallery
     training: Gallery
+    cells: Sequence[Block] = ()
 
 
 def source_of(run: RunFiles) -> Source | str:
@@ -65,14 +74,37 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
         images = source.images("val", predictor)
         chosen = gallery.overlay_gallery(list(_selected(run, images)))
         trained_on = gallery.overlay_gallery(list(_trained_on(source.images("train", predictor))), "train")
+        if isinstance(predictor.task, TellsInstances) and "instances" in images.dataset.maps:
+            confusion, survey = _surveyed(run, images, progress)
+            return BestPredictions(confusion, chosen, trained_on, list(cells.blocks(survey, _pixel_um(images))))
         return BestPredictions(_confusion(run, images, progress), chosen, trained_on)
     except UserError as error:
         return str(error)
 
 
+def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Table, CellSurvey]:
+    """The confusion matrix and all cells, from one prediction of each image."""
+    counted = next((part for part in run.experiment.metrics if part.name == "count"), None)
+    survey = CellSurvey(cells.MOST_CROPS, counted.options.get("ignore_border", 0) if counted else 0)
+    counts = np.zeros((len(run.classes), len(run.classes)), np.int64)
+    for name in progress(images.names):
+        sample = images.stored(name)
+        prediction = images.predictor.predict(images.rescaled(sample))
+        counts += confusion(prediction.labels.cpu(), sample.labels, len(run.classes)).numpy()
+        if prediction.instances is not None:
+            survey.add(sample, prediction.instances.cpu().numpy())
+    return sections.confusion_table(counts, run.classes, f"{CONFUSION_NOTE}; computed for this page"), survey
+
+
+def _pixel_um(images: Images) -> float | None:
+    """The size of a pixel, where all images have the same."""
+    sizes = {images.stored(name).pixel_um for name in images.names}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
     """The counts of an evaluation of the same weights, or new ones."""
-    note = "validation images, best checkpoint; shares are of the row, the pixels of one true class"
+    note = CONFUSION_NOTE
     counts = next((evaluation.confusion for evaluation in run.evaluations if _same_weights(run, evaluation)), None)
     if counts is None:
         measured = measure(images, {}, progress).confusion
@@ -112,8 +144,10 @@ def _trained_on(images: Images) -> Iterator[PredictedImage]:
 
 def _predicted(images: Images, name: str, heading: str, note: str) -> PredictedImage:
     sample = images.stored(name)
-    prediction = images.predictor.predict(images.rescaled(sample)).labels.cpu().numpy()
-    return PredictedImage(sample, prediction, heading, note)
+    prediction = images.predictor.predict(images.rescaled(sample))
+    told_apart = prediction.instances if "instances" in sample.maps else None
+    ids = None if told_apart is None else told_apart.cpu().numpy()
+    return PredictedImage(sample, prediction.labels.cpu().numpy(), heading, note, ids)
 
 
 def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
@@ -124,6 +158,12 @@ def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterato
     yield Paragraph(f"No overlays: {predictions}.", warning=True)
     if saved := gallery.saved_gallery(run.directory.pictures):
         yield saved
+
+
+def cell_blocks(predictions: BestPredictions | str) -> Iterator[Block]:
+    """Numbers and sizes of cells, and the worst of them, where the task tells cells apart."""
+    if isinstance(predictions, BestPredictions):
+        yield from predictions.cells
 
 
 def training_blocks(predictions: BestPredictions | str) -> Iterator[Block]:

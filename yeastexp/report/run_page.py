@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from yeastexp.report.distributions import distribution_chart, distribution_chart
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
 from yeastexp.report.predictions import ProgressBar, Say, silent
 from yeastexp.report.run_files import RunFiles
-from yeastexp.system.formatting import format_count, format_interval, format_score
+from yeastexp.system.formatting import format_count, format_interval, format_number, format_score
 from yeastexp.system.progress import format_seconds
 
 
@@ -38,6 +38,7 @@ def page(path: Path, written: str, device: str = "auto", progress: ProgressBar =
         Section("Data", [_data(run, source)], "what it was trained and scored on"),
         Section("Training", list(curves.training_blocks(run)), "loss and scores by step"),
         Section("Scores", list(_scores(run)), "on whole images, beside baselines"),
+        Section("Cells", list(predictions.cell_blocks(predicted)), "on validation images, by the best checkpoint"),
         Section("Predictions", list(predictions.gallery_blocks(run, predicted)), "the worst, median and best image"),
         Section("Training images", list(predictions.training_blocks(predicted)), "predicted by the same weights"),
         Section("Every image", list(_distribution(run)), "the distribution of scores over images"),
@@ -98,12 +99,20 @@ def _headline(run: RunFiles) -> list[Fact]:
     if not run.summary:
         return [Fact("score", "–", "not validated yet")]
     metric, name = run_files.headline_key(run.summary, run.experiment)
-    facts = [_score_fact(score_name(metric, name), run.summary[metric][name])]
+    facts = [_score_fact(score_name(metric, name), run.summary[metric][name]), *_cells_fact(run.summary.get("count"))]
     for baseline, summary in run.baselines.items():
         score = summary[metric][name]["per_image"]
         if score is not None and (not baseline.startswith("all ") or len(run.baselines) == 1):
             facts.append(Fact(f"{baseline} baseline", format_score(score), "without training"))
     return facts
+
+
+def _cells_fact(counted: Mapping[str, Any] | None) -> list[Fact]:
+    """The cells found in all validation images, where they are told apart."""
+    if not counted:
+        return []
+    found, true = (format_number(counted[name]["pooled"]) for name in ("found", "true"))
+    return [Fact("cells found", found, f"of {true} true ones in the validation images")]
 
 
 def _score_fact(name: str, row: dict[str, Any]) -> Fact:
@@ -136,7 +145,7 @@ def _scores(run: RunFiles) -> Iterator[Block]:
         title = f"{format_count(_image_count(run, 'test'), 'test image')}, scored once, at the end"
         yield tables.from_rich(final_table(title, run.result["test"], None, {}))
     yield Charts([_baseline_chart(run)])
-    yield Paragraph(sections.AGGREGATION)
+    yield Paragraph(sections.AGGREGATION_OF_CELLS if "count" in run.summary else sections.AGGREGATION)
     yield Paragraph(
         "The validation images selected the best checkpoint, so its scores on them are slightly optimistically biased; "
         "the column “last” has those of the last weights."
@@ -174,4 +183,8 @@ def _distribution(run: RunFiles) -> Iterator[Block]:
 def _evaluations(run: RunFiles) -> Iterator[Block]:
     for evaluation in run.evaluations:
         yield tables.from_rich(final_table(record.title(evaluation), evaluation.summary, None, evaluation.baselines))
+        if evaluation.agreement:
+            yield from (
+                Paragraph(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in record.sentences(evaluation)
+            )
         yield from (Paragraph(note, warning=True) for note in evaluation.notes)

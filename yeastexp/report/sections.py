@@ -26,6 +26,12 @@ AGGREGATION = (
 )
 
 
+AGGREGATION_OF_CELLS = (
+    "“per image” is the mean over images with its 95 % t-interval; “pooled” is computed from the counts of cells (of "
+    "pixels for IoU) of all images. An image without cells in both ground truth and prediction has no score of cells."
+)
+
+
 def model_section(path: Path) -> tuple[Section, Inspection | None]:
     """Parameters and receptive field of a run's or an experiment's model, beside the size of the cells."""
     try:

@@ -1,0 +1,141 @@
+"""Cells of a page: how many there are and how large, and pictures of those that are told apart wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from yeastexp.drawing import pictures, plots
+from yeastexp.evaluation.cells import CellCrop, CellEvent, CellSurvey
+from yeastexp.evaluation.record import agreement_sentence
+from yeastexp.metrics.intervals import agreement
+from yeastexp.report.gallery import data_url
+from yeastexp.report.html import Block, Chart, Charts, Gallery, GalleryImage, Overlay, Paragraph
+from yeastexp.report.outlines import cell_outlines
+from yeastexp.system.formatting import format_count, format_number
+
+MOST_CROPS = 18
+"""Cells in the gallery."""
+
+CATEGORIES = {"true-cell": "true cell (thick, blue)", "found-cell": "found cell (thin, orange)"}
+
+Counts = Mapping[str, tuple[float, float]]
+"""True and found cells by image."""
+
+
+def blocks(survey: CellSurvey, pixel_um: float | None) -> Iterator[Block]:
+    """Counts and sizes as charts, then the worst cells."""
+    yield Charts([count_chart("cell-counts", survey.counts), _size_chart(survey, pixel_um)])
+    yield Paragraph(_summary(survey))
+    if crops := survey.worst:
+        yield Gallery([_picture(crop) for crop in crops], CATEGORIES, "cells", small=True)
+
+
+def count_chart(name: str, counts: Counts, title: str = "Cells per image") -> Chart:
+    """Bland and Altman's plot of the true and the found numbers of cells."""
+    agreed = agreement(*(zip(*counts.values(), strict=True) if counts else ((), ())))
+    mean = agreed.difference
+    figure = plots.bland_altman(
+        counts,
+        mean=mean.mean,
+        interval=(mean.low, mean.high),
+        limits=(agreed.low, agreed.high),
+        x_label="cells per image, mean of true and found",
+        y_label="found − true cells",
+    )
+    several = len(set(counts.values())) < len(counts)
+    note = (
+        f"{format_count(mean.images, 'image')}, a dot each{', larger where several coincide' if several else ''}; "
+        "line: mean difference, band: its 95 % confidence interval, dashed: limits of agreement (mean ± 1.96 SD)"
+    )
+    description = f"{title}: {agreement_sentence(agreed)}."
+    return Chart(title, description, plots.inline_svg(figure, name), note)
+
+
+def counts_of(true: Mapping[str, float | None], found: Mapping[str, float | None]) -> Counts:
+    """The counts of the images that have both."""
+    pairs = ((image, number, found.get(image)) for image, number in true.items())
+    return {image: (number, other) for image, number, other in pairs if number is not None and other is not None}
+
+
+def _size_chart(survey: CellSurvey, pixel_um: float | None) -> Chart:
+    unit, scale = ("µm", pixel_um) if pixel_um else ("px", 1.0)
+    sizes = {"true": survey.true_diameters, "found": survey.predicted_diameters}
+    values = {f"{name} ({len(each)})": [scale * diameter for diameter in each] for name, each in sizes.items()}
+    figure = plots.histograms(values, x_label=f"equivalent diameter ({unit})", y_label="cells")
+    medians = [
+        f"{name} cells: median {format_number(float(np.median(each)), 3)} {unit}"
+        for name, each in zip(sizes, values.values(), strict=True)
+        if each
+    ]
+    note = "; ".join(["diameter of a circle of the same area", *medians])
+    return Chart("Sizes of cells", f"Sizes of cells, {note}.", plots.inline_svg(figure, "cell-sizes"), note)
+
+
+def _summary(survey: CellSurvey) -> str:
+    true, found = (sum(each) for each in zip(*survey.counts.values(), strict=True)) if survey.counts else (0, 0)
+    kinds = survey.kinds
+    text = (
+        f"Of {format_count(true, 'true cell')} in {format_count(len(survey.counts), 'image')}, "
+        f"{kinds['missed']:,} are missed and {kinds['split']:,} split; of {format_count(found, 'found cell')}, "
+        f"{kinds['false']:,} are false and {kinds['merged']:,} merge several."
+    )
+    if survey.ignore_border:
+        text += f" Cells within {format_count(survey.ignore_border, 'pixel')} of the border are left out."
+    if not survey.worst:
+        return f"{text} All outlines agree to the pixel."
+    return (
+        f"{text} Shown are the largest of each kind, and the matched cells with the lowest IoU; "
+        "other cells near them have faint outlines."
+    )
+
+
+def _picture(crop: CellCrop) -> GalleryImage:
+    grey = pictures.grey_of(crop.image, crop.limits)
+    height, width = grey.shape[:2]
+    event = crop.event
+    overlays = []
+    for category, ids, members in (
+        ("true-cell", crop.true, event.true),
+        ("found-cell", crop.predicted, event.predicted),
+    ):
+        named = np.isin(ids, members)
+        overlays.append(Overlay(category, cell_outlines(np.where(named, 0, ids)), faint=True))
+        overlays.append(Overlay(category, cell_outlines(np.where(named, ids, 0))))
+    return GalleryImage(
+        data_url(grey),
+        width,
+        height,
+        description=_described(event),
+        heading=_heading(event),
+        note=event.image,
+        overlays=[overlay for overlay in overlays if overlay.path],
+    )
+
+
+def _heading(event: CellEvent) -> str:
+    if event.kind == "matched":
+        return f"IoU {event.iou:.2f}: cell {event.true[0]}"
+    if event.kind in ("missed", "split"):
+        return f"{event.kind}: true cell {event.true[0]}"
+    return f"{event.kind}: found cell {event.predicted[0]}"
+
+
+def _described(event: CellEvent) -> str:
+    """The event in a sentence, also for screen readers."""
+    pixels, best = format_count(event.pixels, "pixel"), f"best IoU {event.iou:.2f}"
+    true, found = _listed("true", event.true), _listed("found", event.predicted)
+    if event.kind == "missed":
+        return f"True cell of {pixels}: {f'overlaps {found}, {best}' if event.predicted else 'nothing found there'}."
+    if event.kind == "false":
+        return f"Found cell of {pixels}: {f'overlaps {true}, {best}' if event.true else 'no true cell there'}."
+    if event.kind == "split":
+        return f"True cell of {pixels}, found as {found}."
+    if event.kind == "merged":
+        return f"Found cell of {pixels}, which covers {true}."
+    return f"True cell of {pixels}, matched with {found}."
+
+
+def _listed(kind: str, ids: Sequence[int]) -> str:
+    return f"{kind} cell{'' if len(ids) == 1 else 's'} {', '.join(map(str, ids[:4]))}{' …' if len(ids) > 4 else ''}"
