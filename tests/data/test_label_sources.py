@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from skimage.draw import polygon2mask
 
 from yeastexp.data import pack
@@ -129,3 +130,84 @@ def test_outlines_that_leave_the_image_are_counted(tmp_path: Path) -> None:
         labelme(tmp_path / "labels" / f"{name}.json", [*CELLS, [(45.0, 35.0), (60.0, 35.0), (60.0, 39.0)]])
     done = pack.pack([where], [tmp_path / "labels"], tmp_path / "data.h5")
     assert any("3 outlines are cut by the border" in warning for warning in done.warnings)
+
+
+def ids(count: int = 8) -> np.ndarray:
+    """Labels of cells in a row."""
+    labels = np.zeros(SIZE, np.uint16)
+    for number in range(count):
+        labels[4 + 16 * (number // 4) : 14 + 16 * (number // 4), 3 + 12 * (number % 4) : 12 + 12 * (number % 4)] = (
+            number + 1
+        )
+    return labels
+
+
+def test_ids_are_recognised_and_classes_are_not(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    for index, labels in enumerate((ids(), ids() % 7, ids(3))):
+        (tmp_path / str(index)).mkdir()
+        for name in "abc":
+            tifffile.imwrite(tmp_path / str(index) / f"{name}.tif", labels)
+    done = pack.pack([where], [tmp_path / "0"], tmp_path / "data.h5")
+    assert done.kind == "instance" and done.label_values == tuple(range(9))
+    np.testing.assert_array_equal(Reader(tmp_path / "data.h5").read("a")["instances"], ids())
+    for index in (1, 2):
+        with pytest.raises(UserError, match="say what they are: --labels class"):
+            pack.pack([where], [tmp_path / str(index)], tmp_path / "no.h5")
+
+
+def test_masks_in_colours(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    painted = np.zeros((*SIZE, 3), np.uint8)
+    painted[drawn() == 1], painted[drawn() == 2] = (255, 0, 0), (0, 255, 0)
+    (tmp_path / "labels").mkdir()
+    for name in "abc":
+        Image.fromarray(painted).save(tmp_path / "labels" / f"{name}.png")
+    labels = [tmp_path / "labels"]
+    done = pack.pack([where], labels, tmp_path / "data.h5", colours="cell=#ff0000,dead=#00ff00")
+    assert done.kind == "class"
+    reader = Reader(tmp_path / "data.h5")
+    np.testing.assert_array_equal(reader.read("a")["gt"], drawn())
+    assert reader.contents.provenance["classes"] == ["background", "cell", "dead"]
+    with pytest.raises(UserError, match=r"a\.png: has colours that --colours does not name: #00ff00"):
+        pack.pack([where], labels, tmp_path / "no.h5", colours="cell=#ff0000")
+
+
+def test_a_folder_of_nnunet(tmp_path: Path) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    arrays = np.random.default_rng(0).integers(0, 60_000, (3, 2, *SIZE)).astype(np.uint16)
+    for index in range(3):
+        for channel in range(2):
+            tifffile.imwrite(tmp_path / "imagesTr" / f"case{index}_{channel:04d}.tif", arrays[index, channel])
+        tifffile.imwrite(tmp_path / "labelsTr" / f"case{index}.tif", drawn().astype(np.uint8))
+    said = {
+        "channel_names": {"0": "phase", "1": "GFP"},
+        "labels": {"background": 0, "cell": 1, "bud": 2},
+        "numTraining": 3,
+        "file_ending": ".tif",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    done = pack.pack([tmp_path], [tmp_path], tmp_path / "data.h5")
+    assert (done.kind, done.channels, done.origin.channel_names) == ("class", 2, ("phase", "GFP"))
+    reader = Reader(tmp_path / "data.h5")
+    np.testing.assert_array_equal(reader.read("case1")["raw"], arrays[1])
+    np.testing.assert_array_equal(reader.read("case1")["gt"], drawn())
+    assert reader.contents.provenance["classes"] == ["background", "cell", "bud"]
+
+
+def test_a_folder_of_the_cell_tracking_challenge(tmp_path: Path) -> None:
+    for sequence in ("01", "02"):
+        for folder in (sequence, f"{sequence}_GT/SEG"):
+            (tmp_path / folder).mkdir(parents=True)
+        for frame in range(4):
+            array = np.random.default_rng(frame + 9 * int(sequence)).integers(0, 99, SIZE).astype(np.uint8)
+            tifffile.imwrite(tmp_path / sequence / f"t{frame:03d}.tif", array)
+        for frame in (1, 3):
+            tifffile.imwrite(tmp_path / f"{sequence}_GT/SEG/man_seg{frame:03d}.tif", drawn().astype(np.uint16))
+    done = pack.pack([tmp_path], [tmp_path], tmp_path / "data.h5")
+    assert done.kind == "instance" and done.splits == {"train": 2, "val": 2}
+    assert "4 images without labels left out" in done.choices
+    reader = Reader(tmp_path / "data.h5")
+    assert reader.contents.splits["val"] == ("02_t001", "02_t003")
+    np.testing.assert_array_equal(reader.read("01_t003")["instances"], drawn())

@@ -24,6 +24,7 @@ from yeastexp.system.terminal import echo
     show_default=True,
     help="What labels are: mask, class, instance, or a kind of annotations, as labelme or coco.",
 )
+@click.option("--colours", metavar="CLASSES", help="Classes of masks in colours, as cell=#ff0000,dead=#00ff00.")
 @click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255.")
 @click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
 @click.option("--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end.")
@@ -41,6 +42,7 @@ def pack(
     labels: str,
     output: Path,
     kind: str,
+    colours: str | None,
     ignore: int | None,
     val: str | None,
     test: str | None,
@@ -75,6 +77,7 @@ def pack(
         val=None if val is None else splits.parse_choice(val),
         test=None if test is None else splits.parse_choice(test),
         pixel_um=pixel_um,
+        colours=colours,
         choices=Choices(axes, z, dataset, label_dataset),
         group_by=group_by,
         part_groups=part_groups,

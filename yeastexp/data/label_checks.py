@@ -33,6 +33,12 @@ MOST_IDS = 1000
 SPECKS, FRAGMENTED = 0.1, 0.05
 """Shares of ids from which on there is a warning."""
 
+FEWEST_IDS = 6
+"""Values from which on labels in one piece each are taken for ids of cells without being told."""
+
+WHOLE = 0.9
+"""The share of an id's pixels that its largest piece has, if it is one cell."""
+
 ALL_FOREGROUND = 0.95
 SWAPPED = "are images and labels swapped?"
 
@@ -50,6 +56,8 @@ class LabelChecks:
     pieces: int = 0
     specks: int = 0
     fragmented: int = 0
+    scattered: int = 0
+    """Ids of which no piece is nearly all."""
     most_pieces: tuple[int, str] = (0, "")
     """Of one id, and where."""
 
@@ -73,7 +81,9 @@ class LabelChecks:
         self.specks += int((areas < SPECK_PX).sum())
         for index, box in enumerate(ndimage.find_objects(numbered)[:MOST_IDS], 1):
             parts, _ = ndimage.label(numbered[box] == index, structure=np.ones((3, 3)))
-            count = max(1, int((np.bincount(parts.ravel())[1:] >= SPECK_PX).sum()))
+            sizes = np.bincount(parts.ravel())[1:]
+            count = max(1, int((sizes >= SPECK_PX).sum()))
+            self.scattered += int(sizes.max() < WHOLE * sizes.sum())
             self.pieces += count
             self.fragmented += count > 1
             self.most_pieces = max(self.most_pieces, (count, f"id {values[values > 0][index - 1]} of '{name}'"))
@@ -84,6 +94,12 @@ class LabelChecks:
         if not self.differing:
             return False
         return bool(np.median(list(self.differing.values())) >= IMAGE and np.median(self.image_differing) <= LABELS)
+
+    def are_ids(self, values: int) -> bool:
+        """Whether labels of so many values can only be ids of cells: nearly each is one piece, of some size."""
+        known = values >= FEWEST_IDS and self.ids >= FEWEST_IDS and not self.swapped
+        smooth = max(self.differing.values(), default=1.0) < IMAGE
+        return known and smooth and max(self.specks, self.scattered) <= FRAGMENTED * self.ids
 
     def refuse(self, kind: str, values: int) -> None:
         """Raises UserError if the labels, which hold so many values, cannot be those of cells."""

@@ -16,12 +16,13 @@ from scipy import ndimage
 
 from yeastexp.data import tiff_file
 from yeastexp.data.annotations import KINDS as FORMATS
+from yeastexp.data.annotations.colours import parsed
 from yeastexp.data.groups import by_pattern
 from yeastexp.data.hdf5_file import Form, Origin, Reader, is_stacked, refuse_overwriting, write
 from yeastexp.data.label_checks import SWAPPED, LabelChecks
 from yeastexp.data.label_sources import Drawn, LabelReading, has_ids, title_of
 from yeastexp.data.normalization import PerChannel, one_or_each
-from yeastexp.data.pairs import SHOWN, Pair, listed, paired
+from yeastexp.data.pairs import SHOWN, Pair, Pairs, listed, paired
 from yeastexp.data.recordings.recording import Choices, Reading, Recording
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
@@ -86,6 +87,7 @@ def pack(
     ignore: int | None = None,
     pixel_um: float | None = None,
     choices: Choices | None = None,
+    colours: str | None = None,
     group_by: str | None = None,
     part_groups: bool = False,
     dry_run: bool = False,
@@ -104,14 +106,28 @@ def pack(
     annotations = None if kind in KINDS else kind
     if annotations and annotations not in FORMATS:
         raise UserError(f"--labels {kind}: is no kind of labels; there are {', '.join((*KINDS, *FORMATS))}")
-    found = paired(images, labels, choices, annotations)
+    if colours is not None and kind not in ("auto", "class"):
+        raise UserError(f"--labels {kind}: labels of --colours are classes; omit one of them")
+    kind = kind if colours is None else "class"
+    found = paired(images, labels, choices, annotations, colours)
     pairs = found.by_name
-    kind = _told_kind(kind, pairs)
+    kind = _told_kind(kind, found)
+    layout = found.layout
+    ignore = layout.ignore if layout and ignore is None and kind == layout.labels else ignore
+    if layout and test is None:
+        test = tuple(name for name, pair in pairs.items() if pair.split == "test") or None
     _refuse_to_replace_a_source(output, pairs)
     groups = _groups(pairs, group_by)
     splits = split(tuple(pairs), val, test, {} if part_groups else groups)
     titles = sorted({title_of(pair.labels) for pair in pairs.values() if isinstance(pair.labels, Drawn)})
-    classes = next((p.labels.annotation.class_names for p in pairs.values() if isinstance(p.labels, Drawn)), ())
+    drawn = {pair.paths[1]: pair.labels.annotation for pair in pairs.values() if isinstance(pair.labels, Drawn)}
+    classes = layout.class_names if layout else next((each.class_names for each in drawn.values()), ())
+    classes = classes if colours is None else tuple(parsed(colours))
+    notes = [f"{path}: {note}" for path, annotation in drawn.items() for note in annotation.notes]
+    if layout:
+        left = len(layout.pairs) - len(pairs)
+        notes += [layout.title, *layout.notes]
+        notes += [f"{format_count(left, 'image')} without labels left out"] if left else []
     survey = _Survey(ignore, kind)
     with Pixels(classes=kind == "class") as pixels:
         for name in progress(tuple(pairs)):
@@ -173,7 +189,7 @@ def pack(
         pixel_um=facts.pixel_um,
         origin=origin,
         label_files=tuple(titles),
-        choices=facts.choices,
+        choices=(*facts.choices, *notes),
         files=tuple(_line(pairs[name], survey, kind) for name in pairs) if dry_run else (),
         duplicates=_duplicates(survey.image_digests, splits),
     )
@@ -268,10 +284,13 @@ def _stacks(pairs: Mapping[str, Pair]) -> list[str]:
     ]
 
 
-def _told_kind(kind: str, pairs: Mapping[str, Pair]) -> Kind:
+def _told_kind(kind: str, found: Pairs) -> Kind:
     """What label values mean, as far as it is said or the files say it: what is drawn are cells."""
     if kind in ("mask", "class", "instance"):
         return cast(Kind, kind)
+    if found.layout and found.layout.labels:
+        return cast(Kind, found.layout.labels)
+    pairs = found.by_name
     drawn = next((pair.labels for pair in pairs.values() if isinstance(pair.labels, Drawn)), None)
     return "instance" if drawn and has_ids(drawn) else "auto"
 
@@ -414,7 +433,12 @@ class _Survey:
         self.values |= set(values.tolist())
         is_mask = self.kind in ("auto", "mask") and len(values) <= 2
         self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
-        self.checks.add(name, raw, np.where(known, labels, 0), are_ids=self.kind == "instance")
+        self.checks.add(
+            name,
+            raw,
+            np.where(known, labels, 0),
+            are_ids=self.kind == "instance" or (self.kind == "auto" and len(values) > 3),
+        )
 
     def warnings(self, kind: Kind) -> Iterator[str]:
         """What may be wrong with the labels."""
@@ -436,6 +460,8 @@ def _recognised(kind: Kind, survey: _Survey) -> Kind:
     values = sorted(survey.values)
     if kind == "auto" and (survey.values <= {0, 1} or survey.values <= {0, 255}):
         return "mask"
+    if kind == "auto" and survey.checks.are_ids(len(survey.values)):
+        return "instance"
     if kind == "auto":
         many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
         smooth = "; masks with smooth edges have to be saved without" if many else ""

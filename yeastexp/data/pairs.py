@@ -7,17 +7,33 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from yeastexp.data.annotations import Annotation
+from yeastexp.data.annotations.colours import of_colours, parsed
+from yeastexp.data.annotations.layouts import Layout, recognised_layout
 from yeastexp.data.hdf5_file import is_plain
-from yeastexp.data.images import HOLDERS, image_files, size_of
+from yeastexp.data.images import HOLDERS, image_files, read_image, read_labels, size_of
 from yeastexp.data.label_sources import AnnotationFile, Drawn, Source, as_annotation, files_of_labels, path_of
 from yeastexp.data.recordings import kinds
-from yeastexp.data.recordings.recording import UNKNOWN, Choices, Recording, StoredArray, as_recording
+from yeastexp.data.recordings.recording import (
+    UNKNOWN,
+    Choices,
+    Recording,
+    StoredArray,
+    as_recording,
+    of_channels,
+    one_image,
+)
 from yeastexp.errors import UserError
 from yeastexp.system.formatting import format_count
+
+Array = npt.NDArray[Any]
 
 SHOWN = 5
 """Names in a message before it says how many more there are."""
@@ -40,11 +56,13 @@ class Pair:
     frame: int
     labels: Source
     label_frame: int
+    of_group: str | None = None
+    split: str | None = None
 
     @property
     def group(self) -> str | None:
-        """The stack that the image is a frame of."""
-        return self.image.array.name if self.image.is_stack else None
+        """What the image belongs to with others, as the stack that it is a frame of."""
+        return self.image.array.name if self.image.is_stack else self.of_group
 
     @property
     def paths(self) -> tuple[Path, Path]:
@@ -58,6 +76,8 @@ class Pairs:
 
     by_name: dict[str, Pair]
     doubtful: tuple[str, ...] = ()
+    layout: Layout | None = None
+    """How others lay out the folder, if it is laid out so."""
 
 
 REMEDY = "put labels into a folder of their own, or give them the image's name and '_masks'"
@@ -74,18 +94,27 @@ def paired(
     labels: Sequence[str | Path],
     choices: Choices | None = None,
     annotations: str | None = None,
+    colours: str | None = None,
 ) -> Pairs:
     """Images and labels by name, frame by frame where both are stacks. Raises UserError unless all of them are pairs.
 
     Names are equal, or those of label files have a suffix more. Files in one folder are told apart by that suffix.
-    Labels are of the kind of `annotations`, if one is named.
+    Labels are of the kind of `annotations`, if one is named, or painted in `colours`.
     """
     choices = choices or Choices()
+    folders = {os.path.realpath(path) for path in (*images, *labels)}
+    if len(folders) == 1 and annotations is None and (layout := recognised_layout(Path(images[0]))) is not None:
+        return Pairs(_laid_out(layout), layout=layout)
     pictures = image_files(images)
     pictures, masks = _apart(pictures, files_of_labels(labels, pictures, annotations))
     arrays = _by_name(pictures, lambda path: kinds.arrays(path, choices))
     _refuse_unclear(arrays.values(), choices)
-    label_files: dict[str, LabelFile] = _by_name(masks, lambda path: _label_arrays(path, choices, annotations))
+    label_files: dict[str, LabelFile] = _by_name(
+        masks,
+        (lambda path: _label_arrays(path, choices, annotations))
+        if colours is None
+        else (lambda path: [one_image(path, kinds.stem(path), "colours", partial(_painted, parsed(colours)))]),
+    )
     if all_of_them := [file for file in label_files.values() if _names_images(file)]:
         return Pairs(_annotated(arrays, all_of_them, len(label_files), choices))
     label_of = _renamed(arrays, label_files)
@@ -112,6 +141,24 @@ def paired(
                 raise UserError(f"{first} and {pair.image.array.path}: have the same name '{pair.name}'; rename one")
             pairs[pair.name] = pair
     return Pairs(pairs, tuple(doubtful))
+
+
+def _laid_out(layout: Layout) -> dict[str, Pair]:
+    """The pairs of a folder as others lay it out; images without labels are left out."""
+    pairs: dict[str, Pair] = {}
+    for pair in layout.pairs:
+        if pair.labels is not None:
+            image = of_channels(pair.images, pair.name, layout.title, read_image)
+            image = replace(image, channel_names=layout.channel_names)
+            labels = one_image(pair.labels, pair.name, layout.title, read_labels)
+            recordings = Recording(image, ""), Recording(labels, "")
+            pairs[pair.name] = Pair(pair.name, recordings[0], 0, recordings[1], 0, pair.group, pair.split)
+    return pairs
+
+
+def _painted(colours: Mapping[str, int], path: Path) -> Array:
+    """Classes like an image of one channel (1, H, W), of a mask in colours."""
+    return np.asarray(of_colours(path, read_image(path), colours).classes)[None]
 
 
 def _label_arrays(path: Path, choices: Choices, annotations: str | None) -> Sequence[LabelFile]:

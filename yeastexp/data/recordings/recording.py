@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -250,3 +250,15 @@ def one_image(
 @contextmanager
 def _at_once(path: Path, read: Callable[[Path], Array]) -> Iterator[Select]:
     yield lambda at: read(path)
+
+
+def of_channels(paths: Sequence[Path], name: str, kind: str, read: Callable[[Path], Array]) -> StoredArray:
+    """An image of which each channel has a file of its own."""
+
+    def together(path: Path) -> Array:
+        first, *others = (read(each) for each in paths)
+        if odd := [each for each, other in zip(paths[1:], others, strict=True) if other.shape != first.shape]:
+            raise UserError(f"{path} and {odd[0]}: are channels of one image, but differ in size; save them alike")
+        return np.concatenate([first, *others])
+
+    return one_image(paths[0], name, kind, together if len(paths) > 1 else read)
