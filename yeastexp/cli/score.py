@@ -149,6 +149,11 @@ def compare(
 @CHECKPOINT
 @click.option("--tile", type=POSITIVE, metavar="PIXELS", help="Side of the tiles of large images; default by memory.")
 @click.option("--format", "form", type=click.Choice(["png", "tif"]), help="Default png; tif if too large for png.")
+@click.option(
+    "--as", "kinds", multiple=True, metavar="KIND", help="Also write cells as roi, geojson, coco, ctc or tif."
+)
+@click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX, CYX or TCYX.")
+@click.option("--z", metavar="PLANE", help="Of stacks in depth: max, middle or a number from 0 on.")
 @DEVICE
 @TRUST
 def predict(
@@ -162,6 +167,9 @@ def predict(
     checkpoint: Which,
     tile: int | None,
     form: Literal["png", "tif"] | None,
+    kinds: tuple[str, ...],
+    axes: str | None,
+    z: str | None,
     device: str,
 ) -> None:
     """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
@@ -176,11 +184,19 @@ def predict(
     OUTPUT/cells, and cells.csv, beside their masks; these cells are approximate (watershed of the mask), fitted on the
     training labels where they have ids of cells.
 
+    Stacks (TIFF of several pages) give one image a frame: stack_t0000, stack_t0001, … --as, which may be given several
+    times, writes the cells for other programs as well, with the names of the images, the frames of a stack together:
+    roi (regions for Fiji's ROI manager, roi/NAME.zip), geojson (detections with measurements for QuPath,
+    geojson/NAME.geojson), coco (coco.json, run lengths), ctc (Cell Tracking Challenge, ctc/01_RES/mask000.tif, no
+    tracks), tif (label images for ImageJ with the size of a pixel, tif/NAME.tif). docs/formats.md says what each keeps.
+
     Images that do not fit into memory are cut into tiles that overlap by the model's receptive field, which does not
     change the result. If interrupted, the same command continues.
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
+    from yeastexp.data.recordings.recording import Choices
+    from yeastexp.prediction.exports import told
     from yeastexp.prediction.predict import outcome, predict
 
     count = predict(
@@ -194,10 +210,12 @@ def predict(
         cells=cells,
         tile=tile,
         form=form,
+        kinds=kinds,
+        choices=Choices(axes, z),
         device=device,
         progress=image_progress,
     )
-    echo(outcome(output, count))
+    echo(outcome(output, count), *told(kinds, output))
 
 
 @click.command(short_help="Write one HTML page about a run.")

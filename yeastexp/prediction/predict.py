@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,10 @@ import numpy as np
 from yeastexp.data import hdf5_file, images, tiff_file
 from yeastexp.data.normalization import Values
 from yeastexp.data.pieces import StoredImage, bands, one_of_equal_channels, refuse_nan
+from yeastexp.data.recordings import kinds as recording_kinds
+from yeastexp.data.recordings.recording import Choices, Reading, Recording, as_recording
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
-from yeastexp.prediction import cell_table, growing_tiff, outputs
+from yeastexp.prediction import cell_table, exports, growing_tiff, outputs
 from yeastexp.prediction.cell_table import Table
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
 from yeastexp.prediction.predictor import Predictor, load_predictor
@@ -39,6 +42,12 @@ TABLE, CELLS = "predictions.csv", "cells.csv"
 OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
 """What keeps one image's files from being written, and not those of others."""
 
+AS_SAID = Choices()
+"""The axes of stacks as their files say them."""
+
+EXPORTED = ".exported.json"
+"""What the cells in a folder that were written for other programs come from."""
+
 OVERLAYS, PROBABILITIES, IDS = "overlays", "probabilities", "cells"
 
 HDF5 = (".h5", ".hdf5")
@@ -50,13 +59,18 @@ LEAST_SPAN, LEAST_SPAN_OF_FRACTIONS = 1 / 2, 1 / 16
 
 @dataclass(frozen=True)
 class Source:
-    """An image: its name in messages and in the table, the stem of its files' names, and how it is opened."""
+    """An image: its name in messages and in the table, the stem of its files' names, and how it is opened.
+
+    One of several frames has the name of their stack, and its index.
+    """
 
     name: str
     stem: str
     path: Path
     values: int
     open: Callable[[], StoredImage]
+    stack: str | None = None
+    frame: int = 0
 
     @property
     def streams(self) -> bool:
@@ -128,6 +142,7 @@ class _Call:
     cells: dict[str, Table] = field(default_factory=dict)
     """The measurements of the instances of each image, by its name."""
     faults: list[str] = field(default_factory=list)
+    labelled: list[exports.Labelled] = field(default_factory=list)
     out_of_range: list[str] = field(default_factory=list)
     """The images whose values are unlike those of the training images."""
 
@@ -149,6 +164,8 @@ def predict(
     cells: bool = False,
     tile: int | None = None,
     form: Form | None = None,
+    kinds: Sequence[str] = (),
+    choices: Choices = AS_SAID,
     device: str = "auto",
     progress: Progress = _silent,
 ) -> int:
@@ -157,10 +174,12 @@ def predict(
     Masks hold 0 and 255 if there are two classes, else class indices; those of a task that tells instances hold ids
     from 1, in reading order, in 16 bits or in 32 where there are more, and `cells.csv` measures each cell. With `cells`
     a mask of classes is also cut into approximate cells (see `yeastexp.tasks.mask_cells`), whose ids are written into
-    `cells/`. Images that cannot be predicted are named in a UserError when all others are finished. If a call is killed
-    at an image too large for memory, the same call goes on from the rows that are written.
+    `cells/`. Cells are also written in the `kinds` of files that other programs read; `choices` are for stacks that do
+    not say their axes. Images that cannot be predicted are named in a UserError when all others are finished. If a call
+    is killed at an image too large for memory, the same call goes on from the rows that are written.
     """
     cores.keep_to_allowed()
+    wanted = exports.chosen(kinds)
     predictor = load_predictor(run, checkpoint, device)
     for note in predictor.notes:
         warnings.warn(note, stacklevel=2)
@@ -169,11 +188,15 @@ def predict(
     if cells and not isinstance(predictor.task, Semantic | TellsInstances):
         task = predictor.experiment.task.part.name
         raise UserError(f"{run}: --cells cuts masks of the task 'semantic' into cells, not those of '{task}'; omit it")
+    if kinds and not (cells or tells_instances):
+        raise UserError(f"{run}: --as {kinds[0]} writes cells, and the run tells none apart; add --cells (approximate)")
+    _refuse_other_run(output, digest)
     call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile, cells and not tells_instances))
-    sources = list(_sources(inputs, call.faults))
+    reading = Reading()
+    sources = list(_sources(inputs, call.faults, choices, reading))
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
-    with progress(len(sources)) as advance:
+    with closing(reading), progress(len(sources)) as advance:
         # The generator ends at a fault that would be that of every further image.
         stopped = not all(_predict(call, *pair, advance) for pair in zip(sources, targets, strict=True))
     if call.rows:
@@ -183,6 +206,9 @@ def predict(
             call.faults += files.unwritten(output / TABLE, error).faults
     if call.cells:
         _write_cells(call, output / CELLS)
+    if wanted and call.labelled:
+        files.write_text(output / EXPORTED, json.dumps({"run": str(run), "checkpoint": digest}))
+        call.faults += exports.write(wanted, call.labelled, output)
     for its_targets in (each for each in targets if each.grow and not stopped):
         its_targets.cells.unlink(missing_ok=True)
         its_targets.planes.unlink(missing_ok=True)
@@ -234,6 +260,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         call.rows.append(_row(source.name, image, summary, tells_instances))
         if cells is not None:
             call.cells[source.name] = cells
+            call.labelled.append(_labelled(source, image, targets, cells))
     except UserError as error:
         if error.status == RUN_FAILED:
             call.faults += error.faults  # they name the file that cannot be written
@@ -242,6 +269,27 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         call.faults += [fault if fault.startswith(source.name) else f"{source.name}: {fault}" for fault in error.faults]
     advance(1 - shares)
     return True
+
+
+def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table) -> exports.Labelled:
+    path = targets.ids or targets.mask
+
+    def labels() -> StoredImage:
+        return tiff_file.stored_image(path) if targets.grow else StoredImage.of(str(path), images.read_labels(path))
+
+    return exports.Labelled(
+        source.name, source.stem, source.path, image.shape[0], image.size, image.pixel_um, cells, labels,
+        source.stack, source.frame,
+    )  # fmt: skip
+
+
+def _refuse_other_run(output: Path, checkpoint: str) -> None:
+    """Raises UserError if a folder has cells for other programs that another checkpoint found."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads((output / EXPORTED).read_text(encoding="utf-8"))
+        if stored["checkpoint"] != checkpoint:
+            fault = f"{output}: holds results of another run or checkpoint ({stored['run']}); name another folder"
+            raise UserError(fault)
 
 
 def _written(
@@ -268,12 +316,18 @@ def _written(
 # What is to be predicted, and where it goes
 
 
-def _sources(inputs: Sequence[str], faults: list[str]) -> Iterator[Source]:
-    """Every image that paths lead to; the faults of HDF5 files that cannot be read are collected."""
+def _sources(inputs: Sequence[str], faults: list[str], choices: Choices, reading: Reading) -> Iterator[Source]:
+    """Every image that paths lead to; the faults of stacks and HDF5 files that cannot be read are collected."""
     hdf5_paths = [Path(path) for path in inputs if _is_hdf5(Path(path))]
     others = [path for path in inputs if Path(path) not in hdf5_paths]
     for path in images.image_files(others) if others or not hdf5_paths else []:
-        yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
+        if tiff_file.stack_fault(path) is None:
+            yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
+            continue
+        try:
+            yield from _frames(path, choices, reading)
+        except UserError as error:
+            faults += error.faults
     for path in dict.fromkeys(hdf5_paths):
         try:
             stored = hdf5_file.stored_images(path)
@@ -288,6 +342,25 @@ def _sources(inputs: Sequence[str], faults: list[str]) -> Iterator[Source]:
             yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image))
 
 
+def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
+    """The images of a file of several pages, each frame one."""
+    arrays = recording_kinds.arrays(path, choices)
+    for recording in [as_recording(array, choices) for array in arrays]:
+        several = recording.is_stack or len(arrays) > 1
+        for frame in range(recording.frames):
+            stem = recording.image_name(frame)
+            name = f"{path}/{stem}" if several else str(path)
+            yield Source(
+                name, stem, path, math.prod(recording.shape), partial(_read, name, recording, frame, reading),
+                recording.array.name if recording.is_stack else None, frame,
+            )  # fmt: skip
+
+
+def _read(name: str, recording: Recording, frame: int, reading: Reading) -> StoredImage:
+    image = StoredImage.of(name, reading.read(recording, frame))
+    return replace(image, pixel_um=recording.array.pixel_um)
+
+
 def _is_hdf5(path: Path) -> bool:
     if not path.is_file():
         return False
@@ -298,8 +371,12 @@ def _is_hdf5(path: Path) -> bool:
 def _open(path: Path) -> StoredImage:
     """An image file: read at once, or piece by piece if it is too large for that."""
     if math.prod(tiff_file.claimed_shape(path)) > images.LARGEST:
-        return tiff_file.stored_image(path)
-    return StoredImage.of(str(path), images.read_image(path))
+        image = tiff_file.stored_image(path)
+    else:
+        image = StoredImage.of(str(path), images.read_image(path))
+    with suppress(UserError):  # its pixels can be read, so what else it says may be damaged
+        return replace(image, pixel_um=recording_kinds.arrays(path, Choices())[0].pixel_um)
+    return image
 
 
 def _targets(source: Source, output: Path, options: Options, form: Form | None) -> Targets:

@@ -1,0 +1,382 @@
+"""Cells in the formats of other programs: read back by the programs' own readers and by ours, no pixel is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import Call
+from roifile import ROI_TYPE, ImagejRoi, roiread
+from skimage.draw import polygon2mask
+from tiny import quiet
+
+from yeastexp.data import annotations, images
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.images import write_png
+from yeastexp.data.pieces import StoredImage
+from yeastexp.data.recordings import kinds
+from yeastexp.data.recordings.recording import Choices, as_recording
+from yeastexp.errors import UserError
+from yeastexp.prediction import exports
+from yeastexp.prediction.cell_table import measure
+from yeastexp.prediction.exports import outlines
+from yeastexp.prediction.predict import predict
+from yeastexp.training.run import run
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+DATA = SyntheticYeast(images=6, size=96)
+SIZE = (60, 83)
+
+
+def label_image(seed: int = 0) -> np.ndarray:
+    """Cells that touch, that the border cuts, with holes, and of pieces that meet at a corner or not at all."""
+    source = np.random.default_rng(seed)
+    labels = np.zeros(SIZE, np.int32)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    for number in range(1, 15):
+        row, column, radius = *source.uniform(0, SIZE), source.uniform(3, 8)
+        labels[np.hypot(rows - row, columns - column) < radius] = number
+    for number in np.unique(labels)[1:]:
+        labels[(labels == number) & (source.random(SIZE) < 0.15)] = 0
+    numbers, compact = np.unique(labels, return_inverse=True)
+    assert len(numbers) > 10
+    return compact.reshape(SIZE).astype(np.int32)
+
+
+def labelled(labels: np.ndarray, name: str = "a.png", **more: Any) -> exports.Labelled:
+    values = np.random.default_rng(1).normal(100, 10, (1, *labels.shape)).astype(np.float32)
+    settings: dict[str, Any] = {
+        "name": f"in/{name}", "stem": Path(name).stem, "path": Path("in", name), "channels": 1, "pixel_um": 0.25,
+        "table": measure(labels, values, confidence=np.full(labels.shape, 0.5, np.float32), pixel_um=0.25),
+    }  # fmt: skip
+    return exports.Labelled(
+        **{**settings, **more}, size=SIZE, open=lambda: StoredImage.of(name, labels[None])
+    )  # fmt: skip
+
+
+def written(images: list[exports.Labelled], kind: str, output: Path) -> None:
+    assert exports.write(exports.chosen([kind]), images, output) == []
+
+
+def read(path: Path, kind: str, names: list[str]) -> annotations.Annotation:
+    assert annotations.recognised(path) == kind
+    return annotations.KINDS[kind].read(path, frames=dict.fromkeys(names, SIZE))
+
+
+def ids(annotation: annotations.Annotation, name: str) -> np.ndarray:
+    labels = annotation.labels(name)
+    assert labels.instances is not None and not labels.counts
+    return labels.instances
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("kind", "reader", "file"),
+    [("roi", "imagej_roi", "roi/a.zip"), ("geojson", "geojson", "geojson/a.geojson"), ("coco", "coco", "coco.json")],
+)
+def test_no_pixel_is_lost(tmp_path: Path, kind: str, reader: str, file: str, seed: int) -> None:
+    labels = label_image(seed)
+    written([labelled(labels)], kind, tmp_path)
+    np.testing.assert_array_equal(ids(read(tmp_path / file, reader, ["a"]), "a"), labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader", "file"),
+    [("roi", "imagej_roi", "roi/m.zip"), ("geojson", "geojson", "geojson/m.geojson"), ("coco", "coco", "coco.json")],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_frames_of_a_stack(tmp_path: Path, kind: str, reader: str, file: str, channels: int) -> None:
+    frames = [label_image(seed) for seed in range(3)]
+    names = [f"m_t{index:04}" for index in range(3)]
+    settings = {"path": Path("m.tif"), "stack": "m", "channels": channels}
+    stack = [
+        labelled(labels, f"{names[index]}.tif", frame=index, **settings) for index, labels in enumerate(frames)
+    ]  # fmt: skip
+    written(stack, kind, tmp_path)
+    back = read(tmp_path / file, reader, names)
+    for name, labels in zip(names, frames, strict=True):
+        np.testing.assert_array_equal(ids(back, name), labels)
+    if kind == "roi":
+        rois = roiread(tmp_path / file)
+        assert isinstance(rois, list)
+        assert rois[0].name == "0001-0001" and rois[-1].name.startswith("0003-")
+        last = rois[-1]
+        assert (last.position, last.t_position) == ((3, 0) if channels == 1 else (0, 3))
+
+
+def area(ring: Any) -> float:
+    x, y = np.asarray(ring, float).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+def test_polygons_are_valid_and_of_the_area_of_the_pixels() -> None:
+    """Any mask: outer rings run one way and holes the other, and no ring visits a point twice."""
+    source = np.random.default_rng(0)
+    for _ in range(300):
+        mask = source.random(source.integers(1, 9, 2)) < source.uniform(0.2, 0.95)
+        polygons = outlines.polygons(mask, 3, 2)
+        assert sum(area(ring) for part in polygons for ring in part) == mask.sum()
+        for outer, *holes in polygons:
+            assert area(outer) > 0 > max(map(area, holes), default=-1)
+            assert all(len(set(ring)) == len(ring) for ring in (outer, *holes))
+            assert all((np.diff([*ring, ring[0]], axis=0) != 0).sum(axis=1).tolist() == [1] * len(ring)
+                       for ring in (outer, *holes))  # fmt: skip
+    assert outlines.polygons(np.array([[1, 0], [0, 1]])) == [
+        [[(0, 0), (1, 0), (1, 1), (0, 1)]],
+        [[(1, 1), (2, 1), (2, 2), (1, 2)]],
+    ]
+
+
+def test_regions_of_imagej(tmp_path: Path) -> None:
+    """As roifile reads them; filled as scikit-image does it they are the cell, but for a border of half a pixel."""
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    labels = np.zeros(SIZE, np.int32)
+    for number, (row, column, radius) in enumerate([(20, 20, 7), (20, 40, 5.2), (45, 30, 8.7)], 1):
+        labels[np.hypot(rows - row, columns - column) < radius] = number
+    labels[45, 30] = 0
+    written([labelled(labels)], "roi", tmp_path)
+    rois = roiread(tmp_path / "roi/a.zip")
+    assert isinstance(rois, list) and [roi.name for roi in rois] == ["0001", "0002", "0003"]
+    assert [roi.roitype for roi in rois] == [ROI_TYPE.TRACED, ROI_TYPE.TRACED, ROI_TYPE.RECT]
+    assert [roi.composite for roi in rois] == [False, False, True] and rois[0].position == 0
+    for number, roi in enumerate(rois, 1):
+        ring = max(roi.coordinates(multi=True), key=len)
+        filled = polygon2mask(SIZE, ring[:, ::-1] - 0.5)
+        cell = labels == number
+        assert (filled & cell).sum() / (filled | cell).sum() >= 0.98
+    assert (rois[1].left, rois[1].top, rois[1].right - 1, rois[1].bottom - 1) == (35, 15, 46, 26)
+
+
+def test_regions_far_from_the_corner_are_told_in_floats() -> None:
+    far = 70_000
+    roi = exports.roi.region([[(far, 1), (far + 2, 1), (far + 2, 3), (far, 3)]], "0001", labelled(label_image()))
+    back = ImagejRoi.frombytes(roi.tobytes())
+    assert back.coordinates().max(axis=0).tolist() == [far + 2, 3] and back.roitype == ROI_TYPE.TRACED
+
+
+def test_detections_of_qupath_have_the_row_of_the_table(tmp_path: Path) -> None:
+    image = labelled(label_image())
+    written([image], "geojson", tmp_path)
+    content = json.loads((tmp_path / "geojson/a.geojson").read_text())
+    assert content["type"] == "FeatureCollection" and len({each["id"] for each in content["features"]}) == image.most
+    for index, feature in enumerate(content["features"]):
+        properties = feature["properties"]
+        assert (properties["objectType"], properties["name"]) == ("detection", str(index + 1))
+        assert properties["measurements"] == {
+            name: pytest.approx(float(values[index])) for name, values in image.table.items() if name != "label"
+        }
+        polygons = feature["geometry"]["coordinates"]
+        polygons = [polygons] if feature["geometry"]["type"] == "Polygon" else polygons
+        assert all(ring[0] == ring[-1] for polygon in polygons for ring in polygon)
+        assert sum(area(ring) for polygon in polygons for ring in polygon) == image.table["area"][index]
+
+
+def test_areas_and_boxes_of_coco(tmp_path: Path) -> None:
+    pictures = [labelled(label_image(seed), f"{'ab'[seed]}.png") for seed in range(2)]
+    written(pictures, "coco", tmp_path)
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [each["file_name"] for each in content["images"]] == ["a.png", "b.png"]
+    numbers = [each["id"] for each in content["annotations"]]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) == sum(image.most for image in pictures)
+    for annotation in content["annotations"]:
+        labels = label_image(annotation["image_id"] - 1)
+        rows, columns = np.nonzero(labels == annotation["cell"])
+        assert annotation["area"] == len(rows) and annotation["score"] == pytest.approx(0.5)
+        x, y, width, height = annotation["bbox"]
+        assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_run_lengths_go_down_the_columns() -> None:
+    mask = np.ones((3, 2), bool)
+    assert exports.coco.runs(mask, 0, 0, (3, 2)) == [0, 6]
+    assert exports.coco.runs(mask, 0, 0, (3, 4)) == [0, 6, 6]
+    assert exports.coco.runs(mask, 1, 1, (5, 4)) == [6, 3, 2, 3, 6]
+
+
+def test_results_of_the_tracking_challenge(tmp_path: Path) -> None:
+    """Numbers of frames as in the names, one sequence a folder; what an earlier call wrote does not stay."""
+    frames = {number: label_image(number) for number in (0, 2)}
+    pictures = [
+        labelled(labels, f"t{number:03}.tif", path=Path("movies/02", f"t{number:03}.tif"))
+        for number, labels in frames.items()
+    ]
+    (tmp_path / "ctc/02_RES").mkdir(parents=True)
+    (tmp_path / "ctc/02_RES/mask009.tif").touch()
+    written(pictures, "ctc", tmp_path)
+    assert sorted(path.name for path in (tmp_path / "ctc/02_RES").iterdir()) == ["mask000.tif", "mask002.tif"]
+    for number, labels in frames.items():
+        values = tifffile.imread(tmp_path / f"ctc/02_RES/mask{number:03}.tif")
+        assert values.dtype == np.uint16 and np.array_equal(values, labels)
+    others = [labelled(label_image(), f"{name}.png") for name in "ab"]
+    written(others, "ctc", tmp_path / "more")
+    assert sorted(path.name for path in (tmp_path / "more/ctc/01_RES").iterdir()) == ["mask000.tif", "mask001.tif"]
+
+
+def test_what_the_tracking_challenge_cannot_hold(tmp_path: Path) -> None:
+    table = {**labelled(label_image()).table, "label": np.array([65_536])}
+    too_many = labelled(label_image(), table=table)
+    assert exports.write(exports.chosen(["ctc"]), [too_many], tmp_path) == [
+        "in/a.png: has 65536 cells, more than the 65535 that --as ctc holds; omit it, or cut the image into pieces"
+    ]
+    odd = [labelled(label_image()), labelled(label_image(), "b.png")]
+    object.__setattr__(odd[1], "size", (9, 8))
+    (fault,) = exports.write(exports.chosen(["ctc"]), odd, tmp_path)
+    assert fault == (
+        "in/b.png: has 9 × 8 pixels, but in/a.png has 60 × 83, and frames of --as ctc are of one size; "
+        "predict them apart"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_label_images_for_imagej(tmp_path: Path, count: int) -> None:
+    frames = [label_image(seed) for seed in range(count)]
+    stack = {"stack": "a"} if count > 1 else {}
+    pictures = [labelled(labels, frame=index, **stack) for index, labels in enumerate(frames)]
+    written(pictures, "tif", tmp_path)
+    with tifffile.TiffFile(tmp_path / "tif/a.tif") as tiff:
+        assert tiff.is_imagej and tiff.imagej_metadata is not None and tiff.imagej_metadata["unit"] == "um"
+        assert tiff.series[0].axes == ("TYX" if count > 1 else "YX") and tiff.series[0].dtype == np.uint16
+    (array,) = kinds.arrays(tmp_path / "tif/a.tif", Choices(), labels=True)
+    assert array.pixel_um == pytest.approx(0.25)
+    recording = as_recording(array, Choices())
+    for frame, labels in enumerate(frames):
+        np.testing.assert_array_equal(recording.read(frame)[0], labels)
+
+
+def test_ids_above_16_bits_for_imagej(tmp_path: Path) -> None:
+    labels = label_image() * 10_000
+    written([labelled(labels, pixel_um=None)], "tif", tmp_path)
+    with tifffile.TiffFile(tmp_path / "tif/a.tif") as tiff:
+        assert tiff.series[0].dtype == np.float32 and "unit" not in (tiff.imagej_metadata or {})
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "tif/a.tif"), labels)
+
+
+def test_an_image_without_cells(tmp_path: Path) -> None:
+    empty = labelled(np.zeros(SIZE, np.int32))
+    assert exports.write(list(exports.KINDS.values()), [empty], tmp_path) == []
+    assert json.loads((tmp_path / "coco.json").read_text())["annotations"] == []
+    assert json.loads((tmp_path / "geojson/a.geojson").read_text())["features"] == []
+    with zipfile.ZipFile(tmp_path / "roi/a.zip") as archive:
+        assert archive.namelist() == []
+
+
+# With a run
+
+
+def trained(folder: Path, task: str) -> Path:
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        text = (EXPERIMENTS / "quick_cells.toml").read_text().replace('name = "instances"', f'name = "{task}"')
+        Path("mine.toml").write_text(text)
+        settings = ["train.steps=60", "runtime.threads=1", "patches.size=48"]
+        return run(Path("mine.toml"), settings, console=quiet()).resolve()
+    finally:
+        os.chdir(here)
+
+
+@pytest.fixture(scope="module")
+def semantic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("semantic"), "semantic")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    for name in DATA.splits["val"]:
+        write_png(Path("in") / f"{name}.png", DATA.arrays(name)["raw"])
+    yield tmp_path
+
+
+def test_predict_writes_every_kind(semantic: Path, here: Path, call: Call) -> None:
+    every = [part for kind in exports.KINDS for part in ("--as", kind)]
+    status, out, err = call("predict", semantic, "in", "-o", "out", "--cells", *every)
+    assert status == 0, err
+    assert "QuPath GeoJSON: out/geojson/NAME.geojson" in out and "out/ctc/01_RES/maskNNN.tif (no tracks)" in out
+    for index, name in enumerate(DATA.splits["val"]):
+        labels = images.read_mask(here / f"out/cells/{name}.png")
+        assert labels.max() > 0
+        frames = {name: labels.shape}
+        for kind, file in (
+            ("imagej_roi", f"roi/{name}.zip"), ("geojson", f"geojson/{name}.geojson"), ("coco", "coco.json"),
+        ):  # fmt: skip
+            wanted = dict.fromkeys(DATA.splits["val"], labels.shape) if kind == "coco" else frames
+            back = annotations.KINDS[kind].read(here / "out" / file, frames=wanted)
+            np.testing.assert_array_equal(ids(back, name), labels)
+        np.testing.assert_array_equal(tifffile.imread(f"out/tif/{name}.tif"), labels)
+        np.testing.assert_array_equal(tifffile.imread(f"out/ctc/01_RES/mask{index:03}.tif"), labels)
+
+
+def test_a_stack_of_frames_gives_one_of_labels(semantic: Path, here: Path) -> None:
+    values = np.stack([DATA.arrays(name)["raw"] for name in DATA.splits["val"]])
+    tifffile.imwrite(
+        "movie.tif", values, imagej=True, resolution=(5, 5), metadata={"axes": "TYX", "unit": "um"}
+    )  # fmt: skip
+    assert predict(semantic, ["movie.tif"], Path("out"), cells=True, kinds=["tif", "roi", "ctc"]) == len(values)
+    (array,) = kinds.arrays(Path("out/tif/movie.tif"), Choices(), labels=True)
+    recording = as_recording(array, Choices())
+    assert recording.letters == "TYX" and array.pixel_um == pytest.approx(0.2)
+    stack = annotations.KINDS["imagej_roi"].read(
+        Path("out/roi/movie.zip"), frames={recording.image_name(frame): (96, 96) for frame in range(len(values))}
+    )
+    predict(semantic, ["in"], Path("apart"), cells=True)
+    for frame, name in enumerate(DATA.splits["val"]):
+        labels = images.read_mask(Path(f"apart/cells/{name}.png"))
+        np.testing.assert_array_equal(recording.read(frame)[0], labels)
+        np.testing.assert_array_equal(ids(stack, f"movie_t{frame:04}"), labels)
+        np.testing.assert_array_equal(tifffile.imread(f"out/ctc/01_RES/mask{frame:03}.tif"), labels)
+        np.testing.assert_array_equal(images.read_mask(Path(f"out/cells/movie_t{frame:04}.png")), labels)
+    table = (here / "out/cells.csv").read_text().splitlines()
+    assert "area_um2" in table[0] and table[1].startswith("movie.tif/movie_t0000,")
+
+
+def test_pages_of_which_nothing_is_said(semantic: Path, here: Path, call: Call) -> None:
+    values = np.stack([DATA.arrays(name)["raw"] for name in DATA.splits["val"]])
+    tifffile.imwrite("movie.tif", values, metadata=None, photometric="minisblack")
+    status, _, err = call("predict", semantic, "movie.tif", "-o", "out")
+    assert status == 2 and "add --axes TYX if they are frames" in err and err.count("\n") == 1
+    status, out, err = call("predict", semantic, "movie.tif", "-o", "out", "--axes", "TYX")
+    assert status == 0 and f"{len(values)} masks" in out, err
+
+
+def test_what_is_refused_before_anything_is_predicted(semantic: Path, here: Path, call: Call) -> None:
+    for arguments, said in (
+        (
+            ["--cells", "--as", "geojsn"],
+            r"--as geojsn: no such kind of file; did you mean 'geojson'\? \(known: coco, ctc",
+        ),
+        (["--as", "roi"], r"--as roi writes cells, and the run tells none apart; add --cells \(approximate\)"),
+    ):
+        status, _, err = call("predict", semantic, "in", "-o", "out", *arguments)
+        assert status == 2 and re.search(said, err) and err.count("\n") == 1
+        assert not Path("out").exists()
+
+
+def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path) -> None:
+    predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco"])
+    predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco", "roi"])
+    record = Path("out/.exported.json")
+    record.write_text(json.dumps({"run": "runs/other/001", "checkpoint": "0"}))
+    with pytest.raises(UserError) as caught:
+        predict(semantic, ["in"], Path("out"), cells=True)
+    assert str(caught.value) == (
+        "out: holds results of another run or checkpoint (runs/other/001); name another folder"
+    )
+
+
+def test_a_file_that_cannot_be_written_keeps_no_other(semantic: Path, here: Path) -> None:
+    Path("out").mkdir()
+    Path("out/roi").touch()
+    with pytest.raises(UserError) as caught:
+        predict(semantic, ["in"], Path("out"), cells=True, kinds=["roi", "coco"])
+    assert len(caught.value.faults) == 1 and "cannot be written" in str(caught.value)
+    assert Path("out/coco.json").is_file() and Path("out/predictions.csv").is_file()

@@ -1,0 +1,42 @@
+"""Predicted cells in the formats of other programs, a writer each: `KINDS` has them, `contract` says what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yeastexp.errors import UserError, did_you_mean
+from yeastexp.prediction.exports.coco import Coco
+from yeastexp.prediction.exports.contract import Kind, Labelled
+from yeastexp.prediction.exports.ctc import TrackingChallenge
+from yeastexp.prediction.exports.geojson import GeoJson
+from yeastexp.prediction.exports.imagej_tiff import ImageJTiff
+from yeastexp.prediction.exports.roi import Roi
+
+__all__ = ["KINDS", "Kind", "Labelled", "chosen", "told", "write"]
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Roi(), GeoJson(), Coco(), TrackingChallenge(), ImageJTiff())}
+
+
+def chosen(names: Sequence[str]) -> list[Kind]:
+    """The kinds of these names, each once. Raises UserError if one is unknown."""
+    for name in names:
+        if name not in KINDS:
+            raise UserError(f"--as {name}: no such kind of file{did_you_mean(name, KINDS)}")
+    return [KINDS[name] for name in dict.fromkeys(names)]
+
+
+def write(kinds: Sequence[Kind], images: Sequence[Labelled], output: Path) -> list[str]:
+    """Write images in each kind; what is wrong with one does not keep the others from being written. Returns faults."""
+    faults: list[str] = []
+    for kind in kinds if images else ():
+        try:
+            kind.write(images, output)
+        except UserError as error:
+            faults += error.faults
+    return faults
+
+
+def told(names: Sequence[str], output: Path) -> list[str]:
+    """What was written in these kinds, a line each."""
+    return [f"{kind.title}: {output / kind.form}" for kind in chosen(names)]

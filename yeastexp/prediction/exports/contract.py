@@ -1,0 +1,85 @@
+"""What every writer of predicted cells is given, and what it is: label images with their measurements, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from yeastexp.data.pieces import Size, StoredImage
+from yeastexp.prediction.cell_table import Table
+from yeastexp.system import files
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image whose cells were predicted: where it came from, its table, and what opens its label image (1, H, W).
+
+    `name` is that of the tables, `stem` that of its files. Frames of a `stack` have its name and their index.
+    """
+
+    name: str
+    stem: str
+    path: Path
+    channels: int
+    size: Size
+    pixel_um: float | None
+    table: Table
+    open: Callable[[], StoredImage]
+    stack: str | None = None
+    frame: int = 0
+
+    @property
+    def most(self) -> int:
+        """The largest id."""
+        return int(self.table["label"].max(initial=0))
+
+    def cells(self) -> Iterator[tuple[int, Array, int, int]]:
+        """The id of each cell, its mask (h, w), and the row and column where that begins."""
+        table, labels = self.table, self.open()
+        boxes = np.stack([table[f"bbox-{side}"] for side in range(4)], axis=1).tolist()
+        for label, (top, left, bottom, right) in zip(table["label"].tolist(), boxes, strict=True):
+            yield label, labels.read(slice(top, bottom), slice(left, right))[0] == label, top, left
+
+    def measurements(self) -> Iterator[dict[str, Any]]:
+        """The row of each cell, without its label."""
+        names = [name for name in self.table if name != "label"]
+        columns = (self.table[name].tolist() for name in names)
+        return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+
+
+class Kind(Protocol):
+    """A format of cells. `title` is what it is called, `form` what is written where."""
+
+    name: str
+    title: str
+    form: str
+
+    def write(self, images: Sequence[Labelled], output: Path) -> None:
+        """Write images into files that appear whole. Raises UserError if the format cannot hold them."""
+        ...
+
+
+def stacks(images: Sequence[Labelled]) -> Iterator[tuple[str, list[Labelled]]]:
+    """Images that belong into one file, by the stem of its name: the frames of a stack, or a single image."""
+    together: dict[tuple[str, bool], list[Labelled]] = {}
+    for image in images:
+        together.setdefault((image.stack or image.stem, image.stack is None), []).append(image)
+    return ((name, members) for (name, _), members in together.items())
+
+
+@contextmanager
+def writing(path: Path, becoming: Callable[[Path], AbstractContextManager[Path]] = files.appearing) -> Iterator[Path]:
+    """A temporary path that becomes `path`. Raises UserError if it cannot be written."""
+    try:
+        with becoming(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise files.unwritten(path, error) from error

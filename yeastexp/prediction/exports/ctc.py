@@ -1,0 +1,71 @@
+"""The Cell Tracking Challenge's folders of results: `01_RES/mask000.tif`, of 16 bit, a frame each, without tracks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from yeastexp.data import tiff_file
+from yeastexp.data.pieces import Size
+from yeastexp.errors import UserError
+from yeastexp.prediction.exports.contract import Labelled, writing
+from yeastexp.system import files
+
+MOST = (1 << 16) - 1
+SEQUENCE, FRAME = re.compile(r"\d{2,}"), re.compile(r"t(\d{3,})")
+
+
+class TrackingChallenge:
+    """A sequence is a stack, or the images of a folder. Where these are called as in the challenge, names are kept."""
+
+    name, title, form = "ctc", "Cell Tracking Challenge", "ctc/01_RES/maskNNN.tif (no tracks)"
+
+    def write(self, images: Sequence[Labelled], output: Path) -> None:
+        """A folder a sequence. Ids are those of each frame: nothing links cells of two frames, so no res_track.txt."""
+        for image in images:
+            if image.most > MOST:
+                raise UserError(
+                    f"{image.name}: has {image.most} cells, more than the {MOST} that --as ctc holds; "
+                    "omit it, or cut the image into pieces"
+                )
+        for name, numbered in _sequences(images).items():
+            _refuse_sizes(list(numbered.values()))
+            digits = max(3, len(str(max(numbered))))
+            # The whole folder, for frames of an earlier call would be taken for some of this sequence.
+            with writing(output / self.name / f"{name}_RES", files.replacing) as path:
+                for number, image in numbered.items():
+                    tiff_file.write(path / f"mask{number:0{digits}}.tif", image.open().whole[0].astype(np.uint16))
+
+
+def _sequences(images: Sequence[Labelled]) -> dict[str, dict[int, Labelled]]:
+    """The images of each sequence by the numbers of the frames."""
+    together: dict[tuple[Path, str | None], list[Labelled]] = {}
+    for image in images:
+        together.setdefault((image.path if image.stack else image.path.parent, image.stack), []).append(image)
+    names = [place.name for place, _ in together]
+    keep = len(set(names)) == len(names) and all(SEQUENCE.fullmatch(name) for name in names)
+    sequences: dict[str, dict[int, Labelled]] = {}
+    for count, ((place, stack), members) in enumerate(together.items(), 1):
+        matches = [FRAME.fullmatch(image.stem) for image in members]
+        numbers = [int(match[1]) for match in matches if match]
+        if stack:
+            numbers = [image.frame for image in members]
+        elif len(set(numbers)) < len(members):
+            numbers = list(range(len(members)))
+        sequences[place.name if keep else f"{count:02}"] = dict(zip(numbers, members, strict=True))
+    return sequences
+
+
+def _refuse_sizes(members: Sequence[Labelled]) -> None:
+    sizes: dict[Size, Labelled] = {}
+    for image in members:
+        sizes.setdefault(image.size, image)
+    if len(sizes) > 1:
+        (first, one), (second, other) = list(sizes.items())[:2]
+        raise UserError(
+            f"{other.name}: has {second[0]} × {second[1]} pixels, but {one.name} has {first[0]} × {first[1]}, and "
+            "frames of --as ctc are of one size; predict them apart"
+        )

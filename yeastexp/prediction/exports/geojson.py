@@ -1,0 +1,51 @@
+"""QuPath's GeoJSON: a detection a cell, with its outline along the corners of pixels and its measurements."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from yeastexp.prediction.exports import outlines
+from yeastexp.prediction.exports.contract import Labelled, stacks, writing
+
+
+class GeoJson:
+    """The id of a cell is the name of its object; frames are told by the plane."""
+
+    name, title, form = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson"
+
+    def write(self, images: Sequence[Labelled], output: Path) -> None:
+        """A file an image, or a stack."""
+        for stem, members in stacks(images):
+            with writing(output / self.name / f"{stem}.geojson") as path, path.open("w", encoding="utf-8") as text:
+                text.write('{"type": "FeatureCollection", "features": [')
+                for number, feature in enumerate(_feature(*cell) for image in members for cell in _cells(image)):
+                    text.write((",\n" if number else "\n") + json.dumps(feature, allow_nan=False))
+                text.write("\n]}\n")
+
+
+def _cells(image: Labelled) -> Iterator[tuple[Labelled, int, list[list[outlines.Ring]], dict[str, Any]]]:
+    for (label, mask, top, left), row in zip(image.cells(), image.measurements(), strict=True):
+        yield image, label, outlines.polygons(mask, top, left), row
+
+
+def _feature(image: Labelled, label: int, parts: list[list[outlines.Ring]], row: dict[str, Any]) -> dict[str, Any]:
+    coordinates = [[[*ring, ring[0]] for ring in part] for part in parts]
+    whole = len(coordinates) == 1
+    geometry = {
+        "type": "Polygon" if whole else "MultiPolygon",
+        "coordinates": coordinates[0] if whole else coordinates,
+        **({"plane": {"c": -1, "z": 0, "t": image.frame}} if image.stack else {}),
+    }
+    values = {name: float(value) if isinstance(value, float) else int(value) for name, value in row.items()
+              if math.isfinite(value)}  # fmt: skip
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{image.name}#{label}")),
+        "geometry": geometry,
+        "properties": {"objectType": "detection", "name": str(label), "measurements": values},
+    }
