@@ -136,9 +136,8 @@ def ids(count: int = 8) -> np.ndarray:
     """Labels of cells in a row."""
     labels = np.zeros(SIZE, np.uint16)
     for number in range(count):
-        labels[4 + 16 * (number // 4) : 14 + 16 * (number // 4), 3 + 12 * (number % 4) : 12 + 12 * (number % 4)] = (
-            number + 1
-        )
+        top, left = 4 + 16 * (number // 4), 3 + 12 * (number % 4)
+        labels[top : top + 10, left : left + 9] = number + 1
     return labels
 
 

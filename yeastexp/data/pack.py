@@ -156,7 +156,9 @@ def pack(
         "images_sha256": _combined(survey.image_digests),
         "labels_sha256": _combined(survey.mask_digests),
     }
-    origin = Origin(groups, facts.frames, facts.channel_names)
+    channels = next(iter(survey.raw.values()))[0][0]
+    named = facts.channel_names if len(facts.channel_names) == channels else ()
+    origin = Origin(groups, facts.frames, named)
     if not dry_run:
         with Pixels(classes=kind == "class") as pixels:
 
@@ -175,12 +177,11 @@ def pack(
                 progress=progress,
                 forms=forms,
             )
-    first = next(iter(survey.raw.values()))
     return Packed(
         output=output,
         splits={part: len(names) for part, names in splits.items()},
         stacked=is_stacked(forms.values()),
-        channels=first[0][0],
+        channels=channels,
         dtype=str(np.result_type(*(dtype for _, dtype in survey.raw.values()))),
         kind=kind,
         label_values=tuple(sorted(survey.values)),
@@ -355,7 +356,6 @@ class _Facts:
             said = "; ".join(f"'{name}': {', '.join(names) or 'none'}" for names, name in named.items())
             warnings.append(f"the files name channels differently ({said}), so no names are kept; is their order one?")
         channel_names = next(iter(named)) if len(named) == 1 else ()
-        first = next(iter(recordings.values()))
         lines = Counter(recording.described() for recording in recordings.values() if recording.axes)
         read = [f"{format_count(count, 'file')}: {line}" for line, count in lines.items()]
         if doubtful:
@@ -369,8 +369,6 @@ class _Facts:
             **({"z": choices.z} if choices.z and any(recording.z for recording in recordings.values()) else {}),
         }
         frames = {name: pair.frame for name, pair in pairs.items() if pair.image.is_stack}
-        if len(channel_names) != first.channels:
-            channel_names = ()
         return cls(pixel_um, channel_names, frames, tuple(read), provenance, tuple(warnings))
 
 
@@ -433,12 +431,8 @@ class _Survey:
         self.values |= set(values.tolist())
         is_mask = self.kind in ("auto", "mask") and len(values) <= 2
         self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
-        self.checks.add(
-            name,
-            raw,
-            np.where(known, labels, 0),
-            are_ids=self.kind == "instance" or (self.kind == "auto" and len(values) > 3),
-        )
+        are_ids = self.kind == "instance" or (self.kind == "auto" and len(values) > 3)
+        self.checks.add(name, raw, np.where(known, labels, 0), are_ids)
 
     def warnings(self, kind: Kind) -> Iterator[str]:
         """What may be wrong with the labels."""
