@@ -429,6 +429,11 @@ WITH_PLUGIN = {
         {'name = "iou"': 'name = "dead_cells"'},
         "26:1: [[metric]] name: 'dead_cells' needs the map 'dead'; the data has no further maps",
     ),
+    "ids of cells that the data lacks": (
+        {'classes = ["background", "cell"]': 'name = "instances"\nclasses = ["background", "cell"]'},
+        "4:1: [task] name: 'instances' needs the map 'instances'; the data has no further maps; pack label files that "
+        "give each cell an id, with --labels instance",
+    ),
     "map that the task does not predict": (
         {'name = "iou"': 'name = "predicted_height"'},
         "26:1: [[metric]] name: 'predicted_height' needs predicted height; the task 'semantic' predicts classes alone",

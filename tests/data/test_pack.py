@@ -116,6 +116,22 @@ def test_kinds_of_labels(tmp_path, kind, values, found, gt, instances):
             np.testing.assert_array_equal(arrays["instances"], instances(labels), strict=True)
 
 
+def test_more_cells_than_8_bits_hold(tmp_path):
+    """Ids that went on from 0 lie in several pieces, be it too many to pack, or a few."""
+    squares = np.arange(32 * 32).reshape(32, 32).repeat(4, 0).repeat(4, 1)
+    for name in ("0.png", "1.png"):
+        write_png(tmp_path / "images" / name, picture(int(name[0]), (128, 128)))
+        write_png(tmp_path / "labels" / name, (squares % 256).astype(np.uint8))
+    where = [tmp_path / "images"], [tmp_path / "labels"]
+    remedy = "; the largest id is 255, the most that 8 bits hold: save ids in 16"
+    with pytest.raises(UserError, match=f"an id of its own{remedy}$"):
+        pack.pack(*where, tmp_path / "ids.h5", kind="instance")
+    for name in ("0.png", "1.png"):
+        write_png(tmp_path / "labels" / name, (squares % 256 * (squares < 300)).astype(np.uint8))
+    packed = pack.pack(*where, tmp_path / "ids.h5", kind="instance")
+    assert any(warning.endswith(f"are they cells?{remedy}") for warning in packed.warnings)
+
+
 def test_many_ids_and_negative_class_indices(tmp_path):
     for index, top in enumerate((3, 70_000)):
         write_png(tmp_path / "images" / f"{index}.png", picture(index))

@@ -10,9 +10,9 @@ from torch import nn
 
 from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
-from yeastexp.inspection import cells
 from yeastexp.inspection.preflight import instance_rules, patch_rules
 from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
+from yeastexp.metrics import cells
 
 QUICK = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
 YEAST = SyntheticYeast(images=3, size=96, val=1)
@@ -48,6 +48,13 @@ def test_odd_ids_are_named() -> None:
     assert list(told) == ["ids shared by distant cells", "ids in several pieces", "cells of one pixel"]
     assert told["ids in several pieces"].what.endswith("1 in yeast_000 (ids 8)")
     assert instance_rules.cells_line(images(ids())).startswith("4 cells in 1 image: 4 to 4 an image; median diameter")
+
+
+def test_ids_that_8_bits_cut_are_told() -> None:
+    plane = torch.zeros(96, 96, dtype=torch.int32)
+    plane[2::4, 2::4] = (torch.arange(576) % 256).view(24, 24)
+    (told,) = instance_rules.findings(images(plane.repeat_interleave(2, 0)[:96]), needed=True)
+    assert told.remedy.endswith("; the largest id is 255, the most that 8 bits hold: save ids in 16")
 
 
 def test_no_cells_to_learn_from() -> None:

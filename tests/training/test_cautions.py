@@ -105,3 +105,11 @@ def test_a_loss_that_does_not_add_up_is_told(here: Path, loss: str, told: bool) 
     assembly = assembled(load_experiment(write_experiment(here, text), ["train.accumulation_steps=3"]))[0]
     said = f"[train] accumulation_steps: '{loss}' is no mean over pixels (it has no 'count'), so 3 batches of 4 do not"
     assert [note.startswith(said) for note in cautions.of_loss(assembly)] == [True] * told
+
+
+def test_cells_longer_than_patches_are_told() -> None:
+    quick = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
+    (note,) = cautions.of_cells(assembled(load_experiment(quick, ["patches.size=16"]))[0])
+    assert note.startswith("[patches] size: cells of 3 training images are longer than patches of 16 px, up to ")
+    assert "set it to 32 or more, or make images smaller with 'downscale'" in note
+    assert not list(cautions.of_cells(assembled(load_experiment(quick))[0]))

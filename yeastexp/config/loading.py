@@ -442,15 +442,13 @@ class _Checker:
             self.faults.append((part.place, f"[dataset] name: '{part.name}': {malformed}"))
         for wanted in learnt.maps if learnt else ():
             if wanted not in dataset.maps:
-                known = f"; the data has {', '.join(dataset.maps) or 'no further maps'}"
-                self.faults.append(
-                    (task.part.place, f"[task] name: '{task.part.name}' needs the map '{wanted}'{known}")
-                )
+                message = f"'{task.part.name}' {_without_map(wanted, dataset.maps)}"
+                self.faults.append((task.part.place, f"[task] name: {message}"))
         for metric_part, metric in metrics_:
             for wanted in metric.maps if metric is not None else ():
                 name = wanted.removeprefix("predicted_")
                 if name == wanted and name not in dataset.maps:
-                    message = f"needs the map '{name}'; the data has {', '.join(dataset.maps) or 'no further maps'}"
+                    message = _without_map(name, dataset.maps)
                 elif (
                     name != wanted
                     and learnt is not None
@@ -462,3 +460,8 @@ class _Checker:
                 else:
                     continue
                 self.faults.append((metric_part.place, f"[[metric]] name: '{metric_part.name}' {message}"))
+
+
+def _without_map(name: str, there: Sequence[str]) -> str:
+    remedy = "; pack label files that give each cell an id, with --labels instance" if name == "instances" else ""
+    return f"needs the map '{name}'; the data has {', '.join(there) or 'no further maps'}{remedy}"

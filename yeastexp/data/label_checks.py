@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from yeastexp.errors import UserError
+from yeastexp.metrics.cells import of_fewer_bits
 
 Array = npt.NDArray[Any]
 
@@ -101,24 +102,27 @@ class LabelChecks:
         smooth = max(self.differing.values(), default=1.0) < IMAGE
         return known and smooth and max(self.specks, self.scattered) <= FRAGMENTED * self.ids
 
-    def refuse(self, kind: str, values: int) -> None:
-        """Raises UserError if the labels, which hold so many values, cannot be those of cells."""
+    def refuse(self, kind: str, values: Sequence[int]) -> None:
+        """Raises UserError if labels of these values cannot be those of cells."""
         noisy = {name: share for name, share in self.differing.items() if share >= (IMAGE if self.swapped else NOISE)}
         if kind != "mask" and noisy:
             name, share = max(noisy.items(), key=lambda item: item[1])
             raise UserError(
                 f"{share:.0%} of neighbouring pixels of '{name}' have different labels, half of which occur on "
-                f"{self.median_px[name]:.0f} pixels or fewer ({values:,} labels in all); cells are areas of one label: "
-                f"{SWAPPED}"
+                f"{self.median_px[name]:.0f} pixels or fewer ({len(values):,} labels in all); cells are areas of "
+                f"one label: {SWAPPED}"
             )
-        if kind == "class" and values > MOST_CLASSES:
-            raise UserError(f"the labels hold {values:,} values; classes are few, ids of cells are --labels instance")
-        single = values <= 2
+        if kind == "class" and len(values) > MOST_CLASSES:
+            raise UserError(
+                f"the labels hold {len(values):,} values; classes are few, ids of cells are --labels instance"
+            )
+        single = len(values) <= 2
         if kind == "instance" and self.pieces >= max(4, (2 if single else 3) * self.ids):
             most, where = self.most_pieces
             raise UserError(
                 f"{where} lies in {most} separate pieces ({self.ids:,} ids in {self.pieces:,} pieces in all), but an "
                 "id is one cell; omit --labels if these are masks, or give each connected part an id of its own"
+                f"{of_fewer_bits(values[-1], len(values))}"
             )
 
     def warnings(self, kind: str, values: Sequence[int], foreground: float) -> Iterator[str]:
@@ -133,7 +137,10 @@ class LabelChecks:
             yield f"{self.specks:,} of {self.ids:,} ids have fewer than {SPECK_PX} pixels; are they cells?"
         if self.fragmented > FRAGMENTED * self.ids:
             most, where = self.most_pieces
-            yield f"{self.fragmented:,} of {self.ids:,} ids lie in separate pieces ({where} in {most}); are they cells?"
+            yield (
+                f"{self.fragmented:,} of {self.ids:,} ids lie in separate pieces ({where} in {most}); are they cells?"
+                f"{of_fewer_bits(values[-1], len(values))}"
+            )
         if self.image_differing and max(self.image_differing) <= LABELS:
             least = max(self.image_differing)
             yield f"at most {least:.0%} of neighbouring pixels of the images differ, as in labels; {SWAPPED}"

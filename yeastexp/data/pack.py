@@ -141,7 +141,7 @@ def pack(
             f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
         )
     kind = _recognised(kind, survey)
-    survey.checks.refuse(kind, len(survey.values))
+    survey.checks.refuse(kind, sorted(survey.values))
     convert = _converter(kind, survey)
 
     facts = _Facts.of(pairs, found.doubtful, choices or Choices(), pixel_um)

@@ -137,6 +137,7 @@ def write_outputs(
         tiff_file.write(targets.probabilities, planes[0])
     if targets.ids:
         _write_ids(targets.ids, planes[1])
+    arrays[1:] = planes[:] = []  # they take several times the memory of what is written of the mask
     _write_mask(predictor, targets.mask, mask)
     return written
 

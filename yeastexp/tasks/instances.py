@@ -19,7 +19,7 @@ from yeastexp.metrics.matching import f1, overlap
 from yeastexp.registry import task
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.tasks.hills import hills
-from yeastexp.tasks.mask_cells import MaskCells
+from yeastexp.tasks.mask_cells import MaskCells, middle
 from yeastexp.tasks.semantic import Semantic, Views
 from yeastexp.tasks.telling_apart import Planes
 from yeastexp.tasks.watershed import Watershed
@@ -33,8 +33,8 @@ INSIDE, OUTSIDE = 1.1, 0.1
 DEPTHS = (0.1, 0.2, 0.3)
 """Of the pass between two cells below the lower top, from which the training images choose one."""
 
-FITTED = 8
-"""Training images that do so."""
+FITTED, FITTED_PX = 8, 1024
+"""Training images that do so, and the pixels of their sides that suffice."""
 
 FITTED_MASKS = 3
 """Training images that choose how a mask is cut into cells, for baselines."""
@@ -84,17 +84,21 @@ class Instances(Semantic):
         for sample in samples:
             ids = sample.maps["instances"].clamp_min(0).numpy()
             areas.append(np.unique(ids[ids > 0], return_counts=True)[1])
-            if len(areas[-1]) and len(fitted_on) < FITTED:
-                fitted_on.append(ids)
-        if not fitted_on:
-            raise UserError("[task] instances: the training images hold no cells; give the map 'instances' some ids")
+            if len(areas[-1]) and len(fitted_on) < FITTED and (part := middle(ids, FITTED_PX)).any():
+                fitted_on.append(part)
+        if not sum(map(len, areas)):
+            raise UserError(
+                "[task] instances: the map 'instances' of all training images holds no id above 0, so there are no "
+                "cells to learn; train on images with cells, or pack the labels again with --labels instance"
+            )
         median = float(np.median(np.concatenate(areas)))
         smoothing_px = self.smoothing * math.sqrt(4 * median / math.pi)
         least_area = max(1, round(self.area * median))
         self.watershed = replace(self.watershed, least_area=least_area, smoothing_px=smoothing_px)
-        if self.depth is None:
+        if self.depth is None and fitted_on:
             self.watershed = replace(self.watershed, least_depth=self._best_depth(fitted_on))
-        self.mask_cells = MaskCells.fitted(fitted_on[:FITTED_MASKS])
+        if fitted_on:
+            self.mask_cells = MaskCells.fitted(fitted_on[:FITTED_MASKS])
 
     def _best_depth(self, images: Sequence[Ids]) -> float:
         """The first of `DEPTHS` under which true hills give most of the true cells, and few others."""

@@ -39,6 +39,11 @@ ROWS_AROUND = 32
 """Rows above and below a band that are read at first, for cells are mostly not twice as wide."""
 
 
+def middle(ids: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.int64]:
+    """The middle of an image, of at most so many pixels a side."""
+    return ids[tuple(slice(start := max(0, (side - side_px) // 2), start + side_px) for side in ids.shape)]
+
+
 @dataclass(frozen=True)
 class MaskCells:
     """A watershed of the distance to the background, smoothed by a Gaussian of `smoothing_px`.
@@ -77,9 +82,8 @@ class MaskCells:
         images = list[Ids]()
         for sample in itertools.takewhile(lambda sample: "instances" in sample.maps, samples):
             ids = sample.maps["instances"].clamp_min(0).numpy()
-            middle = tuple(slice(start := max(0, (side - FITTED_PX) // 2), start + FITTED_PX) for side in ids.shape)
-            if ids[middle].any():
-                images.append(ids[middle])
+            if (part := middle(ids, FITTED_PX)).any():
+                images.append(part)
             if len(images) == FITTED:
                 break
         if not images:

@@ -186,17 +186,17 @@ def _targets(height: Float) -> Array:
     """
     rows, columns = height.shape
     padded = np.pad(height, 1, constant_values=-np.inf)
-    best, way = height.copy(), np.arange(rows * columns).reshape(rows, columns)
-    here = way.copy()
-    for down, right in NEIGHBOURS:
+    best, step = np.full_like(height, -np.inf), np.zeros(height.shape, np.int32)
+    # In reading order, so that only what is higher than all before is taken, and of equals the first.
+    for down, right in sorted([*NEIGHBOURS, (0, 0)]):
         there = padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
-        place = here + (down * columns + right)
-        higher = (there > best) | ((there == best) & (place < way))
-        np.copyto(best, there, where=higher)
-        np.copyto(way, place, where=higher)
-    way[[0, -1]] = here[[0, -1]]
-    flat = np.where(np.isfinite(height), way, here).ravel()
-    climbing = np.flatnonzero(flat != here.ravel())
+        np.copyto(step, down * columns + right, where=there > best)
+        np.maximum(best, there, out=best)
+    step[[0, -1]] = 0
+    step[np.isneginf(height)] = 0
+    climbing = np.flatnonzero(step)
+    flat = np.arange(rows * columns)
+    flat[climbing] += step.ravel()[climbing]
     while len(climbing):
         higher = flat[flat[climbing]]
         moved = higher != flat[climbing]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
+from yeastexp.metrics import cells
 from yeastexp.metrics.summary import Summary
-from yeastexp.system.formatting import format_score, format_share
+from yeastexp.system.formatting import format_count, format_score, format_share
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
 from yeastexp.training.optimization import AccumulationSchedule
@@ -30,13 +31,24 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
 
 
 def of_cells(assembly: Assembly) -> Iterator[str]:
-    """That scores of cells are those of approximate ones."""
+    """That scores of cells are those of approximate ones, and that no patch holds a cell that is to be learnt whole."""
     scored = [name for name, metric in assembly.metrics.items() if "instances" in metric.predicted]
     if scored and assembly.task.approximates:
         yield (
             f"{', '.join(scored)}: the cells of the task '{assembly.experiment.task.part.name}' are {METHOD}; the task "
             "'instances' learns to tell cells apart"
         )
+    if "instances" in assembly.task.maps:
+        side = assembly.sampler.plan.side
+        train = assembly.samples("train")
+        longest = {sample.name: cells.measure(sample.maps["instances"]).longest_px for sample in train}
+        if wide := [name for name, length in longest.items() if length > side]:
+            name = max(wide, key=lambda name: longest[name])
+            yield (
+                f"[patches] size: cells of {format_count(len(wide), 'training image')} are longer than patches of "
+                f"{side} px, up to {longest[name]} px in {name}, and never learnt whole; set it to "
+                f"{-(-longest[name] // 8) * 8} or more, or make images smaller with 'downscale'"
+            )
 
 
 def of_splits(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from yeastexp.config.loading import EXCLUSIVE, load_experiment
 from yeastexp.config.settings import Train
 from yeastexp.data.transforms import pipeline
 from yeastexp.errors import UserError
-from yeastexp.inspection.cells import diameters
+from yeastexp.metrics.cells import diameters
 from yeastexp.nets.costs import stepped
 from yeastexp.nets.optimizers import adamw
 from yeastexp.registry import model as models

@@ -8,6 +8,7 @@ import numpy as np
 
 from yeastexp.inspection.preflight.finding import Finding, of_images
 from yeastexp.inspection.preflight.statistics import Statistics, in_split, names
+from yeastexp.metrics.cells import of_fewer_bits
 from yeastexp.system.formatting import format_count, format_share
 
 FAULTS = (
@@ -61,6 +62,8 @@ def findings(images: Statistics, needed: bool) -> Iterator[Finding]:
             ids = shown[most.name]
             listed = ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
             text = f" {what}: {len(ids):,} in {most.name} (ids {listed})"
+            if field != "single_pixels" and most.instances:
+                remedy += of_fewer_bits(most.instances.largest_id, most.instances.count)
             yield of_images("warning", about, wrong, images, text, why, remedy)
 
 

@@ -16,7 +16,7 @@ from yeastexp.data import folds
 from yeastexp.data.folds import Thumbnail
 from yeastexp.data.running_moments import mean_and_std
 from yeastexp.data.transforms import pipeline
-from yeastexp.inspection import cells
+from yeastexp.metrics import cells
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.training_images import Transforms
 

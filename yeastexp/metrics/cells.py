@@ -41,6 +41,7 @@ class CellStatistics:
     """Ids whose pixels are not connected, diagonals included."""
     distant: tuple[int, ...]
     """Those of which two pieces lie farther apart than a median diameter."""
+    largest_id: int = 0
 
 
 def measure(instances: Tensor) -> CellStatistics:
@@ -81,7 +82,16 @@ def measure(instances: Tensor) -> CellStatistics:
         tuple(np.setdiff1d(numbers[areas == 1], border).tolist()),
         tuple(numbers[np.bincount(owners) > 1].tolist()),
         tuple(np.unique(numbers[owners[gaps > diameter]]).tolist()),
+        int(numbers[-1]),
     )
+
+
+def of_fewer_bits(largest_id: int, count: int) -> str:
+    """That so large an id of so many, where ids have several pieces, tells of a file too small for them; else empty."""
+    bits = {255: 8, 65535: 16}.get(largest_id)
+    if bits is None or count <= largest_id // 2:
+        return ""
+    return f"; the largest id is {largest_id}, the most that {bits} bits hold: save ids in {2 * bits}"
 
 
 def _neighbours(plane: Array, shift: int) -> tuple[Array, Array]:
