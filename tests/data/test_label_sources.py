@@ -210,3 +210,21 @@ def test_a_folder_of_the_cell_tracking_challenge(tmp_path: Path) -> None:
     reader = Reader(tmp_path / "data.h5")
     assert reader.contents.splits["val"] == ("02_t001", "02_t003")
     np.testing.assert_array_equal(reader.read("01_t003")["instances"], drawn())
+
+
+def test_a_further_map(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    for folder, labels in (("cells", ids()), ("dead", ids(3))):
+        (tmp_path / folder).mkdir()
+        for name in "abc":
+            tifffile.imwrite(tmp_path / folder / f"{name}.tif", labels)
+    maps = {"dead": str(tmp_path / "dead")}
+    pack.pack([where], [tmp_path / "cells"], tmp_path / "data.h5", maps=maps)
+    reader = Reader(tmp_path / "data.h5")
+    assert reader.contents.maps == ("instances", "dead")
+    np.testing.assert_array_equal(reader.read("b")["dead"], ids(3))
+    (tmp_path / "dead" / "c.tif").unlink()
+    with pytest.raises(UserError, match="no label for 'c'"):
+        pack.pack([where], [tmp_path / "cells"], tmp_path / "no.h5", maps=maps)
+    with pytest.raises(UserError, match="there is no further map of this name; take instances or dead"):
+        pack.pack([where], [tmp_path / "cells"], tmp_path / "no.h5", maps={"buds": str(tmp_path / "dead")})

@@ -25,6 +25,7 @@ from yeastexp.system.terminal import echo
     help="What labels are: mask, class, instance, or a kind of annotations, as labelme or coco.",
 )
 @click.option("--colours", metavar="CLASSES", help="Classes of masks in colours, as cell=#ff0000,dead=#00ff00.")
+@click.option("--map", "maps", multiple=True, metavar="MAP=LABELS", help="Further labels, as in dead=dead_cells/.")
 @click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255.")
 @click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
 @click.option("--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end.")
@@ -43,6 +44,7 @@ def pack(
     output: Path,
     kind: str,
     colours: str | None,
+    maps: tuple[str, ...],
     ignore: int | None,
     val: str | None,
     test: str | None,
@@ -78,6 +80,7 @@ def pack(
         test=None if test is None else splits.parse_choice(test),
         pixel_um=pixel_um,
         colours=colours,
+        maps={key: place for key, _, place in (text.partition("=") for text in maps)},
         choices=Choices(axes, z, dataset, label_dataset),
         group_by=group_by,
         part_groups=part_groups,

@@ -18,7 +18,7 @@ from yeastexp.data import tiff_file
 from yeastexp.data.annotations import KINDS as FORMATS
 from yeastexp.data.annotations.colours import parsed
 from yeastexp.data.groups import by_pattern
-from yeastexp.data.hdf5_file import Form, Origin, Reader, is_stacked, refuse_overwriting, write
+from yeastexp.data.hdf5_file import MAPS, Form, Origin, Reader, is_stacked, refuse_overwriting, write
 from yeastexp.data.label_checks import SWAPPED, LabelChecks
 from yeastexp.data.label_sources import Drawn, LabelReading, has_ids, title_of
 from yeastexp.data.normalization import PerChannel, one_or_each
@@ -88,6 +88,7 @@ def pack(
     pixel_um: float | None = None,
     choices: Choices | None = None,
     colours: str | None = None,
+    maps: Mapping[str, str] | None = None,
     group_by: str | None = None,
     part_groups: bool = False,
     dry_run: bool = False,
@@ -97,7 +98,8 @@ def pack(
     """Write pairs of images and labels to one file, in the values they were recorded with; nothing if `dry_run`.
 
     Pixels with the label `ignore` are unlabelled. `group_by` is FOLDER, for that of each image, or a regular expression
-    that is matched with its name; else the frames of a stack are a group.
+    that is matched with its name; else the frames of a stack are a group. `maps` are further labels, as of dead cells:
+    where those of each lie.
     """
     if not dry_run:
         refuse_overwriting(output, force)
@@ -112,6 +114,7 @@ def pack(
     found = paired(images, labels, choices, annotations, colours)
     pairs = found.by_name
     kind = _told_kind(kind, found)
+    further = _further(images, maps or {}, pairs, choices, kind)
     layout = found.layout
     ignore = layout.ignore if layout and ignore is None and kind == layout.labels else ignore
     if layout and test is None:
@@ -132,6 +135,8 @@ def pack(
     with Pixels(classes=kind == "class") as pixels:
         for name in progress(tuple(pairs)):
             survey.add(pairs[name], *pixels.read(pairs[name]))
+            for key, its_pairs in further.items():
+                survey.add_map(key, its_pairs[name], pixels.labels_of(its_pairs[name]))
         odd = pixels.labels.told()
     if titles and not survey.foreground:
         path = next(pair.paths[1] for pair in pairs.values() if isinstance(pair.labels, Drawn))
@@ -145,7 +150,12 @@ def pack(
     convert = _converter(kind, survey)
 
     facts = _Facts.of(pairs, found.doubtful, choices or Choices(), pixel_um)
-    forms = {name: _forms(survey.raw[name], convert) for name in pairs}
+    dtypes = {key: np.min_scalar_type(most) for key, most in survey.most.items()}
+    forms = {
+        name: _forms(survey.raw[name], convert)
+        | {key: (survey.raw[name][0][1:], dtype) for key, dtype in dtypes.items()}
+        for name in pairs
+    }
     provenance = {
         "made_by": "yeastexp pack",
         "labels": kind,
@@ -164,7 +174,10 @@ def pack(
 
             def read(name: str) -> dict[str, Array]:
                 raw, labels = pixels.read(pairs[name])
-                return {"raw": raw[0] if len(raw) == 1 else raw, **convert(labels)}
+                others = {
+                    key: pixels.labels_of(its_pairs[name]).astype(dtypes[key]) for key, its_pairs in further.items()
+                }
+                return {"raw": raw[0] if len(raw) == 1 else raw, **convert(labels), **others}
 
             write(
                 output,
@@ -296,6 +309,24 @@ def _told_kind(kind: str, found: Pairs) -> Kind:
     return "instance" if drawn and has_ids(drawn) else "auto"
 
 
+def _further(
+    images: Sequence[str | Path],
+    maps: Mapping[str, str],
+    pairs: Mapping[str, Pair],
+    choices: Choices | None,
+    kind: Kind,
+) -> dict[str, dict[str, Pair]]:
+    """The pairs of further label maps. Raises UserError if an image has none."""
+    further: dict[str, dict[str, Pair]] = {}
+    for key, place in maps.items():
+        if key not in MAPS or (key == "instances" and kind == "instance"):
+            raise UserError(f"--map {key}={place}: there is no further map of this name; take {' or '.join(MAPS)}")
+        further[key] = paired(images, [place], choices).by_name
+        if odd := sorted(pairs.keys() ^ further[key].keys()):
+            raise UserError(f"--map {key}={place}: '{odd[0]}' is in one of both labels alone; give each image both")
+    return further
+
+
 def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
     """The groups of images by name; those that are in none are left out."""
     if group_by == FOLDER:
@@ -321,7 +352,11 @@ class Pixels:
     def read(self, pair: Pair) -> tuple[Array, Array]:
         """An image (C, H, W) and its labels (H, W)."""
         raw = self._images.read(pair.image, pair.frame)
-        return raw, self.labels.read(pair.labels, pair.label_frame)
+        return raw, self.labels_of(pair)
+
+    def labels_of(self, pair: Pair) -> Array:
+        """The labels (H, W) of an image alone."""
+        return self.labels.read(pair.labels, pair.label_frame)
 
 
 @dataclass(frozen=True)
@@ -404,6 +439,8 @@ class _Survey:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     cells: dict[str, int] = field(default_factory=dict)
     """By image, the connected regions of a mask, the classes, or the cells."""
+    most: dict[str, int] = field(default_factory=dict)
+    """The largest value of each further map."""
 
     def add(self, pair: Pair, raw: Array, labels: Array) -> None:
         """Look at an image (C, H, W) and its labels (H, W)."""
@@ -433,6 +470,14 @@ class _Survey:
         self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
         are_ids = self.kind == "instance" or (self.kind == "auto" and len(values) > 3)
         self.checks.add(name, raw, np.where(known, labels, 0), are_ids)
+
+    def add_map(self, key: str, pair: Pair, labels: Array) -> None:
+        """Look at further labels (H, W) of an image that was added."""
+        if labels.shape != self.raw[pair.name][0][1:]:
+            raise UserError(f"{pair.paths[1]}: differs in size from its image {pair.paths[0]}; give each its own label")
+        if labels.min() < 0:
+            raise UserError(f"{pair.paths[1]}: holds negative labels; --map {key} takes masks or ids of cells")
+        self.most[key] = max(self.most.get(key, 0), int(labels.max()))
 
     def warnings(self, kind: Kind) -> Iterator[str]:
         """What may be wrong with the labels."""

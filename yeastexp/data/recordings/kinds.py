@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yeastexp.data import images
+from yeastexp.data import images, tiff_file
 from yeastexp.data.recordings import hdf5, microscopes, ome_zarr, tiff
 from yeastexp.data.recordings.recording import Choices, StoredArray, one_image
 from yeastexp.data.tiff_file import BEGINNINGS
@@ -36,6 +36,11 @@ def arrays(path: Path, choices: Choices, *, labels: bool = False) -> list[Stored
     if path.suffix.lower() in images.OTHER_FORMATS and path.is_file():
         raise UserError(f"{path}: is {path.suffix.lower()}, which is not read; {images.CONVERT}")
     return [one_image(path, name, kind, images.read_labels if labels else images.read_image)]
+
+
+def holds_several(path: Path) -> bool:
+    """Whether a file holds what is read image by image, not at once: a stack, or a file of a microscope."""
+    return _kind(path) in ("OME-Zarr", "ND2", "LIF") or tiff_file.stack_fault(path) is not None
 
 
 def stem(path: Path) -> str:
