@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from rich.console import Console
 from test_cell_events import blank, made, sample
 from test_outlines import filled
 
+from yeastexp.evaluation import record
 from yeastexp.evaluation.cells import CellSurvey
+from yeastexp.evaluation.compare import compare
 from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.metrics import baselines
-from yeastexp.report import cells, gallery, report
+from yeastexp.report import cells, gallery, predictions, report, run_files
 from yeastexp.report.html import Charts, Gallery, GalleryImage, Paragraph
 from yeastexp.training.run import run
 
@@ -124,3 +127,29 @@ def test_the_page_of_a_run_shows_its_cells(trained: Path, tmp_path: Path) -> Non
     assert any(label.startswith("Cells per image: ") for label in labels)
     assert any(label.startswith("cells with an error on validation images") for label in labels)
     assert any(label.startswith("number of cells per image") for label in labels)
+
+
+def test_without_the_images_counts_are_those_that_were_stored(trained: Path) -> None:
+    scores = run_files.read(trained).scores["val"]
+    (charts,) = predictions.cell_blocks(run_files.read(trained), "gone")
+    assert isinstance(charts, Charts) and len(charts.charts) == 1
+    assert f"({len(scores['count', 'true'])} images)" in charts.charts[0].description
+    assert list(cells.stored_blocks({("iou", "cell"): {"a": 0.5}})) == []
+
+
+def test_cells_at_the_border_are_left_out_in_a_folder_of_their_own(trained: Path) -> None:
+    plain, whole = evaluate(trained)
+    folder, inner = evaluate(trained, ignore_border=8)
+    assert folder != plain and inner.ignore_border_px == 8 and whole.ignore_border_px is None
+    assert inner.summary["count"]["true"]["pooled"] < whole.summary["count"]["true"]["pooled"]
+    assert inner.summary["iou"] == whole.summary["iou"] and inner.cells == whole.cells
+    assert "cells within 8 pixels of the border left out" in record.title(inner)
+
+
+def test_runs_are_compared_by_the_first_metric_of_their_task(trained: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(trained, tmp_path / "runs" / "other" / "001"))
+    comparison = compare([trained, other])
+    assert comparison.selection.metric == "average_precision"
+    halves = compare([trained, other], metric="count", class_name="missed")
+    assert halves.higher_is_better is False and halves.pairs[0].difference.mean == 0
+    assert compare([trained, other], metric="count", class_name="true").higher_is_better is None

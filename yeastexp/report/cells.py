@@ -13,6 +13,7 @@ from yeastexp.metrics.intervals import agreement
 from yeastexp.report.gallery import data_url
 from yeastexp.report.html import Block, Chart, Charts, Gallery, GalleryImage, Overlay, Paragraph
 from yeastexp.report.outlines import cell_outlines
+from yeastexp.report.run_files import ImageScores
 from yeastexp.system.formatting import format_count, format_number
 
 MOST_CROPS = 18
@@ -53,10 +54,13 @@ def count_chart(name: str, counts: Counts, title: str = "Cells per image") -> Ch
     return Chart(title, description, plots.inline_svg(figure, name), note)
 
 
-def counts_of(true: Mapping[str, float | None], found: Mapping[str, float | None]) -> Counts:
-    """The counts of the images that have both."""
+def stored_blocks(scores: ImageScores) -> Iterator[Block]:
+    """The chart of counts by the scores of each image, where cells were counted."""
+    true, found = (scores.get(("count", name), {}) for name in ("true", "found"))
     pairs = ((image, number, found.get(image)) for image, number in true.items())
-    return {image: (number, other) for image, number, other in pairs if number is not None and other is not None}
+    counts = {image: (number, other) for image, number, other in pairs if number is not None and other is not None}
+    if counts:
+        yield Charts([count_chart("cell-counts", counts)])
 
 
 def _size_chart(survey: CellSurvey, pixel_um: float | None) -> Chart:

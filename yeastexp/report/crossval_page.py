@@ -15,7 +15,7 @@ from yeastexp.evaluation import crossval, out_of_fold
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.source import Source
 from yeastexp.metrics.pixels import MEAN, confusion
-from yeastexp.report import crossval_folder, gallery, predictions, run_files, sections, tables
+from yeastexp.report import cells, crossval_folder, gallery, predictions, run_files, sections, tables
 from yeastexp.report.crossval_folder import CrossvalFiles, FoldRun
 from yeastexp.report.curves import curve_chart, series_of
 from yeastexp.report.distributions import RANKS, distribution_charts, score_name, score_note
@@ -42,6 +42,7 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
         Section("Scores", list(_scores(files)), "out-of-fold predictions of all images"),
         Section("Folds", list(_folds(files)), "scores by fold and seed"),
         Section("Training", list(_training(files)), "loss and scores by step"),
+        Section("Cells", list(cells.stored_blocks(files.scores)), "in each image, means over seeds"),
         Section("Predictions", list(_gallery(files, source)), "the worst, median and best image"),
         Section("Every image", list(_distribution(files)), "the distribution of scores over images"),
         Section("Confusion", list(_confusion(files, source)), "pixels by true and predicted class"),

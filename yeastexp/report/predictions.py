@@ -160,10 +160,12 @@ def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterato
         yield saved
 
 
-def cell_blocks(predictions: BestPredictions | str) -> Iterator[Block]:
-    """Numbers and sizes of cells, and the worst of them, where the task tells cells apart."""
+def cell_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
+    """Numbers and sizes of cells, and the worst of them, where the task tells cells apart; without the data numbers."""
     if isinstance(predictions, BestPredictions):
         yield from predictions.cells
+    else:
+        yield from cells.stored_blocks(run.scores.get("val", {}))
 
 
 def training_blocks(predictions: BestPredictions | str) -> Iterator[Block]:

@@ -38,7 +38,7 @@ def page(path: Path, written: str, device: str = "auto", progress: ProgressBar =
         Section("Data", [_data(run, source)], "what it was trained and scored on"),
         Section("Training", list(curves.training_blocks(run)), "loss and scores by step"),
         Section("Scores", list(_scores(run)), "on whole images, beside baselines"),
-        Section("Cells", list(predictions.cell_blocks(predicted)), "on validation images, by the best checkpoint"),
+        Section("Cells", list(predictions.cell_blocks(run, predicted)), "on validation images, by the best checkpoint"),
         Section("Predictions", list(predictions.gallery_blocks(run, predicted)), "the worst, median and best image"),
         Section("Training images", list(predictions.training_blocks(predicted)), "predicted by the same weights"),
         Section("Every image", list(_distribution(run)), "the distribution of scores over images"),
