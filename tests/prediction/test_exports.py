@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -21,6 +22,7 @@ from tiny import quiet
 from yeastexp.data import annotations, images
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
+from yeastexp.data.pack import pack
 from yeastexp.data.pieces import StoredImage
 from yeastexp.data.recordings import kinds
 from yeastexp.data.recordings.recording import Choices, as_recording
@@ -57,9 +59,8 @@ def labelled(labels: np.ndarray, name: str = "a.png", **more: Any) -> exports.La
         "name": f"in/{name}", "stem": Path(name).stem, "path": Path("in", name), "channels": 1, "pixel_um": 0.25,
         "table": measure(labels, values, confidence=np.full(labels.shape, 0.5, np.float32), pixel_um=0.25),
     }  # fmt: skip
-    return exports.Labelled(
-        **{**settings, **more}, size=SIZE, open=lambda: StoredImage.of(name, labels[None])
-    )  # fmt: skip
+    image, opened = StoredImage.of(name, values), StoredImage.of(name, labels[None])
+    return exports.Labelled(**{**settings, **more}, size=SIZE, image=lambda: image, open=lambda: opened)
 
 
 def written(images: list[exports.Labelled], kind: str, output: Path) -> None:
@@ -260,6 +261,28 @@ def test_ids_above_16_bits_for_imagej(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read_mask(tmp_path / "tif/a.tif"), labels)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_with_labels_of_ome_zarr(tmp_path: Path, count: int) -> None:
+    pytest.importorskip("zarr")
+    stack = {"stack": "a"} if count > 1 else {}
+    pictures = [labelled(label_image(seed), frame=seed, **stack) for seed in range(count)]
+    written(pictures, "zarr", tmp_path)
+    for is_labels in (False, True):
+        (array,) = kinds.arrays(tmp_path / "zarr/a.zarr", Choices(), labels=is_labels)
+        assert array.pixel_um == pytest.approx(0.25) and array.kind == "OME-Zarr"
+        recording = as_recording(array, Choices())
+        assert recording.frames == count
+        for frame, picture in enumerate(pictures):
+            wanted = (picture.open() if is_labels else picture.image()).whole
+            np.testing.assert_array_equal(recording.read(frame), wanted)
+
+
+def test_a_kind_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "find_spec", lambda package: None)
+    with pytest.raises(UserError, match=r"^--as zarr: needs another package; pip install zarr$"):
+        exports.chosen(["roi", "zarr"])
+
+
 def test_an_image_without_cells(tmp_path: Path) -> None:
     empty = labelled(np.zeros(SIZE, np.int32))
     assert exports.write(list(exports.KINDS.values()), [empty], tmp_path) == []
@@ -380,3 +403,17 @@ def test_a_file_that_cannot_be_written_keeps_no_other(semantic: Path, here: Path
         predict(semantic, ["in"], Path("out"), cells=True, kinds=["roi", "coco"])
     assert len(caught.value.faults) == 1 and "cannot be written" in str(caught.value)
     assert Path("out/coco.json").is_file() and Path("out/predictions.csv").is_file()
+
+
+def test_a_packed_stack_comes_out_as_one(semantic: Path, here: Path) -> None:
+    values = np.stack([DATA.arrays(name)["raw"] for name in DATA.splits["val"]])
+    labels = np.stack([DATA.arrays(name)["gt"] for name in DATA.splits["val"]]).astype(np.uint16)
+    for name, array in (("movie", values), ("movie_masks", labels)):
+        tifffile.imwrite(f"{name}.tif", array, imagej=True, metadata={"axes": "TYX"})
+    pack(["movie.tif"], ["movie_masks.tif"], Path("data.h5"), part_groups=True)
+    with h5py.File("data.h5", "r+") as file:
+        file["channel_names"] = ["phase"]
+    predict(semantic, ["data.h5"], Path("out"), cells=True, kinds=["roi"])
+    predict(semantic, ["movie.tif"], Path("direct"), cells=True, kinds=["roi"])
+    assert [path.name for path in Path("out/roi").iterdir()] == ["movie.zip"]
+    assert Path("out/roi/movie.zip").read_bytes() == Path("direct/roi/movie.zip").read_bytes()

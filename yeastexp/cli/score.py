@@ -150,7 +150,7 @@ def compare(
 @click.option("--tile", type=POSITIVE, metavar="PIXELS", help="Side of the tiles of large images; default by memory.")
 @click.option("--format", "form", type=click.Choice(["png", "tif"]), help="Default png; tif if too large for png.")
 @click.option(
-    "--as", "kinds", multiple=True, metavar="KIND", help="Also write cells as roi, geojson, coco, ctc or tif."
+    "--as", "kinds", multiple=True, metavar="KIND", help="Also write cells: roi, geojson, coco, ctc, tif, zarr."
 )
 @click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX, CYX or TCYX.")
 @click.option("--z", metavar="PLANE", help="Of stacks in depth: max, middle or a number from 0 on.")
@@ -188,7 +188,8 @@ def predict(
     times, writes the cells for other programs as well, with the names of the images, the frames of a stack together:
     roi (regions for Fiji's ROI manager, roi/NAME.zip), geojson (detections with measurements for QuPath,
     geojson/NAME.geojson), coco (coco.json, run lengths), ctc (Cell Tracking Challenge, ctc/01_RES/mask000.tif, no
-    tracks), tif (label images for ImageJ with the size of a pixel, tif/NAME.tif). docs/formats.md says what each keeps.
+    tracks), tif (label images for ImageJ with the size of a pixel, tif/NAME.tif), zarr (OME-Zarr with labels,
+    zarr/NAME.zarr). docs/formats.md says what each keeps.
 
     Images that do not fit into memory are cut into tiles that overlap by the model's receptive field, which does not
     change the result. If interrupted, the same command continues.

@@ -334,6 +334,15 @@ def stored_images(path: Path) -> list[StoredImage]:
     ]
 
 
+def origin_of(path: Path) -> Origin:
+    """Where the images of a file come from, if it says so."""
+    with opened(path) as file:
+        if not {"groups", "names"} <= set(file):
+            return Origin()
+        channels = len(_strings(file, "channel_names")) if "channel_names" in set(file) else 0
+        return _origin(file, _strings(file, "names"), channels)
+
+
 def _stored_image(
     path: Path, name: str, form: Form, place: str | int, normalization: dict[str, Any] | None
 ) -> StoredImage:

@@ -209,6 +209,7 @@ def predict(
     if wanted and call.labelled:
         files.write_text(output / EXPORTED, json.dumps({"run": str(run), "checkpoint": digest}))
         call.faults += exports.write(wanted, call.labelled, output)
+        reading.close()
     for its_targets in (each for each in targets if each.grow and not stopped):
         its_targets.cells.unlink(missing_ok=True)
         its_targets.planes.unlink(missing_ok=True)
@@ -278,7 +279,7 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
         return tiff_file.stored_image(path) if targets.grow else StoredImage.of(str(path), images.read_labels(path))
 
     return exports.Labelled(
-        source.name, source.stem, source.path, image.shape[0], image.size, image.pixel_um, cells, labels,
+        source.name, source.stem, source.path, image.shape[0], image.size, image.pixel_um, cells, source.open, labels,
         source.stack, source.frame,
     )  # fmt: skip
 
@@ -330,7 +331,7 @@ def _sources(inputs: Sequence[str], faults: list[str], choices: Choices, reading
             faults += error.faults
     for path in dict.fromkeys(hdf5_paths):
         try:
-            stored = hdf5_file.stored_images(path)
+            stored, origin = hdf5_file.stored_images(path), hdf5_file.origin_of(path)
         except UserError as error:
             faults += error.faults
             continue
@@ -339,7 +340,9 @@ def _sources(inputs: Sequence[str], faults: list[str], choices: Choices, reading
             if not hdf5_file.is_plain(stem):
                 faults.append(f"{path}: {stem[: hdf5_file.LONGEST_NAME]!r} cannot be the name of an image; rename it")
                 continue
-            yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image))
+            stack, frame = origin.groups.get(stem), origin.frames.get(stem, 0)
+            stack = stack if stack and stem.startswith(f"{stack}_t") else None
+            yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image), stack, frame)
 
 
 def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from yeastexp.errors import UserError, did_you_mean
@@ -11,18 +12,23 @@ from yeastexp.prediction.exports.contract import Kind, Labelled
 from yeastexp.prediction.exports.ctc import TrackingChallenge
 from yeastexp.prediction.exports.geojson import GeoJson
 from yeastexp.prediction.exports.imagej_tiff import ImageJTiff
+from yeastexp.prediction.exports.ome_zarr import OmeZarr
 from yeastexp.prediction.exports.roi import Roi
 
 __all__ = ["KINDS", "Kind", "Labelled", "chosen", "told", "write"]
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Roi(), GeoJson(), Coco(), TrackingChallenge(), ImageJTiff())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (Roi(), GeoJson(), Coco(), TrackingChallenge(), ImageJTiff(), OmeZarr())
+}
 
 
 def chosen(names: Sequence[str]) -> list[Kind]:
-    """The kinds of these names, each once. Raises UserError if one is unknown."""
+    """The kinds of these names, each once. Raises UserError if one is unknown, or needs a package that is not there."""
     for name in names:
         if name not in KINDS:
             raise UserError(f"--as {name}: no such kind of file{did_you_mean(name, KINDS)}")
+        if (package := KINDS[name].needs) and find_spec(package) is None:
+            raise UserError(f"--as {name}: needs another package; pip install {package}")
     return [KINDS[name] for name in dict.fromkeys(names)]
 
 

@@ -19,7 +19,7 @@ class Coco:
     The confidence, where there is one, is the score.
     """
 
-    name, title, form = "coco", "COCO JSON", "coco.json"
+    name, title, form, needs = "coco", "COCO JSON", "coco.json", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """A file for all."""

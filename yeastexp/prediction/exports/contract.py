@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Labelled:
-    """An image whose cells were predicted: where it came from, its table, and what opens its label image (1, H, W).
+    """An image whose cells were predicted: where it came from, its table, and what opens it and its labels (1, H, W).
 
     `name` is that of the tables, `stem` that of its files. Frames of a `stack` have its name and their index.
     """
@@ -32,6 +32,7 @@ class Labelled:
     size: Size
     pixel_um: float | None
     table: Table
+    image: Callable[[], StoredImage]
     open: Callable[[], StoredImage]
     stack: str | None = None
     frame: int = 0
@@ -56,11 +57,12 @@ class Labelled:
 
 
 class Kind(Protocol):
-    """A format of cells. `title` is what it is called, `form` what is written where."""
+    """A format of cells: what it is called, what is written where, and the package that it needs, if it does."""
 
     name: str
     title: str
     form: str
+    needs: str
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write images into files that appear whole. Raises UserError if the format cannot hold them."""

@@ -21,7 +21,7 @@ SEQUENCE, FRAME = re.compile(r"\d{2,}"), re.compile(r"t(\d{3,})")
 class TrackingChallenge:
     """A sequence is a stack, or the images of a folder. Where these are called as in the challenge, names are kept."""
 
-    name, title, form = "ctc", "Cell Tracking Challenge", "ctc/01_RES/maskNNN.tif (no tracks)"
+    name, title, form, needs = "ctc", "Cell Tracking Challenge", "ctc/01_RES/maskNNN.tif (no tracks)", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """A folder a sequence. Ids are those of each frame: nothing links cells of two frames, so no res_track.txt."""

@@ -16,7 +16,7 @@ from yeastexp.prediction.exports.contract import Labelled, stacks, writing
 class GeoJson:
     """The id of a cell is the name of its object; frames are told by the plane."""
 
-    name, title, form = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson"
+    name, title, form, needs = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """A file an image, or a stack."""

@@ -19,7 +19,7 @@ LARGEST = (1 << 32) - (1 << 20)
 class ImageJTiff:
     """Ids in 16 bits, above 65,535 cells in float32, since ImageJ has no integers of 32."""
 
-    name, title, form = "tif", "ImageJ TIFF", "tif/NAME.tif"
+    name, title, form, needs = "tif", "ImageJ TIFF", "tif/NAME.tif", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """A file an image, or a stack."""

@@ -19,7 +19,7 @@ MOVE, LINE, CLOSE = 0.0, 1.0, 4.0
 class Roi:
     """Names are ids, of stacks with the frame before them. Cells of one ring are traced regions, others composite."""
 
-    name, title, form = "roi", "ImageJ ROI", "roi/NAME.zip"
+    name, title, form, needs = "roi", "ImageJ ROI", "roi/NAME.zip", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """A zip an image, or a stack."""
