@@ -131,7 +131,7 @@ def pack(
         left = len(layout.pairs) - len(pairs)
         notes += [layout.title, *layout.notes]
         notes += [f"{format_count(left, 'image')} without labels left out"] if left else []
-    survey = _Survey(ignore, kind)
+    survey = _Survey(ignore, kind, dry_run)
     with Pixels(classes=kind == "class") as pixels:
         for name in progress(tuple(pairs)):
             survey.add(pairs[name], *pixels.read(pairs[name]))
@@ -428,6 +428,8 @@ class _Survey:
 
     ignore: int | None
     kind: Kind
+    keeps_lines: bool = False
+    """Whether ranges and cells of each image are wanted."""
     checks: LabelChecks = field(default_factory=LabelChecks)
     ignored: int = 0
     raw: dict[str, Form] = field(default_factory=dict)
@@ -457,7 +459,8 @@ class _Survey:
                 )
             break
         self.raw[name] = (raw.shape, raw.dtype)
-        self.ranges[name] = float(raw.min()), float(raw.max())
+        if self.keeps_lines:
+            self.ranges[name] = float(raw.min()), float(raw.max())
         self.image_digests[name] = _digest(raw)
         self.mask_digests[name] = _digest(labels)
         known = np.ones(labels.shape, bool) if self.ignore is None else labels != self.ignore
@@ -466,8 +469,9 @@ class _Survey:
         self.ignored += int(np.count_nonzero(~known))
         values = np.unique(labels[known])
         self.values |= set(values.tolist())
-        is_mask = self.kind in ("auto", "mask") and len(values) <= 2
-        self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
+        if self.keeps_lines:
+            is_mask = self.kind in ("auto", "mask") and len(values) <= 2
+            self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
         are_ids = self.kind == "instance" or (self.kind == "auto" and len(values) > 3)
         self.checks.add(name, raw, np.where(known, labels, 0), are_ids)
 

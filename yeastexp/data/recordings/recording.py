@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +40,15 @@ class StoredArray:
     axes: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    opened: Callable[[], AbstractContextManager[Select]]
+    opened: Callable[[], AbstractContextManager[Select]] | Callable[[Path], Array]
     channel_names: tuple[str, ...] = ()
     pixel_um: float | None = None
+
+    def open(self) -> AbstractContextManager[Select]:
+        """Open the file; one image without axes is read by each call of what it gives."""
+        if not self.axes:
+            return _at_once(self.path, cast(Callable[[Path], Array], self.opened))
+        return cast(Callable[[], AbstractContextManager[Select]], self.opened)()
 
     @property
     def unknown(self) -> int:
@@ -140,7 +145,7 @@ class Recording:
 
     def read(self, frame: int = 0) -> Array:
         """The image (C, H, W) of a frame."""
-        with self.array.opened() as select:
+        with self.array.open() as select:
             return self.select(select, frame)
 
     @property
@@ -230,7 +235,7 @@ class Reading:
         """The image (C, H, W) of a frame."""
         if self._last is not recording.array or self._select is None:
             self.close()
-            self._select = self._stack.enter_context(recording.array.opened())
+            self._select = self._stack.enter_context(recording.array.open())
             self._last = recording.array
         return recording.select(self._select, frame)
 
@@ -244,7 +249,7 @@ def one_image(
     pixel_um: float | None = None,
 ) -> StoredArray:
     """A file of one image (C, H, W), which is read at once; its shape is known then."""
-    return StoredArray(path, name, kind, "", (), NUMBER, partial(_at_once, path, read), channel_names, pixel_um)
+    return StoredArray(path, name, kind, "", (), NUMBER, read, channel_names, pixel_um)
 
 
 @contextmanager
