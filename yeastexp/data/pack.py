@@ -126,7 +126,8 @@ def pack(
     drawn = {pair.paths[1]: pair.labels.annotation for pair in pairs.values() if isinstance(pair.labels, Drawn)}
     classes = layout.class_names if layout else next((each.class_names for each in drawn.values()), ())
     classes = classes if colours is None else tuple(parsed(colours))
-    notes = [f"{path}: {note}" for path, annotation in drawn.items() for note in annotation.notes]
+    notes = _unlike_names(pairs)
+    notes += [f"{path}: {note}" for path, annotation in drawn.items() for note in annotation.notes]
     if layout:
         left = len(layout.pairs) - len(pairs)
         notes += [layout.title, *layout.notes]
@@ -325,6 +326,16 @@ def _further(
         if odd := sorted(pairs.keys() ^ further[key].keys()):
             raise UserError(f"--map {key}={place}: '{odd[0]}' is in one of both labels alone; give each image both")
     return further
+
+
+def _unlike_names(pairs: Mapping[str, Pair]) -> list[str]:
+    """Which files were paired, if their names differ."""
+    files = dict.fromkeys(pair.paths for pair in pairs.values())
+    if all(image.stem.removesuffix(".ome") == labels.stem.removesuffix(".ome") for image, labels in files):
+        return []
+    shown = ", ".join(f"{image.name} with {labels.name}" for image, labels in list(files)[:2])
+    more = f" and {len(files) - 2} more pairs like these" if len(files) > 2 else ""
+    return [f"{shown}{more}"]
 
 
 def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:

@@ -314,6 +314,7 @@ def test_a_dry_run_says_what_each_image_is_and_writes_nothing(tmp_path: Path) ->
         "instance, 2 cells"
     )
     assert "read     2 files: OME-TIFF TCYX 4 × 2 × 24 × 31: 4 frames, 2 channels" in done.output
+    assert "read     a.tif with a_masks.tif, b.tif with b_masks.tif" in done.output
     assert "channels phase, GFP" in done.output and "pixel    0.2 µm" in done.output
     assert done.output.splitlines()[-1] == f"{tmp_path}/data.h5: not written (--dry-run)"
     assert sorted(tmp_path.rglob("*")) == before
