@@ -283,6 +283,36 @@ def test_a_kind_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
         exports.chosen(["roi", "zarr"])
 
 
+@pytest.mark.parametrize("kind", ["tif", "zarr"])
+def test_frames_that_are_missing_move_no_others(tmp_path: Path, kind: str) -> None:
+    if kind == "zarr":
+        pytest.importorskip("zarr")
+    written([labelled(label_image(), frame=frame, stack="a") for frame in (1, 3)], kind, tmp_path)
+    (array,) = kinds.arrays(tmp_path / kind / f"a.{kind}", Choices(), labels=True)
+    recording = as_recording(array, Choices())
+    assert [bool(recording.read(frame).any()) for frame in range(recording.frames)] == [False, True, False, True]
+
+
+def test_a_stack_and_an_image_of_one_name(tmp_path: Path) -> None:
+    pictures = [labelled(label_image()), labelled(label_image(), path=Path("in/a.tif"), stack="a")]
+    assert exports.write(exports.chosen(["roi"]), pictures, tmp_path) == [
+        "in/a.tif: its cells would go into the file of those of in/a.png; predict them apart"
+    ]
+
+
+def test_an_image_larger_than_memory(semantic: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.tile(DATA.arrays(DATA.splits["val"][0])["raw"], (2, 2))[:150, :170]
+    tifffile.imwrite("large.tif", values)
+    monkeypatch.setattr(images, "LARGEST", 10_000)
+    predict(semantic, ["large.tif"], Path("out"), cells=True, kinds=["coco", "geojson", "tif"])
+    labels = tifffile.imread("out/cells/large.tif")
+    assert labels.max() > 0
+    for kind, file in (("coco", "coco.json"), ("geojson", "geojson/large.geojson")):
+        back = annotations.KINDS[kind].read(here / "out" / file, frames={"large": labels.shape})
+        np.testing.assert_array_equal(ids(back, "large"), labels)
+    np.testing.assert_array_equal(tifffile.imread("out/tif/large.tif"), labels)
+
+
 def test_an_image_without_cells(tmp_path: Path) -> None:
     empty = labelled(np.zeros(SIZE, np.int32))
     assert exports.write(list(exports.KINDS.values()), [empty], tmp_path) == []
@@ -352,6 +382,13 @@ def test_a_stack_of_frames_gives_one_of_labels(semantic: Path, here: Path) -> No
         Path("out/roi/movie.zip"), frames={recording.image_name(frame): (96, 96) for frame in range(len(values))}
     )
     predict(semantic, ["in"], Path("apart"), cells=True)
+    predict(semantic, ["movie.tif"], Path("plain"), cells=True, form="tif")
+    for file in ("movie_t0000.tif", "cells/movie_t0000.tif"):
+        (plain,) = kinds.arrays(Path("plain", file), Choices(), labels=True)
+        assert plain.pixel_um == pytest.approx(0.2) and plain.kind == "ImageJ TIFF"
+        np.testing.assert_array_equal(
+            images.read_mask(Path("plain", file)), images.read_mask(Path("out", file).with_suffix(".png"))
+        )
     for frame, name in enumerate(DATA.splits["val"]):
         labels = images.read_mask(Path(f"apart/cells/{name}.png"))
         np.testing.assert_array_equal(recording.read(frame)[0], labels)

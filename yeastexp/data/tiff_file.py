@@ -167,12 +167,15 @@ def stored_image(path: Path) -> StoredImage:
     return StoredImage(str(path), (planes * samples, size[0], size[1]), np.dtype(page.dtype), read)
 
 
-def write(path: Path, values: Array) -> None:
-    """Write (H, W), or (K, H, W) as pages, compressed without loss."""
+def write(path: Path, values: Array, pixel_um: float | None = None) -> None:
+    """Write (H, W), or (K, H, W) as pages, compressed without loss; the size of a pixel as ImageJ reads it."""
+    said: dict[str, Any] = {}
+    if pixel_um:
+        said = {"resolution": (1 / pixel_um, 1 / pixel_um), "description": "ImageJ=1.11a\nunit=um\n"}
     try:
         with files.appearing(path) as temporary:
             tifffile.imwrite(
-                temporary, values, photometric="minisblack", compression="zlib", metadata=None, software=False
+                temporary, values, photometric="minisblack", compression="zlib", metadata=None, software=False, **said
             )
     except OSError as error:
         raise files.unwritten(path, error) from error

@@ -136,9 +136,9 @@ def write_outputs(
     if targets.probabilities:
         tiff_file.write(targets.probabilities, planes[0])
     if targets.ids:
-        _write_ids(targets.ids, planes[1])
+        _write_ids(targets.ids, planes[1], image.pixel_um)
     arrays[1:] = planes[:] = []  # they take several times the memory of what is written of the mask
-    _write_mask(predictor, targets.mask, mask)
+    _write_mask(predictor, targets.mask, mask, image.pixel_um)
     return written
 
 
@@ -226,28 +226,28 @@ def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: T
     return Written(MaskSummary(share, count, time.monotonic() - began, found), table)
 
 
-def _write_mask(predictor: Predictor, path: Path, mask: Array) -> None:
+def _write_mask(predictor: Predictor, path: Path, mask: Array, pixel_um: float | None) -> None:
     """Class indices, or ids."""
     if isinstance(predictor.task, TellsInstances):
-        _write_ids(path, mask)
+        _write_ids(path, mask, pixel_um)
     else:
         classes = len(predictor.classes)
-        _write_pixels(path, mask, pictures.palette(classes) if classes > 2 else None)
+        _write_pixels(path, mask, pixel_um, pictures.palette(classes) if classes > 2 else None)
 
 
-def _write_ids(path: Path, ids: Array) -> None:
+def _write_ids(path: Path, ids: Array, pixel_um: float | None) -> None:
     """Ids in as few bits as hold them. Raises UserError if a PNG file cannot hold so many."""
     count = int(ids.max(initial=0))
     if count >= 1 << 16 and path.suffix == ".png":
         raise UserError(f"{path}: {count} cells are more than the 65535 that a PNG file holds; take --format tif")
-    _write_pixels(path, ids if count >= 1 << 16 else ids.astype(np.uint16))
+    _write_pixels(path, ids if count >= 1 << 16 else ids.astype(np.uint16), pixel_um)
 
 
-def _write_pixels(path: Path, pixels: Array, palette: Array | None = None) -> None:
+def _write_pixels(path: Path, pixels: Array, pixel_um: float | None, palette: Array | None = None) -> None:
     if path.suffix == ".png":
         images.write_png(path, pixels, palette)
     else:
-        tiff_file.write(path, pixels)
+        tiff_file.write(path, pixels, pixel_um)
 
 
 def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yeastexp.data.pieces import Size, StoredImage
+from yeastexp.errors import UserError
 from yeastexp.prediction.cell_table import Table
 from yeastexp.system import files
 
@@ -70,10 +71,19 @@ class Kind(Protocol):
 
 
 def stacks(images: Sequence[Labelled]) -> Iterator[tuple[str, list[Labelled]]]:
-    """Images that belong into one file, by the stem of its name: the frames of a stack, or a single image."""
+    """Images that belong into one file, by the stem of its name: the frames of a stack, or a single image.
+
+    Raises UserError if two files would have one name.
+    """
     together: dict[tuple[str, bool], list[Labelled]] = {}
     for image in images:
         together.setdefault((image.stack or image.stem, image.stack is None), []).append(image)
+    first: dict[str, Labelled] = {}
+    for (name, _), (image, *_) in together.items():
+        if (other := first.setdefault(name, image)) is not image:
+            raise UserError(
+                f"{image.path}: its cells would go into the file of those of {other.path}; predict them apart"
+            )
     return ((name, members) for (name, _), members in together.items())
 
 

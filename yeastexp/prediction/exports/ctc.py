@@ -45,17 +45,17 @@ def _sequences(images: Sequence[Labelled]) -> dict[str, dict[int, Labelled]]:
     together: dict[tuple[Path, str | None], list[Labelled]] = {}
     for image in images:
         together.setdefault((image.path if image.stack else image.path.parent, image.stack), []).append(image)
-    names = [place.name for place, _ in together]
+    names = [stack or place.name for place, stack in together]
     keep = len(set(names)) == len(names) and all(SEQUENCE.fullmatch(name) for name in names)
     sequences: dict[str, dict[int, Labelled]] = {}
-    for count, ((place, stack), members) in enumerate(together.items(), 1):
+    for count, (name, ((_, stack), members)) in enumerate(zip(names, together.items(), strict=True), 1):
         matches = [FRAME.fullmatch(image.stem) for image in members]
         numbers = [int(match[1]) for match in matches if match]
         if stack:
             numbers = [image.frame for image in members]
         elif len(set(numbers)) < len(members):
             numbers = list(range(len(members)))
-        sequences[place.name if keep else f"{count:02}"] = dict(zip(numbers, members, strict=True))
+        sequences[name if keep else f"{count:02}"] = dict(zip(numbers, members, strict=True))
     return sequences
 
 

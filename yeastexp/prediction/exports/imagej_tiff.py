@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from yeastexp.errors import UserError
-from yeastexp.prediction.exports.contract import Labelled, stacks, writing
+from yeastexp.prediction.exports.contract import Array, Labelled, stacks, writing
 
 LARGEST = (1 << 32) - (1 << 20)
 """Bytes of a TIFF file that ImageJ opens, without its tags."""
@@ -22,18 +23,26 @@ class ImageJTiff:
     name, title, form, needs = "tif", "ImageJ TIFF", "tif/NAME.tif", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A file an image, or a stack."""
+        """A file an image, or a stack, in which frames that are not there are empty."""
         for stem, members in stacks(images):
             target = output / self.name / f"{stem}.tif"
             most, pixel_um = max(image.most for image in members), members[0].pixel_um
             dtype = np.dtype(np.uint16 if most < 1 << 16 else np.float32)
-            shape = (len(members), *members[0].size)
+            frames = {image.frame: image for image in members}
+            shape = (max(frames) + 1, *members[0].size)
             if math.prod(shape) * dtype.itemsize > LARGEST or most > 1 << 24:
                 raise UserError(f"{target}: is too large for ImageJ, which takes 4 GB a file; take --format tif")
             with writing(target) as path:
                 tifffile.imwrite(
-                    path, (image.open().whole[0].astype(dtype) for image in members), shape=shape, dtype=dtype,
+                    path, _planes(frames, shape, dtype), shape=shape, dtype=dtype,
                     imagej=True, compression="zlib", software=False,
                     resolution=(1 / pixel_um, 1 / pixel_um) if pixel_um else None,
                     metadata={"axes": "TYX", "min": 0, "max": max(most, 1), **({"unit": "um"} if pixel_um else {})},
                 )  # fmt: skip
+
+
+def _planes(frames: Mapping[int, Labelled], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array]:
+    """The labels of all frames, one in memory at a time."""
+    for index in range(shape[0]):
+        there = frames.get(index)
+        yield np.zeros(shape[1:], dtype) if there is None else there.open().whole[0].astype(dtype)

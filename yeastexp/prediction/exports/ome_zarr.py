@@ -24,7 +24,7 @@ class OmeZarr:
     name, title, form, needs = "zarr", "OME-Zarr", "zarr/NAME.zarr", "zarr"
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A folder an image, or a stack."""
+        """A folder an image, or a stack, in which frames that are not there are empty."""
         for stem, members in stacks(images):
             with writing(output / self.name / f"{stem}.zarr", files.replacing) as path:
                 zarr = optional(self.needs, path, self.title)
@@ -48,7 +48,12 @@ def _fill(
 ) -> None:
     """Write frames into an array of a group, and what its axes are."""
     first = opened(members[0])
-    shape = {"t": len(members), "c": first.shape[0], "y": first.size[0], "x": first.size[1]}
+    shape = {
+        "t": max(member.frame for member in members) + 1,
+        "c": first.shape[0],
+        "y": first.size[0],
+        "x": first.size[1],
+    }
     pixel_um = members[0].pixel_um
     array = group.create_array(
         "0",
@@ -57,11 +62,16 @@ def _fill(
         dtype=dtype or first.dtype,
         chunk_key_encoding={"name": "v2", "separator": "/"},
     )
-    for frame, member in enumerate(members):
+    for member in members:
         image = opened(member)
         for rows in bands(image.size):
             piece = image.read(rows, slice(0, image.size[1]))
-            at = (*((frame,) if "t" in axes else ()), *((slice(None),) if "c" in axes else ()), rows, slice(None))
+            at = (
+                *((member.frame,) if "t" in axes else ()),
+                *((slice(None),) if "c" in axes else ()),
+                rows,
+                slice(None),
+            )
             array[at] = piece if "c" in axes else piece[0]
     kinds = {"t": "time", "c": "channel"}
     unit = {"unit": "micrometer"} if pixel_um else {}
