@@ -236,6 +236,13 @@ def test_a_codec_that_is_not_there_is_named(tmp_path: Path) -> None:
         tiff_file.stored_image(tmp_path / "a.tif").whole  # noqa: B018
 
 
+def test_zstd_is_read_at_once_and_in_pieces_names_the_codec(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.tif", compression="zstd")
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif")[0], GREY, strict=True)
+    with pytest.raises(UserError, match=r"is compressed by ZSTD, which needs the package imagecodecs; install it"):
+        tiff_file.stored_image(tmp_path / "a.tif").whole  # noqa: B018
+
+
 def test_a_file_that_is_no_tiff_claims_no_values(tmp_path: Path) -> None:
     for content in (b"", b"hello", b"II*\0", b"II*\0" + b"\xff" * 50):
         (tmp_path / "a.tif").write_bytes(content)

@@ -58,12 +58,14 @@ def pack(
     dry_run: bool,
     force: bool,
 ) -> None:
-    """Pack IMAGES and LABELS (folders or quoted globs of PNG or TIFF, paired by name) into one HDF5 file.
+    """Pack IMAGES and LABELS (files, folders or quoted globs, paired by name) into one HDF5 file.
 
     A label file has the name of its image, or a suffix such as _masks more, in a folder of its own or in the same one.
     Image values are stored unchanged. Each frame of a stack is an image, paired with that of a stack of labels, or with
-    a file that has its name (stack_t0003). Masks of 0 and 1 or of 0 and 255 are recognised; other label values need
-    --labels class (class indices) or --labels instance (instance ids; everything above 0 is foreground).
+    a file that has its name (stack_t0003). Masks of 0 and 1 or of 0 and 255, ids of cells in one piece each, and files
+    of annotations are recognised; other label values need --labels class (class indices) or --labels instance (ids of
+    cells; everything above 0 is foreground). A folder of nnU-Net, StarDist or the Cell Tracking Challenge is given as
+    both. docs/formats.md lists what is read.
 
     Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
     """

@@ -266,8 +266,8 @@ def _decoded(path: Path, page: Any) -> Array:
     """
     try:
         values = page.asarray().reshape(page.shaped)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:
+        if not _lacks_codec(error):
             raise
     else:
         return _upright(page, values)
@@ -291,6 +291,11 @@ def _upright(page: Any, values: Array) -> Array:
 def is_transposed(page: Any) -> bool:
     """Whether stored rows are columns of the picture."""
     return _orientation(page)[0]
+
+
+def _lacks_codec(error: Exception) -> bool:
+    """Whether tifffile failed for want of imagecodecs, in place of which it tries what newer Pythons have."""
+    return "imagecodecs" in str(error) or isinstance(error, ImportError)
 
 
 def _needs_codec(path: Path, page: Any) -> UserError:
@@ -330,7 +335,7 @@ def _by_segments(path: Path, page: Any) -> Callable[[slice, slice], Array]:
         try:
             return np.asarray(page.decode(stored, index)[0][0])
         except Exception as error:  # decoders raise all kinds of exceptions
-            if "imagecodecs" in str(error):
+            if _lacks_codec(error):
                 raise _needs_codec(path, page) from None
             raise UserError(f"{path}: cannot be decoded ({one_line(error)}); the file is damaged") from None
 
