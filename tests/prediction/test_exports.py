@@ -454,3 +454,20 @@ def test_a_packed_stack_comes_out_as_one(semantic: Path, here: Path) -> None:
     predict(semantic, ["movie.tif"], Path("direct"), cells=True, kinds=["roi"])
     assert [path.name for path in Path("out/roi").iterdir()] == ["movie.zip"]
     assert Path("out/roi/movie.zip").read_bytes() == Path("direct/roi/movie.zip").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "file", ["roi/movie.zip", "geojson/movie.geojson", "coco.json", "tif/movie.tif", "zarr/movie.zarr"]
+)
+def test_what_comes_out_is_packed_as_it_was(semantic: Path, here: Path, file: str) -> None:
+    if "zarr" in file:
+        pytest.importorskip("zarr")
+    values = np.stack([DATA.arrays(name)["raw"] for name in DATA.splits["val"]])
+    tifffile.imwrite("movie.tif", values, imagej=True, metadata={"axes": "TYX"})
+    kind = Path(file).parent.name or "coco"
+    predict(semantic, ["movie.tif"], Path("out"), cells=True, kinds=[kind])
+    given = "instance" if kind in ("tif", "zarr") else "auto"
+    pack(["movie.tif"], [Path("out", file)], Path("data.h5"), kind=given, part_groups=True)
+    labels = [images.read_mask(Path(f"out/cells/movie_t{frame:04}.png")) for frame in range(len(values))]
+    with h5py.File("data.h5") as packed:
+        np.testing.assert_array_equal(packed["instances"][()], labels)

@@ -184,9 +184,9 @@ def predict(
     OUTPUT/cells, and cells.csv, beside their masks; these cells are approximate (watershed of the mask), fitted on the
     training labels where they have ids of cells.
 
-    Stacks (TIFF of several pages) give one image a frame: stack_t0000, stack_t0001, … --as, which may be given several
-    times, writes the cells for other programs as well, with the names of the images, the frames of a stack together:
-    roi (regions for Fiji's ROI manager, roi/NAME.zip), geojson (detections with measurements for QuPath,
+    Stacks (TIFF of several pages, OME-Zarr) give one image a frame: stack_t0000, stack_t0001, … --as, once a KIND,
+    writes the cells for other programs as well, with the names of the images, the frames of a stack together: roi
+    (regions for Fiji's ROI manager, roi/NAME.zip), geojson (detections with measurements for QuPath,
     geojson/NAME.geojson), coco (coco.json, run lengths), ctc (Cell Tracking Challenge, ctc/01_RES/mask000.tif, no
     tracks), tif (label images for ImageJ with the size of a pixel, tif/NAME.tif), zarr (OME-Zarr with labels,
     zarr/NAME.zarr). docs/formats.md says what each keeps.
