@@ -343,14 +343,14 @@ def test_the_cumulative_stride_is_that_of_the_grid_even_if_a_wider_branch_hides_
 
 
 class Apply(nn.Module):
-    """A function as a network."""
+    """A function of the image and of layers as a network."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.layers = function, nn.ModuleList(layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.function(images)
+        return self.function(images, *self.layers)
 
 
 def padded_by_hand(x: Tensor) -> Tensor:
@@ -691,6 +691,109 @@ def test_what_a_rule_says_is_what_pixels_show(name: str) -> None:
     assert (None if found.global_layer else (found.before, found.after)) == reach
     measured = measured_reach(network, 1, size, 4)[0]
     assert measured == reach or (reach is WHOLE and measured and max(measured) >= 32)
+
+
+def rows_doubled(x: Tensor, rows: slice) -> Tensor:
+    y = x.clone()
+    y[:, :, rows] *= 2
+    return y
+
+
+def kept_rows(x: Tensor) -> Tensor:
+    mask = torch.ones_like(x)
+    mask[..., :600, :] = 2
+    return x * mask
+
+
+def by_width(x: Tensor, wide: nn.Module, narrow: nn.Module) -> Tensor:
+    """A branch between layers of one kind."""
+    layer = wide if x.shape[3] > 300 else narrow
+    return layer(x)  # type: ignore[no-any-return]
+
+
+BEYOND_THE_IMAGES_TRIED = {
+    "first rows": (Apply(lambda x: rows_doubled(x, slice(600))), "Apply"),
+    "rows from one on": (Apply(lambda x: rows_doubled(x, slice(600, None))), "Apply"),
+    "all but the last rows": (Apply(lambda x: rows_doubled(x, slice(-600))), "Apply"),
+    "rows of a mask": (Apply(kept_rows), "Apply"),
+    "parts joined": (Apply(lambda x: torch.cat([x[:, :, :600] * 2, x[:, :, 600:]], 2)), "Apply"),
+    "branch by width": (Apply(by_width, conv(3, 1), conv(3, 1)), "layers.1 (Conv2d)"),
+    "functions by width": (Apply(lambda x: x.relu() if x.shape[3] > 300 else x.tanh()), "Apply"),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND_THE_IMAGES_TRIED)
+def test_what_differs_in_larger_images_alone_is_not_shift_equivariant(name: str) -> None:
+    network, layer = BEYOND_THE_IMAGES_TRIED[name]
+    assert receptive_field(network, 1).height.shift_variant_layer == layer
+
+
+def test_slices_as_long_as_the_image_or_of_channels_are_shift_equivariant() -> None:
+    network = Apply(lambda x: functional.pad(x, (0, 0, 1, 0))[:, :600, : x.shape[2] + 5, : x.shape[3]][:, :, 1:])
+    assert receptive_field(network, 1).tiles
+
+
+@pytest.mark.parametrize(
+    ("network", "reach"),
+    [
+        (Branches([conv((1, 2), (0, 300), dilation=(1, 600)), nn.Identity()], "add"), (300, 300)),
+        (Apply(lambda x: x + functional.pad(x, (300, 0, 0, 0))[..., : x.shape[3]]), (300, 0)),
+        (
+            Apply(lambda x, layer: x + layer(x)[:, :, 350:-350, 350:-350], nn.ConvTranspose2d(1, 1, 2, dilation=700)),
+            (350, 350),
+        ),
+    ],
+    ids=["convolution", "shift", "transposed convolution"],
+)
+def test_a_branch_that_reads_padding_alone_in_a_small_image_is_told(network: nn.Module, reach: tuple[int, int]) -> None:
+    found = receptive_field(network, 1)
+    assert found.tiles and (found.width.before, found.width.after) == reach
+
+
+def dynamic(x: Tensor, layer: nn.Module) -> Tensor:
+    """A convolution whose weights come from the image."""
+    return functional.conv2d(x, layer(x.mean((2, 3))).view(1, 1, 3, 3), padding=1)
+
+
+def above_the_median(x: Tensor) -> Tensor:
+    """`quantile` drops a dimension in place."""
+    return x - x.flatten(1).quantile(0.5, 1)[:, None, None, None]
+
+
+@pytest.mark.parametrize("function", [dynamic, above_the_median])
+def test_what_depends_on_values_of_the_whole_image_is_global(function: Callable[..., Tensor]) -> None:
+    layers = [nn.Linear(1, 9)] if function is dynamic else []
+    found = receptive_field(Apply(function, *layers), 1, measure=False)
+    assert found.height.global_layer == found.width.global_layer == "Apply" and not found.tiles
+
+
+def test_dimensions_changed_in_place() -> None:
+    network = Apply(lambda x, layer: layer(x).unsqueeze_(0).relu_().squeeze_(0).transpose_(2, 3).mT, conv(3, 1))
+    assert_the_same(network, 1, (12, 14))
+    assert receptive_field(network, 1).tiles
+
+
+def test_an_operator_that_takes_floats_alone_is_measured_in_single_precision() -> None:
+    network = Apply(lambda x, layer: layer(x.clone().index_put_((torch.tensor([0]),), torch.zeros(1)) + x), conv(3, 1))
+    found = receptive_field(network, 1, (64, 64))
+    assert "index_put" in found.measured and (found.height.before, found.height.after) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: torch.jit.script(row(conv(3, 1))), "model RecursiveScriptModule: is compiled by torch.jit, so that"),
+        (
+            lambda: Apply(lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127)),
+            "PyTorch cannot run aten::fake_quantize_per_tensor_affine_cachemask on an image without pixels",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_cannot_be_traced_is_told_in_one_line(network: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        receptive_field(network(), 1)
+    assert message in str(caught.value) and len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(

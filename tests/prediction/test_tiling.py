@@ -428,6 +428,64 @@ def test_what_no_rule_tells_is_found_by_running() -> None:
     assert "tried on noise" in Tiling.of(Apply(first_columns_doubled), 1).inexact
 
 
+def by_width(x: Tensor, wide: nn.Module, narrow: nn.Module, width: int = 600) -> Tensor:
+    return wide(x) if x.shape[3] > width else narrow(x)  # type: ignore[no-any-return]
+
+
+def first_rows_doubled(x: Tensor) -> Tensor:
+    """No slice can be told from none in an image of fewer rows."""
+    y = x.clone()
+    y[:, :, : min(len(y[0, 0]), 600)] *= 2
+    return y
+
+
+def padded_to_even(x: Tensor, layer: nn.Module) -> Tensor:
+    """Pads only where it has to."""
+    height, width = x.shape[2:]
+    if height % 2 or width % 2:
+        x = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    return layer(x)[..., :height, :width]  # type: ignore[no-any-return]
+
+
+OTHER_WHEN_LARGE = {
+    "branch": (Apply(by_width, conv(), conv()), "convolution layers.0.weight layers.0.bias"),
+    "branch of small tiles": (Apply(partial(by_width, width=150), conv(), conv()), "convolution layers.1.weight"),
+    "rows": (Apply(first_rows_doubled), "slice"),
+    "factor": (Apply(lambda x: x * (2 if x.shape[3] > 600 else 3)), "mul 2"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WHEN_LARGE)
+def test_a_net_that_treats_large_images_otherwise_is_blended_there(name: str) -> None:
+    network, operator = OTHER_WHEN_LARGE[name]
+    tiles = Tiling.of(redrawn(network), 1)
+    size, tile = (900, 700), (48, 48)
+    assert not tiles.inexact and operator in tiles.on(size, tile).inexact
+    assert "it runs other operators on " in tiles.on(size, tile).inexact
+    assert tiles.tile(size, CPU) == (tiling.BLENDED, tiling.BLENDED) or name == "branch of small tiles"
+    assert_the_same(network, tiles, noise(1, *size), (900, 900))
+
+
+def test_a_net_that_pads_where_it_has_to_runs_other_operators_and_is_exact() -> None:
+    inner = nn.Sequential(conv(), nn.MaxPool2d(2), conv(), nn.Upsample(scale_factor=2))
+    network = redrawn(Apply(padded_to_even, inner))
+    tiles = Tiling.of(network, 1)
+    for size in ((301, 330), (450, 402)):
+        assert not tiles.on(size, (48, 48)).inexact
+        assert_the_same(network, tiles, noise(1, *size), (48, 48))
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.Conv2d(1, 1, 3, 2, 1)], ids=["fewer rows", "more rows"])
+def test_a_net_that_gives_another_size_for_odd_sizes_is_refused_there(layer: nn.Module) -> None:
+    network = nn.Sequential(layer, nn.Upsample(scale_factor=2))
+    tiles = Tiling.of(network, 1)
+    assert not tiles.inexact and "could not be tried on an image of " in tiles.off_grid
+    given = "30×32" if isinstance(layer, nn.MaxPool2d) else "32×32"
+    with pytest.raises(UserError, match=f"the model gives {given} pixels for an image of 31×32; let it extend images"):
+        tiling.run(network, noise(1, 31, 32))
+    assert_the_same(network, tiles, noise(1, 64, 80), (16, 16))
+
+
 def test_rounding_of_single_precision_is_told_from_dependence_on_position() -> None:
     """Sums of large values that all but cancel."""
     network = Apply(lambda x, layer: (layer(x) + 1e4) - 1e4, conv(kernel=7))

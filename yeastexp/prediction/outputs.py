@@ -287,11 +287,13 @@ def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, f
 
 def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | None:
     """The side of tiles that blend: it changes what comes out, so a process that goes on must not choose it anew."""
-    if options.tile or not (predictor.tiling.inexact or predictor.tiling.off_grid):
+    tiling = predictor.tiling
+    if options.tile:
         return options.tile
     if predictor.takes_at_once(image.size):
-        return max(image.size)
-    return predictor.tiling.tile(image.size, predictor.device)[0]
+        return max(image.size) if tiling.inexact or tiling.off_grid else None
+    tile = tiling.tile(image.size, predictor.device)
+    return tile[0] if tiling.off_grid or tiling.on(image.size, tile).inexact else None
 
 
 def _scale(classes: int) -> np.uint8:

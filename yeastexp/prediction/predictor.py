@@ -94,9 +94,9 @@ class Predictor:
         if self.takes_at_once(image.size, side):
             tile, logits = image.size, partial(tiling.at_once, self.model)
         else:
-            if why := self.tiling.on(image.size).inexact:
-                warnings.warn(f"images are cut into tiles that overlap and are blended: {why}", stacklevel=2)
             tile = self.tiling.tile(image.size, self.device, side)
+            if why := self.tiling.on(image.size, tile).inexact:
+                warnings.warn(f"images are cut into tiles that overlap and are blended: {why}", stacklevel=2)
             logits = partial(self.tiling.logits, tile=tile)
         return averaged(image, logits, self.task, len(SYMMETRIES) if tta else self.task.views), tile
 

@@ -70,6 +70,9 @@ class Tiling:
     """Why tiles cannot give what the whole image gives; empty if they can."""
     off_grid: str = ""
     """Why they cannot if the image's size is no multiple of the stride; empty if they can."""
+    channels: int = 1
+    branches: dict[tuple[Size, Size | None], str] = field(default_factory=dict)
+    """By the sizes of images and of tiles, why operators differ between them; empty if they do not."""
 
     @classmethod
     def of(cls, model: nn.Module, channels: int, pixel: float | None = None) -> Tiling:
@@ -82,7 +85,7 @@ class Tiling:
         if field.tiles and field.shape[-2:] != (SAMPLE, SAMPLE):
             return cls(model, field.cumulative_stride, ((0, 0), (0, 0)), pixel, inexact="its output is of another size")
         height, width = ((max(axis.margins[0], 0), max(axis.margins[1], 0)) for axis in field.axes)
-        exact = cls(model, field.cumulative_stride, (height, width), pixel, _why_inexact(field))
+        exact = cls(model, field.cumulative_stride, (height, width), pixel, _why_inexact(field), channels=channels)
         if exact.inexact:
             return exact
         off_grid = ""
@@ -94,10 +97,35 @@ class Tiling:
             return replace(exact, inexact=off_grid)
         return replace(exact, off_grid=off_grid)
 
-    def on(self, size: Size) -> Tiling:
-        """That of an image, by its size."""
+    def on(self, size: Size, tile: Size | None = None) -> Tiling:
+        """That of an image, by its size and that of its tiles."""
         off = any(length % self.stride for length in size)
-        return replace(self, inexact=self.inexact or self.off_grid, off_grid="") if off else self
+        inexact = self.inexact or (self.off_grid if off else "")
+        if not inexact and (size, tile) not in self.branches:
+            self.branches[size, tile] = self._branch(size, tile)
+        inexact = inexact or self.branches[size, tile]
+        return replace(self, inexact=inexact, off_grid="") if inexact else self
+
+    def _branch(self, size: Size, tile: Size | None) -> str:
+        """Which operator an image, its smallest or its largest tile needs, other than a small image does."""
+        # Noise is tried on small images alone, and so is the receptive field read: what the model does to more than so
+        # many rows, by a branch or a constant in a slice, shows in its operators, which take no memory without pixels.
+        sizes = [size]
+        if tile:
+            needed = [
+                [part.stop - part.start for part in (self._needed(axis, part, size[axis]) for part in parts)]
+                for axis, parts in enumerate(_cut(*lengths) for lengths in zip(size, tile, strict=True))
+            ]
+            sizes += [(min(needed[0]), min(needed[1])), (max(needed[0]), max(needed[1]))]
+        unit = math.lcm(self.stride, COMMON_MULTIPLE)
+        for height, width in dict.fromkeys(sizes):
+            # Of the same rest, for a model may pad its image to a multiple.
+            usual = _multiple(SAMPLE, unit) + height % unit, _multiple(SAMPLE, unit) + width % unit
+            there, here = (_operators(self.model, (self.channels, *pixels)) for pixels in ((height, width), usual))
+            if there != here and there and here:
+                other = next(a or b for a, b in itertools.zip_longest(there, here, fillvalue="") if a != b)
+                return f"it runs other operators on {height}×{width} pixels than on {usual[0]}×{usual[1]} ({other})"
+        return ""
 
     def disproof(self, channels: int, on_grid: bool = False) -> str:
         """Runs a few tiles and the whole of a small image of noise; why they differ, empty if they do not.
@@ -120,7 +148,9 @@ class Tiling:
     def _compared(self, channels: int, size: Size, axes: Sequence[_Trial]) -> str:
         """Why tiles differ from an image of noise as a whole, of that size or of one that the model takes."""
         reason = ""
-        for unit in (1, self.stride, COMMON_MULTIPLE):
+        # Where it cannot be run on one that is no multiple of the stride, nothing proves tiles of such.
+        off_grid = self.stride > 1 and any(length % self.stride for length in size)
+        for unit in (1,) if off_grid else (1, self.stride, COMMON_MULTIPLE):
             rows, columns = (_multiple(length, unit) for length in size)
             places = zip(axes[0].places(rows), axes[1].places(columns), strict=True)
             try:
@@ -145,7 +175,7 @@ class Tiling:
 
     def _largest_difference(self, image: Tensor, places: Sequence[tuple[slice, slice]]) -> float:
         """As a share of the largest logit."""
-        whole, logits = run(self.model, image), self.logits(Pieces.of(image), (0, 0))
+        whole, logits = run(self.model, image), self._exact(Pieces.of(image))
         pairs = [(logits.cut(*place), whole[:, place[0], place[1]]) for place in places]
         return max(float((piece - part).abs().max()) for piece, part in pairs) / max(float(whole.abs().max()), 1e-30)
 
@@ -155,11 +185,12 @@ class Tiling:
         Of the tiles that fit in memory those are taken that cost the fewest pixels, margins included.
         """
         pixels = activation_bytes(device) / self.bytes_per_pixel
-        if self.on(size).inexact:
-            side = side or min(BLENDED, math.isqrt(int(pixels)))
-        if side:
-            return _multiple(side, self.stride), _multiple(side, self.stride)
-        return min(self._candidates(size, pixels), key=lambda tile: self._cost(size, tile))
+        if not side and not self.on(size).inexact:
+            tile = min(self._candidates(size, pixels), key=lambda tile: self._cost(size, tile))
+            if not self.on(size, tile).inexact:
+                return tile
+        side = side or min(BLENDED, math.isqrt(int(pixels)))
+        return _multiple(side, self.stride), _multiple(side, self.stride)
 
     def _candidates(self, size: Size, pixels: float) -> Iterator[Size]:
         """For each number of rows of tiles the widest tiles that fit in memory; the smallest ones if none fit."""
@@ -192,10 +223,12 @@ class Tiling:
 
     def logits(self, image: Pieces, tile: Size) -> Pieces:
         """Logits (K, H, W) on an image (C, H, W); `tile` is the size of tiles that are blended."""
-        if self.on(image.size).inexact:
+        if self.on(image.size, tile).inexact:
             axes = [BlendedAxis.of(length, tile[0], self.stride) for length in image.size]
             return Pieces(image.size, _BlendedTiles(self.model, image, axes).cut)
+        return self._exact(image)
 
+    def _exact(self, image: Pieces) -> Pieces:
         def cut(rows: slice, columns: slice) -> Tensor:
             needed = [self._needed(axis, part, image.size[axis]) for axis, part in enumerate((rows, columns))]
             inner = [shifted(part, -whole.start) for part, whole in zip((rows, columns), needed, strict=True)]
@@ -289,6 +322,12 @@ def run(model: nn.Module, image: Tensor) -> Tensor:
         if trace(model, channels, (height, width)).failure:
             receptive_field(model, channels, (height, width))  # says which layer cannot, and which size would do
         raise
+    if logits.ndim == 3 and logits.shape[1:] != image.shape[1:]:
+        sizes = (f"{height}×{width}" for height, width in (logits.shape[1:], image.shape[1:]))
+        raise UserError(
+            f"the model gives {' pixels for an image of '.join(sizes)}; let it extend images to a multiple of its "
+            "strides and cut what it gives to their size"
+        )
     return logits
 
 
@@ -388,6 +427,52 @@ class _PeakMemory(TorchDispatchMode):
         return results
 
 
+class _Operators(TorchDispatchMode):
+    """Names of all operators, with the parameters they take and the numbers that do not follow from shapes."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.parameters = {id(tensor): name for name, tensor in state.items()}
+        self.operators: list[str] = []
+
+    def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = overload(*args, **(kwargs or {}))
+        name = overload.name().partition(".")[0].removeprefix("aten::")
+        leaves = tree_leaves((args, kwargs))
+        given = [self.parameters.get(id(leaf), "") for leaf in leaves if isinstance(leaf, Tensor)]
+        if torch.Tag.pointwise in overload.tags or name in ("convolution", "roll"):
+            given += [str(leaf) for leaf in leaves if isinstance(leaf, int | float)]
+        self.operators.append(" ".join(filter(None, [name, *given])))
+        return results
+
+
+def _operators(model: nn.Module, image: tuple[int, int, int]) -> list[str]:
+    """What a model runs on an image (C, H, W); none if it needs the values of pixels."""
+    state = _without_values(model)
+    mode = _Operators(state)
+    try:
+        _run_without_pixels(model, state, image, mode)
+    except Exception:  # whatever a model's forward raises without pixels, it may well run with them
+        return []
+    return mode.operators
+
+
+def _without_values(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers on the meta device."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: tensor.detach().to("meta") for name, tensor in itertools.chain(parameters, buffers)}
+
+
+def _run_without_pixels(
+    model: nn.Module, state: dict[str, Tensor], image: tuple[int, int, int], mode: TorchDispatchMode
+) -> None:
+    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
+    pixels = torch.empty(1, *image, device="meta", dtype=dtype)
+    with attributes.preserved(model), torch.no_grad(), torch.device("meta"), mode:
+        torch.func.functional_call(model, state, (pixels,), tie_weights=False)
+
+
 def bytes_per_pixel(model: nn.Module, channels: int) -> float:
     """Bytes of activations that a model holds at once for each pixel of an image."""
     return peak_bytes(model, (channels, SAMPLE, SAMPLE)) / SAMPLE**2
@@ -395,13 +480,9 @@ def bytes_per_pixel(model: nn.Module, channels: int) -> float:
 
 def peak_bytes(model: nn.Module, image: tuple[int, int, int]) -> int:
     """The most bytes of activations that a model holds on an image (C, H, W); a guess if it needs their values."""
-    parameters = model.named_parameters(remove_duplicate=False)
-    buffers = model.named_buffers(remove_duplicate=False)
-    state = {name: tensor.detach().to("meta") for name, tensor in itertools.chain(parameters, buffers)}
-    pixels = torch.empty(1, *image, device="meta")
+    memory_use = _PeakMemory()
     try:
-        with attributes.preserved(model), torch.no_grad(), torch.device("meta"), _PeakMemory() as memory_use:
-            torch.func.functional_call(model, state, (pixels,), tie_weights=False)
+        _run_without_pixels(model, _without_values(model), image, memory_use)
     except Exception:  # whatever a model's forward raises without pixels, it may well run with them
         return 1024 * math.prod(image[1:])
     return int(memory_use.peak)

@@ -77,6 +77,11 @@ class Extent:
         """Whether no position depends on any pixel."""
         return bool((self.ends[0] == NO_PIXEL).all())
 
+    @property
+    def lies_beyond(self) -> bool:
+        """Whether no position depends on any pixel, but padding was read, where a larger image may have some."""
+        return self.is_empty and bool(self.table[2].any())
+
     def covers(self, pixels: int) -> bool:
         """Whether every position depends on the first and the last of so many pixels."""
         return bool((self.ends[0] <= 0).all() and (self.ends[1] <= 1 - pixels).all())
@@ -161,7 +166,7 @@ class Extent:
 
     def union(self, other: Extent) -> Extent:
         """What two tensors depend on together, broadcast."""
-        if (self.global_layer or other.global_layer) and max(*self.sizes, *other.sizes) > 1:
+        if (self.global_layer or other.global_layer) and max((*self.sizes, *other.sizes), default=1) > 1:
             return self.collapsed().union(other.collapsed())  # no table of what is the whole image everywhere
         _check_size(3 * prod(np.broadcast_shapes(self.sizes, other.sizes)))
         return Extent(np.minimum(self.table, other.table), *self._layers(other))

@@ -34,9 +34,14 @@ def measured_reach(model: nn.Module, channels: int, size: tuple[int, int], strid
     lines = min(max(stride, MIN_ROWS), MAX_ROWS, min(size))
     generator = torch.Generator().manual_seed(0)
     reach: list[Reach] = [(0, 0), (0, 0)]
+    dtype = torch.float64
+    try:
+        _run(_with_precision(model, dtype), torch.zeros(1, channels, *size, dtype=dtype))
+    except Exception:  # whatever a model's forward raises, it may join the image to constants that are floats
+        dtype = torch.float32
     for _ in range(REDRAWN):
-        redrawn = _redrawn(model, generator)
-        image = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64)
+        redrawn = _redrawn(_with_precision(model, dtype), generator)
+        image = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64).to(dtype)
         for axis in range(2):
             reach[axis] = _union(reach[axis], _axis_reach(redrawn, image, axis, lines, generator))
     larger = (2 * size[0], 2 * size[1])
@@ -48,9 +53,14 @@ def measured_reach(model: nn.Module, channels: int, size: tuple[int, int], strid
     return reach
 
 
-def _redrawn(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in double precision on the CPU, in evaluation mode."""
-    redrawn = copy.deepcopy(model).cpu().double().eval()
+def _with_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy on the CPU, in evaluation mode."""
+    copied = copy.deepcopy(model).cpu().eval()
+    return copied.double() if dtype == torch.float64 else copied.float()
+
+
+def _redrawn(redrawn: nn.Module, generator: torch.Generator) -> nn.Module:
+    """With other parameters."""
     for parameter in redrawn.parameters():
         if parameter.is_floating_point():
             values = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)

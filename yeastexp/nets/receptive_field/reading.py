@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -282,17 +283,17 @@ class _Search:
         if larger is None or larger.failure:
             return ""
         second = _Reading(larger)
-        others = dict(zip(_keys(larger.calls), larger.calls, strict=True))
-        for key, call in zip(_keys(reading.trace.calls), reading.trace.calls, strict=True):
-            other = others.get(key)
-            if other and not _same(reading.field(call), second.field(other)):
+        calls, others = (dict(zip(_keys(t.calls), t.calls, strict=True)) for t in (reading.trace, larger))
+        for key, call in {**calls, **others}.items():
+            # A call of one of both sizes alone is that of a branch by size.
+            if key not in calls or key not in others or not _same(reading.field(calls[key]), second.field(others[key])):
                 return call.label
-        numbers, other_numbers = reading.trace.numbers, larger.numbers
-        if [given[0] for _, given in numbers] == [given[0] for _, given in other_numbers]:
-            for (label, given), (_, other_given) in zip(numbers, other_numbers, strict=True):
-                if given != other_given:
-                    return label
-        return ""
+        for given, other_given in itertools.zip_longest(reading.trace.numbers, larger.numbers):
+            if given != other_given:
+                return str((given or other_given)[0])
+        # A slice that ends beyond maps of both sizes, at the same place, ends amid larger ones.
+        ends = {(label, end) for label, end, _ in larger.beyond - reading.trace.beyond}
+        return min((label for label, end, _ in reading.trace.beyond if (label, end) in ends), default="")
 
     def off_grid_layer(self, reading: _Reading) -> str:
         """The first layer whose positions depend on others if the size is no multiple of the cumulative stride."""

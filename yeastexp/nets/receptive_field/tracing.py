@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from yeastexp.errors import UserError
@@ -93,6 +94,8 @@ class Trace:
     """Whether it was the model that did not take the image."""
     numbers: tuple[tuple[str, tuple[Any, ...]], ...]
     """Of every pointwise operator, and those that make constants: the layer, its name and the numbers it was given."""
+    beyond: frozenset[tuple[str, int, int]]
+    """Of every slice that begins or ends beyond its tensor: the layer, where, and the length of the dimension."""
     replay: Callable[[tuple[int, int]], Trace]
     """The same operators on an image of another size, for models that refuse one."""
 
@@ -223,6 +226,7 @@ class _Tracer(TorchDispatchMode):
         self.tables: dict[int, int] = {}
         """Sizes of the tables of all extents, by their ids."""
         self.numbers: list[tuple[str, tuple[Any, ...]]] = []
+        self.beyond: set[tuple[str, int, int]] = set()
         self.bug: Exception | None = None
         """An exception of this package, which keeps its traceback."""
         self.channel_error = ""
@@ -267,12 +271,18 @@ class _Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        given = args
+        if torch.Tag.inplace_view in overload.tags:
+            # As in `x.squeeze_(0)`: from here on the tensor has its new shape, so an alias stands for what it was.
+            given = (torch.ops.aten.alias(args[0]), *args[1:])
+            self.tracked[id(given[0])] = was = self.tracked.get(id(args[0])) or self.track(args[0], CONSTANT)
+            was.tensor = given[0]
         output = overload(*args, **kwargs)
         outputs = _tensors(output)
         self.record.append(_OperatorRecord(tuple(self.layers), self.opaque, overload, args, kwargs, outputs))
         try:
             if not self.opaque:
-                self.apply_rule(_Operator(overload), args, kwargs, outputs)
+                self.apply_rule(_Operator(overload), given, kwargs, outputs)
         except Exception as error:
             self.bug = error
             raise
@@ -299,7 +309,7 @@ class _Tracer(TorchDispatchMode):
                 continue
             tracked = self.track(output, extents[index])
             tracked.variation, tracked.origin = variations[index], (operator.name, arguments)
-            if operator.overload.is_view:
+            if operator.overload.is_view or torch.Tag.inplace_view in operator.overload.tags:
                 self.link_view(tracked, operator, arguments, shapes, index)
         if outputs and extents[0] != CONSTANT:
             self.observe(operator, arguments, outputs[0])
@@ -316,9 +326,9 @@ class _Tracer(TorchDispatchMode):
                 self.count(along[-1])
             except Unsupported as error:
                 along[axis:] = [self.bounds(operator, error, call.extents, shapes)]
-        # Whoever depends on no row depends on no pixel, and so on no column either.
-        pairs = zip(*along, strict=True)
-        return [pair if all(extent and not extent.is_empty for extent in pair) else CONSTANT for pair in pairs]
+        # Whoever depends on no row depends on no pixel, and so on no column either; but if all that it read is padding,
+        # the image is too small to tell.
+        return [pair if _may_depend(pair) else CONSTANT for pair in zip(*along, strict=True)]
 
     def count(self, extents: Sequence[Extent | None]) -> None:
         """Add up the values of all tables; Unsupported if they are too many."""
@@ -457,8 +467,29 @@ class _Tracer(TorchDispatchMode):
             failure,
             refused,
             tuple(self.numbers),
+            frozenset(self.beyond),
             lambda size: _replayed(self, image, output, size),
         )
+
+
+class _Slices(TorchFunctionMode):
+    """Keeps where slices end that are cut short: `x[:, :, :600]` of 256 rows is x itself, without an operator."""
+
+    def __init__(self, tracer: _Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Tensor):
+            listed = args[1] if isinstance(args[1], tuple) else (args[1],)
+            items = [item for item in listed if item is not None]
+            dots = next((place for place, item in enumerate(items) if item is Ellipsis), len(items))
+            items[dots : dots + 1] = [slice(None)] * (args[0].ndim - len(items) + (dots < len(items)))
+            for item, length in zip(items, args[0].shape, strict=False):
+                ends = (item.start, item.stop) if isinstance(item, slice) else ()
+                beyond = (end for end in ends if isinstance(end, int) and abs(end) > length)
+                self.tracer.beyond.update((self.tracer.label, end, length) for end in beyond)
+        return function(*args, **(kwargs or {}))
 
 
 def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
@@ -468,6 +499,9 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no nn.Module; a model is one")
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in model.modules()):
+        fault = "is compiled by torch.jit, so that its layers cannot be told apart; give the nn.Module it was made of"
+        raise UserError(f"model {type(model).__name__}: {fault}")
     if any(map(nn.parameter.is_lazy, model.parameters())):
         raise UserError(f"model {type(model).__name__}: has lazy layers; give them their sizes, or run the model once")
     state = {
@@ -487,6 +521,7 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
         _hooked(model, tracer),
         torch.no_grad(),
         torch.device("meta"),
+        _Slices(tracer),
         tracer,
     ):
         try:
@@ -530,8 +565,12 @@ def _replayed(recorded: _Tracer, image: Tensor, output: Tensor | None, size: tup
 def _reason(error: Exception) -> str:
     """The message of an exception, in one line."""
     message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if "meta" not in message:
+    if "meta" not in message.lower():
         return message
+    if "Meta kernel" in message:
+        return (
+            f"PyTorch cannot run {message.partition(': ')[0]} on an image without pixels, which tells receptive fields"
+        )
     return f"it asks for the values of pixels ({message}); let it decide by shapes, or with torch.where"
 
 
@@ -593,6 +632,14 @@ def _substituted(value: Any, tensors: Mapping[int, Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _substituted(item, tensors) for key, item in value.items()}
     return tensors.get(id(value), value) if isinstance(value, Tensor) else value
+
+
+def _may_depend(pair: Extents) -> bool:
+    """Whether a tensor depends on some pixel, or might in a larger image."""
+    height, width = pair
+    if not height or not width:
+        return False
+    return not (height.is_empty or width.is_empty) or height.lies_beyond or width.lies_beyond
 
 
 def _alike(first: Extents, second: Extents) -> bool:
