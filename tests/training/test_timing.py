@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from yeastexp.config.loading import load_experiment
 from yeastexp.data.patches import PatchSampler
+from yeastexp.errors import UserError
 from yeastexp.training import timing
 from yeastexp.training.build import Assembly, assemble
 from yeastexp.training.device import configure_torch
@@ -48,6 +50,14 @@ def test_timing_touches_nothing(assembly: Assembly) -> None:
     before, state = weights(assembly.model), torch.get_rng_state()
     assert seconds_per_step(assembly, 0.01) > 0
     assert same(before, assembly.model.state_dict()) and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("tried", [trial_of, partial(seconds_per_step, seconds=0)], ids=["trial", "timing"])
+def test_a_model_whose_weights_cannot_be_copied_is_told(assembly: Assembly, tried: Callable[..., Any]) -> None:
+    scripted = replace(assembly, model=nn.Sequential(torch.jit.script(nn.Conv2d(1, 2, 3))))
+    with pytest.raises(UserError, match=r"\[model\] name: 'unet' is compiled by torch.jit, whose weights cannot"):
+        tried(scripted)
 
 
 def test_timing_counts_an_update_for_as_many_batches_as_training_has(

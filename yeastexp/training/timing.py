@@ -16,6 +16,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from yeastexp.config.experiment import Experiment
+from yeastexp.errors import UserError
 from yeastexp.system import cores
 from yeastexp.training.build import Assembly, assemble, build_trainer, optimization_of, options_of
 from yeastexp.training.device import configure_torch
@@ -40,9 +41,20 @@ NO_FASTER = 0.95
 
 def trial_of(assembly: Assembly) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
     """A trainer with copies of model and optimizer, every batch an update, to be run without a trace."""
-    model = copy.deepcopy(assembly.model).train()
+    model = _copied(assembly).train()
     optimization = optimization_of(assembly, model)
     return build_trainer(assembly, optimization), model, optimization.optimizer
+
+
+def _copied(assembly: Assembly) -> torch.nn.Module:
+    """The model, whose weights stay as they are. Raises UserError if it has none that can be copied."""
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in assembly.model.modules()):
+        part = assembly.experiment.model
+        fault = (
+            "is compiled by torch.jit, whose weights cannot be copied to try a step; give the nn.Module it was made of"
+        )
+        raise UserError(f"{part.place}: [model] name: '{part.name}' {fault}")
+    return copy.deepcopy(assembly.model)
 
 
 def seconds_per_step(
@@ -57,7 +69,7 @@ def seconds_per_step(
     device, size = assembly.device, assembly.experiment.train.accumulation_steps
     began = time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model = copy.deepcopy(assembly.model).train()
+        model = _copied(assembly).train()
         watch = _Impatience(model, patience)
         schedule = AccumulationSchedule(size, [1] * size, sys.maxsize)
         trainer = build_trainer(assembly, optimization_of(assembly, model), schedule)
