@@ -7,6 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -433,9 +434,13 @@ def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path) -> No
     )
 
 
-def test_a_file_that_cannot_be_written_keeps_no_other(semantic: Path, here: Path) -> None:
+@pytest.mark.parametrize("taken", ["roi", ".exported.json"])
+def test_a_file_that_cannot_be_written_keeps_no_other(semantic: Path, here: Path, taken: str) -> None:
     Path("out").mkdir()
-    Path("out/roi").touch()
+    if taken == "roi":
+        Path("out/roi").touch()
+    else:
+        Path("out", taken).mkdir()
     with pytest.raises(UserError) as caught:
         predict(semantic, ["in"], Path("out"), cells=True, kinds=["roi", "coco"])
     assert len(caught.value.faults) == 1 and "cannot be written" in str(caught.value)
@@ -471,3 +476,24 @@ def test_what_comes_out_is_packed_as_it_was(semantic: Path, here: Path, file: st
     labels = [images.read_mask(Path(f"out/cells/movie_t{frame:04}.png")) for frame in range(len(values))]
     with h5py.File("data.h5") as packed:
         np.testing.assert_array_equal(packed["instances"][()], labels)
+
+
+@pytest.mark.parametrize("kind", ["roi", "geojson", "coco", "ctc", "tif", "zarr"])
+def test_an_interruption_leaves_nothing_half(tmp_path: Path, kind: str) -> None:
+    if kind == "zarr":
+        pytest.importorskip("zarr")
+    picture = labelled(label_image())
+    names = [name for name in ("open", "image") if kind == "zarr" or name == "open"]
+
+    class Interrupted(StoredImage):
+        def __init__(self) -> None:
+            super().__init__("a", (1, *SIZE), np.dtype(np.int32), self.stop)
+
+        def stop(self, *_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    broken = replace(picture, **dict.fromkeys(names, Interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        exports.write(exports.chosen([kind]), [broken], tmp_path / "out")
+    assert [path for path in (tmp_path / "out").rglob("*") if not path.is_dir()] == []
+    written([picture], kind, tmp_path / "out")

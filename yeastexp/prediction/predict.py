@@ -207,7 +207,10 @@ def predict(
     if call.cells:
         _write_cells(call, output / CELLS)
     if wanted and call.labelled:
-        files.write_text(output / EXPORTED, json.dumps({"run": str(run), "checkpoint": digest}))
+        try:
+            files.write_text(output / EXPORTED, json.dumps({"run": str(run), "checkpoint": digest}))
+        except OSError as error:
+            call.faults += files.unwritten(output / EXPORTED, error).faults
         call.faults += exports.write(wanted, call.labelled, output)
         reading.close()
     for its_targets in (each for each in targets if each.grow and not stopped):
