@@ -114,10 +114,11 @@ def test_inverted_files_hold_what_others_hold(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "a.tif", most - values, photometric="miniswhite")
         np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif")[0], values, strict=True)
         np.testing.assert_array_equal(images.read_mask(tmp_path / "a.tif"), most - values, strict=True)
-    tifffile.imwrite(tmp_path / "a.tif", GREY / np.float32(7), photometric="miniswhite")
-    for read in (images.read_image, lambda path: tiff_file.stored_image(path).whole):
-        with pytest.raises(UserError, match="holds float32 values of which 0 is white; save it with 0 as black"):
-            read(tmp_path / "a.tif")
+    for values in (GREY / np.float32(7), GREY.astype(np.uint32)):
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+        for read in (images.read_image, lambda path: tiff_file.stored_image(path).whole):
+            with pytest.raises(UserError, match=f"holds {values.dtype} values of which 0 is white; save it with 0 as"):
+                read(tmp_path / "a.tif")
 
 
 def test_channels_are_no_alpha_unless_their_tag_says_so(tmp_path: Path) -> None:

@@ -308,6 +308,7 @@ def test_what_the_scores_say(runs: tuple[Path, Path], other: list[float], senten
 def test_lower_may_be_better(runs: tuple[Path, Path]) -> None:
     scores = [[0.4] * 6, [0.5, 0.6, 0.7, 0.6, 0.7, 0.9]]
     assert findings(of(scores, runs, higher_is_better=False))[0].endswith("On these images runs/001 is better.")
+    assert findings(of(scores, runs, higher_is_better=None))[0].endswith("On these images runs/002 is higher.")
 
 
 def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -25,6 +26,7 @@ from rich.console import Console
 from scipy import ndimage
 
 from yeastexp.data import images, pieces
+from yeastexp.data.pieces import StoredImage
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
@@ -425,6 +427,17 @@ def test_other_values_than_those_trained_on_are_a_warning(finished: Path, here: 
 )
 def test_which_values_are_others(low: float, high: float, dtype: str, known: Values, others: bool) -> None:
     assert predict._are_others(low, high, np.dtype(dtype), known) == others
+
+
+@pytest.mark.parametrize(
+    ("factors", "place"), [((1, 1), ""), ((1, 40), " in channel 2"), ((0.001, 1), ""), ((1, 0), "")]
+)
+def test_each_channel_is_compared_with_its_own_values(factors: tuple[float, float], place: str) -> None:
+    trained = torch.rand(2, 9, 9) * torch.tensor([[[60_000.0]], [[200.0]]])
+    known: Any = SimpleNamespace(trained_on=Values.of([trained], None), transforms=())
+    image = (trained.numpy() * np.array(factors)[:, None, None]).astype(np.uint16)
+    warning = predict._range_warning(known, StoredImage.of("a", image))
+    assert (warning or "").partition(" (uint16)")[2].partition(",")[0] == place
 
 
 def test_the_values_of_the_training_images_are_the_checkpoints_if_it_has_them(finished: Path, here: Path) -> None:

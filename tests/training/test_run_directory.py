@@ -221,6 +221,14 @@ def test_nothing_is_written_through_a_link(name: str, command: str, directory: R
     assert {path: path.stat().st_mtime_ns for path in (target, *target.rglob("*"))} == before
 
 
+def test_a_log_that_a_copy_of_the_run_shares_is_not_written(directory: RunDirectory, tmp_path: Path) -> None:
+    before = directory.log_file.read_text()
+    os.link(directory.log_file, tmp_path / "log.txt")
+    directory.log("a line")
+    assert (tmp_path / "log.txt").read_text() == before != directory.log_file.read_text()
+    assert directory.log_file.read_text().startswith(before)
+
+
 def test_a_log_that_is_a_pipe_does_not_hang_a_run(directory: RunDirectory, call: Call) -> None:
     directory.result.unlink()
     directory.log_file.unlink()

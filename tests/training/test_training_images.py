@@ -63,7 +63,7 @@ def test_each_channel_is_rescaled_by_its_own_statistics() -> None:
     stored = rescaled(raw, None, each)
     assert stored.tolist() == [[[-1.0, 1.0]], [[-1.0, 1.0]]]
     assert torch.equal(rescaled(stored, each, None), raw)
-    assert Values.of([stored], each) == Values(4, 1100)
+    assert Values.of([stored], each) == Values(4, 1100) and Values.of([stored], each).channels == ((4, 6), (900, 1100))
     with pytest.raises(UserError, match="2 statistics are given, but the image has 1 channels"):
         rescaled(raw[:1], None, each)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -67,6 +67,8 @@ class Values:
 
     low: float
     high: float
+    channels: tuple[tuple[float, float], ...] = field(default=(), compare=False)
+    """Those of each channel where there are several; none in a checkpoint of an earlier version."""
 
     @classmethod
     def of(cls, images: Iterable[Tensor], normalization: Mapping[str, Any] | None) -> Values:
@@ -76,5 +78,6 @@ class Values:
     @classmethod
     def between(cls, ends: Sequence[Tensor], normalization: Mapping[str, Any] | None) -> Values:
         """From the `ends_of` each image."""
-        low, high = rescaled(torch.cat(list(ends), dim=1), normalization, None).aminmax()
-        return cls(float(low), float(high))
+        values = rescaled(torch.cat(list(ends), dim=1), normalization, None)
+        channels = zip(values.amin((1, 2)).tolist(), values.amax((1, 2)).tolist(), strict=True)
+        return cls(float(values.min()), float(values.max()), tuple(channels) if len(values) > 1 else ())

@@ -136,7 +136,7 @@ def brightened(path: str | Path, values: Array, white: int | None) -> Array:
     """Values as others are stored, bright pixels high, where 0 is white. Raises UserError if that is not defined."""
     if white is None:
         return values
-    if values.dtype.kind != "u":
+    if values.dtype.kind != "u" or values.dtype.itemsize > 2:  # float32, in which images are read, would round them
         raise UserError(f"{path}: holds {values.dtype} values of which 0 is white; save it with 0 as black")
     return np.asarray(values.dtype.type(white) - values)
 

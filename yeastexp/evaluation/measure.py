@@ -40,9 +40,10 @@ PerImage = dict[str, dict[str, list[float | None]]]
 
 
 class WithheldMetric(PerImageMetric):
-    """Stands for a metric whose plugin is not executed, where scores were stored; a higher one counts as better."""
+    """Stands for a metric whose plugin is not executed, where scores were stored: which is better is unknown."""
 
     higher_is_better = True
+    """By which they are ordered; whoever names an order or a winner asks for the class."""
 
 
 def tolerance_of(experiment: Experiment) -> float:

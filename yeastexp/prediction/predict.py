@@ -428,10 +428,20 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
 
 def _range_warning(predictor: Predictor, image: StoredImage) -> str | None:
     """That an image holds other values than the training images; None if it does not."""
-    low, high = _extremes(predictor, image)
-    known = predictor.trained_on
-    if known is None or not _are_others(low, high, image.dtype, known):
+    ends, known = _extremes(predictor, image), predictor.trained_on
+    if known is None:
         return None
+    if len(known.channels) != len(ends):  # one, or those of an earlier version
+        known, ends = replace(known, channels=((known.low, known.high),)), [(min(ends)[0], max(end for _, end in ends))]
+    others = [
+        (channel, *end, *trained)
+        for channel, (end, trained) in enumerate(zip(ends, known.channels, strict=True), 1)
+        if _are_others(*end, image.dtype, Values(*trained), "uint8" if known.high < 256 else "uint16")
+    ]
+    if not others:
+        return None
+    channel, low, high, least, most = others[0]
+    place = f" in channel {channel}" if len(ends) > 1 else ""
     per_image = any(step.normalizes and getattr(step, "per", "") == "image" for step in predictor.transforms)
     advice = (
         "each image is normalised by its own statistics, but check the masks"
@@ -439,13 +449,13 @@ def _range_warning(predictor: Predictor, image: StoredImage) -> str | None:
         else "the masks are likely wrong; save the image with the values of the training images"
     )
     return (
-        f"{image.name}: holds values from {low:g} to {high:g} ({image.dtype}), the training images from "
-        f"{known.low:g} to {known.high:g}; {advice}"
+        f"{image.name}: holds values from {low:g} to {high:g} ({image.dtype}){place}, the training images from "
+        f"{least:g} to {most:g}; {advice}"
     )
 
 
-def _extremes(predictor: Predictor, image: StoredImage) -> tuple[float, float]:
-    """The smallest and the largest value, as recorded. Raises UserError if one is not finite."""
+def _extremes(predictor: Predictor, image: StoredImage) -> list[tuple[float, float]]:
+    """The smallest and the largest value of each channel, as recorded. Raises UserError if one is not finite."""
     low, high = np.full(image.shape[0], math.inf), np.full(image.shape[0], -math.inf)
     for rows in bands(image.size):
         piece = image.read(rows, slice(0, image.size[1]))
@@ -453,15 +463,15 @@ def _extremes(predictor: Predictor, image: StoredImage) -> tuple[float, float]:
         low, high = np.minimum(low, piece.min(axis=(1, 2))), np.maximum(high, piece.max(axis=(1, 2)))
     if stored := image.normalization:
         low, high = (ends * np.asarray(stored["std"]) + np.asarray(stored["mean"]) for ends in (low, high))
-    return float(low.min()), float(high.max())
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
-def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values) -> bool:
+def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values, recorded: str = "") -> bool:
     """Whether values lie beyond the known ones by more than their span, or are of another type and a smaller span."""
     span = known.high - known.low
     if high > known.high + span or low < known.low - span:
         return True
-    recorded = "uint8" if known.high < 256 else "uint16"
+    recorded = recorded or ("uint8" if known.high < 256 else "uint16")
     least = LEAST_SPAN_OF_FRACTIONS if dtype.kind == "f" else LEAST_SPAN
     return str(dtype) != recorded and high - low < least * span
 

@@ -179,8 +179,9 @@ def _distribution(files: CrossvalFiles) -> Iterator[Block]:
         return
     yield Charts(list(distribution_charts(files.scores, files.summary, files.experiment)))
     key = run_files.ranking_key(files.scores, files.experiment.monitor)
-    order = run_files.worst_first(files.scores[key], metric_of(files.experiment, key[0]).higher_is_better)
-    caption = f"{format_count(len(order), 'image')}, the worst by {score_name(*key)} first; means over seeds"
+    metric = metric_of(files.experiment, key[0])
+    order, first = run_files.worst_first(files.scores[key], metric.higher_is_better), run_files.first_of(metric)
+    caption = f"{format_count(len(order), 'image')}, the {first} by {score_name(*key)} first; means over seeds"
     table = tables.image_table(caption, order, files.scores, out_of_fold.PER_IMAGE)
     yield Details("all images as a table", [table])
 

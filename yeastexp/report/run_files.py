@@ -15,7 +15,7 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import WithheldMetric, metric_of, standard_of
 from yeastexp.evaluation.record import Evaluation
-from yeastexp.metrics.pixels import ALL, MEAN
+from yeastexp.metrics.pixels import ALL, MEAN, PerImageMetric
 from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.training import checkpoints, inputs
 from yeastexp.training.progress import Validation
@@ -228,6 +228,11 @@ def ranking_key(scores: ImageScores, monitor: str) -> ScoreKey:
     metrics = [metric for metric, _ in scores]
     metric = monitor if monitor in metrics else metrics[0]
     return metric, "all" if (metric, "all") in scores else MEAN
+
+
+def first_of(metric: PerImageMetric) -> str:
+    """How to call the first of those that are `worst_first`."""
+    return "lowest" if isinstance(metric, WithheldMetric) else "worst"
 
 
 def worst_first(scores: Mapping[str, float | None], higher_is_better: bool = True) -> list[str]:

@@ -172,10 +172,10 @@ def _distribution(run: RunFiles) -> Iterator[Block]:
         return
     yield Charts(list(distribution_charts(scores, run.summary, run.experiment)))
     key = run_files.ranking_key(scores, run.experiment.monitor)
-    better = metric_of(run.experiment, key[0]).higher_is_better
+    metric = metric_of(run.experiment, key[0])
     for split, split_scores in run.scores.items():
-        order = run_files.worst_first(split_scores[key], better)
-        caption = f"{format_count(len(order), f'{split} image')}, the worst by {score_name(*key)} first"
+        order, first = run_files.worst_first(split_scores[key], metric.higher_is_better), run_files.first_of(metric)
+        caption = f"{format_count(len(order), f'{split} image')}, the {first} by {score_name(*key)} first"
         table = tables.image_table(caption, order, split_scores, "per_image.csv")
         yield Details(f"all {split} images as a table", [table])
 

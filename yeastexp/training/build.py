@@ -209,7 +209,7 @@ class Preprocessing:
 
     def state_dict(self) -> dict[str, Any]:
         """As a checkpoint holds it."""
-        values = vars(self.values) if self.values else None
+        values = {key: value for key, value in vars(self.values).items() if value != ()} if self.values else None
         transforms = list(self.fitted)
         return {"normalization": self.normalization, "transforms": transforms, "values": values, "task": {**self.task}}
 

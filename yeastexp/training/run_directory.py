@@ -319,5 +319,8 @@ class RunDirectory:
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""
         self.refuse_gone()
+        if self.log_file.exists() and self.log_file.stat().st_nlink > 1:  # shared with a copy, as `cp -al` makes them
+            with files.appearing(self.log_file) as own:
+                own.write_bytes(self.log_file.read_bytes())
         with self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {printable(line)}\n")

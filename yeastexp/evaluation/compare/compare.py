@@ -13,7 +13,7 @@ from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare import crossval_scores, run_scores
 from yeastexp.evaluation.compare.result import Comparison, Run, RunScores, Selection
-from yeastexp.evaluation.measure import STANDARD, metric_of, standard_of, tolerance_of
+from yeastexp.evaluation.measure import STANDARD, WithheldMetric, metric_of, standard_of, tolerance_of
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import holm, interval, paired
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -90,7 +90,9 @@ def _comparison(
         runs=runs,
         selection=selection,
         class_name=row,
-        higher_is_better=None if row in metric.undirected else metric.higher_is_better,
+        higher_is_better=None
+        if isinstance(metric, WithheldMetric) or row in metric.undirected
+        else metric.higher_is_better,
         selected=any(each.selected for each in scores),
         places=[each.place for each in scores],
         experiments=diff.of_experiments([run.experiment for run in runs]),
