@@ -737,13 +737,14 @@ def test_slices_as_long_as_the_image_or_of_channels_are_shift_equivariant() -> N
     ("network", "reach"),
     [
         (Branches([conv((1, 2), (0, 300), dilation=(1, 600)), nn.Identity()], "add"), (300, 300)),
+        (Branches([conv(2, 400, dilation=800), conv(3, 1)], "add"), (400, 400)),
         (Apply(lambda x: x + functional.pad(x, (300, 0, 0, 0))[..., : x.shape[3]]), (300, 0)),
         (
             Apply(lambda x, layer: x + layer(x)[:, :, 350:-350, 350:-350], nn.ConvTranspose2d(1, 1, 2, dilation=700)),
             (350, 350),
         ),
     ],
-    ids=["convolution", "shift", "transposed convolution"],
+    ids=["convolution", "convolution along both axes", "shift", "transposed convolution"],
 )
 def test_a_branch_that_reads_padding_alone_in_a_small_image_is_told(network: nn.Module, reach: tuple[int, int]) -> None:
     found = receptive_field(network, 1)

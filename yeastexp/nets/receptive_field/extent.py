@@ -115,13 +115,18 @@ class Extent:
         axis = dim % len(self.sizes)
         _check_size(self.table.size // self.sizes[axis] * len(positions))
         sides = (1,) * (len(self.sizes) - axis - 1)
-        beyond = -((positions == BEYOND) & self.spans(dim)).astype(np.int64)
+        # Beside the border along another axis, padding that was read before stays read.
+        across = self.spans(dim)
+        beyond = -(positions == BEYOND).astype(np.int64)
         table: Integers | None = None
         for tap, missing, outside in zip(positions.T, absent.T, beyond.T, strict=True):
             read = np.take(self.table, tap.clip(0, self.sizes[axis] - 1), axis=1 + axis)
             if missing.any():
                 read[:2] = np.where(missing.reshape(-1, *sides), NO_PIXEL, read[:2])
-                read[2] = np.where(missing.reshape(-1, *sides), outside.reshape(-1, *sides), read[2])
+                flags = outside.reshape(-1, *sides)
+                read[2] = np.where(
+                    missing.reshape(-1, *sides), flags if across else np.maximum(flags, read[2]), read[2]
+                )
             table = read if table is None else np.minimum(table, read, out=table)
         assert table is not None, "an operator reads at least one position"
         return replace(self, table=_narrowed(table))
