@@ -41,7 +41,7 @@ for command in (
     *(train.run, train.resume, train.verify, train.crossval),
     *(data.pack, data.normalize, data.synth, data.fetch),
     *(score.evaluate, score.compare, score.predict, score.report),
-    *(look.check, look.inspect, look.preview, look.list_parts, look.schema),
+    *(look.new, look.check, look.inspect, look.preview, look.list_parts, look.schema),
     # The studies use the package as a third party would, but entry points exist only where it is installed, and
     # `python -m yeastexp study` has to work from a plain checkout as well.
     study,

@@ -1,4 +1,4 @@
-"""Commands that look at something before training: `check`, `inspect`, `preview`, `list`, `schema`."""
+"""Commands for before training: `new`, `check`, `inspect`, `preview`, `list`, `schema`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,24 @@ from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, POSITIVE, SET, T
 from yeastexp.cli.output import progress
 from yeastexp.errors import INPUT_WRONG
 from yeastexp.system.terminal import echo
+
+
+@click.command(short_help="Write an experiment file for packed data.")
+@click.argument("data", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The experiment file to write.")
+@FORCE
+def new(data: Path, output: Path, force: bool) -> None:
+    """Write an experiment file for a packed HDF5 file, with what was measured of its images as comments.
+
+    Task, channels, classes, patches and magnification are chosen from the data; all else is that of the starter which
+    the file extends, and the file is checked before it appears.
+
+    Example: python -m yeastexp new data.h5 -o mine.toml
+    """
+    from yeastexp.inspection.plan import new
+
+    new(data, output, force=force, progress=progress)
+    echo(*output.read_text(encoding="utf-8").splitlines(), output)
 
 
 @click.command(short_help="Report every fault of an experiment, and of its data.")
