@@ -67,11 +67,15 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     )
 
 
-def test_large_cells_are_made_smaller_and_patches_hold_them(tmp_path: Path, call: Call) -> None:
-    packed(tmp_path, discs(400, 80, images=2))
-    file = written(tmp_path, call)
-    assert file["transform"] == [{"name": "downscale", "factor": 3}, {"name": "zscore"}]
-    assert file["patches"]["size"] == 128
+def test_small_cells_are_seen_pixel_by_pixel_and_large_ones_as_they_are(tmp_path: Path, call: Call) -> None:
+    packed(tmp_path, discs(128, 10))
+    assert written(tmp_path, call)["model"] == {"space_to_depth": 1}
+    large = tmp_path / "large"
+    large.mkdir()
+    packed(large, discs(400, 80, images=2))
+    file = written(large, call)
+    assert "model" not in file and "transform" not in file
+    assert file["patches"]["size"] == 160  # twice the longest cell
 
 
 def test_long_cells_have_larger_patches_and_small_images_smaller_ones(tmp_path: Path, call: Call) -> None:

@@ -14,8 +14,8 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.hdf5_file import Reader
 from yeastexp.errors import UserError
-from yeastexp.inspection import cells
 from yeastexp.inspection.preflight.statistics import count_labels
+from yeastexp.metrics import cells
 from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.sample import IGNORE
 from yeastexp.system import files
@@ -25,11 +25,12 @@ from yeastexp.training.training_images import DEFAULT_SIDE
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
-USUAL_PX = 27
-"""Diameter of cells that the starters' networks and augmentations are meant for, about that of their real images."""
+SMALL_PX = 14
+"""Median diameter below which the network works on single pixels, not on blocks of 2 × 2.
 
-LARGE_PX = 60
-"""Median diameter from which images are made smaller."""
+On drawn cells of 9 pixels, 800 steps and two seeds, the mean AP was 0.18 and 0.15 with this, 0.07 and 0.08 without.
+Images of large cells (67 pixels) are not made smaller: 0.83 and 0.82 as they are, 0.78 and 0.76 at half the size.
+"""
 
 MOST_FOREGROUND = 0.3
 """Share of foreground from which patches need not be centred on it."""
@@ -149,15 +150,11 @@ def _lines(measured: Measured, path: str) -> Iterator[Line]:
     yield Line(f"channels = {measured.channels}", f"of every image{named}")
     names = _class_names(measured)
     yield Line(f"classes = {json.dumps(names)}", f"{format_share(measured.foreground)} of the pixels are not the first")
-    factor = _factor(measured)
-    if factor > 1:
-        smaller = f"cells are {across}, so networks for cells of about {USUAL_PX} px see them whole"
-        yield Line('\n[[transform]]\nname = "downscale"')
-        yield Line(f"factor = {factor}", smaller)
-        for name in ("zscore",) if measured.has_ids else ("zscore", "polarity"):
-            yield Line(f'\n[[transform]]\nname = "{name}"')
+    if 0 < measured.diameter_px < SMALL_PX:
+        yield Line("\n[model]")
+        yield Line("space_to_depth = 1", f"cells are {across}: outlines need every pixel, and twice the time")
     yield Line("\n[patches]")
-    yield from _patches(measured, factor)
+    yield from _patches(measured)
     yield Line("\n[train]")
     yield Line('budget = "5m"', "wall-clock time of the whole run; more images and harder ones deserve more")
 
@@ -170,19 +167,15 @@ def _class_names(measured: Measured) -> list[str]:
     return ["background", *(f"class_{index}" for index in range(1, measured.classes))]
 
 
-def _factor(measured: Measured) -> int:
-    return round(measured.diameter_px / USUAL_PX) if measured.diameter_px >= LARGE_PX else 1
-
-
-def _patches(measured: Measured, factor: int) -> Iterator[Line]:
+def _patches(measured: Measured) -> Iterator[Line]:
     """How large patches are, and how many are centred on the foreground."""
-    side, longest = measured.smallest_side // factor, measured.longest_px // factor
+    side, longest = measured.smallest_side, measured.longest_px
     wanted = max(DEFAULT_SIDE, -(-2 * longest // 16) * 16)
     size = min(wanted, max(16, side // 16 * 16))
     limit = f"the smallest image has {side} px a side" if size < wanted else f"{DEFAULT_SIDE} px hold several cells"
     if longest and size == wanted > DEFAULT_SIDE:
         limit = f"twice the longest cell ({longest} px)"
-    cells_are = f"; cells are {measured.diameter_px / factor:.0f} px across" if measured.cells else ""
+    cells_are = f"; cells are {measured.diameter_px:.0f} px across" if measured.cells else ""
     yield Line(f"size = {size}", f"{limit}{cells_are}")
     if measured.foreground > MOST_FOREGROUND:
         share = format_share(measured.foreground)
