@@ -185,6 +185,6 @@ def test_a_png_file_holds_no_more_ids_than_16_bits(finished: Path, tmp_path: Pat
     ids = np.arange(300 * 300, dtype=np.uint32).reshape(300, 300)
     predictor = load_predictor(finished)
     with pytest.raises(UserError, match=r"a\.png: 89999 cells are more than the 65535 that a PNG file holds; take"):
-        outputs._write_mask(predictor, tmp_path / "a.png", ids)
-    outputs._write_mask(predictor, tmp_path / "a.tif", ids)
+        outputs._write_mask(predictor, tmp_path / "a.png", ids, None)
+    outputs._write_mask(predictor, tmp_path / "a.tif", ids, None)
     assert np.array_equal(tifffile.imread(tmp_path / "a.tif"), ids)
