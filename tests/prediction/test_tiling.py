@@ -452,6 +452,10 @@ OTHER_WHEN_LARGE = {
     "branch of small tiles": (Apply(partial(by_width, width=150), conv(), conv()), "convolution layers.1.weight"),
     "rows": (Apply(first_rows_doubled), "slice"),
     "factor": (Apply(lambda x: x * (2 if x.shape[3] > 600 else 3)), "mul 2"),
+    "pool": (Apply(lambda x: functional.max_pool2d(x, k := 9 if x.shape[3] > 600 else 3, 1, k // 2)), "max_pool2d"),
+    "shift": (Apply(lambda x: functional.pad(x, (k := 9 if x.shape[3] > 600 else 3, -k))), "constant_pad_nd 9"),
+    "channel": (Apply(lambda x: torch.cat([x, 2 * x], 1)[:, (k := int(x.shape[3] > 600)) : k + 1]), "slice 1 1"),
+    "dimension": (Apply(lambda x: x.softmax(int(x.shape[3] > 600))), "softmax"),
 }
 
 

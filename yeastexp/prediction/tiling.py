@@ -49,6 +49,13 @@ ROUNDING = 1e-5
 COMMON_MULTIPLE = 64
 """Of sizes, for models that only take multiples of their strides."""
 
+SHAPED = (
+    *("view", "_unsafe_view", "reshape", "expand", "repeat", "as_strided", "split", "split_with_sizes"),
+    *("arange", "linspace", "zeros", "ones", "full", "empty", "empty_strided", "native_group_norm"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+)
+"""Operators whose whole numbers follow from the shapes of images, as those of `upsample_…` and of adaptive pools do."""
+
 BLENDED = 512
 """Pixels of their sides, if memory does not ask for fewer."""
 
@@ -440,8 +447,10 @@ class _Operators(TorchDispatchMode):
         name = overload.name().partition(".")[0].removeprefix("aten::")
         leaves = tree_leaves((args, kwargs))
         given = [self.parameters.get(id(leaf), "") for leaf in leaves if isinstance(leaf, Tensor)]
-        if torch.Tag.pointwise in overload.tags or name in ("convolution", "roll"):
-            given += [str(leaf) for leaf in leaves if isinstance(leaf, int | float)]
+        if name == "slice":
+            leaves = [*args[1:3], *args[4:]]  # without its end
+        kinds = float if name in SHAPED or "upsample" in name or "adaptive" in name else int | float
+        given += [str(leaf) for leaf in leaves if isinstance(leaf, kinds)]
         self.operators.append(" ".join(filter(None, [name, *given])))
         return results
 
