@@ -59,7 +59,7 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     file = written(tmp_path, call)
     assert file["extends"] == "yeastexp:cells" and file["dataset"] == {"path": "data.h5"}
     assert file["task"] == {"channels": 1, "classes": ["background", "cell"]}
-    assert file["patches"] == {"size": 128, "foreground_fraction": 0.0}  # two thirds are foreground
+    assert file["patches"] == {"size": 128}
     assert "transform" not in file and file["train"] == {"budget": "5m"}
     text = (tmp_path / "mine.toml").read_text()
     assert (
@@ -106,6 +106,28 @@ def test_masks_classes_and_channels(tmp_path: Path, call: Call) -> None:
     packed(tmp_path, arrays, force=True)
     (tmp_path / "mine.toml").unlink()
     assert written(tmp_path, call)["task"]["classes"] == ["background", "class_1", "class_2"]
+
+
+def test_names_in_the_data_write_no_keys(tmp_path: Path, call: Call) -> None:
+    """Whoever made the data named its channels and classes; the file that is written from them will be executed."""
+    arrays = discs(64, 20, channels=2)
+    odd = 'GFP"\nplugins = ["other.py"]\n#\U0001f9eb'
+    origin = hdf5_file.Origin(channel_names=("phase", odd))
+    packed(tmp_path, arrays, origin=origin)
+    file = written(tmp_path, call)
+    assert "plugins" not in file and file["task"] == {"channels": 2, "classes": ["background", "cell"]}
+    (tmp_path / "mine.toml").unlink()
+    packed(tmp_path, arrays, provenance={"classes": ["background", odd]}, force=True)
+    status, _, err = call("new", tmp_path / "data.h5", "-o", tmp_path / "mine.toml")
+    assert status == 2 and "[task] classes.1: wants no spaces" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "mine.toml").exists()
+
+
+def test_the_data_are_not_overwritten(tmp_path: Path, call: Call) -> None:
+    data = packed(tmp_path, discs(64, 20))
+    before = data.read_bytes()
+    status, _, err = call("new", data, "-o", data, "--force")
+    assert status == 2 and "is the file that is read; name another one" in err and data.read_bytes() == before
 
 
 def test_a_path_leads_from_the_file_to_the_data(tmp_path: Path, call: Call) -> None:

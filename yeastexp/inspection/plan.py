@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 
 from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
-from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.hdf5_file import Reader, refuse_overwriting
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight.statistics import count_labels
 from yeastexp.metrics import cells
@@ -20,6 +20,7 @@ from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.sample import IGNORE
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count, format_share
+from yeastexp.system.terminal import printable
 from yeastexp.training import build
 from yeastexp.training.training_images import DEFAULT_SIDE
 
@@ -31,9 +32,6 @@ SMALL_PX = 14
 On drawn cells of 9 pixels, 800 steps and two seeds, the mean AP was 0.18 and 0.15 with this, 0.07 and 0.08 without.
 Images of large cells (67 pixels) are not made smaller: 0.83 and 0.82 as they are, 0.78 and 0.76 at half the size.
 """
-
-MOST_FOREGROUND = 0.3
-"""Share of foreground from which patches need not be centred on it."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,6 @@ class Measured:
     """The longest side of a cell's bounding box; 0 without ids."""
     touching: float
     """Share of the cells that touch another one."""
-
-    @property
-    def images(self) -> int:
-        """How many there are."""
-        return sum(self.splits.values())
 
     @classmethod
     def of(cls, path: Path, progress: Progress = iter) -> Measured:
@@ -109,21 +102,27 @@ class Line:
     text: str
     reason: str = ""
 
+    @property
+    def written(self) -> str:
+        """With the reason as a comment, which a line break in a name from the data cannot end."""
+        return f"{self.text}  # {printable(self.reason)}" if self.reason else self.text
+
 
 def new(data: Path, output: Path, *, force: bool = False, progress: Progress = iter) -> Measured:
     """Write an experiment on packed data to `output`, checked as `check` does without training."""
-    if output.exists() and not force:
-        raise UserError(f"{output}: exists; add --force to replace it, or name another file")
+    refuse_overwriting(output, force)
+    if output.exists() and data.exists() and output.samefile(data):
+        raise UserError(f"{output}: is the file that is read; name another one to write")
     measured = Measured.of(data, progress)
     if missing := [split for split in ("train", "val") if not measured.splits.get(split)]:
         raise UserError(f"{data}: has no image to {missing[0]}; pack it with other --val and --test")
     where = Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
-    lines = [f"# Written from {data.name} by 'yeastexp new'. Change what you know better, then 'check' and 'run' it."]
-    lines += [f"{line.text}  # {line.reason}" if line.reason else line.text for line in _lines(measured, where)]
+    title = f"Written from {data.name} by 'yeastexp new'. Change what you know better, then 'check' and 'run' it."
+    lines = [f"# {printable(title)}", *(line.written for line in _lines(measured, where))]
     with files.appearing(output) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         try:
-            experiment = load_experiment(temporary, [f"name={json.dumps(output.stem)}"])
+            experiment = load_experiment(temporary, [f"name={_string(output.stem)}"])
         except UserError as error:
             raise UserError(*(fault.replace(str(temporary), str(output)) for fault in error.faults)) from None
         field = receptive_field(build.build_model(experiment), measured.channels)
@@ -144,12 +143,12 @@ def _lines(measured: Measured, path: str) -> Iterator[Line]:
     yield Line("\n[dataset]")
     parts = [f"{count} {split}" for split, count in measured.splits.items()]
     grouped = f", of {format_count(measured.groups, 'group')} that no split parts" if measured.groups > 1 else ""
-    yield Line(f"path = {json.dumps(path)}", f"{', '.join(parts)}{grouped}")
+    yield Line(f"path = {_string(path)}", f"{', '.join(parts)}{grouped}")
     yield Line("\n[task]")
     named = f": {', '.join(measured.channel_names)}" if measured.channel_names else ""
     yield Line(f"channels = {measured.channels}", f"of every image{named}")
-    names = _class_names(measured)
-    yield Line(f"classes = {json.dumps(names)}", f"{format_share(measured.foreground)} of the pixels are not the first")
+    names = ", ".join(map(_string, _class_names(measured)))
+    yield Line(f"classes = [{names}]", f"{format_share(measured.foreground)} of the pixels are not the first")
     if 0 < measured.diameter_px < SMALL_PX:
         yield Line("\n[model]")
         yield Line("space_to_depth = 1", f"cells are {across}: outlines need every pixel, and twice the time")
@@ -157,6 +156,11 @@ def _lines(measured: Measured, path: str) -> Iterator[Line]:
     yield from _patches(measured)
     yield Line("\n[train]")
     yield Line('budget = "5m"', "wall-clock time of the whole run; more images and harder ones deserve more")
+
+
+def _string(value: str) -> str:
+    """A string as TOML writes it."""
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
 
 
 def _class_names(measured: Measured) -> list[str]:
@@ -177,6 +181,3 @@ def _patches(measured: Measured) -> Iterator[Line]:
         limit = f"twice the longest cell ({longest} px)"
     cells_are = f"; cells are {measured.diameter_px:.0f} px across" if measured.cells else ""
     yield Line(f"size = {size}", f"{limit}{cells_are}")
-    if measured.foreground > MOST_FOREGROUND:
-        share = format_share(measured.foreground)
-        yield Line("foreground_fraction = 0.0", f"{share} of the pixels are foreground, which any patch shows")
