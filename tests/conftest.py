@@ -31,6 +31,26 @@ def registries_as_they_were() -> Iterator[None]:
         yield
 
 
+LONGEST = (
+    "training/test_kills.py",
+    "exercise/test_exercise.py",
+    "training/test_run.py",
+    "training/test_resume.py",
+    "tasks/test_watershed.py",
+    "data/test_workers.py",
+    "test_cells_page.py",
+    "report/test_report.py",
+    "training/test_user_handlers.py",
+)
+"""The files whose tests take longest: begun first, so that no process waits for the last of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files come first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 THREADS = torch.get_num_threads()
 
 
