@@ -13,7 +13,7 @@ import yeastexp
 LAYERS = (
     "cli",
     "report exercise",
-    "evaluation inspection export",
+    "evaluation inspection export sweep",
     "prediction",
     "training",
     "config",

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from yeastexp.cli import data, look, score, train
+from yeastexp.cli import data, look, score, sweeps, train
 from yeastexp.cli.installed import CommandGroup
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
@@ -38,7 +38,7 @@ def commands(context: click.Context) -> None:
 
 
 for command in (
-    *(train.run, train.resume, train.verify, train.crossval),
+    *(train.run, train.resume, train.verify, train.crossval, sweeps.sweep),
     *(data.pack, data.normalize, data.synth, data.fetch),
     *(score.evaluate, score.compare, score.predict, score.report),
     *(look.new, look.check, look.inspect, look.preview, look.list_parts, look.schema),

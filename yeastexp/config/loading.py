@@ -14,7 +14,7 @@ from yeastexp.config import starters, toml_document, trust
 from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
 from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS
-from yeastexp.config.toml_document import Document, Keys, Place
+from yeastexp.config.toml_document import Document, Keys, Place, Setting
 from yeastexp.data import datasets, transforms
 from yeastexp.data.datasets.form import fault_of_sample
 from yeastexp.data.transforms.base import BasicTransform2D
@@ -48,7 +48,12 @@ def _lacking(marked: MustExist, path: Path) -> str | None:
 
 
 def load_experiment(
-    path: Path, settings: Sequence[str] = (), *, data: bool = True, received: bool = False, execute: bool = True
+    path: Path,
+    settings: Sequence[str | Setting] = (),
+    *,
+    data: bool = True,
+    received: bool = False,
+    execute: bool = True,
 ) -> Experiment:
     """Read, merge and check an experiment file; UserError lists every fault, a line each.
 
@@ -68,7 +73,7 @@ def load_plugins(path: Path) -> list[str]:
     return checker.withheld
 
 
-def _open(path: Path, settings: Sequence[str]) -> Document:
+def _open(path: Path, settings: Sequence[str | Setting]) -> Document:
     if not toml_document.is_file(path):
         meant = nearby.file_meant(path, ".toml", {name: f"{starters.PREFIX}{name}" for name in starters.names()})
         raise UserError(f"{path}: no such experiment file" + (f"; {meant}" if meant else ""))

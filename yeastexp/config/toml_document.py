@@ -190,18 +190,38 @@ def _value(document: Document, keys: Keys) -> Any:
     return value
 
 
-def override(document: Document, setting: str, exclusive: Mapping[Keys, Collection[str]]) -> None:
-    """Apply one `key.key=value` from outside; the value is TOML, else a string."""
-    dotted, equals, written = setting.partition("=")
-    keys: Keys = tuple(int(key) if re.fullmatch("[0-9]{1,9}", key) else key for key in dotted.strip().split("."))
-    place = Place(f"--set {setting if len(setting) <= LONGEST_SHOWN else f'{setting[:LONGEST_SHOWN]}…'}")
-    if not equals or not all(str(key) for key in keys):
-        raise UserError(f"{place}: should be key=value, as in train.epochs=2")
+@dataclass(frozen=True)
+class Setting:
+    """A value for a key from outside the file, and where it was written."""
+
+    keys: Keys
+    value: Any
+    place: Place
+
+    @classmethod
+    def parse(cls, written: str) -> Setting:
+        """`key.key=value`, as `--set` takes it; the value is TOML, else a string."""
+        dotted, equals, value = written.partition("=")
+        place = Place(f"--set {written if len(written) <= LONGEST_SHOWN else f'{written[:LONGEST_SHOWN]}…'}")
+        keys = keys_of(dotted.strip())
+        if not equals or not all(str(key) for key in keys):
+            raise UserError(f"{place}: should be key=value, as in train.epochs=2")
+        return cls(keys, _toml_or_string(value.strip(), place), place)
+
+
+def keys_of(dotted: str) -> Keys:
+    """The keys of `table.key` or `table.0.key`."""
+    return tuple(int(key) if re.fullmatch("[0-9]{1,9}", key) else key for key in dotted.split("."))
+
+
+def override(document: Document, setting: str | Setting, exclusive: Mapping[Keys, Collection[str]]) -> None:
+    """Apply one setting from outside."""
+    setting = Setting.parse(setting) if isinstance(setting, str) else setting
+    keys, value, place = setting.keys, setting.value, setting.place
     if len(keys) > DEEPEST:
         raise UserError(f"{place}: nested too deeply; an experiment needs three levels")
     if keys[0] == "extends":
         raise UserError(f"{place}: 'extends' belongs in the file; here it would come too late")
-    value = _toml_or_string(written.strip(), place)
     if any(isinstance(key, int) for key in keys):
         around = _check_address(document, keys, place)
         if keys[-1] == "name" and around.get("name") != value:

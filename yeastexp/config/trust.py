@@ -15,8 +15,8 @@ from pathlib import Path
 
 from yeastexp.system import files
 
-MARKS = ("environment.json", "checkpoints", "log.txt", "result.json", "folds.json")
-"""What stands beside `experiment.toml` in the directory of a run or of a cross-validation."""
+MARKS = ("environment.json", "checkpoints", "log.txt", "result.json", "folds.json", "sweep.json")
+"""What stands beside `experiment.toml` in the directory of a run, of a cross-validation or of a sweep."""
 
 _trusting: ContextVar[bool] = ContextVar("trusting", default=False)
 

@@ -63,6 +63,7 @@ class RunContext:
     thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
     profiled: int = 0
     budget: Budget | None = None
+    observer: Callable[[RunContext], Handler] | None = None
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     optimization: OptimizationStep = field(init=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from yeastexp.config import diff
 from yeastexp.config.experiment import FREE, LENGTH, Experiment
+from yeastexp.contracts import Handler
 from yeastexp.errors import UserError
 from yeastexp.system import environment, files
 from yeastexp.training import build, checkpoints, inputs
@@ -23,7 +24,14 @@ from yeastexp.training.progress import Validation
 from yeastexp.training.run_directory import RunDirectory
 
 
-def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = None, console: Console) -> bool:
+def resume(
+    run: Path,
+    settings: Sequence[str] = (),
+    *,
+    started: float | None = None,
+    console: Console,
+    observer: Callable[[RunContext], Handler] | None = None,
+) -> bool:
     """Continue from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
     began = time.monotonic() if started is None else started
     directory = RunDirectory(run)
@@ -43,7 +51,7 @@ def resume(run: Path, settings: Sequence[str] = (), *, started: float | None = N
             _refuse_edited(directory)
         _refuse_other_inputs(directory, loaded, kept)
         assembly = build.assemble(configure_torch(loaded))
-        context = RunContext(assembly, directory, console, began, interruption=interruption)
+        context = RunContext(assembly, directory, console, began, interruption=interruption, observer=observer)
         now = described(assembly)
         state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
         trained = as_trained(directory, before, state, settings)

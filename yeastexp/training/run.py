@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from yeastexp.config import trust
 from yeastexp.config.loading import load_experiment
+from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
@@ -30,11 +31,12 @@ def run(
     console: Console,
     profiled: int = 0,
     folder: Path | None = None,
+    observer: Callable[[RunContext], Handler] | None = None,
 ) -> Path:
     """Train the experiment of a file, measure it and return its run directory: `folder`, or the next of its name.
 
     `started` is the monotonic clock at the start of the command, from which a `budget` counts. So many steps are
-    `profiled` on the way.
+    `profiled` on the way. An `observer` makes a handler of whoever called, beside those of the experiment.
     """
     began = time.monotonic() if started is None else started
     loaded = load_experiment(path, settings)
@@ -68,6 +70,7 @@ def run(
             thumbnails=thumbnails,
             profiled=profiled,
             budget=budget,
+            observer=observer,
         )
         begin(context)
         carry_out(context)

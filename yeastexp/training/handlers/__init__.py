@@ -42,6 +42,7 @@ def attach_handlers(context: RunContext) -> None:
         "budget": StopByBudget(context.late, context.schedule, context.progress),
         **_of_validation(context),
         **_of_user(context),
+        **({"observer": context.observer(context)} if context.observer else {}),
         "epochs": CollectEpochs(context.progress, losses, lambda: context.learning_rate),
         "checkpoints": checkpoints,
         "interruption": pause,

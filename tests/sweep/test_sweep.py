@@ -1,0 +1,387 @@
+"""Sweeps end to end on tiny images: trials as runs, several processes, interruption, lost processes, failures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import tiny
+from conftest import Call
+from optuna.trial import TrialState
+
+import yeastexp
+from yeastexp.errors import INTERRUPTED, UserError
+from yeastexp.sweep import proposals, storage, workers
+from yeastexp.sweep.findings import findings, spread_of
+from yeastexp.sweep.folder import SweepFolder, SweepRecord
+from yeastexp.sweep.proposals import FollowTrial, is_worse_than_best, proposed, sampler_of, scores_at
+from yeastexp.sweep.slots import Slots
+from yeastexp.sweep.space import Choice, Range
+from yeastexp.sweep.sweep import Request, sweep
+from yeastexp.sweep.workers import Worker
+
+SPACE = """\
+"optimizer.learning_rate" = { low = 1e-3, high = 1e-1, log = true }
+"model.width" = { low = 2, high = 3 }
+"""
+
+EVERY = ("validation.every=1",)
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for others at once."""
+    monkeypatch.setattr("yeastexp.sweep.sweep.POLL_SECONDS", (0.05, 0.2))
+
+
+def requested(folder: Path, text: str = SPACE, **changes: Any) -> Request:
+    """A sweep of two trials, without repeats, of an experiment in a folder."""
+    experiment = tiny.write_experiment(folder) if not (folder / "tiny.toml").exists() else folder / "tiny.toml"
+    (folder / "space.toml").write_text(text)
+    asked = Request(
+        experiment,
+        folder / "space.toml",
+        trials=2,
+        repeats=0,
+        sampler="random",
+        output=folder / "sweep",
+        settings=EVERY,
+    )
+    return replace(asked, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """A sweep of two trials, the better of which was trained with two other seeds; not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    return sweep(requested(folder, repeats=2), silent)
+
+
+def values(record: SweepRecord) -> list[dict[str, Any]]:
+    """What the trials tried."""
+    return [trial.values for trial in record.trials]
+
+
+def test_every_trial_is_a_run_and_the_best_is_trained_again(finished: SweepFolder, call: Call) -> None:
+    record = finished.read()
+    assert record.finished and [trial.state for trial in record.trials] == ["complete", "complete"]
+    for trial in record.trials:
+        result = json.loads((finished.trial(trial.number) / "result.json").read_text())
+        assert trial.score == result["best"]["value"] and len(trial.curve) == 2
+    best = record.best_trial
+    assert best and best.score == max(trial.score or 0 for trial in record.trials)
+    assert record.repeats and [trial.seed for trial in record.repeats.trials] == [1, 2]
+    status, out, _ = call("compare", *(trial.folder for trial in record.trials))
+    assert status == 0 and "optimizer.learning_rate" in out
+    assert (finished.path / "trials.csv").read_text().count("\n") == 3
+
+
+def test_the_end_says_what_the_scores_allow_to_say(finished: SweepFolder) -> None:
+    record = finished.read()
+    spread = spread_of(record)
+    assert spread and spread.margin > spread.deviation
+    told = " ".join(findings(record))
+    assert told.startswith("2 trials: 2 complete.")
+    for words in ("selected on these validation images", "2 other seeds", "standard deviation", "below 30"):
+        assert words in told
+
+
+def test_the_same_command_again_trains_nothing(finished: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yeastexp.sweep.sweep.run", None)
+    asked = requested(finished.path.parent, repeats=2)
+    assert sweep(asked, silent).read() == finished.read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [
+        ({"seed": 1}, "space, sampler, pruner or seed"),
+        ({"text": SPACE.replace("3 }", "4 }")}, "space, sampler, pruner or seed"),
+        ({"settings": (*EVERY, "train.batch_size=2")}, "experiment"),
+    ],
+)
+def test_a_sweep_of_something_else_is_refused(changes: dict[str, Any], other: str, finished: SweepFolder) -> None:
+    asked = requested(finished.path.parent, **changes)
+    with pytest.raises(UserError, match=f"sweep: is a sweep of another {other}; bring back"):
+        sweep(asked, silent)
+    (finished.path / "sweep.json").rename(finished.path / "aside")
+    try:
+        with pytest.raises(UserError, match=r"is no folder of a sweep|is a sweep of another"):
+            sweep(asked, silent)
+    finally:
+        (finished.path / "aside").rename(finished.path / "sweep.json")
+
+
+def test_an_interrupted_trial_is_gone_on_with(finished: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished.path.parent
+    look, asked = FollowTrial.look, requested(folder, output=folder / "interrupted")
+
+    def interrupting(self: FollowTrial, validator: Any) -> None:
+        look(self, validator)
+        if self.trial.user_attrs["slot"] == 2 and self.trainer.state.epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(FollowTrial, "look", interrupting)
+    with pytest.raises(UserError, match="interrupted in trial 2; the same command goes on with it") as raised:
+        sweep(asked, silent)
+    assert raised.value.status == INTERRUPTED
+    assert SweepFolder(folder / "interrupted").read().trials[0].state == "complete"
+    record = sweep(asked, silent).read()
+    assert [trial.attempts for trial in record.trials] == [1, 2]
+    whole = finished.read()
+    assert values(record) == values(whole)
+    assert [trial.score for trial in record.trials] == [trial.score for trial in whole.trials]
+    assert [trial.curve for trial in record.trials] == [trial.curve for trial in whole.trials]
+
+
+def test_the_trial_of_a_killed_process_is_taken_up(tmp_path: Path) -> None:
+    asked = requested(tmp_path, trials=1, settings=("train.epochs=400", "validation.every=400"))
+    command = [sys.executable, "-m", "yeastexp", *asked.command(tmp_path / "sweep")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "sweep" / "trials" / "001" / "checkpoints" / "previous.pt"
+    try:
+        while not checkpoint.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    log = checkpoint.parents[1] / "log.txt"
+    begun = log.read_text()
+    # The rest of a long run is not what is tested.
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("yeastexp.sweep.sweep.resume", lambda path, **_: lines.append(str(path)))
+        with pytest.raises(UserError, match="no trial is complete"):
+            sweep(asked, silent)
+    assert lines == [str(tmp_path / "sweep" / "trials" / "001")]
+    assert "resumed" not in begun and log.read_text() == begun
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[optuna.Study]:
+    """An empty study in a journal file."""
+    with storage.opened(tmp_path / "journal.log", None) as shared:
+        yield optuna.create_study(storage=shared, study_name="study", direction="maximize")
+
+
+def test_slots_are_filled_once_by_any_number_of_processes(study: optuna.Study, tmp_path: Path) -> None:
+    one, other = (Slots(study, Worker(tmp_path / "workers", study)) for _ in range(2))
+    with one.worker.alive(), other.worker.alive():
+        claimed = [slots.claim(3) for slots in (one, other, one)]
+        assert [trial.user_attrs["slot"] for trial in claimed if trial] == [1, 2, 3]
+        assert one.claim(3) is None and other.claim(3) is None and not one.have_ended(3)
+        assert (more := one.claim(4)) and more.user_attrs["slot"] == 4
+    third = Slots(study, Worker(tmp_path / "workers", study))
+    with third.worker.alive():  # both have ended without an end of their trials
+        taken = [third.claim(4) for _ in range(4)]
+        known = [trial.user_attrs for trial in taken if trial]
+        assert [(each["slot"], each["attempt"]) for each in known] == [(slot, 1) for slot in (1, 2, 3, 4)]
+        for trial in taken:
+            assert trial
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+        assert third.have_ended(4) and third.claim(4) is None
+
+
+def test_what_two_processes_add_at_once_counts_once(study: optuna.Study, tmp_path: Path) -> None:
+    slots = Slots(study, Worker(tmp_path / "workers", study))
+    slots._add({"slot": 1, "attempt": 0})
+    slots._add({"slot": 1, "attempt": 0})
+    first = slots.claim(1)
+    assert first and first.number == 0 and slots.claim(1) is None
+    slots.give_back(first)
+    assert (again := slots.claim(1)) and again.user_attrs["attempt"] == 1
+
+
+def test_a_process_of_another_machine_is_lost_when_it_falls_silent(
+    study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = Worker(tmp_path / "here", study), Worker(tmp_path / "there", study)
+    there.host = "elsewhere"
+    clock = [0.0]
+    monkeypatch.setattr(workers.time, "monotonic", lambda: clock[0])
+    there._beat()
+    assert not here.is_lost(there.name, there.host)
+    clock[0] = workers.SILENT_SECONDS - 1
+    there._beat()
+    assert not here.is_lost(there.name, there.host)
+    clock[0] += workers.SILENT_SECONDS + 1
+    assert here.is_lost(there.name, there.host)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_the_same_seed_proposes_the_same(sampler: proposals.SamplerName) -> None:
+    dimensions = [Range("a", 1e-4, 1.0, log=True), Range("b", 1, 9, integer=True), Choice("c", ("x", [1, 2]))]
+
+    def series(seed: int) -> list[dict[str, Any]]:
+        study, tried = optuna.create_study(), []
+        for slot in range(1, 14):
+            study.sampler = sampler_of(sampler, seed, slot)
+            trial = study.ask()
+            tried.append(proposed(trial, dimensions))
+            assert proposals.values_of(trial.params, dimensions) == tried[-1]
+            study.tell(trial, float(tried[-1]["a"]))
+        return tried
+
+    first = series(0)
+    assert first == series(0) != series(1)
+    assert len({each["a"] for each in first}) == len(first)
+    assert [1, 2] in [each["c"] for each in first]
+
+
+def test_a_trial_is_worse_if_its_images_are(study: optuna.Study) -> None:
+    def add(value: float, scores: list[float]) -> None:
+        study.add_trial(optuna.create_trial(value=value, user_attrs={scores_at(3): scores}))
+
+    assert not is_worse_than_best(study, 3, [0.1] * 8)  # than none
+    best = [0.9, 0.8, 0.7, 0.9, 0.6, 0.8, 0.7, 0.9]
+    add(0.8, best)
+    add(0.1, [0.1] * 8)
+    assert is_worse_than_best(study, 3, [score - 0.01 * (1 + index) for index, score in enumerate(best)])
+    assert not is_worse_than_best(study, 3, [score + 0.1 for score in best])
+    assert not is_worse_than_best(study, 3, [0.95, 0.7, 0.75, 0.85, 0.65, 0.75, 0.75, 0.85])
+    assert not is_worse_than_best(study, 2, [0.1] * 8)  # the best was not validated then
+    assert not is_worse_than_best(study, 3, [None] * 8)
+
+
+def test_a_pruned_trial_is_a_run_that_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setattr(
+        proposals, "is_worse_than_best", lambda study, *_: bool(study.get_trials(states=[TrialState.COMPLETE]))
+    )
+    folder = sweep(requested(tmp_path), silent)
+    record = folder.read()
+    assert [trial.state for trial in record.trials] == ["complete", "pruned"]
+    assert len(record.trials[1].curve) == 1 and record.trials[1].score == record.trials[1].curve[0][1]
+    assert findings(record)[0] == "2 trials: 1 complete, 1 pruned."
+    assert "pruned after epoch 1" in (folder.trial(2) / "log.txt").read_text()
+    status, out, _ = call("resume", folder.trial(2))
+    assert status == 0 and (folder.trial(2) / "result.json").is_file() and out.strip().endswith("002")
+
+
+def test_failed_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(path: Path, settings: list[str], *, folder: Path, **_: Any) -> None:
+        raise UserError("step 3: the loss is NaN") if folder.name == "001" else RuntimeError("a plugin's fault")
+
+    monkeypatch.setattr("yeastexp.sweep.sweep.run", failing)
+    said: list[str] = []
+    asked = requested(tmp_path, trials=9)
+    with pytest.raises(UserError, match="the last 5 trials failed, the last one as: RuntimeError: a plugin's fault"):
+        sweep(asked, said.append)
+    record = SweepFolder(tmp_path / "sweep").read()
+    assert [trial.state for trial in record.trials] == ["failed"] * 5
+    assert record.trials[0].why == "step 3: the loss is NaN"
+    assert findings(record) == ["9 trials: 5 failed, 4 not begun."]
+    assert "Traceback (most recent call last):" in said
+
+
+def test_a_database_is_shared_by_folders(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sweeps.db"
+    first = sweep(requested(tmp_path, trials=1, storage=url), silent)
+    (tmp_path / "elsewhere").mkdir()
+    second = sweep(requested(tmp_path, trials=1, storage=url, output=tmp_path / "elsewhere" / "sweep"), silent)
+    assert values(first.read()) == values(second.read())
+    assert not second.trial(1).exists() and not (second.path / "journal.log").exists()
+    with pytest.raises(UserError, match=r"study 'sweep' of .* is a sweep of another space"):
+        sweep(requested(tmp_path, storage=url, seed=1, output=tmp_path / "third" / "sweep"), silent)
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("sweeps.db", r"--storage sweeps.db: should be the URL of a database, as postgresql://"),
+        ("mysql+nodriver://me:secret@host/db", r"--storage mysql\+nodriver://me@host/db: .*"),
+        ("sqlite:////no/such/folder/x.db", r"--storage sqlite:////no/such/folder/x.db: .*unable to open database file"),
+    ],
+)
+def test_a_storage_that_is_none_is_a_line(url: str, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=fault) as raised:
+        sweep(requested(tmp_path, storage=url), silent)
+    assert "\n" not in str(raised.value) and "secret" not in str(raised.value)
+
+
+def test_a_journal_that_cannot_be_locked_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(storage, "_link", refused)
+    with storage.opened(tmp_path / "journal.log", None):
+        pass  # a file does as well as a link
+    monkeypatch.setattr(storage, "_file", refused)
+    with pytest.raises(UserError, match=r"journal.log: cannot be locked there \(Operation not permitted\); name a"):
+        sweep(requested(tmp_path), silent)
+    (tmp_path / "sweep" / "journal.log.lock").mkdir()
+    with pytest.raises(UserError, match=r"journal.log.lock: is a folder, so that journal.log cannot be locked"):
+        sweep(requested(tmp_path), silent)
+
+
+def test_a_damaged_journal_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "journal.log").write_text("no journal\nat all\n")
+    with pytest.raises(UserError, match=r"journal.log: is damaged \(.*\); bring it back from a copy"):
+        sweep(requested(tmp_path), silent)
+
+
+def test_a_folder_of_something_else_is_refused(finished: SweepFolder) -> None:
+    with pytest.raises(UserError, match="trials/001: is no folder of a sweep; name another with -o"):
+        sweep(requested(finished.path.parent, output=finished.trial(1)), silent)
+
+
+def test_further_processes_have_logs(tmp_path: Path) -> None:
+    with workers.further(1, ["sweep", "--help"], tmp_path):
+        pass
+    assert "Usage: " in (tmp_path / "job_2.txt").read_text()
+    with pytest.raises(KeyboardInterrupt), workers.further(1, ["sweep", "--help"], tmp_path):
+        raise KeyboardInterrupt
+
+
+def test_without_optuna_the_command_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    asked = requested(tmp_path)
+    status, out, err = call(*asked.command(tmp_path / "sweep"))
+    assert (status, out, err) == (2, "", "sweep: needs another package; pip install optuna\n")
+
+
+def test_optuna_is_imported_by_the_command_alone() -> None:
+    package = Path(yeastexp.__file__).parent
+    importing = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] in ("optuna", "sqlalchemy") for name in names):
+                importing.add(str(path.relative_to(package)))
+            if any(re.match(r"yeastexp\.sweep\.(proposals|slots|storage|sweep|workers)$", name) for name in names):
+                assert path.parent.name in ("sweep", "cli"), path
+    assert importing == {
+        "cli/sweeps.py",
+        *(f"sweep/{name}.py" for name in ("proposals", "slots", "storage", "sweep", "workers")),
+    }
+
+
+def test_the_command_prints_tables_and_the_folder(finished: SweepFolder, call: Call) -> None:
+    asked = requested(finished.path.parent, repeats=2)
+    status, out, err = call(*asked.command(finished.path))
+    assert status == 0, err
+    assert "optimizer.learning_rate" in out and out.endswith(f"{finished.path}{os.linesep}")
+    status, out, _ = call(*asked.command(finished.path), "--json")
+    assert status == 0 and json.loads(out)["best"] == finished.read().best

@@ -1,0 +1,103 @@
+"""The numbered slots of a sweep, each of which one process at a time fills with a trial.
+
+Any number of processes may call this at the same time, and any may be killed between two lines. All rests on what the
+storage does atomically: a WAITING trial becomes RUNNING for one process alone, a RUNNING one is ended by one alone.
+What two processes add at once stands there twice, and the lower number counts for all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna import Study, Trial
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from yeastexp.sweep.workers import Worker
+
+SLOT, ATTEMPT, WORKER, HOST, TAKEN_UP = "slot", "attempt", "worker", "host", "taken_up"
+"""What a trial in the storage knows of itself: its slot, how many processes began it before, who trains it where, and
+whether another attempt follows it."""
+
+
+class Slots:
+    """The slots 1, 2, … of a study."""
+
+    def __init__(self, study: Study, worker: Worker) -> None:
+        self.study = study
+        self.storage = study._storage  # the one that keeps what it has read
+        self.worker = worker
+
+    def current(self, count: int) -> dict[int, FrozenTrial]:
+        """The last attempt at each slot up to `count`."""
+        last: dict[int, FrozenTrial] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            slot, attempt = trial.user_attrs.get(SLOT, 0), trial.user_attrs.get(ATTEMPT, 0)
+            if 0 < slot <= count and (slot not in last or attempt > last[slot].user_attrs[ATTEMPT]):
+                last[slot] = trial
+        return last
+
+    def have_ended(self, count: int) -> bool:
+        """Whether no slot is left to fill."""
+        current = self.current(count)
+        return len(current) == count and all(self._has_ended(trial) for trial in current.values())
+
+    @staticmethod
+    def _has_ended(trial: FrozenTrial) -> bool:
+        return trial.state.is_finished() and not trial.user_attrs.get(TAKEN_UP)
+
+    def claim(self, count: int) -> FrozenTrial | None:
+        """A trial for this process alone, that of the lowest slot; None if other processes have all that are left."""
+        while True:
+            current = self.current(count)
+            for _, trial in sorted(current.items()):
+                if trial.state == TrialState.RUNNING and self._is_lost(trial):
+                    self.give_back(trial)
+                    break
+                if trial.state == TrialState.WAITING and self.storage.set_trial_state_values(
+                    trial._trial_id, TrialState.RUNNING
+                ):
+                    self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker.name)
+                    self.storage.set_trial_user_attr(trial._trial_id, HOST, self.worker.host)
+                    return trial
+                if trial.state.is_finished() and not self._has_ended(trial):  # whoever ended it ended as well
+                    self._add_attempt(trial)
+                    break
+            else:
+                if not (free := set(range(1, count + 1)) - current.keys()):
+                    return None
+                self._add({SLOT: min(free), ATTEMPT: 0})
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        unknown = f"whoever began trial {trial._trial_id}"
+        return self.worker.is_lost(trial.user_attrs.get(WORKER, unknown), trial.user_attrs.get(HOST, ""))
+
+    def give_back(self, trial: FrozenTrial) -> None:
+        """Let a trial under way be taken up by the next process that asks: the same values, and its run directory."""
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, TAKEN_UP, True)
+            if self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
+                self._add_attempt(self.storage.get_trial(trial._trial_id))
+        except UpdateFinishedTrialError:
+            pass  # another process was faster
+
+    def _add_attempt(self, trial: FrozenTrial) -> None:
+        kept = {key: value for key, value in trial.user_attrs.items() if key not in (TAKEN_UP, WORKER, HOST)}
+        self._add({**kept, ATTEMPT: kept[ATTEMPT] + 1}, trial)
+
+    def _add(self, attributes: dict[str, Any], before: FrozenTrial | None = None) -> None:
+        values = (
+            {
+                "params": before.params,
+                "distributions": before.distributions,
+                "intermediate_values": before.intermediate_values,
+            }
+            if before
+            else {}
+        )
+        self.study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=attributes, **values))  # type: ignore[arg-type]
+
+    def begun(self, trial: FrozenTrial) -> Trial:
+        """The trial as Optuna's own, which proposes its values."""
+        return Trial(self.study, trial._trial_id)

@@ -1,0 +1,110 @@
+"""Where all processes of a sweep read and write its trials: a journal file in its folder, or a database."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from yeastexp.errors import RUN_FAILED, UserError, in_one_line
+
+LOCK_SUFFIX = ".lock"
+"""What Optuna adds to the name of the file that it locks."""
+
+SQLITE_SECONDS = 60
+"""How long a process waits for others that write into the same SQLite file."""
+
+
+@contextmanager
+def opened(journal: Path, url: str | None) -> Iterator[BaseStorage]:
+    """The storage of a sweep; what goes wrong with it within is a line.
+
+    Raises UserError if it cannot be locked, reached or read.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = str(journal) if url is None else _without_password(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        try:
+            yield _database(url) if url else _journal(journal)
+        except SQLAlchemyError as error:
+            reason = in_one_line(error).partition(" (Background on this error")[0].partition(" [SQL:")[0]
+            raise UserError(f"--storage {place}: {reason}; is the database there?", status=RUN_FAILED) from error
+        except OptunaError as error:
+            raise UserError(f"{place}: {in_one_line(error)}; name another folder with -o", status=RUN_FAILED) from error
+
+
+def _database(url: str) -> BaseStorage:
+    if "://" not in url:
+        raise UserError(
+            f"--storage {url}: should be the URL of a database, as postgresql://user@host/sweeps or "
+            "sqlite:////shared/sweeps.db; without it the sweep's folder holds a journal file"
+        )
+    arguments = {"connect_args": {"timeout": SQLITE_SECONDS}} if url.startswith("sqlite") else {}
+    try:
+        return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=arguments))
+    except ImportError as error:
+        fault = f"needs the package of its database ({in_one_line(error)})"
+        raise UserError(f"--storage {_without_password(url)}: {fault}; pip install it") from None
+    except ValueError as error:
+        raise UserError(f"--storage {_without_password(url)}: {in_one_line(error)}") from None
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}{at}{host}"
+
+
+def _journal(path: Path) -> BaseStorage:
+    lock = _lock_of(path)
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"{path}: is damaged ({in_one_line(error)}); bring it back from a copy, or name another folder with -o"
+        ) from error
+
+
+def _lock_of(path: Path) -> JournalFileSymlinkLock | JournalFileOpenLock:
+    """A lock that excludes processes on all machines that share the folder, NFS included, as the file system has it.
+
+    Both kinds exclude each other. Raises UserError if the file system has neither.
+    """
+    lock = path.with_name(path.name + LOCK_SUFFIX)
+    if lock.is_dir() and not lock.is_symlink():  # Optuna would wait for ever
+        raise UserError(f"{lock}: is a folder, so that {path.name} cannot be locked; remove it")
+    probe = lock.with_name(f"{lock.name}.{secrets.token_hex(4)}")
+    reason = ""
+    for kind, make in ((JournalFileSymlinkLock, _link), (JournalFileOpenLock, _file)):
+        try:
+            make(probe)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = error.strerror or str(error)
+        else:
+            return kind(str(path))
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+    remedy = "name a folder elsewhere with -o, or a database with --storage"
+    raise UserError(f"{path}: cannot be locked there ({reason}); {remedy}")
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _file(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))

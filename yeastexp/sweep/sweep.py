@@ -1,0 +1,420 @@
+"""A sweep: trials of an experiment, shared by any number of processes, and the best one trained with other seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna import Study
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from yeastexp.config import trust
+from yeastexp.config.experiment import Experiment
+from yeastexp.config.loading import load_experiment
+from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError, in_one_line
+from yeastexp.metrics.summary import monitored
+from yeastexp.sweep import space, storage, workers
+from yeastexp.sweep.folder import Repeats, State, SweepFolder, SweepRecord, TrialRecord
+from yeastexp.sweep.proposals import FollowTrial, PrunerName, SamplerName, proposed, sampler_of, values_of
+from yeastexp.sweep.slots import ATTEMPT, HOST, SLOT, TAKEN_UP, Slots
+from yeastexp.sweep.space import Dimension
+from yeastexp.sweep.workers import Worker
+from yeastexp.system import cores, locks
+from yeastexp.system.formatting import format_score
+from yeastexp.system.progress import Say
+from yeastexp.training import inputs
+from yeastexp.training.resume import is_concluded, resume
+from yeastexp.training.run import run
+from yeastexp.training.run_directory import RunDirectory
+
+POLL_SECONDS = 0.5, 5.0
+"""How often a process that has nothing to do looks for trials of others that were lost: at first, and in the end."""
+
+MOST_FAILURES = 5
+"""Trials that fail one after the other, from which on the fault lies elsewhere than in their values."""
+
+STATES: Mapping[TrialState, State] = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sweep was called with."""
+
+    experiment: Path
+    space: Path
+    settings: tuple[str, ...] = ()
+    trials: int = 50
+    repeats: int = 3
+    jobs: int = 1
+    storage: str | None = None
+    sampler: SamplerName = "tpe"
+    pruner: PrunerName = "wilcoxon"
+    seed: int = 0
+    output: Path | None = None
+
+    def command(self, folder: Path) -> list[str]:
+        """The arguments of a process that joins."""
+        options: dict[str, Any] = {
+            "--space": self.space,
+            "--trials": self.trials,
+            "--repeats": self.repeats,
+            "--sampler": self.sampler,
+            "--pruner": self.pruner,
+            "--seed": self.seed,
+            "-o": folder,
+            **({"--storage": self.storage} if self.storage else {}),
+        }
+        settings = (word for setting in self.settings for word in ("--set", setting))
+        return ["sweep", str(self.experiment), *(str(word) for pair in options.items() for word in pair), *settings]
+
+
+def sweep(request: Request, say: Say) -> SweepFolder:
+    """Begin a sweep, join it, or continue it, until all its trials have ended; its folder.
+
+    Raises UserError if the folder or the storage holds a sweep of something else, or if it was interrupted.
+    """
+    loaded = load_experiment(request.experiment, request.settings)
+    trust.remember(loaded.plugins)
+    dimensions = space.read(request.space, request.experiment, request.settings)
+    folder = SweepFolder(request.output or Path("runs") / f"{loaded.name}_sweep")
+    blank = _blank(request, loaded, dimensions)
+    _refuse_other(folder, blank)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with storage.opened(folder.journal, request.storage) as shared:
+        study = _study(shared, folder.path.name, blank.higher_is_better)
+        _refuse_other_study(study, folder, blank)
+        _freeze(folder, loaded, request.jobs)
+        worker = Worker(folder.workers, study)
+        with worker.alive(), workers.further(request.jobs - 1, request.command(folder.path), folder.workers):
+            part = _Part(folder, blank, dimensions, shared, study, worker, say)
+            part.train_trials()
+            part.train_repeats(request.repeats)
+            part.write(finished=True)
+    return folder
+
+
+def _blank(request: Request, loaded: Experiment, dimensions: Sequence[Dimension]) -> SweepRecord:
+    """The record of a sweep without a trial."""
+    metrics = {part.name: part for part in loaded.metrics}
+    metric = metrics[loaded.monitor].build(len(loaded.task.classes)) if loaded.monitor in metrics else None
+    ranges = {
+        dimension.key: {key: value for key, value in asdict(dimension).items() if key != "key"}
+        for dimension in dimensions
+    }
+    proposing = [ranges, request.sampler, request.pruner, request.seed]
+    return SweepRecord(
+        name=loaded.name,
+        monitor=loaded.monitor,
+        higher_is_better=metric is not None and bool(metric.higher_is_better),
+        wanted=request.trials,
+        sampler=request.sampler,
+        pruner=request.pruner,
+        seed=request.seed,
+        train_seed=loaded.train.seed,
+        ranges=ranges,
+        digests={
+            "experiment": _digest(loaded.identity()),
+            "data, plugins or other files": _digest(inputs.digests(loaded)),
+            "space, sampler, pruner or seed": _digest(proposing),
+        },
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _refuse_other(folder: SweepFolder, blank: SweepRecord) -> None:
+    """Raises UserError if a folder holds another sweep, or something else."""
+    if folder.is_sweep:
+        _refuse_digests(str(folder.path), folder.read().digests, blank.digests)
+    elif folder.directory.is_run or (folder.path.exists() and not folder.path.is_dir()):
+        raise UserError(f"{folder.path}: is no folder of a sweep; name another with -o")
+    else:
+        folder.directory.refuse_links()
+
+
+def _refuse_digests(place: str, begun: Mapping[str, str], now: Mapping[str, str]) -> None:
+    if other := [what for what, digest in now.items() if begun.get(what) != digest]:
+        fault = f"is a sweep of another {other[0]}"
+        raise UserError(f"{place}: {fault}; bring back what it was begun with, or name another folder with -o")
+
+
+def _study(shared: BaseStorage, name: str, higher_is_better: bool) -> Study:
+    direction = StudyDirection.MAXIMIZE if higher_is_better else StudyDirection.MINIMIZE
+    return optuna.create_study(storage=shared, study_name=name, direction=direction, load_if_exists=True)
+
+
+def _refuse_other_study(study: Study, folder: SweepFolder, blank: SweepRecord) -> None:
+    """Write what a new study is of. Raises UserError if it is of something else."""
+    if "digests" not in study.user_attrs:
+        study.set_user_attr("digests", blank.digests)
+    _refuse_digests(f"study '{study.study_name}' of {folder.path}", study.user_attrs["digests"], blank.digests)
+
+
+def _freeze(folder: SweepFolder, loaded: Experiment, jobs: int) -> None:
+    """Put the experiment that all trials change into the folder, whatever becomes of its file; with fixed threads.
+
+    The number of threads changes last bits, so that trials with as many as each found fastest could not be repeated.
+    """
+    if folder.directory.is_run:
+        return
+    threads = max(1, cores.allowed()[0] // jobs) if loaded.runtime.threads == "auto" else loaded.runtime.threads
+    folder.directory.copy_plugins(loaded.plugins)
+    folder.directory.write_experiment(replace(loaded, runtime=replace(loaded.runtime, threads=threads)))
+
+
+class _Part:
+    """What this process does of a sweep."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        blank: SweepRecord,
+        dimensions: Sequence[Dimension],
+        shared: BaseStorage,
+        study: Study,
+        worker: Worker,
+        say: Say,
+    ) -> None:
+        self.folder = folder
+        self.blank = blank
+        self.dimensions = dimensions
+        self.shared = shared
+        self.study = study
+        self.worker = worker
+        self.say = say
+        self.slots = Slots(study, worker)
+        self.again: Slots | None = None
+        self.repeats = 0
+
+    # Stages
+
+    def train_trials(self) -> None:
+        """Fill the slots of the sweep, together with other processes."""
+        self.write()
+        self._work(self.slots, self.blank.wanted, self._trial)
+
+    def train_repeats(self, count: int) -> None:
+        """Train the best trial with other seeds. Raises UserError if no trial is complete."""
+        best = self.record().best
+        if best is None:
+            raise UserError(f"{self.folder.path}: no trial is complete, so none is best", status=RUN_FAILED)
+        self.repeats = count
+        name = f"{self.study.study_name}, trial {best} again"
+        self.again = Slots(_study(self.shared, name, self.blank.higher_is_better), self.worker)
+        self._work(self.again, count, lambda slots, claimed: self._repeat(slots, claimed, best))
+
+    def _work(self, slots: Slots, count: int, train: Callable[[Slots, FrozenTrial], None]) -> None:
+        """Train what is left, and wait for what others train: theirs may be lost."""
+        wait, longest = POLL_SECONDS
+        while not slots.have_ended(count):
+            if claimed := slots.claim(count):
+                train(slots, claimed)
+                self.write()
+                self._refuse_failures(slots, count)
+                wait = POLL_SECONDS[0]
+                continue
+            if wait == POLL_SECONDS[0]:
+                self.say(f"{self.folder.path}: waiting for what other processes train")
+            time.sleep(wait)
+            wait = min(2 * wait, longest)
+
+    def _refuse_failures(self, slots: Slots, count: int) -> None:
+        """Raises UserError if the last trials have failed, one like the other."""
+        ended = [trial for trial in slots.current(count).values() if trial.state.is_finished()]
+        ended.sort(key=lambda trial: trial.datetime_complete.timestamp() if trial.datetime_complete else 0.0)
+        last = ended[-MOST_FAILURES:]
+        if len(last) == MOST_FAILURES and all(trial.state == TrialState.FAIL for trial in last):
+            why = last[-1].user_attrs.get("why", "")
+            raise UserError(
+                f"{self.folder.path}: the last {MOST_FAILURES} trials failed, the last one as: {why}", status=RUN_FAILED
+            )
+
+    # One trial
+
+    def _trial(self, slots: Slots, claimed: FrozenTrial) -> None:
+        number = claimed.user_attrs[SLOT]
+        with self._given_back(slots, claimed):
+            self.study.sampler = sampler_of(self.blank.sampler, self.blank.seed, number)  # type: ignore[arg-type]
+            trial = slots.begun(claimed)
+            values = proposed(trial, self.dimensions)
+            told = ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
+            self.say(f"trial {number} of {self.blank.wanted}: {told}")
+            followers: list[FollowTrial] = []
+
+            def observer(context: Any) -> FollowTrial:
+                followers.append(FollowTrial(context, self.study, trial, self.blank.pruner))  # type: ignore[arg-type]
+                return followers[-1]
+
+            pruned = lambda: any(follower.pruned for follower in followers)  # noqa: E731
+            settings = space.settings(values)
+            self._train(slots, claimed, self.folder.trial(number), f"trial {number}", settings, observer, pruned)
+
+    def _repeat(self, slots: Slots, claimed: FrozenTrial, best: int) -> None:
+        seed = self.blank.train_seed + claimed.user_attrs[SLOT]
+        with self._given_back(slots, claimed):
+            slots.storage.set_trial_user_attr(claimed._trial_id, "seed", seed)
+            trial = self.slots.current(self.blank.wanted)[best]
+            settings = [*space.settings(values_of(trial.params, self.dimensions)), f"train.seed={seed}"]
+            self.say(f"trial {best} again with seed {seed}")
+            self._train(slots, claimed, self.folder.repeat(best, seed), f"seed {seed}", settings)
+
+    @contextmanager
+    def _given_back(self, slots: Slots, claimed: FrozenTrial) -> Iterator[None]:
+        """Let another process go on with a trial, or the same command, if this one is interrupted within."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            slots.give_back(claimed)
+            raise
+        except UserError as error:
+            slots.give_back(claimed)
+            remedy = "the same command goes on with it"
+            raise UserError(f"{self.folder.path}: {error.faults[0]}; {remedy}", status=error.status) from error
+
+    def _train(
+        self,
+        slots: Slots,
+        claimed: FrozenTrial,
+        path: Path,
+        name: str,
+        settings: Sequence[str],
+        observer: Callable[[Any], FollowTrial] | None = None,
+        pruned: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train a run directory to its end, or go on with one, and tell the storage what it came to."""
+        began = time.monotonic()
+        try:
+            self._carry_out(path, settings, claimed, observer)
+            result = RunDirectory(path).read_result()
+        except UserError as error:
+            if error.status == INTERRUPTED and not pruned():
+                raise UserError(f"interrupted in {name}", status=INTERRUPTED) from error
+            outcome = (TrialState.PRUNED, "") if pruned() else (TrialState.FAIL, error.faults[0])
+        except Exception as error:
+            for line in traceback.format_exc().splitlines():
+                self.say(line)
+            outcome = TrialState.FAIL, in_one_line(error)
+        else:
+            outcome = self._scored(slots, claimed, result)
+        self._tell(slots, claimed, outcome, name, time.monotonic() - began)
+
+    def _carry_out(
+        self, path: Path, settings: Sequence[str], claimed: FrozenTrial, observer: Callable[[Any], FollowTrial] | None
+    ) -> None:
+        directory = RunDirectory(path)
+        if claimed.user_attrs[ATTEMPT]:  # whoever trained into it before is known to be gone
+            (path / locks.OWNER).unlink(missing_ok=True)
+        with Path(os.devnull).open("w") as nowhere:
+            console = Console(file=nowhere, width=160)
+            if not directory.is_run:
+                path.mkdir(parents=True, exist_ok=True)
+                experiment = self.folder.directory.experiment
+                run(experiment, settings, started=time.monotonic(), console=console, folder=path, observer=observer)
+            elif not is_concluded(directory):
+                resume(path, started=time.monotonic(), console=console, observer=observer)
+
+    def _scored(self, slots: Slots, claimed: FrozenTrial, result: Mapping[str, Any]) -> tuple[TrialState, str]:
+        """Keep the scores of a finished run beside its trial."""
+        monitor = self.blank.monitor
+        score = result["best"]["value"]
+        last = result["last"]["loss"] if monitor == "loss" else monitored(result["val"]["last"], monitor)
+        test = monitored(result["test"], monitor) if "test" in result and monitor != "loss" else None
+        if score is None or score != score:
+            return TrialState.FAIL, f"no validation has a score of '{monitor}'"
+        for key, value in {"score": score, "last": last, "test": test}.items():
+            slots.storage.set_trial_user_attr(claimed._trial_id, key, value)
+        return TrialState.COMPLETE, ""
+
+    def _tell(
+        self, slots: Slots, claimed: FrozenTrial, outcome: tuple[TrialState, str], name: str, seconds: float
+    ) -> None:
+        """End a trial in the storage; one that others took for lost is theirs."""
+        state, why = outcome
+        now = slots.storage.get_trial(claimed._trial_id)
+        if now.state != TrialState.RUNNING:
+            self.say(f"{name}: was taken up by another process, which had not heard of this one for long")
+            return
+        before = now.user_attrs.get("seconds", 0.0)
+        slots.storage.set_trial_user_attr(claimed._trial_id, "seconds", round(before + seconds, 1))
+        slots.storage.set_trial_user_attr(claimed._trial_id, "why", why)
+        value = now.user_attrs.get("score") if state == TrialState.COMPLETE else None
+        if state == TrialState.PRUNED:
+            value = now.intermediate_values[max(now.intermediate_values)]
+        slots.storage.set_trial_state_values(claimed._trial_id, state, None if value is None else [value])
+        told = f"{self.blank.monitor} {format_score(value)}" if value is not None else why
+        self.say(f"{name}: {STATES[state]}, {told} ({seconds:.0f} s)")
+
+    # What is known
+
+    def record(self) -> SweepRecord:
+        """What the storage knows of all trials."""
+        trials = [self._of(number, trial) for number, trial in sorted(self.slots.current(self.blank.wanted).items())]
+        record = replace(self.blank, trials=trials)
+        complete = [trial for trial in record.best_first() if trial.state == "complete"]
+        return replace(record, best=complete[0].number if complete else None)
+
+    def write(self, *, finished: bool = False) -> None:
+        """Write what is known now; whoever writes last knows most."""
+        record = self.record()
+        if self.again is not None and record.best is not None:
+            repeats = [self._again(trial, record.best) for _, trial in sorted(self.again.current(self.repeats).items())]
+            record = replace(record, repeats=Repeats(record.best, self.repeats, repeats))
+        self.folder.write(replace(record, finished=finished, importance=importance(self.study)))
+
+    def _of(self, number: int, trial: FrozenTrial) -> TrialRecord:
+        taken_up = trial.user_attrs.get(TAKEN_UP)
+        known = trial.user_attrs
+        return TrialRecord(
+            number=number,
+            state="waiting" if taken_up else STATES[trial.state],
+            values=values_of(trial.params, self.dimensions),
+            score=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+            curve=sorted(trial.intermediate_values.items()),
+            folder=str(self.folder.trial(number)),
+            host=known.get(HOST, ""),
+            attempts=known[ATTEMPT] + 1,
+            seconds=known.get("seconds"),
+            why=known.get("why", ""),
+            seed=known.get("seed"),
+            last=known.get("last"),
+            test=known.get("test"),
+        )
+
+    def _again(self, trial: FrozenTrial, best: int) -> TrialRecord:
+        seed = self.blank.train_seed + trial.user_attrs[SLOT]
+        return replace(self._of(trial.user_attrs[SLOT], trial), seed=seed, folder=str(self.folder.repeat(best, seed)))
+
+
+def importance(study: Study) -> dict[str, float]:
+    """How much of the variation of good scores each key explains (PED-ANOVA); nothing if the trials are too few."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < 2 or len({trial.value for trial in complete}) < 2:
+        return {}
+    try:
+        return optuna.importance.get_param_importances(study)
+    except (ValueError, RuntimeError):
+        return {}
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
