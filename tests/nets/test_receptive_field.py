@@ -657,8 +657,143 @@ def chosen_channel(x: Tensor) -> Tensor:
     return three.gather(1, three.argmax(1, keepdim=True))
 
 
+def channels(x: Tensor) -> Tensor:
+    """Four, of one."""
+    return torch.cat([x, -x, x.abs(), x * x], 1)
+
+
+def volume(x: Tensor) -> Tensor:
+    """The channels as the depth of a volume (B, 1, D, H, W)."""
+    return channels(x)[:, None]
+
+
+def lines(x: Tensor) -> Tensor:
+    """The columns of the image as channels of a line of its height (1, W, H)."""
+    return x[0].mT
+
+
+def in_lines(x: Tensor) -> Tensor:
+    return x.mT[:, None]
+
+
+def as_matrices(x: Tensor) -> Tensor:
+    """At each position a matrix of 2 × 2 channels (B, H, W, 2, 2)."""
+    return channels(x).permute(0, 2, 3, 1).reshape(1, *x.shape[2:], 2, 2)
+
+
+def together(*functions: Callable[[Tensor], Tensor]) -> nn.Module:
+    """The sum of what functions of the image give, averaged over channels."""
+    return Apply(lambda x: torch.cat([function(x).double().mean(1, keepdim=True) for function in functions], 1))
+
+
+def mixed_twice(x: Tensor) -> Tensor:
+    """A product of matrices that does not mix pixels, added to a number."""
+    weights = torch.ones(1, 2, x.shape[1], dtype=x.dtype)
+    return torch.baddbmm(torch.ones(1, dtype=x.dtype), weights, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def statistics_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros(1, dtype=x.dtype), torch.ones(1, dtype=x.dtype)
+
+
+def ends_written(x: Tensor) -> Tensor:
+    """The first two of four channels replaced."""
+    return torch.select_scatter(torch.slice_scatter(channels(x), x * 3, 1, 0, 1), x[:, 0] * 5, 1, 1)
+
+
+def in_inference_mode(x: Tensor, *layers: nn.Module) -> Tensor:
+    """Where PyTorch leaves operators whole that it otherwise takes apart."""
+    with torch.inference_mode():
+        half = functional.max_pool2d(row(*layers)(functional.pad(x.clone(), (1, 1, 1, 1), "reflect")), 2)
+        mixed = functional.linear(half.permute(0, 2, 3, 1), half.new_ones(2, 2)).permute(0, 3, 1, 2)
+        turned = mixed.contiguous().reshape(2, -1).flatten().reshape(half.shape).swapaxes(2, 3).mT
+        return functional.interpolate(turned, scale_factor=2)
+
+
+BORDERS, NEAREST = ("reflect", "replicate"), ("nearest", "nearest-exact")
+CHANNELS_ALONE: list[Callable[[Tensor], Tensor]] = [
+    *(lambda x, name=name: getattr(channels(x), name)(1) for name in ("cumprod", "argsort", "logcumsumexp")),  # type: ignore[misc]
+    *(lambda x, name=name: getattr(channels(x), name)(1)[0] for name in ("cummax", "cummin")),  # type: ignore[misc]
+    *(lambda x, name=name: getattr(channels(x), name)(1, True)[0] for name in ("median", "nanmedian", "mode")),  # type: ignore[misc]
+    lambda x: channels(x).kthvalue(2, 1, True)[0],
+    lambda x: channels(x).log_softmax(1),
+    lambda x: torch.ops.aten._safe_softmax(channels(x), 1),
+    lambda x: functional.glu(channels(x), 1),
+    lambda x: functional.rms_norm(channels(x).permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2),
+    lambda x: channels(x).index_select(1, torch.tensor([2, 0])),
+    lambda x: channels(x).split(2, 1)[1],
+    lambda x: channels(x).split([1, 3], 1)[1],
+    lambda x: channels(x).unbind(1)[1][:, None],
+    lambda x: x.repeat(1, 3, 1, 1),
+    lambda x: torch.native_channel_shuffle(channels(x), 2),
+    lambda x: mixed_twice(channels(x)),
+    lambda x: as_matrices(x).tril().flatten(3).permute(0, 3, 1, 2),
+    lambda x: as_matrices(x).triu().flatten(3).permute(0, 3, 1, 2),
+    ends_written,
+]
+VALUES_ALONE: list[Callable[[Tensor], Tensor]] = [
+    lambda x: torch.where(x > 0, x, -x),
+    lambda x: x.masked_fill(x > 0, 1.0),
+    lambda x: torch.floor_divide(x, 0.5),
+    lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0], dtype=x.dtype)),
+    lambda x: functional.prelu(x, torch.full((1,), 0.5, dtype=x.dtype)),
+    lambda x: torch.polar(x.abs(), x).real,
+    lambda x: torch.complex(x, x).conj().resolve_conj().imag,
+    lambda x: torch.complex(x, x).conj().imag.resolve_neg(),
+    lambda x: torch.view_as_complex(torch.stack([x, x], -1)).abs(),
+    lambda x: x.detach()[0, 0].t().t()[None, None],
+    lambda x: torch.ops.aten._native_batch_norm_legit(x, None, None, *statistics_of(x), False, 0.1, 1e-5)[0],
+    lambda x: torch.ops.aten._native_batch_norm_legit_no_training(x, None, None, *statistics_of(x), 0.1, 1e-5)[0],
+]
+
 WHOLE = None
 RULES_OF_OPERATORS = {
+    "pointwise": (together(*VALUES_ALONE), (0, 0)),
+    "along channels": (together(*CHANNELS_ALONE), (0, 0)),
+    "in inference mode": (
+        Apply(in_inference_mode, conv(3), nn.BatchNorm2d(1), nn.Conv2d(1, 2, 1), nn.Dropout()),
+        (2, 2),
+    ),
+    "pools of lines and volumes": (
+        together(
+            lambda x: in_lines(functional.avg_pool1d(lines(x), 3, 1, 1)),
+            lambda x: functional.avg_pool3d(volume(x), (1, 3, 3), 1, (0, 1, 1))[:, 0],
+            lambda x: functional.max_pool3d(volume(x), (1, 3, 3), 1, (0, 1, 1))[:, 0],
+        ),
+        (1, 1),
+    ),
+    "pads of lines and volumes": (
+        together(
+            *(lambda x, mode=mode: in_lines(functional.pad(lines(x), (2, 1), mode)[..., :-3]) for mode in BORDERS),  # type: ignore[misc]
+            *(
+                lambda x, mode=mode: functional.pad(volume(x), (2, 1, 2, 1, 1, 1), mode)[:, 0, :, :-3, :-3]
+                for mode in BORDERS
+            ),  # type: ignore[misc]
+            lambda x: x,
+        ),
+        (2, 0),
+    ),
+    "smooth interpolation": (
+        together(
+            lambda x: in_lines(functional.interpolate(lines(x), scale_factor=2, mode="linear")),
+            lambda x: functional.interpolate(volume(x), scale_factor=(1, 2, 1), mode="trilinear")[:, 0],
+        ),
+        (1, 1),
+    ),
+    "bicubic interpolation": (Apply(lambda x: functional.interpolate(x, scale_factor=2, mode="bicubic")), (2, 2)),
+    "interpolation": (
+        together(
+            *(
+                lambda x, mode=mode: in_lines(functional.interpolate(lines(x), scale_factor=2, mode=mode))
+                for mode in NEAREST
+            ),  # type: ignore[misc]
+            *(
+                lambda x, mode=mode: functional.interpolate(volume(x), scale_factor=(1, 2, 1), mode=mode)[:, 0]
+                for mode in NEAREST
+            ),  # type: ignore[misc]
+        ),
+        (0, 0),
+    ),
     "hardswish": (Apply(functional.hardswish), (0, 0)),
     "log_sigmoid": (Apply(functional.logsigmoid), (0, 0)),
     "im2col": (row(nn.Unfold(5, padding=2), nn.Flatten(1), nn.Unflatten(1, (25, 64, 64)), nn.Conv2d(25, 1, 1)), (2, 2)),
@@ -687,10 +822,52 @@ RULES_OF_OPERATORS = {
 def test_what_a_rule_says_is_what_pixels_show(name: str) -> None:
     network, reach = RULES_OF_OPERATORS[name]
     size = (64, 64)
-    found = receptive_field(network, 1, size).height
-    assert (None if found.global_layer else (found.before, found.after)) == reach
+    field = receptive_field(network, 1, size, measure=False)
+    found = field.height
+    assert not field.measured and (None if found.global_layer else (found.before, found.after)) == reach
     measured = measured_reach(network, 1, size, 4)[0]
     assert measured == reach or (reach is WHOLE and measured and max(measured) >= 32)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: functional.adaptive_avg_pool2d(x, 4),
+        lambda x: functional.adaptive_avg_pool3d(volume(x), (2, 8, 8)).mean(1),
+        lambda x: functional.adaptive_max_pool3d(volume(x), (2, 8, 8)).mean(1),
+        lambda x: in_lines(functional.adaptive_avg_pool1d(lines(x), 8)),
+        lambda x: functional.batch_norm(x, None, None, training=True),
+        lambda x: x + torch.baddbmm(x[0], x[0], x[0])[None],
+        lambda x: functional.grid_sample(
+            volume(x), volume(x)[..., None].expand(1, 1, 4, *x.shape[2:], 3)[:, 0], align_corners=False
+        ).mean(1),
+    ],
+    ids=["adaptive", "adaptive 3d", "adaptive max 3d", "adaptive 1d", "batch norm", "product", "grid_sample 3d"],
+)
+def test_operators_whose_outputs_depend_on_a_share_of_the_image(function: Callable[[Tensor], Tensor]) -> None:
+    found = receptive_field(Apply(function), 1, (64, 64), measure=False)
+    assert found.height.global_layer == "Apply" and not found.measured
+
+
+def constants_added(x: Tensor) -> Tensor:
+    """From every operator that gives the same number everywhere."""
+    like = [torch.zeros_like(x), torch.ones_like(x), torch.empty_like(x), torch.full_like(x, 2), x.new_empty(x.shape)]
+    new = [x.new_zeros(x.shape), x.new_ones(x.shape), x.new_full(x.shape, 2), torch.zeros(x.shape), torch.ones(x.shape)]
+    made = [torch.empty(x.shape), torch.full(x.shape, 2.0), torch.empty_strided(x.shape, x.stride())]
+    written = [x.new_empty_strided(x.shape, x.stride()), torch.arange(256.0)[-1:].expand(256).clone().fill_(1)]
+    return sum([*like, *new, *made, *written, torch.zeros_like(x[:, :, 1:2]).zero_(), torch.scalar_tensor(3)], x)
+
+
+def noise_added(x: Tensor) -> Tensor:
+    """Numbers that are drawn anew, here and in layers that are not in training."""
+    dropped = torch.native_dropout(x, 0.5, True)[0] + functional.rrelu(x, training=True)
+    return dropped + torch.rand_like(x) + torch.randn_like(x)
+
+
+@pytest.mark.parametrize(("function", "tiles"), [(constants_added, True), (noise_added, False)])
+def test_operators_that_make_numbers_depend_on_no_pixel(function: Callable[[Tensor], Tensor], tiles: bool) -> None:
+    found = receptive_field(Apply(function), 1, measure=False)
+    assert (found.height.before, found.height.after, found.tiles) == (0, 0, tiles)
 
 
 def rows_doubled(x: Tensor, rows: slice) -> Tensor:

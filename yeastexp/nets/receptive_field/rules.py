@@ -176,9 +176,9 @@ def reduction(call: Call) -> Extent:
 
 # Rules of one expression
 
-RESHAPES = "view _unsafe_view _reshape_alias reshape squeeze unsqueeze flatten alias detach"
+RESHAPES = "view _unsafe_view _reshape_alias squeeze unsqueeze alias detach"
 PARTS = ("slice", "select", "slice_scatter", "select_scatter")
-TRANSPOSES = "transpose t swapaxes numpy_T mT"
+TRANSPOSES = "transpose t"
 
 UNIFORM = (
     *("zeros", "ones", "empty", "full", "scalar_tensor", "zeros_like", "ones_like", "empty_like", "full_like", "fill"),
@@ -193,15 +193,13 @@ JOINS, BROADCASTS = ("cat", "stack", "repeat"), ("expand", "copy", "clone", "_to
 
 TABLE: dict[str, Rule] = {
     # Pointwise operators that lack PyTorch's tag:
-    "masked_fill where rrelu_with_noise hardswish log_sigmoid_forward complex polar floor_divide": pointwise,
-    "lift_fresh_copy _to_copy native_dropout prelu _prelu_kernel contiguous bucketize _conj resolve_conj resolve_neg": (
-        lambda call: call.extent
-    ),
+    "where rrelu_with_noise hardswish log_sigmoid_forward complex polar floor_divide": pointwise,
+    "_to_copy native_dropout _prelu_kernel bucketize _conj _neg_view": lambda call: call.extent,
     "view_as_real": lambda call: call.extent.unsqueeze(call.source.ndim),
     "view_as_complex": lambda call: call.extent.reduce([-1]).squeeze(-1),
     "tril triu": lambda call: call.mark_variation(call.extent, (True, True)),
     "affine_grid_generator": lambda call: call.extent.collapsed(len(call.shapes[0])),
-    "cumsum cumprod cummax cummin logcumsumexp sort topk argsort _fft_r2c _fft_c2r _fft_c2c": (
+    "cumsum cumprod cummax cummin logcumsumexp sort topk _fft_r2c _fft_c2r _fft_c2c": (
         lambda call: call.mark_global(call.extent.reduce(_listed(call["dim"])))
     ),
     "median nanmedian kthvalue mode": reduction,  # of one dimension each, untagged as well
@@ -269,7 +267,7 @@ def _convolution(call: Call) -> Extent:
     return extent
 
 
-@rule("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+@rule("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
 def _pool(call: Call) -> Extent:
     count = _spatial_dims(call)
     kernels = _listed(call["kernel_size"], count)
@@ -285,7 +283,7 @@ def _pool(call: Call) -> Extent:
     return call.mark_global(extent) if is_global else extent
 
 
-@rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "adaptive_max_pool2d")
+@rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d")
 @rule("adaptive_max_pool3d")
 def _adaptive_pool(call: Call) -> Extent:
     extent = call.extent
@@ -329,6 +327,8 @@ def _upsample(call: Call) -> Extent:
     extent = call.extent
     count = _spatial_dims(call)
     scales = [value for name, value in call.arguments.items() if name.startswith("scales")]
+    if "scale_factors" in call.arguments:  # in inference mode
+        scales = call["scale_factors"] or [None] * count
     for dim, scale in zip(range(-count, 0), scales, strict=True):
         outer, inner = call.shapes[0][dim], call.source.shape[dim]
         corners = bool(call.arguments.get("align_corners"))
@@ -370,8 +370,8 @@ def _interpolation_taps(name: str, outer: int, inner: int, step: Fraction, corne
     return np.where((rest[:, None] > 0) | (offsets == 0), taps, NO_TAP)
 
 
-@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
-@rule("_batch_norm_with_update", "_batch_norm_no_update", "native_group_norm", "native_layer_norm", "_fused_rms_norm")
+@rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
+@rule("_batch_norm_with_update", "_batch_norm_no_update", "native_group_norm", "native_layer_norm")
 def _normalization(call: Call) -> Result:
     """What is normalized together mixes; the other outputs, mean and variance, are not followed."""
     extent, shape = call.extent, call.source.shape
@@ -387,11 +387,11 @@ def _normalization(call: Call) -> Result:
     return [call.mark_global(extent), *[None] * (len(call.shapes) - 1)]
 
 
-@rule("mm", "bmm", "addmm", "baddbmm", "mv", "dot", "linear", "addbmm")
+@rule("mm", "bmm", "addmm", "baddbmm", "mv", "dot", "addbmm")
 def _matrix_product(call: Call) -> Extent:
     """Rows of the left factor mix, and columns of the right one; a summand keeps its positions."""
     tensors = [tensor for tensor in call.tensors if tensor.ndim]
-    *added, left, right = tensors[:2] if call.name == "aten::linear" else tensors
+    *added, left, right = tensors
     if call.name in ("aten::mv", "aten::dot", "aten::addbmm"):
         raise Unsupported("only products of matrices are supported")
     parts = [extent.expand_dims(len(call.shapes[0])) for part in added if (extent := call.extent_of(part))]
@@ -442,7 +442,7 @@ def _cat(call: Call) -> Extent:
     return joined
 
 
-@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle")
+@rule("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
 def _shuffle(call: Call) -> Extent:
     """Dimensions split, reordered and merged."""
     *batch, channels, height, width = call.source.shape

@@ -271,6 +271,11 @@ class _Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if _Operator(overload).name not in RULES:
+            with self:  # in inference mode PyTorch leaves it to others to take operators like `conv2d` apart
+                composed = overload.decompose(*args, **kwargs)
+            if composed is not NotImplemented:
+                return composed
         given = args
         if torch.Tag.inplace_view in overload.tags:
             # As in `x.squeeze_(0)`: from here on the tensor has its new shape, so an alias stands for what it was.
