@@ -458,11 +458,11 @@ def over_channels(x: Tensor) -> Tensor:
     return functional.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
 
 
-def wide() -> nn.Module:
-    """Depends on 401 pixels, more than the first images that are tried have."""
-    return row(*[conv(3, 40, dilation=40) for _ in range(5)])
+# More pixels than the first images that are tried have; of the second, every position depends on all of such an image.
+WIDE = [(row(*[conv(3, 40, dilation=40) for _ in range(5)]), 401), (row(*[conv(83, 41) for _ in range(7)]), 575)]
 
 
+@pytest.mark.parametrize(("wide", "side"), WIDE, ids=["dilated", "dense"])
 @pytest.mark.parametrize(
     ("layers", "label"),
     [
@@ -473,10 +473,10 @@ def wide() -> nn.Module:
     ],
 )
 def test_the_layer_that_pools_is_named_and_not_the_first_after_the_field_exceeds_the_image(
-    layers: list[nn.Module], label: str
+    wide: nn.Module, side: int, layers: list[nn.Module], label: str
 ) -> None:
-    found = receptive_field(row(wide(), *layers), 1, (64, 64)).height
-    assert found.global_layer == label and (label or found.size == 401)
+    found = receptive_field(row(wide, *layers), 1, (64, 64)).height
+    assert found.global_layer == label and (label or found.size == side)
 
 
 def test_attention_of_all_pixels_is_global_and_its_extents_do_not_fill_the_memory() -> None:
