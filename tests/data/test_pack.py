@@ -13,9 +13,11 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
+from yeastexp.cli import data as commands
 from yeastexp.data import pack
 from yeastexp.data.datasets import dataset
 from yeastexp.data.hdf5_file import Reader, stored_images, write
@@ -773,6 +775,42 @@ def test_pixels_that_are_not_annotated(tmp_path, kind, values, gt, instances):
             np.testing.assert_array_equal(found["instances"], np.array(instances)[places])
     sample = dataset["hdf5"](path=tmp_path / "data.h5").read(SHEET[0])
     assert int((sample.labels == IGNORE).sum()) == int((labelled(0, values) == 255).sum())
+    assert Reader(tmp_path / "data.h5").contents.provenance["ignore"] == 255
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "marker"),
+    [
+        ("auto", (0, 1, 2, 255), 255),
+        ("auto", (0, 128, 255), 128),
+        ("auto", (0, 2, 255), None),
+        ("mask", (0, 1, 255), 255),
+        ("class", (0, 1, 255), 255),
+        ("class", (0, 1, 2, 3), None),
+        ("mask", (0, 40, 80, 255), None),
+        ("mask", (0, 255), None),
+    ],
+)
+def test_what_may_mark_pixels_that_are_not_annotated_is_told(tmp_path, kind, values, marker):
+    where = folders(tmp_path, SHEET[:3], values=values)
+    try:
+        said = "".join(pack.pack(*where, tmp_path / "data.h5", kind=kind).warnings)
+    except UserError as error:
+        said = str(error)
+    assert said.endswith(f"if {marker} marks pixels that are not annotated, add --ignore {marker}") == bool(marker)
+    assert ("--ignore" in said) == bool(marker)
+
+
+def test_a_label_that_is_ignored_leaves_no_other_to_be_ignored(tmp_path):
+    where = folders(tmp_path, SHEET[:3], values=(0, 1, 2, 255))
+    with pytest.raises(UserError, match=r"^the labels hold 0, 1, 2, neither .*ids of cells\)$"):
+        pack.pack(*where, tmp_path / "data.h5", ignore=255)
+
+
+def test_the_command_takes_the_label_to_ignore(tmp_path):
+    (images,), (labels,) = folders(tmp_path, SHEET[:3], values=(0, 1, 255))
+    given = [str(images), str(labels), "-o", str(tmp_path / "data.h5"), "--ignore", "255"]
+    assert not CliRunner().invoke(commands.pack, given).exit_code
     assert Reader(tmp_path / "data.h5").contents.provenance["ignore"] == 255
 
 

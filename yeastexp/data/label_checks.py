@@ -41,6 +41,9 @@ WHOLE = 0.9
 """The share of an id's pixels that its largest piece has, if it is one cell."""
 
 ALL_FOREGROUND = 0.95
+MARKERS = (255, 65535)
+"""Labels by which data sets mark pixels that are not annotated."""
+
 SWAPPED = "are images and labels swapped?"
 
 
@@ -125,10 +128,14 @@ class LabelChecks:
                 f"{of_fewer_bits(values[-1], len(values))}"
             )
 
-    def warnings(self, kind: str, values: Sequence[int], foreground: float) -> Iterator[str]:
+    def warnings(self, kind: str, values: Sequence[int], foreground: float, ignore: int | None = None) -> Iterator[str]:
         """What may be wrong with labels of these values, and the number that says so."""
+        remedy = unannotated(values) if ignore is None else ""
         if kind == "class" and values[-1] >= 2 * len(values):
-            yield f"the largest class index is {values[-1]}, but there are {len(values)} of them; are these classes?"
+            classes = f"the largest class index is {values[-1]}, but there are {len(values)} of them"
+            yield f"{classes}; are these classes?{remedy}"
+        if kind == "mask" and remedy:
+            yield f"all labels but 0 are foreground ({', '.join(map(str, values[1:]))}){remedy}"
         if foreground >= ALL_FOREGROUND:
             yield f"{foreground:.1%} of the labelled pixels are foreground; are masks inverted (0 is background)?"
         if foreground == 0:
@@ -144,6 +151,20 @@ class LabelChecks:
         if self.image_differing and max(self.image_differing) <= LABELS:
             least = max(self.image_differing)
             yield f"at most {least:.0%} of neighbouring pixels of the images differ, as in labels; {SWAPPED}"
+
+
+def unannotated(values: Sequence[int]) -> str:
+    """A remedy if one of the values, from small to large, may mark pixels that are not annotated; "" otherwise."""
+    *classes, last = values
+    if values[0] < 0:
+        marker = values[0]
+    elif last == 255 and classes in ([0, 127], [0, 128]):
+        marker = classes[1]
+    elif classes == [0, 1] or (last in MARKERS and classes == list(range(len(classes))) and len(classes) > 1):
+        marker = last
+    else:
+        return ""
+    return f"; if {marker} marks pixels that are not annotated, add --ignore {marker}"
 
 
 def _differing(values: Array) -> float:

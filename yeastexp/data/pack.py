@@ -19,7 +19,7 @@ from yeastexp.data.annotations import KINDS as FORMATS
 from yeastexp.data.annotations.colours import parsed
 from yeastexp.data.groups import by_pattern
 from yeastexp.data.hdf5_file import MAPS, Form, Origin, Reader, is_stacked, refuse_overwriting, write
-from yeastexp.data.label_checks import SWAPPED, LabelChecks
+from yeastexp.data.label_checks import SWAPPED, LabelChecks, unannotated
 from yeastexp.data.label_sources import Drawn, LabelReading, has_ids, title_of
 from yeastexp.data.normalization import PerChannel, one_or_each
 from yeastexp.data.pairs import SHOWN, Pair, Pairs, listed, paired
@@ -496,7 +496,7 @@ class _Survey:
 
     def warnings(self, kind: Kind) -> Iterator[str]:
         """What may be wrong with the labels."""
-        return self.checks.warnings(kind, sorted(self.values), self.foreground / max(self.pixels, 1))
+        return self.checks.warnings(kind, sorted(self.values), self.foreground / max(self.pixels, 1), self.ignore)
 
 
 def _digest(values: Array) -> str:
@@ -519,8 +519,8 @@ def _recognised(kind: Kind, survey: _Survey) -> Kind:
     if kind == "auto":
         many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
         smooth = "; masks with smooth edges have to be saved without" if many else ""
-        if len(values) == 3 and survey.values - {values[-1]} == {0, 1}:
-            smooth = f"; if {values[-1]} marks pixels that are not annotated, add --ignore {values[-1]}"
+        if survey.ignore is None:
+            smooth = unannotated(values) or smooth
         smooth += f"; {SWAPPED}" if survey.checks.swapped else ""
         raise UserError(
             f"the labels hold {_few(values)}, neither 0 and 1 nor 0 and 255; "
