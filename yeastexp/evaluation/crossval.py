@@ -19,16 +19,18 @@ from rich.table import Table
 from yeastexp.config import trust
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
-from yeastexp.data import images
+from yeastexp.data import images, tiff_file
 from yeastexp.data.folds import Folds, near_duplicates, read, split_into_folds, thumbnail
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
+from yeastexp.evaluation.measure import approximate_in, scores_cells
 from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, deviation, fold_folder, means
 from yeastexp.metrics.intervals import interval
-from yeastexp.metrics.summary import ScoreTable, as_csv, formatter, rows_of
+from yeastexp.metrics.summary import ScoreTable, as_csv, formatter, rows_of, shown
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import files, locks
 from yeastexp.system.formatting import format_count, format_interval
+from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import is_concluded, resume
@@ -230,16 +232,22 @@ def _last_validation(folder: Path) -> Validation:
 
 
 def _predict(fold_run: FoldRun) -> None:
-    """Write the predictions of the last checkpoint on the held-out images, as class indices."""
-    RunDirectory(fold_run.folder).refuse_links()
+    """Write the predictions of the last checkpoint on the held-out images: classes, and ids if cells are scored."""
+    directory = RunDirectory(fold_run.folder)
+    directory.refuse_links()
     predictor = load_predictor(fold_run.folder, LAST)
-    dataset = build.build_dataset(predictor.experiment)
+    dataset, with_cells = build.build_dataset(predictor.experiment), scores_cells(predictor.experiment)
     for name in dataset.splits["val"]:
-        target = RunDirectory(fold_run.folder).prediction(name)
-        if not target.exists():
-            labels = predictor.predict(dataset.read(name)).labels
-            palette = pictures.palette(len(predictor.classes))
-            images.write_png(target, labels.cpu().numpy().astype(np.uint8), palette)
+        target, cells = directory.prediction(name), directory.cells(name) if with_cells else None
+        if target.exists() and (cells is None or cells.exists()):
+            continue
+        sample = dataset.read(name)
+        prediction = predictor.predict(sample)
+        palette = pictures.palette(len(predictor.classes))
+        images.write_png(target, prediction.labels.cpu().numpy().astype(np.uint8), palette)
+        if cells:
+            ids = prediction.asked({"instances"})["instances"].cpu().numpy()
+            tiff_file.write(cells, ids.astype(np.min_scalar_type(max(256, ids.max()))), sample.pixel_um)
 
 
 def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None]]:
@@ -296,6 +304,7 @@ def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> dict[str
         "seeds": scores.seeds,
         "checkpoint": LAST,
         "notes": scores.notes,
+        "approximate": list(approximate_in(loaded)),
         "scores": summarise(scores),
     }
     files.write_text(folder / RESULT, json.dumps(result, indent=1))
@@ -304,8 +313,9 @@ def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> dict[str
 
 def table(result: Mapping[str, Any]) -> Table:
     """The scores of a result with intervals, the spread between images beside that between seeds, and the baselines."""
-    seeds = format_count(len(result["seeds"]), "seed")
+    seeds, approximate = format_count(len(result["seeds"]), "seed"), result.get("approximate", ())
     title = f"{len(result['images'])} images, out-of-fold predictions of the last checkpoints; {seeds}"
+    title += f", cells {METHOD}" if approximate else ""
     rows = [row for by_class in result["scores"].values() for row in by_class.values()]
     baselines = list(dict.fromkeys(baseline for row in rows for baseline in row["baselines"]))
     headings = ("per image", "95 % interval", "sd of images", "sd of seeds", *baselines)
@@ -316,6 +326,6 @@ def table(result: Mapping[str, Any]) -> Table:
             spreads = [form(row[key]) for key in ("between_images", "between_seeds")]
             others = [form(row["baselines"].get(baseline)) for baseline in baselines]
             mean, ends = form(row["per_image"]), format_interval(row["low"], row["high"], form)
-            table.add_row(metric, escape(name), mean, ends, *spreads, *others)
+            table.add_row(shown(metric, approximate), escape(name), mean, ends, *spreads, *others)
         table.add_section()
     return table

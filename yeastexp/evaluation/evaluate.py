@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp.evaluation import record
-from yeastexp.evaluation.measure import Measured, measure, measure_baselines, metrics_of, tolerance_of
+from yeastexp.evaluation.measure import Measured, approximate_in, measure, measure_baselines, metrics_of, tolerance_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Source, Split, file_source, image_digest, missing, training_source
 from yeastexp.metrics import baselines
@@ -68,6 +68,7 @@ def evaluate(
         classes=list(predictor.classes),
         boundary_tolerance_px=tolerance_px,
         ignore_border_px=ignore_border,
+        approximate=list(approximate_in(experiment)),
         images=measured.images,
         trained_on=trained_on,
         selected_on=selected_on,

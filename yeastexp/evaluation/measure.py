@@ -79,9 +79,25 @@ def metrics_of(
 
 def metric_of(experiment: Experiment, name: str) -> PerImageMetric:
     """A metric of every evaluation, or of the experiment, by name; or a stand-in for one whose plugin is withheld."""
-    known = tuple(part for part in experiment.metrics if part.name in KINDS["metric"])  # or its plugin is withheld
-    metrics = metrics_of(replace(experiment, metrics=known), tolerance_of(experiment))
-    return metrics.get(name) or WithheldMetric(len(experiment.task.classes))
+    return _known_metrics(experiment).get(name) or WithheldMetric(len(experiment.task.classes))
+
+
+def approximate_in(experiment: Experiment) -> tuple[str, ...]:
+    """The names of the metrics of cells that the task only approximates; none if its plugin is withheld."""
+    if experiment.task.part.name not in KINDS["task"]:
+        return ()
+    return telling_apart.approximate_in(build.build_task(experiment), _known_metrics(experiment))
+
+
+def scores_cells(experiment: Experiment) -> bool:
+    """Whether it scores predicted cells, be they approximate."""
+    return any("instances" in metric.predicted for metric in _known_metrics(experiment).values())
+
+
+def _known_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
+    """The metrics of every evaluation and of the experiment, but for those whose plugin is withheld."""
+    known = tuple(part for part in experiment.metrics if part.name in KINDS["metric"])
+    return metrics_of(replace(experiment, metrics=known), tolerance_of(experiment))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from rich.table import Table
 
 from yeastexp.evaluation.measure import Measured, PerImage, counts_of
 from yeastexp.metrics.intervals import Agreement, agreement
-from yeastexp.metrics.summary import Score, ScoreTable, Summary, as_csv, final_table, formatter, lacking
+from yeastexp.metrics.summary import Score, ScoreTable, Summary, as_csv, final_table, formatter, lacking, shown
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count, format_signed
+from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.run_directory import RunDirectory, Which
 
 EVALUATION, PER_IMAGE = "evaluation.json", "per_image.csv"
@@ -53,6 +54,8 @@ class Evaluation:
     environment: dict[str, Any]
     ignore_border_px: int | None = None
     """Of metrics of cells; None if they did as the experiment says."""
+    approximate: list[str] = field(default_factory=list)
+    """Metrics of cells that the task only approximates."""
 
     @property
     def agreement(self) -> Agreement | None:
@@ -92,12 +95,14 @@ def read_all(run: RunDirectory) -> dict[Path, Evaluation]:
 
 def tables(evaluation: Evaluation) -> list[Table]:
     """The scores beside the baselines, and the worst images."""
-    scores = final_table(title(evaluation), evaluation.summary, None, evaluation.baselines)
+    approximate = evaluation.approximate
+    scores = final_table(title(evaluation), evaluation.summary, None, evaluation.baselines, approximate)
     worst = ScoreTable("worst images", ("metric", "class", "image"), ("score",))
     for metric, by_class in evaluation.worst.items():
         for name, lowest in by_class.items():
             if lowest:
-                worst.add_row(metric, escape(name), escape(lowest["image"]), formatter(metric, name)(lowest["score"]))
+                score = formatter(metric, name)(lowest["score"])
+                worst.add_row(shown(metric, approximate), escape(name), escape(lowest["image"]), score)
         worst.add_section()
     return [scores, worst]
 
@@ -113,14 +118,17 @@ def title(evaluation: Evaluation) -> str:
     ]
     border = evaluation.ignore_border_px
     left_out = [f"cells within {format_count(border, 'pixel')} of the border left out"] if border else []
-    return ", ".join([f"{images}; {evaluation.checkpoint} checkpoint (step {evaluation.step})", *known, *left_out])
+    method = [f"cells {METHOD}"] if evaluation.approximate else []
+    checkpoint = f"{evaluation.checkpoint} checkpoint (step {evaluation.step})"
+    return ", ".join([f"{images}; {checkpoint}", *known, *left_out, *method])
 
 
 def sentences(evaluation: Evaluation) -> list[str]:
     """The counts of cells, which the tables leave out, and how they agree image by image."""
     counted = evaluation.agreement
-    sentences = [_counts_sentence(name, counts, told_apart=bool(counted)) for name, counts in evaluation.cells.items()]
-    return [*sentences, agreement_sentence(counted)] if counted else sentences
+    told_apart = bool(counted) and not evaluation.approximate
+    sentences = [_counts_sentence(name, counts, told_apart=told_apart) for name, counts in evaluation.cells.items()]
+    return [*sentences, agreement_sentence(counted, "count" in evaluation.approximate)] if counted else sentences
 
 
 def _counts_sentence(name: str, counts: dict[str, int], *, told_apart: bool) -> str:
@@ -131,10 +139,10 @@ def _counts_sentence(name: str, counts: dict[str, int], *, told_apart: bool) -> 
     return f"{name}: {counts['true']} {kind} in the ground truth{instances}, {counts['predicted']} in the prediction"
 
 
-def agreement_sentence(counted: Agreement) -> str:
+def agreement_sentence(counted: Agreement, approximate: bool = False) -> str:
     """The mean difference of found and true cells, with its interval and the limits of agreement."""
     mean, images = counted.difference, format_count(counted.difference.images, "image")
-    text = f"cells found minus true, per image: mean {format_signed(mean.mean)}"
+    text = f"{'approximate ' * approximate}cells found minus true, per image: mean {format_signed(mean.mean)}"
     if mean.images > 1:
         text += f", 95 % interval {format_signed(mean.low)} to {format_signed(mean.high)}"
         text += f", limits of agreement {format_signed(counted.low)} to {format_signed(counted.high)}"

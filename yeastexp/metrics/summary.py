@@ -6,7 +6,7 @@ import copy
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,20 @@ def monitored(summary: Summary, metric: str) -> float:
     return _number(by_class.get(MEAN, by_class.get(ALL, {}))["per_image"])
 
 
-def tags(summary: Summary) -> dict[str, float]:
-    """The summary as TensorBoard tags: `val/<metric>/<class>`, or `val/<metric>` if it has one score."""
+def shown(metric: str, approximate: Collection[str]) -> str:
+    """The name of a metric wherever people read it, which says if the cells that it scores are approximate."""
+    return f"{metric} (approximate)" if metric in approximate else metric
+
+
+def tags(summary: Summary, approximate: Collection[str] = ()) -> dict[str, float]:
+    """The summary as TensorBoard tags: `val/<metric>/<class>`, or `val/<metric>` if it has one score.
+
+    A tag holds no brackets: `val/<metric>_approximate` is what people are shown of approximate cells.
+    """
     return {
-        f"val/{metric}" + ("" if name == ALL else f"/{name}"): _number(row["per_image"])
+        f"val/{metric}{'_approximate' * (metric in approximate)}{'' if name == ALL else f'/{name}'}": _number(
+            row["per_image"]
+        )
         for metric, by_class in summary.items()
         for name, row in by_class.items()
     }
@@ -163,7 +173,13 @@ class ScoreTable(Table):
         return Table.__rich_console__(table, console, options)
 
 
-def final_table(title: str, summary: Summary, last: Summary | None, baselines: Mapping[str, Summary]) -> Table:
+def final_table(
+    title: str,
+    summary: Summary,
+    last: Summary | None,
+    baselines: Mapping[str, Summary],
+    approximate: Collection[str] = (),
+) -> Table:
     """Per image with interval beside pooled, the last checkpoint beside the best, and the baselines."""
     others = {"last": last} if last is not None else {}
     headings = ("per image", "95 % interval", "pooled", *others, *baselines)
@@ -173,6 +189,6 @@ def final_table(title: str, summary: Summary, last: Summary | None, baselines: M
             form = formatter(metric, name)
             beside = [form(other[metric][name]["per_image"]) for other in (*others.values(), *baselines.values())]
             mean, spread = form(row["per_image"]), format_interval(row["low"], row["high"], form)
-            table.add_row(metric, escape(name), mean, spread, form(row["pooled"]), *beside)
+            table.add_row(shown(metric, approximate), escape(name), mean, spread, form(row["pooled"]), *beside)
         table.add_section()
     return table

@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from yeastexp.config.experiment import Experiment
 from yeastexp.drawing import pictures, plots
 from yeastexp.evaluation.cells import CellCrop, CellEvent, CellSurvey
 from yeastexp.evaluation.record import agreement_sentence
 from yeastexp.metrics.intervals import agreement
+from yeastexp.metrics.summary import shown
 from yeastexp.report.gallery import data_url
 from yeastexp.report.html import Block, Chart, Charts, Gallery, GalleryImage, Overlay, Paragraph
 from yeastexp.report.outlines import cell_outlines
 from yeastexp.report.run_files import ImageScores
 from yeastexp.system.formatting import format_count, format_number
+from yeastexp.tasks.mask_cells import METHOD
 
 MOST_CROPS = 18
 """Cells in the gallery."""
 
-CATEGORIES = {"true-cell": "true cell (thick, blue)", "found-cell": "found cell (thin, orange)"}
+TRUE, FOUND = "true-cell", "found-cell"
+CATEGORIES = {TRUE: "true cell (thick, blue)", FOUND: "found cell (thin, orange)"}
 
 Counts = Mapping[str, tuple[float, float]]
 """True and found cells by image."""
 
 
-def blocks(survey: CellSurvey, pixel_um: float | None) -> Iterator[Block]:
-    """Counts and sizes as charts, then the worst cells."""
-    yield Charts([count_chart("cell-counts", survey.counts), _size_chart(survey, pixel_um)])
-    yield Paragraph(_summary(survey))
+@dataclass(frozen=True)
+class SurveyedCells:
+    """The cells of the images of a page, the sizes of their pixels, and whether the predicted ones are approximate."""
+
+    survey: CellSurvey
+    pixel_sizes: Collection[float | None]
+    approximate: bool
+
+    @property
+    def pixel_um(self) -> float | None:
+        """The size of a pixel, where all images have the same."""
+        return next(iter(self.pixel_sizes)) if len(self.pixel_sizes) == 1 else None
+
+
+def ignore_border_of(experiment: Experiment) -> int:
+    """The pixels along the border whose cells the experiment's count leaves out."""
+    counted = next((part for part in experiment.metrics if part.name == "count"), None)
+    return counted.options.get("ignore_border", 0) if counted else 0
+
+
+def blocks(surveyed: SurveyedCells, counts: Counts | None = None, note: str = "") -> Iterator[Block]:
+    """Counts, which may be others than those surveyed, and sizes as charts, then the worst cells."""
+    survey, approximate = surveyed.survey, surveyed.approximate
+    sizes = {
+        "true": survey.true_diameters,
+        shown("found", {"found"} if approximate else ()): survey.predicted_diameters,
+    }
+    yield Charts(
+        [count_chart("cell-counts", counts or survey.counts, approximate), size_chart(sizes, surveyed.pixel_um)]
+    )
+    yield Paragraph(f"{_summary(survey)}{f' Found cells are {METHOD}.' if approximate else ''}{note}")
     if crops := survey.worst:
-        yield Gallery([_picture(crop) for crop in crops], CATEGORIES, "cells", small=True)
+        categories = {
+            key: f"approximate {text}" if approximate and key == FOUND else text for key, text in CATEGORIES.items()
+        }
+        yield Gallery([_picture(crop) for crop in crops], categories, "cells", small=True)
 
 
-def count_chart(name: str, counts: Counts, title: str = "Cells per image") -> Chart:
+def count_chart(name: str, counts: Counts, approximate: bool = False, title: str = "Cells per image") -> Chart:
     """Bland and Altman's plot of the true and the found numbers of cells."""
     agreed = agreement(*(zip(*counts.values(), strict=True) if counts else ((), ())))
     mean = agreed.difference
@@ -43,29 +78,33 @@ def count_chart(name: str, counts: Counts, title: str = "Cells per image") -> Ch
         interval=(mean.low, mean.high),
         limits=(agreed.low, agreed.high),
         x_label="cells per image, mean of true and found",
-        y_label="found − true cells",
+        y_label=f"found{' (approximate)' * approximate} − true cells",
     )
     several = len(set(counts.values())) < len(counts)
     note = (
         f"{format_count(mean.images, 'image')}, a dot each{', larger where several coincide' if several else ''}; "
         "line: mean difference, band: its 95 % confidence interval, dashed: limits of agreement (mean ± 1.96 SD)"
     )
-    description = f"{title}: {agreement_sentence(agreed)}."
+    description = f"{title}: {agreement_sentence(agreed, approximate)}."
     return Chart(title, description, plots.inline_svg(figure, name), note)
 
 
-def stored_blocks(scores: ImageScores) -> Iterator[Block]:
-    """The chart of counts by the scores of each image, where cells were counted."""
+def stored_counts(scores: ImageScores) -> Counts:
+    """The counts among the scores of each image; empty if cells were not counted."""
     true, found = (scores.get(("count", name), {}) for name in ("true", "found"))
     pairs = ((image, number, found.get(image)) for image, number in true.items())
-    counts = {image: (number, other) for image, number, other in pairs if number is not None and other is not None}
-    if counts:
-        yield Charts([count_chart("cell-counts", counts)])
+    return {image: (number, other) for image, number, other in pairs if number is not None and other is not None}
 
 
-def _size_chart(survey: CellSurvey, pixel_um: float | None) -> Chart:
+def stored_blocks(scores: ImageScores, approximate: bool) -> Iterator[Block]:
+    """The chart of counts by the scores of each image, where cells were counted."""
+    if counts := stored_counts(scores):
+        yield Charts([count_chart("cell-counts", counts, approximate)])
+
+
+def size_chart(sizes: Mapping[str, Sequence[float]], pixel_um: float | None) -> Chart:
+    """Histograms of diameters in pixels by what they are of, over each other."""
     unit, scale = ("µm", pixel_um) if pixel_um else ("px", 1.0)
-    sizes = {"true": survey.true_diameters, "found": survey.predicted_diameters}
     values = {f"{name} ({len(each)})": [scale * diameter for diameter in each] for name, each in sizes.items()}
     figure = plots.histograms(values, x_label=f"equivalent diameter ({unit})", y_label="cells")
     medians = [
@@ -101,8 +140,8 @@ def _picture(crop: CellCrop) -> GalleryImage:
     event = crop.event
     overlays = []
     for category, ids, members in (
-        ("true-cell", crop.true, event.true),
-        ("found-cell", crop.predicted, event.predicted),
+        (TRUE, crop.true, event.true),
+        (FOUND, crop.predicted, event.predicted),
     ):
         named = np.isin(ids, members)
         overlays.append(Overlay(category, cell_outlines(np.where(named, 0, ids)), faint=True))

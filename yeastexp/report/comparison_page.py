@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Distribution
-from yeastexp.evaluation import compare
+from yeastexp.evaluation import compare, out_of_fold
+from yeastexp.evaluation.compare import Comparison
 from yeastexp.evaluation.measure import metric_of
-from yeastexp.report import run_files, tables
+from yeastexp.metrics.intervals import interval, paired
+from yeastexp.metrics.pixels import ALL
+from yeastexp.metrics.summary import formatter
+from yeastexp.report import cells, crossval_folder, crossval_page, predictions, run_files, tables
+from yeastexp.report.cells import SurveyedCells
+from yeastexp.report.crossval_folder import CrossvalFiles
 from yeastexp.report.curves import curve_chart, series_of
 from yeastexp.report.distributions import distribution_chart, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
 from yeastexp.report.predictions import ProgressBar
-from yeastexp.system.formatting import format_count, format_interval, format_score
+from yeastexp.report.run_files import ImageScores, RunFiles
+from yeastexp.system.formatting import (
+    format_count,
+    format_difference,
+    format_difference_interval,
+    format_interval,
+    format_p,
+    format_score,
+)
 
 MOST_PAIRS = plots.MOST_NAMED
 """Images in the plot of paired scores: those whose scores differ most."""
@@ -46,6 +61,7 @@ def page(
     *differences, scores = (tables.from_rich(table) for table in compare.tables(comparison))
     all_sections = [
         Section("Scores", [scores, _means(values, labels), Paragraph(METHOD)], compare.title(comparison)),
+        Section("Cells", list(_cells(comparison, device, progress)), "numbers, sizes and scores of cells"),
         Section("Image by image", list(_pairs(values, labels)), "both scores of each image"),
         Section(
             "Differences",
@@ -84,6 +100,67 @@ def _means(values: dict[str, Any], labels: Sequence[str]) -> Charts:
             distribution_chart("differences", title, differences, x_label=x_label, zero=True),
         ]
     )
+
+
+def _cells(comparison: Comparison, device: str, progress: ProgressBar) -> Iterator[Block]:
+    """Paired differences of the scores of cells, how numbers agree with the true ones, and sizes; or nothing."""
+    runs = [_files(run.path) for run in comparison.runs]
+    scores = [run.scores if isinstance(run, CrossvalFiles) else run.scores.get("val", {}) for run in runs]
+    labels = [run.label for run in comparison.runs]
+    counts = [cells.stored_counts(each) for each in scores]
+    if not all(counts):
+        return
+    yield _paired_table(scores, labels)
+    approximate = ["count" in run.approximate for run in runs]
+    charts = [
+        cells.count_chart(f"cell-counts-{index}", of_run, is_approximate, f"Cells per image: {label}")
+        for index, (label, of_run, is_approximate) in enumerate(zip(labels, counts, approximate, strict=True))
+    ]
+    surveyed = [_surveyed(run, device, progress) for run in runs]
+    if whole := [each for each in surveyed if isinstance(each, SurveyedCells)]:
+        sizes = {"true": whole[0].survey.true_diameters} | {
+            f"found by {label}": each.survey.predicted_diameters
+            for label, each in zip(labels, surveyed, strict=True)
+            if isinstance(each, SurveyedCells)
+        }
+        charts.append(cells.size_chart(sizes, whole[0].pixel_um))
+    yield Charts(charts)
+    yield from (
+        Paragraph(f"No sizes of cells of {label}: {each}.", warning=True)
+        for label, each in zip(labels, surveyed, strict=True)
+        if isinstance(each, str)
+    )
+
+
+def _files(path: Path) -> RunFiles | CrossvalFiles:
+    return crossval_folder.read(path) if out_of_fold.is_crossval(path) else run_files.read(path)
+
+
+def _surveyed(run: RunFiles | CrossvalFiles, device: str, progress: ProgressBar) -> SurveyedCells | str:
+    if isinstance(run, CrossvalFiles):
+        return crossval_page.surveyed_cells(run, crossval_page.source_of(run))
+    return predictions.surveyed_cells(run, predictions.source_of(run), device, progress)
+
+
+CELL_SCORES = (("average_precision", ALL), ("average_precision", "AP50"), ("count", ALL), ("count", "found"))
+"""What the runs are compared by in a table, beside what the page is about."""
+
+
+def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table:
+    """The mean of each run, and the differences of the others from the first, paired by image."""
+    rows = []
+    for key in (key for key in CELL_SCORES if all(key in each for each in scores)):
+        images, form = list(scores[0][key]), formatter(*key)
+        numbers = [[math.nan if (n := each[key].get(image)) is None else n for image in images] for each in scores]
+        for label, of_run in zip(labels, numbers, strict=True):
+            mean, pair = interval(of_run).mean, paired(numbers[0], of_run)
+            low, high = pair.difference.low, pair.difference.high
+            difference = format_difference(pair.difference.mean, low, high), format_difference_interval(low, high)
+            beside = ("", "", "") if label == labels[0] else (*difference, format_p(pair.p))
+            rows.append([score_name(*key), label, form(None if math.isnan(mean) else mean), *beside])
+    headings = ["score of cells", "run", "per image", "difference", "95 % interval", "p"]
+    ends = frozenset(range(len(labels) - 1, len(rows), len(labels)))
+    return Table("scores of cells, paired by image", headings, rows, frozenset(range(2, 6)), ends)
 
 
 def _pairs(values: dict[str, Any], labels: Sequence[str]) -> Iterator[Block]:

@@ -12,6 +12,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.data import folds, images
 from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
+from yeastexp.evaluation.measure import approximate_in
 from yeastexp.metrics.summary import Summary
 from yeastexp.report import run_files
 from yeastexp.report.run_files import ImageScores, RunFiles, ScoreKey
@@ -66,6 +67,11 @@ class CrossvalFiles:
         remedy = f"without it, the same 'crossval' command with -o {self.path} writes it anew"
         return [f"{path}: is missing or damaged; {remedy}" for path in paths if not _is_mask(path)]
 
+    def cells(self, name: str) -> Path:
+        """The ids of cells in the prediction of an image with the first seed."""
+        fold = next(fold for fold, names in enumerate(self.folds.folds, 1) if name in names)
+        return RunDirectory(out_of_fold.fold_folder(self.path, self.seeds[0], fold)).cells(name)
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names."""
@@ -89,6 +95,11 @@ class CrossvalFiles:
             }
             for key, values in means.items()
         }
+
+    @property
+    def approximate(self) -> tuple[str, ...]:
+        """The metrics of cells that its task only approximates, as far as plugins are not withheld."""
+        return approximate_in(self.experiment)
 
     @property
     def summary(self) -> Summary:

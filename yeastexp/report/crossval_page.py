@@ -11,11 +11,15 @@ import torch
 
 from yeastexp.config import diff
 from yeastexp.data import images
+from yeastexp.errors import UserError
 from yeastexp.evaluation import crossval, out_of_fold
+from yeastexp.evaluation.cells import CellSurvey
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.source import Source
 from yeastexp.metrics.pixels import MEAN, confusion
+from yeastexp.metrics.summary import shown
 from yeastexp.report import cells, crossval_folder, gallery, predictions, run_files, sections, tables
+from yeastexp.report.cells import SurveyedCells
 from yeastexp.report.crossval_folder import CrossvalFiles, FoldRun
 from yeastexp.report.curves import curve_chart, series_of
 from yeastexp.report.distributions import RANKS, distribution_charts, score_name, score_note
@@ -32,8 +36,7 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
     for fold_run in files.fold_runs[:1]:
         for note in fold_run.files.notes:
             say(f"warning: {fold_run.files.path}: {note}")
-    source = predictions.source_of(files.fold_runs[0].files) if files.fold_runs else "no fold has been started"
-    source = next(iter(files.lacking), source)
+    source = source_of(files)
     model, inspected = sections.model_section(path)
     repeat = f" --folds {path / out_of_fold.FOLDS} --repeats {len(files.seeds) or 1}"
     all_sections = [
@@ -42,7 +45,7 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
         Section("Scores", list(_scores(files)), "out-of-fold predictions of all images"),
         Section("Folds", list(_folds(files)), "scores by fold and seed"),
         Section("Training", list(_training(files)), "loss and scores by step"),
-        Section("Cells", list(cells.stored_blocks(files.scores)), "in each image, means over seeds"),
+        Section("Cells", list(_cells(files, source)), "of out-of-fold predictions"),
         Section("Predictions", list(_gallery(files, source)), "the worst, median and best image"),
         Section("Every image", list(_distribution(files)), "the distribution of scores over images"),
         Section("Confusion", list(_confusion(files, source)), "pixels by true and predicted class"),
@@ -59,6 +62,12 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
         [section for section in all_sections if section.blocks],
         written,
     )
+
+
+def source_of(files: CrossvalFiles) -> Source | str:
+    """The data set, or why it is unavailable, or its predictions are."""
+    source = predictions.source_of(files.fold_runs[0].files) if files.fold_runs else "no fold has been started"
+    return next(iter(files.lacking), source)
 
 
 def _data(files: CrossvalFiles, source: Source | str) -> Iterator[Facts]:
@@ -93,7 +102,7 @@ def _headline(files: CrossvalFiles) -> list[Fact]:
     row = files.summary[metric][name]
     images = format_count(row["images"], "image")
     interval = f"95 % interval {format_interval(row['low'], row['high'])}; mean of {images}"
-    facts = [Fact(score_name(metric, name), format_score(row["per_image"]), interval)]
+    facts = [Fact(score_name(metric, name, files.approximate), format_score(row["per_image"]), interval)]
     if (threshold := row["baselines"].get("threshold")) is not None:
         facts.append(Fact("threshold baseline", format_score(threshold), "fitted in each fold"))
     deviation = f"standard deviation; {format_score(row['between_images'])} between images"
@@ -139,7 +148,7 @@ def _fold_table(finished: Sequence[FoldRun]) -> Table:
         seconds = fold_run.files.environment.get("seconds") or 0
         loss = f"{result['last']['loss']:.4f}"
         rows.append([str(fold_run.seed), str(fold_run.fold), str(count), *scores, loss, f"{seconds:.0f}"])
-    headings = ["seed", "fold", "images", *(score_name(*key) for key in keys), "loss", "seconds"]
+    headings = ["seed", "fold", "images", *(score_name(*key, first.approximate) for key in keys), "loss", "seconds"]
     group_ends = {index for index, (a, b) in enumerate(pairwise(finished)) if a.seed != b.seed}
     caption = f"{format_count(len(finished), 'run')}; means over the held-out images, with the last weights"
     return Table(caption, headings, rows, frozenset(range(1, len(headings))), frozenset(group_ends))
@@ -150,11 +159,12 @@ def _training(files: CrossvalFiles) -> Iterator[Block]:
         return
     columns = {name for fold_run in files.fold_runs for row in fold_run.files.epochs[-1:] for name in row}
     metric = files.experiment.monitor
+    in_words = shown(metric, files.approximate)
     score = next((column for name in (MEAN, "all") if (column := run_files.score_column(metric, name)) in columns), "")
     charts = {
         "train/loss": ("Training loss", files.experiment.loss_name),
         "val/loss": ("Loss on held-out images", files.experiment.loss_name),
-        **({score: (f"{metric} on held-out images", metric)} if score else {}),
+        **({score: (f"{in_words} on held-out images", in_words)} if score else {}),
     }
     yield Charts(
         [
@@ -181,9 +191,40 @@ def _distribution(files: CrossvalFiles) -> Iterator[Block]:
     key = run_files.ranking_key(files.scores, files.experiment.monitor)
     metric = metric_of(files.experiment, key[0])
     order, first = run_files.worst_first(files.scores[key], metric.higher_is_better), run_files.first_of(metric)
-    caption = f"{format_count(len(order), 'image')}, the {first} by {score_name(*key)} first; means over seeds"
-    table = tables.image_table(caption, order, files.scores, out_of_fold.PER_IMAGE)
+    name = score_name(*key, files.approximate)
+    caption = f"{format_count(len(order), 'image')}, the {first} by {name} first; means over seeds"
+    table = tables.image_table(caption, order, files.scores, out_of_fold.PER_IMAGE, files.approximate)
     yield Details("all images as a table", [table])
+
+
+def surveyed_cells(files: CrossvalFiles, source: Source | str) -> SurveyedCells | str:
+    """The cells of the predictions with the first seed; or the reason why not."""
+    if isinstance(source, str):
+        return f"the images are not available ({source})"
+    survey, sizes = CellSurvey(cells.MOST_CROPS, cells.ignore_border_of(files.experiment)), set[float | None]()
+    for name in (name for fold in files.folds.folds for name in fold):
+        path = files.cells(name)
+        try:
+            ids = images.read_mask(path)
+        except (UserError, OSError):
+            return f"{path} is missing or damaged; the same `crossval` command with -o {files.path} writes it anew"
+        sample = source.dataset.read(name)
+        sizes.add(sample.pixel_um)
+        survey.add(sample, ids)
+    return SurveyedCells(survey, sizes, bool(files.approximate))
+
+
+def _cells(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
+    """Numbers of cells by image, means over seeds; sizes and the worst cells with the first seed."""
+    if not (counts := cells.stored_counts(files.scores)):
+        return
+    surveyed = surveyed_cells(files, source)
+    if isinstance(surveyed, SurveyedCells):
+        several = f" Numbers by image are means over seeds, all else is of seed {files.seeds[0]}."
+        yield from cells.blocks(surveyed, counts, several if len(files.seeds) > 1 else "")
+        return
+    yield from cells.stored_blocks(files.scores, "count" in files.approximate)
+    yield Paragraph(f"No sizes and no pictures of cells: {surveyed}.", warning=True)
 
 
 def _gallery(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
@@ -197,7 +238,7 @@ def _gallery(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
     predicted = []
     for rank, name in run_files.representatives(files.scores[key], better).items():
         fold_run = next(fold_run for fold_run in files.fold_runs if name in files.folds.folds[fold_run.fold - 1])
-        note = f"{score_note(files.scores, key, name, files.classes)}; prediction: {fold_run.name}"
+        note = f"{score_note(files.scores, key, name, files.classes, files.approximate)}; prediction: {fold_run.name}"
         mask = images.read_mask(_prediction_path(fold_run, name)).astype(np.int64)
         predicted.append(PredictedImage(source.dataset.read(name), mask, f"{RANKS[rank]}: {name}", note))
     yield gallery.overlay_gallery(predicted)

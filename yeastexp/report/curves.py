@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Series
 from yeastexp.evaluation.measure import metric_of
+from yeastexp.metrics.summary import shown
 from yeastexp.report import run_files, tables
 from yeastexp.report.html import Block, Chart, Charts, Details, Paragraph
 from yeastexp.report.run_files import RunFiles
@@ -93,12 +94,13 @@ def _best_step(run: RunFiles) -> tuple[float, str] | None:
 def _score_charts(run: RunFiles) -> Iterator[Chart]:
     for metric, by_class in run.summary.items():
         kind = metric_of(run.experiment, metric)
-        headline = kind.headline(by_class, run.classes)
+        headline, in_words = kind.headline(by_class, run.classes), shown(metric, run.approximate)
         for index, (unit, names) in enumerate(kind.on_one_axis(list(by_class))):
             series = [
-                series_of(run, run_files.score_column(metric, name), metric if name == "all" else name)
+                series_of(run, run_files.score_column(metric, name), in_words if name == "all" else name)
                 for name in names
             ]
+            unit = shown(unit, {unit} if metric in run.approximate else ())
             levels = {
                 baseline: value
                 for baseline, summary in run.baselines.items()
@@ -106,9 +108,9 @@ def _score_charts(run: RunFiles) -> Iterator[Chart]:
             }
             yield curve_chart(
                 f"curve-{metric}{index or ''}",
-                f"{unit or metric} on validation images",
+                f"{unit or in_words} on validation images",
                 series,
-                y_label=unit or metric,
+                y_label=unit or in_words,
                 levels=levels,
                 event=_best_step(run),
                 is_score=True,

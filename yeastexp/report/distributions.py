@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Distribution
-from yeastexp.evaluation.measure import metric_of
+from yeastexp.evaluation.measure import approximate_in, metric_of
 from yeastexp.metrics.pixels import ALL, MEAN
-from yeastexp.metrics.summary import Summary
+from yeastexp.metrics.summary import Summary, shown
 from yeastexp.report.html import Chart
 from yeastexp.report.run_files import ImageScores, ScoreKey
 from yeastexp.system.formatting import format_score
@@ -20,15 +20,18 @@ RANKS = {"worst": "worst", "median": "median", "best": "best", "only": "the only
 INTERVALS = "line: mean over images, bar: its 95 % confidence interval"
 
 
-def score_name(metric: str, name: str) -> str:
-    """A metric of a class in words."""
+def score_name(metric: str, name: str, approximate: Collection[str] = ()) -> str:
+    """A metric of a class in words; `approximate` are metrics of approximate cells."""
+    metric = shown(metric, approximate)
     return metric if name == "all" else f"mean {metric}" if name == MEAN else f"{metric} of {name}"
 
 
-def score_note(scores: ImageScores, key: ScoreKey, image: str, classes: Sequence[str]) -> str:
+def score_note(
+    scores: ImageScores, key: ScoreKey, image: str, classes: Sequence[str], approximate: Collection[str] = ()
+) -> str:
     """The score that an image is ranked by and, if it is a mean, those of the foreground classes."""
     metric, name = key
-    texts = [f"{score_name(metric, name)} {format_score(scores[key].get(image))}"]
+    texts = [f"{score_name(metric, name, approximate)} {format_score(scores[key].get(image))}"]
     if name == MEAN:
         texts += [f"{label} {format_score(scores[metric, label].get(image))}" for label in classes[1:]]
     return ", ".join(texts)
@@ -65,16 +68,18 @@ def _described(row: Distribution) -> str:
 
 def distribution_charts(scores: ImageScores, summary: Summary, loaded: Experiment) -> Iterator[Chart]:
     """A chart for each metric, with a row for each class; the worst image is named."""
+    approximate = approximate_in(loaded)
     for metric, by_class in summary.items():
-        kind = metric_of(loaded, metric)
+        kind, in_words = metric_of(loaded, metric), shown(metric, approximate)
         named: Literal["lowest", "highest"] = "lowest" if kind.higher_is_better else "highest"
         for index, (unit, names) in enumerate(kind.on_one_axis(list(by_class))):
             rows = []
             for name in names:
                 row, of_images = by_class[name], scores.get((metric, name), {})
                 values = {image: value for image, value in of_images.items() if value is not None}
-                label = (metric if kind.parts else "all classes") if name == ALL else name
+                label = (in_words if kind.parts else "all classes") if name == ALL else name
                 rows.append(Distribution(label, values, row["per_image"], row["low"], row["high"]))
-            title = f"{unit} per image" if unit else f"{metric} of each image"
+            unit = shown(unit, {unit} if metric in approximate else ())
+            title = f"{unit} per image" if unit else f"{in_words} of each image"
             chart = f"images-{metric}{index or ''}"
-            yield distribution_chart(chart, title, rows, x_label=unit or metric, named=named)
+            yield distribution_chart(chart, title, rows, x_label=unit or in_words, named=named)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from yeastexp.errors import UserError
 from yeastexp.evaluation.cells import CellSurvey
-from yeastexp.evaluation.measure import measure, metric_of
+from yeastexp.evaluation.measure import measure, metric_of, scores_cells
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Images, Source, missing, training_source
 from yeastexp.metrics.pixels import confusion
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import cells, gallery, run_files, sections
+from yeastexp.report.cells import SurveyedCells
 from yeastexp.report.distributions import RANKS, score_note
 from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system import files
-from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory
 
@@ -41,13 +41,13 @@ def silent(line: str) -> None:
 class BestPredictions:
     """The confusion matrix over all validation images, the worst, median and best of them, and some training images.
 
-    `cells` are blocks on those that are told apart; none where the task does not, or the images have no true ones.
+    `cells` are those that are scored, if any are.
     """
 
     confusion: Table
     gallery: Gallery
     training: Gallery
-    cells: Sequence[Block] = ()
+    cells: SurveyedCells | None = None
 
 
 def source_of(run: RunFiles) -> Source | str:
@@ -74,32 +74,39 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
         images = source.images("val", predictor)
         chosen = gallery.overlay_gallery(list(_selected(run, images)))
         trained_on = gallery.overlay_gallery(list(_trained_on(source.images("train", predictor))), "train")
-        if isinstance(predictor.task, TellsInstances) and "instances" in images.dataset.maps:
-            confusion, survey = _surveyed(run, images, progress)
-            return BestPredictions(confusion, chosen, trained_on, list(cells.blocks(survey, _pixel_um(images))))
+        if scores_cells(run.experiment) and "instances" in images.dataset.maps:
+            confusion, surveyed = _surveyed(run, images, progress)
+            return BestPredictions(confusion, chosen, trained_on, surveyed)
         return BestPredictions(_confusion(run, images, progress), chosen, trained_on)
     except UserError as error:
         return str(error)
 
 
-def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Table, CellSurvey]:
+def surveyed_cells(run: RunFiles, source: Source | str, device: str, progress: ProgressBar) -> SurveyedCells | str:
+    """The cells of the validation images as the best checkpoint predicts them; or the reason why not."""
+    if isinstance(source, str):
+        return f"the images are not available ({source})"
+    try:
+        predictor = load_predictor(run.path, device=device)
+        configure_torch(predictor.experiment)
+        return _surveyed(run, source.images("val", predictor), progress)[1]
+    except UserError as error:
+        return str(error)
+
+
+def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Table, SurveyedCells]:
     """The confusion matrix and all cells, from one prediction of each image."""
-    counted = next((part for part in run.experiment.metrics if part.name == "count"), None)
-    survey = CellSurvey(cells.MOST_CROPS, counted.options.get("ignore_border", 0) if counted else 0)
+    survey = CellSurvey(cells.MOST_CROPS, cells.ignore_border_of(run.experiment))
+    sizes = set[float | None]()
     counts = np.zeros((len(run.classes), len(run.classes)), np.int64)
     for name in progress(images.names):
         sample = images.stored(name)
         prediction = images.predictor.predict(images.rescaled(sample))
         counts += confusion(prediction.labels.cpu(), sample.labels, len(run.classes)).numpy()
-        if prediction.instances is not None:
-            survey.add(sample, prediction.instances.cpu().numpy())
-    return sections.confusion_table(counts, run.classes, f"{CONFUSION_NOTE}; computed for this page"), survey
-
-
-def _pixel_um(images: Images) -> float | None:
-    """The size of a pixel, where all images have the same."""
-    sizes = {images.stored(name).pixel_um for name in images.names}
-    return sizes.pop() if len(sizes) == 1 else None
+        sizes.add(sample.pixel_um)
+        survey.add(sample, prediction.asked({"instances"})["instances"].cpu().numpy())
+    surveyed = SurveyedCells(survey, sizes, bool(run.approximate))
+    return sections.confusion_table(counts, run.classes, f"{CONFUSION_NOTE}; computed for this page"), surveyed
 
 
 def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
@@ -131,7 +138,7 @@ def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
                 f"{run.directory.per_image}: names '{name}', which is no validation image of this run; bring back the "
                 "one that it wrote, or remove it"
             )
-        note = score_note(scores, key, name, run.classes)
+        note = score_note(scores, key, name, run.classes, run.approximate)
         yield _predicted(images, name, f"{RANKS[rank]}: {name}", note)
 
 
@@ -162,10 +169,10 @@ def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterato
 
 def cell_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
     """Numbers and sizes of cells, and the worst of them, where the task tells cells apart; without the data numbers."""
-    if isinstance(predictions, BestPredictions):
-        yield from predictions.cells
-    else:
-        yield from cells.stored_blocks(run.scores.get("val", {}))
+    if not isinstance(predictions, BestPredictions):
+        yield from cells.stored_blocks(run.scores.get("val", {}), "count" in run.approximate)
+    elif predictions.cells:
+        yield from cells.blocks(predictions.cells)
 
 
 def training_blocks(predictions: BestPredictions | str) -> Iterator[Block]:

@@ -13,7 +13,7 @@ from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import UserError
 from yeastexp.evaluation import record
-from yeastexp.evaluation.measure import WithheldMetric, metric_of, standard_of
+from yeastexp.evaluation.measure import WithheldMetric, approximate_in, metric_of, standard_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.metrics.pixels import ALL, MEAN, PerImageMetric
 from yeastexp.metrics.summary import Summary, rows_of, summarise
@@ -137,6 +137,11 @@ class RunFiles:
             summary: Summary = self.result["val"]["best"]
             return summary
         return summarise(self.best.validation.scores, self.classes) if self.best else {}
+
+    @property
+    def approximate(self) -> tuple[str, ...]:
+        """The metrics of cells that its task only approximates, as far as plugins are not withheld."""
+        return approximate_in(self.experiment)
 
     @property
     def baselines(self) -> dict[str, Summary]:

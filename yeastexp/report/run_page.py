@@ -10,7 +10,7 @@ from yeastexp.drawing.plots import Distribution
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.source import Source
-from yeastexp.metrics.summary import final_table
+from yeastexp.metrics.summary import final_table, shown
 from yeastexp.report import curves, predictions, run_files, sections, tables
 from yeastexp.report.distributions import distribution_chart, distribution_charts, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
@@ -99,7 +99,10 @@ def _headline(run: RunFiles) -> list[Fact]:
     if not run.summary:
         return [Fact("score", "–", "not validated yet")]
     metric, name = run_files.headline_key(run.summary, run.experiment)
-    facts = [_score_fact(score_name(metric, name), run.summary[metric][name]), *_cells_fact(run.summary.get("count"))]
+    facts = [
+        _score_fact(score_name(metric, name, run.approximate), run.summary[metric][name]),
+        *_cells_fact(run.summary.get("count"), "count" in run.approximate),
+    ]
     for baseline, summary in run.baselines.items():
         score = summary[metric][name]["per_image"]
         if score is not None and (not baseline.startswith("all ") or len(run.baselines) == 1):
@@ -107,12 +110,18 @@ def _headline(run: RunFiles) -> list[Fact]:
     return facts
 
 
-def _cells_fact(counted: Mapping[str, Any] | None) -> list[Fact]:
+def _cells_fact(counted: Mapping[str, Any] | None, approximate: bool) -> list[Fact]:
     """The cells found in all validation images, where they are told apart."""
     if not counted:
         return []
     found, true = (format_number(counted[name]["pooled"]) for name in ("found", "true"))
-    return [Fact("cells found", found, f"of {true} true ones in the validation images")]
+    return [
+        Fact(
+            shown("cells found", {"cells found"} if approximate else ()),
+            found,
+            f"of {true} true ones in the validation images",
+        )
+    ]
 
 
 def _score_fact(name: str, row: dict[str, Any]) -> Fact:
@@ -140,10 +149,12 @@ def _scores(run: RunFiles) -> Iterator[Block]:
         return
     title = f"{format_count(_image_count(run, 'val'), 'validation image')}; best checkpoint (step {run.best_step}), "
     last = run.result["val"]["last"] if run.result else None
-    yield tables.from_rich(final_table(f"{title}selected on these images", run.summary, last, run.baselines))
+    yield tables.from_rich(
+        final_table(f"{title}selected on these images", run.summary, last, run.baselines, run.approximate)
+    )
     if run.result and "test" in run.result:
         title = f"{format_count(_image_count(run, 'test'), 'test image')}, scored once, at the end"
-        yield tables.from_rich(final_table(title, run.result["test"], None, {}))
+        yield tables.from_rich(final_table(title, run.result["test"], None, {}, run.approximate))
     yield Charts([_baseline_chart(run)])
     yield Paragraph(sections.AGGREGATION_OF_CELLS if "count" in run.summary else sections.AGGREGATION)
     yield Paragraph(
@@ -162,7 +173,7 @@ def _baseline_chart(run: RunFiles) -> Chart:
     for label, summary in (summaries | run.baselines).items():
         row = summary[metric][name]
         rows.append(Distribution(label, {}, row["per_image"], row["low"], row["high"]))
-    label = score_name(metric, name)
+    label = score_name(metric, name, run.approximate)
     return distribution_chart("baselines", f"{label} beside baselines", rows, x_label=label)
 
 
@@ -175,14 +186,16 @@ def _distribution(run: RunFiles) -> Iterator[Block]:
     metric = metric_of(run.experiment, key[0])
     for split, split_scores in run.scores.items():
         order, first = run_files.worst_first(split_scores[key], metric.higher_is_better), run_files.first_of(metric)
-        caption = f"{format_count(len(order), f'{split} image')}, the {first} by {score_name(*key)} first"
-        table = tables.image_table(caption, order, split_scores, "per_image.csv")
+        caption = (
+            f"{format_count(len(order), f'{split} image')}, the {first} by {score_name(*key, run.approximate)} first"
+        )
+        table = tables.image_table(caption, order, split_scores, "per_image.csv", run.approximate)
         yield Details(f"all {split} images as a table", [table])
 
 
 def _evaluations(run: RunFiles) -> Iterator[Block]:
     for evaluation in run.evaluations:
-        yield tables.from_rich(final_table(record.title(evaluation), evaluation.summary, None, evaluation.baselines))
+        yield tables.from_rich(record.tables(evaluation)[0])
         if evaluation.agreement:
             yield from (
                 Paragraph(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in record.sentences(evaluation)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import markup
 from rich import table as rich
 from rich.text import Text
 
-from yeastexp.metrics.summary import formatter
+from yeastexp.metrics.summary import formatter, shown
 from yeastexp.report.html import Table
 from yeastexp.system.formatting import format_number
 
@@ -50,10 +50,15 @@ def epoch_table(caption: str, epochs: Sequence[Mapping[str, float | None]], sour
 
 
 def image_table(
-    caption: str, images: Iterable[str], scores: Mapping[tuple[str, str], Mapping[str, float | None]], source: str
+    caption: str,
+    images: Iterable[str],
+    scores: Mapping[tuple[str, str], Mapping[str, float | None]],
+    source: str,
+    approximate: Collection[str] = (),
 ) -> Table:
     """A row for each image, a column for each metric and class."""
     kept, note = subsample(list(images), source)
-    headings = ["image", *(metric if name == "all" else f"{metric} {name}" for metric, name in scores)]
+    names = [(shown(metric, approximate), name) for metric, name in scores]
+    headings = ["image", *(metric if name == "all" else f"{metric} {name}" for metric, name in names)]
     rows = [[image, *(formatter(*key)(by_image.get(image)) for key, by_image in scores.items())] for image in kept]
     return Table(caption, headings, rows, numeric=frozenset(range(1, len(headings))), note=note)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from yeastexp.contracts import Task
+from yeastexp.metrics.pixels import PerImageMetric
 
 METRICS = ("average_precision", "panoptic_quality", "seg", "count", "iou")
 """The metrics of every validation and evaluation of such a task, unless it says others."""
@@ -36,6 +37,11 @@ class TellsInstances(Protocol):
 def metrics_of(task: Task) -> tuple[str, ...]:
     """The names of the metrics of every validation and evaluation of a task, beside those of the file."""
     return task.metrics or (METRICS if isinstance(task, TellsInstances) else ())
+
+
+def approximate_in(task: Task, metrics: Mapping[str, PerImageMetric]) -> tuple[str, ...]:
+    """The names of the metrics that score cells which the task only approximates."""
+    return tuple(name for name, metric in metrics.items() if task.approximates and "instances" in metric.predicted)
 
 
 def constant_of(task: Task) -> int | None:

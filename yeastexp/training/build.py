@@ -113,6 +113,11 @@ class Assembly:
         return self.task.count(targets, self.criterion)
 
     @property
+    def approximate(self) -> tuple[str, ...]:
+        """The names of the metrics of cells that the task only approximates."""
+        return telling_apart.approximate_in(self.task, self.metrics)
+
+    @property
     def additive(self) -> bool:
         """Whether the loss says how it adds up."""
         if self.criterion is None:

@@ -32,8 +32,7 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
 
 def of_cells(assembly: Assembly) -> Iterator[str]:
     """That scores of cells are those of approximate ones, and that no patch holds a cell that is to be learnt whole."""
-    scored = [name for name, metric in assembly.metrics.items() if "instances" in metric.predicted]
-    if scored and assembly.task.approximates:
+    if scored := assembly.approximate:
         yield (
             f"{', '.join(scored)}: the cells of the task '{assembly.experiment.task.part.name}' are {METHOD}; the task "
             "'instances' learns to tell cells apart"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from yeastexp.metrics.pixels import MEAN
-from yeastexp.metrics.summary import completed, final_table, image_rows, rows_of, summarise, tags
+from yeastexp.metrics.summary import completed, final_table, image_rows, rows_of, summarise
 from yeastexp.system.terminal import printable
 from yeastexp.training import cautions, checkpoints
 from yeastexp.training.build import Assembly
@@ -42,6 +42,7 @@ def conclude(run: RunContext) -> None:
         "last": {"step": run.step, "loss": last.loss},
         "val": {"selected_on_these_images": True, **summaries},
         "baselines": baselines,
+        "approximate": list(assembly.approximate),
         "notes": [
             *(cautions.of_budget(assembly, run.schedule, run.step) if progress.stopped == "by budget" else ()),
             *cautions.of_baselines(assembly, summaries["best"], baselines),
@@ -50,15 +51,16 @@ def conclude(run: RunContext) -> None:
     }
     chosen = f"best checkpoint (step {progress.best.step}), selected on these images"
     title = f"{len(best.losses)} validation images; {chosen}"
-    tables = [final_table(title, summaries["best"], summaries["last"], baselines)]
+    tables = [final_table(title, summaries["best"], summaries["last"], baselines, assembly.approximate)]
     if assembly.dataset.splits.get("test"):
         test = validate(assembly, assembly.model, "test")
         result["test"] = summarise(test.scores, assembly.classes)
         test_rows = image_rows(list(test.losses), test.scores, assembly.classes)
         rows += [{"split": "test", **row} for row in test_rows]
-        tables.append(final_table(f"test images ({len(test.losses)}), scored once", result["test"], None, {}))
+        title = f"test images ({len(test.losses)}), scored once"
+        tables.append(final_table(title, result["test"], None, {}, assembly.approximate))
     directory.write_per_image(rows)
-    run.tracker.outcome(assembly.experiment.options(), tags(summaries["best"]), run.step)
+    run.tracker.outcome(assembly.experiment.options(), summaries["best"], run.step)
     _write_pictures(run, best)
     run.tracker.flush()
     directory.write_result(result)

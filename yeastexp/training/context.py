@@ -89,7 +89,7 @@ class RunContext:
         self.trainer = build_trainer(self.assembly, self.optimization, self.schedule)
         self.validator = build_validator(self.assembly, self.measured)
         self.masks = masks_of(self.model.state_dict())
-        self.tracker = Tracker(self.directory, after_step)
+        self.tracker = Tracker(self.directory, after_step, self.assembly.approximate)
 
     def measured(self) -> nn.Module:
         """The model to score and keep; NonFiniteLoss if its weights, or those in training, are NaN or infinite."""

@@ -187,6 +187,10 @@ class RunDirectory:
         """The prediction of a cross-validation's held-out image."""
         return self.path / "predictions" / f"{image}.png"
 
+    def cells(self, image: str) -> Path:
+        """The ids of the cells in the prediction of a cross-validation's held-out image."""
+        return self.path / "cells" / f"{image}.tif"
+
     def baseline(self, name: str) -> Path:
         """The folder of a baseline's TensorBoard events."""
         return self.path / "baselines" / name.replace(" ", "_")
@@ -200,8 +204,8 @@ class RunDirectory:
 
     def refuse_links(self) -> None:
         """Raises UserError if something that is written there leads elsewhere: a run's files are its own."""
-        predictions, baselines = self.prediction("").parent, self.baseline("")
-        folders = (self.plugins, self.checkpoints, self.pictures, self.evaluations, predictions, baselines)
+        predictions = (self.prediction("").parent, self.cells("").parent)
+        folders = (self.plugins, self.checkpoints, self.pictures, self.evaluations, *predictions, self.baseline(""))
         inner = (path for folder in folders if not folder.is_symlink() for path in folder.glob("*"))
         for path in (self.path / locks.LOCK, self.log_file, *folders, *inner):
             if path.is_symlink():

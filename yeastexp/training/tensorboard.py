@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,15 @@ class Tracker:
     """TensorBoard's events of a run, and its `metrics.csv`.
 
     PyTorch's writer has a thread of its own, so that no step waits for a file; what goes wrong there is raised at the
-    next call. `after_step` has TensorBoard forget what it was told of later steps, which are done again.
+    next call. `after_step` has TensorBoard forget what it was told of later steps, which are done again. `approximate`
+    are the metrics of approximate cells.
     """
 
-    def __init__(self, directory: RunDirectory, after_step: int | None = None) -> None:
+    def __init__(
+        self, directory: RunDirectory, after_step: int | None = None, approximate: Collection[str] = ()
+    ) -> None:
         self.directory = directory
+        self.approximate = approximate
         self.purge_step = None if after_step is None else after_step + 1
         self.writer = _writer(directory.path, self.purge_step)
         self.baselines: dict[str, SummaryWriter] = {}
@@ -51,9 +55,9 @@ class Tracker:
 
     def validation(self, step: int, loss: float, summary: Summary, baselines: Mapping[str, Summary]) -> None:
         """Validation loss and scores; the baselines draw their constant lines into the same charts."""
-        _add_scalars(self.writer, {"val/loss": loss, **tags(summary)}, step)
+        _add_scalars(self.writer, {"val/loss": loss, **tags(summary, self.approximate)}, step)
         for name, scores in baselines.items():
-            _add_scalars(self.baseline(name), tags(scores), step)
+            _add_scalars(self.baseline(name), tags(scores, self.approximate), step)
 
     def baseline(self, name: str) -> SummaryWriter:
         """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
@@ -71,11 +75,12 @@ class Tracker:
         self.directory.write_metrics(rows)
         self.flush()
 
-    def outcome(self, options: Mapping[str, Any], scores: Mapping[str, float], step: int) -> None:
+    def outcome(self, options: Mapping[str, Any], summary: Summary, step: int) -> None:
         """The experiment's options beside its final scores, for TensorBoard's HPARAMS tab.
 
         Their tags begin with a word that sorts behind `train` and `val`: each is a single point.
         """
+        scores = tags(summary, self.approximate)
         final = {tag.replace("val/", "val_final/"): value for tag, value in scores.items() if not math.isnan(value)}
         for summary in hparams(dict(options), final):
             self.writer._get_file_writer().add_summary(summary)

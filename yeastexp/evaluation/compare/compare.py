@@ -13,7 +13,7 @@ from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare import crossval_scores, run_scores
 from yeastexp.evaluation.compare.result import Comparison, Run, RunScores, Selection
-from yeastexp.evaluation.measure import STANDARD, WithheldMetric, metric_of, standard_of, tolerance_of
+from yeastexp.evaluation.measure import STANDARD, WithheldMetric, approximate_in, metric_of, standard_of, tolerance_of
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import holm, interval, paired
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -78,6 +78,7 @@ def _comparison(
     by_class, images = scores[0].by_class, list(scores[0].images)
     if class_name is not None and class_name not in by_class:
         raise UserError(f"--class: the scores have none '{class_name}'{did_you_mean(class_name, by_class)}")
+    runs = [_called_approximate(run) if selection.metric in approximate_in(run.experiment) else run for run in runs]
     metric = metric_of(runs[0].experiment, selection.metric)
     row = class_name or metric.headline(by_class, runs[0].experiment.task.classes)
     for run, each in zip(runs, scores, strict=True):
@@ -103,6 +104,10 @@ def _comparison(
         pairs=pairs,
         adjusted=holm([pair.p for pair in pairs]),
     )
+
+
+def _called_approximate(run: Run) -> Run:
+    return replace(run, label=f"{run.label} (approximate cells)", approximate=True)
 
 
 def _default_metric(runs: Sequence[Run]) -> str:

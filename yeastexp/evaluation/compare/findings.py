@@ -15,6 +15,7 @@ from yeastexp.system.formatting import (
     format_p,
     format_score,
 )
+from yeastexp.tasks.mask_cells import METHOD
 
 LEVEL = 0.05
 """The level of the tests of all pairs together."""
@@ -23,6 +24,8 @@ LEVEL = 0.05
 def findings(comparison: Comparison) -> list[str]:
     """What each pair shows, in a sentence, and what the scores cannot show."""
     sentences = [_finding(comparison, index) for index in range(len(comparison.pairs))]
+    if any(run.approximate for run in comparison.runs):
+        sentences.append(f"Cells of runs that are called so are {METHOD}.")
     if not comparison.out_of_fold:
         return [*sentences, "Each is a single run: how much another seed would change, these images cannot show."]
     return [*sentences, *_on_seeds(comparison), *_on_notes(comparison)]

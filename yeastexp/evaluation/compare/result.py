@@ -29,6 +29,8 @@ class Run:
     label: str
     experiment: Experiment
     environment: dict[str, Any]
+    approximate: bool = False
+    """Whether the scores are of cells that it only approximates, which its label then says."""
 
     @property
     def data_digests(self) -> dict[str, str]:

@@ -116,7 +116,13 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "boundary_tolerance_px": selection.tolerance_px,
         "selected_on_these_images": comparison.selected,
         "runs": [
-            {"path": str(run.path), "label": run.label, "scores": str(place), **_json_interval(mean)}
+            {
+                "path": str(run.path),
+                "label": run.label,
+                "approximate": run.approximate,
+                "scores": str(place),
+                **_json_interval(mean),
+            }
             for run, place, mean in runs
         ],
         "experiment": comparison.experiments,

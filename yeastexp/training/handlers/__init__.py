@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from yeastexp.contracts import Handler
 from yeastexp.errors import UserError
+from yeastexp.metrics.summary import shown
 from yeastexp.training.contact_sheet import draw_contact_sheet
 from yeastexp.training.context import RunContext
 from yeastexp.training.handlers.average import AverageWeights
@@ -81,7 +82,7 @@ def _of_validation(context: RunContext) -> dict[str, Handler]:
             tracker, pictured, -(-context.epochs // every), every, lambda: draw_contact_sheet(assembly), progress, over
         ),
         "best": KeepBest(monitor, progress, context.save_best, context.log),
-        "progress bar": ShowProgress(context.console, context.steps, monitor),
+        "progress bar": ShowProgress(context.console, context.steps, shown(monitor, assembly.approximate)),
     }
     if patience is not None:
         handlers["patience"] = StopEarly(patience, monitor, progress, over, context.log)
