@@ -28,7 +28,7 @@ QUICK = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
 
 
 def blocks(survey: CellSurvey, pixel_um: float | None = None) -> tuple[Charts, Paragraph, Gallery]:
-    charts, summary, shown = cells.blocks(survey, pixel_um)
+    charts, summary, shown = cells.blocks(cells.SurveyedCells(survey, [pixel_um], approximate=False))
     assert isinstance(charts, Charts) and isinstance(summary, Paragraph) and isinstance(shown, Gallery)
     return charts, summary, shown
 
@@ -76,7 +76,7 @@ def test_counts_and_sizes_are_described() -> None:
     )
     assert "empty: 6, 0" in counts.svg and ">found − true cells<" in counts.svg
     assert ">equivalent diameter (µm)<" in sizes.svg and ">true (12)<" in sizes.svg and ">found (6)<" in sizes.svg
-    assert "true cells: median 2.26 µm" in sizes.note
+    assert "true: median 2.26 µm" in sizes.note
     assert ">equivalent diameter (px)<" in blocks(survey)[0].charts[1].svg
 
 
@@ -84,7 +84,7 @@ def test_counts_and_sizes_are_described() -> None:
 def test_scenes_without_errors_or_cells_have_no_gallery(true: np.ndarray) -> None:
     survey = CellSurvey(cells.MOST_CROPS)
     survey.add(sample(true), true)
-    charts, summary = cells.blocks(survey, None)
+    charts, summary = cells.blocks(cells.SurveyedCells(survey, [None], approximate=False))
     assert isinstance(charts, Charts) and not any(re.search(r"\bnan\b", chart.svg) for chart in charts.charts)
     assert isinstance(summary, Paragraph) and summary.text.endswith("All outlines agree to the pixel.")
 
@@ -134,7 +134,7 @@ def test_without_the_images_counts_are_those_that_were_stored(trained: Path) -> 
     (charts,) = predictions.cell_blocks(run_files.read(trained), "gone")
     assert isinstance(charts, Charts) and len(charts.charts) == 1
     assert f"({len(scores['count', 'true'])} images)" in charts.charts[0].description
-    assert list(cells.stored_blocks({("iou", "cell"): {"a": 0.5}})) == []
+    assert list(cells.stored_blocks({("iou", "cell"): {"a": 0.5}}, approximate=False)) == []
 
 
 def test_cells_at_the_border_are_left_out_in_a_folder_of_their_own(trained: Path) -> None:

@@ -108,7 +108,7 @@ def size_chart(sizes: Mapping[str, Sequence[float]], pixel_um: float | None) -> 
     values = {f"{name} ({len(each)})": [scale * diameter for diameter in each] for name, each in sizes.items()}
     figure = plots.histograms(values, x_label=f"equivalent diameter ({unit})", y_label="cells")
     medians = [
-        f"{name} cells: median {format_number(float(np.median(each)), 3)} {unit}"
+        f"{name}: median {format_number(float(np.median(each)), 3)} {unit}"
         for name, each in zip(sizes, values.values(), strict=True)
         if each
     ]

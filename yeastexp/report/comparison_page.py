@@ -106,12 +106,15 @@ def _cells(comparison: Comparison, device: str, progress: ProgressBar) -> Iterat
     """Paired differences of the scores of cells, how numbers agree with the true ones, and sizes; or nothing."""
     runs = [_files(run.path) for run in comparison.runs]
     scores = [run.scores if isinstance(run, CrossvalFiles) else run.scores.get("val", {}) for run in runs]
-    labels = [run.label for run in comparison.runs]
+    approximate = ["count" in run.approximate for run in runs]
+    labels = [
+        compare.label_of_cells(run) if is_approximate else run.label
+        for run, is_approximate in zip(comparison.runs, approximate, strict=True)
+    ]
     counts = [cells.stored_counts(each) for each in scores]
     if not all(counts):
         return
     yield _paired_table(scores, labels)
-    approximate = ["count" in run.approximate for run in runs]
     charts = [
         cells.count_chart(f"cell-counts-{index}", of_run, is_approximate, f"Cells per image: {label}")
         for index, (label, of_run, is_approximate) in enumerate(zip(labels, counts, approximate, strict=True))
@@ -142,8 +145,13 @@ def _surveyed(run: RunFiles | CrossvalFiles, device: str, progress: ProgressBar)
     return predictions.surveyed_cells(run, predictions.source_of(run), device, progress)
 
 
-CELL_SCORES = (("average_precision", ALL), ("average_precision", "AP50"), ("count", ALL), ("count", "found"))
-"""What the runs are compared by in a table, beside what the page is about."""
+CELL_SCORES = {
+    ("average_precision", ALL): "average_precision",
+    ("average_precision", "AP50"): "average_precision of AP50",
+    ("count", ALL): "count error, share of true cells",
+    ("count", "found"): "cells found",
+}
+"""What the runs are compared by in a table, in words."""
 
 
 def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table:
@@ -157,10 +165,11 @@ def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table
             low, high = pair.difference.low, pair.difference.high
             difference = format_difference(pair.difference.mean, low, high), format_difference_interval(low, high)
             beside = ("", "", "") if label == labels[0] else (*difference, format_p(pair.p))
-            rows.append([score_name(*key), label, form(None if math.isnan(mean) else mean), *beside])
+            rows.append([CELL_SCORES[key], label, form(None if math.isnan(mean) else mean), *beside])
     headings = ["score of cells", "run", "per image", "difference", "95 % interval", "p"]
     ends = frozenset(range(len(labels) - 1, len(rows), len(labels)))
-    return Table("scores of cells, paired by image", headings, rows, frozenset(range(2, 6)), ends)
+    caption = "scores of cells, differences paired by image; p of each row, not adjusted for their number"
+    return Table(caption, headings, rows, frozenset(range(2, 6)), ends)
 
 
 def _pairs(values: dict[str, Any], labels: Sequence[str]) -> Iterator[Block]:

@@ -240,7 +240,9 @@ def _gallery(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
         fold_run = next(fold_run for fold_run in files.fold_runs if name in files.folds.folds[fold_run.fold - 1])
         note = f"{score_note(files.scores, key, name, files.classes, files.approximate)}; prediction: {fold_run.name}"
         mask = images.read_mask(_prediction_path(fold_run, name)).astype(np.int64)
-        predicted.append(PredictedImage(source.dataset.read(name), mask, f"{RANKS[rank]}: {name}", note))
+        sample, path = source.dataset.read(name), fold_run.files.directory.cells(name)
+        ids = images.read_mask(path).astype(np.int64) if "instances" in sample.maps and path.is_file() else None
+        predicted.append(PredictedImage(sample, mask, f"{RANKS[rank]}: {name}", note, ids))
     yield gallery.overlay_gallery(predicted)
 
 

@@ -23,7 +23,8 @@ def training_blocks(run: RunFiles) -> Iterator[Block]:
         yield Paragraph("No epoch has finished, so there are no curves yet.")
         return
     yield Charts([_loss_chart(run), *_score_charts(run), _learning_rate_chart(run)])
-    yield Details("all epochs as a table", [tables.epoch_table("metrics.csv", run.epochs, run.directory.metrics.name)])
+    table = tables.epoch_table("metrics.csv", run.epochs, run.directory.metrics.name, run.approximate)
+    yield Details("all epochs as a table", [table])
 
 
 def series_of(run: RunFiles, column: str, name: str, look: int | None = None, hint: str = "") -> Series:

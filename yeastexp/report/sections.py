@@ -13,9 +13,11 @@ import numpy.typing as npt
 from yeastexp.config.experiment import Experiment, Part
 from yeastexp.drawing import plots
 from yeastexp.errors import UserError
+from yeastexp.evaluation.measure import approximate_in
 from yeastexp.evaluation.source import Source
 from yeastexp.inspection import model as model_inspection
 from yeastexp.inspection.model import Inspection
+from yeastexp.metrics.summary import shown
 from yeastexp.report.html import Block, Chart, Code, Details, Fact, Facts, Paragraph, Section, Table
 from yeastexp.system.formatting import format_bytes, format_count
 from yeastexp.training.run_directory import RunDirectory
@@ -160,6 +162,7 @@ def experiment_facts(loaded: Experiment) -> Facts:
     """The parts of an experiment with their options, a line each."""
     train = loaded.train
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+    monitor = shown(loaded.monitor, approximate_in(loaded))
     facts = [
         _fact("task", loaded.task.part),
         _fact("model", loaded.model),
@@ -169,7 +172,7 @@ def experiment_facts(loaded: Experiment) -> Facts:
         Fact("length", length, f"batches of {train.batch_size}, seed {train.seed}, {train.precision}"),
         Fact("transforms", _names(loaded.transforms), "applied to every image"),
         Fact("augmentations", _names(loaded.augmentations), "random, applied to training patches only"),
-        Fact("checkpoint", f"by {loaded.monitor}", "the best on the validation images and the last are kept"),
+        Fact("checkpoint", f"by {monitor}", "the best on the validation images and the last are kept"),
     ]
     return Facts(facts)
 

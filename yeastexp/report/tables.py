@@ -41,12 +41,15 @@ def subsample(rows: Sequence[Any], source: str) -> tuple[list[Any], str]:
     return [rows[index] for index in kept], f"{len(kept)} of {len(rows)} rows; {source} has all."
 
 
-def epoch_table(caption: str, epochs: Sequence[Mapping[str, float | None]], source: str) -> Table:
+def epoch_table(
+    caption: str, epochs: Sequence[Mapping[str, float | None]], source: str, approximate: Collection[str] = ()
+) -> Table:
     """The rows of `metrics.csv`."""
     keys = list(dict.fromkeys(key for row in epochs for key in row))
     rows, note = subsample(epochs, source)
     cells = [[format_number(row.get(key)) for key in keys] for row in rows]
-    return Table(caption, keys, cells, numeric=frozenset(range(len(keys))), note=note)
+    headings = ["/".join(shown(part, approximate) for part in key.split("/")) for key in keys]
+    return Table(caption, headings, cells, numeric=frozenset(range(len(keys))), note=note)
 
 
 def image_table(

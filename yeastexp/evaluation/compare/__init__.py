@@ -4,9 +4,9 @@
 each image has the mean over seeds of its out-of-fold scores.
 """
 
-from yeastexp.evaluation.compare.compare import compare
+from yeastexp.evaluation.compare.compare import compare, label_of_cells
 from yeastexp.evaluation.compare.findings import findings
 from yeastexp.evaluation.compare.result import Comparison
 from yeastexp.evaluation.compare.tables import as_json, draw, tables, title
 
-__all__ = ["Comparison", "as_json", "compare", "draw", "findings", "tables", "title"]
+__all__ = ["Comparison", "as_json", "compare", "draw", "findings", "label_of_cells", "tables", "title"]

@@ -107,7 +107,12 @@ def _comparison(
 
 
 def _called_approximate(run: Run) -> Run:
-    return replace(run, label=f"{run.label} (approximate cells)", approximate=True)
+    return replace(run, label=label_of_cells(run), approximate=True)
+
+
+def label_of_cells(run: Run) -> str:
+    """The label of a run beside scores of its approximate cells."""
+    return run.label if run.approximate else f"{run.label} (approximate cells)"
 
 
 def _default_metric(runs: Sequence[Run]) -> str:
