@@ -38,3 +38,13 @@ def test_ids_may_be_any_numbers() -> None:
     image = GREY[..., 0][None].astype(np.float32)
     panel = cells.panel(image, far, IDS, {"missed": [10**12 + 1], "split": []}, {"false": [8], "merged": []})
     assert panel.shape[2] == 3 and panel.dtype == np.uint8
+
+
+def test_a_panel_of_a_small_image_is_large_and_says_what_its_colours_mean() -> None:
+    image = GREY[..., 0][None].astype(np.float32)
+    wrong: tuple[dict[str, list[int]], ...] = {"missed": [1], "split": []}, {"false": [8], "merged": []}
+    panel = cells.panel(image, IDS, IDS, *wrong)
+    assert panel.shape[1] > 4 * cells.LEAST_SIDE
+    beside = panel[:, 4 * (cells.LEAST_SIDE + 6) :].reshape(-1, 3)
+    for colour in cells.WRONG.values():
+        assert (beside == colour).all(axis=1).any()

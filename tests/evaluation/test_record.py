@@ -19,7 +19,13 @@ def written(folder: Path, **changes: Any) -> Evaluation:
     found = measured({"a": truth}, {"a": answer})
     plain: dict[str, Any] = dict.fromkeys(Evaluation.__dataclass_fields__)
     plain |= {"checkpoint": "best", "step": 3, "checkpoint_digest": "0", "data": "data", "own_data": True}
-    plain |= {"classes": list(CLASSES), "boundary_tolerance_px": 2.0, "summary": found.summary, "worst": {}}
+    plain |= {
+        "classes": list(CLASSES),
+        "boundary_tolerance_px": 2.0,
+        "summary": found.summary,
+        "worst": {},
+        "approximate": [],
+    }
     plain |= {
         "baselines": {"threshold": found.summary},
         "confusion": [[1]],

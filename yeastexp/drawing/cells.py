@@ -20,6 +20,9 @@ NEAR_PX = 2
 """Cells with fewer pixels between them get different colours."""
 
 NUMBER_SIZE = 11
+
+LEAST_SIDE = 256
+"""Pixels of the longer side of a picture in a panel."""
 WRONG = {"missed": OKABE_ITO[1], "false": OKABE_ITO[5], "split": OKABE_ITO[3], "merged": OKABE_ITO[6]}
 """The colours of cells with an error."""
 
@@ -71,27 +74,27 @@ def panel(
     wrong_true: dict[str, Collection[int]],
     wrong_predicted: dict[str, Collection[int]],
 ) -> Picture:
-    """Image (C, H, W), outlines of true and of predicted cells (H, W), and cells with an error, in a row.
+    """Image (C, H, W), outlines of true and of predicted cells (H, W), cells with an error, and their legend, in a row.
 
-    Errors are ids by the names in `WRONG`, of the true and of the predicted cells.
+    Errors are ids by the names in `WRONG`, of the true and of the predicted cells. Small images are enlarged, so that
+    outlines are fine beside the cells.
     """
     grey = pictures.grey_of(image)
+    grey = pictures.fitted(grey, min(max(*grey.shape[:2], LEAST_SIDE), pictures.LARGEST_SIDE))
     marked = grey // 2
-    for ids, wrong in ((true, wrong_true), (predicted, wrong_predicted)):
+    drawn = {"true cells": pictures.sampled(true, grey), "predicted cells": pictures.sampled(predicted, grey)}
+    for ids, wrong in zip(drawn.values(), (wrong_true, wrong_predicted), strict=True):
         for name, members in wrong.items():
             pixels = np.isin(ids, list(members))
             marked[pixels] = marked[pixels] // 2 + np.array(WRONG[name]) // 2
     counts = {name: len(members) for wrong in (wrong_true, wrong_predicted) for name, members in wrong.items()}
-    captions = [
-        "image",
-        f"{_cells(true)} true cells",
-        f"{_cells(predicted)} predicted",
-        ", ".join(f"{format_number(count)} {name}" for name, count in counts.items()),
-    ]
-    shown = [grey, outlined(grey, true), outlined(grey, predicted), marked]
-    return pictures.in_a_row(
-        [pictures.captioned(pictures.shrunk(picture), text) for picture, text in zip(shown, captions, strict=True)]
-    )
+    shown = {"image": grey}
+    for (text, ids), whole in zip(drawn.items(), (true, predicted), strict=True):
+        shown[f"{format_number(_cells(whole))} {text}"] = outlined(grey, ids)
+    shown["cells with an error"] = marked
+    legend = pictures.legend([(WRONG[name], f"{format_number(count)} {name}") for name, count in counts.items()])
+    columns = [pictures.captioned(picture, text) for text, picture in shown.items()]
+    return pictures.in_a_row([*columns, pictures.captioned(legend, "")])
 
 
 def _cells(ids: Labels) -> int:
