@@ -229,7 +229,7 @@ def predict(
 def report(
     run_directories: tuple[Path, ...], output: Path | None, metric: str | None, class_name: str | None, device: str
 ) -> None:
-    """Write one self-contained HTML page about a RUN or a cross-validation.
+    """Write one self-contained HTML page about a RUN, a cross-validation or a sweep.
 
     Experiment, learning curves, scores beside baselines, the worst, median and best image with their errors outlined,
     all images, the confusion matrix, the model's size beside that of the cells, and the environment. Of an unfinished

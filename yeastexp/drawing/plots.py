@@ -196,6 +196,35 @@ def scatter(
         return _laid_out(figure)
 
 
+def dots(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    logarithmic: bool = False,
+    ticks: Sequence[str] = (),
+) -> Figure:
+    """Points whose x is a number, or the index of one of `ticks`; tooltips are the lines of their series' hint."""
+    with _styled():
+        figure, (axes,) = _figure(1)
+        axes.margins(0.08)
+        for index, one_series in enumerate(series):
+            look = _look(one_series, index)
+            hints = one_series.hint.split("\n")
+            for place, (x, y) in enumerate(zip(one_series.x, one_series.y, strict=True)):
+                (dot,) = axes.plot([x], [y], label=one_series.name, linestyle="none", **look)
+                dot.set_url(hints[place] if place < len(hints) else None)
+        if ticks:
+            axes.set_xticks(range(len(ticks)), [_shortened(name) for name in ticks])
+            axes.set_xlim(-0.5, len(ticks) - 0.5)
+        elif logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel=x_label, ylabel=y_label)
+        _legend(figure, axes)
+        return _laid_out(figure)
+
+
 def distributions(
     rows: Sequence[Distribution],
     *,

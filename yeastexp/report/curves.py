@@ -39,12 +39,13 @@ def curve_chart(
     series: Sequence[Series],
     *,
     y_label: str,
+    x_label: str = "step",
     levels: Mapping[str, float] | None = None,
     event: tuple[float, str] | None = None,
     is_score: bool = False,
     note: str = "",
 ) -> Chart:
-    """Lines over steps; `levels` are horizontal lines, `event` a vertical one.
+    """Lines over steps or epochs; `levels` are horizontal lines, `event` a vertical one.
 
     The axis of what is no score is logarithmic if its values span decades. Levels far from all values would flatten
     the curves: they are left to the note.
@@ -52,10 +53,10 @@ def curve_chart(
     values = [value for curve in series for value in curve.y]
     near, far = _split_levels(levels or {}, values)
     logarithmic = not is_score and bool(values) and 0 < DECADES * min(values) < max(values)
-    figure = plots.curves(series, x_label="step", y_label=y_label, levels=near, event=event, logarithmic=logarithmic)
+    figure = plots.curves(series, x_label=x_label, y_label=y_label, levels=near, event=event, logarithmic=logarithmic)
     constants = [f"{text} {format_score(level)}" for text, level in near.items()]
     outside = [f"{text} {format_score(level)}" for text, level in far.items()]
-    description = ". ".join([f"{title}, {y_label} by step", *map(_described, series), *constants, *outside])
+    description = ". ".join([f"{title}, {y_label} by {x_label}", *map(_described, series), *constants, *outside])
     beyond = f"off the chart: {', '.join(outside)}" if outside else ""
     note = "; ".join(filter(None, [note, ", ".join(constants), beyond]))
     return Chart(title, f"{description}.", plots.inline_svg(figure, name), note)

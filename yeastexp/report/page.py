@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
-from yeastexp.report import comparison_page, crossval_page, run_page
+from yeastexp.report import comparison_page, crossval_page, run_page, sweep_page
 from yeastexp.report.html import Page
 from yeastexp.report.predictions import ProgressBar, Say, silent
+from yeastexp.sweep.folder import SweepFolder
 from yeastexp.system import environment, files
 from yeastexp.training.run_directory import RunDirectory
 
@@ -33,10 +34,10 @@ def report(
     progress: ProgressBar = iter,
     say: Say = silent,
 ) -> Path:
-    """Write the page of a run or a cross-validation, or the comparison of several, and return its path.
+    """Write the page of a run, a cross-validation or a sweep, or the comparison of several, and return its path.
 
-    `metric` and `class_name` select the score of a comparison. Raises UserError if a path is neither a run nor a
-    cross-validation, or if `output` exists and is not a report.
+    `metric` and `class_name` select the score of a comparison. Raises UserError if a path is none of these, or if
+    `output` exists and is not a report.
     """
     target = output or (paths[0] / NAME if len(paths) == 1 else Path(NAME))
     _refuse_other_files(target)
@@ -53,7 +54,9 @@ def report(
 
 def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar, say: Say) -> Page:
     if not RunDirectory(path).is_run:
-        raise UserError(f"{path}: neither a run nor a cross-validation; {RunDirectory(path).meant}")
+        raise UserError(f"{path}: neither a run nor a cross-validation nor a sweep; {RunDirectory(path).meant}")
+    if SweepFolder(path).is_sweep:
+        return sweep_page.page(path, written)
     if out_of_fold.is_crossval(path):
         return crossval_page.page(path, written, say)
     return run_page.page(path, written, device, progress, say)
