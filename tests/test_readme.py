@@ -73,6 +73,7 @@ def test_every_command_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(HOME / "experiments", "experiments")
+    shutil.copytree(HOME / "docs" / "sweep", Path("docs") / "sweep")
     data = SyntheticYeast(images=18, size=64, seed=0)
     for name in data.splits["train"] + data.splits["val"]:
         sample = data.read(name)
@@ -102,11 +103,14 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         if words[0] == "crossval":
             words[words.index("--folds") + 1] = "2"
             words[words.index("--repeats") + 1] = "1"
-        if words[0] in ("run", "check", "crossval"):
+        if words[0] == "sweep":
+            words[words.index("--trials") + 1] = "1"
+            words += ["--repeats", "0", "--pruner", "none"]
+        if words[0] in ("run", "check", "crossval", "sweep"):
             words = [word for word in words if word not in ("--budget", "5m")] + SHORT
         if "--data" in words:
             words += ["--steps", "2"]
-        if words[0] in ("run", "check", "crossval", "preview") and "experiments/base.toml" in words:
+        if words[0] in ("run", "check", "crossval", "preview", "sweep") and "experiments/base.toml" in words:
             words += SMALL
         if words[0] in ("run", "check") and "mine.toml" in words:
             words += ["--set", "augment.0.count=2"]

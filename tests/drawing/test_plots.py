@@ -33,6 +33,7 @@ FIGURES: dict[str, Callable[[], plots.Figure]] = {
         {"one": SERIES, "two": SERIES}, x_label="x", y_label="y", joined=True, ends=("a", "b")
     ),
     "distributions": lambda: plots.distributions(ROWS, x_label="IoU", named="lowest"),
+    "dots": lambda: plots.dots(SERIES, x_label="width", y_label="iou", ticks=["4", "8", "12"]),
     "to_scale": lambda: plots.to_scale({"patch": (64, 64)}, {"cell": 20}, label="pixels"),
     "paired": lambda: plots.paired(["a", "b"], [0.5, 0.6], [0.7, 0.4], labels=("one", "other"), x_label="IoU"),
 }

@@ -220,6 +220,8 @@ def dots(
         elif logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
+        elif all(float(x).is_integer() for one_series in series for x in one_series.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=x_label, ylabel=y_label)
         _legend(figure, axes)
         return _laid_out(figure)
