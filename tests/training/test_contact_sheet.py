@@ -248,3 +248,13 @@ def test_a_few_images_spread_over_the_split() -> None:
         [0, 3, 6],
         [0, 100, 200],
     ]
+
+
+def test_an_augmentation_that_composes_scenes_is_shown_in_one() -> None:
+    quick = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
+    smaller = 'augment=[{name="pasted_cells", count=3, size=48, p=0.3}]'
+    assembly = assembled(quick, "dataset.images=4", "patches.size=32", smaller)
+    _, augmented = columns(assembly)
+    tiles = augmented[0].tiles
+    assert augmented[0].heading[1] == "pasted_cells"
+    assert {said for said, _ in tiles} <= {"params: 0", "params: 1", "params: 2"} and len(tiles) > 1

@@ -141,18 +141,26 @@ def _corner(labels: Tensor, side: int) -> npt.NDArray[np.int64]:
 def _patches(
     assembly: Assembly,
     examples: Sequence[Example],
-    augmentation: BasicTransform2D | None = None,
+    position: int | None = None,
     params: Sequence[Any] = (),
 ) -> Patches:
-    """The patches of the examples, as cut or after one augmentation with its params."""
+    """The patches of the examples, as cut or after the augmentation at a position with its params.
+
+    One that composes scenes gives the middle of a scene in place of a patch.
+    """
     sampler = assembly.sampler
     images, corners = (
         np.array([example.index for example in examples]),
         np.stack([example.corner for example in examples]),
     )
-    transforms = () if augmentation is None else (augmentation,)
+    transforms = () if position is None else (sampler.augmentations[position],)
     each = [[given] for given in params] or [[] for _ in examples]
     side = sampler.plan.side
+    for row, given in enumerate(params):
+        if position in sampler.scenes and (number := sampler.augmentations[position].scene(given)) is not None:
+            images[row] = sampler.scenes[position] + number
+            (block,) = sampler.source.laid(images[row : row + 1])
+            corners[row] = (block.pixels.sizes[block.images[0]] - side) // 2
     cut = [
         pipeline.cut(
             part.pixels,
@@ -255,7 +263,7 @@ def _strongest(
             for example in examples
         ]
         params = [augmentation.draw(source) for source in sources]
-        changed = _patches(assembly, examples, augmentation, params)
+        changed = _patches(assembly, examples, position, params)
         for row, (image, labels) in enumerate(zip(*changed, strict=True)):
             strength = float(np.abs(image - patches[0][row]).mean() + (labels != patches[1][row]).mean())
             if strength > best[row][0]:
