@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,10 @@ def test_predict_writes_ids_and_measures_them_only_if_asked(finished: Path, here
     assert getattr(task, "mask_cells") != MaskCells(), "fitted, and kept in the checkpoint"  # noqa: B009
     cells = table_of("out/cells.csv")
     assert {line["method"] for line in cells} == {METHOD}
+    predict(finished, ["in"], Path("others"), cells=True, kinds=["coco", "geojson"])
+    assert json.loads(Path("others/coco.json").read_text())["info"]["description"].endswith(METHOD)
+    features = json.loads(Path(f"others/geojson/{names[0]}.geojson").read_text())["features"]
+    assert features and {each["properties"]["metadata"]["method"] for each in features} == {METHOD}
     for name, row, before in zip(
         names, table_of("out/predictions.csv"), table_of("masks/predictions.csv"), strict=True
     ):

@@ -264,7 +264,8 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         call.rows.append(_row(source.name, image, summary, tells_instances))
         if cells is not None:
             call.cells[source.name] = cells
-            call.labelled.append(_labelled(source, image, targets, cells))
+            method = METHOD if call.options.cells else ""
+            call.labelled.append(_labelled(source, image, targets, cells, method))
     except UserError as error:
         if error.status == RUN_FAILED:
             call.faults += error.faults  # they name the file that cannot be written
@@ -275,7 +276,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
     return True
 
 
-def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table) -> exports.Labelled:
+def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table, method: str) -> exports.Labelled:
     path = targets.ids or targets.mask
 
     def labels() -> StoredImage:
@@ -283,7 +284,7 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
 
     return exports.Labelled(
         source.name, source.stem, source.path, image.shape[0], image.size, image.pixel_um, cells, source.open, labels,
-        source.stack, source.frame,
+        source.stack, source.frame, method,
     )  # fmt: skip
 
 

@@ -23,8 +23,9 @@ class Coco:
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """A file for all."""
+        methods = dict.fromkeys(image.method for image in images if image.method)
         head = {
-            "info": {"description": "cells predicted by yeastexp"},
+            "info": {"description": ", ".join(["cells predicted by yeastexp", *methods])},
             "categories": [{"id": 1, "name": "cell", "supercategory": ""}],
             "images": [_image(number, image) for number, image in enumerate(images, 1)],
         }

@@ -23,7 +23,8 @@ Array = npt.NDArray[Any]
 class Labelled:
     """An image whose cells were predicted: where it came from, its table, and what opens it and its labels (1, H, W).
 
-    `name` is that of the tables, `stem` that of its files. Frames of a `stack` have its name and their index.
+    `name` is that of the tables, `stem` that of its files. Frames of a `stack` have its name and their index. `method`
+    says that cells are approximate, if they are.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Labelled:
     open: Callable[[], StoredImage]
     stack: str | None = None
     frame: int = 0
+    method: str = ""
 
     @property
     def most(self) -> int:

@@ -43,9 +43,10 @@ def _feature(image: Labelled, label: int, parts: list[list[outlines.Ring]], row:
     }
     values = {name: float(value) if isinstance(value, float) else int(value) for name, value in row.items()
               if math.isfinite(value)}  # fmt: skip
+    metadata = {"metadata": {"method": image.method}} if image.method else {}
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{image.name}#{label}")),
         "geometry": geometry,
-        "properties": {"objectType": "detection", "name": str(label), "measurements": values},
+        "properties": {"objectType": "detection", "name": str(label), "measurements": values, **metadata},
     }
