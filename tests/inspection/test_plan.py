@@ -1,8 +1,10 @@
-"""`new`: an experiment file written from packed data, whose values are those that were measured."""
+"""`new`: an experiment file written from images or packed data, whose values are those that were measured."""
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,35 @@ import numpy as np
 import pytest
 from conftest import Call
 
+from yeastexp.config import starters
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
+from yeastexp.data.datasets.yeast_scene import Look, render
+from yeastexp.data.images import write_png
+from yeastexp.errors import UserError
+from yeastexp.inspection import check, plan
+from yeastexp.inspection.measured import Measured
+from yeastexp.randomness import generator
 
 MOST_LINES = 40
 
+Arrays = dict[str, dict[str, np.ndarray]]
 
-def discs(side: int, diameter: int, images: int = 4, channels: int = 1) -> dict[str, dict[str, np.ndarray]]:
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_starters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Starters whose scenes and network are small, and no step that is timed for long."""
+    folder = tmp_path_factory.mktemp("starters")
+    for path in starters.folder().glob("*.toml"):
+        text = path.read_text().replace('"pasted_cells"', '"pasted_cells"\ncount = 2\nsize = 64')
+        (folder / path.name).write_text(text.replace("residual = true", "residual = true\nwidth = 2"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(starters, "folder", lambda: folder)
+        patched.setattr(check, "PATIENCE", 0.0)
+        yield
+
+
+def discs(side: int, diameter: int, images: int = 4, channels: int = 1) -> Arrays:
     """Images with a grid of discs of a diameter that touch in rows."""
     rows, columns = np.mgrid[:side, :side]
     ids = np.zeros((side, side), np.int32)
@@ -36,7 +60,7 @@ def discs(side: int, diameter: int, images: int = 4, channels: int = 1) -> dict[
     return arrays
 
 
-def packed(folder: Path, arrays: dict[str, dict[str, np.ndarray]], **more: Any) -> Path:
+def packed(folder: Path, arrays: Arrays, **more: Any) -> Path:
     """A file of images, the last of which validates."""
     path, names = folder / "data.h5", list(arrays)
     splits = {"train": names[:-1], "val": names[-1:]}
@@ -57,55 +81,209 @@ def written(folder: Path, call: Call) -> dict[str, Any]:
 def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     packed(tmp_path, discs(128, 24))
     file = written(tmp_path, call)
-    assert file["extends"] == "yeastexp:cells" and file["dataset"] == {"path": "data.h5"}
-    assert file["task"] == {"channels": 1, "classes": ["background", "cell"]}
-    assert file["patches"] == {"size": 128}
-    assert "transform" not in file and file["train"] == {"budget": "5m"}
+    task = {"channels": 1, "classes": ["background", "cell"]}
+    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task}
     text = (tmp_path / "mine.toml").read_text()
-    assert (
-        "3 train, 1 val" in text and "100 % of 80 cells touch another one" in text and "cells are 24 px across" in text
-    )
+    for told in (
+        '"data.h5"  # 3 train, 1 val',
+        "100 % of 80 cells touch another one",
+        "# data: 4 images; 128 × 128 px, uint16, 1 channel",
+        "# cells: 80, 24 px across (median), 90 % of them 24 to 24 px, the longest 24 px",
+        "# polarity: cells are brighter than their surroundings in 3 of 3 training images ← constant: no negatives",
+        "# groups: 1 of 1 validation image nearly equal a training image",
+        "# receptive field: an output depends on 200 × 200 px, 8.4 cells across: more than enough",
+        "# machine: 1 thread, ",
+        "# budget: 5 minutes are about ",
+    ):
+        assert told in text
 
 
-def test_small_cells_are_seen_pixel_by_pixel_and_large_ones_as_they_are(tmp_path: Path, call: Call) -> None:
-    packed(tmp_path, discs(128, 10))
-    assert written(tmp_path, call)["model"] == {"space_to_depth": 1}
-    large = tmp_path / "large"
-    large.mkdir()
-    packed(large, discs(400, 80, images=2))
-    file = written(large, call)
-    assert "model" not in file and "transform" not in file
-    assert file["patches"]["size"] == 160  # twice the longest cell
+USUAL = Measured(
+    path=Path("data.h5"),
+    splits={"train": 3, "val": 1},
+    groups=0,
+    parted=(),
+    alike=0,
+    channels=1,
+    channel_names=(),
+    dtype="uint16",
+    smallest=(300, 400),
+    largest=(300, 400),
+    pixels=360_000,
+    classes=2,
+    class_names=(),
+    foreground=0.2,
+    empty=0,
+    cells=100,
+    has_ids=True,
+    has_whole_cell=True,
+    diameter_px=30.0,
+    diameters_px=(20.0, 40.0),
+    longest_px=55,
+    touching=0.5,
+    range=(0.0, 4095.0),
+    contrast_ratio=1.5,
+    brighter=3,
+    darker=0,
+)
+TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
 
 
-def test_long_cells_have_larger_patches_and_small_images_smaller_ones(tmp_path: Path, call: Call) -> None:
-    arrays = discs(320, 20, images=2)
-    for image in arrays.values():
-        image["instances"][60:70] = 1000
-        image["instances"][60:70, 100:] = 0
-        image["gt"] = (image["instances"] > 0).astype(np.uint8)
-    packed(tmp_path, arrays)
-    assert written(tmp_path, call)["patches"]["size"] == 208  # twice 100, in steps of 16
-    small = tmp_path / "small"
-    small.mkdir()
-    packed(small, discs(81, 20))
-    assert written(small, call)["patches"]["size"] == 80
+@pytest.mark.parametrize(
+    ("changes", "rule", "keys"),
+    [
+        ({"channels": 2}, "task", {"task.channels": 2, "task.classes": ["background", "cell"]}),
+        ({"classes": 3}, "task", {"task.channels": 1, "task.classes": ["background", "class_1", "class_2"]}),
+        ({"class_names": ("none", "bud")}, "task", {"task.channels": 1, "task.classes": ["none", "bud"]}),
+        ({"diameter_px": 13.9}, "single_pixels", {"model.space_to_depth": 1}),
+        ({"diameter_px": 14.0}, "single_pixels", {}),
+        ({"diameter_px": 0.0}, "single_pixels", {}),
+        ({"diameters_px": (20.0, 65.0)}, "patch_size", {"patches.size": 144}),
+        ({"diameters_px": (20.0, 64.0)}, "patch_size", {}),
+        ({"diameters_px": (20.0, 400.0)}, "patch_size", {"patches.size": 288}),
+        ({"smallest": (500, 81)}, "patch_size", {"patches.size": 80}),
+        ({"smallest": (9, 81)}, "patch_size", {"patches.size": 9}),
+        ({"smallest": (81, 81)}, "batch_size", {"train.batch_size": 10}),
+        ({"smallest": (9, 81)}, "batch_size", {"train.batch_size": 16}),
+        ({"smallest": (81, 81), "has_ids": False}, "batch_size", {"train.batch_size": 41}),
+        ({"diameters_px": (20.0, 400.0)}, "batch_size", {"train.batch_size": 2}),
+        ({"has_whole_cell": False}, "pasted_cells", {"augment.pasted_cells": None}),
+        ({"has_whole_cell": False, "has_ids": False}, "pasted_cells", {}),
+        ({"diameter_px": 8.0}, "pasted_sizes", {"augment.pasted_cells.scale": [1.0, 1.6]}),
+        ({"diameter_px": 13.0}, "pasted_sizes", {"augment.pasted_cells.scale": [0.62, 1.1]}),
+        ({"diameter_px": 8.0, "has_whole_cell": False}, "pasted_sizes", {}),
+        ({"darker": 1}, "inversion", {"augment.invert_contrast": {}}),
+        ({"brighter": 7, "darker": 1}, "inversion", {}),
+        ({"brighter": 0, "darker": 5}, "inversion", {}),
+    ],
+)
+def test_a_rule_sets_a_key_where_the_starter_is_not_right(
+    changes: dict[str, Any], rule: str, keys: dict[str, Any]
+) -> None:
+    by_name = {each.__name__: each for each in plan.RULES}
+    usual = {choice.key: choice.value for each in plan.RULES for choice in each(USUAL)}
+    assert usual == TASK
+    choices = list(by_name[rule](dataclasses.replace(USUAL, **changes)))
+    assert {choice.key: choice.value for choice in choices} == keys and all(choice.reason for choice in choices)
 
 
-def test_masks_classes_and_channels(tmp_path: Path, call: Call) -> None:
-    arrays = {
-        name: {"raw": image["raw"], "gt": image["gt"] * (1 + (image["instances"] % 2)).astype(np.uint8)}
-        for name, image in discs(96, 20, channels=2).items()
-    }
-    origin = hdf5_file.Origin(groups=dict.fromkeys(arrays, "m"), channel_names=("phase", "GFP"))
-    packed(tmp_path, arrays, origin=origin, provenance={"classes": ["background", "cell", "bud"]})
+def test_a_deeper_network_for_cells_that_are_larger_than_half_its_field(tmp_path: Path, call: Call) -> None:
+    packed(tmp_path, discs(272, 130, images=2))
     file = written(tmp_path, call)
-    assert file["extends"] == "yeastexp:hdf5"
-    assert file["task"] == {"channels": 2, "classes": ["background", "cell", "bud"]}
-    assert "of every image: phase, GFP" in (tmp_path / "mine.toml").read_text()
-    packed(tmp_path, arrays, force=True)
+    assert (
+        file["model"] == {"levels": 5}
+        and "an output depends on 200 px, and cells are 130 px" in (tmp_path / "mine.toml").read_text()
+    )
+    assert "depends on 408 × 408 px, 3.1 cells across: enough" in (tmp_path / "mine.toml").read_text()
+
+
+def test_images_are_measured(tmp_path: Path) -> None:
+    arrays = discs(96, 20, images=5)
+    for name in ("a1", "a2"):
+        arrays[name]["raw"] = (200 - arrays[name]["raw"]).astype(np.uint16)
+    arrays["a3"] = {
+        "raw": np.arange(96 * 64, dtype=np.uint16).reshape(96, 64),
+        **{key: np.zeros((96, 64), arrays["a3"][key].dtype) for key in ("gt", "instances")},
+    }
+    groups = {"a0": "m", "a1": "m", "a3": "n", "a4": "m"}
+    path = packed(tmp_path, arrays, origin=hdf5_file.Origin(groups=groups))
+    measured = Measured.of(path)
+    assert (measured.brighter, measured.darker, measured.empty) == (1, 2, 1)
+    assert (measured.smallest, measured.largest, measured.pixels) == ((96, 64), (96, 96), 3 * 96 * 96 + 96 * 64)
+    assert (measured.groups, measured.parted, measured.alike) == (2, ("m",), 1)
+    assert measured.has_whole_cell and measured.range == (0.0, 6143.0) and measured.dtype == "uint16"
+    for image in arrays.values():
+        inner = np.zeros(image["gt"].shape, np.uint8)
+        inner[0, :50] = 1
+        image["gt"], image["instances"] = inner, inner.astype(np.int32)
+    assert not Measured.of(packed(tmp_path, arrays, force=True)).has_whole_cell
+
+
+def test_channels_without_information_do_not_decide_the_polarity(tmp_path: Path) -> None:
+    arrays = discs(64, 20, channels=2)
+    for image in arrays.values():
+        image["raw"][0] = np.random.default_rng(0).integers(0, 9, (64, 64))
+    assert Measured.of(packed(tmp_path, arrays)).brighter == 3
+
+
+def test_validation_images_of_whole_groups(tmp_path: Path, call: Call) -> None:
+    arrays = discs(64, 20, images=6)
+    names = list(arrays)
+    groups = dict(zip(names, "mmnnnn", strict=True))
+    data = tmp_path / "data.h5"
+    parted = {"train": [*names[:1], *names[2:5]], "val": [names[1], names[5]]}
+    origin = hdf5_file.Origin(groups=groups)
+    hdf5_file.write(data, parted, arrays.__getitem__, provenance={}, origin=origin)
+    assert written(tmp_path, call)["dataset"]["val"] == 2
+    assert "2 groups stood in training and validation images" in (tmp_path / "mine.toml").read_text()
+    one = hdf5_file.Origin(groups=dict.fromkeys(names, "m"))
+    hdf5_file.write(data, parted, arrays.__getitem__, provenance={}, origin=one, force=True)
     (tmp_path / "mine.toml").unlink()
-    assert written(tmp_path, call)["task"]["classes"] == ["background", "class_1", "class_2"]
+    assert "val" not in written(tmp_path, call)["dataset"]
+    assert "# groups: training and validation share m ← scores are optimistic" in (tmp_path / "mine.toml").read_text()
+
+
+def scenes(kind: str) -> tuple[Arrays, dict[str, Any]]:
+    """What the generator of synthetic images makes, and what it is made into."""
+    look = Look(96, 20.0, 0.3, 0.2, 0.5 if kind == "two polarities" else 1.0, 1.0)
+    images = 2 if kind in ("one image to train on", "one group") else 4
+    drawn = [render(look, generator(0, "new", index=index)) for index in range(images)]
+    arrays = {f"i{index}": {key: image[key] for key in ("raw", "gt", "instances")} for index, image in enumerate(drawn)}
+    for index, image in enumerate(arrays.values()):
+        if kind in ("masks", "three classes"):
+            del image["instances"]
+        if kind == "three classes":
+            image["gt"] = np.where(drawn[index]["dead"] > 0, 2, image["gt"]).astype(np.uint8)
+        elif kind == "two channels":
+            image["raw"] = np.stack([image["raw"], image["raw"][::-1]])
+        elif kind == "unlabelled pixels":
+            image["gt"] = image["gt"].astype(np.int8)
+            image["gt"][:20] = -1
+            image["instances"][:20] = 0
+        elif kind == "tiny images":
+            for key in image:
+                image[key] = image[key][:20, :24]
+        elif kind == "no cells in one image" and index == 1:
+            image["gt"], image["instances"] = np.zeros_like(image["gt"]), np.zeros_like(image["instances"])
+        elif kind == "cells that the border cuts":
+            image["instances"] = np.broadcast_to(np.int32(np.arange(96) // 48 + 1), (96, 96)).copy()
+            image["instances"][:, 40:50] = 0
+            image["gt"] = (image["instances"] > 0).astype(np.uint8)
+    groups = dict.fromkeys(arrays, "m") if kind == "one group" else {}
+    return arrays, {"origin": hdf5_file.Origin(groups=groups)}
+
+
+KINDS = (
+    "cells",
+    "masks",
+    "two channels",
+    "three classes",
+    "one image to train on",
+    "one group",
+    "two polarities",
+    "unlabelled pixels",
+    "tiny images",
+    "no cells in one image",
+    "cells that the border cuts",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_the_images_the_file_is_accepted_and_trains(
+    kind: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays, more = scenes(kind)
+    packed(tmp_path, arrays, **more)
+    file = written(tmp_path, call)
+    assert file["extends"] == f"yeastexp:{'hdf5' if kind in ('masks', 'three classes') else 'cells'}"
+    added = {augmentation["name"] for augmentation in file.get("augment", [])}
+    assert ("invert_contrast" in added) == (kind == "two polarities")
+    assert (bool(added) and "pasted_cells" not in added) == (kind in ("tiny images", "cells that the border cuts"))
+    path = tmp_path / "mine.toml"
+    assert call("check", path, "--set", "runtime.threads=1")[0] == 0
+    status, _, err = call("run", path, "--set", "train.steps=2", "--set", "runtime.threads=1")
+    assert status == 0, err
 
 
 def test_names_in_the_data_write_no_keys(tmp_path: Path, call: Call) -> None:
@@ -151,3 +329,74 @@ def test_bad_input_is_one_line_and_writes_nothing(prepare: Any, fault: str, tmp_
     status, out, err = call("new", tmp_path / "data.h5", "-o", tmp_path / "mine.toml")
     assert status == 2 and not out and fault in err and len(err.splitlines()) == 1
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def folders(folder: Path, arrays: Arrays) -> tuple[Path, Path]:
+    """Images and labels as PNG files."""
+    for name, image in arrays.items():
+        write_png(folder / "images" / f"{name}.png", image["raw"])
+        write_png(folder / "labels" / f"{name}.png", image["instances"].astype(np.uint16))
+    return folder / "images", folder / "labels"
+
+
+def test_images_are_packed_first(tmp_path: Path, call: Call) -> None:
+    where = folders(tmp_path, discs(64, 20))
+    output = tmp_path / "out" / "mine.toml"
+    options = "--labels", "instance", "--val", "a1,a2", "--pixel-um", 0.5, "--group-by", "(.*)"
+    status, out, err = call("new", *where, "-o", output, *options)
+    assert status == 0 and not err, err
+    text = output.read_text()
+    assert f"packed {where[0]} and {where[1]} into mine.h5" in text and out.endswith(f"{text}{output}\n")
+    assert out.startswith("images   2 train, 2 val; 1 × uint16, stacked\nlabels   instance: ")
+    assert tomllib.loads(text)["dataset"]["path"] == "mine.h5" and "2 train, 2 val" in text
+    contents = hdf5_file.Reader(tmp_path / "out" / "mine.h5").contents
+    assert contents.splits["val"] == ("a1", "a2") and contents.pixel_um == 0.5
+    assert sorted(path.name for path in output.parent.iterdir()) == ["mine.h5", "mine.toml"]
+
+
+@pytest.mark.parametrize("name", ["mine.h5", "mine.toml"])
+def test_neither_file_is_overwritten_unless_forced(name: str, tmp_path: Path, call: Call) -> None:
+    where = folders(tmp_path, discs(64, 20))
+    (tmp_path / name).write_text("precious")
+    words = ["new", *where, "-o", tmp_path / "mine.toml", "--labels", "instance"]
+    status, _, err = call(*words)
+    assert status == 2 and f"{tmp_path / name}: exists; add --force" in err and len(err.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "labels", name}
+    assert call(*words, "--force")[0] == 0 and (tmp_path / name).read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize("step", ["Measured.of", "check"])
+def test_what_fails_half_way_leaves_what_was_there(
+    step: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = folders(tmp_path, discs(64, 20))
+    for name in ("mine.h5", "mine.toml"):
+        (tmp_path / name).write_text("precious")
+
+    def fail(*_: object, **__: object) -> None:
+        raise UserError(f"{step}: does not work")
+
+    monkeypatch.setattr(f"yeastexp.inspection.plan.{step}", fail)
+    status, _, err = call("new", *where, "-o", tmp_path / "mine.toml", "--labels", "instance", "--force")
+    assert status == 2 and f"{step}: does not work" in err
+    assert all((tmp_path / name).read_text() == "precious" for name in ("mine.h5", "mine.toml"))
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "labels", "mine.h5", "mine.toml"}
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--val", "3"], "--val goes with IMAGES and LABELS, which are packed; "),
+        (["--labels", "auto"], "--labels goes with IMAGES and LABELS"),
+        (["LABELS"], "LABELS: no such file or folder"),
+        (["LABELS", "-o", "mine.h5"], "mine.h5: is where the images are packed; name an experiment file"),
+    ],
+)
+def test_options_of_packing_go_with_labels(
+    words: list[str], fault: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = packed(tmp_path, discs(64, 20))
+    status, _, err = call("new", data, "-o", "mine.toml", *words)
+    assert status == 2 and fault in err
+    assert list(tmp_path.iterdir()) == [data]

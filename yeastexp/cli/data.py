@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from yeastexp.cli.options import ANY, FILE, FORCE, POSITIVE
+from yeastexp.cli.options import ANY, FILE, FORCE, PACKING, POSITIVE
 from yeastexp.cli.output import counts, progress
 from yeastexp.system.terminal import echo
+
+if TYPE_CHECKING:
+    from yeastexp.data.pack import Packed
 
 
 @click.command(short_help="Pack images and masks into one HDF5 file.")
 @click.argument("images")
 @click.argument("labels")
 @click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
-@click.option(
-    "--labels",
-    "kind",
-    metavar="KIND",
-    default="auto",
-    show_default=True,
-    help="What labels are: mask, class, instance, or a kind of annotations, as labelme or coco.",
-)
-@click.option("--colours", metavar="CLASSES", help="Classes of masks in colours, as cell=#ff0000,dead=#00ff00.")
-@click.option("--map", "maps", multiple=True, metavar="MAP=LABELS", help="Further labels, as in dead=dead_cells/.")
-@click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255.")
-@click.option("--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs.")
-@click.option("--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end.")
-@click.option("--pixel-um", type=float, help="Pixel size in micrometres.")
-@click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX or TCYX.")
-@click.option("--z", metavar="PLANE", help="Of several planes in depth: max, middle, or a number from 0 on.")
-@click.option("--dataset", metavar="NAME", help="The array of images in HDF5 files that hold several.")
-@click.option("--label-dataset", metavar="NAME", help="The array of labels in HDF5 files that hold several.")
-@click.option("--group-by", metavar="REGEX", help="Groups that no split parts: what matches in names, or 'folder'.")
-@click.option("--part-groups", is_flag=True, help="Let --val and --test part groups, as the frames of a movie.")
+@PACKING
 @click.option("--dry-run", is_flag=True, help="Write nothing; print what each image is.")
 @FORCE
-def pack(
-    images: str,
-    labels: str,
-    output: Path,
-    kind: str,
-    colours: str | None,
-    maps: tuple[str, ...],
-    ignore: int | None,
-    val: str | None,
-    test: str | None,
-    pixel_um: float | None,
-    axes: str | None,
-    z: str | None,
-    dataset: str | None,
-    label_dataset: str | None,
-    group_by: str | None,
-    part_groups: bool,
-    dry_run: bool,
-    force: bool,
-) -> None:
+def pack(images: str, labels: str, output: Path, dry_run: bool, force: bool, **packing: Any) -> None:
     """Pack IMAGES and LABELS (files, folders or quoted globs, paired by name) into one HDF5 file.
 
     A label file has the name of its image, or a suffix such as _masks more, in a folder of its own or in the same one.
@@ -69,29 +34,41 @@ def pack(
 
     Example: python -m yeastexp pack images/ masks/ -o data.h5 --val 8
     """
-    from yeastexp.data import pack, splits
-    from yeastexp.data.recordings.recording import Choices
+    from yeastexp.data import pack
 
-    packed = pack.pack(
-        [images],
-        [labels],
-        output,
-        kind=kind,
-        ignore=ignore,
-        val=None if val is None else splits.parse_choice(val),
-        test=None if test is None else splits.parse_choice(test),
-        pixel_um=pixel_um,
-        colours=colours,
-        maps={key: place for key, _, place in (text.partition("=") for text in maps)},
-        choices=Choices(axes, z, dataset, label_dataset),
-        group_by=group_by,
-        part_groups=part_groups,
-        dry_run=dry_run,
-        force=force,
-        progress=progress,
-    )
+    options = packing_options(**packing)
+    packed = pack.pack([images], [labels], output, **options, dry_run=dry_run, force=force, progress=progress)
     for line in packed.files:
         echo(line)
+    say_packed(packed, parted=options["part_groups"])
+    echo(f"{packed.output}: not written (--dry-run)" if dry_run else packed.output)
+
+
+def packing_options(
+    val: str | None,
+    test: str | None,
+    maps: tuple[str, ...],
+    axes: str | None,
+    z: str | None,
+    dataset: str | None,
+    label_dataset: str | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """The options of `PACKING` as `data.pack` takes them."""
+    from yeastexp.data import splits
+    from yeastexp.data.recordings.recording import Choices
+
+    return {
+        "val": None if val is None else splits.parse_choice(val),
+        "test": None if test is None else splits.parse_choice(test),
+        "maps": {key: place for key, _, place in (text.partition("=") for text in maps)},
+        "choices": Choices(axes, z, dataset, label_dataset),
+        **others,
+    }
+
+
+def say_packed(packed: Packed, *, parted: bool) -> None:
+    """Print what was packed, and what is odd about it."""
     for line in packed.choices:
         echo(f"read     {line}")
     form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
@@ -100,8 +77,8 @@ def pack(
     origin = f"{packed.kind} from {', '.join(packed.label_files)}" if packed.label_files else packed.kind
     echo(f"labels   {origin}: {values}; foreground {packed.foreground:.1%}")
     if packed.origin.groups:
-        parted = "parted by the splits" if part_groups else "none of which is parted by the splits"
-        echo(f"groups   {len(set(packed.origin.groups.values()))}, {parted}")
+        how = "parted by the splits" if parted else "none of which is parted by the splits"
+        echo(f"groups   {len(set(packed.origin.groups.values()))}, {how}")
     if packed.origin.channel_names:
         echo(f"channels {', '.join(packed.origin.channel_names)}")
     if packed.pixel_um:
@@ -110,7 +87,6 @@ def pack(
         echo(f"warning: {warning}", err=True)
     for names in packed.duplicates:
         echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
-    echo(f"{packed.output}: not written (--dry-run)" if dry_run else packed.output)
 
 
 @click.command(short_help="Write a copy with zero mean and unit standard deviation.")

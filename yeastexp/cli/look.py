@@ -9,28 +9,42 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, POSITIVE, SET, TRUST
+from yeastexp.cli.data import packing_options, say_packed
+from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, PACKING, POSITIVE, SET, TRUST
 from yeastexp.cli.output import progress
 from yeastexp.errors import INPUT_WRONG
 from yeastexp.system.terminal import echo
 
 
-@click.command(short_help="Write an experiment file for packed data.")
-@click.argument("data", type=FILE)
+@click.command(short_help="Write an experiment file for images, packing them first, or for packed data.")
+@click.argument("data")
+@click.argument("labels", required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="The experiment file to write.")
+@PACKING
 @FORCE
-def new(data: Path, output: Path, force: bool) -> None:
+def new(data: str, labels: str | None, output: Path, force: bool, **packing: Any) -> None:
     """Write an experiment file for a packed HDF5 file, with what was measured of its images as comments.
 
-    Task, channels, classes, patches and magnification are chosen from the data; all else is that of the starter which
-    the file extends, and the file is checked before it appears.
+    For IMAGES and LABELS they are packed first, into a file of the same name that ends in .h5, as `pack` does it with
+    the same options. What the data decide is a key with its reason; all else is that of the starter which the file
+    extends. It is checked before it appears.
 
-    Example: python -m yeastexp new data.h5 -o mine.toml
+    Example: python -m yeastexp new images/ labels/ -o mine.toml --val 8
     """
-    from yeastexp.inspection.plan import new
+    from yeastexp.inspection.plan import new, new_from_images
 
-    new(data, output, force=force, progress=progress)
+    context = click.get_current_context()
+    if labels is None:
+        if given := [name for name in packing if context.get_parameter_source(name) is not ParameterSource.DEFAULT]:
+            option = next(param.opts[0] for param in context.command.params if param.name == given[0])
+            raise click.UsageError(f"{option} goes with IMAGES and LABELS, which are packed; {data} is packed already")
+        new(Path(data), output, force=force, progress=progress)
+    else:
+        options = packing_options(**packing)
+        packed = new_from_images(data, labels, output, options, force=force, progress=progress)
+        say_packed(packed, parted=options["part_groups"])
     echo(*output.read_text(encoding="utf-8").splitlines(), output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,37 @@ TRUST = click.option(
 DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
+
+_PACKING = (
+    click.option(
+        "--labels",
+        "kind",
+        metavar="KIND",
+        default="auto",
+        show_default=True,
+        help="What labels are: mask, class, instance, or a kind of annotations, as labelme or coco.",
+    ),
+    click.option("--colours", metavar="CLASSES", help="Classes of masks in colours, as cell=#ff0000,dead=#00ff00."),
+    click.option("--map", "maps", multiple=True, metavar="MAP=LABELS", help="Further labels, as in dead=dead_cells/."),
+    click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255."),
+    click.option(
+        "--val", metavar="CHOICE", help="Validation images: '8' for the last 8, '0.3' for 30 %, names or globs."
+    ),
+    click.option(
+        "--test", metavar="CHOICE", help="Test images, chosen in the same way; to be scored once, at the end."
+    ),
+    click.option("--pixel-um", type=float, help="Pixel size in micrometres."),
+    click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX or TCYX."),
+    click.option("--z", metavar="PLANE", help="Of several planes in depth: max, middle, or a number from 0 on."),
+    click.option("--dataset", metavar="NAME", help="The array of images in HDF5 files that hold several."),
+    click.option("--label-dataset", metavar="NAME", help="The array of labels in HDF5 files that hold several."),
+    click.option("--group-by", metavar="REGEX", help="Groups that no split parts: what matches in names, or 'folder'."),
+    click.option("--part-groups", is_flag=True, help="Let --val and --test part groups, as the frames of a movie."),
+)
+
+
+def PACKING(command: Callable[..., None]) -> Callable[..., None]:  # beside the other decorators
+    """The options that say how images and labels are packed."""
+    for option in reversed(_PACKING):
+        command = option(command)
+    return command

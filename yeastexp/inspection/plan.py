@@ -1,30 +1,40 @@
-"""An experiment file written from packed data: what they decide, with what was measured of them as comments."""
+"""An experiment file written from packed data: what they decide, with what was measured of them as comments.
+
+A rule is a function of what was measured that yields the keys it sets, and nothing where the starter is right. Taking
+it out of `RULES` removes it.
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import tomli_w
+import torch
 
+from yeastexp.config import starters
 from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
-from yeastexp.data.hdf5_file import Reader, refuse_overwriting
+from yeastexp.data.hdf5_file import refuse_overwriting
+from yeastexp.data.pack import Packed, pack
 from yeastexp.errors import UserError
-from yeastexp.inspection.preflight.statistics import count_labels
-from yeastexp.metrics import cells
+from yeastexp.inspection.check import CheckResult, check
+from yeastexp.inspection.measured import Measured, Progress
 from yeastexp.nets.receptive_field import receptive_field
-from yeastexp.sample import IGNORE
-from yeastexp.system import files
-from yeastexp.system.formatting import format_count, format_share
+from yeastexp.system import files, memory
+from yeastexp.system.formatting import format_bytes, format_count, format_number, format_share
 from yeastexp.system.terminal import printable
 from yeastexp.training import build
 from yeastexp.training.training_images import DEFAULT_SIDE
 
-Progress = Callable[[Iterable[str]], Iterable[str]]
+WIDTH = 120
+"""Of a line with augmentations that stay as they are."""
 
 SMALL_PX = 14
 """Median diameter below which the network works on single pixels, not on blocks of 2 × 2.
@@ -33,134 +43,332 @@ On drawn cells of 9 pixels, 800 steps and two seeds, the mean AP was 0.18 and 0.
 Images of large cells (67 pixels) are not made smaller: 0.83 and 0.82 as they are, 0.78 and 0.76 at half the size.
 """
 
+PASTED_PX = 8.0
+"""The median diameter to which pasted cells are made smaller, and below which they are not."""
 
-@dataclass(frozen=True)
-class Measured:
-    """What the images of a packed file are, in so far as it decides an experiment."""
+FIELD_DIAMETERS = 2
+"""So many diameters of a cell an output should depend on, to see the cell and its neighbours."""
 
-    path: Path
-    splits: dict[str, int]
-    groups: int
-    channels: int
-    channel_names: tuple[str, ...]
-    smallest_side: int
-    classes: int
-    """Class indices up to the largest."""
-    class_names: tuple[str, ...]
-    foreground: float
-    cells: int
-    """In the map `instances`, or connected regions of the foreground where there is none."""
-    has_ids: bool
-    diameter_px: float
-    """Their median; 0 without cells."""
-    longest_px: int
-    """The longest side of a cell's bounding box; 0 without ids."""
-    touching: float
-    """Share of the cells that touch another one."""
+MOST_LEVELS = 6
 
-    @classmethod
-    def of(cls, path: Path, progress: Progress = iter) -> Measured:
-        """Read all images of a file, one at a time. Raises UserError if their channels differ."""
-        dataset, contents = Hdf5(path), Reader(path).contents
-        first, *others = contents.names
-        shapes = {name: dataset.shape(name) for name in contents.names}
-        if odd := [name for name in others if shapes[name][0] != shapes[first][0]]:
-            raise UserError(f"{path}: images '{first}' and '{odd[0]}' differ in channels; make two files of them")
-        diameters, told, labelled, foreground, largest = list[float](), list[cells.CellStatistics](), 0, 0, 1
-        for name in progress(contents.names):
-            sample = dataset.read(name)
-            instances = sample.maps.get("instances")
-            diameters += cells.diameters(instances, sample.labels)
-            told += [] if instances is None else [cells.measure(instances)]
-            counts = count_labels(sample.labels)
-            labelled += sum(count for label, count in counts.items() if label != IGNORE)
-            foreground += sum(count for label, count in counts.items() if label > 0)
-            largest = max(largest, *counts)
-        count = sum(image.count for image in told)
-        return cls(
-            path=path,
-            splits={split: len(names) for split, names in contents.splits.items()},
-            groups=len(set(contents.origin.groups.values())),
-            channels=shapes[first][0],
-            channel_names=contents.origin.channel_names,
-            smallest_side=min(min(shape[1:]) for shape in shapes.values()),
-            classes=largest + 1,
-            class_names=tuple(contents.provenance.get("classes", ())),
-            foreground=foreground / max(1, labelled),
-            cells=count or len(diameters),
-            has_ids=count > 0,
-            diameter_px=float(np.median(diameters)) if diameters else 0.0,
-            longest_px=max((image.longest_px for image in told), default=0),
-            touching=sum(image.touching for image in told) / max(1, count),
-        )
+MIXED = 6
+"""At least one of so many images has cells of the other polarity, where it is mixed."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the file: a table's header, or a key with its value and why it has it."""
+class Choice:
+    """A key of the file with its value, and why it has it; without a value, an augmentation that is left out."""
 
-    text: str
-    reason: str = ""
-
-    @property
-    def written(self) -> str:
-        """With the reason as a comment, which a line break in a name from the data cannot end."""
-        return f"{self.text}  # {printable(self.reason)}" if self.reason else self.text
+    key: str
+    value: Any
+    reason: str
 
 
-def new(data: Path, output: Path, *, force: bool = False, progress: Progress = iter) -> Measured:
-    """Write an experiment on packed data to `output`, checked as `check` does without training."""
+Rule = Callable[[Measured], Iterator[Choice]]
+
+
+def task(measured: Measured) -> Iterator[Choice]:
+    """What only the data know: where they are, and what their images and labels hold."""
+    named = f": {', '.join(measured.channel_names)}" if measured.channel_names else ""
+    yield Choice("task.channels", measured.channels, f"of every image{named}")
+    share = format_share(measured.foreground)
+    yield Choice("task.classes", _class_names(measured), f"{share} of the pixels are not the first")
+
+
+def validation_by_group(measured: Measured) -> Iterator[Choice]:
+    """Other validation images, where some share a group with training images and whole groups can be had."""
+    if not measured.parted:
+        return
+    count = measured.splits["val"]
+    try:
+        dealt = Hdf5(measured.path, count).splits
+    except UserError:
+        return
+    groups = Hdf5(measured.path).groups
+    train, val = ({groups.get(name, name) for name in dealt[split]} for split in ("train", "val"))
+    if train and not train & val:
+        was = f"{format_count(len(measured.parted), 'group')} stood in training and validation images"
+        yield Choice("dataset.val", count, f"{was}; these are whole ones, of about as many images")
+
+
+def single_pixels(measured: Measured) -> Iterator[Choice]:
+    """No blocks of 2 × 2 pixels where cells are small."""
+    if 0 < measured.diameter_px < SMALL_PX:
+        reason = f"cells are {_across(measured)}: outlines need every pixel, and twice the time"
+        yield Choice("model.space_to_depth", 1, reason)
+
+
+def patch_size(measured: Measured) -> Iterator[Choice]:
+    """Patches as large as two large cells, and no more than the smallest image."""
+    size = _patch_size(measured)
+    if size > DEFAULT_SIDE:
+        large = f"{measured.diameters_px[1]:.0f} px, which one in twenty cells exceeds"
+        yield Choice("patches.size", size, f"about twice {large}")
+    elif size < DEFAULT_SIDE:
+        yield Choice("patches.size", size, f"the smallest image has {measured.smallest_side} px a side")
+
+
+def batch_size(measured: Measured) -> Iterator[Choice]:
+    """As many pixels a step as patches of the usual size have."""
+    usual, size = _starter(measured)["train"]["batch_size"], _patch_size(measured)
+    batch = min(4 * usual, max(2, round(usual * DEFAULT_SIDE**2 / size**2)))
+    if batch != usual:
+        yield Choice("train.batch_size", batch, f"about as many pixels as {usual} patches of {DEFAULT_SIDE} px")
+
+
+def pasted_cells(measured: Measured) -> Iterator[Choice]:
+    """No scenes where no whole cell can be cut out."""
+    if measured.has_ids and not measured.has_whole_cell:
+        yield Choice("augment.pasted_cells", None, "no pasted_cells: no training image holds a whole cell to paste")
+
+
+def pasted_sizes(measured: Measured) -> Iterator[Choice]:
+    """No pasted cells of a few pixels, where cells are small."""
+    if measured.has_ids and measured.has_whole_cell and measured.diameter_px < SMALL_PX:
+        low = round(min(1.0, PASTED_PX / measured.diameter_px), 2)
+        scale = [low, round(max(1.1, 1.6 * low), 2)]
+        reason = f"of cells {_across(measured)}: not below {PASTED_PX:.0f} px"
+        yield Choice("augment.pasted_cells.scale", scale, reason)
+
+
+def inversion(measured: Measured) -> Iterator[Choice]:
+    """Images turned into negatives, where cells are bright in some and dark in others."""
+    fewer, all_clear = min(measured.brighter, measured.darker), measured.brighter + measured.darker
+    if fewer and fewer * MIXED >= all_clear:
+        reason = f"cells are brighter than their surroundings in {measured.brighter}, darker in {measured.darker}"
+        yield Choice("augment.invert_contrast", {}, reason)
+
+
+RULES: tuple[Rule, ...] = (
+    task,
+    validation_by_group,
+    single_pixels,
+    patch_size,
+    batch_size,
+    pasted_cells,
+    pasted_sizes,
+    inversion,
+)
+
+
+def new(
+    data: Path, output: Path, *, force: bool = False, rules: Sequence[Rule] = RULES, progress: Progress = iter
+) -> None:
+    """Write an experiment on packed data to `output`, after `check` has accepted it."""
     refuse_overwriting(output, force)
     if output.exists() and data.exists() and output.samefile(data):
         raise UserError(f"{output}: is the file that is read; name another one to write")
+    title = f"Written from {data.name} by 'yeastexp new'. Change what you know better, then 'check' and 'run' it."
+    _write(data, output, title, rules, progress)
+
+
+def new_from_images(
+    images: str,
+    labels: str,
+    output: Path,
+    options: Mapping[str, Any],
+    *,
+    force: bool = False,
+    progress: Progress = iter,
+) -> Packed:
+    """Pack images and labels into a file beside `output`, and write an experiment on it: both, or nothing.
+
+    `options` are those of `pack`.
+    """
+    data = output.with_suffix(".h5")
+    if data == output:
+        raise UserError(f"{output}: is where the images are packed; name an experiment file that ends in .toml")
+    for path in (output, data):
+        refuse_overwriting(path, force)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.stem}.", suffix=".part", dir=output.parent) as name:
+        staged = Path(name) / data.name, Path(name) / output.name
+        try:
+            packed = pack([images], [labels], staged[0], **options, progress=progress)
+            title = f"Written by 'yeastexp new', which packed {images} and {labels} into {data.name}."
+            _write(*staged, title, RULES, progress)
+        except UserError as error:
+            faults = (fault.replace(name, str(output.parent)) for fault in error.faults)
+            raise UserError(*faults, status=error.status) from None
+        staged[0].replace(data)
+        staged[1].replace(output)
+    return replace(packed, output=data)
+
+
+def _write(data: Path, output: Path, title: str, rules: Sequence[Rule], progress: Progress) -> None:
     measured = Measured.of(data, progress)
     if missing := [split for split in ("train", "val") if not measured.splits.get(split)]:
         raise UserError(f"{data}: has no image to {missing[0]}; pack it with other --val and --test")
     where = Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
-    title = f"Written from {data.name} by 'yeastexp new'. Change what you know better, then 'check' and 'run' it."
-    lines = [f"# {printable(title)}", *(line.written for line in _lines(measured, where))]
+    choices = [choice for rule in rules for choice in rule(measured)]
     with files.appearing(output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        settings = [f"name={_string(output.stem)}"]
         try:
-            experiment = load_experiment(temporary, [f"name={_string(output.stem)}"])
+            choices, field = _deep_enough(measured, where, choices, temporary, settings)
+            checked = check(temporary, settings)
         except UserError as error:
             raise UserError(*(fault.replace(str(temporary), str(output)) for fault in error.faults)) from None
-        field = receptive_field(build.build_model(experiment), measured.channels)
-        sides = " × ".join(str(axis.size) for axis in field.axes)
-        lines.insert(1, f"# An output of its network depends on {sides} px of the image it is given.")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return measured
+        if errors := [finding for finding in checked.findings if finding.severity == "error"]:
+            raise UserError(*(f"{data}: {finding.about}: {finding.what}; {finding.remedy}" for finding in errors))
+        comments = [f"# {printable(line)}" for line in (title, *_comments(measured, choices, field, checked))]
+        text = "\n".join([*comments, *_lines(measured, where, choices)])
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _lines(measured: Measured, path: str) -> Iterator[Line]:
-    """What the data decide, by table."""
-    across = f"{measured.diameter_px:.0f} px across (median of {measured.cells:,})"
+def _deep_enough(
+    measured: Measured, where: str, choices: Sequence[Choice], temporary: Path, settings: Sequence[str]
+) -> tuple[list[Choice], int]:
+    """The choices with as many levels as an output needs to depend on whole cells, and on how many pixels it does."""
+    deeper: list[Choice] = []
+    for levels in range(5, MOST_LEVELS + 2):
+        temporary.write_text("\n".join(_lines(measured, where, [*choices, *deeper])) + "\n", encoding="utf-8")
+        field = receptive_field(build.build_model(load_experiment(temporary, settings)), measured.channels)
+        side = min(axis.size for axis in field.axes)
+        if side >= FIELD_DIAMETERS * measured.diameter_px or levels > MOST_LEVELS:
+            break
+        reason = f"with fewer an output depends on {side} px, and cells are {_across(measured)}"
+        deeper = [Choice("model.levels", levels, reason)]
+    return [*choices, *deeper], side
+
+
+def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator[str]:
+    """The keys of the file, by table, with their reasons behind them."""
     if measured.has_ids:
         touching = f"{format_share(measured.touching)} of {format_count(measured.cells, 'cell')} touch another one"
-        yield Line('extends = "yeastexp:cells"', f"the labels have an id for each cell; {touching}")
+        yield _line(f'extends = "{_extended(measured)}"', f"the labels have an id for each cell; {touching}")
     else:
-        yield Line('extends = "yeastexp:hdf5"', "the labels are masks, without ids that tell cells apart")
-    yield Line("\n[dataset]")
-    parts = [f"{count} {split}" for split, count in measured.splits.items()]
-    grouped = f", of {format_count(measured.groups, 'group')} that no split parts" if measured.groups > 1 else ""
-    yield Line(f"path = {_string(path)}", f"{', '.join(parts)}{grouped}")
-    yield Line("\n[task]")
-    named = f": {', '.join(measured.channel_names)}" if measured.channel_names else ""
-    yield Line(f"channels = {measured.channels}", f"of every image{named}")
-    names = ", ".join(map(_string, _class_names(measured)))
-    yield Line(f"classes = [{names}]", f"{format_share(measured.foreground)} of the pixels are not the first")
-    if 0 < measured.diameter_px < SMALL_PX:
-        yield Line("\n[model]")
-        yield Line("space_to_depth = 1", f"cells are {across}: outlines need every pixel, and twice the time")
-    yield Line("\n[patches]")
-    yield from _patches(measured)
-    yield Line("\n[train]")
-    yield Line('budget = "5m"', "wall-clock time of the whole run; more images and harder ones deserve more")
+        yield _line(f'extends = "{_extended(measured)}"', "the labels are masks, without ids that tell cells apart")
+    changes = {choice.key.removeprefix("augment."): choice for choice in choices if choice.key.startswith("augment.")}
+    if changes:
+        yield from _augmentations(_starter(measured)["augment"], changes)
+    parts = ", ".join(f"{count} {split}" for split, count in measured.splits.items())
+    tables: dict[str, list[str]] = {"dataset": [_line(f"path = {_string(path)}", parts)]}
+    for choice in choices:
+        table, _, key = choice.key.partition(".")
+        if table != "augment":
+            tables.setdefault(table, []).append(_line(f"{key} = {_value(choice.value)}", choice.reason))
+    for table, lines in tables.items():
+        yield from ("", f"[{table}]", *lines)
+
+
+def _augmentations(usual: Sequence[dict[str, Any]], changes: dict[str, Choice]) -> Iterator[str]:
+    """The starter's list, with what is changed in lines of its own and the rest in as few as hold it."""
+    rest: list[str] = []
+    written: list[str] = []
+    for augmentation in usual:
+        name = augmentation["name"]
+        if name in changes and changes[name].value is None:
+            written.append(f"  # {printable(changes[name].reason)}")
+        elif edits := {key: choice for key, choice in changes.items() if key.partition(".")[0] == name}:
+            options = {key.partition(".")[2]: choice.value for key, choice in edits.items()}
+            reason = "; ".join(choice.reason for choice in edits.values())
+            written.append("  " + _line(f"{_value(augmentation | options)},", reason))
+        else:
+            rest.append(_value(augmentation))
+    known = {augmentation["name"] for augmentation in usual}
+    added = [(key, choice) for key, choice in changes.items() if key.partition(".")[0] not in known]
+    written += ["  " + _line(f"{_value({'name': key, **choice.value})},", choice.reason) for key, choice in added]
+    yield "augment = ["
+    yield from written
+    line = " "
+    for text in rest:
+        if len(line) + len(text) + 2 > WIDTH:
+            yield line
+            line = " "
+        line += f" {text},"
+    yield line
+    yield "]"
+
+
+def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked: CheckResult) -> Iterator[str]:
+    """What was measured, and what of the starter is right for it; each line a subject."""
+    keys = {choice.key for choice in choices}
+    small, large = (f"{height} × {width}" for height, width in (measured.smallest, measured.largest))
+    sizes = small if small == large else f"{small} to {large}"
+    empty = f", {measured.empty} without cells" if measured.empty else ""
+    count = format_count(sum(measured.splits.values()), "image")
+    yield f"data: {count}{empty}; {sizes} px, {measured.dtype}, {format_count(measured.channels, 'channel')}"
+    if measured.cells:
+        low, high = measured.diameters_px
+        longest = f", the longest {measured.longest_px} px" if measured.longest_px else ""
+        yield f"cells: {measured.cells:,}, {_across(measured)}, 90 % of them {low:.0f} to {high:.0f} px{longest}"
+    ends = " to ".join(map(format_number, measured.range))
+    factor = f"contrast differs {format_number(measured.contrast_ratio, 2)}-fold between images"
+    yield f"grey values: {ends}; {factor} ← zscore of each image by itself, which evens that out"
+    if "augment.invert_contrast" not in keys:
+        yield _polarity(measured)
+    yield _groups(measured, "dataset.val" in keys)
+    if measured.diameter_px:
+        enough = "more than enough" if field >= 4 * measured.diameter_px else "enough"
+        enough = enough if field >= FIELD_DIAMETERS * measured.diameter_px else "little, but deeper ones learn slowly"
+        diameters = f"{field / measured.diameter_px:.1f} cells across: {enough}"
+    else:
+        diameters = "no cells to compare it with"
+    yield f"receptive field: an output depends on {field} × {field} px, {diameters}"
+    if measured.has_ids:
+        yield "metric: average_precision picks the checkpoint ← cells are to be told apart"
+    else:
+        nothing = format_share(1 - measured.foreground)
+        yield f"metric: mean iou picks the checkpoint ← {nothing} of the pixels would be right without any cell"
+    threads = format_count(checked.threads, "thread")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    yield f"machine: {threads}, {format_bytes(memory.free(torch.device('cpu')))} free, {gpu}"
+    steps = 300 / checked.seconds
+    batch, _, height, width = checked.batch_shape
+    seen = steps * batch * height * width / measured.pixels
+    yield (
+        f"budget: 5 minutes are about {format_number(float(f'{steps:.2g}'))} steps here, "
+        f"and each training pixel about {format_number(float(f'{seen:.2g}'))} times ← more and harder images need more"
+    )
+
+
+def _polarity(measured: Measured) -> str:
+    if clear := measured.brighter + measured.darker:
+        most = "brighter" if measured.brighter >= measured.darker else "darker"
+        share = f"{max(measured.brighter, measured.darker)} of {format_count(clear, 'training image')}"
+        return f"polarity: cells are {most} than their surroundings in {share} ← constant: no negatives"
+    return "polarity: cells are as bright as their surroundings ← no negatives"
+
+
+def _groups(measured: Measured, dealt: bool) -> str:
+    alike = f"{measured.alike} of {format_count(measured.splits['val'], 'validation image')}"
+    if measured.parted and not dealt:
+        return f"groups: training and validation share {', '.join(measured.parted[:3])} ← scores are optimistic"
+    if measured.alike:
+        return f"groups: {alike} nearly equal a training image, as frames of one movie do ← scores are optimistic"
+    if measured.groups:
+        return f"groups: {measured.groups}, and training and validation images share none"
+    return "groups: none are known; if images are frames of movies, pack them with --group-by"
+
+
+def _line(text: str, reason: str) -> str:
+    """With the reason as a comment, which a line break in a name from the data cannot end."""
+    return f"{text}  # {printable(reason)}"
 
 
 def _string(value: str) -> str:
     """A string as TOML writes it."""
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
+
+
+def _value(value: Any) -> str:
+    """A value as TOML writes it, in one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return _string(value)
+
+
+def _extended(measured: Measured) -> str:
+    return f"{starters.PREFIX}{'cells' if measured.has_ids else 'hdf5'}"
+
+
+def _starter(measured: Measured) -> dict[str, Any]:
+    """What the file extends."""
+    path = starters.find(_extended(measured))
+    assert path is not None, "comes with the package"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _class_names(measured: Measured) -> list[str]:
@@ -171,13 +379,11 @@ def _class_names(measured: Measured) -> list[str]:
     return ["background", *(f"class_{index}" for index in range(1, measured.classes))]
 
 
-def _patches(measured: Measured) -> Iterator[Line]:
-    """How large patches are, and how many are centred on the foreground."""
-    side, longest = measured.smallest_side, measured.longest_px
-    wanted = max(DEFAULT_SIDE, -(-2 * longest // 16) * 16)
-    size = min(wanted, max(16, side // 16 * 16))
-    limit = f"the smallest image has {side} px a side" if size < wanted else f"{DEFAULT_SIDE} px hold several cells"
-    if longest and size == wanted > DEFAULT_SIDE:
-        limit = f"twice the longest cell ({longest} px)"
-    cells_are = f"; cells are {measured.diameter_px:.0f} px across" if measured.cells else ""
-    yield Line(f"size = {size}", f"{limit}{cells_are}")
+def _across(measured: Measured) -> str:
+    return f"{measured.diameter_px:.0f} px across (median)"
+
+
+def _patch_size(measured: Measured) -> int:
+    side = measured.smallest_side
+    wanted = max(DEFAULT_SIDE, math.ceil(2 * measured.diameters_px[1] / 16) * 16)
+    return min(wanted, side // 16 * 16 if side >= 16 else side)

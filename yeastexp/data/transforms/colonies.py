@@ -88,6 +88,11 @@ def cut_out(samples: Sequence[Sample]) -> list[Cutout]:
     return [cutouts[place][1] for place in chosen[:: -(-len(chosen) // MOST_CUTOUTS) or 1]]
 
 
+def holds_whole_cell(sample: Sample) -> bool:
+    """Whether an image has a cell that can be cut out."""
+    return any(True for _ in _all_cutouts(sample))
+
+
 def samples_spread(samples: Sequence[Sample], most: int) -> Iterator[Sample]:
     """At most so many of the samples, spread over all of them; no other is read."""
     return (samples[index] for index in range(0, len(samples), -(-len(samples) // most) or 1))

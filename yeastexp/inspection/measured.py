@@ -1,0 +1,194 @@
+"""What the images of a packed file are, in so far as it decides how to train on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from yeastexp.data import folds
+from yeastexp.data.datasets.hdf5 import Hdf5
+from yeastexp.data.folds import Thumbnail
+from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.transforms.colonies import holds_whole_cell
+from yeastexp.errors import UserError
+from yeastexp.inspection.preflight.statistics import count_labels
+from yeastexp.metrics import cells
+from yeastexp.sample import IGNORE, Sample
+
+Progress = Callable[[Iterable[str]], Iterable[str]]
+
+CLEAR = 0.15
+"""Standard deviations of an image by which its cells differ from what is around them, if they clearly do."""
+
+RING_SHARE, RING_PX = 0.2, 8
+"""How far around cells that is: a share of their diameter, at most so many pixels."""
+
+
+@dataclass
+class _Sums:
+    """What is added up, an image at a time."""
+
+    diameters: list[float] = field(default_factory=list)
+    cells: list[cells.CellStatistics] = field(default_factory=list)
+    ranges: list[tuple[float, float]] = field(default_factory=list)
+    """The lowest and the highest value of each image."""
+    spreads: list[float] = field(default_factory=list)
+    """The standard deviation of each image."""
+    polarities: list[list[int]] = field(default_factory=list)
+    """Of each training image and channel: 1 if cells are brighter than what is around them, -1 if darker, else 0."""
+    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
+    labelled: int = 0
+    foreground: int = 0
+    largest: int = 1
+    empty: int = 0
+    whole_cell: bool = False
+
+    def add(self, sample: Sample, trains: bool) -> None:
+        instances = sample.maps.get("instances")
+        its_diameters = cells.diameters(instances, sample.labels)
+        self.diameters += its_diameters
+        self.cells += [] if instances is None else [cells.measure(instances)]
+        counts = count_labels(sample.labels)
+        self.labelled += sum(count for label, count in counts.items() if label != IGNORE)
+        self.foreground += sum(count for label, count in counts.items() if label > 0)
+        self.largest = max(self.largest, *counts)
+        self.empty += not its_diameters
+        self.ranges.append((float(sample.image.min()), float(sample.image.max())))
+        self.spreads.append(float(sample.image.std(correction=0)))
+        self.thumbnails[sample.name] = folds.thumbnail(sample.image)
+        if trains:
+            self.polarities.append(polarity(sample, float(np.median(its_diameters)) if its_diameters else 0.0))
+            self.whole_cell = self.whole_cell or holds_whole_cell(sample)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the images of a packed file are."""
+
+    path: Path
+    splits: dict[str, int]
+    groups: int
+    parted: tuple[str, ...]
+    """Groups that stand in training and validation images."""
+    alike: int
+    """Validation images that nearly are training images."""
+    channels: int
+    channel_names: tuple[str, ...]
+    dtype: str
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    """Height and width of the image of the shortest side, and of that of most pixels."""
+    pixels: int
+    """Of all training images."""
+    classes: int
+    """Class indices up to the largest."""
+    class_names: tuple[str, ...]
+    foreground: float
+    empty: int
+    """Images without a cell."""
+    cells: int
+    """In the map `instances`, or connected regions of the foreground where there is none."""
+    has_ids: bool
+    has_whole_cell: bool
+    """Whether a training image holds a cell that no border cuts."""
+    diameter_px: float
+    """Their median; 0 without cells."""
+    diameters_px: tuple[float, float]
+    """Between which 90 % of them are."""
+    longest_px: int
+    """The longest side of a cell's bounding box; 0 without ids."""
+    touching: float
+    """Share of the cells that touch another one."""
+    range: tuple[float, float]
+    """The lowest and the highest value of all images."""
+    contrast_ratio: float
+    """The largest standard deviation of an image over the smallest."""
+    brighter: int
+    darker: int
+    """Training images whose cells are brighter, or darker, than what is around them, in each channel that tells."""
+
+    @classmethod
+    def of(cls, path: Path, progress: Progress = iter) -> Measured:
+        """Read all images of a file, one at a time. Raises UserError if their channels differ."""
+        dataset, contents = Hdf5(path), Reader(path).contents
+        first, *others = contents.names
+        shapes = {name: dataset.shape(name) for name in contents.names}
+        if odd := [name for name in others if shapes[name][0] != shapes[first][0]]:
+            raise UserError(f"{path}: images '{first}' and '{odd[0]}' differ in channels; make two files of them")
+        train, val = (contents.splits.get(split, ()) for split in ("train", "val"))
+        sums, trains = _Sums(), set(train)
+        for name in progress(contents.names):
+            sums.add(dataset.read(name), name in trains)
+        count = sum(image.count for image in sums.cells)
+        groups = contents.origin.groups
+        sizes = sorted((shape[1:] for shape in shapes.values()), key=lambda size: (min(size), size))
+        spreads = [spread for spread in sums.spreads if spread > 0]
+        signs = [_agreed(polarities) for polarities in sums.polarities]
+        return cls(
+            path=path,
+            splits={split: len(names) for split, names in contents.splits.items()},
+            groups=len(set(groups.values())),
+            parted=tuple(
+                sorted({groups[name] for name in train if name in groups} & {groups.get(name) for name in val})
+            ),
+            alike=len(folds.most_similar(sums.thumbnails, val, train)),
+            channels=shapes[first][0],
+            channel_names=contents.origin.channel_names,
+            dtype=" and ".join(sorted({dataset.dtype(name) for name in contents.names})),
+            smallest=sizes[0],
+            largest=max(sizes, key=lambda size: size[0] * size[1]),
+            pixels=sum(shapes[name][1] * shapes[name][2] for name in train),
+            classes=sums.largest + 1,
+            class_names=tuple(contents.provenance.get("classes", ())),
+            foreground=sums.foreground / max(1, sums.labelled),
+            empty=sums.empty,
+            cells=count or len(sums.diameters),
+            has_ids=count > 0,
+            has_whole_cell=sums.whole_cell,
+            diameter_px=float(np.median(sums.diameters)) if sums.diameters else 0.0,
+            diameters_px=_most(sums.diameters),
+            longest_px=max((image.longest_px for image in sums.cells), default=0),
+            touching=sum(image.touching for image in sums.cells) / max(1, count),
+            range=(min(low for low, _ in sums.ranges), max(high for _, high in sums.ranges)),
+            contrast_ratio=max(spreads) / min(spreads) if spreads else 1.0,
+            brighter=signs.count(1),
+            darker=signs.count(-1),
+        )
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels of the shortest side of an image."""
+        return min(self.smallest)
+
+
+def _most(diameters: Sequence[float]) -> tuple[float, float]:
+    low, high = np.percentile(diameters, (5, 95)) if diameters else (0.0, 0.0)
+    return float(low), float(high)
+
+
+def _agreed(signs: Sequence[int]) -> int:
+    """The sign that all channels have that have any, else 0."""
+    clear = {sign for sign in signs if sign}
+    return clear.pop() if len(clear) == 1 else 0
+
+
+def polarity(sample: Sample, diameter_px: float) -> list[int]:
+    """Of each channel: 1 if cells are brighter than a ring around them, -1 if darker, 0 if neither clearly."""
+    inside = sample.labels.numpy() > 0
+    away = min(RING_PX, max(1, round(RING_SHARE * diameter_px)))
+    ring = ndimage.binary_dilation(inside, iterations=away) & (sample.labels.numpy() == 0)
+    if not inside.any() or not ring.any():
+        return [0] * len(sample.image)
+    return list(_signs(sample.image.numpy(), inside, ring))
+
+
+def _signs(image: npt.NDArray[Any], inside: npt.NDArray[Any], ring: npt.NDArray[Any]) -> Iterator[int]:
+    for channel in image.astype(np.float64):
+        difference = channel[inside].mean() - channel[ring].mean()
+        yield int(np.sign(difference)) if abs(difference) > CLEAR * channel.std() else 0
