@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Call
 
+from docs import planning
 from yeastexp.config import starters
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
@@ -152,9 +153,6 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"diameter_px": 8.0}, "pasted_sizes", {"augment.pasted_cells.scale": [1.0, 1.6]}),
         ({"diameter_px": 13.0}, "pasted_sizes", {"augment.pasted_cells.scale": [0.62, 1.1]}),
         ({"diameter_px": 8.0, "has_whole_cell": False}, "pasted_sizes", {}),
-        ({"darker": 1}, "inversion", {"augment.invert_contrast": {}}),
-        ({"brighter": 7, "darker": 1}, "inversion", {}),
-        ({"brighter": 0, "darker": 5}, "inversion", {}),
     ],
 )
 def test_a_rule_sets_a_key_where_the_starter_is_not_right(
@@ -278,7 +276,6 @@ def test_whatever_the_images_the_file_is_accepted_and_trains(
     file = written(tmp_path, call)
     assert file["extends"] == f"yeastexp:{'hdf5' if kind in ('masks', 'three classes') else 'cells'}"
     added = {augmentation["name"] for augmentation in file.get("augment", [])}
-    assert ("invert_contrast" in added) == (kind == "two polarities")
     assert (bool(added) and "pasted_cells" not in added) == (kind in ("tiny images", "cells that the border cuts"))
     path = tmp_path / "mine.toml"
     assert call("check", path, "--set", "runtime.threads=1")[0] == 0
@@ -400,3 +397,17 @@ def test_options_of_packing_go_with_labels(
     status, _, err = call("new", data, "-o", "mine.toml", *words)
     assert status == 2 and fault in err
     assert list(tmp_path.iterdir()) == [data]
+
+
+def test_the_table_of_what_rules_are_worth() -> None:
+    def result(file: str, seed: int, value: float) -> dict[str, Any]:
+        scores = {"iou": {"cell": {"per_image": 0.0}}, "average_precision": {"all": {"per_image": value}}}
+        return {"set": "yeast", "file": file, "seed": seed, "steps": 1000, "scores": {"summary": scores}}
+
+    results = [result("new", 1, 0.5), result("starter", 1, 0.25), result("starter", 0, 0.75), result("new", 0, 0.75)]
+    assert planning.table([*results, result("without_inversion", 0, 0.5)]).splitlines()[2:] == [
+        "| yeast | starter | 1,000 | 0.750 0.250 | 0.500 |  |",
+        "| yeast | new | 1,000 | 0.750 0.500 | 0.625 | +0.125 |",
+        "| yeast | without inversion | 1,000 | 0.500 | 0.500 | -0.250 |",
+    ]
+    assert "| yeast | starter = `new` | 1,000 | 0.750 |" in planning.table([result("starter", 0, 0.75)])

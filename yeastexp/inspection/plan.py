@@ -51,9 +51,6 @@ FIELD_DIAMETERS = 2
 
 MOST_LEVELS = 6
 
-MIXED = 6
-"""At least one of so many images has cells of the other polarity, where it is mixed."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -131,14 +128,6 @@ def pasted_sizes(measured: Measured) -> Iterator[Choice]:
         yield Choice("augment.pasted_cells.scale", scale, reason)
 
 
-def inversion(measured: Measured) -> Iterator[Choice]:
-    """Images turned into negatives, where cells are bright in some and dark in others."""
-    fewer, all_clear = min(measured.brighter, measured.darker), measured.brighter + measured.darker
-    if fewer and fewer * MIXED >= all_clear:
-        reason = f"cells are brighter than their surroundings in {measured.brighter}, darker in {measured.darker}"
-        yield Choice("augment.invert_contrast", {}, reason)
-
-
 RULES: tuple[Rule, ...] = (
     task,
     validation_by_group,
@@ -147,7 +136,6 @@ RULES: tuple[Rule, ...] = (
     batch_size,
     pasted_cells,
     pasted_sizes,
-    inversion,
 )
 
 
@@ -293,10 +281,9 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
         longest = f", the longest {measured.longest_px} px" if measured.longest_px else ""
         yield f"cells: {measured.cells:,}, {_across(measured)}, 90 % of them {low:.0f} to {high:.0f} px{longest}"
     ends = " to ".join(map(format_number, measured.range))
-    factor = f"contrast differs {format_number(measured.contrast_ratio, 2)}-fold between images"
-    yield f"grey values: {ends}; {factor} ← zscore of each image by itself, which evens that out"
-    if "augment.invert_contrast" not in keys:
-        yield _polarity(measured)
+    factor = f"{format_number(measured.contrast_ratio, 2)}-fold contrast between images"
+    yield f"grey values: {ends}; {factor} ← zscore of each image by itself"
+    yield _polarity(measured)
     yield _groups(measured, "dataset.val" in keys)
     if measured.diameter_px:
         enough = "more than enough" if field >= 4 * measured.diameter_px else "enough"
@@ -323,9 +310,12 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
 
 
 def _polarity(measured: Measured) -> str:
+    if measured.brighter and measured.darker:
+        where = f"brighter than their surroundings in {measured.brighter} training images, darker in {measured.darker}"
+        return f"polarity: cells are {where}"
     if clear := measured.brighter + measured.darker:
-        most = "brighter" if measured.brighter >= measured.darker else "darker"
-        share = f"{max(measured.brighter, measured.darker)} of {format_count(clear, 'training image')}"
+        most = "brighter" if measured.brighter else "darker"
+        share = f"{clear} of {format_count(measured.splits['train'], 'training image')}"
         return f"polarity: cells are {most} than their surroundings in {share} ← constant: no negatives"
     return "polarity: cells are as bright as their surroundings ← no negatives"
 
