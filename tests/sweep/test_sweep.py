@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
+import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -20,9 +22,12 @@ import pytest
 import tiny
 from conftest import Call
 from optuna.trial import TrialState
+from pages import Page
 
 import yeastexp
 from yeastexp.errors import INTERRUPTED, UserError
+from yeastexp.metrics import baselines
+from yeastexp.report import report
 from yeastexp.sweep import proposals, storage, workers
 from yeastexp.sweep.findings import findings, spread_of
 from yeastexp.sweep.folder import SweepFolder, SweepRecord
@@ -31,6 +36,7 @@ from yeastexp.sweep.slots import Slots
 from yeastexp.sweep.space import Choice, Range
 from yeastexp.sweep.sweep import Request, sweep
 from yeastexp.sweep.workers import Worker
+from yeastexp.system.interruption import Interruption
 
 SPACE = """\
 "optimizer.learning_rate" = { low = 1e-3, high = 1e-1, log = true }
@@ -42,6 +48,14 @@ EVERY = ("validation.every=1",)
 
 def silent(line: str) -> None:
     """Say nothing."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_search() -> Iterator[None]:
+    """Nothing here looks at how the threshold was fitted, which takes as long as all else."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(baselines, "fit_threshold", lambda samples: baselines.Threshold(0.0, True, 0.0))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +74,7 @@ def requested(folder: Path, text: str = SPACE, **changes: Any) -> Request:
         trials=2,
         repeats=0,
         sampler="random",
+        pruner="none",
         output=folder / "sweep",
         settings=EVERY,
     )
@@ -266,7 +281,8 @@ def test_a_pruned_trial_is_a_run_that_can_be_resumed(
     monkeypatch.setattr(
         proposals, "is_worse_than_best", lambda study, *_: bool(study.get_trials(states=[TrialState.COMPLETE]))
     )
-    folder = sweep(requested(tmp_path), silent)
+    monkeypatch.setattr(proposals, "WARM_UP", 0.0)
+    folder = sweep(requested(tmp_path, pruner="wilcoxon"), silent)
     record = folder.read()
     assert [trial.state for trial in record.trials] == ["complete", "pruned"]
     assert len(record.trials[1].curve) == 1 and record.trials[1].score == record.trials[1].curve[0][1]
@@ -292,7 +308,13 @@ def test_failed_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Traceback (most recent call last):" in said
 
 
-def test_a_database_is_shared_by_folders(tmp_path: Path) -> None:
+def test_a_database_is_shared_by_folders(
+    finished: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: Any, folder: Path, **__: Any) -> None:
+        shutil.copytree(finished.trial(1), folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr("yeastexp.sweep.sweep.run", trained)
     url = f"sqlite:///{tmp_path}/sweeps.db"
     first = sweep(requested(tmp_path, trials=1, storage=url), silent)
     (tmp_path / "elsewhere").mkdir()
@@ -363,19 +385,80 @@ def test_without_optuna_the_command_says_what_to_install(
 
 def test_optuna_is_imported_by_the_command_alone() -> None:
     package = Path(yeastexp.__file__).parent
-    importing = set()
-    for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.partition(".")[0] in ("optuna", "sqlalchemy") for name in names):
-                importing.add(str(path.relative_to(package)))
-            if any(re.match(r"yeastexp\.sweep\.(proposals|slots|storage|sweep|workers)$", name) for name in names):
-                assert path.parent.name in ("sweep", "cli"), path
-    assert importing == {
-        "cli/sweeps.py",
-        *(f"sweep/{name}.py" for name in ("proposals", "slots", "storage", "sweep", "workers")),
+    needing = {f"sweep/{name}.py" for name in ("proposals", "slots", "storage", "sweep", "workers")}
+    modules = "|".join(Path(name).stem for name in needing)
+    pattern = re.compile(
+        rf"^ *(from|import) (optuna|sqlalchemy|yeastexp\.sweep\.({modules})|yeastexp\.sweep import)", re.M
+    )
+    importing = {
+        str(path.relative_to(package)) for path in package.rglob("*.py") if pattern.search(path.read_text("utf-8"))
     }
+    assert importing == needing | {"cli/sweeps.py"}
+
+
+def test_the_median_of_complete_trials_prunes(monkeypatch: pytest.MonkeyPatch, study: optuna.Study) -> None:
+    monkeypatch.setattr(proposals, "STARTUP_TRIALS", 2)
+    for value in (0.7, 0.8, 0.9):
+        study.add_trial(optuna.create_trial(value=value, intermediate_values={4: value}))
+
+    class Context:
+        over, epochs, monitor, interruption = False, 6, "loss", Interruption()
+
+        @staticmethod
+        def log(line: str) -> None:
+            assert line.startswith("pruned after epoch 4: loss 0.75")
+
+    for value, pruned in ((0.75, True), (0.85, False)):
+        follower = FollowTrial(Context, study, study.ask(), "median")  # type: ignore[arg-type]
+        follower.trainer = SimpleNamespace(state=SimpleNamespace(epoch=4))  # type: ignore[assignment]
+        validation = SimpleNamespace(losses={"a": value, "b": math.nan})
+        follower.look(SimpleNamespace(state=SimpleNamespace(monitored=value, validation=validation)))  # type: ignore[arg-type]
+        assert follower.pruned is pruned
+        assert follower.trial.user_attrs[scores_at(4)] == [value, None]
+
+
+def test_the_page_says_what_the_sweep_found(finished: SweepFolder, tmp_path: Path, call: Call) -> None:
+    status, out, _ = call("report", finished.path, "-o", tmp_path / "sweep.html")
+    page, record = Page(tmp_path / "sweep.html"), finished.read()
+    assert status == 0 and out == f"{tmp_path / 'sweep.html'}\n"
+    assert all(sentence in page.text for sentence in findings(record)[1:])
+    assert [row[0] for row in page.table("trials: 2 complete")[1:]] == [
+        str(trial.number) for trial in record.best_first()
+    ]
+    assert [row[0] for row in page.table("by seed")[2:]] == ["1", "2"]
+    assert [row[1] for row in page.table("space")[1:]] == ["0.001 to 0.1, logarithmic", "2 to 3, whole numbers"]
+    assert "PED-ANOVA over 2 complete trials" in page.text and len(page.all("svg")) == 4
+
+
+def test_the_page_of_an_unfinished_sweep_counts_what_there_is(finished: SweepFolder, tmp_path: Path) -> None:
+    record = finished.read()
+    curve = record.trials[0].curve
+    pruned = replace(record.trials[0], number=3, state="pruned", score=0.1, curve=curve[:1])
+    failed = replace(record.trials[0], number=4, state="failed", score=None, curve=[], why="<b>the loss is NaN</b>")
+    folder = SweepFolder(Path(shutil.copytree(finished.path, tmp_path / "sweep")))
+    folder.write(
+        replace(record, trials=[*record.trials, pruned, failed], finished=False, wanted=6, repeats=None, importance={})
+    )
+    page = Page(report([folder.path]))
+    assert "This sweep has not finished" in page.text and "not trained with other seeds" in page.text
+    assert "6 trials: 2 complete, 1 pruned, 1 failed, 2 not begun" in page.text
+    assert page.table("failed trials")[1] == ["4", "<b>the loss is NaN</b>"]
+    (folder.path / "sweep.json").write_text('{"name": 3}')
+    with pytest.raises(UserError, match=r"sweep\.json: is damaged \(.*\); remove it, and the same 'sweep' command"):
+        report([folder.path])
+
+
+def test_the_page_of_the_docs_is_true(finished: SweepFolder, tmp_path: Path, call: Call) -> None:
+    home = Path(__file__).parents[2]
+    text = (home / "docs" / "sweep.md").read_text()
+    shown = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert dict(shown)["toml"] == (home / "docs" / "sweep" / "space.toml").read_text()
+    first, *others = dict(shown)[""].splitlines()
+    assert first in (home / "README.md").read_text()  # whose test runs it
+    for line in others:
+        words = line.replace("runs/base_sweep", str(finished.path)).split()[3:]
+        status, out, err = call(*words, *(["-o", str(tmp_path / "page.html")] if words[0] == "report" else []))
+        assert status == 0 and out, err
 
 
 def test_the_command_prints_tables_and_the_folder(finished: SweepFolder, call: Call) -> None:

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--pruner",
-    type=click.Choice(["wilcoxon", "median", "none"]),
-    default="wilcoxon",
+    type=click.Choice(["median", "wilcoxon", "none"]),
+    default="median",
     show_default=True,
-    help="Ends bad trials: tests image by image against the best, or median of trials.",
+    help="Ends bad trials: below the median, or worse than the best image by image.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampler.")
 @click.option("-o", "--output", type=ANY, metavar="DIR", help="The sweep's folder; default runs/NAME_sweep.")

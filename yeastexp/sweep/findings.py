@@ -96,11 +96,10 @@ def _of_repeats(record: SweepRecord, best: float, complete: list[TrialRecord]) -
         yield f"On the test images, which selected nothing: {of_tests} on average over these seeds."
     spread = spread_of(record)
     if spread is None:
-        yield "One more seed tells nothing of the spread between seeds; use --repeats 3."
+        yield "A single other seed tells nothing of the spread between seeds; use --repeats 3."
         return
     near = sum(abs(trial.score - best) <= spread.margin for trial in complete if trial.score is not None) - 1
-    others = f"of the other {len(complete) - 1} complete trials"
-    verdict = f"{near} {others} cannot be told from the best" if near else f"none {others} is that near to the best"
+    verdict = f"that close to the best: {near} of {format_count(len(complete) - 1, 'other complete trial')}"
     yield (
         f"Seeds alone have a standard deviation of {format_score(spread.deviation)}, so that two single trainings have "
         f"to differ by more than {format_score(spread.margin)} (95 %, from {len(spread.scores)} seeds): {verdict}."

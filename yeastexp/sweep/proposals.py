@@ -30,8 +30,8 @@ P_VALUE = 0.05
 STARTUP_TRIALS = 5
 """Complete trials that the median needs."""
 
-WARM_UP = 0.25
-"""The share of the epochs in which no trial is pruned: a low learning rate begins slowly."""
+WARM_UP = 0.5
+"""The share of the epochs in which no trial is pruned: a low learning rate begins slowly, a high one jumps about."""
 
 
 def sampler_of(name: SamplerName, seed: int, slot: int) -> BaseSampler:
@@ -138,7 +138,7 @@ def is_worse_than_best(study: Study, epoch: int, images: Sequence[float | None])
 
     Paired by image: Optuna's `WilcoxonPruner` in a study of this epoch alone. It was made for scores that come one
     image after the other; here all of them come again with each validation, and only those of one epoch are of one
-    network.
+    network. It tells two networks apart, not two settings: other seeds move all images together.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = study.best_trial if complete else None

@@ -66,7 +66,7 @@ class Request:
     jobs: int = 1
     storage: str | None = None
     sampler: SamplerName = "tpe"
-    pruner: PrunerName = "wilcoxon"
+    pruner: PrunerName = "median"
     seed: int = 0
     output: Path | None = None
 
