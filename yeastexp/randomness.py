@@ -24,6 +24,9 @@ AT_ONCE = 2**17
 FEW = 2**14
 """Numbers that numpy makes sooner than PyTorch, whose calls cost more."""
 
+ALIGNED = 8
+"""Bytes: the largest number that is sent."""
+
 _CHANNEL = 0x9E3779B1 - 2**32
 
 Words = TypeVar("Words", npt.NDArray[np.int32], Tensor)
@@ -58,10 +61,14 @@ def uniform_fields(keys: Sequence[int], shape: tuple[int, int, int], device: tor
     words = key >> 32, key, rows.reshape(1, 1, -1, 1), columns.reshape(1, 1, 1, -1), channels.reshape(1, -1, 1, 1)
     narrow = [word.astype(np.int32) for word in words]
     narrow[-1] *= _CHANNEL
+    lines = _hashed(narrow[:3])
     if device.type == "cpu" and len(keys) * math.prod(shape) <= FEW:
-        state = torch.from_numpy(_hashed(narrow))
+        state = torch.from_numpy(_upper(_hashed(narrow[3:], lines)))
     else:
-        state = _hashed([torch.from_numpy(word).to(device) for word in narrow])
+        first, *rest = sent(device, lines, *map(_folded, narrow[3:]))
+        for word in rest:
+            first = _stirred(first ^ word)
+        state = _upper(first)
     return state.to(torch.float32).mul_(2.0**-24)
 
 
@@ -83,11 +90,16 @@ def _normal(keys: Sequence[int], shape: tuple[int, int, int], device: torch.devi
 # uint32: products wrap around, and shifts have to be cleared of the sign.
 
 
-def _hashed(words: Sequence[Words]) -> Words:
-    """The upper 24 bits, of the shape that words in int32 have together."""
-    state = _stirred(_folded(words[0]))
-    for word in words[1:]:
-        state = _stirred(state ^ _folded(word))
+def _hashed(words: Sequence[Words], state: Words | None = None) -> Words:
+    """The state after words in int32, of the shape that they have together."""
+    for word in words:
+        state = _stirred(_folded(word) if state is None else state ^ _folded(word))
+    assert state is not None
+    return state
+
+
+def _upper(state: Words) -> Words:
+    """24 bits of a state."""
     return _shifted(_folded(state), 8)
 
 
@@ -107,3 +119,21 @@ def _shifted(state: Words, bits: int) -> Words:
     shifted = state >> bits
     shifted &= 0xFFFFFFFF >> bits
     return shifted
+
+
+def sent(device: torch.device, *arrays: np.ndarray) -> list[Tensor]:
+    """Arrays as tensors on a device, all of them in one copy.
+
+    A GPU is not waited for: they go through pinned memory, which PyTorch gives to nobody else until the copy has ended.
+    """
+    if device.type == "cpu" or not arrays:
+        return [torch.from_numpy(array) for array in arrays]
+    ends = np.cumsum([-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays]).tolist()
+    host = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for begin, array in zip([0, *ends], arrays, strict=False):
+        host.numpy()[begin : begin + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    there = host.to(device, non_blocking=True)
+    return [
+        there[begin : begin + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        for begin, array in zip([0, *ends], arrays, strict=False)
+    ]

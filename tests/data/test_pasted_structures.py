@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from yeastexp.data.transforms.pasted_structures import ENDLESS_PX, PastedStructures, distance
+from yeastexp.data.transforms.pasted_structures import ENDLESS_PX, Params, PastedStructures, distance
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE
@@ -34,6 +34,11 @@ def test_a_wall_is_all_that_lies_between_two_lines(angle: float) -> None:
     torch.testing.assert_close(found, torch.from_numpy(np.abs(across) - 4).float(), atol=1e-3, rtol=0)
 
 
+def listed(params: Params) -> Tensor:
+    """Rows (N, 1, 9)."""
+    return torch.tensor(np.stack(ALWAYS.structures(*params)), dtype=torch.float32)[:, None]
+
+
 def test_labels_inside_become_background_and_ignored_ones_stay() -> None:
     labels = torch.ones(61, 61, dtype=torch.int64)
     labels[:30] = IGNORE
@@ -41,7 +46,7 @@ def test_labels_inside_become_background_and_ignored_ones_stay() -> None:
         params = ALWAYS.draw(generator(0, "augment", 0, index))
         found = ALWAYS.labels(labels, params)
         inside = torch.zeros(61, 61, dtype=torch.bool)
-        for _, structures in ALWAYS.layers([params], labels.device):
+        for structures in listed(params):
             inside |= distance(structures, (61, 61))[0] <= 0
         assert torch.equal(found[30:], (~inside[30:]).long()) and bool((found[:30] == IGNORE).all())
 
@@ -53,7 +58,7 @@ def test_pixels_far_from_every_structure_stay() -> None:
         params = ALWAYS.draw(generator(0, "augment", 0, index))
         found = ALWAYS.image(image, params)
         away = torch.full((101, 101), 1e9)
-        for _, structures in ALWAYS.layers([params], image.device):
+        for structures in listed(params):
             away = torch.minimum(away, distance(structures, (101, 101))[0] / structures[0, 7].clamp_min(1))
         assert torch.allclose(found[0][away > 7], image[0][away > 7], rtol=0, atol=1e-5)
         changed += bool((found != image).any())

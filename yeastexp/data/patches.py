@@ -97,7 +97,7 @@ class PatchSampler:
         images = [self._image(index, given) for index, given in zip(chosen.tolist(), params, strict=True)]
         for block in self.source.laid(np.array(images)):
             within = block.places.tolist()
-            read = [([where[index] for index in within], size) for where, size in readings]
+            read = pipeline.part_of(readings, within)
             corners = [
                 self._corner(epoch, index, block, image, images[place] == self.plan.images[index])
                 for place, index, image in zip(within, chosen[within].tolist(), block.images, strict=True)

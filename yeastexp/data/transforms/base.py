@@ -72,10 +72,30 @@ class BasicTransform2D:
         """
         return np.eye(3), size
 
+    def shifts(self, size: Size, params: Sequence[Any], device: torch.device) -> tuple[Tensor, np.ndarray] | None:
+        """`geometry` of a batch of coordinates on a GPU, which is not waited for; None: `geometry` is asked.
+
+        How far coordinates (B, 2, H, W) lead away from each pixel's own place, and how far (B, 2) they do at most.
+        """
+        return None
+
     def batch(self, images: Tensor, params: Sequence[Any]) -> Tensor:
         """`image` for a batch (B, C, H, W), one `params` each."""
         results = (self.image(image, given) for image, given in zip(images, params, strict=True))
         return torch.stack([self.checked(new, image, "image") for new, image in zip(results, images, strict=True)])
+
+    def batch_with_labels(
+        self, images: Tensor, planes: Sequence[Tensor], params: Sequence[Any]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """`batch`, and `labels` for several label planes (B, L, H, W), at once."""
+        changed = [
+            [
+                torch.stack([self.labels(plane, given) for plane in sample])
+                for sample, given in zip(each, params, strict=True)
+            ]
+            for each in planes
+        ]
+        return self.batch(images, params), [torch.stack(each) for each in changed]
 
     def checked(self, result: Any, like: Tensor, hook: str) -> Tensor:
         """What a hook returned. Raises UserError with its place if it is no tensor of the given shape and type."""

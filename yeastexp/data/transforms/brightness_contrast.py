@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rows import each, float32
+from yeastexp.randomness import sent
 from yeastexp.registry import transform
 
 
@@ -31,5 +34,8 @@ class BrightnessContrast(BasicTransform2D):
         return (float(factor), float(shift)) if generator.random() < self.p else (1.0, 0.0)
 
     def image(self, image: Tensor, params: tuple[float, float]) -> Tensor:
-        factor, shift = params
-        return image * factor + shift
+        return self.batch(image[None], [params])[0]
+
+    def batch(self, images: Tensor, params: Sequence[tuple[float, float]]) -> Tensor:
+        factors, shifts = sent(images.device, *float32(params).T.copy())
+        return images * each(factors) + each(shifts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D, Size
 from yeastexp.data.transforms.geometry import places
-from yeastexp.randomness import draw_key, normal_fields
+from yeastexp.randomness import draw_key, normal_fields, sent
 from yeastexp.registry import transform
 
 SPLINE_STD = 151 / 315
@@ -49,6 +50,16 @@ class Elastic(BasicTransform2D):
         for plane, place in zip(shift, places(size, device), strict=True):
             plane += place
         return shift, size
+
+    def shifts(
+        self, size: Size, params: Sequence[tuple[float, int]], device: torch.device
+    ) -> tuple[Tensor, np.ndarray]:
+        weights = [_spline(length, self.spacing_px, torch.device("cpu")) for length in size]
+        strengths, keys = zip(*params, strict=True)
+        knots = normal_fields(keys, (2, weights[0].shape[1], weights[1].shape[1]), torch.device("cpu"))
+        knots *= (torch.tensor(strengths) / SPLINE_STD)[:, None, None, None]
+        rows, numbers, columns = sent(device, *(each.numpy() for each in (weights[0], knots, weights[1])))
+        return rows @ numbers @ columns.T, knots.abs().amax(dim=(2, 3)).numpy()  # a spline is nowhere beyond its knots
 
 
 @lru_cache(maxsize=64)

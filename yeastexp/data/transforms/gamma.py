@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rows import Rows, each, float32
 from yeastexp.errors import UserError
 from yeastexp.registry import transform
 
@@ -37,7 +39,17 @@ class Gamma(BasicTransform2D):
         return power if generator.random() < self.p else 1.0
 
     def image(self, image: Tensor, params: float) -> Tensor:
-        if params == 1:
-            return image
-        share = (image - self.low).div_(self.high - self.low).clamp_min_(0)
-        return share.pow_(params).mul_(self.high - self.low).add_(self.low)
+        return self.batch(image[None], [params])[0]
+
+    def batch(self, images: Tensor, params: Sequence[float]) -> Tensor:
+        powers = np.array(params)
+        if not len(rows := np.flatnonzero(powers != 1)):
+            return images
+        chosen = Rows.of(images, rows, float32(powers[rows]))
+        share = (chosen.images - self.low).div_(self.high - self.low).clamp_min_(0)
+        if share.device.type == "cpu":  # whose last bits depend on where in memory a power is taken
+            for one, power in zip(share, powers[rows].tolist(), strict=True):
+                one.pow_(power)
+        else:
+            share.pow_(each(*chosen.numbers))
+        return chosen.replaced(share.mul_(self.high - self.low).add_(self.low))

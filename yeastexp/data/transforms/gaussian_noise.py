@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rows import Rows, each, float32
 from yeastexp.randomness import draw_key, normal_fields
 from yeastexp.registry import transform
 
@@ -37,13 +37,11 @@ class GaussianNoise(BasicTransform2D):
         return self.batch(image[None], [params])[0]
 
     def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
-        rows = [row for row, (strength, _) in enumerate(params) if strength]
-        if not rows:
+        rows = np.array([row for row, (strength, _) in enumerate(params) if strength])
+        if not len(rows):
             return images
         strengths, keys = zip(*(params[row] for row in rows), strict=True)
         channels, height, width = images.shape[1:]
-        noise = normal_fields(keys, (channels, height, width), images.device)
-        noise *= torch.tensor(strengths, device=images.device)[:, None, None, None]
-        if len(rows) == len(images):
-            return noise.add_(images)
-        return images.index_add(0, torch.tensor(rows, device=images.device), noise)
+        chosen = Rows.of(images, rows, float32(strengths))
+        noise = normal_fields(keys, (channels, height, width), images.device).mul_(each(*chosen.numbers))
+        return chosen.replaced(noise.add_(chosen.images))

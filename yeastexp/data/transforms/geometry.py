@@ -10,12 +10,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from yeastexp.data.transforms.base import Size
+from yeastexp.randomness import sent
 from yeastexp.sample import IGNORE
 
 AT_ONCE = 2**16
@@ -38,6 +40,30 @@ class Followed:
 
 
 Coordinates = np.ndarray | Tensor | Followed
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """The coordinates of a batch: matrices (B, 3, 3), behind a field (B, 2, H, W) with boxes (B, 2, 2), if any."""
+
+    matrices: np.ndarray
+    field: Tensor | None = None
+    boxes: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, coordinates: Batched) -> Stacked | None:
+        """Those of a list without fields."""
+        if isinstance(coordinates, Stacked):
+            return coordinates
+        matrices = [matrix for matrix in coordinates if isinstance(matrix, np.ndarray)]
+        return cls(np.stack(matrices)) if len(matrices) == len(coordinates) else None
+
+    def __getitem__(self, part: slice) -> Stacked:
+        assert self.field is None or part == slice(None), "fields are read at once"
+        return Stacked(self.matrices[part], self.field, self.boxes)
+
+
+Batched = Sequence[Coordinates] | Stacked
 
 
 @dataclass(frozen=True)
@@ -108,6 +134,18 @@ def field(coordinates: Coordinates, size: Size, device: torch.device | None = No
     return places_read
 
 
+def fields(coordinates: Batched, size: Size, device: torch.device) -> Tensor:
+    """The coordinates of a batch as fields (B, 2, H, W) for outputs of `size`."""
+    if (stacked := Stacked.of(coordinates)) is None:
+        return torch.stack([field(item, size, device) for item in coordinates])  # type: ignore[union-attr]
+    numbers, row, column = sent(
+        device, stacked.matrices[:, :2].astype(np.float32), *(np.arange(n, dtype=np.float32) for n in size)
+    )
+    y, x, start = numbers[..., None, None].unbind(2)
+    rows, columns = (row[:, None], column[None]) if stacked.field is None else stacked.field[:, :, None].unbind(1)
+    return torch.add(y * rows, x * columns).add_(start)
+
+
 def compose(outer: Coordinates, inner: Coordinates, size: Size) -> Coordinates:
     """Coordinates of two steps as one: `outer` (of the later step, with output `size`) into `inner`'s output."""
     if isinstance(inner, Followed):
@@ -130,6 +168,20 @@ def _through(outer: Coordinates, inner: Tensor, size: Size) -> Tensor:
     return field(outer, size, inner.device) + _between(pixels, np.zeros(1, np.int64), [outer], size)[0][0]
 
 
+def compose_together(outer: Stacked, shifts: Tensor, furthest: np.ndarray, size: Size) -> Stacked:
+    """The coordinates of two steps of a batch as one, of which the inner one shifts pixels (B, 2, H, W).
+
+    No shift of a sample is larger than `furthest` (B, 2).
+    """
+    where, own = fields(outer, size, shifts.device), np.tile(np.eye(3), (len(shifts), 1, 1))
+    if outer.field is None and size == tuple(shifts.shape[2:]) and np.array_equal(outer.matrices, own):
+        where += shifts
+    else:
+        pixels = Pixels.stacked(shifts, shifts.new_empty(len(shifts), 0, *shifts.shape[2:]))
+        where += _between(pixels, np.arange(len(shifts)), outer, size)[0]
+    return Stacked(own, where, extents(outer, size) + np.stack([-furthest, furthest], axis=-1))
+
+
 def extent(coordinates: Coordinates, size: Size) -> np.ndarray:
     """The smallest and the largest place, (2, 2) by axis, that an output of `size` is read from, or a little more."""
     if isinstance(coordinates, Tensor):
@@ -138,22 +190,37 @@ def extent(coordinates: Coordinates, size: Size) -> np.ndarray:
         box, matrix = coordinates.box, coordinates.matrix
     else:
         box, matrix = np.array([[0.0, n - 1.0] for n in size]), coordinates
-    ends = matrix[:2, :2, None] * box[None]
-    return np.asarray(np.stack([ends.min(axis=2).sum(axis=1), ends.max(axis=2).sum(axis=1)], axis=1) + matrix[:2, 2:])
+    return _reached(matrix, box)
 
 
-def read(pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates], size: Size) -> tuple[Tensor, Tensor]:
+def extents(coordinates: Batched, size: Size) -> np.ndarray:
+    """The extent of each, (B, 2, 2)."""
+    if (stacked := Stacked.of(coordinates)) is None:
+        return np.stack([extent(item, size) for item in coordinates])  # type: ignore[union-attr]
+    whole = np.array([[0.0, n - 1.0] for n in size])
+    return _reached(stacked.matrices, whole if stacked.boxes is None else stacked.boxes)
+
+
+def _reached(matrix: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The smallest and the largest place, (…, 2, 2), that matrices (…, 3, 3) take a box (…, 2, 2) to."""
+    ends = matrix[..., :2, :2, None] * box[..., None, :, :]
+    both = ends.min(axis=-1).sum(axis=-1), ends.max(axis=-1).sum(axis=-1)
+    return np.asarray(np.stack(both, axis=-1) + matrix[..., :2, 2:])
+
+
+def read(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Size) -> tuple[Tensor, Tensor]:
     """Values (B, C, h, w) and labels (B, L, h, w), each of the B outputs from its image through its coordinates.
 
     Exact indexing where all pixels fall on pixels, else bilinear values and nearest labels. Beyond the image, values
     are mirrored (the border pixel is not repeated) and labels are IGNORE.
     """
-    matrices = [matrix for matrix in coordinates if isinstance(matrix, np.ndarray)]
-    if len(matrices) == len(coordinates) and _on_pixels(stack := np.stack(matrices)):
-        whole = np.rint(stack).astype(np.int64)
+    stacked = Stacked.of(coordinates)
+    if stacked is not None and stacked.field is None and _on_pixels(stacked.matrices):
+        whole = np.rint(stacked.matrices).astype(np.int64)
         return _sliced(pixels, images, whole, size) or _indexed(pixels, images, whole, size)
-    device = pixels.values.device
-    count = max(1, AT_ONCE // math.prod(size)) if device.type == "cpu" else len(images)
+    if pixels.values.device.type != "cpu":
+        return _between(pixels, images, coordinates, size)
+    count = max(1, AT_ONCE // math.prod(size))
     parts = [slice(first, first + count) for first in range(0, len(images), count)]
     values, labels = zip(*(_between(pixels, images[part], coordinates[part], size) for part in parts), strict=True)
     return torch.cat(values), torch.cat(labels)
@@ -203,7 +270,7 @@ def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]
 
 def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor]:
     """Reading by index: each output row and column fixes one of the two input axes."""
-    sizes, dtype, device = pixels.sizes[images], pixels.index_dtype, pixels.values.device
+    sizes, device = pixels.sizes[images], pixels.values.device
     straight, batch = matrices[:, 0, 1] == 0, np.arange(len(images))
     index, known = [], []
     for output_axis, axis in enumerate((np.where(straight, 0, 1), np.where(straight, 1, 0))):  # the input axis of each
@@ -212,25 +279,24 @@ def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Siz
         last = sizes[batch, axis][:, None] - 1
         folded = _mirrored(place, last)
         known.append(folded == place)
-        index.append(torch.from_numpy(folded * np.where(axis == 0, sizes[:, 1], 1)[:, None]).to(device, dtype))
-    index[0] += torch.from_numpy(pixels.offsets[images][:, None]).to(device, dtype)
-    flat = index[0][:, :, None] + index[1][:, None, :]
+        index.append(folded * np.where(axis == 0, sizes[:, 1], 1)[:, None])
+    index[0] += pixels.offsets[images][:, None]
+    numbers = [*(item.astype(_whole(pixels)) for item in index), *(~inside for inside in known)]
+    row, column, *beyond = sent(device, *numbers)
+    flat = row[:, :, None] + column[:, None, :]
     labels = _gather(pixels.labels, flat)
     if not all(inside.all() for inside in known):
-        rows, columns = (torch.from_numpy(~inside).to(device) for inside in known)
-        labels.masked_fill_((rows[:, :, None] | columns[:, None, :])[:, None], IGNORE)
+        labels.masked_fill_((beyond[0][:, :, None] | beyond[1][:, None, :])[:, None], IGNORE)
     return _gather(pixels.values, flat), labels
 
 
-def _between(
-    pixels: Pixels, images: np.ndarray, coordinates: Sequence[Coordinates], size: Size
-) -> tuple[Tensor, Tensor]:
+def _between(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Size) -> tuple[Tensor, Tensor]:
     """Bilinear values and nearest labels.
 
     Images that are read beyond their border are first laid out anew, as far as they are read. That they are follows
     from the coordinates' extent, for to look at a field would be to wait for a GPU.
     """
-    boxes = np.stack([extent(item, size) for item in coordinates])
+    boxes = extents(coordinates, size)
     first, last = np.floor(boxes[..., 0]) - 1, np.ceil(boxes[..., 1]) + 1  # float32 rounds, by less than a pixel
     corners = np.zeros((len(images), 2), np.int64)
     if (first < 0).any() or (last >= pixels.sizes[images]).any():
@@ -238,15 +304,23 @@ def _between(
         matrices = np.stack([translation(*corner) for corner in corners.tolist()]).astype(np.int64)
         pixels = Pixels.stacked(*_indexed(pixels, images, matrices, (height, width)))
         images = np.arange(len(images))
-    where = torch.stack([field(item, size, pixels.values.device) for item in coordinates])
+    where = fields(coordinates, size, pixels.values.device)
     low = where.floor()
     share = where.sub_(low)
     rows, columns = low.to(pixels.index_dtype).unbind(1)
     widths = pixels.sizes[images, 1]
     begins = pixels.offsets[images] - corners[:, 0] * widths - corners[:, 1]
-    begin, across = (torch.from_numpy(item).to(rows)[:, None, None] for item in (begins, widths))
+    beyond = np.stack([0 * widths, 0 * widths + 1, widths, widths + 1])
+    numbers = sent(rows.device, *(item.astype(_whole(pixels)) for item in (begins, widths, beyond)))
+    begin, across, steps = (item[..., None, None] for item in numbers)
     here = (rows * across).add_(columns).add_(begin)
-    return _bilinear(pixels.values, here, across, share), _nearest(pixels.labels, here, across, share)
+    if rows.device.type == "cpu":
+        return _bilinear(pixels.values, here, across, share), _nearest(pixels.labels, here, across, share)
+    return _bilinear_at_once(pixels.values, here + steps, share), _nearest(pixels.labels, here, across, share)
+
+
+def _whole(pixels: Pixels) -> np.dtype[Any]:
+    return np.dtype(str(pixels.index_dtype).removeprefix("torch."))
 
 
 def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
@@ -261,6 +335,18 @@ def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Ten
         total = taken if total is None else total.add_(taken)
     assert total is not None
     return total
+
+
+def _bilinear_at_once(planes: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """The same of all four pixels `index` (4, B, h, w), in fewer kernels; a CPU's caches do not hold so much."""
+    shares = torch.stack([1 - share, share])
+    weights = (shares[:, None, :, 0] * shares[None, :, :, 1]).flatten(0, 1)
+    taken = planes.index_select(1, index.flatten()).view(len(planes), *index.shape).mul_(weights)
+    first, *others = taken.unbind(1)
+    total = first
+    for part in others:
+        total = total + part
+    return total.transpose(0, 1).contiguous()
 
 
 def _nearest(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:

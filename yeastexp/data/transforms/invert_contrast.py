@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rows import each
+from yeastexp.randomness import sent
 from yeastexp.registry import transform
 
 
@@ -24,4 +27,8 @@ class InvertContrast(BasicTransform2D):
         return bool(generator.random() < self.p)
 
     def image(self, image: Tensor, params: bool) -> Tensor:
-        return -image if params else image
+        return self.batch(image[None], [params])[0]
+
+    def batch(self, images: Tensor, params: Sequence[bool]) -> Tensor:
+        (signs,) = sent(images.device, np.where(params, -1, 1).astype(np.float32))
+        return images * each(signs) if any(params) else images

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,8 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D, Size
+from yeastexp.data.transforms.rows import Rows, float32
 from yeastexp.errors import UserError
-from yeastexp.randomness import draw_key
+from yeastexp.randomness import draw_key, sent
 from yeastexp.registry import transform
 from yeastexp.sample import IGNORE
 
@@ -27,6 +29,9 @@ Pixels = Annotated[float, Field(gt=0, le=1000)]
 ENDLESS_PX = 1e4
 DUST_PX = (1.0, 5.0)
 FRINGE_PX = (0.7, 4.0)
+
+NOWHERE = np.array([1e6, 1e6, 0, 0.5, 0.5, 0, 0, 1, 0])
+"""A structure that nothing of is seen, as `PastedStructures.structure` gives one."""
 
 
 @transform("pasted_structures")
@@ -61,29 +66,44 @@ class PastedStructures(BasicTransform2D):
         return self.batch(image[None], [params])[0]
 
     def batch(self, images: Tensor, params: Sequence[Params]) -> Tensor:
-        images = images.clone()
-        for rows, structures in self.layers(params, images.device):
-            away = distance(structures, (images.shape[-2], images.shape[-1]))[:, None]
-            inside, edge, fringe_px, cover = structures[:, 5:].view(-1, 4, 1, 1, 1).unbind(1)
-            below = images[rows]
-            drawn_over = below + cover * torch.sigmoid(-2 * away) * (inside - below)
-            ring = torch.exp(-((away / fringe_px) ** 2)) - 0.5 * torch.exp(-((away / fringe_px - 2) ** 2))
-            images[rows] = drawn_over + edge * ring
-        return images
+        return self.batch_with_labels(images, [], params)[0]
 
     def labels(self, labels: Tensor, params: Params) -> Tensor:
-        for _, structures in self.layers([params], labels.device):
-            inside = distance(structures, (labels.shape[-2], labels.shape[-1]))[0] <= 0
-            labels = labels.masked_fill(inside & (labels != IGNORE), 0)
-        return labels
+        planes = labels[None, None]
+        return self.batch_with_labels(planes.float(), [planes], [params])[1][0][0, 0]
 
-    def layers(self, params: Sequence[Params], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """The n-th structures of all patches that have so many: the patches' indices, and a row (N, 9) for each."""
-        patches = [self.structures(*given) for given in params]
-        for layer in range(max(map(len, patches), default=0)):
-            rows = [row for row, structures in enumerate(patches) if len(structures) > layer]
-            chosen = np.stack([patches[row][layer] for row in rows])
-            yield torch.tensor(rows, device=device), torch.tensor(chosen, dtype=torch.float32, device=device)
+    def batch_with_labels(
+        self, images: Tensor, planes: Sequence[Tensor], params: Sequence[Params]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        patches = [_structures(self, *given) for given in params]
+        if not (depth := max(map(len, patches))):
+            return images, planes
+        if images.device.type != "cpu":  # which draws one more sooner than it picks images
+            patches = [[*structures, *[NOWHERE] * (depth - len(structures))] for structures in patches]
+        rows = [np.array([row for row, own in enumerate(patches) if len(own) > layer]) for layer in range(depth)]
+        listed = float32([patches[row][layer] for layer, images_of in enumerate(rows) for row in images_of])
+        layers = [Rows.of(images, images_of) for images_of in rows]
+        (structures,) = sent(images.device, listed)
+        away = distance(structures, (images.shape[-2], images.shape[-1]))[:, None]
+        inside, edge, fringe_px, cover = structures[:, 5:].view(-1, 4, 1, 1, 1).unbind(1)
+        share = cover * torch.sigmoid(-2 * away)
+        far = away / fringe_px
+        ring = edge * (torch.exp(-(far**2)) - 0.5 * torch.exp(-((far - 2) ** 2)))
+        parts = [
+            slice(last - len(own), last) for own, last in zip(rows, np.cumsum([*map(len, rows)]).tolist(), strict=True)
+        ]
+        for layer, part in zip(layers, parts, strict=True):
+            chosen = replace(layer, batch=images)
+            below = chosen.images
+            images = chosen.replaced(below + share[part] * (inside[part] - below) + ring[part])
+        if planes:
+            within = away <= 0
+            covered = within.new_zeros(len(images), *within.shape[1:])
+            for layer, part in zip(layers, parts, strict=True):
+                chosen = replace(layer, batch=covered)
+                covered = chosen.replaced(chosen.images | within[part])
+            planes = [plane.masked_fill(covered & (plane != IGNORE), 0) for plane in planes]
+        return images, planes
 
     def structures(self, count: int, key: int) -> list[np.ndarray]:
         """Each structure as centre (y, x), angle, half sides, inside, edge, width of the fringe and cover."""
@@ -107,6 +127,11 @@ class PastedStructures(BasicTransform2D):
         return np.array([*place, turned, *(sides / 2), inside, edge, fringe_px, cover])
 
 
+@lru_cache(maxsize=1024)
+def _structures(transform: PastedStructures, count: int, key: int) -> list[np.ndarray]:
+    return transform.structures(count, key)
+
+
 def distance(structures: Tensor, size: Size) -> Tensor:
     """Signed distance in pixels to each structure's outline, negative inside, from the patch's centre: (N, H, W).
 
@@ -114,9 +139,10 @@ def distance(structures: Tensor, size: Size) -> Tensor:
     that side. (A wall is so long that its corners are never in the patch.)
     """
     y, x, angle, long_px, short_px = structures[:, :5, None, None].unbind(1)
-    rows, columns = (torch.arange(n, device=structures.device) - (n - 1) / 2 for n in size)
+    rows, columns = sent(structures.device, *(np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in size))
     down, right = rows[:, None] - y, columns[None, :] - x
-    along = (down * angle.cos() + right * angle.sin()).abs()
-    across = (right * angle.cos() - down * angle.sin()).abs()
+    cosine, sine = angle.cos(), angle.sin()
+    along = (down * cosine + right * sine).abs()
+    across = (right * cosine - down * sine).abs()
     corner = torch.minimum(long_px, short_px)
     return torch.hypot((along - long_px + corner).clamp_min(0), (across - short_px + corner).clamp_min(0)) - corner

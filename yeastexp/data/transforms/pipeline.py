@@ -5,11 +5,10 @@ Neighbouring geometric transforms are composed and pixels are read once. The lis
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,25 @@ from torch import Tensor
 
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D, Size
-from yeastexp.data.transforms.geometry import Coordinates, Followed, Pixels, compose, extent, read, translation
+from yeastexp.data.transforms.geometry import (
+    Batched,
+    Coordinates,
+    Followed,
+    Pixels,
+    Stacked,
+    compose,
+    compose_together,
+    extent,
+    extents,
+    read,
+    translation,
+)
 from yeastexp.randomness import generator
 from yeastexp.sample import Sample
 
 Transforms = Sequence[BasicTransform2D]
 
-Reading = tuple[list[Coordinates], Size]
+Reading = tuple[Batched, Size]
 """Where the pixels of each patch come from, counted from centre to centre, and how many are read."""
 
 
@@ -67,7 +78,7 @@ def whole(transforms: Transforms, sample: Sample) -> Sample:
             planes = torch.stack([sample.labels, *sample.maps.values()])
             images, changed = _changed(transform, sample.image[None], planes[None], params)
             maps = dict(zip(sample.maps, changed[0, 1:], strict=True))
-            sample = dataclasses.replace(sample, image=images[0], labels=changed[0, 0], maps=maps)
+            sample = replace(sample, image=images[0], labels=changed[0, 0], maps=maps)
     return sample
 
 
@@ -75,7 +86,7 @@ def _read_sample(sample: Sample, coordinates: Coordinates, size: Size) -> Sample
     planes = torch.stack([sample.labels, *sample.maps.values()])
     images, labels = read(Pixels.of([sample.image], [planes]), np.zeros(1, np.int64), [coordinates], size)
     maps = dict(zip(sample.maps, labels[0, 1:], strict=True))
-    return dataclasses.replace(sample, image=images[0], labels=labels[0, 0], maps=maps)
+    return replace(sample, image=images[0], labels=labels[0, 0], maps=maps)
 
 
 def grids(transforms: Transforms, size: Size) -> list[Size]:
@@ -105,7 +116,7 @@ def fitted(transforms: Transforms, images: Callable[[], Iterable[Tensor]]) -> tu
     for transform in transforms:
         if transform.has("fit"):
             values = transform.fit(_transformed(ready, image) for image in images())
-            transform = dataclasses.replace(transform, **values) if values else transform  # type: ignore[type-var]
+            transform = replace(transform, **values) if values else transform  # type: ignore[type-var]
         ready = (*ready, transform)
     return ready
 
@@ -126,11 +137,26 @@ def readings(transforms: Transforms, side: int, params: list[list[Any]], device:
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        with _fields_on(device):
-            coordinates = [_centred(stage, transforms, given, size, (side, side)) for given in params]
+        coordinates: Batched | None = None
+        if device.type != "cpu":
+            coordinates = _centred_together(stage, transforms, params, size, (side, side), device)
+        if coordinates is None:
+            with _fields_on(device):
+                coordinates = [_centred(stage, transforms, given, size, (side, side)) for given in params]
         steps.insert(0, (coordinates, size))
         size = _reach(coordinates, size) if stage is not plan[0] else size
     return steps
+
+
+def part_of(steps: list[Reading], places: list[int]) -> list[Reading]:
+    """The readings of some patches of a batch."""
+    return [
+        (
+            where if isinstance(where, Stacked) else [where[index] for index in places],
+            size,
+        )  # on a GPU it has all of them
+        for where, size in steps
+    ]
 
 
 def _planned(transforms: Transforms) -> list[Stage]:
@@ -191,6 +217,9 @@ def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
 def _read_patches(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
     """Values (B, C, h, w) and label planes (B, L, h, w) about the centres (B, 2)."""
     coordinates, size = step
+    if isinstance(coordinates, Stacked):
+        shifts = np.stack([translation(*centre) for centre in centres.tolist()])
+        return read(pixels, images, _placed_together(coordinates, size, shifts), size)
     placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
     return read(pixels, images, placed, size)
 
@@ -211,19 +240,27 @@ def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size
     composed: Coordinates = np.eye(3)
     for position in reversed(stage.geometry):
         reach = _reach([composed], size) if position != stage.geometry[-1] else size
-        geometry, source = transforms[position].geometry, reach
-        step, out = geometry(source, params[position])
-        if out != source:  # where a coarser grid starts follows from the patch, not from how far a batch reads
-            source = patch
-            step, out = geometry(source, params[position])
+        step = _step(transforms[position], params[position], reach, patch)
         if isinstance(step, np.ndarray):
-            middle = translation(*((n - 1) / 2 for n in out))
-            composed = compose(composed, translation(*(-(n - 1) / 2 for n in source)) @ step @ middle, size)
+            composed = compose(composed, step, size)
         else:
             inward = translation(*((n - 1) / 2 for n in reach))
             placed = compose(_placed(composed, size, np.zeros(2)), inward, size)
             composed = Followed.by_nothing(_from_field(compose(placed, step, size), reach))
     return composed
+
+
+def _step(transform: BasicTransform2D, params: Any, reach: Size, patch: Size) -> np.ndarray | Tensor:
+    """A transform's field for what is reached for, or its matrix, counted from the centres."""
+    source = reach
+    step, out = transform.geometry(source, params)
+    if out != source:  # where a coarser grid starts follows from the patch, not from how far a batch reads
+        source = patch
+        step, out = transform.geometry(source, params)
+    if isinstance(step, Tensor):
+        return step
+    middle = translation(*((n - 1) / 2 for n in out))
+    return np.asarray(translation(*(-(n - 1) / 2 for n in source)) @ step @ middle)
 
 
 def _from_field(where: Coordinates, size: Size) -> Tensor:
@@ -239,9 +276,46 @@ def _placed(coordinates: Coordinates, size: Size, centre: np.ndarray) -> Coordin
     return compose(coordinates, shift, size)
 
 
-def _reach(coordinates: Sequence[Coordinates], size: Size) -> Size:
+def _centred_together(
+    stage: Stage, transforms: Transforms, params: list[list[Any]], size: Size, patch: Size, device: torch.device
+) -> Stacked | None:
+    """The same for a batch on a GPU, which is not waited for; None if a field has to be made patch by patch.
+
+    All fields reach as far as the widest, and how far they lead is what their transforms say it is at most.
+    """
+    composed = Stacked(np.tile(np.eye(3), (len(params), 1, 1)))
+    if not any(transforms[position].has("shifts") for position in stage.geometry):
+        return None
+    for position in reversed(stage.geometry):
+        transform, given = transforms[position], [one[position] for one in params]
+        reach = _reach(composed, size) if position != stage.geometry[-1] else size
+        if (bent := transform.shifts(reach, given, device)) is not None:
+            middle = translation(*((n - 1) / 2 for n in reach))
+            composed = compose_together(_placed_together(composed, size, middle), *bent, size)
+            steps = [np.linalg.inv(middle)] * len(params)
+        else:
+            made = [_step(transform, one, reach, patch) for one in given]
+            steps = [step for step in made if isinstance(step, np.ndarray)]
+            if len(steps) < len(made):
+                return None
+        composed = replace(composed, matrices=np.stack(steps) @ composed.matrices)
+    return composed
+
+
+def _placed_together(coordinates: Stacked, size: Size, shifts: np.ndarray) -> Stacked:
+    """Centred coordinates as pixels of images in which the centres lie where matrices (B, 3, 3) shift them."""
+    matrices = shifts @ coordinates.matrices
+    if coordinates.field is None:
+        matrices = matrices @ translation(*(-(n - 1) / 2 for n in size))
+    return replace(coordinates, matrices=matrices)
+
+
+def _reach(coordinates: Batched, size: Size) -> Size:
     """The size (of the same parity, about the same centre) that holds every pixel a batch reads."""
-    half = np.max([_half_extent(field, size) for field in coordinates], axis=0)
+    if isinstance(coordinates, Stacked):
+        half = np.abs(extents(_placed_together(coordinates, size, np.eye(3)), size)).max(axis=(0, 2))
+    else:
+        half = np.max([_half_extent(field, size) for field in coordinates], axis=0)
     height, width = (n + 2 * math.ceil(h - (n - 1) / 2 - 1e-6) for n, h in zip(size, half, strict=True))
     return max(height, 1), max(width, 1)
 
@@ -259,18 +333,12 @@ def _changed(
     image = values[:, : values.shape[1] - soft] if soft else values
     if transform.has("statistics"):
         params = [transform.statistics([one]) for one in image]
-    image = transform.checked(transform.batch(image, params), image, "batch")
+    given, planes = image, list[Tensor]()
     if transform.has("labels"):
-        labels = torch.stack(
-            [_relabelled(transform, planes.long(), d) for planes, d in zip(labels, params, strict=True)]
-        )
+        planes = [labels.long(), values[:, values.shape[1] - soft :]][: 2 if soft else 1]
+    image, moved = transform.batch_with_labels(image, planes, params)
+    image = transform.checked(image, given, "batch")
+    labels = moved[0] if moved else labels
     if soft:
-        planes = values[:, values.shape[1] - soft :]
-        if transform.has("labels"):
-            planes = torch.stack([_relabelled(transform, one, d) for one, d in zip(planes, params, strict=True)])
-        image = torch.cat([image, planes], dim=1)
+        image = torch.cat([image, moved[1] if moved else values[:, values.shape[1] - soft :]], dim=1)
     return image, labels
-
-
-def _relabelled(transform: BasicTransform2D, planes: Tensor, params: Any) -> Tensor:
-    return torch.stack([transform.labels(plane, params) for plane in planes])

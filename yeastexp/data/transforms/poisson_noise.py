@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rows import each
 from yeastexp.errors import UserError
-from yeastexp.randomness import draw_key, normal_fields
+from yeastexp.randomness import draw_key, normal_fields, sent
 from yeastexp.registry import transform
 
 Drawn = tuple[float, int]
@@ -47,7 +48,8 @@ class PoissonNoise(BasicTransform2D):
         return self.batch(image[None], [params])[0]
 
     def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
-        photons = torch.tensor([photons for photons, _ in params], device=images.device)[:, None, None, None]
         channels, height, width = images.shape[1:]
         noise = normal_fields([key for _, key in params], (channels, height, width), images.device)
-        return images + noise * (1 + self.contrast * images).clamp_min(0).sqrt() / (self.contrast * photons.sqrt())
+        photons = torch.tensor([photons for photons, _ in params])
+        (scale,) = sent(images.device, (self.contrast * photons.sqrt()).numpy())
+        return images + noise * (1 + self.contrast * images).clamp_min(0).sqrt() / each(scale)

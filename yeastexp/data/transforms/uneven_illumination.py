@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.rows import Rows
 from yeastexp.registry import transform
 
 Drawn = tuple[float, float, float]
@@ -39,9 +41,20 @@ class UnevenIllumination(BasicTransform2D):
         return float(slope * math.sin(turn)), float(slope * math.cos(turn)), float(bowl)
 
     def image(self, image: Tensor, params: Drawn) -> Tensor:
-        if not any(params):
-            return image
-        down, right, bowl = params
-        rows, columns = ((torch.arange(n, device=image.device) - (n - 1) / 2) / self.reach_px for n in image.shape[-2:])
-        light = down * rows + bowl * rows**2
-        return image + light[:, None] + (right * columns + bowl * columns**2)[None, :]
+        return self.batch(image[None], [params])[0]
+
+    def batch(self, images: Tensor, params: Sequence[Drawn]) -> Tensor:
+        if not len(rows := np.flatnonzero(np.any(params, axis=1))):
+            return images
+        down, along = (
+            torch.stack([self._light(params[row], axis, n) for row in rows.tolist()])
+            for axis, n in enumerate(images.shape[2:])
+        )
+        chosen = Rows.of(images, rows, down.numpy(), along.numpy())
+        first, second = chosen.numbers
+        return chosen.replaced(chosen.images + first[:, None, :, None] + second[:, None, None, :])
+
+    def _light(self, params: Drawn, axis: int, length: int) -> Tensor:
+        """What is added along an axis, on the host."""
+        places = (torch.arange(length) - (length - 1) / 2) / self.reach_px
+        return params[axis] * places + params[2] * places**2
