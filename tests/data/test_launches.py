@@ -1,4 +1,4 @@
-"""Augmentations on a GPU: how many kernels a batch takes, that nothing is waited for, and that patches stay the same."""
+"""Augmentations on a GPU: how many kernels a batch takes, that nothing is waited for, and that patches are the same."""
 
 from __future__ import annotations
 

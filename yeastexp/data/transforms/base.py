@@ -88,14 +88,12 @@ class BasicTransform2D:
         self, images: Tensor, planes: Sequence[Tensor], params: Sequence[Any]
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """`batch`, and `labels` for several label planes (B, L, H, W), at once."""
-        changed = [
-            [
-                torch.stack([self.labels(plane, given) for plane in sample])
-                for sample, given in zip(each, params, strict=True)
-            ]
-            for each in planes
-        ]
-        return self.batch(images, params), [torch.stack(each) for each in changed]
+
+        def relabelled(sample: Tensor, given: Any) -> Tensor:
+            return torch.stack([self.labels(plane, given) for plane in sample])
+
+        changed = [torch.stack(list(map(relabelled, batch, params))) for batch in planes]
+        return self.batch(images, params), changed
 
     def checked(self, result: Any, like: Tensor, hook: str) -> Tensor:
         """What a hook returned. Raises UserError with its place if it is no tensor of the given shape and type."""
