@@ -43,12 +43,17 @@ def folded(tmp_path_factory: pytest.TempPathFactory, printed: io.StringIO) -> Pa
     folder = tmp_path_factory.mktemp("folded")
     text = QUICK.read_text().replace('name = "instances"', 'name = "semantic"')
     (folder / "masks.toml").write_text(text)
-    settings = ["train.steps=30", "dataset.images=4", "patches.size=32", "runtime.threads=1"]
+    settings = ["train.steps=20", "dataset.images=4", "patches.size=32", "runtime.threads=1", "augment=[]"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(baselines, "fit_threshold", lambda samples: baselines.Threshold(0.0, True, 0.0))
         patched.chdir(folder)
         console = Console(file=printed, width=200)
         return (folder / crossval(folder / "masks.toml", settings, folds=2, console=console)).resolve()
+
+
+@pytest.fixture(scope="module")
+def page_of_folds(folded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report([folded], output=tmp_path_factory.mktemp("page") / "page.html")
 
 
 def text_of(*shown: object) -> list[str]:
@@ -71,7 +76,9 @@ def assert_called_approximate(lines: list[str]) -> None:
     assert shown and [line for line in shown if "approximate" not in line.lower()] == []
 
 
-def test_every_place_calls_the_cells_of_a_mask_approximate(folded: Path, printed: io.StringIO, tmp_path: Path) -> None:
+def test_every_place_calls_the_cells_of_a_mask_approximate(
+    folded: Path, page_of_folds: Path, printed: io.StringIO, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(folded / "seed_0_fold_1", tmp_path / "runs" / "masks" / "001"))
     assert_called_approximate(printed.getvalue().splitlines())
     assert f"cells {METHOD}" in printed.getvalue()
@@ -90,8 +97,8 @@ def test_every_place_calls_the_cells_of_a_mask_approximate(folded: Path, printed
     assert [line for line in text_of(*tables(compared)) if "masks/001" in line and "approximate" not in line] == []
     assert not any(each["approximate"] for each in as_json(compare([run, other], metric="iou"))["runs"])
 
-    for path in (run, folded):
-        assert_called_approximate(lines_of(report([path], output=tmp_path / "page.html")))
+    for path in (report([run], output=tmp_path / "page.html"), page_of_folds):
+        assert_called_approximate(lines_of(path))
     page = Page(report([run, other], output=tmp_path / "page.html"))
     assert {row[1] for row in page.table("scores of cells")[1:]} == {
         f"{name}/001 (approximate cells)" for name in ("masks", "other")
@@ -104,7 +111,7 @@ def test_every_place_calls_the_cells_of_a_mask_approximate(folded: Path, printed
         assert any(tag == "val/iou/cell" for tag in tags)
 
 
-def test_held_out_images_have_ids_whose_errors_the_page_shows(folded: Path, tmp_path: Path) -> None:
+def test_held_out_images_have_ids_whose_errors_the_page_shows(folded: Path, page_of_folds: Path) -> None:
     cv = crossval_folder.read(folded)
     surveyed = crossval_page.surveyed_cells(cv, crossval_page.source_of(cv))
     assert isinstance(surveyed, cells.SurveyedCells) and surveyed.approximate
@@ -117,7 +124,7 @@ def test_held_out_images_have_ids_whose_errors_the_page_shows(folded: Path, tmp_
             ids = images.read_mask(cv.cells(name))
             asked = predictor.predict(dataset.read(name)).asked({"instances"})["instances"]
             assert ids.dtype == np.uint16 and (ids == asked.numpy()).all()
-    page = Page(report([folded], output=tmp_path / "page.html"))
+    page = Page(page_of_folds)
     assert f"Of {sum(true for true, _ in counts.values()):.0f} true cells in 4 images" in page.text
     assert "approximate found cell (thin, orange)" in page.text and "No sizes" not in page.text
     assert any((given.get("aria-label") or "").startswith("Sizes of cells") for given in page.all("div"))

@@ -31,6 +31,7 @@ from yeastexp.system.formatting import (
     format_p,
     format_score,
 )
+from yeastexp.tasks.mask_cells import METHOD as MASK_CELLS
 
 MOST_PAIRS = plots.MOST_NAMED
 """Images in the plot of paired scores: those whose scores differ most."""
@@ -128,6 +129,8 @@ def _cells(comparison: Comparison, device: str, progress: ProgressBar) -> Iterat
         }
         charts.append(cells.size_chart(sizes, whole[0].pixel_um))
     yield Charts(charts)
+    if any(approximate):
+        yield Paragraph(f"Cells of runs that are called so are {MASK_CELLS}.")
     yield from (
         Paragraph(f"No sizes of cells of {label}: {each}.", warning=True)
         for label, each in zip(labels, surveyed, strict=True)
@@ -168,8 +171,8 @@ def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table
             rows.append([CELL_SCORES[key], label, form(None if math.isnan(mean) else mean), *beside])
     headings = ["score of cells", "run", "per image", "difference", "95 % interval", "p"]
     ends = frozenset(range(len(labels) - 1, len(rows), len(labels)))
-    caption = "scores of cells, differences paired by image; p of each row, not adjusted for their number"
-    return Table(caption, headings, rows, frozenset(range(2, 6)), ends)
+    note = "Differences are from the first run, paired by image; each p is of its row alone, not adjusted."
+    return Table("scores of cells, paired by image", headings, rows, frozenset(range(2, 6)), ends, note=note)
 
 
 def _pairs(values: dict[str, Any], labels: Sequence[str]) -> Iterator[Block]:
