@@ -19,6 +19,7 @@ from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
 from yeastexp.system.files import FULL
 from yeastexp.system.interruption import sigterm_as_ctrl_c
+from yeastexp.system.processes import EndedElsewhere
 from yeastexp.system.terminal import echo, echo_traceback
 
 __all__ = ["commands", "main"]
@@ -61,6 +62,8 @@ def main(started: float) -> None:
         with sigterm_as_ctrl_c(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             commands(standalone_mode=False, obj=started)
+    except EndedElsewhere as error:
+        sys.exit(error.status)
     except UserError as error:
         _fail(*error.faults, status=error.status)
     except click.ClickException as error:

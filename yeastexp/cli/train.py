@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from yeastexp.cli.options import ANY, EXPERIMENT, JSON, POSITIVE, RUN, SET, TRUST
+from yeastexp.cli.together import joined
 from yeastexp.system.terminal import echo
 
 
@@ -29,7 +30,8 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 
     if budget:
         settings = (*settings, f"train.budget={json.dumps(budget)}")
-    echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
+    with joined():
+        echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
 
 
 @click.command(short_help="Continue an interrupted run, exact to the bit.")
@@ -49,10 +51,11 @@ def resume(started: float, run_directory: Path, settings: tuple[str, ...]) -> No
     from yeastexp.system.console import console
     from yeastexp.training.resume import resume
 
-    if not resume(run_directory, settings, started=started, console=console()):
-        remedy = "with a constant learning rate, a larger train.epochs extends it"
-        echo(f"{run_directory}: already finished; {remedy}", err=True)
-    echo(run_directory)
+    with joined():
+        if not resume(run_directory, settings, started=started, console=console()):
+            remedy = "with a constant learning rate, a larger train.epochs extends it"
+            echo(f"{run_directory}: already finished; {remedy}", err=True)
+        echo(run_directory)
 
 
 @click.command(short_help="Repeat the end of a run and compare it bit by bit.")

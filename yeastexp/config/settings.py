@@ -105,6 +105,13 @@ class Runtime:
         Literal["auto", "device", "memory", "none"],
         Field(description="where the training images are kept; 'none' reads them again for every batch"),
     ] = "auto"
+    shards: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="parts of a batch that go through the model apart; so many processes, or fewer, share them",
+        ),
+    ] = 1
     channels_last: Annotated[
         bool, Field(description="colours of a pixel beside each other in memory; a step takes a tenth less on a CPU")
     ] = True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +20,14 @@ from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.workers import made
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE
+from yeastexp.system.processes import ALONE, Processes
+
+Item = TypeVar("Item")
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, h, w) float32 and targets (B, T, h, w)."""
+Shards = tuple[Batch | None, ...]
+"""A process's shards of a batch, in their order; None where a short batch has no patches for one."""
 Planes = tuple[Tensor, Tensor, Tensor]
 """Images (B, C, h, w), label planes (B, L, h, w), the class labels first, and soft planes (B, S, h, w)."""
 Transforms = tuple[BasicTransform2D, ...]
@@ -53,6 +59,7 @@ class PatchSampler:
         foreground: float = 0.0,
         planes: Sequence[Interpolation] = (),
         scenes: Mapping[int, int] | None = None,
+        shards: int = 1,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -62,6 +69,7 @@ class PatchSampler:
         self.foreground = foreground
         self.planes = tuple(planes)
         self.scenes = dict(scenes or {})
+        self.shards = shards
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,22 +83,34 @@ class PatchSampler:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
-        images, labels, soft = self._cut(step)
+        images, labels, soft = self._cut(step, self._patches(step))
+        return images, self._targets(labels, soft)
+
+    def shard(self, step: int, shard: int) -> Batch | None:
+        """A shard of the batch of a step; None if the last batch of an epoch is too short to have it."""
+        patches = np.array_split(self._patches(step), self.shards)[shard]
+        if not len(patches):
+            return None
+        images, labels, soft = self._cut(step, patches)
         return images, self._targets(labels, soft)
 
     def labelled(self, step: int) -> tuple[Tensor, Tensor]:
         """The images (B, C, h, w) of a step with their class labels (B, h, w) int64, whatever the targets are."""
-        images, labels, _ = self._cut(step)
+        images, labels, _ = self._cut(step, self._patches(step))
         return images, labels[:, 0].long()
 
-    def _cut(self, step: int) -> Planes:
-        """Images, label planes and soft planes of a step.
+    def _patches(self, step: int) -> np.ndarray:
+        """The numbers, in their epoch, of the patches of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
+
+    def _cut(self, step: int, chosen: np.ndarray) -> Planes:
+        """Images, label planes and soft planes of patches of a step.
 
         Patches of images that are not kept together are cut image by image, and then brought back to the order in
         which they were drawn.
         """
-        epoch, place = divmod(step, self.steps_per_epoch)
-        chosen = _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
+        epoch = step // self.steps_per_epoch
         params = [self._params(epoch, index) for index in chosen.tolist()]
         readings = pipeline.readings(self.augmentations, self.plan.side, params, self.source.device)
         cut, places = [], []
@@ -167,17 +187,46 @@ class PatchSampler:
         ]
 
     def batches(
-        self, first: int, last: int, workers: int = 0, context: str | None = None, pinned: bool = False
+        self, first: int, last: int, workers: int = 0, pinned: bool = False, context: str | None = None
     ) -> Iterator[Batch]:
         """The batches of the steps from `first` to before `last`, cut by worker processes where there are any.
 
         Those come in `pinned` memory, from which a GPU copies them beside its work.
         """
-        steps = range(first, last)
+        yield from self._made(self.batch, range(first, last), workers, context, pinned)
+
+    def sharded(
+        self, first: int, last: int, among: Processes = ALONE, workers: int = 0, pinned: bool = False
+    ) -> Iterator[Shards]:
+        """The shards of a process, every `among.count`-th of each batch from step `first` to before `last`.
+
+        The second shard of every process comes after the first of all of them, so that they are added up in their order
+        as they come.
+        """
+        own = range(among.rank, self.shards, among.count)
+        items = _Pairs(first, last, own)
+        made = self._made(self._shard, items, workers, None, pinned)
+        try:
+            for _ in range(first, last):
+                yield tuple(itertools.islice(made, len(own)))
+        finally:
+            made.close()  # type: ignore[attr-defined]  # a generator
+
+    def _shard(self, place: tuple[int, int]) -> Batch | None:
+        return self.shard(*place)
+
+    def _made(
+        self,
+        make: Callable[[Any], Item],
+        places: Sequence[Any],
+        workers: int,
+        context: str | None,
+        pinned: bool,
+    ) -> Iterator[Item]:
         if not workers:
-            yield from map(self.batch, steps)
+            yield from map(make, places)
         else:
-            yield from made(self.batch, steps, workers, context, pinned)
+            yield from made(make, places, workers, context, pinned)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker has to load the plugins before it can unpickle parts that they define, and takes them in this order.
@@ -193,6 +242,21 @@ class _Plugins:
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
         return plugins.load, (plugins.active(),)
+
+
+class _Pairs(Sequence[tuple[int, int]]):
+    """Steps with each of some shards, of which there can be more than a list could hold."""
+
+    def __init__(self, first: int, last: int, shards: range) -> None:
+        self.steps = range(first, last)
+        self.shards = shards
+
+    def __len__(self) -> int:
+        return len(self.steps) * len(self.shards)
+
+    def __getitem__(self, index: Any) -> Any:
+        step, shard = divmod(index, len(self.shards))
+        return self.steps[step], self.shards[shard]
 
 
 @functools.lru_cache(maxsize=4)

@@ -37,10 +37,10 @@ PATIENCE = 600.0
 
 
 class _Made(Dataset[Any]):
-    def __init__(self, make: Callable[[int], Any]) -> None:
+    def __init__(self, make: Callable[[Any], Any]) -> None:
         self.make = make
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         try:
             return _sendable(self.make(index))
         except Exception as error:
@@ -79,7 +79,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def made(
-    make: Callable[[int], Item], indices: Sequence[int], workers: int, context: str | None, pinned: bool = False
+    make: Callable[[Any], Item], indices: Sequence[Any], workers: int, context: str | None, pinned: bool = False
 ) -> Iterator[Item]:
     """`make` of each index, made ahead by worker processes; what one of them raises is raised here.
 

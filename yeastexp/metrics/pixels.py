@@ -122,7 +122,10 @@ class PerImageMetric(Metric):
 
     def compute(self) -> Scores:
         """The scores over all images so far; the means are taken in float64."""
-        counts = torch.stack(self._rows).cpu()
+        return self.scored(torch.stack(self._rows).cpu())
+
+    def scored(self, counts: Tensor) -> Scores:
+        """The scores of the counts of some images, one row an image."""
         rows = torch.stack([self._scores(row) for row in counts])
         per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
         return Scores(counts, rows, per_image, self._scores(counts.sum(dim=0)), self.bounds, self.parts)

@@ -21,7 +21,7 @@ COMPARED = ("versions", "platform", "device", "threads", "git", "source", "diges
 def describe(device: torch.device, digests: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that can be known before training starts, with the digests of what is read."""
     return {
-        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
+        "versions": versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
@@ -32,6 +32,11 @@ def describe(device: torch.device, digests: Mapping[str, Any]) -> dict[str, Any]
         "digests": digests,
         "started": now(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Those of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
 
 
 def installed(package: str) -> str | None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from yeastexp.system import processes
+
 HEEDED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -38,7 +40,8 @@ class Interruption:
         again, self.wanted = self.wanted, True
         if again or not self.gently:
             raise KeyboardInterrupt
-        os.write(2, f"stopping after this {self.unit}; once more to stop at once\n".encode())
+        if processes.current().writes:
+            os.write(2, f"stopping after this {self.unit}; once more to stop at once\n".encode())
 
 
 @contextmanager

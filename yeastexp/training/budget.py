@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.settings import seconds
 from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.system import processes
 from yeastexp.training.build import Assembly
 from yeastexp.training.timing import seconds_of_validation, seconds_per_step
 
@@ -81,8 +82,9 @@ class Budget:
         steps = int((left - self._scoring) / (step + self.validation / self._due))
         if steps < 1:  # better weights without scores than none
             steps = int(left / step)
-        if steps < 1:
+        if processes.current().any(steps < 1):
             raise UserError(f"{self._too_short}; a step takes {step:.2f} s, a validation {self.validation:.1f} s")
+        steps = processes.current().agreed(steps)
         return replace(assembly.experiment, train=replace(train, budget=None, steps=steps))
 
     @property
@@ -95,7 +97,7 @@ class Budget:
         return self.validation * self._after_validation
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Time the steps, and what is between them."""
+        """Time the steps, and what is between them; a validation that several processes share is not cut off."""
         self.completed, self.validated = time.monotonic(), False
         trainer.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._complete)
@@ -112,7 +114,7 @@ class Budget:
 
     def _end_in_time(self) -> None:
         self.validated = True
-        if time.monotonic() > self.ends - LEAVING_SECONDS - CLOSING * self.seconds:
+        if processes.current().count == 1 and time.monotonic() > self.ends - LEAVING_SECONDS - CLOSING * self.seconds:
             raise BudgetOver("the time is over", status=RUN_FAILED)
 
     def late(self, step: int) -> bool:

@@ -25,9 +25,11 @@ from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.randomness import generator
 from yeastexp.registry import KINDS, described
 from yeastexp.sample import Sample
+from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
 from yeastexp.training.device import compute_device, to_device
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
+from yeastexp.training.shards import make_sharded_trainer
 from yeastexp.training.step import make_trainer
 from yeastexp.training.training_images import Images, Transforms, checked_labels, plan_patches, training_images
 
@@ -136,9 +138,9 @@ class Assembly:
         """Pixels of all images of a split."""
         return sum(int(np.prod(self.dataset.shape(name)[1:])) for name in self.dataset.splits.get(split, ()))
 
-    def samples(self, split: str) -> Iterator[Sample]:
-        """The whole images of a split, one at a time, their labels checked."""
-        names = self.dataset.splits.get(split, ())
+    def samples(self, split: str, among: Processes = ALONE) -> Iterator[Sample]:
+        """The whole images of a split, or this process's share of them, one at a time, their labels checked."""
+        names = among.share(self.dataset.splits.get(split, ()))
         return (checked_labels(self.dataset.read(name), len(self.classes)) for name in names)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -179,6 +181,7 @@ def assemble(experiment: Experiment) -> Assembly:
         experiment.patches.foreground_fraction,
         task.planes,
         images.scenes,
+        experiment.runtime.shards,
     )
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
@@ -265,12 +268,18 @@ def build_trainer(
     assembly: Assembly,
     optimization: OptimizationStep | None = None,
     schedule: AccumulationSchedule | None = None,
+    among: Processes = ALONE,
 ) -> Engine:
     """An Ignite engine that trains on batches of `assembly.sampler`; it fires `TrainingEvents` beside Ignite's own.
 
-    Without `optimization` the experiment's optimizer changes its model; without `schedule` every batch does so.
+    Without `optimization` the experiment's optimizer changes its model; without `schedule` every batch does so. `among`
+    several processes it takes the shards of this one.
     `trainer.run(map(assembly.sampler.batch, range(100)), max_epochs=1, epoch_length=100)` takes 100 steps.
     """
     optimization = optimization or optimization_of(assembly)
     schedule = schedule or AccumulationSchedule(1, [1], sys.maxsize)
-    return make_trainer(optimization, assembly.loss, schedule, assembly.task.outputs, assembly.count)
+    outputs, shards = assembly.task.outputs, assembly.sampler.shards
+    if shards == 1:
+        return make_trainer(optimization, assembly.loss, schedule, outputs, assembly.count)
+    seed = assembly.experiment.train.seed
+    return make_sharded_trainer(optimization, assembly.loss, schedule, outputs, assembly.count, shards, seed, among)

@@ -53,7 +53,7 @@ def conclude(run: RunContext) -> None:
     title = f"{len(best.losses)} validation images; {chosen}"
     tables = [final_table(title, summaries["best"], summaries["last"], baselines, assembly.approximate)]
     if assembly.dataset.splits.get("test"):
-        test = validate(assembly, assembly.model, "test")
+        test = validate(assembly, assembly.model, "test", run.among)
         result["test"] = summarise(test.scores, assembly.classes)
         test_rows = image_rows(list(test.losses), test.scores, assembly.classes)
         rows += [{"split": "test", **row} for row in test_rows]
@@ -61,7 +61,8 @@ def conclude(run: RunContext) -> None:
         tables.append(final_table(title, result["test"], None, {}, assembly.approximate))
     directory.write_per_image(rows)
     run.tracker.outcome(assembly.experiment.options(), summaries["best"], run.step)
-    _write_pictures(run, best)
+    if directory.writes:
+        _write_pictures(run, best)
     run.tracker.flush()
     directory.write_result(result)
     for table in tables:

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from yeastexp.config.experiment import LENGTH
 from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
-from yeastexp.data.patches import Batch
-from yeastexp.data.prefetch import prefetch_to_device
+from yeastexp.data.patches import Batch, Shards
+from yeastexp.data.prefetch import Tensors, prefetch_to_device
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
+from yeastexp.system import processes
 from yeastexp.system.interruption import Interruption
+from yeastexp.system.processes import ALONE, Processes
 from yeastexp.system.progress import say_to
 from yeastexp.training import cautions, checkpoints
 from yeastexp.training.budget import Budget
@@ -64,6 +66,7 @@ class RunContext:
     profiled: int = 0
     budget: Budget | None = None
     observer: Callable[[RunContext], Handler] | None = None
+    among: Processes = ALONE
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     optimization: OptimizationStep = field(init=False)
@@ -86,8 +89,8 @@ class RunContext:
     def build(self, after_step: int | None = None) -> None:
         """Make what changes the weights that the model has now, and the engines; TensorBoard forgets later steps."""
         self.optimization = optimization_of(self.assembly)
-        self.trainer = build_trainer(self.assembly, self.optimization, self.schedule)
-        self.validator = build_validator(self.assembly, self.measured)
+        self.trainer = build_trainer(self.assembly, self.optimization, self.schedule, self.among)
+        self.validator = build_validator(self.assembly, self.measured, self.among)
         self.masks = masks_of(self.model.state_dict())
         self.tracker = Tracker(self.directory, after_step, self.assembly.approximate)
 
@@ -106,6 +109,10 @@ class RunContext:
     def over(self) -> bool:
         """Whether no step is left to do."""
         return self.step >= self.steps or self.progress.stopped is not None
+
+    def late_anywhere(self, step: int) -> bool:
+        """Whether a step was `late` in any process."""
+        return self.late is not never and self.among.any(self.late(step))
 
     @property
     def learning_rate(self) -> float:
@@ -157,8 +164,22 @@ class RunContext:
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of the steps from `first` to before `last`, on the device; worker processes end with them."""
-        pinned, workers = self.device.type == "cuda", self.assembly.experiment.runtime.workers
-        made = self.assembly.sampler.batches(first, last, workers, pinned=pinned)
+        yield from self._on_device(self.assembly.sampler.batches(first, last, *self._by_workers))
+
+    def rest(self) -> Iterator[Batch | Shards]:
+        """What is left to train on in this process: batches, or its shards of them."""
+        sampler, steps = self.assembly.sampler, (self.step, self.steps)
+        if sampler.shards == 1:
+            yield from self.batches(*steps)
+        else:
+            yield from self._on_device(sampler.sharded(*steps, self.among, *self._by_workers))
+
+    @property
+    def _by_workers(self) -> tuple[int, bool]:
+        """How many processes cut patches, and whether into memory that a GPU copies from beside its work."""
+        return self.assembly.experiment.runtime.workers, self.device.type == "cuda"
+
+    def _on_device(self, made: Iterator[Tensors]) -> Iterator[Tensors]:
         try:
             yield from prefetch_to_device(made, self.device)
         finally:
@@ -206,8 +227,11 @@ class RunContext:
 
     def save(self) -> None:
         """Keep a checkpoint of this moment."""
-        self.directory.refuse_gone()
-        checkpoints.save_next(self.directory.checkpoints, self.state_dict())
+        state = self.state_dict()
+        self._refuse_apart(state)
+        if self.directory.writes:
+            self.directory.refuse_gone()
+            checkpoints.save_next(self.directory.checkpoints, state)
 
     def save_best(self) -> None:
         """Keep a checkpoint of this moment as the best; rows have times in them, which would differ from run to run.
@@ -217,8 +241,16 @@ class RunContext:
         state = self.state_dict()
         train = {key: value for key, value in state["experiment"]["train"].items() if key not in LENGTH}
         best = {**state, "rows": [], "experiment": {**state["experiment"], "train": train}}
-        self.directory.refuse_gone()
-        checkpoints.save(self.directory.checkpoint("best"), best)
+        if self.directory.writes:
+            self.directory.refuse_gone()
+            checkpoints.save(self.directory.checkpoint("best"), best)
+        self.among.gather(None)  # nobody reads it before it is there
+
+    def _refuse_apart(self, state: dict[str, Any]) -> None:
+        """UserError if processes have come to different weights, of which one would be written."""
+        if self.among.count > 1:
+            digest = checkpoints.digest({key: state[key] for key in ("model", "optimizer", "scaler")})
+            processes.refuse_unequal({f"the training state after step {self.step}": digest}, self.among)
 
 
 def _state(name: str, handler: Handler) -> Any:

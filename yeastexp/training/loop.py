@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from yeastexp.config.experiment import Experiment
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.system import environment, failures, locks
 from yeastexp.system.interruption import Interruption
+from yeastexp.system.processes import Processes, refuse_unequal
 from yeastexp.training import checkpoints, inputs
 from yeastexp.training.budget import BudgetOver
 from yeastexp.training.build import Assembly
@@ -19,6 +21,32 @@ from yeastexp.training.context import RunContext
 from yeastexp.training.handlers import attach_handlers
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.tensorboard import Tracker
+
+
+def refuse_shards(experiment: Experiment, among: Processes) -> None:
+    """Raises UserError if batches cannot be cut as the experiment says, or not be shared by so many processes."""
+    shards, batch = experiment.runtime.shards, experiment.train.batch_size
+    if batch < shards:
+        raise UserError(
+            f"[runtime] shards: a batch of {batch} has no {shards} parts; set [train] batch_size = {shards}"
+        )
+    if shards % among.count:
+        raise UserError(
+            f"[runtime] shards: {shards} cannot be shared by {among.count} processes; set it to {among.count}, or to a "
+            "multiple of it"
+        )
+
+
+def refuse_differences(experiment: Experiment, among: Processes) -> None:
+    """Raises UserError if processes work with other files, versions or options than the first of them."""
+    if among.count == 1:
+        return
+    read = {
+        f"{kind} '{name}'": digest for kind, of in inputs.digests(experiment).items() for name, digest in of.items()
+    }
+    versions = {name: str(version) for name, version in environment.versions().items()}
+    options = {key: str(value) for key, value in experiment.options().items()}
+    refuse_unequal({**versions, **read, **options}, among)
 
 
 def open_directory(directory: RunDirectory, assembly: Assembly) -> None:
@@ -37,8 +65,12 @@ def described(assembly: Assembly) -> dict[str, Any]:
 
 @contextmanager
 def holding(directory: RunDirectory) -> Iterator[Interruption]:
-    """A run directory for this process alone; Ctrl-C and SIGTERM wait for the end of a step, and a full disk is said
-    in a line."""
+    """A run directory for this process alone, or for those that do its work together; Ctrl-C and SIGTERM wait for the
+    end of a step, and a full disk is said in a line."""
+    if not directory.writes:  # another one of them holds it
+        with failures.explained(directory.path), Interruption() as interruption:
+            yield interruption
+        return
     directory.refuse_links()
     with failures.explained(directory.path), locks.held(directory.path) as stale, Interruption() as interruption:
         if stale:
@@ -87,11 +119,11 @@ def train(run: RunContext) -> None:
     """Run the trainer until it is over or pauses."""
     if run.over:
         if not run.progress.rows or run.progress.rows[-1]["step"] != run.step:  # its budget left no time to score it
-            run.validator.run(run.assembly.samples("val"))
+            run.validator.run(run.assembly.samples("val", run.among))
         return
     run.tracker.flush()  # so that no worker process is forked while a file is written
     run.assembly.model.train()
-    batches = run.batches(run.step, run.steps)
+    batches = run.rest()
     with ExitStack() as ending:  # one that fails keeps no other from its end
         ending.callback(batches.close)  # type: ignore[attr-defined]  # a generator; ends the worker processes
         for handler in reversed(run.handlers.values()):
@@ -113,7 +145,7 @@ def carry_out(run: RunContext) -> None:
             except BudgetOver:
                 raise _unscored(run) from None
             run.tracker.flush()
-            if run.interruption.wanted or not run.over:
+            if run.among.any(run.interruption.wanted) or not run.over:
                 raise UserError(
                     f"{directory}: interrupted after step {run.step} of {run.steps}; "
                     f"python -m yeastexp resume {directory} continues from there",

@@ -15,11 +15,19 @@ from yeastexp.config import diff
 from yeastexp.config.experiment import FREE, LENGTH, Experiment
 from yeastexp.contracts import Handler
 from yeastexp.errors import UserError
-from yeastexp.system import environment, files
+from yeastexp.system import environment, files, processes
 from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.context import RunContext
 from yeastexp.training.device import configure_torch
-from yeastexp.training.loop import begin, carry_out, continue_from, described, holding
+from yeastexp.training.loop import (
+    begin,
+    carry_out,
+    continue_from,
+    described,
+    holding,
+    refuse_differences,
+    refuse_shards,
+)
 from yeastexp.training.progress import Validation
 from yeastexp.training.run_directory import RunDirectory
 
@@ -34,12 +42,14 @@ def resume(
 ) -> bool:
     """Continue from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
     began = time.monotonic() if started is None else started
-    directory = RunDirectory(run)
+    among = processes.current()
+    directory = RunDirectory(run, among.writes)
     if not directory.is_run:
         raise UserError(f"{run}: not a run directory, or a run that ended before it began; {directory.meant}")
     directory.refuse_folder_of_runs(f"; 'crossval' with -o {run} continues a cross-validation")
     before, loaded = directory.load(), directory.load(settings)
     _refuse_settings(before, loaded)
+    refuse_shards(loaded, among)
     if _is_concluded(directory, before, loaded, settings):
         return False
     with holding(directory) as interruption:
@@ -51,9 +61,16 @@ def resume(
             _refuse_edited(directory)
         _refuse_other_inputs(directory, loaded, kept)
         assembly = build.assemble(configure_torch(loaded))
-        context = RunContext(assembly, directory, console, began, interruption=interruption, observer=observer)
+        refuse_differences(assembly.experiment, among)
+        context = RunContext(
+            assembly, directory, console, began, interruption=interruption, observer=observer, among=among
+        )
         now = described(assembly)
-        state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
+        if among.writes:  # which puts damaged ones aside
+            state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
+        among.gather(None)
+        if not among.writes:
+            state = checkpoints.intact(directory.checkpoints)
         trained = as_trained(directory, before, state, settings)
         longer = _length(loaded) != _length(trained)
         if state and longer:

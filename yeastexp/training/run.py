@@ -14,10 +14,11 @@ from yeastexp.config import trust
 from yeastexp.config.loading import load_experiment
 from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
+from yeastexp.system import processes
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, never
-from yeastexp.training.loop import begin, carry_out, holding, open_directory
+from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.timing import THREADS_SECONDS, assembled
 from yeastexp.training.validation import scored_baselines
@@ -44,6 +45,8 @@ def run(
     budget = Budget(loaded.train.budget, began) if loaded.train.budget else None
     if budget:
         budget.refuse_if_over()
+    among = processes.current()
+    refuse_shards(loaded, among)
     say = say_to(console)
     say(f"{path}: reading its images" + (", then timing a step" if loaded.runtime.threads == "auto" else ""))
     assembly, step, measured = assembled(loaded, min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf))
@@ -54,7 +57,9 @@ def run(
     counted = budget.plan(assembly, step) if budget else assembly.experiment
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
-    directory = RunDirectory(folder) if folder else RunDirectory.claim(loaded.name)
+    refuse_differences(assembly.experiment, among)
+    claimed = folder or (RunDirectory.claim(loaded.name).path if among.writes else None)
+    directory = RunDirectory(among.agreed(claimed) or Path(), among.writes)
     with holding(directory) as interruption:
         open_directory(directory, assembly)
         if measured:
@@ -71,6 +76,7 @@ def run(
             profiled=profiled,
             budget=budget,
             observer=observer,
+            among=among,
         )
         begin(context)
         carry_out(context)

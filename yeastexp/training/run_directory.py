@@ -95,6 +95,8 @@ class RunDirectory:
     """
 
     path: Path
+    writes: bool = True
+    """Whether what is written goes there: of several processes, one writes."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -226,8 +228,9 @@ class RunDirectory:
             raise failures.gone(self.path)
 
     def _write(self, path: Path, text: str) -> None:
-        self.refuse_gone()
-        files.write_text(path, text)
+        if self.writes:
+            self.refuse_gone()
+            files.write_text(path, text)
 
     def load(self, settings: Sequence[str] = (), *, data: bool = True, execute: bool = True) -> Experiment:
         """The experiment; without `data` its data set need not be there.
@@ -238,11 +241,11 @@ class RunDirectory:
 
     def write_experiment(self, experiment: Experiment) -> None:
         """Put the resolved experiment in place: a run that has it can be resumed."""
-        files.write_text(self.experiment, experiment.resolved())
+        self._write(self.experiment, experiment.resolved())
 
     def copy_plugins(self, plugins: Sequence[Path]) -> None:
         """Keep copies of plugin files."""
-        for plugin in plugins:
+        for plugin in plugins if self.writes else ():
             self.plugins.mkdir(exist_ok=True)
             shutil.copy2(plugin, self.plugins / plugin.name)
 
@@ -274,7 +277,7 @@ class RunDirectory:
 
     def put_result_aside(self, steps: int) -> None:
         """Rename the result of a run that is to become longer."""
-        if self.is_finished:
+        if self.is_finished and self.writes:
             self.result.replace(self.path / f"result_{steps}_steps.json")
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -317,11 +320,15 @@ class RunDirectory:
 
     def write_picture(self, rank: str, picture: np.ndarray) -> None:
         """Write a picture (H, W, 3) uint8."""
+        if not self.writes:
+            return
         self.refuse_gone()
         images.write_png(self.pictures / f"{rank}.png", picture.transpose(2, 0, 1))
 
     def log(self, line: str) -> None:
         """One line, with the time, in `log.txt`."""
+        if not self.writes:
+            return
         self.refuse_gone()
         if self.log_file.exists() and self.log_file.stat().st_nlink > 1:  # shared with a copy, as `cp -al` makes them
             with files.appearing(self.log_file) as own:

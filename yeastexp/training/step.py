@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from ignite.engine import Engine, EventEnum
 from torch import Tensor
@@ -61,17 +62,27 @@ def make_trainer(
             pixels = images.shape[0] * images.shape[-2] * images.shape[-1]
             optimization.add(value, share, None if counted is None else counted.detach() / pixels)
         if schedule.ends(number):
-            with part(UPDATE):
-                optimization.unscale()
-                engine.fire_event(TrainingEvents.GRADIENTS_READY)
-                if optimization.apply(number):
-                    engine.state.updates += 1  # type: ignore[attr-defined]  # registered below
-                    engine.fire_event(TrainingEvents.UPDATE_COMPLETED)
+            update(engine, optimization, number)
         return value.detach()
 
+    return engine_of(step)
+
+
+def engine_of(step: Callable[[Engine, Any], Tensor]) -> Engine:
+    """An engine of a training step, with the events of an optimizer step."""
     engine = Engine(step)
     engine.register_events(*TrainingEvents, event_to_attr={TrainingEvents.UPDATE_COMPLETED: "updates"})
     return engine
+
+
+def update(engine: Engine, optimization: OptimizationStep, number: int) -> None:
+    """Change the weights by the gradients of a group of batches, and say so before and after."""
+    with part(UPDATE):
+        optimization.unscale()
+        engine.fire_event(TrainingEvents.GRADIENTS_READY)
+        if optimization.apply(number):
+            engine.state.updates += 1  # type: ignore[attr-defined]  # registered by `engine_of`
+            engine.fire_event(TrainingEvents.UPDATE_COMPLETED)
 
 
 def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int, updates: int = 0) -> None:

@@ -35,7 +35,7 @@ class Tracker:
         self.directory = directory
         self.approximate = approximate
         self.purge_step = None if after_step is None else after_step + 1
-        self.writer = _writer(directory.path, self.purge_step)
+        self.writer: SummaryWriter = self._writer(directory.path)
         self.baselines: dict[str, SummaryWriter] = {}
 
     def text(self, tag: str, toml: str) -> None:
@@ -61,10 +61,16 @@ class Tracker:
 
     def baseline(self, name: str) -> SummaryWriter:
         """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
-        if name not in self.baselines:
+        if name not in self.baselines and self.directory.writes:
             self.directory.refuse_gone()
-            self.baselines[name] = _writer(self.directory.baseline(name), self.purge_step)
+        if name not in self.baselines:
+            self.baselines[name] = self._writer(self.directory.baseline(name))
         return self.baselines[name]
+
+    def _writer(self, folder: Path) -> SummaryWriter:
+        if not self.directory.writes:
+            return _Unheard()  # type: ignore[return-value]  # as far as it is used here
+        return _writer(folder, self.purge_step)
 
     def picture(self, step: int, picture: np.ndarray, tag: str = "val/pictures") -> None:
         """A picture (H, W, 3) uint8 under a tag."""
@@ -96,6 +102,13 @@ class Tracker:
         for writer in (self.writer, *self.baselines.values()):
             with suppress(Exception):
                 writer.close()
+
+
+class _Unheard:
+    """What a process that does not write tells its events to."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **options: self
 
 
 def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:

@@ -8,6 +8,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,10 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from yeastexp.config.experiment import Experiment
+from yeastexp.data.patches import Batch, Shards
 from yeastexp.errors import UserError
-from yeastexp.system import cores
+from yeastexp.system import cores, processes
+from yeastexp.system.processes import Processes
 from yeastexp.training.build import Assembly, assemble, build_trainer, optimization_of, options_of
 from yeastexp.training.device import configure_torch
 from yeastexp.training.optimization import AccumulationSchedule
@@ -28,6 +31,9 @@ TIMED_STEPS = 7
 
 THREADS_SECONDS = 1.0
 """About so long each number of threads is measured."""
+
+ENDLESS = 2**40
+"""Steps that no measurement gets to the end of."""
 
 WARM_UP = 4
 """So many times as long as others a first step may take."""
@@ -72,8 +78,10 @@ def seconds_per_step(
         model = _copied(assembly).train()
         watch = _Impatience(model, patience)
         schedule = AccumulationSchedule(size, [1] * size, sys.maxsize)
-        trainer = build_trainer(assembly, optimization_of(assembly, model), schedule)
-        source = assembly.sampler.batches(0, sys.maxsize, assembly.experiment.runtime.workers)
+        among = processes.current()
+        rehearsing = processes.Rehearsing(among.rank, among.count, among.on_machine)
+        trainer = build_trainer(assembly, optimization_of(assembly, model), schedule, rehearsing)
+        source = _endless(assembly, rehearsing)
         times: list[float] = []
         try:
             for _ in range(2):  # allocations and kernel choices
@@ -92,8 +100,17 @@ def seconds_per_step(
         except _TooSlow:
             return math.inf
         finally:
-            source.close()  # type: ignore[attr-defined]  # a generator; ends the worker processes
+            source.close()  # a generator; ends the worker processes
         return statistics.median(times)
+
+
+def _endless(assembly: Assembly, among: Processes) -> Generator[Batch | Shards]:
+    """Batches, or this process's shards of them, cut as the run will."""
+    sampler, workers = assembly.sampler, assembly.experiment.runtime.workers
+    if sampler.shards == 1:
+        yield from sampler.batches(0, ENDLESS, workers)
+    else:
+        yield from sampler.sharded(0, ENDLESS, among, workers)
 
 
 class _TooSlow(Exception):
@@ -151,7 +168,7 @@ def assembled(loaded: Experiment, seconds: float = THREADS_SECONDS) -> tuple[Ass
     options_of(assembly)  # refused before a directory is made
     if loaded.runtime.threads != "auto":
         return assembly, None, ""
-    threads, step, measured = fastest_threads(assembly, seconds)
+    threads, step, measured = processes.current().agreed(fastest_threads(assembly, seconds))
     if threads > 1:
         loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
         del assembly  # its images take the room that the next one's need
@@ -165,7 +182,10 @@ def fastest_threads(assembly: Assembly, seconds: float) -> tuple[int, float | No
     No more than the process was given; each number that is tried takes about some `seconds`. The number that PyTorch
     takes is left as it is.
     """
+    among = processes.current()
     most, why = cores.allowed()
+    if among.on_machine > 1:
+        most, why = max(1, most // among.on_machine), f"{why}, for {among.on_machine} processes"
     if most == 1:
         return 1, None, f"[runtime] threads = 1: {why}"
     experiment = replace(assembly.experiment, runtime=replace(assembly.experiment.runtime, compile=False))

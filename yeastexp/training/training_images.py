@@ -24,7 +24,7 @@ from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.system import memory
+from yeastexp.system import memory, processes
 from yeastexp.system.formatting import format_bytes
 
 Transforms = tuple[BasicTransform2D, ...]
@@ -100,7 +100,7 @@ class Prepared:
 
 def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
     """Where training images that take so many bytes are kept, and a line that says so."""
-    free = memory.free(torch.device("cpu"))
+    free = memory.free(torch.device("cpu")) // processes.current().on_machine
     shown = f"[runtime] cache: the training images take {format_bytes(wanted)}; "
     if runtime.cache != "auto":
         return runtime.cache, f"{shown}'{runtime.cache}', as the file says"
@@ -192,7 +192,8 @@ def training_images(
     count, (scenes, firsts) = len(read.names), composed_scenes(read, augmentations, experiment.train.seed)
     sizes = np.concatenate([read.sizes, np.array([scene.size for scene in scenes], np.int64).reshape(-1, 2)])
     wants_foreground = experiment.patches.foreground_fraction > 0
-    where, said = where_kept(experiment.runtime, kept_images.bytes_of(sizes, experiment.task.channels, planes), device)
+    wanted = kept_images.bytes_of(sizes, experiment.task.channels, planes)
+    where, said = processes.current().agreed(where_kept(experiment.runtime, wanted, device))
     if where == "none":
         lazy = LazyImages(WithScenes(read, scenes), sizes, experiment.task.channels, wants_foreground, planes)
         return Images(lazy, where, said, None, count, firsts)

@@ -22,9 +22,11 @@ from yeastexp.metrics.instances import cell_errors
 from yeastexp.metrics.matching import overlap
 from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
+from yeastexp.randomness import generator
 from yeastexp.registry import described
 from yeastexp.sample import Sample
 from yeastexp.system import full_precision
+from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
 from yeastexp.training.build import Assembly
 from yeastexp.training.outputs import checked_outputs
@@ -80,12 +82,15 @@ def score(
     return dict(engine.run(samples).metrics)
 
 
-def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Module | None = None) -> Engine:
+def build_validator(
+    assembly: Assembly, model: Callable[[], nn.Module] | nn.Module | None = None, among: Processes = ALONE
+) -> Engine:
     """An engine over whole samples that scores a model: the assembly's, another, or what a function gives each time.
 
     When a run of it is over, `state.metrics` has the scores by tag (`iou/cell`, `iou/mean`, `accuracy`) and the mean
     `loss`, `state.validation` the scores and losses of each image. While it runs, `state.batch` is a sample and
-    `state.prediction` its `Prediction`.
+    `state.prediction` its `Prediction`. Of several processes each runs over its share of the samples, and all of them
+    have the scores of all.
     """
     losses: dict[str, Tensor] = {}
     task, device = assembly.task, assembly.device
@@ -93,6 +98,8 @@ def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Modu
 
     @torch.no_grad()
     def predict(sample: Sample) -> Prediction:
+        if assembly.sampler.shards > 1:  # what draws numbers here draws the same in whichever process
+            torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
         prediction: Any = task.decode(outputs)
@@ -114,9 +121,11 @@ def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Modu
 
     def end() -> None:
         current.pop("model").train(state.was_training)
+        if assembly.sampler.shards > 1:
+            torch.manual_seed(_seed_of(assembly, ""))
         scores = {name: state.metrics.pop(name) for name in assembly.metrics}
-        validation = Validation(scores, {name: float(value) for name, value in losses.items()})
-        summary = summarise(scores, assembly.classes)
+        validation = _of_all(scores, {name: float(value) for name, value in losses.items()}, assembly.metrics, among)
+        summary = summarise(validation.scores, assembly.classes)
         state.validation, state.summary = validation, summary
         state.metrics |= {tag.removeprefix("val/"): value for tag, value in tags(summary).items()}
         state.metrics["loss"] = validation.loss
@@ -126,14 +135,33 @@ def build_validator(assembly: Assembly, model: Callable[[], nn.Module] | nn.Modu
     return engine
 
 
+def _seed_of(assembly: Assembly, image: str) -> int:
+    return int(generator(assembly.experiment.train.seed, f"validation {image}").integers(2**63))
+
+
+def _of_all(
+    scores: dict[str, Scores], losses: dict[str, float], metrics: Mapping[str, PerImageMetric], among: Processes
+) -> Validation:
+    """What all processes found, of the scores and losses in the order of one's own share of the images."""
+    if among.count == 1:
+        return Validation(scores, losses)
+    own = [
+        (name, loss, {key: scores[key].counts[index] for key in scores})
+        for index, (name, loss) in enumerate(losses.items())
+    ]
+    rows = among.merged(own, key=lambda row: row[0])
+    counts = {key: torch.stack([row[2][key] for row in rows]) for key in scores}
+    return Validation({key: metrics[key].scored(counts[key]) for key in scores}, {row[0]: row[1] for row in rows})
+
+
 def _on(sample: Sample, device: torch.device) -> Sample:
     maps = {name: labels.to(device) for name, labels in sample.maps.items()}
     return replace(sample, labels=sample.labels.to(device), maps=maps)
 
 
-def validate(assembly: Assembly, model: nn.Module, split: str = "val") -> Validation:
-    """A model's scores and losses on the whole images of a split."""
-    state: Any = build_validator(assembly, model).run(assembly.samples(split))
+def validate(assembly: Assembly, model: nn.Module, split: str = "val", among: Processes = ALONE) -> Validation:
+    """A model's scores and losses on the whole images of a split, which several processes share."""
+    state: Any = build_validator(assembly, model, among).run(assembly.samples(split, among))
     validation: Validation = state.validation
     return validation
 

@@ -26,7 +26,8 @@ def attach_handlers(context: RunContext) -> None:
     So a checkpoint holds what every handler has made of its step.
     """
     losses = ReadLosses(context.device, context.began, context.log)
-    pause = PauseWhenInterrupted(context.interruption, context.until)
+    agree = context.among.any
+    pause = PauseWhenInterrupted(context.interruption, context.until, agree)
     checkpoints = KeepCheckpoints(
         context.assembly.experiment.runtime.checkpoint_minutes,
         context.schedule,
@@ -35,12 +36,13 @@ def attach_handlers(context: RunContext) -> None:
         lambda: context.tracker.epochs(context.progress.rows),
         lambda: context.over,
         pause.pauses,
+        agree,
     )
     context.handlers = {
         **({"clock": context.budget} if context.budget else {}),
         **_of_updates(context),
         "losses": losses,
-        "budget": StopByBudget(context.late, context.schedule, context.progress),
+        "budget": StopByBudget(context.late_anywhere, context.schedule, context.progress),
         **_of_validation(context),
         **_of_user(context),
         **({"observer": context.observer(context)} if context.observer else {}),
@@ -79,14 +81,21 @@ def _of_validation(context: RunContext) -> dict[str, Handler]:
     handlers: dict[str, Handler] = {
         "tensorboard": LogToTensorBoard(tracker, context),
         "pictures": DrawPictures(
-            tracker, pictured, -(-context.epochs // every), every, lambda: draw_contact_sheet(assembly), progress, over
+            tracker,
+            pictured,
+            -(-context.epochs // every),
+            every,
+            lambda: draw_contact_sheet(assembly),
+            progress,
+            over,
+            context.among,
         ),
         "best": KeepBest(monitor, progress, context.save_best, context.log),
         "progress bar": ShowProgress(context.console, context.steps, shown(monitor, assembly.approximate)),
     }
     if patience is not None:
         handlers["patience"] = StopEarly(patience, monitor, progress, over, context.log)
-    return {**handlers, "validation": ValidateEvery(every, lambda: assembly.samples("val"), over)}
+    return {**handlers, "validation": ValidateEvery(every, lambda: assembly.samples("val", context.among), over)}
 
 
 def _of_user(context: RunContext) -> dict[str, Handler]:

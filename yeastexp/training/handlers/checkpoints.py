@@ -69,6 +69,7 @@ class KeepCheckpoints:
         write_epochs: Callable[[], None],
         over: Callable[[], bool],
         pauses: Callable[[int], bool],
+        agree: Callable[[bool], bool] = lambda due: due,
     ) -> None:
         self.minutes = minutes
         self.schedule = schedule
@@ -77,6 +78,7 @@ class KeepCheckpoints:
         self.write_epochs = write_epochs
         self.over = over
         self.pauses = pauses
+        self.agree = agree
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Save after all else that an event does."""
@@ -100,7 +102,7 @@ class KeepCheckpoints:
         if step % len(self.schedule.patches) == 0:
             return
         pauses = self.pauses(step)
-        if pauses or time.monotonic() > self.saved + 60 * self.minutes:
+        if pauses or self.agree(time.monotonic() > self.saved + 60 * self.minutes):
             self.losses.check(step)  # NaN weights would be what every resumption begins with
             self.keep()
         if pauses:

@@ -10,6 +10,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from yeastexp.drawing import pictures
+from yeastexp.system.processes import ALONE, Processes
 from yeastexp.system.progress import Pace, say_to, shows_bars
 from yeastexp.training.context import RunContext
 from yeastexp.training.handlers.gradients import ClipGradients
@@ -129,7 +130,9 @@ class DrawPictures:
         preview: Callable[[], pictures.Picture],
         progress: Progress,
         over: Callable[[], bool],
+        among: Processes = ALONE,
     ) -> None:
+        self.among = among
         self.progress = progress
         self.tracker = tracker
         self.names = names
@@ -137,7 +140,7 @@ class DrawPictures:
         self.every = every
         self.preview = preview
         self.over = over
-        self.panels: list[pictures.Picture] = []
+        self.panels: dict[str, pictures.Picture] = {}
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Look at each image of a validation whose turn it is."""
@@ -158,9 +161,11 @@ class DrawPictures:
         """Draw an image."""
         state: Any = validator.state
         if self.drawn and state.batch.name in self.names:
-            self.panels.append(panel(state.batch, state.prediction))
+            self.panels[state.batch.name] = panel(state.batch, state.prediction)
 
     def write(self) -> None:
         """One picture of all of them."""
-        if self.panels:
-            self.tracker.picture(self.trainer.state.iteration, pictures.stacked(self.panels))
+        if self.drawn:
+            panels = {name: shown for own in self.among.gather(self.panels) for name, shown in own.items()}
+            stacked = pictures.stacked([panels[name] for name in self.names if name in panels])
+            self.tracker.picture(self.trainer.state.iteration, stacked)

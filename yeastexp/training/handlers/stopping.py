@@ -65,9 +65,12 @@ class StopEarly:
 class PauseWhenInterrupted:
     """Ends training after the checkpoint of this step, on Ctrl-C or SIGTERM, to be resumed; also at step `until`."""
 
-    def __init__(self, interruption: Interruption, until: int | None) -> None:
+    def __init__(
+        self, interruption: Interruption, until: int | None, agree: Callable[[bool], bool] = lambda wanted: wanted
+    ) -> None:
         self.interruption = interruption
         self.until = until
+        self.agree = agree
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Let signals wait for the end of a step while steps are done."""
@@ -83,4 +86,4 @@ class PauseWhenInterrupted:
 
     def pauses(self, step: int) -> bool:
         """Whether training pauses after this step."""
-        return self.interruption.wanted or step == self.until
+        return self.agree(self.interruption.wanted) or step == self.until

@@ -1,0 +1,137 @@
+"""Several processes that were started by torchrun or srun, as one: what they exchange, and how they end."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ignite.distributed as idist
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
+
+from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
+from yeastexp.system import processes
+from yeastexp.system.processes import EndedElsewhere, Processes
+
+Value = TypeVar("Value")
+
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others: longer than one of them takes to write a checkpoint or draw pictures."""
+
+LEAVING_SECONDS = 5.0
+"""How long the first process, which keeps what all can ask, waits for others to end when one has failed."""
+
+FAILED = "yeastexp: the rank of the process that failed first"
+LEFT = "yeastexp: how many processes ended"
+
+
+@dataclass(frozen=True)
+class ProcessGroup(Processes):
+    """Several processes; what is on the host goes through gloo, rows on a GPU through NCCL."""
+
+    nccl: Any = None
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all processes, in their order; they are pickled."""
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, told: bool) -> bool:
+        """Whether something is so in any process."""
+        flag = torch.tensor(told)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def gather_rows(self, row: Tensor) -> Callable[[], Tensor]:
+        """Begin to gather a row (n) of each process; what it gives waits for all of them, (count, n)."""
+        rows = row.new_empty(self.count, len(row))
+        group = self.nccl if row.is_cuda else None
+        work = dist.all_gather(list(rows.unbind()), row, group=group, async_op=True)
+
+        def gathered() -> Tensor:
+            work.wait()
+            return rows
+
+        return gathered
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """The process group, until all processes are done."""
+    on_machine = _on_machine()
+    if 0 < torch.cuda.device_count() < on_machine:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # which PyTorch reads once more: it has not touched a GPU yet
+    idist.initialize("gloo", timeout=PATIENCE)
+    nccl = dist.new_group(backend="nccl", timeout=PATIENCE) if torch.cuda.is_available() else None
+    group = ProcessGroup(idist.get_rank(), idist.get_world_size(), on_machine, nccl)
+    try:
+        with processes.working_together(group), _heard(group):
+            yield group
+        dist.barrier()
+    except BaseException as error:
+        store = _get_default_store()
+        first = _is_first(group, error, store)
+        _leave(group, store)
+        if not first:
+            raise EndedElsewhere(getattr(error, "status", RUN_FAILED)) from None
+        if _is_of_the_group(error):
+            raise UserError(
+                "another process ended without notice, or was not heard of for "
+                f"{PATIENCE.total_seconds() / 60:.0f} minutes; 'resume' continues the run from its last checkpoint",
+                status=RUN_FAILED,
+            ) from error
+        raise
+    idist.finalize()
+
+
+@contextmanager
+def _heard(group: ProcessGroup) -> Iterator[None]:
+    """Let one process alone speak while all goes well."""
+    if group.writes:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _is_first(group: ProcessGroup, error: BaseException, store: dist.Store) -> bool:
+    """Whether this process fails before all others, or cannot know, for the one that could tell is gone."""
+    if isinstance(error, KeyboardInterrupt) or getattr(error, "status", None) == INTERRUPTED:
+        return group.writes
+    with suppress(RuntimeError):
+        first: bytes = store.compare_set(FAILED, "", str(group.rank))
+        return int(first) == group.rank
+    return True
+
+
+def _leave(group: ProcessGroup, store: dist.Store) -> None:
+    """Let the others know at once that this process ends, and keep what they ask, if this process keeps it."""
+    with suppress(RuntimeError):
+        store.add(LEFT, 1)
+        if group.nccl is None:  # NCCL would wait for what others have begun
+            dist.destroy_process_group()
+        until = time.monotonic() + LEAVING_SECONDS
+        while group.writes and store.add(LEFT, 0) < group.count and time.monotonic() < until:
+            time.sleep(0.02)
+
+
+def _is_of_the_group(error: BaseException) -> bool:
+    """Whether an error says that a connection to another process is gone; gloo's are RuntimeErrors."""
+    return isinstance(error, RuntimeError) and re.search("gloo|NCCL|peer|Timed out", str(error)) is not None
+
+
+def _on_machine() -> int:
+    """How many processes the launcher started on this machine."""
+    told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    found = re.match(r"\d+", told)  # srun writes '2(x3)' for two on each of three machines
+    return int(found[0]) if found else processes.launched()[1]
