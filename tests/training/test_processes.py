@@ -1,7 +1,8 @@
 """Runs of several processes: they end in the bytes of one, and they end together."""
 
-from __future__ import os
+from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
