@@ -104,7 +104,7 @@ def _heard(group: ProcessGroup) -> Iterator[None]:
         yield
 
 
-def _is_first(group: ProcessGroup, error: BaseException, store: dist.Store) -> bool:
+def _is_first(group: ProcessGroup, error: BaseException, store: Any) -> bool:
     """Whether this process fails before all others, or cannot know, for the one that could tell is gone."""
     if isinstance(error, KeyboardInterrupt) or getattr(error, "status", None) == INTERRUPTED:
         return group.writes
@@ -114,7 +114,7 @@ def _is_first(group: ProcessGroup, error: BaseException, store: dist.Store) -> b
     return True
 
 
-def _leave(group: ProcessGroup, store: dist.Store) -> None:
+def _leave(group: ProcessGroup, store: Any) -> None:
     """Let the others know at once that this process ends, and keep what they ask, if this process keeps it."""
     with suppress(RuntimeError):
         store.add(LEFT, 1)
