@@ -11,6 +11,7 @@ from torch import Tensor
 
 from yeastexp.data.pieces import Pieces, shifted
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.checked import checked
 from yeastexp.randomness import generator
 
 PROBE = 32
@@ -35,7 +36,7 @@ def _with_new_values(transform: BasicTransform2D, image: Pieces) -> Pieces:
     params = transform.statistics(image) if transform.has("statistics") else _drawn(transform)
 
     def values(piece: Tensor) -> Tensor:
-        return transform.checked(transform.batch(piece[None], [params])[0], piece, "batch")
+        return checked(transform, transform.batch(piece[None], [params])[0], piece, "batch")
 
     margin = transform.margin_px
 

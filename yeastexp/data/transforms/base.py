@@ -11,13 +11,8 @@ from torch import Tensor
 
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.pieces import Size as Size
-from yeastexp.errors import UserError
-from yeastexp.registry import source_of
+from yeastexp.data.transforms.checked import checked
 from yeastexp.sample import Sample
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"a tensor of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 class BasicTransform2D:
@@ -82,28 +77,15 @@ class BasicTransform2D:
     def batch(self, images: Tensor, params: Sequence[Any]) -> Tensor:
         """`image` for a batch (B, C, H, W), one `params` each."""
         results = (self.image(image, given) for image, given in zip(images, params, strict=True))
-        return torch.stack([self.checked(new, image, "image") for new, image in zip(results, images, strict=True)])
+        return torch.stack([checked(self, new, image, "image") for new, image in zip(results, images, strict=True)])
 
     def batch_with_labels(
         self, images: Tensor, planes: Sequence[Tensor], params: Sequence[Any]
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """`batch`, and `labels` for several label planes (B, L, H, W), at once."""
-
-        def relabelled(sample: Tensor, given: Any) -> Tensor:
-            return torch.stack([self.labels(plane, given) for plane in sample])
-
-        changed = [torch.stack(list(map(relabelled, batch, params))) for batch in planes]
-        return self.batch(images, params), changed
-
-    def checked(self, result: Any, like: Tensor, hook: str) -> Tensor:
-        """What a hook returned. Raises UserError with its place if it is no tensor of the given shape and type."""
-        if isinstance(result, Tensor) and result.shape == like.shape and result.dtype == like.dtype:
-            return result
-        kind = f"{_kind(result)} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-        raise UserError(
-            f"{source_of(type(self))}: '{hook}' of {type(self).__name__} gives {kind} for {_kind(like)} "
-            f"{tuple(like.shape)}; return one of the same shape and type ('geometry' moves pixels)"
-        )
+        pairs = [list(zip(batch, params, strict=True)) for batch in planes]
+        changed = [[torch.stack([self.labels(each, d) for each in sample]) for sample, d in batch] for batch in pairs]
+        return self.batch(images, params), [torch.stack(batch) for batch in changed]
 
     def scenes(self, samples: Sequence[Sample], generator: Callable[[int], np.random.Generator]) -> Iterator[Sample]:
         """Further training images, made once of all training images, which have every map of the data set.
@@ -130,9 +112,8 @@ class BasicTransform2D:
     def draws(self) -> bool:
         """Whether `draw` takes numbers from its generator."""
         source = np.random.Philox(0)
-        untouched = repr(source.state)
         self.draw(np.random.Generator(source))
-        return repr(source.state) != untouched
+        return repr(source.state) != repr(np.random.Philox(0).state)
 
     def acts(self) -> bool:
         """Whether it has a hook that can change anything."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D, Size
+from yeastexp.data.transforms.checked import checked
 from yeastexp.data.transforms.geometry import (
     Batched,
     Coordinates,
@@ -337,7 +338,7 @@ def _changed(
     if transform.has("labels"):
         planes = [labels.long(), values[:, values.shape[1] - soft :]][: 2 if soft else 1]
     image, moved = transform.batch_with_labels(image, planes, params)
-    image = transform.checked(image, given, "batch")
+    image = checked(transform, image, given, "batch")
     labels = moved[0] if moved else labels
     if soft:
         image = torch.cat([image, moved[1] if moved else values[:, values.shape[1] - soft :]], dim=1)
