@@ -33,6 +33,7 @@ MEANT = {
     **dict.fromkeys(("generate", "simulate"), "synth"),
     **dict.fromkeys(("summary", "info"), "inspect"),
     **dict.fromkeys(("diff",), "compare"),
+    **dict.fromkeys(("tune", "search", "optimize"), "sweep"),
 }
 """What other programs call a command, and what it is called here."""
 

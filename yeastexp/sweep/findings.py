@@ -99,10 +99,10 @@ def _of_repeats(record: SweepRecord, best: float, complete: list[TrialRecord]) -
         yield "A single other seed tells nothing of the spread between seeds; use --repeats 3."
         return
     near = sum(abs(trial.score - best) <= spread.margin for trial in complete if trial.score is not None) - 1
-    verdict = f"that close to the best: {near} of {format_count(len(complete) - 1, 'other complete trial')}"
+    verdict = f"Within that of the best: {near} of {format_count(len(complete) - 1, 'other complete trial')}"
     yield (
         f"Seeds alone have a standard deviation of {format_score(spread.deviation)}, so that two single trainings have "
-        f"to differ by more than {format_score(spread.margin)} (95 %, from {len(spread.scores)} seeds): {verdict}."
+        f"to differ by more than {format_score(spread.margin)} (95 %, from {len(spread.scores)} seeds). {verdict}."
     )
 
 

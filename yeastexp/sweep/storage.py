@@ -54,7 +54,7 @@ def _database(url: str) -> BaseStorage:
     try:
         return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=arguments))
     except ImportError as error:
-        fault = f"needs the package of its database ({in_one_line(error)})"
+        fault = f"needs the package of its database ({in_one_line(error.__cause__ or error)})"
         raise UserError(f"--storage {_without_password(url)}: {fault}; pip install it") from None
     except ValueError as error:
         raise UserError(f"--storage {_without_password(url)}: {in_one_line(error)}") from None

@@ -285,9 +285,11 @@ class _Part:
             yield
         except (KeyboardInterrupt, SystemExit):
             slots.give_back(claimed)
+            self.write()
             raise
         except UserError as error:
             slots.give_back(claimed)
+            self.write()
             remedy = "the same command goes on with it"
             raise UserError(f"{self.folder.path}: {error.faults[0]}; {remedy}", status=error.status) from error
 

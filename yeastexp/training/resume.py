@@ -46,7 +46,7 @@ def resume(
     directory = RunDirectory(run, among.writes)
     if not directory.is_run:
         raise UserError(f"{run}: not a run directory, or a run that ended before it began; {directory.meant}")
-    directory.refuse_folder_of_runs(f"; 'crossval' with -o {run} continues a cross-validation")
+    directory.refuse_folder_of_runs(f"; 'crossval' or 'sweep' with -o {run} continues what it holds")
     before, loaded = directory.load(), directory.load(settings)
     _refuse_settings(before, loaded)
     refuse_shards(loaded, among)

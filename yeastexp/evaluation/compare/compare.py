@@ -126,7 +126,9 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
         raise UserError(f"{' '.join(map(str, paths))}: nothing to compare with; name two runs or more")
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
-        RunDirectory.existing(path)
+        directory = RunDirectory.existing(path)
+        if not out_of_fold.is_crossval(path):
+            directory.refuse_folder_of_runs()
         if resolved.count(place) > 1:
             raise UserError(f"{path}: is named twice; name different runs")
     short = [f"{place.parent.name}/{place.name}" for place in resolved]
