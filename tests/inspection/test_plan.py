@@ -343,7 +343,7 @@ def test_images_are_packed_first(tmp_path: Path, call: Call) -> None:
     status, out, err = call("new", *where, "-o", output, *options)
     assert status == 0 and not err, err
     text = output.read_text()
-    assert f"packed {where[0]} and {where[1]} into mine.h5" in text and out.endswith(f"{text}{output}\n")
+    assert f"packed {where[0]} and {where[1]} (instance) into mine.h5" in text and out.endswith(f"{text}{output}\n")
     assert out.startswith("images   2 train, 2 val; 1 × uint16, stacked\nlabels   instance: ")
     assert tomllib.loads(text)["dataset"]["path"] == "mine.h5" and "2 train, 2 val" in text
     contents = hdf5_file.Reader(tmp_path / "out" / "mine.h5").contents
@@ -374,7 +374,9 @@ def test_what_fails_half_way_leaves_what_was_there(
         raise UserError(f"{step}: does not work")
 
     monkeypatch.setattr(f"yeastexp.inspection.plan.{step}", fail)
-    status, _, err = call("new", *where, "-o", tmp_path / "mine.toml", "--labels", "instance", "--force")
+    words = ["new", *where, "--labels", "instance", "--force", "-o"]
+    assert call(*words, tmp_path / "folder" / "mine.toml")[0] == 2 and not (tmp_path / "folder").exists()
+    status, _, err = call(*words, tmp_path / "mine.toml")
     assert status == 2 and f"{step}: does not work" in err
     assert all((tmp_path / name).read_text() == "precious" for name in ("mine.h5", "mine.toml"))
     assert {path.name for path in tmp_path.iterdir()} == {"images", "labels", "mine.h5", "mine.toml"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -168,18 +167,16 @@ def new_from_images(
         raise UserError(f"{output}: is where the images are packed; name an experiment file that ends in .toml")
     for path in (output, data):
         refuse_overwriting(path, force)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.stem}.", suffix=".part", dir=output.parent) as name:
-        staged = Path(name) / data.name, Path(name) / output.name
+    with files.folder(output.parent), files.staging(output.parent, f".{output.name}.") as staged:
         try:
-            packed = pack([images], [labels], staged[0], **options, progress=progress)
-            title = f"Written by 'yeastexp new', which packed {images} and {labels} into {data.name}."
-            _write(*staged, title, RULES, progress)
+            packed = pack([images], [labels], staged / data.name, **options, progress=progress)
+            title = f"Written by 'yeastexp new', which packed {images} and {labels} ({packed.kind}) into {data.name}."
+            _write(staged / data.name, staged / output.name, title, RULES, progress)
         except UserError as error:
-            faults = (fault.replace(name, str(output.parent)) for fault in error.faults)
+            faults = (fault.replace(str(staged), str(output.parent)) for fault in error.faults)
             raise UserError(*faults, status=error.status) from None
-        staged[0].replace(data)
-        staged[1].replace(output)
+        (staged / data.name).replace(data)
+        (staged / output.name).replace(output)
     return replace(packed, output=data)
 
 
@@ -195,7 +192,8 @@ def _write(data: Path, output: Path, title: str, rules: Sequence[Rule], progress
             choices, field = _deep_enough(measured, where, choices, temporary, settings)
             checked = check(temporary, settings)
         except UserError as error:
-            raise UserError(*(fault.replace(str(temporary), str(output)) for fault in error.faults)) from None
+            faults = (fault.replace(str(temporary), str(output)) for fault in error.faults)
+            raise UserError(*faults, status=error.status) from None
         if errors := [finding for finding in checked.findings if finding.severity == "error"]:
             raise UserError(*(f"{data}: {finding.about}: {finding.what}; {finding.remedy}" for finding in errors))
         comments = [f"# {printable(line)}" for line in (title, *_comments(measured, choices, field, checked))]
