@@ -979,11 +979,22 @@ def test_seconds() -> None:
         assert not problems and seconds(typed["budget"]) == expected
     for number in (90, 0.5):
         assert seconds(SCHEMAS["train"].check({"budget": number})[0]["budget"]) == number
-    for wrong in ("5 weeks", "min", "-5", -5, True, "5 m s"):
+    for wrong in ("5 weeks", "min", "-5", -5, True, "5 m s", 0, "0", "0.0 h", "\N{ARABIC-INDIC DIGIT THREE}"):
         assert SCHEMAS["train"].check({"budget": wrong})[1]
 
 
 # At the command line
+
+
+@pytest.mark.parametrize("name", ["semantic", "instances"])
+def test_another_task_keeps_the_keys_that_every_task_has(write: Write, name: str) -> None:
+    path = write({})
+    before = load_experiment(path, data=False).task
+    after = load_experiment(path, [f"task.name={name}"], data=False).task
+    assert (after.channels, after.classes, after.part.name) == (before.channels, before.classes, name)
+    with pytest.raises(UserError) as caught:
+        load_experiment(path, ["task.name=auto", "task.channels=0"], data=False)
+    assert len(caught.value.faults) == 2 and "missing" not in str(caught.value)
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

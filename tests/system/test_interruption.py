@@ -28,14 +28,16 @@ def test_where_nobody_heeds_it_it_is_the_end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_sigterm_ends_a_program_as_ctrl_c_does_and_what_ignores_it_goes_on() -> None:
-    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_program_as_ctrl_c_does_and_what_ignores_it_goes_on(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
     try:
+        with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)
         with sigterm_as_ctrl_c():
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, before)

@@ -47,9 +47,9 @@ def test_files_are_read_in_the_order_of_their_writing_whatever_the_clock_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three processes, the clock set back before each; names of other machines and processes sort at random."""
-    for start, hour in ((1, 9), (4, 7), (7, 7), (10, 5)):
+    for start, hour, host in ((1, 9, "c"), (4, 7, "b"), (7, 7, "a"), (10, 5, "d")):
         monkeypatch.setattr(time, "time", lambda hour=hour: 1_700_000_000.0 + 3600 * hour)
-        monkeypatch.setattr(socket, "gethostname", lambda hour=hour: f"host-{9 - hour}")
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
         tracker = Tracker(RunDirectory(tmp_path), after_step=start - 1)
         for step in range(start, start + 4):
             tracker.training(step, loss=float(step), learning_rate=0.1)

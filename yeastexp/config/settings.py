@@ -13,7 +13,10 @@ from yeastexp.registry import MustExist, Schema
 
 _Written = Annotated[
     str,
-    StringConstraints(pattern=r"^\d{1,6}(\.\d{1,6})? ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)?$"),
+    StringConstraints(
+        pattern=r"^(0{0,5}[1-9][0-9]{0,5}(\.[0-9]{1,6})?|0{1,6}\.0{0,5}[1-9][0-9]{0,5})"  # more than 0
+        r" ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)?$"
+    ),
 ]
 Duration = Annotated[
     _Written,

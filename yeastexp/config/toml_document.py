@@ -160,6 +160,10 @@ def _syntax_error(message: str, text: str, source: str) -> str:
     return f"{source}:{last}:1: {message.removesuffix(' (at end of document)')} at the end of the file"
 
 
+KEPT: Mapping[Keys, Collection[str]] = {("task",): ("channels", "classes")}
+"""Keys that belong to the table and not to the part that it names, so that another part keeps them."""
+
+
 def merge(parent: Document, child: Document, exclusive: Mapping[Keys, Collection[str]]) -> None:
     """Write a child's values over its parent's: tables key by key, everything else whole."""
     _merge(parent, child, (), child.values, exclusive)
@@ -180,7 +184,13 @@ def _merge(
                 parent.places[keys] = child.places[keys]
             _merge(parent, child, keys, value, exclusive)
         else:
-            parent.assign(keys, value, {k: place for k, place in child.places.items() if k[: len(keys)] == keys})
+            kept = [
+                key for key in KEPT.get(keys, ()) if isinstance(old, dict) and key in old and isinstance(value, dict)
+            ]
+            inherited = {key: old[key] for key in kept}
+            places = {k: place for k, place in parent.places.items() if k[:-1] == keys and k[-1] in inherited}
+            places |= {k: place for k, place in child.places.items() if k[: len(keys)] == keys}
+            parent.assign(keys, inherited | value if inherited else value, places)
 
 
 def _value(document: Document, keys: Keys) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from yeastexp.system import processes
 
 HEEDED = (signal.SIGINT, signal.SIGTERM)
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
@@ -46,12 +47,16 @@ class Interruption:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a program as Ctrl-C does, which removes temporary files; an ignored one stays ignored."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM, and SIGHUP of a closed terminal, end a program as Ctrl-C does, which removes temporary files.
+
+    An ignored one stays ignored, as SIGHUP is under `nohup`.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    heeded = [one for one in ENDING if here and signal.getsignal(one) == signal.SIG_DFL]
+    for one in heeded:
+        signal.signal(one, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for one in heeded:
+            signal.signal(one, signal.SIG_DFL)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from yeastexp.inspection.preflight.finding import Finding, of_images
+from yeastexp.inspection.preflight.finding import Finding, Severity, of_images
 from yeastexp.inspection.preflight.statistics import ImageStatistics, ModelInput, Statistics, names, ratio
 from yeastexp.system.formatting import format_count, format_number, format_share
 
@@ -30,8 +30,9 @@ STANDARD = (0.05, 10.0)
 def constant_images(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
     """Images with one value, or with such a channel."""
     if constant := [image for image in images if image.constant]:
-        what, why = " have one value everywhere (in a channel)", "They contain no information"
-        yield of_images("error", "constant images", constant, images, what, why, "export them again, or leave them out")
+        what, why = " have one value everywhere (in a channel)", "They contain no information there"
+        severity: Severity = "error" if all(image.low == image.high for image in images) else "warning"
+        yield of_images(severity, "constant images", constant, images, what, why, "export them again, or omit them")
 
 
 def saturation(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
