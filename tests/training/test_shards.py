@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from yeastexp.data.shards import cut_up
 from yeastexp.errors import UserError
 from yeastexp.nets.losses import CrossEntropy
 from yeastexp.nets.optimizers import sgd
 from yeastexp.sample import IGNORE
 from yeastexp.system.processes import ALONE, Processes, Rehearsing
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options
-from yeastexp.training.shards import BatchStatistics, cut_up, make_sharded_trainer
+from yeastexp.training.shards import BatchStatistics, make_sharded_trainer
 from yeastexp.training.step import make_trainer
 
 CPU = torch.device("cpu")

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from yeastexp import plugins
 from yeastexp.contracts import Interpolation
 from yeastexp.data.kept_images import CachedImages, ImageBlock, LazyImages
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
-from yeastexp.data.workers import made
+from yeastexp.data.workers import WithPlugins, made
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE
-from yeastexp.system.processes import ALONE, Processes
-
-Item = TypeVar("Item")
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, h, w) float32 and targets (B, T, h, w)."""
-Shards = tuple[Batch | None, ...]
-"""A process's shards of a batch, in their order; None where a short batch has no patches for one."""
 Planes = tuple[Tensor, Tensor, Tensor]
 """Images (B, C, h, w), label planes (B, L, h, w), the class labels first, and soft planes (B, S, h, w)."""
 Transforms = tuple[BasicTransform2D, ...]
@@ -42,7 +35,7 @@ class PatchPlan:
     corners: np.ndarray | None
 
 
-class PatchSampler:
+class PatchSampler(WithPlugins):
     """Training batches by step: images (B, C, h, w) and targets (B, T, h, w), made in any order, on any process.
 
     A `foreground` share of random patches is centred on a pixel above class 0. Augmentations that compose scenes have
@@ -59,7 +52,6 @@ class PatchSampler:
         foreground: float = 0.0,
         planes: Sequence[Interpolation] = (),
         scenes: Mapping[int, int] | None = None,
-        shards: int = 1,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -69,7 +61,6 @@ class PatchSampler:
         self.foreground = foreground
         self.planes = tuple(planes)
         self.scenes = dict(scenes or {})
-        self.shards = shards
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,25 +72,17 @@ class PatchSampler:
         """How many of the source's channels are target planes."""
         return self.planes.count("bilinear")
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        images, labels, soft = self._cut(step, self._patches(step))
-        return images, self._targets(labels, soft)
-
-    def shard(self, step: int, shard: int) -> Batch | None:
-        """A shard of the batch of a step; None if the last batch of an epoch is too short to have it."""
-        patches = np.array_split(self._patches(step), self.shards)[shard]
-        if not len(patches):
-            return None
-        images, labels, soft = self._cut(step, patches)
+    def batch(self, step: int, shard: int = 0, shards: int = 1) -> Batch:
+        """The batch of a step, counted from 0, or one of so many shards of it: patches in a row."""
+        images, labels, soft = self._cut(step, np.array_split(self.patches(step), shards)[shard])
         return images, self._targets(labels, soft)
 
     def labelled(self, step: int) -> tuple[Tensor, Tensor]:
         """The images (B, C, h, w) of a step with their class labels (B, h, w) int64, whatever the targets are."""
-        images, labels, _ = self._cut(step, self._patches(step))
+        images, labels, _ = self._cut(step, self.patches(step))
         return images, labels[:, 0].long()
 
-    def _patches(self, step: int) -> np.ndarray:
+    def patches(self, step: int) -> np.ndarray:
         """The numbers, in their epoch, of the patches of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         return _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
@@ -193,70 +176,7 @@ class PatchSampler:
 
         Those come in `pinned` memory, from which a GPU copies them beside its work.
         """
-        yield from self._made(self.batch, range(first, last), workers, context, pinned)
-
-    def sharded(
-        self, first: int, last: int, among: Processes = ALONE, workers: int = 0, pinned: bool = False
-    ) -> Iterator[Shards]:
-        """The shards of a process, every `among.count`-th of each batch from step `first` to before `last`.
-
-        The second shard of every process comes after the first of all of them, so that they are added up in their order
-        as they come.
-        """
-        own = range(among.rank, self.shards, among.count)
-        items = _Pairs(first, last, own)
-        made = self._made(self._shard, items, workers, None, pinned)
-        try:
-            for _ in range(first, last):
-                yield tuple(itertools.islice(made, len(own)))
-        finally:
-            made.close()  # type: ignore[attr-defined]  # a generator
-
-    def _shard(self, place: tuple[int, int]) -> Batch | None:
-        return self.shard(*place)
-
-    def _made(
-        self,
-        make: Callable[[Any], Item],
-        places: Sequence[Any],
-        workers: int,
-        context: str | None,
-        pinned: bool,
-    ) -> Iterator[Item]:
-        if not workers:
-            yield from map(make, places)
-        else:
-            yield from made(make, places, workers, context, pinned)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker has to load the plugins before it can unpickle parts that they define, and takes them in this order.
-        return {"plugins": _Plugins(), **vars(self)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        del state["plugins"]
-        self.__dict__.update(state)
-
-
-class _Plugins:
-    """The plugin files of the process that pickles it, loaded where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
-        return plugins.load, (plugins.active(),)
-
-
-class _Pairs(Sequence[tuple[int, int]]):
-    """Steps with each of some shards, of which there can be more than a list could hold."""
-
-    def __init__(self, first: int, last: int, shards: range) -> None:
-        self.steps = range(first, last)
-        self.shards = shards
-
-    def __len__(self) -> int:
-        return len(self.steps) * len(self.shards)
-
-    def __getitem__(self, index: Any) -> Any:
-        step, shard = divmod(index, len(self.shards))
-        return self.steps[step], self.shards[shard]
+        return made(self.batch, range(first, last), workers, context, pinned)
 
 
 @functools.lru_cache(maxsize=4)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from yeastexp import plugins
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system.formatting import format_bytes
 
@@ -34,6 +35,24 @@ LOCKS = 3
 
 PATIENCE = 600.0
 """Seconds without an item after which the workers count as stuck."""
+
+
+class WithPlugins:
+    """What plugin files define parts of: a worker loads them before it unpickles the rest, which it does in order."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"plugins": _Plugins(), **vars(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        del state["plugins"]
+        self.__dict__.update(state)
+
+
+class _Plugins:
+    """The plugin files of the process that pickles it, loaded where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return plugins.load, (plugins.active(),)
 
 
 class _Made(Dataset[Any]):
@@ -81,11 +100,14 @@ def _portable(error: Exception) -> Exception:
 def made(
     make: Callable[[Any], Item], indices: Sequence[Any], workers: int, context: str | None, pinned: bool = False
 ) -> Iterator[Item]:
-    """`make` of each index, made ahead by worker processes; what one of them raises is raised here.
+    """`make` of each index, made ahead by worker processes, if any; what one of them raises is raised here.
 
     Nothing is drawn from a global generator. UserError tells how a worker died, or where all are stuck. If shared
     memory is too small, items come through pipes, or are made in this process: a warning says so.
     """
+    if not workers:
+        yield from map(make, indices)
+        return
     with tempfile.TemporaryDirectory() as folder:
         loader = DataLoader(
             _Made(make),

@@ -181,7 +181,6 @@ def assemble(experiment: Experiment) -> Assembly:
         experiment.patches.foreground_fraction,
         task.planes,
         images.scenes,
-        experiment.runtime.shards,
     )
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
@@ -278,7 +277,7 @@ def build_trainer(
     """
     optimization = optimization or optimization_of(assembly)
     schedule = schedule or AccumulationSchedule(1, [1], sys.maxsize)
-    outputs, shards = assembly.task.outputs, assembly.sampler.shards
+    outputs, shards = assembly.task.outputs, assembly.experiment.runtime.shards
     if shards == 1:
         return make_trainer(optimization, assembly.loss, schedule, outputs, assembly.count)
     seed = assembly.experiment.train.seed

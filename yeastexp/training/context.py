@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from yeastexp.config.experiment import LENGTH
 from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
-from yeastexp.data.patches import Batch, Shards
+from yeastexp.data.patches import Batch
 from yeastexp.data.prefetch import Tensors, prefetch_to_device
+from yeastexp.data.shards import Shards, ShardSampler
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Summary
 from yeastexp.system import processes
@@ -168,11 +169,12 @@ class RunContext:
 
     def rest(self) -> Iterator[Batch | Shards]:
         """What is left to train on in this process: batches, or its shards of them."""
-        sampler, steps = self.assembly.sampler, (self.step, self.steps)
-        if sampler.shards == 1:
-            yield from self.batches(*steps)
+        shards = self.assembly.experiment.runtime.shards
+        if shards == 1:
+            yield from self.batches(self.step, self.steps)
         else:
-            yield from self._on_device(sampler.sharded(*steps, self.among, *self._by_workers))
+            sampler = ShardSampler(self.assembly.sampler, shards, self.among)
+            yield from self._on_device(sampler.batches(self.step, self.steps, *self._by_workers))
 
     @property
     def _by_workers(self) -> tuple[int, bool]:

@@ -17,8 +17,9 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from yeastexp.data.patches import Batch, Shards
+from yeastexp.data.patches import Batch
 from yeastexp.data.prefetch import moved
+from yeastexp.data.shards import Shards, cut_up
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.system.processes import Processes
@@ -58,15 +59,6 @@ def make_sharded_trainer(
         return value
 
     return engine_of(whole)
-
-
-def cut_up(batch: Batch | Shards, shards: int) -> Shards:
-    """The shards of a batch, unless it is cut already."""
-    images, targets = batch[0], batch[1] if len(batch) > 1 else None
-    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
-        return batch  # type: ignore[return-value]  # no pair of tensors
-    pieces = zip(images.tensor_split(shards), targets.tensor_split(shards), strict=True)
-    return tuple(piece if len(piece[0]) else None for piece in pieces)
 
 
 class _ShardedStep:

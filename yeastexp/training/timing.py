@@ -17,7 +17,8 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.data.patches import Batch, Shards
+from yeastexp.data.patches import Batch
+from yeastexp.data.shards import Shards, ShardSampler
 from yeastexp.errors import UserError
 from yeastexp.system import cores, processes
 from yeastexp.system.processes import Processes
@@ -106,11 +107,9 @@ def seconds_per_step(
 
 def _endless(assembly: Assembly, among: Processes) -> Generator[Batch | Shards]:
     """Batches, or this process's shards of them, cut as the run will."""
-    sampler, workers = assembly.sampler, assembly.experiment.runtime.workers
-    if sampler.shards == 1:
-        yield from sampler.batches(0, ENDLESS, workers)
-    else:
-        yield from sampler.sharded(0, ENDLESS, among, workers)
+    sampler, runtime = assembly.sampler, assembly.experiment.runtime
+    source = sampler if runtime.shards == 1 else ShardSampler(sampler, runtime.shards, among)
+    yield from source.batches(0, ENDLESS, runtime.workers)
 
 
 class _TooSlow(Exception):

@@ -98,7 +98,7 @@ def build_validator(
 
     @torch.no_grad()
     def predict(sample: Sample) -> Prediction:
-        if assembly.sampler.shards > 1:  # what draws numbers here draws the same in whichever process
+        if assembly.experiment.runtime.shards > 1:  # what draws numbers here draws the same in whichever process
             torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
@@ -121,7 +121,7 @@ def build_validator(
 
     def end() -> None:
         current.pop("model").train(state.was_training)
-        if assembly.sampler.shards > 1:
+        if assembly.experiment.runtime.shards > 1:
             torch.manual_seed(_seed_of(assembly, ""))
         scores = {name: state.metrics.pop(name) for name in assembly.metrics}
         validation = _of_all(scores, {name: float(value) for name, value in losses.items()}, assembly.metrics, among)

@@ -1,0 +1,67 @@
+"""Batches in shards, which several processes share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from yeastexp.data.patches import Batch, PatchSampler
+from yeastexp.data.workers import made
+from yeastexp.system.processes import ALONE, Processes
+
+Shards = tuple[Batch | None, ...]
+"""A process's shards of a batch, in their order; None where a short batch has no patches for one."""
+
+
+class ShardSampler:
+    """The batches of a sampler, each cut into so many `shards` of patches in a row.
+
+    Of several processes each takes every `among.count`-th: the second shard of each process comes after the first of
+    all of them, so that they can be added up in their order as they come.
+    """
+
+    def __init__(self, sampler: PatchSampler, shards: int, among: Processes = ALONE) -> None:
+        self.sampler = sampler
+        self.shards = shards
+        self.own = range(among.rank, shards, among.count)
+
+    def batches(self, first: int, last: int, workers: int = 0, pinned: bool = False) -> Generator[Shards]:
+        """This process's shards of the batches from step `first` to before `last`, as `PatchSampler.batches`."""
+        items = made(self.shard, _Pairs(range(first, last), self.own), workers, None, pinned)
+        try:
+            for _ in range(first, last):
+                yield tuple(itertools.islice(items, len(self.own)))
+        finally:
+            items.close()  # type: ignore[attr-defined]  # a generator; ends the worker processes
+
+    def shard(self, place: tuple[int, int]) -> Batch | None:
+        """A shard of the batch of a step; None if the last batch of an epoch is too short to have it."""
+        step, shard = place
+        return self.sampler.batch(step, shard, self.shards) if shard < len(self.sampler.patches(step)) else None
+
+
+class _Pairs(Sequence[tuple[int, int]]):
+    """Steps with each of some shards, of which there can be more than a list could hold."""
+
+    def __init__(self, steps: range, shards: range) -> None:
+        self.steps = steps
+        self.shards = shards
+
+    def __len__(self) -> int:
+        return len(self.steps) * len(self.shards)
+
+    def __getitem__(self, index: Any) -> Any:
+        step, shard = divmod(index, len(self.shards))
+        return self.steps[step], self.shards[shard]
+
+
+def cut_up(batch: Batch | Shards, shards: int) -> Shards:
+    """The shards of a batch, unless it is cut already."""
+    images, targets = batch[0], batch[1] if len(batch) > 1 else None
+    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
+        return batch  # type: ignore[return-value]  # no pair of tensors
+    pieces = zip(images.tensor_split(shards), targets.tensor_split(shards), strict=True)
+    return tuple(piece if len(piece[0]) else None for piece in pieces)
