@@ -54,6 +54,20 @@ def training(rounds: int, only: tuple[str, ...]) -> None:
 
 
 @commands.command()
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of which medians are.")
+@click.option("--side", type=click.IntRange(256), help="Pixels of the image that is predicted; else 8192.")
+def gpu(rounds: int, side: int | None) -> None:
+    """On a GPU: steps a second beside a bare loop, what the GPU is given and how busy it is, and prediction.
+
+    Example: python -m benchmarks gpu --rounds 1 --side 4096
+    """
+    from benchmarks import gpu as gpu_of
+
+    for part in gpu_of.report(rounds=rounds, side=side or gpu_of.SIDE):
+        click.echo(f"{part}\n")
+
+
+@commands.command()
 @ROUNDS
 @ONLY
 def augmentation(rounds: int, only: tuple[str, ...]) -> None:

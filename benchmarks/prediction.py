@@ -151,17 +151,17 @@ def growth(sides: Sequence[int], width: int) -> str:
     lines = ["| pixels | seconds | megapixels/s | peak memory, MB |", "| --- | ---: | ---: | ---: |"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trained = _run(folder, width)
+        run_directory = trained(folder, width)
         for side in sides:
             path = folder / f"{side}.tif"
             write_field(path, side)
-            seconds, peak_mb = _predicted(trained, path, folder / "masks")
+            seconds, peak_mb = _predicted(run_directory, path, folder / "masks")
             lines.append(f"| {side}² | {seconds:.1f} | {side**2 / 1e6 / seconds:.2f} | {peak_mb:.0f} |")
             path.unlink()
     return "\n".join(lines)
 
 
-def _run(folder: Path, width: int) -> Path:
+def trained(folder: Path, width: int) -> Path:
     """A run directory of a few steps, so that masks are no noise."""
     path = folder / "experiment.toml"
     path.write_text(EXPERIMENT.format(width=width), encoding="utf-8")
@@ -186,10 +186,10 @@ def write_field(path: Path, side: int) -> None:
     tifffile.imwrite(path, tiles(), shape=(side, side), dtype=np.uint16, tile=(TILE, TILE), photometric="minisblack")
 
 
-def _predicted(trained: Path, image: Path, output: Path) -> tuple[float, float]:
+def _predicted(run_directory: Path, image: Path, output: Path) -> tuple[float, float]:
     """Seconds of the command line and the largest memory of its process, in MB."""
     began = time.monotonic()
-    words = [sys.executable, "-m", "yeastexp", "predict", str(trained), str(image), "-o", str(output)]
+    words = [sys.executable, "-m", "yeastexp", "predict", str(run_directory), str(image), "-o", str(output)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -18,6 +18,8 @@ from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 
 SIZE = 160
+SCRIPT = Path(benchmarks.__file__).with_name("gpu.sh")
+FAILING = {**os.environ, "PYTHON": "false"}
 
 
 def discs(index: int) -> dict[str, np.ndarray]:
@@ -105,8 +107,14 @@ def test_help_shows_an_example() -> None:
 
 
 def test_parts_of_the_script_for_a_gpu_that_fail_are_noted_and_the_next_ones_follow(tmp_path: Path) -> None:
-    script, out = Path(benchmarks.__file__).with_name("gpu.sh"), tmp_path / "gpu.txt"
-    done = subprocess.run([script, out, "--set", "train.epochs=1"], env={**os.environ, "PYTHON": "false"}, stderr=-1)
+    out = tmp_path / "gpu.txt"
+    done = subprocess.run([SCRIPT, "--limit", "60", out, "--set", "train.epochs=1"], env=FAILING, stderr=-1)
     text = out.read_text()
     assert done.returncode == 1 and text.startswith("# yeastexp on a GPU, ")
     assert (text.count("\n## "), text.count("\n(exit status 1; ")) == (6, 6)
+
+
+def test_the_script_for_a_gpu_ends_with_its_limit(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.txt"
+    done = subprocess.run([SCRIPT, "--limit", "0", out], env=FAILING, stderr=-1)
+    assert done.returncode == 1 and out.read_text().count("(exit status not begun, for no time is left; 0 s)") == 6

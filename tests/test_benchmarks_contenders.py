@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import augmentation, measuring, metrics, startup, training
+from benchmarks import augmentation, gpu, measuring, metrics, prediction, startup, training
 from benchmarks.__main__ import commands
 from benchmarks.measuring import Contender
 
@@ -121,3 +121,31 @@ def test_a_run_is_timed_to_its_first_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["training", "augmentation", "metrics", "startup"])
 def test_help_shows_an_example(command: str) -> None:
     assert f"Example: python -m benchmarks {command}" in CliRunner().invoke(commands, [command, "--help"]).output
+
+
+def test_what_a_gpu_does_is_read_off_a_trace() -> None:
+    def event(category: str, name: str, begin: float, lasts: float) -> dict[str, Any]:
+        return {"ph": "X", "cat": category, "name": name, "ts": begin, "dur": lasts}
+
+    events = [
+        {"ph": "M", "name": "process_name"},
+        event("kernel", "add", 10, 30),
+        event("kernel", "mul", 20, 40),
+        event("gpu_memcpy", "Memcpy HtoD", 80, 30),
+        event("cuda_runtime", "cudaLaunchKernel", 0, 5),
+        event("cuda_runtime", "cudaStreamSynchronize", 5, 100),
+        event("cuda_runtime", "cudaMemcpyAsync", 5, 10),
+    ]
+    assert gpu.Trace.of(events, steps=2, peak_mb=3) == gpu.Trace(1, 0.5, 0.5, 0.8, 0.05, 3)
+    assert gpu.Trace.of([], steps=1) == gpu.Trace(0, 0, 0, 0, 0, 0)
+
+
+def test_parts_of_the_report_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = prediction.EXPERIMENT.replace("size = 128", "size = 64").replace("steps = 40", "steps = 1")
+    monkeypatch.setattr(prediction, "EXPERIMENT", small)
+    set_up = replace(training.ON_GPU, device="cpu", batch=2, window=16, width=2, images=2, side=32, folder=tmp_path)
+    gpu.write(set_up)
+    traced = gpu.traces(set_up, steps=1, warm_up=1).splitlines()
+    assert [line.split(" | ")[0] for line in traced[2:]] == [f"| {name}" for name in gpu.FILES]
+    assert "megapixels/s" in gpu.predicted(64, 2, rounds=1)

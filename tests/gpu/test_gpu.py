@@ -9,6 +9,8 @@ import csv
 import io
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,21 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from yeastexp.config.loading import load_experiment
 from yeastexp.config.settings import Patches
 from yeastexp.data.kept_images import CachedImages
 from yeastexp.data.patches import PatchSampler
 from yeastexp.data.pieces import Pieces
+from yeastexp.data.prefetch import prefetch_to_device
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.geometry import Pixels
 from yeastexp.data.transforms.reflect import Reflect
 from yeastexp.prediction import tiling
 from yeastexp.prediction.tiling import Tiling
-from yeastexp.registry import model, transform
+from yeastexp.registry import loss, model, transform
 from yeastexp.training import checkpoints
+from yeastexp.training.build import Assembly, assemble, build_trainer
+from yeastexp.training.optimization import Options, Precision
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 from yeastexp.training.training_images import plan_patches
@@ -62,10 +68,10 @@ class PowerCut(BaseException):
     """What no code expects."""
 
 
-def train(folder: Path, device: str, precision: str) -> Path:
+def train(folder: Path, device: str, precision: str, text: str = EXPERIMENT) -> Path:
     """The directory of a finished run."""
     folder.mkdir()
-    path = tiny.write_experiment(folder, EXPERIMENT)
+    path = tiny.write_experiment(folder, text)
     settings = [f"runtime.device={device}", f"train.precision={precision}"]
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
@@ -201,3 +207,100 @@ def test_patches_are_those_of_the_cpu(device: str, names: list[str], bound: floa
         assert float((values - moved_values.cpu()).abs().max()) <= bound
         other.append((labels != moved_labels.cpu()).float().mean())
     assert float(torch.stack(other).mean()) <= share
+
+
+AUGMENTATIONS = ("affine", "elastic", "pasted_structures", "brightness_contrast", "gamma", "uneven_illumination")
+AUGMENTATIONS += ("gaussian_blur", "gaussian_noise", "poisson_noise", "invert_contrast")
+AUGMENTED = tiny.EXPERIMENT.replace(
+    "[model]", "".join(f'[[augment]]\nname = "{name}"\n' for name in AUGMENTATIONS) + "[model]"
+)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_twice_with_all_augmentations_ends_in_the_same_bytes(tmp_path: Path, device: str) -> None:
+    first, second = (train(tmp_path / name, device, "float32", AUGMENTED) for name in ("first", "second"))
+    assert kills.differences(first, second) == []
+
+
+def assembled(path: Path, *settings: str) -> Assembly:
+    """The parts of an experiment."""
+    return assemble(load_experiment(path, settings))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_patches_are_the_same_wherever_images_are_kept_and_whoever_cuts_them(tmp_path: Path, device: str) -> None:
+    """Bit by bit where the CPU cuts them; on the device to the bound of fields, but for labels half between pixels."""
+    path = tiny.write_experiment(tmp_path, AUGMENTED)
+    cut: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for where, settings in {
+        "memory": ["runtime.cache=memory"],
+        "none": ["runtime.cache=none"],
+        "workers": ["runtime.cache=memory", "runtime.workers=2"],
+        "device": ["runtime.cache=device"],
+    }.items():
+        assembly = assembled(path, f"runtime.device={device}", *settings)
+        workers = assembly.experiment.runtime.workers
+        batches = prefetch_to_device(assembly.sampler.batches(0, 4, workers, pinned=device == "cuda"), assembly.device)
+        cut[where] = [(images.cpu(), targets.cpu()) for images, targets in batches]
+    for where in ("none", "workers", "device"):
+        for (images, targets), (other_images, other_targets) in zip(cut["memory"], cut[where], strict=True):
+            assert float((images - other_images).abs().max()) <= (1e-3 if where == "device" else 0)
+            assert float((targets != other_targets).float().mean()) <= (1e-3 if where == "device" else 0)
+
+
+@pytest.mark.parametrize("device", [DEVICES[1]])
+def test_neither_a_batch_nor_a_step_waits_for_the_gpu(tmp_path: Path, device: str) -> None:
+    """PyTorch itself raises where it would wait."""
+    path = tiny.write_experiment(tmp_path, AUGMENTED)
+    assembly = assembled(path, f"runtime.device={device}", "runtime.cache=device")
+    trainer = build_trainer(assembly)
+    batches = [assembly.sampler.batch(step) for step in range(2)]
+    trainer.run(batches, max_epochs=1, epoch_length=2)  # what is made once: states, kernels
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.run((assembly.sampler.batch(step) for step in range(2, 5)), max_epochs=1, epoch_length=3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 5e-3), ("bfloat16", 5e-2)])
+def test_losses_and_gradients_are_those_of_the_cpu(device: str, precision: Precision, bound: float) -> None:
+    """Convolutions round their factors to 10 bits on a GPU (TF32), and to 8 in bfloat16; gradients as a whole."""
+    source = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 1, 64, 64, generator=source)
+    labels = (images[:, 0] > 0).long()
+    losses, gradients = [], []
+    for place, kind in (("cpu", "float32"), (device, precision)):
+        torch.manual_seed(0)
+        net = model["unet"](1, 2, width=8).to(place)
+        with Options(kind).autocast(torch.device(place)):  # type: ignore[arg-type]
+            logits = net(images.to(place))
+        value = loss["dice_cross_entropy"](2)(logits.float(), labels.to(place))
+        value.backward()
+        losses.append(float(value.detach()))
+        gradients.append(torch.cat([weight.grad.flatten().cpu() for weight in net.parameters()]))
+    assert losses[1] == pytest.approx(losses[0], rel=bound)
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) <= 4 * bound
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="PyTorch has fewer than two GPUs here")
+def test_two_gpus_end_in_the_bytes_of_one(tmp_path: Path) -> None:
+    """Over NCCL."""
+    for name, count in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        path = tiny.write_experiment(tmp_path / name)
+        words = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={count}",
+            "-m",
+            "yeastexp",
+            "run",
+            path,
+        ]
+        subprocess.run([sys.executable, *words, "--set", "runtime.shards=2"], cwd=tmp_path / name, check=True)
+    assert kills.differences(*(tmp_path / name / "runs" / "tiny" / "001" for name in ("one", "two"))) == []
