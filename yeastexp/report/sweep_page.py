@@ -18,8 +18,8 @@ from yeastexp.sweep.findings import FEW_TRIALS, counts, findings, shown_value, s
 from yeastexp.sweep.folder import SweepFolder, SweepRecord, TrialRecord
 from yeastexp.system.formatting import format_count, format_score, format_share
 
-LOOKS = {"complete": (0, False), "pruned": (1, True), "best": (2, False)}
-"""Colour and marker of the trials in all plots, and whether they are outlines."""
+LOOKS = {"pruned": (1, True), "complete": (0, False), "best": (2, False)}
+"""Colour and marker of the trials in all plots, from the lowest to the topmost, and whether they are outlines."""
 
 
 def page(path: Path, written: str) -> Page:
@@ -74,7 +74,7 @@ def _group(record: SweepRecord, trial: TrialRecord) -> str:
 
 
 def _grouped(record: SweepRecord) -> dict[str, list[TrialRecord]]:
-    """The trials that have a score, the best one apart and last, so that it lies above the others."""
+    """The trials that have a score, the best one apart."""
     groups = {
         group: [trial for trial in record.trials if _group(record, trial) == group and trial.score is not None]
         for group in LOOKS

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from yeastexp.errors import RUN_FAILED, UserError, in_one_line
 
@@ -23,6 +25,9 @@ LOCK_SUFFIX = ".lock"
 
 SQLITE_SECONDS = 60
 """How long a process waits for others that write into the same SQLite file."""
+
+TRIES = 5
+"""A second apart, while another process makes the tables of a new database."""
 
 
 @contextmanager
@@ -52,12 +57,24 @@ def _database(url: str) -> BaseStorage:
         )
     arguments = {"connect_args": {"timeout": SQLITE_SECONDS}} if url.startswith("sqlite") else {}
     try:
-        return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=arguments))
+        return optuna.storages.get_storage(_with_tables(url, arguments))
     except ImportError as error:
         fault = f"needs the package of its database ({in_one_line(error.__cause__ or error)})"
         raise UserError(f"--storage {_without_password(url)}: {fault}; pip install it") from None
     except ValueError as error:
         raise UserError(f"--storage {_without_password(url)}: {in_one_line(error)}") from None
+
+
+def _with_tables(url: str, arguments: dict[str, Any]) -> RDBStorage:
+    """A database whose tables are there: another process may be making them right now."""
+    for _ in range(TRIES):
+        try:
+            return RDBStorage(url, engine_kwargs=arguments)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if isinstance(error, OperationalError) and "already exists" not in str(error):
+                raise
+            time.sleep(1)
+    return RDBStorage(url, engine_kwargs=arguments)
 
 
 def _without_password(url: str) -> str:
