@@ -136,9 +136,6 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"channels": 2}, "task", {"task.channels": 2, "task.classes": ["background", "cell"]}),
         ({"classes": 3}, "task", {"task.channels": 1, "task.classes": ["background", "class_1", "class_2"]}),
         ({"class_names": ("none", "bud")}, "task", {"task.channels": 1, "task.classes": ["none", "bud"]}),
-        ({"diameter_px": 13.9}, "single_pixels", {"model.space_to_depth": 1}),
-        ({"diameter_px": 14.0}, "single_pixels", {}),
-        ({"diameter_px": 0.0}, "single_pixels", {}),
         ({"diameters_px": (20.0, 65.0)}, "patch_size", {"patches.size": 144}),
         ({"diameters_px": (20.0, 64.0)}, "patch_size", {}),
         ({"diameters_px": (20.0, 400.0)}, "patch_size", {"patches.size": 288}),
@@ -150,9 +147,6 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"diameters_px": (20.0, 400.0)}, "batch_size", {"train.batch_size": 2}),
         ({"has_whole_cell": False}, "pasted_cells", {"augment.pasted_cells": None}),
         ({"has_whole_cell": False, "has_ids": False}, "pasted_cells", {}),
-        ({"diameter_px": 8.0}, "pasted_sizes", {"augment.pasted_cells.scale": [1.0, 1.6]}),
-        ({"diameter_px": 13.0}, "pasted_sizes", {"augment.pasted_cells.scale": [0.62, 1.1]}),
-        ({"diameter_px": 8.0, "has_whole_cell": False}, "pasted_sizes", {}),
     ],
 )
 def test_a_rule_sets_a_key_where_the_starter_is_not_right(

@@ -33,17 +33,7 @@ from yeastexp.training import build
 from yeastexp.training.training_images import DEFAULT_SIDE
 
 WIDTH = 120
-"""Of a line with augmentations that stay as they are."""
-
-SMALL_PX = 14
-"""Median diameter below which the network works on single pixels, not on blocks of 2 × 2.
-
-On drawn cells of 9 pixels, 800 steps and two seeds, the mean AP was 0.18 and 0.15 with this, 0.07 and 0.08 without.
-Images of large cells (67 pixels) are not made smaller: 0.83 and 0.82 as they are, 0.78 and 0.76 at half the size.
-"""
-
-PASTED_PX = 8.0
-"""The median diameter to which pasted cells are made smaller, and below which they are not."""
+"""Of a line of augmentations."""
 
 FIELD_DIAMETERS = 2
 """So many diameters of a cell an output should depend on, to see the cell and its neighbours."""
@@ -87,13 +77,6 @@ def validation_by_group(measured: Measured) -> Iterator[Choice]:
         yield Choice("dataset.val", count, f"{was}; these are whole ones, of about as many images")
 
 
-def single_pixels(measured: Measured) -> Iterator[Choice]:
-    """No blocks of 2 × 2 pixels where cells are small."""
-    if 0 < measured.diameter_px < SMALL_PX:
-        reason = f"cells are {_across(measured)}: outlines need every pixel, and twice the time"
-        yield Choice("model.space_to_depth", 1, reason)
-
-
 def patch_size(measured: Measured) -> Iterator[Choice]:
     """Patches as large as two large cells, and no more than the smallest image."""
     size = _patch_size(measured)
@@ -118,35 +101,22 @@ def pasted_cells(measured: Measured) -> Iterator[Choice]:
         yield Choice("augment.pasted_cells", None, "no pasted_cells: no training image holds a whole cell to paste")
 
 
-def pasted_sizes(measured: Measured) -> Iterator[Choice]:
-    """No pasted cells of a few pixels, where cells are small."""
-    if measured.has_ids and measured.has_whole_cell and measured.diameter_px < SMALL_PX:
-        low = round(min(1.0, PASTED_PX / measured.diameter_px), 2)
-        scale = [low, round(max(1.1, 1.6 * low), 2)]
-        reason = f"of cells {_across(measured)}: not below {PASTED_PX:.0f} px"
-        yield Choice("augment.pasted_cells.scale", scale, reason)
-
-
 RULES: tuple[Rule, ...] = (
     task,
     validation_by_group,
-    single_pixels,
     patch_size,
     batch_size,
     pasted_cells,
-    pasted_sizes,
 )
 
 
-def new(
-    data: Path, output: Path, *, force: bool = False, rules: Sequence[Rule] = RULES, progress: Progress = iter
-) -> None:
+def new(data: Path, output: Path, *, force: bool = False, progress: Progress = iter) -> None:
     """Write an experiment on packed data to `output`, after `check` has accepted it."""
     refuse_overwriting(output, force)
     if output.exists() and data.exists() and output.samefile(data):
         raise UserError(f"{output}: is the file that is read; name another one to write")
     title = f"Written from {data.name} by 'yeastexp new'. Change what you know better, then 'check' and 'run' it."
-    _write(data, output, title, rules, progress)
+    _write(data, output, title, progress)
 
 
 def new_from_images(
@@ -171,7 +141,7 @@ def new_from_images(
         try:
             packed = pack([images], [labels], staged / data.name, **options, progress=progress)
             title = f"Written by 'yeastexp new', which packed {images} and {labels} ({packed.kind}) into {data.name}."
-            _write(staged / data.name, staged / output.name, title, RULES, progress)
+            _write(staged / data.name, staged / output.name, title, progress)
         except UserError as error:
             faults = (fault.replace(str(staged), str(output.parent)) for fault in error.faults)
             raise UserError(*faults, status=error.status) from None
@@ -180,12 +150,12 @@ def new_from_images(
     return replace(packed, output=data)
 
 
-def _write(data: Path, output: Path, title: str, rules: Sequence[Rule], progress: Progress) -> None:
+def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
     measured = Measured.of(data, progress)
     if missing := [split for split in ("train", "val") if not measured.splits.get(split)]:
         raise UserError(f"{data}: has no image to {missing[0]}; pack it with other --val and --test")
     where = Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
-    choices = [choice for rule in rules for choice in rule(measured)]
+    choices = [choice for rule in RULES for choice in rule(measured)]
     with files.appearing(output) as temporary:
         settings = [f"name={_string(output.stem)}"]
         try:
@@ -224,9 +194,9 @@ def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator
         yield _line(f'extends = "{_extended(measured)}"', f"the labels have an id for each cell; {touching}")
     else:
         yield _line(f'extends = "{_extended(measured)}"', "the labels are masks, without ids that tell cells apart")
-    changes = {choice.key.removeprefix("augment."): choice for choice in choices if choice.key.startswith("augment.")}
-    if changes:
-        yield from _augmentations(_starter(measured)["augment"], changes)
+    left_out = {choice.key.removeprefix("augment."): choice for choice in choices if choice.key.startswith("augment.")}
+    if left_out:
+        yield from _augmentations(_starter(measured)["augment"], left_out)
     parts = ", ".join(f"{count} {split}" for split, count in measured.splits.items())
     tables: dict[str, list[str]] = {"dataset": [_line(f"path = {_string(path)}", parts)]}
     for choice in choices:
@@ -237,27 +207,12 @@ def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator
         yield from ("", f"[{table}]", *lines)
 
 
-def _augmentations(usual: Sequence[dict[str, Any]], changes: dict[str, Choice]) -> Iterator[str]:
-    """The starter's list, with what is changed in lines of its own and the rest in as few as hold it."""
-    rest: list[str] = []
-    written: list[str] = []
-    for augmentation in usual:
-        name = augmentation["name"]
-        if name in changes and changes[name].value is None:
-            written.append(f"  # {printable(changes[name].reason)}")
-        elif edits := {key: choice for key, choice in changes.items() if key.partition(".")[0] == name}:
-            options = {key.partition(".")[2]: choice.value for key, choice in edits.items()}
-            reason = "; ".join(choice.reason for choice in edits.values())
-            written.append("  " + _line(f"{_value(augmentation | options)},", reason))
-        else:
-            rest.append(_value(augmentation))
-    known = {augmentation["name"] for augmentation in usual}
-    added = [(key, choice) for key, choice in changes.items() if key.partition(".")[0] not in known]
-    written += ["  " + _line(f"{_value({'name': key, **choice.value})},", choice.reason) for key, choice in added]
+def _augmentations(usual: Sequence[dict[str, Any]], left_out: dict[str, Choice]) -> Iterator[str]:
+    """The starter's list without some of it, in as few lines as hold it."""
     yield "augment = ["
-    yield from written
+    yield from (f"  # {choice.reason}" for choice in left_out.values())
     line = " "
-    for text in rest:
+    for text in (_value(augmentation) for augmentation in usual if augmentation["name"] not in left_out):
         if len(line) + len(text) + 2 > WIDTH:
             yield line
             line = " "
