@@ -30,7 +30,7 @@ from yeastexp.metrics import baselines
 from yeastexp.report import report
 from yeastexp.sweep import proposals, storage, workers
 from yeastexp.sweep.findings import findings, spread_of
-from yeastexp.sweep.folder import SweepFolder, SweepRecord
+from yeastexp.sweep.folder import SamplerName, SweepFolder, SweepRecord
 from yeastexp.sweep.proposals import FollowTrial, is_worse_than_best, proposed, sampler_of, scores_at
 from yeastexp.sweep.slots import Slots
 from yeastexp.sweep.space import Choice, Range
@@ -243,7 +243,7 @@ def test_a_process_of_another_machine_is_lost_when_it_falls_silent(
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
-def test_the_same_seed_proposes_the_same(sampler: proposals.SamplerName) -> None:
+def test_the_same_seed_proposes_the_same(sampler: SamplerName) -> None:
     dimensions = [Range("a", 1e-4, 1.0, log=True), Range("b", 1, 9, integer=True), Choice("c", ("x", [1, 2]))]
 
     def series(seed: int) -> list[dict[str, Any]]:
@@ -308,6 +308,20 @@ def test_failed_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert record.trials[0].why == "step 3: the loss is NaN"
     assert findings(record) == ["9 trials: 5 failed, 4 not begun."]
     assert "Traceback (most recent call last):" in said
+
+
+def test_a_trial_of_other_data_has_failed(
+    finished: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: Any, folder: Path, **__: Any) -> None:
+        shutil.copytree(finished.trial(1), folder, dirs_exist_ok=True)
+        environment = folder / "environment.json"
+        environment.write_text(re.sub(r'("data.h5": ")....', r"\g<1>0000", environment.read_text()))
+
+    monkeypatch.setattr("yeastexp.sweep.sweep.run", trained)
+    with pytest.raises(UserError, match="no trial is complete"):
+        sweep(requested(tmp_path, trials=1), silent)
+    assert "001: the data were changed since the sweep began" in SweepFolder(tmp_path / "sweep").read().trials[0].why
 
 
 def test_a_database_is_shared_by_folders(

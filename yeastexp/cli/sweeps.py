@@ -14,7 +14,7 @@ from yeastexp.errors import UserError
 from yeastexp.system.terminal import echo
 
 if TYPE_CHECKING:
-    from yeastexp.sweep.proposals import PrunerName, SamplerName
+    from yeastexp.sweep.folder import PrunerName, SamplerName
 
 
 @click.command(short_help="Search the values of an experiment's keys.")

@@ -17,6 +17,8 @@ from yeastexp.training.run_directory import RunDirectory
 
 RECORD, TABLE, SPACE = "sweep.json", "trials.csv", "space.toml"
 
+SamplerName = Literal["tpe", "gp", "random"]
+PrunerName = Literal["wilcoxon", "median", "none"]
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 
@@ -54,18 +56,19 @@ class Repeats:
 
 @dataclass
 class SweepRecord:
-    """What is known of a sweep."""
+    """What is known of a sweep; `digests` tell it from others, `data` are those of the files that all trials read."""
 
     name: str
     monitor: str
     higher_is_better: bool
     wanted: int
-    sampler: str
-    pruner: str
+    sampler: SamplerName
+    pruner: PrunerName
     seed: int
     train_seed: int
     ranges: dict[str, dict[str, Any]]
     digests: dict[str, str]
+    data: dict[str, str]
     trials: list[TrialRecord] = field(default_factory=list)
     best: int | None = None
     repeats: Repeats | None = None

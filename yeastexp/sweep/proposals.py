@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
@@ -17,12 +17,10 @@ from optuna.trial import TrialState
 
 from yeastexp.metrics.pixels import ALL, MEAN
 from yeastexp.metrics.summary import rows_of
+from yeastexp.sweep.folder import PrunerName, SamplerName
 from yeastexp.sweep.space import Choice, Dimension, Value
 from yeastexp.training.context import RunContext
 from yeastexp.training.progress import Validation
-
-SamplerName = Literal["tpe", "gp", "random"]
-PrunerName = Literal["wilcoxon", "median", "none"]
 
 P_VALUE = 0.05
 """Of the one-sided Wilcoxon test from which a trial counts as worse than the best one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna import Study
+from optuna import Study, Trial
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -26,8 +26,8 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError, in_one_line
 from yeastexp.metrics.summary import monitored
 from yeastexp.sweep import space, storage, workers
-from yeastexp.sweep.folder import Repeats, State, SweepFolder, SweepRecord, TrialRecord
-from yeastexp.sweep.proposals import FollowTrial, PrunerName, SamplerName, proposed, sampler_of, values_of
+from yeastexp.sweep.folder import PrunerName, Repeats, SamplerName, State, SweepFolder, SweepRecord, TrialRecord
+from yeastexp.sweep.proposals import FollowTrial, proposed, sampler_of, values_of
 from yeastexp.sweep.slots import ATTEMPT, HOST, SLOT, TAKEN_UP, Slots
 from yeastexp.sweep.space import Dimension
 from yeastexp.sweep.workers import Worker
@@ -35,6 +35,7 @@ from yeastexp.system import cores, locks
 from yeastexp.system.formatting import format_score
 from yeastexp.system.progress import Say
 from yeastexp.training import inputs
+from yeastexp.training.context import RunContext
 from yeastexp.training.resume import is_concluded, resume
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory
@@ -52,6 +53,8 @@ STATES: Mapping[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+
+Observer = Callable[[RunContext], FollowTrial]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def _blank(request: Request, loaded: Experiment, dimensions: Sequence[Dimension]
             "data, plugins or other files": _digest(inputs.digests(loaded)),
             "space, sampler, pruner or seed": _digest(proposing),
         },
+        data=inputs.digests(loaded)["data"],
     )
 
 
@@ -254,20 +258,13 @@ class _Part:
     def _trial(self, slots: Slots, claimed: FrozenTrial) -> None:
         number = claimed.user_attrs[SLOT]
         with self._given_back(slots, claimed):
-            self.study.sampler = sampler_of(self.blank.sampler, self.blank.seed, number)  # type: ignore[arg-type]
+            self.study.sampler = sampler_of(self.blank.sampler, self.blank.seed, number)
             trial = slots.begun(claimed)
             values = proposed(trial, self.dimensions)
             told = ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
             self.say(f"trial {number} of {self.blank.wanted}: {told}")
-            followers: list[FollowTrial] = []
-
-            def observer(context: Any) -> FollowTrial:
-                followers.append(FollowTrial(context, self.study, trial, self.blank.pruner))  # type: ignore[arg-type]
-                return followers[-1]
-
-            pruned = lambda: any(follower.pruned for follower in followers)  # noqa: E731
             settings = space.settings(values)
-            self._train(slots, claimed, self.folder.trial(number), f"trial {number}", settings, observer, pruned)
+            self._train(slots, claimed, self.folder.trial(number), f"trial {number}", settings, trial)
 
     def _repeat(self, slots: Slots, claimed: FrozenTrial, best: int) -> None:
         seed = self.blank.train_seed + claimed.user_attrs[SLOT]
@@ -300,29 +297,36 @@ class _Part:
         path: Path,
         name: str,
         settings: Sequence[str],
-        observer: Callable[[Any], FollowTrial] | None = None,
-        pruned: Callable[[], bool] = lambda: False,
+        followed: Trial | None = None,
     ) -> None:
-        """Train a run directory to its end, or go on with one, and tell the storage what it came to."""
-        began = time.monotonic()
+        """Train a run directory to its end, or go on with one, and tell the storage what it came to.
+
+        One that is `followed` may be pruned.
+        """
+        began, followers = time.monotonic(), list[FollowTrial]()
+
+        def observer(context: RunContext) -> FollowTrial:
+            assert followed is not None
+            followers.append(FollowTrial(context, self.study, followed, self.blank.pruner))
+            return followers[0]
+
         try:
-            self._carry_out(path, settings, claimed, observer)
-            result = RunDirectory(path).read_result()
+            self._carry_out(path, settings, claimed, observer if followed else None)
+            outcome = self._scored(slots, claimed, RunDirectory(path))
         except UserError as error:
-            if error.status == INTERRUPTED and not pruned():
+            if any(follower.pruned for follower in followers):
+                outcome = TrialState.PRUNED, ""
+            elif error.status == INTERRUPTED:
                 raise UserError(f"interrupted in {name}", status=INTERRUPTED) from error
-            outcome = (TrialState.PRUNED, "") if pruned() else (TrialState.FAIL, error.faults[0])
+            else:
+                outcome = TrialState.FAIL, error.faults[0]
         except Exception as error:
             for line in traceback.format_exc().splitlines():
                 self.say(line)
             outcome = TrialState.FAIL, in_one_line(error)
-        else:
-            outcome = self._scored(slots, claimed, result)
         self._tell(slots, claimed, outcome, name, time.monotonic() - began)
 
-    def _carry_out(
-        self, path: Path, settings: Sequence[str], claimed: FrozenTrial, observer: Callable[[Any], FollowTrial] | None
-    ) -> None:
+    def _carry_out(self, path: Path, settings: Sequence[str], claimed: FrozenTrial, observer: Observer | None) -> None:
         directory = RunDirectory(path)
         if claimed.user_attrs[ATTEMPT]:  # whoever trained into it before is known to be gone
             (path / locks.OWNER).unlink(missing_ok=True)
@@ -335,9 +339,11 @@ class _Part:
             elif not is_concluded(directory):
                 resume(path, started=time.monotonic(), console=console, observer=observer)
 
-    def _scored(self, slots: Slots, claimed: FrozenTrial, result: Mapping[str, Any]) -> tuple[TrialState, str]:
-        """Keep the scores of a finished run beside its trial."""
-        monitor = self.blank.monitor
+    def _scored(self, slots: Slots, claimed: FrozenTrial, run: RunDirectory) -> tuple[TrialState, str]:
+        """Keep the scores of a finished run beside its trial, if it is of the data of the others."""
+        result, monitor = run.read_result(), self.blank.monitor
+        if run.read_environment()["digests"]["data"] != self.blank.data:
+            return TrialState.FAIL, f"{run}: the data were changed since the sweep began; bring back what it began with"
         score = result["best"]["value"]
         last = result["last"]["loss"] if monitor == "loss" else monitored(result["val"]["last"], monitor)
         test = monitored(result["test"], monitor) if "test" in result and monitor != "loss" else None
