@@ -1130,6 +1130,7 @@ def test_a_name_that_is_no_utf8_is_printed_as_it_is(tmp_path: Path) -> None:
         ),
         (PermissionError(errno.EACCES, "Permission denied", "a\nb"), f"a\\nb: Permission denied; {ELSEWHERE}\n"),
         (OSError(errno.EROFS, "Read-only file system", "a"), f"a: Read-only file system; {ELSEWHERE}\n"),
+        (OSError(errno.EISDIR, "Is a directory", "a"), "a: Is a directory; move that folder away\n"),
     ],
 )
 def test_what_a_machine_lacks_is_a_line(

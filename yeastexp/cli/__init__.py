@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import time
@@ -86,7 +87,8 @@ def main(started: float) -> None:
             _fail(f"{place}{FULL[error.errno]}; make room, or name another place")
         if error.filename is None:
             raise  # only what the system says of a file is not a bug
-        _fail(f"{error.filename}: {error.strerror}; name another place")
+        remedy = "move that folder away" if error.errno == errno.EISDIR else "name another place"
+        _fail(f"{error.filename}: {error.strerror}; {remedy}")
 
 
 def _fail_if_out_of_memory(error: RuntimeError) -> None:
