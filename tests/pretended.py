@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_flatten
 
 aten = torch.ops.aten
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+GROUPED = torch._C._group_tensors_by_device_and_dtype
 
 READS = {
     aten._local_scalar_dense,
@@ -52,7 +53,7 @@ MASKED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.resize_}
 
-METHODS = ("to", "cuda", "cpu", "pin_memory", "is_pinned", "numpy", "tolist", "new_tensor", "record_stream")
+METHODS = ("to", "cuda", "cpu", "pin_memory", "is_pinned", "numpy", "tolist", "new_tensor")
 """Those of tensors that have to do with devices."""
 
 
@@ -118,6 +119,9 @@ class Pretended(TorchFunctionMode):
             "mem_get_info": lambda device=None: (2**34, 2**34),
         }.items():
             self.open.enter_context(mock.patch.object(torch.cuda, name, value))
+        recorded = mock.patch.object(Tensor, "record_stream", lambda tensor, stream: self._recorded(tensor, stream))
+        self.open.enter_context(recorded)  # whose own wants a stream of PyTorch's
+        self.open.enter_context(mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", self._grouped))
         self.open.enter_context(mock.patch.object(torch, "Generator", _Generator))
         self.open.enter_context(_Operators(self))
         entered: Pretended = super().__enter__()
@@ -306,8 +310,20 @@ class Pretended(TorchFunctionMode):
             self._wait("new_tensor: a copy to the GPU")
         return made
 
-    def _record_stream(self, func: Any, tensor: Tensor, stream: Stream) -> None:
-        self.memories[tensor.untyped_storage()].recorded.add(stream)
+    def _grouped(
+        self, lists: Any, with_indices: bool = False, *, group: Any = torch._C._group_tensors_by_device_and_dtype
+    ) -> Any:
+        """Tensors of optimizers by their device, which PyTorch looks up in C++."""
+        groups = group(lists, with_indices).items()
+        first = [next(tensor for tensor in each[0][0] if tensor is not None) for _, each in groups]
+        return {
+            (GPU if self.has(tensor) else device, dtype): each
+            for ((device, dtype), each), tensor in zip(groups, first, strict=True)
+        }
+
+    def _recorded(self, tensor: Tensor, stream: Stream) -> None:
+        with torch._C.DisableTorchFunction():
+            self.memories[tensor.untyped_storage()].recorded.add(stream)
 
 
 class _Generator(torch._C.Generator):
