@@ -21,6 +21,7 @@ from yeastexp.nets.receptive_field import (
     Call,
     Extent,
     layer_rule,
+    measuring,
     receptive_field,
     rule,
     survey,
@@ -1032,6 +1033,21 @@ def test_attention_over_many_patches_fills_no_tables(patch: int, side: int, monk
     found = receptive_field(Attention(patch, 4), 1, (side, side))
     assert found.height.global_layer == "blocks.0 (MultiheadAttention)" and found.cumulative_stride == patch
     assert max(totals) < 1 << 25
+
+
+def test_what_compares_all_pixels_with_all_is_not_measured_on_ever_larger_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "MAX_VALUES", 1 << 20)
+    sides: list[int] = []
+
+    def compared(x: Tensor) -> Tensor:
+        if x.device.type != "meta":
+            sides.append(x.shape[2])
+        return torch.cdist(x.flatten(2).mT, x.flatten(2).mT).mean(1).view(x.shape)
+
+    found = receptive_field(Apply(compared), 1, (16, 16))
+    assert found.measured and found.height.global_layer and max(sides) == 32
 
 
 def test_tables_that_take_too_much_memory_together_are_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

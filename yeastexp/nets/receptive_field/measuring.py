@@ -6,9 +6,11 @@ import copy
 from collections.abc import Iterator
 from fractions import Fraction
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MAX_ROWS, MIN_ROWS = 32, 4
 """Rows (or columns) in the middle of an image that are changed one by one, to meet each phase."""
@@ -18,6 +20,9 @@ REDRAWN = 2
 
 MAX_PIXELS = 1 << 19
 """Of the images that are tried."""
+
+MAX_VALUES = 1 << 26
+"""Of any tensor on the way in a larger image, 512 MB; one that compares all pixels with all grows 16 times."""
 
 Reach = tuple[int, int] | None
 """The most pixels before and after an output's own that it was seen to depend on; None if as far as the image goes."""
@@ -35,22 +40,37 @@ def measured_reach(model: nn.Module, channels: int, size: tuple[int, int], strid
     generator = torch.Generator().manual_seed(0)
     reach: list[Reach] = [(0, 0), (0, 0)]
     dtype = torch.float64
-    try:
-        _run(_with_precision(model, dtype), torch.zeros(1, channels, *size, dtype=dtype))
-    except Exception:  # whatever a model's forward raises, it may join the image to constants that are floats
-        dtype = torch.float32
+    with _Largest() as largest:
+        try:
+            _run(_with_precision(model, dtype), torch.zeros(1, channels, *size, dtype=dtype))
+        except Exception:  # whatever a model's forward raises, it may join the image to constants that are floats
+            dtype = torch.float32
     for _ in range(REDRAWN):
         redrawn = _redrawn(_with_precision(model, dtype), generator)
         image = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64).to(dtype)
         for axis in range(2):
             reach[axis] = _union(reach[axis], _axis_reach(redrawn, image, axis, lines, generator))
     larger = (2 * size[0], 2 * size[1])
-    if None in reach and prod(larger) <= MAX_PIXELS:
+    if None in reach and prod(larger) <= MAX_PIXELS and 16 * largest.values <= MAX_VALUES:
         try:
             return measured_reach(model, channels, larger, stride)
         except Exception:  # whatever a model's forward raises, it does not take such an image
             return reach
     return reach
+
+
+class _Largest(TorchDispatchMode):
+    """Keeps how many values the largest tensor has that an operator gives."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values = 0
+
+    def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = overload(*args, **(kwargs or {}))
+        listed = output if isinstance(output, list | tuple) else (output,)
+        self.values = max(self.values, *(value.numel() for value in listed if isinstance(value, Tensor)), 0)
+        return output
 
 
 def _with_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
