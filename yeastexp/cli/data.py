@@ -9,6 +9,7 @@ import click
 
 from yeastexp.cli.options import ANY, FILE, FORCE, PACKING, POSITIVE
 from yeastexp.cli.output import counts, progress
+from yeastexp.errors import UserError
 from yeastexp.system.terminal import echo
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 @click.command(short_help="Pack images and masks into one HDF5 file.")
 @click.argument("images")
 @click.argument("labels")
-@click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
+@click.option("-o", "--output", type=FILE, help="The HDF5 file to write.")
 @PACKING
 @click.option("--dry-run", is_flag=True, help="Write nothing; print what each image is.")
 @FORCE
-def pack(images: str, labels: str, output: Path, dry_run: bool, force: bool, **packing: Any) -> None:
+def pack(images: str, labels: str, output: Path | None, dry_run: bool, force: bool, **packing: Any) -> None:
     """Pack IMAGES and LABELS (files, folders or quoted globs, paired by name) into one HDF5 file.
 
     A label file has the name of its image, or a suffix such as _masks more, in a folder of its own or in the same one.
@@ -36,12 +37,17 @@ def pack(images: str, labels: str, output: Path, dry_run: bool, force: bool, **p
     """
     from yeastexp.data import pack
 
+    if output is None and not dry_run:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     options = packing_options(**packing)
-    packed = pack.pack([images], [labels], output, **options, dry_run=dry_run, force=force, progress=progress)
+    place = output or Path("data.h5")
+    packed = pack.pack([images], [labels], place, **options, dry_run=dry_run, force=force, progress=progress)
     for line in packed.files:
         echo(line)
+    if packed.faults:
+        raise UserError(*packed.faults)
     say_packed(packed, parted=options["part_groups"])
-    echo(f"{packed.output}: not written (--dry-run)" if dry_run else packed.output)
+    echo("nothing was written (--dry-run)" if dry_run else packed.output)
 
 
 def packing_options(

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -62,6 +63,8 @@ class Packed:
     """How files were read that could be read in several ways."""
     files: tuple[str, ...] = ()
     """What each image is, if nothing was written."""
+    faults: tuple[str, ...] = ()
+    """Why it would not be written, if nothing was to be."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def pack(
     """
     if not dry_run:
         refuse_overwriting(output, force)
+    faults: list[str] = []
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
     annotations = None if kind in KINDS else kind
@@ -121,7 +125,9 @@ def pack(
         test = tuple(name for name, pair in pairs.items() if pair.split == "test") or None
     _refuse_to_replace_a_source(output, pairs)
     groups = _groups(pairs, group_by)
-    splits = split(tuple(pairs), val, test, {} if part_groups else groups)
+    splits: dict[str, tuple[str, ...]] = {}
+    with _told_later(faults, dry_run):
+        splits = split(tuple(pairs), val, test, {} if part_groups else groups)
     titles = sorted({title_of(pair.labels) for pair in pairs.values() if isinstance(pair.labels, Drawn)})
     drawn = {pair.paths[1]: pair.labels.annotation for pair in pairs.values() if isinstance(pair.labels, Drawn)}
     classes = layout.class_names if layout else next((each.class_names for each in drawn.values()), ())
@@ -139,15 +145,16 @@ def pack(
             for key, its_pairs in further.items():
                 survey.add_map(key, its_pairs[name], pixels.labels_of(its_pairs[name]))
         odd = pixels.labels.told()
-    if titles and not survey.foreground:
-        path = next(pair.paths[1] for pair in pairs.values() if isinstance(pair.labels, Drawn))
-        raise UserError(f"{path}: holds no cell; annotate the images, or omit them")
-    if ignore is not None and not survey.ignored:
-        raise UserError(
-            f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
-        )
-    kind = _recognised(kind, survey)
-    survey.checks.refuse(kind, sorted(survey.values))
+    with _told_later(faults, dry_run):
+        if titles and not survey.foreground:
+            path = next(pair.paths[1] for pair in pairs.values() if isinstance(pair.labels, Drawn))
+            raise UserError(f"{path}: holds no cell; annotate the images, or omit them")
+        if ignore is not None and not survey.ignored:
+            raise UserError(
+                f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
+            )
+        kind = _recognised(kind, survey)
+        survey.checks.refuse(kind, sorted(survey.values))
     convert = _converter(kind, survey)
 
     facts = _Facts.of(pairs, found.doubtful, choices or Choices(), pixel_um)
@@ -206,8 +213,20 @@ def pack(
         label_files=tuple(titles),
         choices=(*facts.choices, *notes),
         files=tuple(_line(pairs[name], survey, kind) for name in pairs) if dry_run else (),
+        faults=tuple(faults),
         duplicates=_duplicates(survey.image_digests, splits),
     )
+
+
+@contextmanager
+def _told_later(faults: list[str], later: bool) -> Iterator[None]:
+    """Keep what is raised, if it is told `later`, when all files have been looked at."""
+    try:
+        yield
+    except UserError as error:
+        if not later:
+            raise
+        faults += error.faults
 
 
 def normalize(

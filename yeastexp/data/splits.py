@@ -69,15 +69,19 @@ def _chosen(
 ) -> tuple[str, ...]:
     try:
         picked = chosen(names, choice, total, groups)
-        for group in members(names, groups):
-            if 0 < (count := len(set(group) & set(picked))) < len(group):
-                raise UserError(
-                    f"parts the group '{groups[group[0]]}' ({count} of its {len(group)} images); "
-                    "name all of a group, or add --part-groups"
-                )
+        refuse_parted(names, picked, groups, "add --part-groups")
         return picked
     except UserError as error:
         raise UserError(*(f"--{part}: {fault}" for fault in error.faults)) from None
+
+
+def refuse_parted(names: Sequence[str], picked: Iterable[str], groups: Mapping[str, str], remedy: str) -> None:
+    """Raises UserError if some of a group's images are picked of all `names`, and some are not."""
+    taken = set(picked)
+    for group in members(names, groups):
+        if 0 < (count := len(taken.intersection(group))) < len(group):
+            fault = f"parts the group '{groups[group[0]]}' ({count} of its {len(group)} images)"
+            raise UserError(f"{fault}; name all of a group, or {remedy}")
 
 
 def default_validation(count: int) -> int:

@@ -17,6 +17,7 @@ from PIL import Image
 from yeastexp.cli.data import pack as command
 from yeastexp.data import pack
 from yeastexp.data.datasets import dataset
+from yeastexp.data.datasets.hdf5 import hdf5
 from yeastexp.data.folds import split_into_folds
 from yeastexp.data.hdf5_file import Reader
 from yeastexp.data.recordings import kinds
@@ -316,8 +317,29 @@ def test_a_dry_run_says_what_each_image_is_and_writes_nothing(tmp_path: Path) ->
     assert "read     2 files: OME-TIFF TCYX 4 × 2 × 24 × 31: 4 frames, 2 channels" in done.output
     assert "read     a.tif with a_masks.tif, b.tif with b_masks.tif" in done.output
     assert "channels phase, GFP" in done.output and "pixel    0.2 µm" in done.output
-    assert done.output.splitlines()[-1] == f"{tmp_path}/data.h5: not written (--dry-run)"
+    assert done.output.splitlines()[-1] == "nothing was written (--dry-run)"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_says_what_each_image_is_before_what_is_wrong(tmp_path: Path) -> None:
+    images, labels = stacks(tmp_path, names="a")
+    arguments = [str(images[0]), str(labels[0]), "--labels", "instance"]
+    tried = CliRunner().invoke(command, [*arguments, "--dry-run"])
+    assert tried.output.count("instance, 2 cells") == 4 and isinstance(tried.exception, UserError)
+    assert "all 4 images are of one group, 'a'" in str(tried.exception)
+    done = pack.pack(images, labels, tmp_path / "data.h5", kind="instance", dry_run=True, ignore=77)
+    assert len(done.files) == 4 and len(done.faults) == 2 and "--ignore 77: no pixel has this label" in done.faults[1]
+    missing = CliRunner().invoke(command, arguments)
+    assert missing.exit_code == 2 and "Missing option '-o'" in missing.output
+
+
+def test_validation_images_by_name_part_no_movie_unless_told(tmp_path: Path) -> None:
+    pack.pack(*stacks(tmp_path), tmp_path / "data.h5", kind="instance")
+    fault = r"parts the group 'a' \(1 of its 4 images\); name all of a group, or set 'part_groups = true'"
+    with pytest.raises(UserError, match=fault):
+        hdf5(tmp_path / "data.h5", val=("a_t0003",))
+    assert hdf5(tmp_path / "data.h5", val=("a_*",)).splits["train"] == [f"b_t000{index}" for index in range(4)]
+    assert hdf5(tmp_path / "data.h5", val=("a_t0003",), part_groups=True).splits["val"] == ["a_t0003"]
 
 
 def test_files_of_several_pixel_sizes_and_channels(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from yeastexp.data.hdf5_file import Reader
 from yeastexp.data.normalization import refuse_incomplete
-from yeastexp.data.splits import chosen
+from yeastexp.data.splits import chosen, refuse_parted
 from yeastexp.errors import UserError
 from yeastexp.registry import InputFile, dataset
 from yeastexp.sample import Sample
@@ -22,9 +22,9 @@ Choice = tuple[str, ...] | Annotated[int, Field(ge=1)]
 
 
 class Hdf5:
-    """The images of a file, in whatever splits it has; `val` deals them anew."""
+    """The images of a file, in whatever splits it has; `val` deals them anew, `part_groups` or not."""
 
-    def __init__(self, path: Path, val: Choice | None = None) -> None:
+    def __init__(self, path: Path, val: Choice | None = None, part_groups: bool = False) -> None:
         self._reader = Reader(path)
         try:
             contents = self._reader.contents
@@ -39,7 +39,8 @@ class Hdf5:
             raise UserError(f"{path}: {error}", key="path") from None
         self.splits = {split: list(names) for split, names in contents.splits.items()}
         if val is not None:
-            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val, self.groups)
+            groups = {} if part_groups else self.groups
+            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val, groups)
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
@@ -62,12 +63,13 @@ class Hdf5:
 
 
 @dataset("hdf5")
-def hdf5(path: InputFile, val: Choice | None = None) -> Hdf5:
+def hdf5(path: InputFile, val: Choice | None = None, part_groups: bool = False) -> Hdf5:
     """A file of `pack` or `normalize`, or a plain one with stacked `raw` and `gt`, whose last 8 of 18 images validate.
 
     `val` chooses other images to validate: so many from the end, or by name or glob; all others but `test` train.
+    Images of one group, such as the frames of a movie, stay together, unless `part_groups` is true.
     """
-    made = Hdf5(path, val)
+    made = Hdf5(path, val, part_groups)
     for split, act in (("train", "training"), ("val", "validation")):
         if not made.splits.get(split):
             key = "path" if val is None else "val"
@@ -81,6 +83,7 @@ def _resplit(
     candidates = [name for name in names if name not in test]
     try:
         picked = chosen(candidates, val, groups=groups)
+        refuse_parted(candidates, picked, groups, "set 'part_groups = true' (scores are then optimistically biased)")
     except UserError as error:
         raise UserError(*error.faults, key="val") from None
     gone = set(picked)
