@@ -106,6 +106,19 @@ def startup(rounds: int) -> None:
 
 
 @commands.command()
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of which medians are.")
+@click.option("--processes", type=click.IntRange(1), multiple=True, help="Else 1, 2 and 4.")
+def scaling(rounds: int, processes: tuple[int, ...]) -> None:
+    """Training steps a second of one run on several PROCESSES, beside DistributedDataParallel.
+
+    Example: python -m benchmarks scaling --processes 1 --processes 2
+    """
+    from benchmarks import scaling as scaling_of
+
+    click.echo(scaling_of.report(processes or (1, 2, 4), rounds))
+
+
+@commands.command()
 @ROUNDS
 @ONLY
 @click.option("--side", "sides", type=click.IntRange(256), multiple=True, help="Else 1024, 2048 and 4096 pixels.")
