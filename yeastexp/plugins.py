@@ -7,13 +7,17 @@ import hashlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import linecache
+import re
 import sys
 import traceback
 import types
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from yeastexp import registry
 from yeastexp.errors import UserError, in_one_line
@@ -23,6 +27,9 @@ _loaded: dict[str, tuple[Path, dict[str, list[Entry]]]] = {}
 """By module name: the file it was loaded from, and what it registered."""
 
 _active: dict[str, Path] = {}
+
+_made: dict[int, tuple[weakref.ref[Any], Entry]] = {}
+"""By identity: what factories that are none of this package made, and their entries."""
 
 
 def load(paths: Sequence[Path]) -> None:
@@ -79,7 +86,8 @@ def blamed() -> Iterator[None]:
 
 
 def fault_of(error: BaseException) -> str | None:
-    """An exception in one line, if it was raised by a part that is none of this package or by what that called.
+    """An exception in one line, if it was raised by a part that is none of this package, by what that called, or by a
+    call of it, as with arguments that it does not take.
 
     Returns None for any other: a bug of this package, which keeps its traceback.
     """
@@ -87,7 +95,41 @@ def fault_of(error: BaseException) -> str | None:
     files = {str(entry.plugin) for entry in foreign} | {entry.place.rpartition(":")[0] for entry in foreign}
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
-    return f"{places[-1]}: {in_one_line(error)}" if places else None
+    if places:
+        return f"{places[-1]}: {in_one_line(error)}"
+    called = _called(error)
+    return f"{called.place}: {called.kind} '{called.name}': {in_one_line(error)}" if called else None
+
+
+def remember(instance: object, entry: Entry | None) -> None:
+    """Note what a factory made, so that a call of it that fails is known as such; nothing if it is this package's."""
+    if entry and entry.foreign:
+        with suppress(TypeError):  # a number or a list, which no contract fits
+            _made[id(instance)] = weakref.ref(instance), entry
+
+
+def maker_of(instance: object) -> Entry | None:
+    """The entry whose factory, none of this package, made an object."""
+    reference, entry = _made.get(id(instance), (None, None))
+    return entry if reference is not None and reference() is instance else None
+
+
+def _called(error: BaseException) -> Entry | None:
+    """The user's part that stands on one of the lines which an exception passed, the innermost of them; or the one that
+    the innermost object of this package has, as where gradients fail and no line of the model is on the way.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))[::-1]
+    for frame, number in frames:
+        for chain in re.findall(r"[A-Za-z_][\w.]*", linecache.getline(frame.f_code.co_filename, number)):
+            value: Any = types.SimpleNamespace(**frame.f_locals)
+            for name in chain.split("."):
+                value = getattr(value, "__dict__", {}).get(name)
+                if entry := maker_of(value):
+                    return entry
+    package = str(Path(__file__).parent)
+    inner = next((frame for frame, _ in frames if frame.f_code.co_filename.startswith(package)), None)
+    held = vars(inner.f_locals["self"]) if inner and hasattr(inner.f_locals.get("self"), "__dict__") else {}
+    return next((entry for value in held.values() if (entry := maker_of(value))), None)
 
 
 @contextmanager

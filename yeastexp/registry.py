@@ -300,12 +300,16 @@ def missing(instance: object, contract: type) -> list[str]:
 
 def described(value: Any) -> str:
     """What kind of thing a part gave, for a message."""
+    kind = type(value).__name__
+    if value is None:
+        return "None"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
-        dtype = str(value.dtype).removeprefix("torch.")
-        return f"{'an' if dtype.startswith('i') else 'a'} {dtype} {type(value).__name__.lower()} {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"
-    return f"a {type(value).__name__}" if value is not None else "None"
+        kind = f"{str(value.dtype).removeprefix('torch.')} {kind.lower()} {tuple(value.shape)}"
+    elif isinstance(value, tuple) and value:
+        kind = f"tuple of {', '.join(map(described, value))}"
+    elif isinstance(value, Mapping):
+        kind = f"{kind} of {', '.join(map(repr, value)) or 'nothing'}"
+    return f"{'an' if kind.startswith('i') else 'a'} {kind}"
 
 
 dataset = Registry("dataset")

@@ -28,9 +28,11 @@ NET = 'name = "unet"\nwidth = 2\nlevels = 2'
 LOSS = 'name = "cross_entropy"'
 METRIC = 'name = "accuracy"'
 TASK = "[task]"
+HANDLER = "[train]"
 OPTIMIZER = 'name = "adamw"\nlearning_rate = 0.01'
 SCHEDULER = 'name = "one_cycle"'
 AUGMENT = 'name = "rotate90"'
+DATASET = 'name = "hdf5"\npath = "data.h5"'
 SCALAR = "return a scalar tensor, computed from the outputs by PyTorch"
 
 
@@ -44,6 +46,27 @@ class Mine(PerImageMetric):
     def score(self, counts):
         return {score}"""
 
+
+TASK_THAT = """@task("mine")
+class Mine(Task):
+    planes = ()
+    def __init__(self, channels, classes):
+        self.outputs = classes
+    def targets(self, sample):
+        return sample.labels[None]
+    def loss(self, outputs, targets, criterion):
+        return criterion(outputs, targets[:, 0])
+    def decode(self, outputs):
+        return Prediction(outputs.argmax(0))"""
+DATASET_THAT = """@dataset("mine")
+class Mine:
+    maps = ()
+    normalization = None
+    splits = {"train": ["a", "b"], "val": ["c"]}
+    def shape(self, name):
+        return (1, 32, 32)  # of all
+    def read(self, name):
+        return Sample(torch.zeros(1, 32, 32), torch.eye(32).long(), name)"""
 
 FAULTS = {
     "model that gives a dictionary": (
@@ -169,12 +192,225 @@ class Mine(BasicTransform2D):
         return image""",
         "mine.py:13: AttributeError: 'numpy.random._generator.Generator' object has no attribute 'no_such",
     ),
+    # What a part is called with, and what it lacks: no line of it is on the way.
+    "loss that takes one argument": (
+        LOSS,
+        """@loss("mine")
+def mine(classes):
+    return lambda outputs: outputs.mean()""",
+        "mine.py:10: loss 'mine': TypeError: mine.<locals>.<lambda>() takes 1 positional argument but 2 were given",
+    ),
+    "loss of PyTorch for other targets": (
+        LOSS,
+        """@loss("mine")
+def mine(classes):
+    return nn.BCEWithLogitsLoss()""",
+        "mine.py:10: loss 'mine': ValueError: Target size (torch.Size([4, 16, 16])) must be the same as input size",
+    ),
+    "model without forward": (
+        NET,
+        """@model("mine")
+class Mine(Net): ...""",
+        "mine.py:10: model 'mine': NotImplementedError: Module [Mine] is missing the required \"forward\" function",
+    ),
+    "model that changes its input": (
+        NET,
+        """@model("mine")
+class Mine(Net):
+    def forward(self, images):
+        outputs = self.layer(images)
+        images.zero_()
+        return outputs""",
+        "mine.py:10: model 'mine': RuntimeError: one of the variables needed for gradient computation has been",
+    ),
+    "metric that takes too much": (
+        METRIC,
+        metric_that("labels", "counts").replace("labels)", "labels, more)"),
+        "mine.py:10: metric 'mine': TypeError: Mine.counts() missing 1 required positional argument: 'more'",
+    ),
+    "metric that scores nothing": (
+        METRIC,
+        metric_that("labels.sum()", "counts").replace("def score", "def scores"),
+        "mine.py:10: metric 'mine': NotImplementedError: Mine has to score its counts",
+    ),
+    "optimizer that wants a closure": (
+        OPTIMIZER,
+        """@optimizer("mine")
+def mine(parameters):
+    return torch.optim.LBFGS(parameters)""",
+        "mine.py:10: optimizer 'mine': TypeError: LBFGS.step() missing 1 required positional argument: 'closure'",
+    ),
+    "optimizer without learning rate": (
+        OPTIMIZER,
+        """@optimizer("mine")
+class Mine(torch.optim.Optimizer):
+    def __init__(self, parameters): super().__init__(parameters, {})""",
+        "mine.py:10: optimizer 'mine': KeyError: 'lr'",
+    ),
+    "transform with a parameter too few": (
+        AUGMENT,
+        """@transform("mine")
+class Mine(BasicTransform2D):
+    def image(self, image):
+        return image""",
+        "mine.py:10: transform 'mine': TypeError: Mine.image() takes 2 positional arguments but 3 were given",
+    ),
+    "task whose loss takes no criterion": (
+        TASK,
+        TASK_THAT.replace("targets, criterion)", "targets)").replace("criterion(", "nn.functional.cross_entropy("),
+        "mine.py:10: task 'mine': TypeError: Mine.loss() takes 3 positional arguments but 4 were given",
+    ),
+    # What they give.
+    "model without gradient": (
+        NET,
+        """@model("mine")
+class Mine(Net):
+    def forward(self, images):
+        return self.layer(images).detach()""",
+        "[model] name: gives outputs without gradient; compute them from its weights",
+    ),
+    "model that gives classes": (
+        NET,
+        """@model("mine")
+class Mine(Net):
+    def forward(self, images):
+        return self.layer(images).long()""",
+        "[model] name: gives an int64 tensor (4, 2, 16, 16); let it return logits as floating-point numbers",
+    ),
+    "model without weights": (
+        NET,
+        """@model("mine")
+class Mine(nn.Module):
+    def __init__(self, channels, outputs): super().__init__()""",
+        "study.toml:15:1: [model] name: 'mine' has no weights to train",
+    ),
+    "model of lazy layers": (
+        NET,
+        """@model("mine")
+def mine(channels, outputs):
+    return nn.LazyConv2d(outputs, 1)""",
+        "study.toml:15:1: [model] name: 'mine' has lazy layers, whose weights are not there yet; say how many channels",
+    ),
+    "metric whose counts grow": (
+        METRIC,
+        metric_that("torch.ones(int(labels.sum())).long()", "counts[0]"),
+        "mine.py:10: 'counts' of Mine gives torch.int64 (64,); return as many numbers for each image, 144 as before",
+    ),
+    "metric that scores no sums": (
+        METRIC,
+        metric_that("torch.ones(1).long()", "counts / (2 - counts if counts < 2 else [][1])"),
+        "mine.py:16: IndexError: list index out of range",
+    ),
+    "metric with another headline": (
+        METRIC,
+        metric_that("labels.sum()", "counts") + "\n    def headline(self, rows, classes): return 'best'",
+        "study.toml:28:1: [[metric]] name: 'headline' of 'mine' gives 'best', which is none of its rows: all",
+    ),
+    "metric with one bound": (
+        METRIC,
+        metric_that("labels.sum()", "counts") + "\n    bounds = 1",
+        "study.toml:28:1: [[metric]] name: 'mine' has bounds = 1; say the lowest and the highest score",
+    ),
+    "task that decodes unknown classes": (
+        TASK,
+        TASK_THAT.replace("argmax(0)", "argmax(0) + 5"),
+        "study.toml:3:1: [task] name: 'mine': 'decode' gives classes up to 6; return indices from 0 to 1",
+    ),
+    "task that decodes no indices": (
+        TASK,
+        TASK_THAT.replace("argmax(0)", "argmax(0).float()"),
+        "study.toml:3:1: [task] name: 'mine': 'decode' gives a float32 tensor (32, 32) for outputs (2, 32, 32); return "
+        "a class index for each pixel",
+    ),
+    "task that forgets a value": (
+        TASK,
+        TASK_THAT + "\n    values = ('edge',)",
+        "study.toml:3:1: [task] name: 'mine': 'decode' gives no 'edge', which is among its values",
+    ),
+    "task with a misspelt interpolation": (
+        TASK,
+        TASK_THAT + "\n    planes = ('nearst',)",
+        "study.toml:3:1: [task] name: 'mine' has planes = ('nearst',); say 'nearest' or 'bilinear' of each plane",
+    ),
+    "task without outputs": (
+        TASK,
+        TASK_THAT.replace("self.outputs = classes", "self.outputs = '2'"),
+        "study.toml:3:1: [task] name: 'mine' has outputs = '2'; say how many channels the model has to give",
+    ),
+    "task without a loss": (
+        TASK,
+        TASK_THAT.replace("return criterion", "criterion"),
+        "study.toml:3:1: [task] name: 'mine' gives None; " + SCALAR,
+    ),
+    "scheduler that ends early": (
+        SCHEDULER,
+        """@scheduler("mine")
+def mine(optimizer, steps):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps // 2)""",
+        "mine.py:10: scheduler 'mine': ValueError: Tried to step 5 times. The specified number of total steps is 4",
+    ),
+    "scheduler that wants a score": (
+        SCHEDULER,
+        """@scheduler("mine")
+def mine(optimizer, steps):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)""",
+        "mine.py:10: scheduler 'mine': TypeError: ReduceLROnPlateau.step() missing 1 required positional argument",
+    ),
+    "augmentation with labels of another size": (
+        AUGMENT,
+        """@transform("mine")
+class Mine(BasicTransform2D):
+    def labels(self, labels, params):
+        return labels[None]""",
+        "mine.py:10: 'labels' of Mine gives a tensor of int64 (1, 16, 16) for a tensor of int64 (16, 16); return one",
+    ),
+    "augmentation with half a matrix": (
+        AUGMENT,
+        """@transform("mine")
+class Mine(BasicTransform2D):
+    def geometry(self, size, params):
+        return torch.eye(3), size""",
+        "mine.py:10: 'geometry' of Mine gives a tuple of a float32 tensor (3, 3), a tuple of an int, an int for size",
+    ),
+    "handler that attaches to one engine": (
+        HANDLER,
+        """@handler("mine")
+class Mine:
+    def __init__(self, context): ...
+    def attach(self, trainer): ...""",
+        "study.toml:30:1: [[handler]] name: 'attach' of 'mine' is called as attach(trainer, validator)",
+    ),
+    "data set whose splits are a list": (
+        DATASET,
+        DATASET_THAT.replace('{"train": ["a", "b"], "val": ["c"]}', '["a", "b", "c"]'),
+        "study.toml:6:1: [dataset] name: 'mine': splits is a list; give the names of the images of each, as in",
+    ),
+    "data set that validates on what it trains on": (
+        DATASET,
+        DATASET_THAT.replace('["c"]', '["a"]'),
+        "study.toml:6:1: [dataset] name: 'mine': splits names 'a' more than once, in train and val; an image belongs",
+    ),
+    "data set without a standard deviation": (
+        DATASET,
+        DATASET_THAT.replace("None", '{"mean": 0.0}'),
+        "study.toml:6:1: [dataset] name: 'mine': normalization is a dict of 'mean'; give None, or 'mean' and 'std'",
+    ),
+    "data set whose shapes lack channels": (
+        DATASET,
+        DATASET_THAT.replace("(1, 32, 32)  #", "(32, 32)  #"),
+        "study.toml:6:1: [dataset] name: 'mine': shape('a') gives (32, 32); give (C, H, W)",
+    ),
+    "data set whose maps are none": (
+        DATASET,
+        DATASET_THAT.replace("maps = ()", "maps = None"),
+        "study.toml:6:1: [dataset] name: 'mine': maps is None; give the names of the further label maps, () for none",
+    ),
 }
 
 
 def experiment(folder: Path, place: str, part: str) -> Path:
     """A file in a folder with a user's part in the place of another, and the data."""
-    mine = '[task]\nname = "mine"' if place == TASK else 'name = "mine"'
+    mine = {TASK: '[task]\nname = "mine"', HANDLER: '[[handler]]\nname = "mine"\n[train]'}.get(place, 'name = "mine"')
     (folder / "mine.py").write_text(f"{HEAD}\n{part}\n")
     (folder / "study.toml").write_text('plugins = ["mine.py"]\n' + changed({place: mine}, EXPERIMENT))
     return folder / "study.toml"
@@ -201,6 +437,16 @@ def test_what_is_wrong_with_a_users_part_is_one_line(place: str, part: str, faul
     (line,) = error.value.faults
     assert "\n" not in line and line.replace(f"{tmp_path}/", "").startswith(fault)
     assert error.value.status == 2
+
+
+def test_a_loss_that_counts_in_python(tmp_path: Path) -> None:
+    part = """@loss("mine")
+class Mine(nn.CrossEntropyLoss):
+    def __init__(self, classes): super().__init__()
+    def count(self, labels): return labels.numel()"""
+    write_masks(tmp_path, {})
+    with pytest.raises(UserError, match="'mine': 'count' gives an int; return a scalar tensor"):
+        check(experiment(tmp_path, LOSS, part), ["train.accumulation_steps=2"])
 
 
 def test_also_with_data(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, StringConstraints
 
+from yeastexp import plugins
 from yeastexp.config.settings import SETTINGS, Patches, Runtime, Train, Validation
 from yeastexp.config.toml_document import Keys, Place
 from yeastexp.errors import UserError
@@ -68,7 +69,10 @@ class Part:
 
     def make(self, *given: Any) -> Any:
         """Call the factory with what the file cannot hold, then the keys of the table."""
-        return KINDS[self.kind][self.name](*given, **self.options)
+        entry = KINDS[self.kind].find(self.name)
+        instance = entry.factory(*given, **self.options)
+        plugins.remember(instance, entry)
+        return instance
 
     def faults(self, error: UserError) -> list[tuple[Place, str]]:
         """What the factory refused, and where the file wrote it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from yeastexp import contracts, nets, plugins, tasks
 from yeastexp.config import starters, toml_document, trust
@@ -16,7 +17,7 @@ from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS
 from yeastexp.config.toml_document import Document, Keys, Place, Setting
 from yeastexp.data import datasets, transforms
-from yeastexp.data.datasets.form import fault_of_sample
+from yeastexp.data.datasets.form import fault_of_dataset, fault_of_sample
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.errors import UserError, did_you_mean, in_one_line
 from yeastexp.metrics import instances, pixels
@@ -343,10 +344,15 @@ class _Checker:
             )
         classes = len(task.classes)
         learnt = self.guarded(task.part, task.channels, classes, instance_of=contracts.Task)
+        if learnt is not None and (malformed := _fault_of_task(learnt)):
+            self.faults.append((task.part.place, f"[task] name: '{task.part.name}' {malformed}"))
         for part in lists["handler"]:  # whose factory wants the run that there is not yet
             factory = KINDS["handler"][part.name]
             if isinstance(factory, type) and missing(factory, contracts.Handler):
                 self.faults.append((part.place, f"[[handler]] name: '{part.name}' has no 'attach'"))
+            elif isinstance(factory, type) and not _takes(factory.attach, "self", "trainer", "validator"):  # type: ignore[attr-defined]
+                message = f"'attach' of '{part.name}' is called as attach(trainer, validator)"
+                self.faults.append((part.place, f"[[handler]] name: {message}"))
         if single["loss"]:
             self.guarded(single["loss"], classes, instance_of=contracts.Loss)
             if self.own_loss:
@@ -357,6 +363,9 @@ class _Checker:
                 message = (
                     f"'{part.name}' does not say whether 'higher_is_better', as True or False; add it to the class"
                 )
+                self.faults.append((part.place, f"[[metric]] name: {message}"))
+            elif metric is not None and not _is_range(metric.bounds):
+                message = f"'{part.name}' has bounds = {metric.bounds!r}; say the lowest and the highest score"
                 self.faults.append((part.place, f"[[metric]] name: {message}"))
         if self.with_data and single["dataset"] and not self.absent:
             with self.blamed(single["dataset"]):
@@ -433,6 +442,10 @@ class _Checker:
             fault = f"'{part.name}' has no {' and no '.join(lacking)}; a data set has {wanted}"
             self.faults.append((part.place, f"[dataset] name: {fault}"))
             return
+        foreign = KINDS["dataset"].find(part.name).foreign
+        if foreign and (malformed := fault_of_dataset(dataset)):
+            self.faults.append((part.place, f"[dataset] name: '{part.name}': {malformed}"))
+            return
         for split, act in (("train", "train"), ("val", "validate")):
             if not dataset.splits.get(split):
                 self.faults.append((part.place, f"[dataset] name: '{part.name}' has no images to {act} on"))
@@ -442,7 +455,6 @@ class _Checker:
             has = dataset.shape(wrong[0])[0]
             message = f"is {task.channels}, but image '{wrong[0]}' has {has} (and {len(wrong) - 1} more)"
             self.fault(("task", "channels"), f"[task] channels: {message}")
-        foreign = KINDS["dataset"].find(part.name).foreign
         if names and foreign and (malformed := fault_of_sample(dataset, names[0])):
             self.faults.append((part.place, f"[dataset] name: '{part.name}': {malformed}"))
         for wanted in learnt.maps if learnt else ():
@@ -465,6 +477,32 @@ class _Checker:
                 else:
                     continue
                 self.faults.append((metric_part.place, f"[[metric]] name: '{metric_part.name}' {message}"))
+
+
+def _takes(function: Callable[..., Any], *given: object) -> bool:
+    """Whether a function can be called with so many arguments by position."""
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_range(bounds: object) -> bool:
+    """Whether it is a pair of numbers, the lower one first."""
+    numbers = isinstance(bounds, tuple | list) and len(bounds) == 2 and all(isinstance(n, int | float) for n in bounds)
+    return isinstance(bounds, tuple | list) and numbers and bounds[0] < bounds[1]
+
+
+def _fault_of_task(task: contracts.Task) -> str | None:
+    """What is wrong with the attributes of a task; None if nothing is."""
+    outputs: object = task.outputs
+    if not isinstance(outputs, int) or outputs < 1:
+        return f"has outputs = {outputs!r}; say how many channels the model has to give"
+    planes: object = task.planes
+    if not isinstance(planes, tuple | list) or set(planes) - {*get_args(contracts.Interpolation)}:
+        return f"has planes = {planes!r}; say 'nearest' or 'bilinear' of each plane of its targets, in a tuple"
+    return None
 
 
 def _without_map(name: str, there: Sequence[str]) -> str:

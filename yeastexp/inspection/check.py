@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from yeastexp import plugins
 from yeastexp.config.loading import load_experiment
+from yeastexp.errors import UserError
 from yeastexp.inspection.preflight import Finding, data_rules, ordered
 from yeastexp.inspection.preflight.statistics import LabelStatistics, count_labels
+from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.system import environment
 from yeastexp.system.progress import Say
 from yeastexp.training import build
+from yeastexp.training.build import Assembly
 from yeastexp.training.timing import assembled, seconds_per_step
 from yeastexp.training.validation import build_validator
 
@@ -50,6 +55,29 @@ class CheckResult:
         return sum(finding.severity == "error" for finding in self.findings)
 
 
+def _updates(assembly: Assembly) -> int:
+    """Of the run; of one that a budget ends, in an epoch."""
+    train, epoch = assembly.experiment.train, assembly.sampler.steps_per_epoch
+    return -(-(train.steps or (train.epochs or 1) * epoch) // train.accumulation_steps)
+
+
+def _step_through(scheduler: LRScheduler, updates: int) -> None:
+    """Step a scheduler as often as a run would, or for about a second: it may fail late."""
+    end = time.monotonic() + 1
+    for _ in range(updates):
+        scheduler.step()
+        if time.monotonic() > end:
+            break
+
+
+def _check_headline(assembly: Assembly, name: str, metric: PerImageMetric, rows: Collection[str]) -> None:
+    headline: object = metric.headline(rows, assembly.classes)
+    if headline not in rows:
+        part = next((part for part in assembly.experiment.metrics if part.name == name), None)
+        fault = f"'headline' of '{name}' gives {headline!r}, which is none of its rows: {', '.join(rows)}"
+        raise UserError(f"{part.place}: [[metric]] name: {fault}" if part else fault)
+
+
 @plugins.blamed()
 def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None) -> CheckResult:
     """Check a file, take one training step, and score an image with a model that is discarded; writes nothing."""
@@ -59,12 +87,16 @@ def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None
     dataset = assembly.dataset
     held_out = [LabelStatistics(sample.name, "val", count_labels(sample.labels)) for sample in assembly.samples("val")]
     optimization = build.optimization_of(assembly)
-    assembly.scheduler(optimization.optimizer, assembly.sampler.steps_per_epoch)
+    scheduler = assembly.scheduler(optimization.optimizer, updates := _updates(assembly))
     trainer = build.build_trainer(assembly, optimization)
     batch = assembly.sampler.batch(0)
     loss: Any = trainer.run([batch], max_epochs=1).output
-    smallest = min(dataset.splits["val"], key=lambda name: math.prod(dataset.shape(name)))
-    build_validator(assembly).run([dataset.read(smallest)])
+    if scheduler is not None:
+        _step_through(scheduler, updates)
+    smallest = sorted(dataset.splits["val"], key=lambda name: math.prod(dataset.shape(name)))[:2]
+    scored: Any = build_validator(assembly).run([dataset.read(name) for name in smallest])  # two, for there are sums
+    for name, metric in assembly.metrics.items():
+        _check_headline(assembly, name, metric, scored.summary[name])
     masks = zip(dataset.splits["train"], assembly.images.labels(), strict=True)
     trained = [LabelStatistics(name, "train", count_labels(mask)) for name, mask in masks]
     labels: Counter[int] = Counter()

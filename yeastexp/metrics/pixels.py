@@ -118,6 +118,8 @@ class PerImageMetric(Metric):
         counts: object = self.counts(prediction, labels, **{name: maps[name] for name in self.maps})
         if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.ndim > 1:
             raise self._fault("counts", counts, "a vector of whole numbers")
+        if self._rows and counts.shape != self._rows[0].shape:
+            raise self._fault("counts", counts, f"as many numbers for each image, {self._rows[0].numel()} as before")
         self._rows.append(counts)
 
     def compute(self) -> Scores:

@@ -14,7 +14,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from yeastexp.config.experiment import Experiment
+from yeastexp.config.experiment import Experiment, Part
 from yeastexp.contracts import AdditiveLoss, Dataset, Loss, Task
 from yeastexp.data.folds import FoldDataset
 from yeastexp.data.normalization import Values
@@ -54,10 +54,18 @@ def build_model(experiment: Experiment) -> nn.Module:
     """The model with the initial weights of the experiment's seed."""
     torch.manual_seed(int(generator(experiment.train.seed, "model").integers(2**63)))
     task = experiment.task
-    model = experiment.model.build(task.channels, build_task(experiment).outputs)
+    model: Any = experiment.model.build(task.channels, build_task(experiment).outputs)
+    fault = ""
     if not isinstance(model, nn.Module):
-        raise UserError(f"{experiment.model.place}: [model] name: '{experiment.model.name}' makes no nn.Module")
-    return model
+        fault = "makes no nn.Module"
+    elif any(isinstance(weight, nn.UninitializedParameter) for weight in model.parameters()):
+        fault = "has lazy layers, whose weights are not there yet; say how many channels they are given"
+    elif not any(weight.requires_grad for weight in model.parameters()):
+        fault = "has no weights to train"
+    if fault:
+        raise UserError(f"{experiment.model.place}: [model] name: '{experiment.model.name}' {fault}")
+    built: nn.Module = model
+    return built
 
 
 def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
@@ -100,19 +108,33 @@ class Assembly:
         """The class names."""
         return self.experiment.task.classes
 
+    @property
+    def _says_loss(self) -> Part:
+        """Whose fault a wrong loss is: that of `[loss]`, unless there is none or the task alone is the user's."""
+        task, loss = self.experiment.task.part, self.experiment.loss
+        mine = KINDS["task"].find(task.name).foreign
+        return task if loss is None or (mine and not KINDS["loss"].find(loss.name).foreign) else loss
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The task's loss of outputs (B, O, H, W) and targets (B, T, H, W). Raises UserError if it is no scalar."""
         value: Any = self.task.loss(outputs, targets, self.criterion)
         if isinstance(value, Tensor) and not value.ndim and value.requires_grad >= outputs.requires_grad:
             return value
-        part = self.experiment.loss or self.experiment.task.part
+        part = self._says_loss
         gives = "a scalar without gradient" if isinstance(value, Tensor) and not value.ndim else described(value)
         fault = f"gives {gives}; return a scalar tensor, computed from the outputs by PyTorch"
         raise UserError(f"{part.place}: {part.label} name: '{part.name}' {fault}")
 
     def count(self, targets: Tensor) -> Tensor | None:
-        """What the loss is a mean over, a scalar; None if it is no mean over pixels."""
-        return self.task.count(targets, self.criterion)
+        """What the loss is a mean over; None if it is none over pixels. Raises UserError if it is no scalar."""
+        count: Any = self.task.count(targets, self.criterion)
+        if count is None:
+            return None
+        if isinstance(count, Tensor) and not count.ndim:
+            return count
+        part = self._says_loss
+        fault = f"'count' gives {described(count)}; return a scalar tensor, as sum() does"
+        raise UserError(f"{part.place}: {part.label} name: '{part.name}': {fault}")
 
     @property
     def approximate(self) -> tuple[str, ...]:

@@ -13,9 +13,11 @@ from yeastexp.registry import described
 def checked_outputs(outputs: Any, images: Tensor, channels: int) -> Tensor:
     """A model's outputs; UserError if they are not (B, O, H, W) for images (B, C, H, W)."""
     wanted = (images.shape[0], channels, *images.shape[-2:])
-    if isinstance(outputs, Tensor) and outputs.shape == wanted:
+    if isinstance(outputs, Tensor) and outputs.shape == wanted and outputs.is_floating_point():
         return outputs
     gives = tuple(outputs.shape) if isinstance(outputs, Tensor) else described(outputs)
+    if gives == wanted:
+        raise UserError(f"[model] name: gives {described(outputs)}; let it return logits as floating-point numbers")
     remedy = "choose a model that segments" if isinstance(outputs, Tensor) else "let it return one tensor"
     raise UserError(
         f"[model] name: gives {gives} for images {tuple(images.shape)}, not {wanted} (B, O, H, W); {remedy}"

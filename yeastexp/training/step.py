@@ -9,6 +9,7 @@ from typing import Any
 from ignite.engine import Engine, EventEnum
 from torch import Tensor
 
+from yeastexp.errors import UserError
 from yeastexp.training.finite import check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.outputs import checked_outputs
@@ -52,6 +53,8 @@ def make_trainer(
             optimization.begin()
         with part(FORWARD), optimization.options.autocast(optimization.device):
             predicted = checked_outputs(optimization.forward(images), images, outputs)
+        if not predicted.requires_grad:
+            raise UserError("[model] name: gives outputs without gradient; compute them from its weights by PyTorch")
         with part(LOSS):
             value = loss(predicted.float(), targets)
         if optimization.device.type == "cpu":

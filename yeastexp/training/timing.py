@@ -16,6 +16,7 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
+from yeastexp import plugins
 from yeastexp.config.experiment import Experiment
 from yeastexp.data.patches import Batch
 from yeastexp.data.shards import Shards, ShardSampler
@@ -61,7 +62,9 @@ def _copied(assembly: Assembly) -> torch.nn.Module:
             "is compiled by torch.jit, whose weights cannot be copied to try a step; give the nn.Module it was made of"
         )
         raise UserError(f"{part.place}: [model] name: '{part.name}' {fault}")
-    return copy.deepcopy(assembly.model)
+    copied = copy.deepcopy(assembly.model)
+    plugins.remember(copied, plugins.maker_of(assembly.model))
+    return copied
 
 
 def seconds_per_step(

@@ -82,6 +82,22 @@ def score(
     return dict(engine.run(samples).metrics)
 
 
+def fault_of_prediction(prediction: Any, outputs: Tensor, task: Task, classes: int) -> str | None:
+    """What is wrong with what a task decoded from outputs (O, H, W); None if nothing is."""
+    decoded = getattr(prediction, "labels", prediction)
+    given = f"'decode' gives {described(decoded)} for outputs {tuple(outputs.shape)}"
+    if not isinstance(prediction, Prediction) or getattr(decoded, "shape", None) != outputs.shape[-2:]:
+        return f"{given}; return a Prediction of labels (H, W)"
+    if decoded.is_floating_point() or decoded.is_complex():
+        return f"{given}; return a class index for each pixel, as int64"
+    on_host = decoded.device.type == "cpu"  # elsewhere it would have to be waited for
+    if on_host and decoded.numel() and not 0 <= int(decoded.min()) <= int(decoded.max()) < classes:
+        return f"'decode' gives classes up to {int(decoded.max())}; return indices from 0 to {classes - 1}"
+    if lacking := set(task.values) - set(prediction.maps):
+        return f"'decode' gives no '{min(lacking)}', which is among its values"
+    return None
+
+
 def build_validator(
     assembly: Assembly, model: Callable[[], nn.Module] | nn.Module | None = None, among: Processes = ALONE
 ) -> Engine:
@@ -102,11 +118,10 @@ def build_validator(
             torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
-        prediction: Any = task.decode(outputs)
-        if not isinstance(prediction, Prediction) or prediction.labels.shape != outputs.shape[-2:]:
-            part, decoded = assembly.experiment.task.part, getattr(prediction, "labels", prediction)
-            fault = f"'decode' gives {described(decoded)} for outputs {tuple(outputs.shape)}"
-            raise UserError(f"{part.place}: [task] name: '{part.name}': {fault}; return a Prediction of labels (H, W)")
+        prediction = task.decode(outputs)
+        if fault := fault_of_prediction(prediction, outputs, task, len(assembly.classes)):
+            part = assembly.experiment.task.part
+            raise UserError(f"{part.place}: [task] name: '{part.name}': {fault}")
         return prediction
 
     engine = evaluator(predict, assembly.metrics, device)
