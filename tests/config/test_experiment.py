@@ -708,11 +708,13 @@ RAISED = {
     ),
     "a data set of another form": (
         {HDF5: 'name = "listed"'},
-        "6:1: [dataset] name: 'listed' fails: AttributeError: 'list' object has no attribute 'get'",
+        "6:1: [dataset] name: 'listed': splits is a list; give the names of the images of each, as in "
+        "{'train': ['a', 'b'], 'val': ['c']}",
     ),
     "a data set that gives no sample": (
         {HDF5: 'name = "no_sample"'},
-        "6:1: [dataset] name: 'no_sample': read('a') gives a tuple, not a Sample",
+        "6:1: [dataset] name: 'no_sample': read('a') gives a tuple of a float32 tensor (1, 32, 32), a float32 tensor "
+        "(32, 32), not a Sample",
     ),
     "a data set of another type": (
         {HDF5: 'name = "wrong_image"'},

@@ -80,7 +80,7 @@ def _check_headline(assembly: Assembly, name: str, metric: PerImageMetric, rows:
 
 @plugins.blamed()
 def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None) -> CheckResult:
-    """Check a file, take one training step, and score an image with a model that is discarded; writes nothing."""
+    """Check a file, take one training step, and score two images with a model that is discarded; writes nothing."""
     loaded = load_experiment(path, settings)
     say(f"{path}: reading its images, then timing a step")
     assembly, step, _ = assembled(loaded)
