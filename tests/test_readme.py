@@ -113,7 +113,7 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         if words[0] in ("run", "check", "crossval", "preview", "sweep") and "experiments/base.toml" in words:
             words += SMALL
         if words[0] in ("run", "check") and "mine.toml" in words:
-            words += ["--set", "augment.0.count=2"]
+            words += ["--set", "augment.1.count=2"]
         monkeypatch.setattr(sys, "argv", ["yeastexp", *words])
         try:
             main()

@@ -136,17 +136,13 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"channels": 2}, "task", {"task.channels": 2, "task.classes": ["background", "cell"]}),
         ({"classes": 3}, "task", {"task.channels": 1, "task.classes": ["background", "class_1", "class_2"]}),
         ({"class_names": ("none", "bud")}, "task", {"task.channels": 1, "task.classes": ["none", "bud"]}),
-        ({"diameters_px": (20.0, 65.0)}, "patch_size", {"patches.size": 144}),
-        ({"diameters_px": (20.0, 64.0)}, "patch_size", {}),
-        ({"diameters_px": (20.0, 400.0)}, "patch_size", {"patches.size": 288}),
-        ({"smallest": (500, 81)}, "patch_size", {"patches.size": 80}),
-        ({"smallest": (9, 81)}, "patch_size", {"patches.size": 9}),
-        ({"smallest": (81, 81)}, "batch_size", {"train.batch_size": 10}),
-        ({"smallest": (9, 81)}, "batch_size", {"train.batch_size": 16}),
-        ({"smallest": (81, 81), "has_ids": False}, "batch_size", {"train.batch_size": 41}),
-        ({"diameters_px": (20.0, 400.0)}, "batch_size", {"train.batch_size": 2}),
         ({"has_whole_cell": False}, "pasted_cells", {"augment.pasted_cells": None}),
         ({"has_whole_cell": False, "has_ids": False}, "pasted_cells", {}),
+        ({"darker": 1}, "negatives", {"augment.invert_contrast": {}}),
+        ({"darker": 1, "has_ids": False}, "negatives", {}),
+        ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),
+        ({"brighter": 7, "darker": 1}, "negatives", {}),
+        ({"brighter": 0, "darker": 5}, "negatives", {}),
     ],
 )
 def test_a_rule_sets_a_key_where_the_starter_is_not_right(
@@ -271,6 +267,7 @@ def test_whatever_the_images_the_file_is_accepted_and_trains(
     file = written(tmp_path, call)
     assert file["extends"] == f"yeastexp:{'hdf5' if kind in ('masks', 'three classes') else 'cells'}"
     added = {augmentation["name"] for augmentation in file.get("augment", [])}
+    assert ("invert_contrast" in added) == (kind == "two polarities")
     assert (bool(added) and "pasted_cells" not in added) == (kind in ("tiny images", "cells that the border cuts"))
     status, _, err = call("run", "mine.toml", "--set", "train.steps=2", "--set", "runtime.threads=1")
     assert status == 0, err

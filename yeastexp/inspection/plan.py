@@ -6,7 +6,6 @@ it out of `RULES` removes it.
 
 from __future__ import annotations
 
-import math
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ from yeastexp.system import files, memory
 from yeastexp.system.formatting import format_bytes, format_count, format_number, format_share
 from yeastexp.system.terminal import printable
 from yeastexp.training import build
-from yeastexp.training.training_images import DEFAULT_SIDE
 
 WIDTH = 120
 """Of a line of augmentations."""
@@ -39,6 +37,12 @@ FIELD_DIAMETERS = 2
 """So many diameters of a cell an output should depend on, to see the cell and its neighbours."""
 
 MOST_LEVELS = 6
+
+SMALL_PX = 14
+"""Median diameter below which negatives have not been tried by themselves."""
+
+MIXED = 6
+"""At least one of so many images has cells of the other polarity, where it is mixed."""
 
 
 @dataclass(frozen=True)
@@ -77,36 +81,27 @@ def validation_by_group(measured: Measured) -> Iterator[Choice]:
         yield Choice("dataset.val", count, f"{was}; these are whole ones, of about as many images")
 
 
-def patch_size(measured: Measured) -> Iterator[Choice]:
-    """Patches as large as two large cells, and no more than the smallest image."""
-    size = _patch_size(measured)
-    if size > DEFAULT_SIDE:
-        large = f"{measured.diameters_px[1]:.0f} px, which one in twenty cells exceeds"
-        yield Choice("patches.size", size, f"about twice {large}")
-    elif size < DEFAULT_SIDE:
-        yield Choice("patches.size", size, f"the smallest image has {measured.smallest_side} px a side")
-
-
-def batch_size(measured: Measured) -> Iterator[Choice]:
-    """As many pixels a step as patches of the usual size have."""
-    usual, size = _starter(measured)["train"]["batch_size"], _patch_size(measured)
-    batch = min(4 * usual, max(2, round(usual * DEFAULT_SIDE**2 / size**2)))
-    if batch != usual:
-        yield Choice("train.batch_size", batch, f"about as many pixels as {usual} patches of {DEFAULT_SIDE} px")
-
-
 def pasted_cells(measured: Measured) -> Iterator[Choice]:
     """No scenes where no whole cell can be cut out."""
     if measured.has_ids and not measured.has_whole_cell:
         yield Choice("augment.pasted_cells", None, "no pasted_cells: no training image holds a whole cell to paste")
 
 
+def negatives(measured: Measured) -> Iterator[Choice]:
+    """Images turned into negatives, where cells are brighter than their surroundings in some and darker in others."""
+    fewer, clear = min(measured.brighter, measured.darker), measured.brighter + measured.darker
+    if measured.has_ids and measured.diameter_px >= SMALL_PX and fewer and fewer * MIXED >= clear:
+        reason = (
+            f"cells are brighter than their surroundings in {measured.brighter} images, darker in {measured.darker}"
+        )
+        yield Choice("augment.invert_contrast", {}, reason)
+
+
 RULES: tuple[Rule, ...] = (
     task,
     validation_by_group,
-    patch_size,
-    batch_size,
     pasted_cells,
+    negatives,
 )
 
 
@@ -194,9 +189,9 @@ def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator
         yield _line(f'extends = "{_extended(measured)}"', f"the labels have an id for each cell; {touching}")
     else:
         yield _line(f'extends = "{_extended(measured)}"', "the labels are masks, without ids that tell cells apart")
-    left_out = {choice.key.removeprefix("augment."): choice for choice in choices if choice.key.startswith("augment.")}
-    if left_out:
-        yield from _augmentations(_starter(measured)["augment"], left_out)
+    changes = {choice.key.removeprefix("augment."): choice for choice in choices if choice.key.startswith("augment.")}
+    if changes:
+        yield from _augmentations(_starter(measured)["augment"], changes)
     parts = ", ".join(f"{count} {split}" for split, count in measured.splits.items())
     tables: dict[str, list[str]] = {"dataset": [_line(f"path = {_string(path)}", parts)]}
     for choice in choices:
@@ -207,12 +202,18 @@ def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator
         yield from ("", f"[{table}]", *lines)
 
 
-def _augmentations(usual: Sequence[dict[str, Any]], left_out: dict[str, Choice]) -> Iterator[str]:
-    """The starter's list without some of it, in as few lines as hold it."""
+def _augmentations(usual: Sequence[dict[str, Any]], changes: dict[str, Choice]) -> Iterator[str]:
+    """The starter's list without what is left out and with what is added, in as few lines as hold the rest."""
     yield "augment = ["
-    yield from (f"  # {choice.reason}" for choice in left_out.values())
+    for name, choice in changes.items():
+        omitted = choice.value is None
+        yield (
+            f"  # {choice.reason}"
+            if omitted
+            else "  " + _line(_value({"name": name, **choice.value}) + ",", choice.reason)
+        )
     line = " "
-    for text in (_value(augmentation) for augmentation in usual if augmentation["name"] not in left_out):
+    for text in (_value(augmentation) for augmentation in usual if augmentation["name"] not in changes):
         if len(line) + len(text) + 2 > WIDTH:
             yield line
             line = " "
@@ -236,7 +237,8 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
     ends = " to ".join(map(format_number, measured.range))
     factor = f"{format_number(measured.contrast_ratio, 2)}-fold contrast between images"
     yield f"grey values: {ends}; {factor} ← zscore of each image by itself"
-    yield _polarity(measured)
+    if "augment.invert_contrast" not in keys:
+        yield _polarity(measured)
     yield _groups(measured, "dataset.val" in keys)
     if measured.diameter_px:
         enough = "more than enough" if field >= 4 * measured.diameter_px else "enough"
@@ -324,9 +326,3 @@ def _class_names(measured: Measured) -> list[str]:
 
 def _across(measured: Measured) -> str:
     return f"{measured.diameter_px:.0f} px across (median)"
-
-
-def _patch_size(measured: Measured) -> int:
-    side = measured.smallest_side
-    wanted = max(DEFAULT_SIDE, math.ceil(2 * measured.diameters_px[1] / 16) * 16)
-    return min(wanted, side // 16 * 16 if side >= 16 else side)
