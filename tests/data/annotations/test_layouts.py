@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from yeastexp.data import pack
 from yeastexp.data.annotations.layouts import recognised_layout
+from yeastexp.data.hdf5_file import Reader
 from yeastexp.errors import UserError
 
 
@@ -145,3 +147,57 @@ def test_other_folders_are_none(tmp_path: Path) -> None:
     write(tmp_path, "a.tif", "images/b.tif", "01/t000.tif")
     assert recognised_layout(tmp_path) is None
     assert recognised_layout(tmp_path / "a.tif") is None
+
+
+def picture(index: int) -> np.ndarray:
+    return np.random.default_rng(index).integers(100, 2000, (48, 60)).astype(np.uint16)
+
+
+def cells(index: int) -> np.ndarray:
+    """Fifteen cells, each of which touches another, by ids that begin at 3 and have gaps."""
+    ids = 3 + 20 * np.arange(15, dtype=np.uint16).reshape(3, 5)
+    return np.pad(ids.repeat(10, 0).repeat(8, 1), ((8, 10), (index, 20 - index)))
+
+
+LAYOUTS = {
+    "StarDist": ("images/im{0}.tif", "masks/im{0}.tif"),
+    "StarDist, split": ("{1}/images/im{0}.tif", "{1}/masks/im{0}.tif"),
+    "YeaZ": ("images/im{0}.tif", "masks/im{0}_mask.tif"),
+    "Cell Tracking Challenge": ("01/t00{0}.tif", "01_GT/SEG/man_seg00{0}.tif"),
+}
+
+
+@pytest.mark.parametrize("images, labels", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_packed_folder_has_every_pixel_of_it(tmp_path: Path, images: str, labels: str) -> None:
+    root = tmp_path / "root"
+    expected = {}
+    for index in range(4):
+        split = "test" if index == 3 else "train"
+        image, mask = root / images.format(index, split), root / labels.format(index, split)
+        for path, values in ((image, picture(index)), (mask, cells(index))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, values)
+        expected[image.stem if "images" in images else f"01_t00{index}"] = index
+    part = {"part_groups": True} if images.startswith("01") else {}
+    done = pack.pack([root], [root], tmp_path / "data.h5", **part)  # type: ignore[arg-type]
+    assert done.kind == "instance" and sum(done.splits.values()) == 4
+    assert done.splits.get("test", 0) == ("{1}" in images)
+    reader = Reader(tmp_path / "data.h5")
+    assert set(reader.contents.names) == expected.keys()
+    for name, index in expected.items():
+        arrays = reader.read(name)
+        np.testing.assert_array_equal(arrays["raw"].squeeze(), picture(index))
+        np.testing.assert_array_equal(arrays["instances"], cells(index))
+        np.testing.assert_array_equal(arrays["gt"], cells(index) > 0)
+
+
+def test_frames_without_labels_are_left_out_with_a_word(tmp_path: Path) -> None:
+    for index in range(5):
+        (tmp_path / "root/01").mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / f"root/01/t00{index}.tif", picture(index))
+    (tmp_path / "root/01_GT/SEG").mkdir(parents=True)
+    for index in (1, 4):
+        tifffile.imwrite(tmp_path / f"root/01_GT/SEG/man_seg00{index}.tif", cells(index))
+    done = pack.pack([tmp_path / "root"], [tmp_path / "root"], tmp_path / "data.h5", part_groups=True)
+    assert done.splits == {"train": 1, "val": 1}
+    assert {"3 images without labels left out", "01: 2 of 5 frames have labels"} <= {*done.choices}
