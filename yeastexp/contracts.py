@@ -151,6 +151,11 @@ class Task:
     Empty: the only plane are the labels, which augmentation moves anyway, and `targets` gives `sample.labels[None]`.
     """
 
+    quantized: bool = False
+    """Whether `targets` are int16, are kept and sent so, and come to `loss` so: whole numbers in nearest planes, and in
+    bilinear ones what `yeastexp.tasks.shares` makes of shares from 0 to 1, where less than 0 stands for NaN.
+    """
+
     values: tuple[str, ...] = ()
     """The names of the further maps of a `Prediction`."""
 

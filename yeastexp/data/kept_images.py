@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from yeastexp.data.transforms.geometry import Pixels
 from yeastexp.sample import Sample
+
+Planes = tuple[Tensor, Tensor, Tensor | None]
+"""Values (C + S, H, W), label planes (L, H, W) of 32 bits, or of 16 with soft planes (S, H, W) of 16."""
 
 KEPT = 2**28
 """Bytes of images that a process keeps where they are read from the data set again and again."""
@@ -31,17 +34,20 @@ class ImageBlock:
     """The flat places of each image's pixels whose label is above 0, where patches are centred on such."""
 
 
-def bytes_of(sizes: np.ndarray, channels: int, planes: int = 1) -> int:
-    """What images (C, H, W) of these sizes (N, 2) take as pixels: float32 values and int32 label planes."""
-    return int(sizes.prod(axis=1).sum()) * 4 * (channels + planes)
+def bytes_of(sizes: np.ndarray, channels: int, planes: int = 1, quantized: bool = False) -> int:
+    """What images (C, H, W) of these sizes (N, 2) take as pixels: float32 values, and planes of 32 bits or of 16."""
+    return int(sizes.prod(axis=1).sum()) * (4 * channels + (2 if quantized else 4) * planes)
 
 
-def _planes(sample: Sample) -> tuple[Tensor, Tensor]:
-    """Values (C + S, H, W) and label planes (L, H, W) int32 of a prepared image: its float maps are soft planes."""
-    soft = [plane for plane in sample.maps.values() if plane.is_floating_point()]
-    labels = [sample.labels, *(plane for plane in sample.maps.values() if not plane.is_floating_point())]
-    values = torch.cat([sample.image, torch.stack(soft)]) if soft else sample.image
-    return values, torch.stack(labels).to(torch.int32)
+def _planes(sample: Sample) -> Planes:
+    """Those of a prepared image: its float maps are soft planes, and so are those of 16 bits."""
+    floats = [plane for plane in sample.maps.values() if plane.is_floating_point()]
+    small = [plane for plane in sample.maps.values() if plane.dtype == torch.int16]
+    labels = [sample.labels, *(plane for plane in sample.maps.values() if plane.dtype == torch.int64)]
+    values = torch.cat([sample.image, torch.stack(floats)]) if floats else sample.image
+    if not small:
+        return values, torch.stack(labels).to(torch.int32), None
+    return values, torch.stack(labels).to(torch.int16), torch.stack(small)
 
 
 class CachedImages:
@@ -58,15 +64,17 @@ class CachedImages:
     ) -> CachedImages:
         """The images of a function, which gives image i in `sizes[i]` pixels, laid out one by one."""
         ends = sizes.prod(axis=1).cumsum()
-        values, labels = torch.empty(0), torch.empty(0, dtype=torch.int32)
+        laid: list[Tensor | None] = []
         for index, (begin, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
-            image, planes = _planes(read(index))
+            image = _planes(read(index))
             if not index:
-                values = torch.empty(len(image), int(ends[-1]))
-                labels = torch.empty(len(planes), int(ends[-1]), dtype=torch.int32)
-            values[:, begin:end] = image.flatten(1)
-            labels[:, begin:end] = planes.flatten(1)
-        kept = cls(Pixels(values, labels, ends - sizes.prod(axis=1), sizes), foreground)
+                laid = [None if part is None else part.new_empty(len(part), int(ends[-1])) for part in image]
+            for whole, part in zip(laid, image, strict=True):
+                if whole is not None and part is not None:
+                    whole[:, begin:end] = part.flatten(1)
+        values, labels, soft = laid
+        assert values is not None and labels is not None, "there is an image"
+        kept = cls(Pixels(values, labels, ends - sizes.prod(axis=1), sizes, soft), foreground)
         kept.pixels = kept.pixels.to(device)
         return kept
 
@@ -91,12 +99,19 @@ class LazyImages:
     """Where patches are cut."""
 
     def __init__(
-        self, read: Callable[[int], Sample], sizes: np.ndarray, channels: int, foreground: bool, planes: int = 1
+        self,
+        read: Callable[[int], Sample],
+        sizes: np.ndarray,
+        channels: int,
+        foreground: bool,
+        planes: int = 1,
+        quantized: bool = False,
     ) -> None:
         self.read = read
         self.sizes = sizes
         self.foreground = foreground
-        self.most = max(1, KEPT // bytes_of(sizes[[sizes.prod(axis=1).argmax()]], channels, planes))
+        largest = sizes[[sizes.prod(axis=1).argmax()]]
+        self.most = max(1, KEPT // bytes_of(largest, channels, planes, quantized))
         self.latest: OrderedDict[int, CachedImages] = OrderedDict()
 
     def laid(self, images: np.ndarray) -> Iterator[ImageBlock]:
@@ -112,8 +127,10 @@ class LazyImages:
 
     def _kept(self, image: int) -> CachedImages:
         if image not in self.latest:
-            values, labels = _planes(self.read(image))
+            values, labels, soft = _planes(self.read(image))
             pixels = Pixels.of([values], [labels])
+            if soft is not None:
+                pixels = replace(pixels, soft=soft.flatten(1))
             self.latest[image] = CachedImages(pixels, self.foreground)
         self.latest.move_to_end(image)
         while len(self.latest) > self.most:

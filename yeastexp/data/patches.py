@@ -18,11 +18,14 @@ from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.workers import WithPlugins, made
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE
+from yeastexp.tasks.shares import UNKNOWN, in_16_bits
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, h, w) float32 and targets (B, T, h, w)."""
 Planes = tuple[Tensor, Tensor, Tensor]
-"""Images (B, C, h, w), label planes (B, L, h, w), the class labels first, and soft planes (B, S, h, w)."""
+"""Images (B, C, h, w), label planes (B, L, h, w), the class labels first, and soft planes (B, S, h, w), of 16 bits
+where they are kept so.
+"""
 Transforms = tuple[BasicTransform2D, ...]
 
 
@@ -106,18 +109,11 @@ class PatchSampler(WithPlugins):
                 for place, index, image in zip(within, chosen[within].tolist(), block.images, strict=True)
             ]
             drawn = [params[index] for index in within]
-            cut.append(
-                pipeline.cut(
-                    block.pixels,
-                    block.images,
-                    np.stack(corners),
-                    self.plan.side,
-                    self.augmentations,
-                    drawn,
-                    read,
-                    self.soft,
-                )
+            pixels, side, corner = block.pixels, self.plan.side, np.stack(corners)
+            values, labels, soft = pipeline.cut(
+                pixels, block.images, corner, side, self.augmentations, drawn, read, self.soft
             )
+            cut.append((values, labels, soft if pixels.soft is None else in_16_bits(soft)))
             places.append(block.places)
         if len(cut) == 1:
             return cut[0]
@@ -129,19 +125,20 @@ class PatchSampler(WithPlugins):
         """Targets (B, T, h, w) from label planes (B, L, h, w), the class labels first, and soft planes.
 
         Without planes of their own the labels are the targets. What lies outside the image, or is unlabelled, is
-        IGNORE in all label planes alike, and NaN in soft planes, which were mirrored at the border like the image.
+        IGNORE in all label planes alike, and NaN in soft planes, which were mirrored at the border like the image, or
+        what stands for it in those of 16 bits.
         """
         if not self.planes:
             return labels[:, :1].long()
         nearest, bilinear = iter(labels[:, 1:].unbind(1)), iter(soft.unbind(1))
-        unlabelled = labels[:, 0] == IGNORE
+        unlabelled, quantized = labels[:, 0] == IGNORE, soft.dtype == torch.int16
         planes = [
             next(nearest).masked_fill(unlabelled, IGNORE)
             if interpolation == "nearest"
-            else next(bilinear).masked_fill(unlabelled, torch.nan)
+            else next(bilinear).masked_fill(unlabelled, UNKNOWN if quantized else torch.nan)
             for interpolation in self.planes
         ]
-        dtype = torch.float32 if "bilinear" in self.planes else torch.int64
+        dtype = soft.dtype if "bilinear" in self.planes else torch.int64
         return torch.stack([plane.to(dtype) for plane in planes], dim=1)
 
     def _image(self, index: int, params: list[Any]) -> int:

@@ -21,6 +21,7 @@ from yeastexp.sample import IGNORE, Sample
 from yeastexp.tasks.hills import hills
 from yeastexp.tasks.mask_cells import MaskCells, middle
 from yeastexp.tasks.semantic import Semantic, Views
+from yeastexp.tasks.shares import as_floats, in_16_bits
 from yeastexp.tasks.telling_apart import Planes
 from yeastexp.tasks.watershed import Watershed
 
@@ -53,6 +54,7 @@ class Instances(Semantic):
 
     maps = ("instances",)
     planes = ("nearest", "bilinear")
+    quantized = True
     approximates = False
     reach_px = None
     values = ("instances",)
@@ -119,10 +121,11 @@ class Instances(Semantic):
     def targets(self, sample: Sample) -> Tensor:
         instances = sample.maps["instances"].cpu().numpy()
         hill = torch.from_numpy(hills(instances)).to(sample.labels.device)
-        return torch.stack([sample.labels.float(), hill.masked_fill(sample.labels == IGNORE, torch.nan)])
+        hill.masked_fill_(sample.labels == IGNORE, torch.nan)
+        return torch.stack([sample.labels.to(torch.int16), in_16_bits(hill)])
 
     def loss(self, outputs: Tensor, targets: Tensor, criterion: Loss | None) -> Tensor:
-        labels, hill = targets[:, 0].long(), targets[:, 1]
+        labels, hill = targets[:, 0].long(), as_floats(targets[:, 1])
         known = ~hill.isnan()
         weight = torch.where(labels > 0, INSIDE, OUTSIDE) * known
         error = (weight * (outputs[:, -1] - hill.nan_to_num()) ** 2).sum() / known.sum().clamp_min(1)
@@ -170,9 +173,9 @@ class Instances(Semantic):
         return Prediction(labels, self.mask_cells.of_labels(labels))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
-        hill = targets[:, 1:].nan_to_num()
+        hill = as_floats(targets[:, 1:]).nan_to_num()
         return (torch.cat([logits, hill], dim=1) for logits in super().certain(targets))
 
     def constant(self, targets: Tensor) -> Iterator[Tensor]:
-        hill = targets[:, 1:].nanmean().nan_to_num()
+        hill = as_floats(targets[:, 1:]).nanmean().nan_to_num()
         return (torch.cat([logits, hill.expand(logits[:, :1].shape)], dim=1) for logits in super().constant(targets))

@@ -91,8 +91,9 @@ class Prepared:
         if len(planes) != len(task.planes):
             fault = f"'targets' gives {len(planes)} planes where 'planes' has {len(task.planes)}"
             raise UserError(f"[task] name: {fault}; say of each how it is interpolated")
+        soft = torch.int16 if task.quantized else torch.float32
         maps = {
-            f"target {index}": plane.float() if interpolation == "bilinear" else plane.long()
+            f"target {index}": plane.to(soft if interpolation == "bilinear" else torch.int64)
             for index, (plane, interpolation) in enumerate(zip(planes, task.planes, strict=True))
         }
         return replace(sample, maps=maps)
@@ -192,10 +193,12 @@ def training_images(
     count, (scenes, firsts) = len(read.names), composed_scenes(read, augmentations, experiment.train.seed)
     sizes = np.concatenate([read.sizes, np.array([scene.size for scene in scenes], np.int64).reshape(-1, 2)])
     wants_foreground = experiment.patches.foreground_fraction > 0
-    wanted = kept_images.bytes_of(sizes, experiment.task.channels, planes)
+    wanted = kept_images.bytes_of(sizes, experiment.task.channels, planes, task.quantized)
     where, said = processes.current().agreed(where_kept(experiment.runtime, wanted, device))
     if where == "none":
-        lazy = LazyImages(WithScenes(read, scenes), sizes, experiment.task.channels, wants_foreground, planes)
+        lazy = LazyImages(
+            WithScenes(read, scenes), sizes, experiment.task.channels, wants_foreground, planes, task.quantized
+        )
         return Images(lazy, where, said, None, count, firsts)
     ends: list[Tensor] = []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from yeastexp.data.transforms.base import Size
 from yeastexp.randomness import sent
 from yeastexp.sample import IGNORE
+from yeastexp.tasks.shares import as_floats
 
 AT_ONCE = 2**16
 """Pixels that a CPU reads at once, so that its caches hold what is made on the way; a GPU reads a whole batch."""
@@ -70,13 +71,15 @@ Batched = Sequence[Coordinates] | Stacked
 class Pixels:
     """Images of any sizes laid out flat, so that one gather reads patches from several of them at once.
 
-    `values` (C, P) float32 and `labels` (L, P) integers, image i at `offsets[i]` with `sizes[i]`, row by row.
+    `values` (C, P) float32 and `labels` (L, P) integers, image i at `offsets[i]` with `sizes[i]`, row by row. What
+    `yeastexp.tasks.shares` made small, `soft` (S, P), is read as if it were the last of the values.
     """
 
     values: Tensor
     labels: Tensor
     offsets: np.ndarray
     sizes: np.ndarray
+    soft: Tensor | None = None
 
     @classmethod
     def of(cls, images: Sequence[Tensor], labels: Sequence[Tensor]) -> Pixels:
@@ -101,7 +104,13 @@ class Pixels:
 
     def to(self, device: torch.device) -> Pixels:
         """The same pixels on a device."""
-        return Pixels(self.values.to(device), self.labels.to(device), self.offsets, self.sizes)
+        soft = None if self.soft is None else self.soft.to(device)
+        return Pixels(self.values.to(device), self.labels.to(device), self.offsets, self.sizes, soft)
+
+    def read(self, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """Values (B, C + S, h, w) of what gives those of planes (N, P)."""
+        values = part(self.values)
+        return values if self.soft is None else torch.cat([values, as_floats(part(self.soft))], dim=1)
 
 
 def translation(y: float, x: float) -> np.ndarray:
@@ -254,8 +263,7 @@ def _sliced(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size
             if step < 0:
                 mirrored.append(1 + output_axis)
         layouts.append((begin, strides, mirrored))
-    values, labels = (_laid_out(planes, layouts, size) for planes in (pixels.values, pixels.labels))
-    return values, labels
+    return pixels.read(lambda planes: _laid_out(planes, layouts, size)), _laid_out(pixels.labels, layouts, size)
 
 
 def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]], size: Size) -> Tensor:
@@ -287,7 +295,7 @@ def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Siz
     labels = _gather(pixels.labels, flat)
     if not all(inside.all() for inside in known):
         labels.masked_fill_((beyond[0][:, :, None] | beyond[1][:, None, :])[:, None], IGNORE)
-    return _gather(pixels.values, flat), labels
+    return pixels.read(lambda planes: _gather(planes, flat)), labels
 
 
 def _between(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Size) -> tuple[Tensor, Tensor]:
@@ -314,9 +322,11 @@ def _between(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Siz
     numbers = sent(rows.device, *(item.astype(_whole(pixels)) for item in (begins, widths, beyond)))
     begin, across, steps = (item[..., None, None] for item in numbers)
     here = (rows * across).add_(columns).add_(begin)
+    labels = _nearest(pixels.labels, here, across, share)
     if rows.device.type == "cpu":
-        return _bilinear(pixels.values, here, across, share), _nearest(pixels.labels, here, across, share)
-    return _bilinear_at_once(pixels.values, here + steps, share), _nearest(pixels.labels, here, across, share)
+        return pixels.read(lambda planes: _bilinear(planes, here, across, share)), labels
+    places = here + steps
+    return pixels.read(lambda planes: _bilinear_at_once(planes, places, share)), labels
 
 
 def _whole(pixels: Pixels) -> np.dtype[Any]:
@@ -330,7 +340,7 @@ def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Ten
     shares = 1 - share, share
     total: Tensor | None = None
     for down, right in itertools.product((0, 1), repeat=2):
-        taken = _gather(planes, here + (down * width + right) if down or right else here)
+        taken = as_floats(_gather(planes, here + (down * width + right) if down or right else here))
         taken *= (shares[down][:, 0] * shares[right][:, 1])[:, None]
         total = taken if total is None else total.add_(taken)
     assert total is not None
@@ -341,7 +351,7 @@ def _bilinear_at_once(planes: Tensor, index: Tensor, share: Tensor) -> Tensor:
     """The same of all four pixels `index` (4, B, h, w), in fewer kernels; a CPU's caches do not hold so much."""
     shares = torch.stack([1 - share, share])
     weights = (shares[:, None, :, 0] * shares[None, :, :, 1]).flatten(0, 1)
-    taken = planes.index_select(1, index.flatten()).view(len(planes), *index.shape).mul_(weights)
+    taken = as_floats(planes.index_select(1, index.flatten())).view(len(planes), *index.shape).mul_(weights)
     first, *others = taken.unbind(1)
     total = first
     for part in others:
