@@ -15,10 +15,11 @@ from yeastexp.nets.losses import BoundaryCrossEntropy, CrossEntropy, Dice, DiceC
 from yeastexp.nets.optimizers import adamw, sgd
 from yeastexp.nets.unet import UNet
 from yeastexp.sample import IGNORE
+from yeastexp.training.context import start_at
 from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep, Options, Precision
 from yeastexp.training.outputs import checked_outputs
-from yeastexp.training.step import TrainingEvents, make_trainer, start_at
+from yeastexp.training.step import TrainingEvents, make_trainer
 
 CPU = torch.device("cpu")
 

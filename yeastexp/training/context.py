@@ -33,13 +33,18 @@ from yeastexp.training.finite import check_weights, masks_of
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.progress import Best, Progress
 from yeastexp.training.run_directory import RunDirectory
-from yeastexp.training.step import start_at
 from yeastexp.training.tensorboard import Tracker
 from yeastexp.training.timing import trial_of
 from yeastexp.training.validation import build_validator, scored_baselines
 
 PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
 """The types of values that a checkpoint can hold beside tensors; containers are leaves if they are empty."""
+
+
+def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int, updates: int = 0) -> None:
+    """Let an engine's next run begin after `step` steps and `updates` updates, in the epoch they belong to."""
+    engine.load_state_dict({"iteration": step, "epoch_length": steps_per_epoch, "max_epochs": epochs})
+    engine.state.updates = updates  # type: ignore[attr-defined]  # registered by `make_trainer`
 
 
 def never(step: int) -> bool:

@@ -86,9 +86,3 @@ def update(engine: Engine, optimization: OptimizationStep, number: int) -> None:
         if optimization.apply(number):
             engine.state.updates += 1  # type: ignore[attr-defined]  # registered by `engine_of`
             engine.fire_event(TrainingEvents.UPDATE_COMPLETED)
-
-
-def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int, updates: int = 0) -> None:
-    """Let an engine's next run begin after `step` steps and `updates` updates, in the epoch they belong to."""
-    engine.load_state_dict({"iteration": step, "epoch_length": steps_per_epoch, "max_epochs": epochs})
-    engine.state.updates = updates  # type: ignore[attr-defined]  # registered by `make_trainer`

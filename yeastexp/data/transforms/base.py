@@ -12,8 +12,6 @@ from torch import Tensor
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.pieces import Size as Size
 from yeastexp.data.transforms.checked import checked
-from yeastexp.errors import UserError
-from yeastexp.registry import described, source_of
 from yeastexp.sample import Sample
 
 
@@ -85,31 +83,14 @@ class BasicTransform2D:
         self, images: Tensor, planes: Sequence[Tensor], params: Sequence[Any]
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """`batch`, and `labels` for several label planes (B, L, H, W), at once."""
-        changed = [
+        changed = self.batch(images, params)
+        return changed, [
             torch.stack([self._relabelled(sample, given) for sample, given in zip(batch, params, strict=True)])
             for batch in planes
         ]
-        return self.batch(images, params), changed
 
     def _relabelled(self, planes: Tensor, params: Any) -> Tensor:
         return torch.stack([checked(self, self.labels(plane, params), plane, "labels") for plane in planes])
-
-    def placed(self, size: Size, params: Any) -> tuple[np.ndarray | Tensor, Size]:
-        """`geometry`. Raises UserError with its place if it is none."""
-        result: Any = self.geometry(size, params)
-        if isinstance(result, tuple) and len(result) == 2:
-            step, out = result
-            if isinstance(step, Tensor):
-                sound = step.shape == (2, *size) and tuple(out) == tuple(size)
-            else:
-                sound = np.shape(step) == (3, 3) and bool(np.isfinite(step).all())
-            if sound:
-                return step, out
-        raise UserError(
-            f"{source_of(type(self))}: 'geometry' of {type(self).__name__} gives {described(result)} for size "
-            f"{tuple(size)}; return a finite NumPy matrix (3, 3), or a tensor of coordinates (2, H, W), and "
-            "the size (H, W) of the output, which coordinates keep"
-        )
 
     def scenes(self, samples: Sequence[Sample], generator: Callable[[int], np.random.Generator]) -> Iterator[Sample]:
         """Further training images, made once of all training images, which have every map of the data set.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from yeastexp.errors import UserError
-from yeastexp.registry import source_of
+from yeastexp.registry import described, source_of
 
 
 def checked(transform: object, result: Any, like: Tensor, hook: str) -> Tensor:
@@ -18,6 +19,24 @@ def checked(transform: object, result: Any, like: Tensor, hook: str) -> Tensor:
     raise UserError(
         f"{source_of(type(transform))}: '{hook}' of {type(transform).__name__} gives {kind} for {_kind(like)} "
         f"{tuple(like.shape)}; return one of the same shape and type ('geometry' moves pixels)"
+    )
+
+
+def placed(transform: Any, size: tuple[int, int], params: Any) -> tuple[np.ndarray | Tensor, tuple[int, int]]:
+    """The `geometry` of a transform. Raises UserError with its place if it is none."""
+    result: Any = transform.geometry(size, params)
+    if isinstance(result, tuple) and len(result) == 2:
+        step, out = result
+        if isinstance(step, Tensor):
+            sound = step.shape == (2, *size) and tuple(out) == tuple(size)
+        else:
+            sound = np.shape(step) == (3, 3) and bool(np.isfinite(step).all())
+        if sound:
+            return step, out
+    raise UserError(
+        f"{source_of(type(transform))}: 'geometry' of {type(transform).__name__} gives {described(result)} for size "
+        f"{tuple(size)}; return a finite NumPy matrix (3, 3), or a tensor of coordinates (2, H, W), and "
+        "the size (H, W) of the output, which coordinates keep"
     )
 
 

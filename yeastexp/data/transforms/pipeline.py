@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yeastexp.data.pieces import Pieces
 from yeastexp.data.transforms.base import BasicTransform2D, Size
-from yeastexp.data.transforms.checked import checked
+from yeastexp.data.transforms.checked import checked, placed
 from yeastexp.data.transforms.geometry import (
     Batched,
     Coordinates,
@@ -69,7 +69,7 @@ def whole(transforms: Transforms, sample: Sample) -> Sample:
         coordinates: Coordinates = np.eye(3)
         for position in stage.geometry:
             with _fields_on(sample.image.device):
-                step, new_size = transforms[position].placed(size, transforms[position].draw(source))
+                step, new_size = placed(transforms[position], size, transforms[position].draw(source))
             coordinates, size = compose(step, coordinates, new_size), new_size
         if stage.geometry:
             sample = _read_sample(sample, coordinates, size)
@@ -94,7 +94,7 @@ def grids(transforms: Transforms, size: Size) -> list[Size]:
     """The sizes of a whole image before the first transform and after each."""
     source, sizes = generator(0, "whole image"), [size]
     for transform in transforms:
-        sizes.append(transform.placed(sizes[-1], transform.draw(source))[1])
+        sizes.append(placed(transform, sizes[-1], transform.draw(source))[1])
     return sizes
 
 
@@ -254,10 +254,10 @@ def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size
 def _step(transform: BasicTransform2D, params: Any, reach: Size, patch: Size) -> np.ndarray | Tensor:
     """A transform's field for what is reached for, or its matrix, counted from the centres."""
     source = reach
-    step, out = transform.placed(source, params)
+    step, out = placed(transform, source, params)
     if out != source:  # where a coarser grid starts follows from the patch, not from how far a batch reads
         source = patch
-        step, out = transform.placed(source, params)
+        step, out = placed(transform, source, params)
     if isinstance(step, Tensor):
         return step
     middle = translation(*((n - 1) / 2 for n in out))
