@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,12 @@ import click
 
 from yeastexp.cli.options import ANY, EXPERIMENT, JSON, POSITIVE, RUN, SET, TRUST
 from yeastexp.cli.together import joined
+from yeastexp.errors import UserError
+from yeastexp.system import deadline
 from yeastexp.system.terminal import echo
+
+LEAVING_SECONDS = 2.0
+"""Of a budget, to leave Python in."""
 
 
 @click.command(short_help="Train and evaluate an experiment.")
@@ -25,13 +31,25 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 
     Example: python -m yeastexp run experiments/base.toml --set train.epochs=2
     """
-    from yeastexp.system.console import console
-    from yeastexp.training.run import run
+    with _answered(budget, started):
+        from yeastexp.system.console import console
+        from yeastexp.training.run import run
 
-    if budget:
-        settings = (*settings, f"train.budget={json.dumps(budget)}")
-    with joined():
-        echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
+        if budget:
+            settings = (*settings, f"train.budget={json.dumps(budget)}")
+        with joined():
+            echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
+
+
+def _answered(budget: str | None, started: float) -> AbstractContextManager[None]:
+    """A budget holds while libraries are loaded, too, which takes long on a busy machine; a wrong one is said later."""
+    from yeastexp.config.settings import seconds
+
+    with suppress(ValueError, KeyError):
+        if budget:
+            end = started + seconds(budget) - LEAVING_SECONDS
+            return deadline.at(end, lambda: UserError(f"[train] budget: {budget} is too short to begin with"))
+    return nullcontext()
 
 
 @click.command(short_help="Continue an interrupted run, exact to the bit.")

@@ -57,7 +57,11 @@ class Budget:
     def refuse_if_over(self) -> None:
         """UserError if nothing is left to begin a run with."""
         if time.monotonic() > self.ends - LEAVING_SECONDS:
-            raise UserError(f"{self._too_short}; {time.monotonic() - self.began:.1f} s went by before the first step")
+            raise self.over()
+
+    def over(self) -> UserError:
+        """What there is to say when the time is over before a run has begun."""
+        return UserError(f"{self._too_short}; {time.monotonic() - self.began:.1f} s went by before the first step")
 
     @property
     def _too_short(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from yeastexp.config import trust
 from yeastexp.config.loading import load_experiment
 from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
-from yeastexp.system import processes
+from yeastexp.system import deadline, processes
 from yeastexp.system.progress import say_to
-from yeastexp.training.budget import TIMING, Budget
+from yeastexp.training.budget import LEAVING_SECONDS, TIMING, Budget
 from yeastexp.training.context import RunContext, never
 from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
 from yeastexp.training.run_directory import RunDirectory
@@ -49,12 +50,14 @@ def run(
     refuse_shards(loaded, among)
     say = say_to(console)
     say(f"{path}: reading its images" + (", then timing a step" if loaded.runtime.threads == "auto" else ""))
-    assembly, step, measured = assembled(loaded, min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf))
-    if measured:
-        say(measured)
     thumbnails: dict[str, Thumbnail] = {}
-    baselines = scored_baselines(assembly, thumbnails) if budget else None  # they count as well
-    counted = budget.plan(assembly, step) if budget else assembly.experiment
+    with deadline.at(budget.ends - LEAVING_SECONDS, budget.over) if budget else nullcontext():
+        patience = min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf)
+        assembly, step, measured = assembled(loaded, patience)
+        if measured:
+            say(measured)
+        baselines = scored_baselines(assembly, thumbnails) if budget else None  # they count as well
+        counted = budget.plan(assembly, step) if budget else assembly.experiment
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     refuse_differences(assembly.experiment, among)
