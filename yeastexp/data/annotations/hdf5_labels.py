@@ -14,6 +14,7 @@ import numpy as np
 
 from yeastexp.data.annotations.contract import Annotation, Frames, Labels, of_values
 from yeastexp.errors import UserError, did_you_mean, in_one_line
+from yeastexp.system import trials
 from yeastexp.system.formatting import format_count
 
 BEGINNING = b"\x89HDF\r\n\x1a\n"
@@ -40,6 +41,7 @@ class Hdf5Labels:
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
         """Those of the image, or of the frames, that the file lies beside."""
+        trials.refuse_if_fatal(path, lambda: _opened(path, lambda file: self._annotation(path, file, frames)))
         return _opened(path, lambda file: self._annotation(path, file, frames))
 
     def _annotation(self, path: Path, file: h5py.File, frames: Frames) -> Annotation:
