@@ -83,6 +83,6 @@ def sweep(
         echo(*json.dumps(json.loads((folder.path / RECORD).read_text(encoding="utf-8")), indent=1).splitlines())
         return
     record = folder.read()
-    output = console()
-    output.print(table(record))
+    its_console = console()
+    its_console.print(table(record))
     echo(*findings(record), folder.path)

@@ -18,7 +18,6 @@ from optuna import Study, Trial
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 
 from yeastexp.config import trust
 from yeastexp.config.experiment import Experiment
@@ -32,6 +31,7 @@ from yeastexp.sweep.slots import ATTEMPT, HOST, SLOT, TAKEN_UP, Slots
 from yeastexp.sweep.space import Dimension
 from yeastexp.sweep.workers import Worker
 from yeastexp.system import cores, locks
+from yeastexp.system.console import console_into
 from yeastexp.system.formatting import format_score
 from yeastexp.system.progress import Say
 from yeastexp.training import inputs
@@ -331,7 +331,7 @@ class _Part:
         if claimed.user_attrs[ATTEMPT]:  # whoever trained into it before is known to be gone
             (path / locks.OWNER).unlink(missing_ok=True)
         with Path(os.devnull).open("w") as nowhere:
-            console = Console(file=nowhere, width=160)
+            console = console_into(nowhere)
             if not directory.is_run:
                 path.mkdir(parents=True, exist_ok=True)
                 experiment = self.folder.directory.experiment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -29,3 +30,8 @@ def console(*, stderr: bool = False) -> Console:
     """Standard output or error for tables and progress bars; of a fixed width unless it is a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     return _HarmlessConsole(stderr=stderr, width=None if stream.isatty() else WIDTH, emoji=False)
+
+
+def console_into(file: IO[str]) -> Console:
+    """A console that writes into a file, such as one that nobody reads."""
+    return _HarmlessConsole(file=file, width=WIDTH, emoji=False)
