@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from yeastexp.prediction.cell_table import measure
 from yeastexp.prediction.predict import predict
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks import watershed
 from yeastexp.tasks.instances import Instances
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
@@ -162,6 +164,34 @@ def test_an_image_larger_than_memory_gives_the_cells_of_the_whole(
         assert sure == pytest.approx(wanted_sure, rel=1e-4)
         assert written == wanted
         assert [path.name for path in out.rglob(".*")] == []
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_no_float_array_as_large_as_a_large_image_is_in_memory(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    """NumPy's memory stays below an array of float32, beside what is written at once where an image is read at once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(outputs, "LARGE", 1 << 17)
+    if streams:
+        monkeypatch.setattr(images, "LARGEST", 1 << 17)
+    monkeypatch.setattr(pieces, "BAND", 1 << 15)
+    monkeypatch.setattr(watershed, "BAND", 1 << 15)
+    monkeypatch.setattr(predictor_module, "AT_ONCE", 0)
+    monkeypatch.setattr(predictor_module, "averaged", lambda image, logits, *_: logits(image))  # one view, for speed
+    monkeypatch.setattr(tiling, "activation_bytes", lambda device: 30_000_000)
+    values, peaks = np.tile(DATA.arrays(DATA.splits["val"][0])["raw"], (10, 8)), []
+    for rows in (480, 960):
+        tifffile.imwrite(f"{rows}.tif", values[:rows])
+        tracemalloc.start()
+        try:
+            predict(finished, [f"{rows}.tif"], Path("out"), form="tif")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 4 * values[480:].size
+    assert len(table_of("out/cells.csv")) > 100
+    assert [path.name for path in Path("out").rglob(".*")] == []
 
 
 def test_it_is_evaluated_and_resumed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

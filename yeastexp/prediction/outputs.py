@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +41,9 @@ Advance = Callable[[float], None]
 """Called with each share of an image that is predicted."""
 
 LARGE = 1 << 24
-"""Pixels from which on an image goes through the transforms in pieces as well, if they allow that."""
+"""Pixels from which on an image goes through the transforms in pieces as well, if they allow that, and arrays as large
+as it lie in files.
+"""
 
 SHOWN = 4096
 """Pixels of the longer side of the largest overlay."""
@@ -128,18 +133,36 @@ def write_outputs(
                 write_table(targets.cells, table)
             tiffs.appear(vars(summary))
         return Written(summary, table)
-    arrays = [np.empty(*form) for form in forms.values()]
-    for _ in _fill(predictor, image, options, lambda: arrays, advance):
-        pass
-    written = _finish(predictor, image, lambda: arrays, targets, began)
-    mask, *planes = arrays
-    if targets.probabilities:
-        tiff_file.write(targets.probabilities, planes[0])
-    if targets.ids:
-        _write_ids(targets.ids, planes[1], image.pixel_um)
-    arrays[1:] = planes[:] = []  # they take several times the memory of what is written of the mask
-    _write_mask(predictor, targets.mask, mask, image.pixel_um)
+    with ExitStack() as stack:
+        arrays = [_room(form, targets.mask.parent, stack) for form in forms.values()]
+        for _ in _fill(predictor, image, options, lambda: [each() for each in arrays], advance):
+            pass
+        written = _finish(predictor, image, lambda: [each() for each in arrays], targets, began)
+        if targets.probabilities:
+            tiff_file.write(targets.probabilities, arrays[1]())
+        if targets.ids:
+            _write_ids(targets.ids, arrays[2](), image.pixel_um)
+        del arrays[1:]  # what lies in memory takes several times that of what is written of the mask
+        _write_mask(predictor, targets.mask, arrays[0](), image.pixel_um)
     return written
+
+
+def _room(form: Form, folder: Path, stack: ExitStack) -> Callable[[], Array]:
+    """An array of that form, to be asked for again and again.
+
+    A large one lies in a file without a name, as long as the disk has room: bands of it are in memory when they are
+    used, and a process that is killed leaves nothing behind.
+    """
+    shape, dtype = form
+    values = math.prod(shape)
+    if values > LARGE and hasattr(os, "posix_fallocate"):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  # the stack closes it
+            os.posix_fallocate(file.fileno(), 0, values * np.dtype(dtype).itemsize)
+            return lambda: np.memmap(file, dtype, "r+", shape=shape)
+    array = np.empty(shape, dtype)
+    return lambda: array
 
 
 def write_table(path: Path, table: Table) -> None:
