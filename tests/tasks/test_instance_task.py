@@ -23,6 +23,7 @@ from yeastexp.nets.losses import DiceCrossEntropy
 from yeastexp.prediction import outputs, tiling
 from yeastexp.prediction import predictor as predictor_module
 from yeastexp.prediction.cell_table import measure
+from yeastexp.prediction.growing_tiff import GrowingTiffs
 from yeastexp.prediction.predict import predict
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.sample import IGNORE, Sample
@@ -170,7 +171,7 @@ def test_an_image_larger_than_memory_gives_the_cells_of_the_whole(
 def test_no_float_array_as_large_as_a_large_image_is_in_memory(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
-    """NumPy's memory stays below an array of float32, beside what is written at once where an image is read at once."""
+    """What NumPy holds grows by less than such an array, beside 4 bytes a pixel that are read and written at once."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(outputs, "LARGE", 1 << 17)
     if streams:
@@ -181,7 +182,7 @@ def test_no_float_array_as_large_as_a_large_image_is_in_memory(
     monkeypatch.setattr(predictor_module, "averaged", lambda image, logits, *_: logits(image))  # one view, for speed
     monkeypatch.setattr(tiling, "activation_bytes", lambda device: 30_000_000)
     values, peaks = np.tile(DATA.arrays(DATA.splits["val"][0])["raw"], (10, 8)), []
-    for rows in (480, 960):
+    for rows in (480, 480, 960):  # the first one fills caches
         tifffile.imwrite(f"{rows}.tif", values[:rows])
         tracemalloc.start()
         try:
@@ -189,9 +190,41 @@ def test_no_float_array_as_large_as_a_large_image_is_in_memory(
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 4 * values[480:].size
+    assert peaks[2] - peaks[1] < (4 if streams else 8) * (960 - 480) * values.shape[1]
     assert len(table_of("out/cells.csv")) > 100
     assert [path.name for path in Path("out").rglob(".*")] == []
+
+
+class Killed(BaseException):
+    """What ends a process in the middle."""
+
+
+def killed(*_: Any, **__: Any) -> Any:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(GrowingTiffs, "keep"), (watershed, "_highest"), (watershed, "_merged"), (outputs, "measure_in_windows")],
+)
+def test_a_call_that_is_killed_goes_on_to_the_same_cells(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str
+) -> None:
+    """While pixels are predicted, provisional names written, names made ids, and cells measured."""
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("large.tif", np.tile(DATA.arrays(DATA.splits["val"][0])["raw"], (2, 2))[:150, :170])
+    monkeypatch.setattr(images, "LARGEST", 10_000)
+    monkeypatch.setattr(outputs, "LARGE", 10_000)
+    monkeypatch.setattr(watershed, "BAND", 4_000)
+    monkeypatch.setattr(predictor_module, "averaged", lambda image, logits, *_: logits(image))  # one view, for speed
+    predict(finished, ["large.tif"], Path("whole"), tile=64)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(place, name, killed)
+        predict(finished, ["large.tif"], Path("out"), tile=64)
+    assert not Path("out/large.tif").exists()
+    predict(finished, ["large.tif"], Path("out"), tile=64)
+    for written in ("large.tif", "cells.csv"):
+        assert Path("out", written).read_bytes() == Path("whole", written).read_bytes()
 
 
 def test_it_is_evaluated_and_resumed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
