@@ -594,7 +594,8 @@ def test_errors_come_first_and_are_status_2(tmp_path: Path) -> None:
     status, out, _ = quickly(write(tmp_path, change=spoilt))
     lines = out.splitlines()
     assert status == 2 and lines[0].startswith("mine: 4 images (2 train, 2 val); 1 error, 0 warnings, ")
-    assert lines[2].startswith("error    unreadable images: 1 image: ") and "image_000" in out
+    words = " ".join("\n".join(lines[2:]).split())  # where a line ends depends on the length of the path
+    assert words.startswith("error unreadable images: 1 image: ") and "image_000" in out
     order = [line.split()[0] for line in lines if line.startswith(("error ", "warning ", "note "))]
     assert order == sorted(order, key=["error", "warning", "note"].index)
     assert "note     model not tried: " in out and "\noverfit " not in out
