@@ -28,7 +28,7 @@ _loaded: dict[str, tuple[Path, dict[str, list[Entry]]]] = {}
 
 _active: dict[str, Path] = {}
 
-_made: dict[int, tuple[weakref.ref[Any], Entry]] = {}
+_makers: dict[int, tuple[weakref.ref[Any], Entry]] = {}
 """By identity: what factories that are none of this package made, and their entries."""
 
 
@@ -105,12 +105,13 @@ def remember(instance: object, entry: Entry | None) -> None:
     """Note what a factory made, so that a call of it that fails is known as such; nothing if it is this package's."""
     if entry and entry.foreign:
         with suppress(TypeError):  # a number or a list, which no contract fits
-            _made[id(instance)] = weakref.ref(instance), entry
+            key = id(instance)
+            _makers[key] = weakref.ref(instance, lambda _: _makers.pop(key, None)), entry
 
 
 def maker_of(instance: object) -> Entry | None:
     """The entry whose factory, none of this package, made an object."""
-    reference, entry = _made.get(id(instance), (None, None))
+    reference, entry = _makers.get(id(instance), (None, None))
     return entry if reference is not None and reference() is instance else None
 
 

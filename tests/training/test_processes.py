@@ -183,6 +183,13 @@ def test_other_files_in_one_of_them_are_named(tmp_path: Path) -> None:
     assert "data 'data.h5' differs" in "".join(ended.said)
 
 
+def test_commands_that_share_nothing_are_not_done_twice(alone: Path) -> None:
+    ended = together(2, "crossval", "tiny.toml", folder=alone)
+    fault = "crossval: is not shared by processes, and 2 of them would each do all of it; start it without torchrun or"
+    assert ended.statuses == [2, 2] and all(fault in text for text in ended.said)
+    assert not list(alone.glob("runs/tiny_*"))
+
+
 def test_one_process_takes_no_part_of_torch_distributed() -> None:
     code = "import sys, yeastexp.training.run; sys.exit('yeastexp.system.process_group' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

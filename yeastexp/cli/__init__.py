@@ -18,12 +18,16 @@ from yeastexp.cli import data, look, score, sweeps, train
 from yeastexp.cli.installed import CommandGroup
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
+from yeastexp.system import processes
 from yeastexp.system.files import FULL
 from yeastexp.system.interruption import sigterm_as_ctrl_c
 from yeastexp.system.processes import EndedElsewhere
 from yeastexp.system.terminal import echo, echo_traceback
 
 __all__ = ["commands", "main"]
+
+SHARED = ("run", "resume", "sweep")
+"""The commands that several processes do together, if torchrun or srun started several."""
 
 OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [patches] size"
 
@@ -37,6 +41,8 @@ def commands(context: click.Context) -> None:
     Example: python -m yeastexp run experiments/base.toml
     """
     context.obj = time.monotonic() if context.obj is None else context.obj  # when the program started
+    if context.invoked_subcommand not in SHARED:
+        processes.refuse_launched(context.invoked_subcommand or "")
 
 
 for command in (

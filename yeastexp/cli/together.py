@@ -15,7 +15,7 @@ def joined() -> Iterator[Processes]:
 
     If one fails, all of them end: the first with its own error, the others with EndedElsewhere.
     """
-    if processes.launched()[1] == 1:
+    if processes.launched() == 1:
         yield ALONE
         return
     from yeastexp.system import process_group

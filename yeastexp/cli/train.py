@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,6 @@ from yeastexp.cli.together import joined
 from yeastexp.errors import UserError
 from yeastexp.system import deadline
 from yeastexp.system.terminal import echo
-
-LEAVING_SECONDS = 2.0
-"""Of a budget, to leave Python in."""
 
 
 @click.command(short_help="Train and evaluate an experiment.")
@@ -43,13 +40,15 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 
 def _answered(budget: str | None, started: float) -> AbstractContextManager[None]:
     """A budget holds while libraries are loaded, too, which takes long on a busy machine; a wrong one is said later."""
+    if not budget:
+        return nullcontext()
     from yeastexp.config.settings import seconds
 
-    with suppress(ValueError, KeyError):
-        if budget:
-            end = started + seconds(budget) - LEAVING_SECONDS
-            return deadline.at(end, lambda: UserError(f"[train] budget: {budget} is too short to begin with"))
-    return nullcontext()
+    try:
+        end = started + seconds(budget) - deadline.LEAVING_SECONDS
+    except (ValueError, KeyError):
+        return nullcontext()
+    return deadline.at(end, lambda: UserError(f"[train] budget: {budget} is too short to begin with"))
 
 
 @click.command(short_help="Continue an interrupted run, exact to the bit.")

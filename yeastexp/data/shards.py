@@ -26,14 +26,14 @@ class ShardSampler:
     def __init__(self, sampler: PatchSampler, shards: int, among: Processes = ALONE) -> None:
         self.sampler = sampler
         self.shards = shards
-        self.own = range(among.rank, shards, among.count)
+        self.numbers = range(among.rank, shards, among.count)
 
     def batches(self, first: int, last: int, workers: int = 0, pinned: bool = False) -> Generator[Shards]:
         """This process's shards of the batches from step `first` to before `last`, as `PatchSampler.batches`."""
-        items = made(self.shard, _Pairs(range(first, last), self.own), workers, None, pinned)
+        items = made(self.shard, _Pairs(range(first, last), self.numbers), workers, None, pinned)
         try:
             for _ in range(first, last):
-                yield tuple(itertools.islice(items, len(self.own)))
+                yield tuple(itertools.islice(items, len(self.numbers)))
         finally:
             items.close()  # type: ignore[attr-defined]  # a generator; ends the worker processes
 

@@ -1,7 +1,7 @@
 """An experiment file written from packed data: what they decide, with what was measured of them as comments.
 
-A rule is a function of what was measured that yields the keys it sets, and nothing where the starter is right. Taking
-it out of `RULES` removes it.
+A rule is a function of what was measured that yields the keys it sets, none if the starter is right. Taking it out of
+`RULES` removes it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIELD_DIAMETERS = 2
 MOST_LEVELS = 6
 
 SMALL_PX = 14
-"""Median diameter below which negatives have not been tried by themselves."""
+"""Median diameter below which negatives lost in the runs of docs/planning.md."""
 
 MIXED = 6
 """At least one of so many images has cells of the other polarity, where it is mixed."""
@@ -71,11 +71,11 @@ def validation_by_group(measured: Measured) -> Iterator[Choice]:
         return
     count = measured.splits["val"]
     try:
-        dealt = Hdf5(measured.path, count).splits
+        others = Hdf5(measured.path, count).splits
     except UserError:
         return
     groups = Hdf5(measured.path).groups
-    train, val = ({groups.get(name, name) for name in dealt[split]} for split in ("train", "val"))
+    train, val = ({groups.get(name, name) for name in others[split]} for split in ("train", "val"))
     if train and not train & val:
         was = f"{format_count(len(measured.parted), 'group')} stood in training and validation images"
         yield Choice("dataset.val", count, f"{was}; these are whole ones, of about as many images")
@@ -275,9 +275,9 @@ def _polarity(measured: Measured) -> str:
     return "polarity: cells are as bright as their surroundings ← no negatives"
 
 
-def _groups(measured: Measured, dealt: bool) -> str:
+def _groups(measured: Measured, whole: bool) -> str:
     alike = f"{measured.alike} of {format_count(measured.splits['val'], 'validation image')}"
-    if measured.parted and not dealt:
+    if measured.parted and not whole:
         return f"groups: training and validation share {', '.join(measured.parted[:3])} ← scores are optimistic"
     if measured.alike:
         return f"groups: {alike} nearly equal a training image, as frames of one movie do ← scores are optimistic"

@@ -329,7 +329,7 @@ class _Part:
     def _carry_out(self, path: Path, settings: Sequence[str], claimed: FrozenTrial, observer: Observer | None) -> None:
         directory = RunDirectory(path)
         if claimed.user_attrs[ATTEMPT]:  # whoever trained into it before is known to be gone
-            (path / locks.OWNER).unlink(missing_ok=True)
+            locks.forget(path)
         with Path(os.devnull).open("w") as nowhere:
             console = console_into(nowhere)
             if not directory.is_run:

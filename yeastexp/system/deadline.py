@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+LEAVING_SECONDS = 2.0
+"""Kept of the time of a command whatever happens, to save what there is and to leave Python."""
+
 AGAIN_SECONDS = 0.5
 """After which it is raised once more, for an exception in a finaliser is lost."""
 

@@ -41,6 +41,11 @@ def held(folder: Path) -> Iterator[str | None]:
         lock.release()
 
 
+def forget(folder: Path) -> None:
+    """Take no notice of who held a directory last, for that process is known to be gone, on whichever machine."""
+    (folder / OWNER).unlink(missing_ok=True)
+
+
 def _owner(folder: Path) -> dict[str, Any] | None:
     """Who holds a directory, or held it last; None if nobody does, or the file does not say."""
     try:

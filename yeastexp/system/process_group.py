@@ -134,4 +134,4 @@ def _on_machine() -> int:
     """How many processes the launcher started on this machine."""
     told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     found = re.match(r"\d+", told)  # srun writes '2(x3)' for two on each of three machines
-    return int(found[0]) if found else processes.launched()[1]
+    return int(found[0]) if found else processes.launched()

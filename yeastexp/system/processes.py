@@ -6,9 +6,10 @@ A process that was started alone is alone: nothing of `torch.distributed` is imp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
 from yeastexp.errors import RUN_FAILED, UserError
@@ -41,11 +42,10 @@ class Processes:
         """The values of all processes, in their order."""
         return [value]
 
-    def merged(self, own: Sequence[Value], key: Callable[[Value], str]) -> list[Value]:
-        """What all processes made of their share of some items, each once, in the order of the items."""
-        shares = self.gather(list(own))
-        ordered = [values[place] for place in range(max(map(len, shares))) for values in shares if place < len(values)]
-        return list({key(value): value for value in ordered}.values())
+    def merged(self, results: Mapping[str, Value]) -> dict[str, Value]:
+        """The results of all processes, each by the name of an item of its `share`, in the order of the items."""
+        turns = zip_longest(*(share.items() for share in self.gather(dict(results))))
+        return dict(named for turn in turns for named in turn if named is not None)
 
     def any(self, told: bool) -> bool:
         """Whether something is so in any process."""
@@ -79,12 +79,19 @@ def current() -> Processes:
     return _current[-1]
 
 
-def launched() -> tuple[int, int]:
-    """The rank of this process and how many a launcher (torchrun, srun) started; (0, 1) without one."""
+def launched() -> int:
+    """How many processes a launcher (torchrun, srun) started together; 1 without one."""
     for rank, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
         if rank in os.environ and os.environ.get(count, "").isdecimal() and int(os.environ[count]) > 1:
-            return int(os.environ[rank]), int(os.environ[count])
-    return 0, 1
+            return int(os.environ[count])
+    return 1
+
+
+def refuse_launched(command: str) -> None:
+    """Raises UserError if a launcher started several processes of a command that does not share its work among them."""
+    if (count := launched()) > 1:
+        fault = f"is not shared by processes, and {count} of them would each do all of it"
+        raise UserError(f"{command}: {fault}; start it without torchrun or srun")
 
 
 class EndedElsewhere(Exception):

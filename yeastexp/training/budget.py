@@ -12,6 +12,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.settings import seconds
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import processes
+from yeastexp.system.deadline import LEAVING_SECONDS
 from yeastexp.training.build import Assembly
 from yeastexp.training.timing import seconds_of_validation, seconds_per_step
 
@@ -24,9 +25,6 @@ TIMING = 0.02
 CLOSING = 0.01
 CLOSING_SECONDS = 5.0
 """Kept of a budget, with that share of it, for tables, pictures and files at the end and for leaving Python."""
-
-LEAVING_SECONDS = 2.0
-"""Kept of a budget whatever happens, to save the weights and to leave Python."""
 
 REMEMBERED = 10
 """Steps, the slowest of which says how long the next one may take."""

@@ -17,7 +17,7 @@ from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
 from yeastexp.system import deadline, processes
 from yeastexp.system.progress import say_to
-from yeastexp.training.budget import LEAVING_SECONDS, TIMING, Budget
+from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, never
 from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
 from yeastexp.training.run_directory import RunDirectory
@@ -51,7 +51,7 @@ def run(
     say = say_to(console)
     say(f"{path}: reading its images" + (", then timing a step" if loaded.runtime.threads == "auto" else ""))
     thumbnails: dict[str, Thumbnail] = {}
-    with deadline.at(budget.ends - LEAVING_SECONDS, budget.over) if budget else nullcontext():
+    with deadline.at(budget.ends - deadline.LEAVING_SECONDS, budget.over) if budget else nullcontext():
         patience = min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf)
         assembly, step, measured = assembled(loaded, patience)
         if measured:
@@ -61,8 +61,8 @@ def run(
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     refuse_differences(assembly.experiment, among)
-    claimed = folder or (RunDirectory.claim(loaded.name).path if among.writes else None)
-    directory = RunDirectory(among.agreed(claimed) or Path(), among.writes)
+    claimed = (folder or RunDirectory.claim(loaded.name).path) if among.writes else Path()
+    directory = RunDirectory(among.agreed(claimed), among.writes)
     with holding(directory) as interruption:
         open_directory(directory, assembly)
         if measured:

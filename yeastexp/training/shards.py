@@ -138,13 +138,13 @@ class _ShardedStep:
                 pixels = images.shape[0] * images.shape[-2] * images.shape[-1]
                 fraction = torch.ones_like(value.detach()) if counted is None else counted.detach() / pixels
                 optimization.add(value, images.shape[0], fraction)
-        weight = optimization.weight
-        assert weight is not None, "a fraction was given"
+        share = optimization.weight
+        assert share is not None, "a fraction was given"
         gradients = [
-            (torch.zeros_like(one) if one.grad is None else one.grad).reshape(-1).to(self.dtype)
-            for one in self.parameters
+            (torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1).to(self.dtype)
+            for weight in self.parameters
         ]
-        told = torch.stack([value.detach(), weight, torch.ones_like(weight)]).to(self.dtype)
+        told = torch.stack([value.detach(), share, torch.ones_like(share)]).to(self.dtype)
         return torch.cat([*gradients, *(values.to(self.dtype) for values in self.statistics.taken), told])
 
     def _add(self, rows: Tensor) -> None:
@@ -170,8 +170,8 @@ class BatchStatistics:
         self.sizes = [2 * layer.num_features for layer in self.layers]
         self.taken: list[Tensor] = []
         """What the layers took, (2 C) each; of one that was called twice, the second time."""
-        own = {id(buffer) for layer in self.layers for buffer in layer.buffers()}
-        self.others = {name: buffer for name, buffer in model.named_buffers() if id(buffer) not in own}
+        statistics = {id(buffer) for layer in self.layers for buffer in layer.buffers()}
+        self.others = {name: buffer for name, buffer in model.named_buffers() if id(buffer) not in statistics}
 
     @contextmanager
     def of_one_shard(self) -> Iterator[None]:

@@ -160,13 +160,14 @@ def _of_all(
     """What all processes found, of the scores and losses in the order of one's own share of the images."""
     if among.count == 1:
         return Validation(scores, losses)
-    own = [
-        (name, loss, {key: scores[key].counts[index] for key in scores})
+    by_image = {
+        name: (loss, {key: scores[key].counts[index] for key in scores})
         for index, (name, loss) in enumerate(losses.items())
-    ]
-    rows = among.merged(own, key=lambda row: row[0])
-    counts = {key: torch.stack([row[2][key] for row in rows]) for key in scores}
-    return Validation({key: metrics[key].scored(counts[key]) for key in scores}, {row[0]: row[1] for row in rows})
+    }
+    everywhere = among.merged(by_image)
+    counts = {key: torch.stack([row[key] for _, row in everywhere.values()]) for key in scores}
+    of_all = {key: metrics[key].scored(counts[key]) for key in scores}
+    return Validation(of_all, {name: loss for name, (loss, _) in everywhere.items()})
 
 
 def _on(sample: Sample, device: torch.device) -> Sample:
