@@ -2,9 +2,10 @@
 
 Layout: `raw`, `gt` and maybe `instances` and `dead`, each one stacked array (N, H, W), or (N, C, H, W) for `raw`, or,
 where sizes or types differ, a group with one array per image name; `names` in the order of the stacks; `splits/train`,
-`splits/val` and maybe `splits/test`; where images are frames or have channels that a file names, `groups` and `frames`
-in the order of `names` and `channel_names`; root attributes `yeastexp_layout`, `provenance`, maybe `pixel_um` and
-`normalization`. A plain file with only stacked `raw` and `gt` is read as well.
+`splits/val`, maybe `splits/test`, and maybe `splits/unlabelled` of images that nobody annotated; where images are
+frames or have channels that a file names, `groups` and `frames` in the order of `names` and `channel_names`; root
+attributes `yeastexp_layout`, `provenance`, maybe `pixel_um` and `normalization`. A plain file with only stacked `raw`
+and `gt` is read as well.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ Form = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape and type of an array."""
 
 LAYOUT = 1
-SPLITS = ("train", "val", "test")
+UNLABELLED = "unlabelled"
+"""The split of images without labels, which neither train nor score, but can be predicted."""
+
+SPLITS = ("train", "val", "test", UNLABELLED)
 MAPS = ("instances", "dead")
 
 LARGEST = 1 << 27
@@ -84,6 +88,12 @@ class Contents:
     normalization: dict[str, Any] | None
     provenance: dict[str, Any]
     origin: Origin = Origin()
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """The names of the images that have labels."""
+        others = set(self.splits.get(UNLABELLED, ()))
+        return tuple(name for name in self.names if name not in others)
 
 
 def write(
@@ -529,6 +539,8 @@ def _splits(file: h5py.File, names: tuple[str, ...]) -> dict[str, tuple[str, ...
         raise UserError(f"'splits' names an image '{min(unknown)}' that is not there; make the file again")
     if len(set(members)) < len(members):
         raise UserError("an image is in two splits, or twice in one; make the file again")
+    if len(splits.get(UNLABELLED, ())) == len(names):
+        raise UserError("no image has labels; make the file again")
     return splits
 
 

@@ -37,7 +37,14 @@ class Drawn:
     name: str
 
 
-Source = Recording | Drawn
+@dataclass(frozen=True, slots=True)
+class NoLabels:
+    """What an image has that nobody annotated, in a file of its own."""
+
+    path: Path
+
+
+Source = Recording | Drawn | NoLabels
 """What has the labels of an image; of a recording one frame."""
 
 
@@ -70,7 +77,7 @@ class LabelReading:
     counts: Counter[str] = field(default_factory=Counter)
     _reading: Reading = field(default_factory=Reading)
 
-    def read(self, source: Source, frame: int) -> Array:
+    def read(self, source: Recording | Drawn, frame: int) -> Array:
         """The labels of a frame of a recording, or of what was drawn on an image."""
         if isinstance(source, Recording):
             return np.asarray(self._reading.read(source, frame)[0])
@@ -93,12 +100,16 @@ class LabelReading:
 
 
 def path_of(source: Source) -> Path:
-    """The file that labels are in."""
+    """The file that labels are in; that of the image if it has none."""
+    if isinstance(source, NoLabels):
+        return source.path
     return source.array.path if isinstance(source, Recording) else source.file.path
 
 
 def title_of(source: Source) -> str:
     """What that file is."""
+    if isinstance(source, NoLabels):
+        return "not annotated"
     return source.array.kind if isinstance(source, Recording) else source.file.kind.title
 
 

@@ -19,9 +19,9 @@ from yeastexp.data import tiff_file
 from yeastexp.data.annotations import KINDS as FORMATS
 from yeastexp.data.annotations.colours import parsed
 from yeastexp.data.groups import by_pattern
-from yeastexp.data.hdf5_file import MAPS, Form, Origin, Reader, is_stacked, refuse_overwriting, write
+from yeastexp.data.hdf5_file import MAPS, UNLABELLED, Form, Origin, Reader, is_stacked, refuse_overwriting, write
 from yeastexp.data.label_checks import SWAPPED, LabelChecks, unannotated
-from yeastexp.data.label_sources import Drawn, LabelReading, has_ids, title_of
+from yeastexp.data.label_sources import Drawn, LabelReading, NoLabels, has_ids, title_of
 from yeastexp.data.normalization import PerChannel, one_or_each
 from yeastexp.data.pairs import SHOWN, Pair, Pairs, listed, paired
 from yeastexp.data.recordings.recording import Choices, Reading, Recording
@@ -121,13 +121,17 @@ def pack(
     further = _further(images, maps or {}, pairs, choices, kind)
     layout = found.layout
     ignore = layout.ignore if layout and ignore is None and kind == layout.labels else ignore
+    unlabelled = tuple(name for name, pair in pairs.items() if isinstance(pair.labels, NoLabels))
+    ignore = IGNORE if unlabelled and ignore is None else ignore
     if layout and test is None:
         test = tuple(name for name, pair in pairs.items() if pair.split == "test") or None
     _refuse_to_replace_a_source(output, pairs)
     groups = _groups(pairs, group_by)
     splits: dict[str, tuple[str, ...]] = {}
     with _told_later(faults, dry_run):
-        splits = split(tuple(pairs), val, test, {} if part_groups else groups)
+        labelled = tuple(name for name in pairs if name not in set(unlabelled))
+        splits = split(labelled, val, test, {} if part_groups else groups)
+        splits |= {UNLABELLED: unlabelled} if unlabelled else {}
     titles = sorted({title_of(pair.labels) for pair in pairs.values() if isinstance(pair.labels, Drawn)})
     drawn = {pair.paths[1]: pair.labels.annotation for pair in pairs.values() if isinstance(pair.labels, Drawn)}
     classes = layout.class_names if layout else next((each.class_names for each in drawn.values()), ())
@@ -135,11 +139,10 @@ def pack(
     notes = _unlike_names(pairs)
     notes += [f"{path}: {note}" for path, annotation in drawn.items() for note in annotation.notes]
     if layout:
-        left = len(layout.pairs) - len(pairs)
         notes += [layout.title, *layout.notes]
-        notes += [f"{format_count(left, 'image')} without labels left out"] if left else []
+        notes += [f"{format_count(len(unlabelled), 'image')} without labels kept unlabelled"] if unlabelled else []
     survey = _Survey(ignore, kind, dry_run)
-    with Pixels(classes=kind == "class") as pixels:
+    with Pixels(kind == "class", ignore) as pixels:
         for name in progress(tuple(pairs)):
             survey.add(pairs[name], *pixels.read(pairs[name]))
             for key, its_pairs in further.items():
@@ -178,7 +181,7 @@ def pack(
     named = facts.channel_names if len(facts.channel_names) == channels else ()
     origin = Origin(groups, facts.frames, named)
     if not dry_run:
-        with Pixels(classes=kind == "class") as pixels:
+        with Pixels(kind == "class", ignore) as pixels:
 
             def read(name: str) -> dict[str, Array]:
                 raw, labels = pixels.read(pairs[name])
@@ -349,7 +352,7 @@ def _further(
 
 def _unlike_names(pairs: Mapping[str, Pair]) -> list[str]:
     """Which files were paired, if their names differ."""
-    files = dict.fromkeys(pair.paths for pair in pairs.values())
+    files = dict.fromkeys(pair.paths for pair in pairs.values() if not isinstance(pair.labels, NoLabels))
     if all(image.stem.removesuffix(".ome") == labels.stem.removesuffix(".ome") for image, labels in files):
         return []
     shown = ", ".join(f"{image.name} with {labels.name}" for image, labels in list(files)[:2])
@@ -369,8 +372,8 @@ def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
 class Pixels:
     """Reads images with their labels, while the files of the last ones stay open."""
 
-    def __init__(self, classes: bool = False) -> None:
-        self._images, self.labels = Reading(), LabelReading(classes)
+    def __init__(self, classes: bool = False, ignore: int | None = None) -> None:
+        self._images, self.labels, self._ignore = Reading(), LabelReading(classes), ignore
 
     def __enter__(self) -> Pixels:
         return self
@@ -382,10 +385,13 @@ class Pixels:
     def read(self, pair: Pair) -> tuple[Array, Array]:
         """An image (C, H, W) and its labels (H, W)."""
         raw = self._images.read(pair.image, pair.frame)
+        if isinstance(pair.labels, NoLabels):
+            return raw, np.full(raw.shape[1:], self._ignore)
         return raw, self.labels_of(pair)
 
     def labels_of(self, pair: Pair) -> Array:
-        """The labels (H, W) of an image alone."""
+        """The labels (H, W) of an image alone, which has some."""
+        assert not isinstance(pair.labels, NoLabels)
         return self.labels.read(pair.labels, pair.label_frame)
 
 
@@ -446,9 +452,10 @@ def _line(pair: Pair, survey: _Survey, kind: Kind) -> str:
     frame = f" frame {pair.frame}" if pair.image.is_stack else ""
     is_stack = isinstance(pair.labels, Recording) and pair.labels.is_stack
     of_labels = f" frame {pair.label_frame}" if is_stack else ""
+    labels = f"{pair.paths[1]}{of_labels} ({title_of(pair.labels)}), {kind}, {cells}"
     return (
         f"{pair.name}: {pair.paths[0]}{frame} ({pair.image.described()}), {channels} × {height} × {width} {dtype}, "
-        f"{low:g} to {high:g}; {pair.paths[1]}{of_labels} ({title_of(pair.labels)}), {kind}, {cells}"
+        f"{low:g} to {high:g}; {title_of(pair.labels) if isinstance(pair.labels, NoLabels) else labels}"
     )
 
 
@@ -503,7 +510,8 @@ class _Survey:
             is_mask = self.kind in ("auto", "mask") and len(values) <= 2
             self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
         are_ids = self.kind == "instance" or (self.kind == "auto" and len(values) > 3)
-        self.checks.add(name, raw, np.where(known, labels, 0), are_ids)
+        if values.size:
+            self.checks.add(name, raw, np.where(known, labels, 0), are_ids)
 
     def add_map(self, key: str, pair: Pair, labels: Array) -> None:
         """Look at further labels (H, W) of an image that was added."""

@@ -19,7 +19,7 @@ from yeastexp.data.annotations.colours import of_colours, parsed
 from yeastexp.data.annotations.layouts import Layout, recognised_layout
 from yeastexp.data.hdf5_file import is_plain
 from yeastexp.data.images import HOLDERS, image_files, read_image, read_labels, size_of
-from yeastexp.data.label_sources import AnnotationFile, Drawn, Source, as_annotation, files_of_labels, path_of
+from yeastexp.data.label_sources import AnnotationFile, Drawn, NoLabels, Source, as_annotation, files_of_labels, path_of
 from yeastexp.data.recordings import kinds
 from yeastexp.data.recordings.recording import (
     UNKNOWN,
@@ -144,15 +144,15 @@ def paired(
 
 
 def _laid_out(layout: Layout) -> dict[str, Pair]:
-    """The pairs of a folder as others lay it out; images without labels are left out."""
+    """The pairs of a folder as others lay it out, images that are not annotated among them."""
     pairs: dict[str, Pair] = {}
     for pair in layout.pairs:
+        image = of_channels(pair.images, pair.name, layout.title, read_image)
+        image = replace(image, channel_names=layout.channel_names)
+        labels: Source = NoLabels(image.path)
         if pair.labels is not None:
-            image = of_channels(pair.images, pair.name, layout.title, read_image)
-            image = replace(image, channel_names=layout.channel_names)
-            labels = one_image(pair.labels, pair.name, layout.title, read_labels)
-            recordings = Recording(image, ""), Recording(labels, "")
-            pairs[pair.name] = Pair(pair.name, recordings[0], 0, recordings[1], 0, pair.group, pair.split)
+            labels = Recording(one_image(pair.labels, pair.name, layout.title, read_labels), "")
+        pairs[pair.name] = Pair(pair.name, Recording(image, ""), 0, labels, 0, pair.group, pair.split)
     return pairs
 
 

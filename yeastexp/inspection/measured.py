@@ -117,13 +117,14 @@ class Measured:
     def of(cls, path: Path, progress: Progress = iter) -> Measured:
         """Read all images of a file, one at a time. Raises UserError if their channels differ."""
         dataset, contents = Hdf5(path), Reader(path).contents
-        first, *others = contents.names
-        shapes = {name: dataset.shape(name) for name in contents.names}
+        names = contents.labelled
+        first, *others = names
+        shapes = {name: dataset.shape(name) for name in names}
         if odd := [name for name in others if shapes[name][0] != shapes[first][0]]:
             raise UserError(f"{path}: images '{first}' and '{odd[0]}' differ in channels; make two files of them")
         train, val = (contents.splits.get(split, ()) for split in ("train", "val"))
         sums, trains = _Sums(), set(train)
-        for name in progress(contents.names):
+        for name in progress(names):
             sums.add(dataset.read(name), name in trains)
         count = sum(image.count for image in sums.cells)
         groups = contents.origin.groups
@@ -132,7 +133,7 @@ class Measured:
         signs = [_agreed(polarities) for polarities in sums.polarities]
         return cls(
             path=path,
-            splits={split: len(names) for split, names in contents.splits.items()},
+            splits={split: len(members) for split, members in dataset.splits.items()},
             groups=len(set(groups.values())),
             parted=tuple(
                 sorted({groups[name] for name in train if name in groups} & {groups.get(name) for name in val})
@@ -140,7 +141,7 @@ class Measured:
             alike=len(folds.most_similar(sums.thumbnails, val, train)),
             channels=shapes[first][0],
             channel_names=contents.origin.channel_names,
-            dtype=" and ".join(sorted({dataset.dtype(name) for name in contents.names})),
+            dtype=" and ".join(sorted({dataset.dtype(name) for name in names})),
             smallest=sizes[0],
             largest=max(sizes, key=lambda size: size[0] * size[1]),
             pixels=sum(shapes[name][1] * shapes[name][2] for name in train),

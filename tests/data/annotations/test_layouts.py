@@ -12,8 +12,11 @@ import tifffile
 
 from yeastexp.data import pack
 from yeastexp.data.annotations.layouts import recognised_layout
-from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.datasets.hdf5 import hdf5
+from yeastexp.data.hdf5_file import Reader, stored_images
 from yeastexp.errors import UserError
+from yeastexp.inspection.measured import Measured
+from yeastexp.sample import IGNORE
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -191,13 +194,29 @@ def test_a_packed_folder_has_every_pixel_of_it(tmp_path: Path, images: str, labe
         np.testing.assert_array_equal(arrays["gt"], cells(index) > 0)
 
 
-def test_frames_without_labels_are_left_out_with_a_word(tmp_path: Path) -> None:
+def test_frames_without_labels_are_kept_unlabelled(tmp_path: Path) -> None:
+    """They are in the file, to be predicted, and in no split that trains or scores."""
+    root, path = tmp_path / "root", tmp_path / "data.h5"
     for index in range(5):
-        (tmp_path / "root/01").mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(tmp_path / f"root/01/t00{index}.tif", picture(index))
-    (tmp_path / "root/01_GT/SEG").mkdir(parents=True)
+        (root / "01").mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(root / f"01/t00{index}.tif", picture(index))
+    (root / "01_GT/SEG").mkdir(parents=True)
     for index in (1, 4):
-        tifffile.imwrite(tmp_path / f"root/01_GT/SEG/man_seg00{index}.tif", cells(index))
-    done = pack.pack([tmp_path / "root"], [tmp_path / "root"], tmp_path / "data.h5", part_groups=True)
-    assert done.splits == {"train": 1, "val": 1}
-    assert {"3 images without labels left out", "01: 2 of 5 frames have labels"} <= {*done.choices}
+        tifffile.imwrite(root / f"01_GT/SEG/man_seg00{index}.tif", cells(index))
+    looked = pack.pack([root], [root], path, part_groups=True, dry_run=True)
+    assert looked.files[0].endswith("; not annotated") and "15 cells" in looked.files[1] and not path.exists()
+    done = pack.pack([root], [root], path, part_groups=True)
+    assert done.splits == {"train": 1, "val": 1, "unlabelled": 3} and done.warnings == ()
+    assert {"3 images without labels kept unlabelled", "01: 2 of 5 frames have labels"} <= {*done.choices}
+    reader = Reader(path)
+    for index in range(5):
+        arrays = reader.read(f"01_t00{index}")
+        annotated = index in (1, 4)
+        np.testing.assert_array_equal(arrays["raw"][0], picture(index))
+        np.testing.assert_array_equal(arrays["gt"], cells(index) > 0 if annotated else np.full((48, 60), IGNORE))
+        np.testing.assert_array_equal(arrays["instances"], cells(index) * annotated)
+    assert reader.contents.origin.frames == {}
+    assert hdf5(path).splits == {"train": ["01_t001"], "val": ["01_t004"]}
+    assert hdf5(path, 1, part_groups=True).splits == hdf5(path).splits
+    assert Measured.of(path).splits == {"train": 1, "val": 1}
+    assert len(stored_images(path)) == 5

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.hdf5_file import UNLABELLED, Reader
 from yeastexp.data.normalization import refuse_incomplete
 from yeastexp.data.splits import chosen, refuse_parted
 from yeastexp.errors import UserError
@@ -22,7 +22,7 @@ Choice = tuple[str, ...] | Annotated[int, Field(ge=1)]
 
 
 class Hdf5:
-    """The images of a file, in whatever splits it has; `val` deals them anew, `part_groups` or not."""
+    """The labelled images of a file, in whatever splits it has; `val` deals them anew, `part_groups` or not."""
 
     def __init__(self, path: Path, val: Choice | None = None, part_groups: bool = False) -> None:
         self._reader = Reader(path)
@@ -37,10 +37,10 @@ class Hdf5:
             refuse_incomplete(self.normalization, self.shape(contents.names[0])[0])
         except UserError as error:
             raise UserError(f"{path}: {error}", key="path") from None
-        self.splits = {split: list(names) for split, names in contents.splits.items()}
+        self.splits = {split: list(names) for split, names in contents.splits.items() if split != UNLABELLED}
         if val is not None:
             groups = {} if part_groups else self.groups
-            self.splits |= _resplit(contents.names, set(self.splits.get("test", ())), val, groups)
+            self.splits |= _resplit(contents.labelled, set(self.splits.get("test", ())), val, groups)
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
