@@ -65,7 +65,7 @@ def test_metrics_of_cells_score_them_beside_baselines(finished: Path) -> None:
 def test_predict_writes_ids_and_measures_them_only_if_asked(finished: Path, here: Path) -> None:
     names = DATA.splits["val"]
     assert predict(finished, ["in"], Path("masks")) == predict(finished, ["in"], Path("out"), cells=True) == len(names)
-    assert {path.suffix for path in Path("masks").iterdir()} == {".png", ".csv"}
+    assert {path.suffix for path in Path("masks").iterdir()} == {".png", ".csv", ".json"}
     assert [path.name for path in Path("masks").glob("*.csv")] == ["predictions.csv"]
     task = load_predictor(finished).task
     assert getattr(task, "mask_cells") != MaskCells(), "fitted, and kept in the checkpoint"  # noqa: B009
@@ -114,7 +114,7 @@ def test_an_image_larger_than_memory_gives_the_cells_of_the_whole(
         sure, wanted_sure = ([float(line.pop("confidence_mean")) for line in lines] for lines in (written, wanted))
         assert sure == pytest.approx(wanted_sure, rel=1e-4)
         assert written == wanted
-        assert [path.name for path in out.rglob(".*")] == []
+        assert [path.name for path in out.rglob(".*")] == [".predicted.json"]
 
 
 def test_the_command_calls_them_approximate(finished: Path, here: Path, call: Call) -> None:

@@ -422,19 +422,32 @@ def test_what_is_refused_before_anything_is_predicted(semantic: Path, here: Path
         assert not Path("out").exists()
 
 
-def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path) -> None:
-    predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco"])
+@pytest.mark.parametrize("first", [{}, {"cells": True, "kinds": ["coco"]}])
+def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first: dict[str, Any], call: Call) -> None:
+    """Those of the same run are replaced, as when it is called with further kinds of files."""
+    predict(semantic, ["in"], Path("out"), **first)
     predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco", "roi"])
-    record = Path("out/.exported.json")
+    record = Path("out/.predicted.json")
     record.write_text(json.dumps({"run": "runs/other/001", "checkpoint": "0"}))
-    with pytest.raises(UserError) as caught:
-        predict(semantic, ["in"], Path("out"), cells=True)
-    assert str(caught.value) == (
-        "out: holds results of another run or checkpoint (runs/other/001); name another folder"
-    )
+    before = contents(Path("out"))
+    refusals = {
+        "out: holds results of another run or checkpoint (runs/other/001); name another folder": record.unlink,
+        "out/predictions.csv: is of a run that is not known; name another folder, or remove the file": None,
+    }
+    for said, then in refusals.items():
+        status, _, err = call("predict", semantic, "in", "-o", "out")
+        assert (status, err.count("\n")) == (2, 1) and said in err
+        assert contents(Path("out")) == before
+        if then:
+            then()
+            del before[record]
 
 
-@pytest.mark.parametrize("taken", ["roi", ".exported.json"])
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("taken", ["roi", ".predicted.json"])
 def test_a_file_that_cannot_be_written_keeps_no_other(semantic: Path, here: Path, taken: str) -> None:
     Path("out").mkdir()
     if taken == "roi":

@@ -122,7 +122,7 @@ def test_masks_a_table_probabilities_and_overlays(finished: Path, here: Path) ->
         coloured = (overlay != overlay[0]).any(axis=0)
         assert coloured.any() and (mask[coloured] == 255).all(), "outlines lie inside"
     assert sorted(one.name for one in (here / "out").iterdir()) == [
-        "a.png", "b.png", "overlays", "predictions.csv", "probabilities",
+        ".predicted.json", "a.png", "b.png", "overlays", "predictions.csv", "probabilities",
     ]  # fmt: skip
 
 
@@ -282,7 +282,7 @@ def test_an_image_that_is_larger_than_memory_gives_what_the_whole_gives(finished
         assert int(row["connected_regions"]) == ndimage.label(mask, np.ones((3, 3)))[1] > 5
         assert images.read_image(here / "out" / "overlays" / f"{name}.png").shape == (3, 84, 64)
     left = sorted(str(one.relative_to(here / "out")) for one in (here / "out").rglob(".*"))
-    assert left == [], "what is hidden is gone"
+    assert left == [".predicted.json"], "what is hidden is gone"
 
 
 @contextmanager
@@ -390,7 +390,7 @@ def test_a_killed_call_goes_on_with_the_next(finished: Path, here: Path, monkeyp
         assert (here / "out" / name).read_bytes() == (here / "expected" / name).read_bytes()
     counts = [[row["connected_regions"] for row in rows(here / folder)] for folder in ("out", "expected")]
     assert counts[0] == counts[1]
-    assert not list((here / "out").rglob(".*"))
+    assert [one.name for one in (here / "out").rglob(".*")] == [".predicted.json"]
 
 
 # Other values, other channels
@@ -490,7 +490,12 @@ def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> 
         "in/c.png: has 3 channels; the run was trained on 1; save it as a grey image",
         "in/d.tif: holds NaN or infinite values; fix or remove it",
     )
-    assert sorted(one.name for one in (here / "out").iterdir()) == ["a.png", "b.png", "predictions.csv"]
+    assert sorted(one.name for one in (here / "out").iterdir()) == [
+        ".predicted.json",
+        "a.png",
+        "b.png",
+        "predictions.csv",
+    ]
     assert [row["file"] for row in rows(here / "out")] == ["in/a.png", "in/b.png"]
 
 
@@ -574,7 +579,8 @@ def test_what_keeps_one_image_from_being_written_keeps_no_other(finished: Path, 
     (fault,) = caught.value.faults
     assert fault.startswith(f"{here / 'out' / 'a.png'}: cannot be written (") and caught.value.status == 1
     assert [row["file"] for row in rows(here / "out")] == ["in/b.png", f"in/{long}.png"]
-    assert (here / "out" / f"{long}.png").is_file() and not list((here / "out").glob(".*"))
+    assert (here / "out" / f"{long}.png").is_file()
+    assert [one.name for one in (here / "out").glob(".*")] == [".predicted.json"]
 
 
 def test_a_disk_that_is_full_ends_the_call_with_what_was_done(

@@ -45,8 +45,8 @@ OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
 AS_SAID = Choices()
 """The axes of stacks as their files say them."""
 
-EXPORTED = ".exported.json"
-"""What the cells in a folder that were written for other programs come from."""
+ORIGIN = ".predicted.json"
+"""Which checkpoint the results in a folder come from."""
 
 OVERLAYS, PROBABILITIES, IDS = "overlays", "probabilities", "cells"
 
@@ -136,6 +136,8 @@ class _Call:
     """A call of `predict`, and its results so far."""
 
     predictor: Predictor
+    run: Path
+    output: Path
     checkpoint: str
     options: Options
     rows: list[Row | CellsRow] = field(default_factory=list)
@@ -191,7 +193,8 @@ def predict(
     if kinds and not (cells or tells_instances):
         raise UserError(f"{run}: --as {kinds[0]} writes cells, and the run tells none apart; add --cells (approximate)")
     _refuse_other_run(output, digest)
-    call = _Call(predictor, digest, Options(tta, probabilities, overlay, tile, cells and not tells_instances))
+    options = Options(tta, probabilities, overlay, tile, cells and not tells_instances)
+    call = _Call(predictor, run, output, digest, options)
     reading = Reading()
     sources = list(_sources(inputs, call.faults, choices, reading))
     targets = [_targets(source, output, call.options, form) for source in sources]
@@ -207,10 +210,6 @@ def predict(
     if call.cells:
         _write_cells(call, output / CELLS)
     if wanted and call.labelled:
-        try:
-            files.write_text(output / EXPORTED, json.dumps({"run": str(run), "checkpoint": digest}))
-        except OSError as error:
-            call.faults += files.unwritten(output / EXPORTED, error).faults
         call.faults += exports.write(wanted, call.labelled, output)
         reading.close()
     for its_targets in (each for each in targets if each.grow and not stopped):
@@ -261,6 +260,8 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
             summary, cells = MaskSummary(**finished), outputs.read_table(targets.cells) if measured else None
         else:
             summary, cells = _written(call, image, targets, identity, advance_by)
+        if not call.rows:
+            _keep_origin(call)
         call.rows.append(_row(source.name, image, summary, tells_instances))
         if cells is not None:
             call.cells[source.name] = cells
@@ -289,12 +290,26 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
 
 
 def _refuse_other_run(output: Path, checkpoint: str) -> None:
-    """Raises UserError if a folder has cells for other programs that another checkpoint found."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads((output / EXPORTED).read_text(encoding="utf-8"))
-        if stored["checkpoint"] != checkpoint:
-            fault = f"{output}: holds results of another run or checkpoint ({stored['run']}); name another folder"
-            raise UserError(fault)
+    """Raises UserError if a folder has results of another checkpoint, or of none that is known."""
+    try:
+        stored = json.loads((output / ORIGIN).read_text(encoding="utf-8"))
+        run, same = stored["run"], stored["checkpoint"] == checkpoint
+    except (OSError, ValueError, KeyError, TypeError):
+        if (output / TABLE).exists():
+            fault = f"{output / TABLE}: is of a run that is not known; name another folder, or remove the file"
+            raise UserError(fault) from None
+        return
+    if not same:
+        raise UserError(f"{output}: holds results of another run or checkpoint ({run}); name another folder")
+
+
+def _keep_origin(call: _Call) -> None:
+    """Keep which run a folder's results come from, from the first on."""
+    try:
+        text = json.dumps({"run": str(call.run), "checkpoint": call.checkpoint})
+        files.write_text(call.output / ORIGIN, text)
+    except OSError as error:
+        call.faults += files.unwritten(call.output / ORIGIN, error).faults
 
 
 def _written(
