@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from roifile import ROI_TYPE, ImagejRoi, roiread
 from skimage.draw import polygon2mask
 from tiny import quiet
 
-from yeastexp.data import annotations, images
+from yeastexp.data import annotations, images, pieces
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 from yeastexp.data.pack import pack
@@ -276,6 +278,78 @@ def test_images_with_labels_of_ome_zarr(tmp_path: Path, count: int) -> None:
         for frame, picture in enumerate(pictures):
             wanted = (picture.open() if is_labels else picture.image()).whole
             np.testing.assert_array_equal(recording.read(frame), wanted)
+
+
+def halved(values: np.ndarray, image: bool) -> np.ndarray:
+    """As by hand: the mean of up to four pixels, the last ones twice where they are odd, or the first of them."""
+    rows, columns = (np.arange(0, length, 2) for length in values.shape[-2:])
+    near = [
+        np.minimum(np.array([at, at + 1]), length - 1)
+        for at, length in zip((rows, columns), values.shape[-2:], strict=True)
+    ]
+    blocks = values[..., near[0][:, None, :, None], near[1][None, :, None, :]].astype(float)
+    return (np.rint(blocks.mean(axis=(-4, -3))) if image else blocks[..., 0, 0, :, :]).astype(values.dtype)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_smaller_resolutions_of_ome_zarr(tmp_path: Path, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    zarr = pytest.importorskip("zarr")
+    monkeypatch.setattr(exports.ome_zarr, "CHUNK", 16)
+    values = [np.random.default_rng(frame).integers(0, 60_000, (2, *SIZE)).astype(np.uint16) for frame in range(frames)]
+    stack = {"stack": "a"} if frames > 1 else {}
+    pictures = [
+        replace(
+            labelled(label_image(frame), frame=frame, **stack),
+            image=lambda frame=frame: StoredImage.of("a", values[frame]),
+        )
+        for frame in range(frames)
+    ]
+    written(pictures, "zarr", tmp_path)
+    root = zarr.open_group(str(tmp_path / "zarr/a.zarr"), mode="r")
+    for group, is_image in ((root, True), (root["labels/cells"], False)):
+        wanted = np.stack(values if is_image else [picture.open().whole[0] for picture in pictures])
+        (said,) = group.attrs["multiscales"]
+        assert [each["path"] for each in said["datasets"]] == ["0", "1", "2", "3"]
+        for level, each in enumerate(said["datasets"]):
+            stored = group[each["path"]]
+            assert max(stored.chunks) <= 16 and stored.dtype == (np.uint16 if is_image else np.uint32)
+            np.testing.assert_array_equal(stored[:] if frames > 1 else stored[:][None], wanted)
+            scale, *shift = [each[each["type"]] for each in each["coordinateTransformations"]]
+            assert scale[-2:] == [0.25 * 2**level] * 2 and set(scale[:-2]) <= {1.0}
+            # The centre of the first pixel is that of the pixels it is made from.
+            assert [place[-2:] for place in shift] == [[(2**level - 1) * 0.125] * 2] * (is_image and level > 0)
+            wanted = halved(wanted, is_image)
+    assert max(group[each["path"]].shape[-2:]) <= 16
+
+
+@pytest.mark.parametrize("kind", ["tif", "ctc", "zarr"])
+def test_memory_does_not_grow_with_the_height(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are read as they are written: of an image five times as high no more lies in memory."""
+    if kind == "zarr":
+        pytest.importorskip("zarr")
+    monkeypatch.setattr(pieces, "BAND", 1 << 16)
+    monkeypatch.setattr(exports.ome_zarr, "CHUNK", 128)
+    peaks = {}
+    for height in (640, 640, 3200):  # the first call imports what it needs
+
+        def stored(dtype: type[np.generic], height: int = height) -> StoredImage:
+            def read(rows: slice, columns: slice) -> np.ndarray:
+                down, across = np.ogrid[rows, columns]
+                return ((down // 20 + across // 20) % 7).astype(dtype)[None]
+
+            return StoredImage("a", (1, height, 512), np.dtype(dtype), read)
+
+        image, labels = partial(stored, np.uint16), partial(stored, np.uint32)
+        picture = labelled(label_image(), table={"label": np.arange(1, 7)})
+        picture = replace(picture, size=(height, 512), image=image, open=labels)
+        tracemalloc.start()
+        written([picture], kind, tmp_path)
+        peaks[height] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[3200] < 1.5 * peaks[640], peaks
+    file = {"tif": "tif/a.tif", "ctc": "ctc/01_RES/mask000.tif", "zarr": "zarr/a.zarr"}[kind]
+    (array,) = kinds.arrays(tmp_path / file, Choices(), labels=True)
+    np.testing.assert_array_equal(as_recording(array, Choices()).read(), picture.open().whole)
 
 
 def test_a_kind_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
+from yeastexp.data import pieces
 from yeastexp.data.pieces import StoredImage, decoding, one_line
 from yeastexp.errors import UserError
 from yeastexp.system import files
@@ -53,6 +55,9 @@ DECODED = 1 << 26
 
 LARGEST_SEGMENT = 1 << 28
 """Bytes of a strip or tile that is decoded to read a piece of it."""
+
+STRIP = 1 << 18
+"""Bytes of a strip that is written."""
 
 # tifffile logs what it also raises; without a handler Python would print that beside the one line that users see.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -179,6 +184,27 @@ def write(path: Path, values: Array, pixel_um: float | None = None) -> None:
             )
     except OSError as error:
         raise files.unwritten(path, error) from error
+
+
+def write_pages(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], read: Callable[[int, slice], Array], **said: Any
+) -> None:
+    """Write pages (N, H, W), compressed without loss; `read` gives rows of one, of which a band is in memory."""
+    pages, height, width = shape
+    stored = dtype.newbyteorder("<")  # ImageJ reads both orders
+    in_strip = min(height, max(1, STRIP // (width * dtype.itemsize)))
+    in_band = max(in_strip, pieces.BAND // width // in_strip * in_strip)
+
+    def strips() -> Iterator[bytes]:
+        for page, first in itertools.product(range(pages), range(0, height, in_band)):
+            band = read(page, slice(first, min(first + in_band, height)))
+            for row in range(0, len(band), in_strip):
+                yield zlib.compress(band[row : row + in_strip].astype(stored).tobytes())
+
+    tifffile.imwrite(
+        path, strips(), shape=shape, dtype=stored, byteorder="<", rowsperstrip=in_strip,
+        photometric="minisblack", compression="zlib", software=False, **said,
+    )  # fmt: skip
 
 
 @contextmanager

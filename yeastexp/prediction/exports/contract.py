@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,18 @@ def stacks(images: Sequence[Labelled]) -> Iterator[tuple[str, list[Labelled]]]:
                 f"{image.path}: its cells would go into the file of those of {other.path}; predict them apart"
             )
     return ((name, members) for (name, _), members in together.items())
+
+
+def rows_of(frames: Mapping[int, Labelled], size: Size) -> Callable[[int, slice], Array]:
+    """Reads rows (h, W) of the labels of a frame, which are 0 where there is none."""
+    opened = functools.lru_cache(1)(lambda frame: frames[frame].open())
+
+    def read(frame: int, rows: slice) -> Array:
+        if frame not in frames:
+            return np.zeros((rows.stop - rows.start, size[1]), np.uint8)
+        return np.asarray(opened(frame).read(rows, slice(0, size[1]))[0])
+
+    return read
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from yeastexp.data import tiff_file
 from yeastexp.data.pieces import Size
 from yeastexp.errors import UserError
-from yeastexp.prediction.exports.contract import Labelled, writing
+from yeastexp.prediction.exports.contract import Labelled, rows_of, writing
 from yeastexp.system import files
 
 MOST = (1 << 16) - 1
@@ -37,7 +37,10 @@ class TrackingChallenge:
             # The whole folder, for frames of an earlier call would be taken for some of this sequence.
             with writing(output / self.name / f"{name}_RES", files.replacing) as path:
                 for number, image in numbered.items():
-                    tiff_file.write(path / f"mask{number:0{digits}}.tif", image.open().whole[0].astype(np.uint16))
+                    tiff_file.write_pages(
+                        path / f"mask{number:0{digits}}.tif", (1, *image.size), np.dtype(np.uint16),
+                        rows_of({0: image}, image.size), metadata=None,
+                    )  # fmt: skip
 
 
 def _sequences(images: Sequence[Labelled]) -> dict[str, dict[int, Labelled]]:

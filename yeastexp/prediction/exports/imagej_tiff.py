@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tifffile
 
+from yeastexp.data import tiff_file
 from yeastexp.errors import UserError
-from yeastexp.prediction.exports.contract import Array, Labelled, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, rows_of, stacks, writing
 
 LARGEST = (1 << 32) - (1 << 20)
 """Bytes of a TIFF file that ImageJ opens, without its tags."""
@@ -28,21 +27,12 @@ class ImageJTiff:
             target = output / self.name / f"{stem}.tif"
             most, pixel_um = max(image.most for image in members), members[0].pixel_um
             dtype = np.dtype(np.uint16 if most < 1 << 16 else np.float32)
-            frames = {image.frame: image for image in members}
-            shape = (max(frames) + 1, *members[0].size)
+            shape = (max(image.frame for image in members) + 1, *members[0].size)
             if math.prod(shape) * dtype.itemsize > LARGEST or most > 1 << 24:
                 raise UserError(f"{target}: is too large for ImageJ, which takes 4 GB a file; take --format tif")
             with writing(target) as path:
-                tifffile.imwrite(
-                    path, _planes(frames, shape, dtype), shape=shape, dtype=dtype,
-                    imagej=True, compression="zlib", software=False,
+                tiff_file.write_pages(
+                    path, shape, dtype, rows_of({image.frame: image for image in members}, shape[1:]), imagej=True,
                     resolution=(1 / pixel_um, 1 / pixel_um) if pixel_um else None,
                     metadata={"axes": "TYX", "min": 0, "max": max(most, 1), **({"unit": "um"} if pixel_um else {})},
                 )  # fmt: skip
-
-
-def _planes(frames: Mapping[int, Labelled], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array]:
-    """The labels of all frames, one in memory at a time."""
-    for index in range(shape[0]):
-        there = frames.get(index)
-        yield np.zeros(shape[1:], dtype) if there is None else there.open().whole[0].astype(dtype)

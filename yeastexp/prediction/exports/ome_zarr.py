@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yeastexp.data.pieces import StoredImage, bands
+from yeastexp.data.pieces import StoredImage
 from yeastexp.data.recordings.optional import optional
-from yeastexp.prediction.exports.contract import Labelled, stacks, writing
+from yeastexp.prediction.exports.contract import Array, Labelled, stacks, writing
 from yeastexp.system import files
 
 VERSION, FORMAT = "0.4", 2
-CHUNK = 1024
-"""Pixels of the side of a chunk."""
+CHUNK = 512
+"""Pixels of the side of a chunk. An image of a longer side is there in half the size as well, down to this one."""
 
 
 class OmeZarr:
-    """The image at full resolution, frames and channels as they were, and `labels/cells`."""
+    """The image, frames and channels as they were, and `labels/cells`, both with smaller resolutions."""
 
     name, title, form, needs = "zarr", "OME-Zarr", "zarr/NAME.zarr", "zarr"
 
@@ -34,8 +35,21 @@ class OmeZarr:
                 holder = root.create_group("labels")
                 holder.attrs["labels"] = ["cells"]
                 cells = holder.create_group("cells")
-                _fill(cells, "cells", axes.replace("c", ""), members, lambda image: image.open(), np.dtype(np.uint32))
+                _fill(cells, "cells", axes.replace("c", ""), members, lambda image: image.open())
                 cells.attrs["image-label"] = {"version": VERSION, "source": {"image": "../../"}}
+
+
+def means(values: Array) -> Array:
+    """Of two by two pixels (…, H, W), of which the last ones count twice where there is an odd number; rounded."""
+    height, width = values.shape[-2:]
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(0, height % 2), (0, width % 2)], mode="edge")
+    mean = sum(padded[..., row::2, column::2] * 0.25 for row in range(2) for column in range(2))
+    return np.asarray(np.rint(mean) if values.dtype.kind in "iu" else mean).astype(values.dtype)
+
+
+def every_second(labels: Array) -> Array:
+    """Of the rows and columns (…, H, W): ids stay ids."""
+    return labels[..., ::2, ::2]
 
 
 def _fill(
@@ -44,40 +58,59 @@ def _fill(
     axes: str,
     members: Sequence[Labelled],
     opened: Callable[[Labelled], StoredImage],
-    dtype: np.dtype[Any] | None = None,
 ) -> None:
-    """Write frames into an array of a group, and what its axes are."""
-    first = opened(members[0])
-    shape = {
-        "t": max(member.frame for member in members) + 1,
-        "c": first.shape[0],
-        "y": first.size[0],
-        "x": first.size[1],
-    }
-    pixel_um = members[0].pixel_um
-    array = group.create_array(
-        "0",
-        shape=tuple(shape[axis] for axis in axes),
-        chunks=tuple(min(CHUNK, shape[axis]) if axis in "yx" else 1 for axis in axes),
-        dtype=dtype or first.dtype,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-    )
+    """Write frames into arrays of a group, a row of chunks in memory, and what their axes are; labels have no C."""
+    first, is_image = opened(members[0]), "c" in axes
+    sizes = [first.size]
+    while max(sizes[-1]) > CHUNK:
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    lead = {"t": max(member.frame for member in members) + 1, "c": first.shape[0]}
+    dtype, reduce = (first.dtype, means) if is_image else (np.dtype(np.uint32), every_second)
+    arrays = [
+        group.create_array(
+            str(level),
+            shape=(*(lead[axis] for axis in axes[:-2]), *size),
+            chunks=(*(1 for _ in axes[:-2]), *(min(CHUNK, length) for length in size)),
+            dtype=dtype,
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+        )
+        for level, size in enumerate(sizes)
+    ]
     for member in members:
-        image = opened(member)
-        for rows in bands(image.size):
-            piece = image.read(rows, slice(0, image.size[1]))
-            at = (
-                *((member.frame,) if "t" in axes else ()),
-                *((slice(None),) if "c" in axes else ()),
-                rows,
-                slice(None),
-            )
-            array[at] = piece if "c" in axes else piece[0]
+        image, frame = opened(member), (member.frame,) if "t" in axes else ()
+        for rows in _rows(arrays[0]):
+            _put(arrays[0], frame, rows, image.read(rows, slice(0, image.size[1])))
+        for larger, smaller in itertools.pairwise(arrays):
+            for rows in _rows(smaller):
+                twice = slice(2 * rows.start, 2 * rows.stop)
+                _put(smaller, frame, rows, reduce(larger[(*frame, ..., twice, slice(None))]))
+    pixel_um = members[0].pixel_um
     kinds = {"t": "time", "c": "channel"}
     unit = {"unit": "micrometer"} if pixel_um else {}
     said = [
         {"name": axis, "type": kinds.get(axis, "space"), **(unit if axis in "yx" else {})} for axis in axes
     ]  # fmt: skip
-    scale = [(pixel_um or 1.0) if axis in "yx" else 1.0 for axis in axes]
-    dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-    group.attrs["multiscales"] = [{"version": VERSION, "name": name, "axes": said, "datasets": [dataset]}]
+    datasets = []
+    for level in range(len(arrays)):
+        scale, factor = pixel_um or 1.0, 2**level
+        steps = {"scale": factor * scale, "translation": (factor - 1) / 2 * scale}
+        transformations = [
+            {"type": kind, kind: [step if axis in "yx" else float(kind == "scale") for axis in axes]}
+            for kind, step in steps.items()
+            # The mean of pixels lies between them, and a pixel that is taken stays where it was.
+            if kind == "scale" or (level and is_image)
+        ]
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    group.attrs["multiscales"] = [{"version": VERSION, "name": name, "axes": said, "datasets": datasets}]
+
+
+def _rows(array: Any) -> Iterator[slice]:
+    """Those of each row of chunks."""
+    height = array.shape[-2]
+    return (slice(row, min(row + CHUNK, height)) for row in range(0, height, CHUNK))
+
+
+def _put(array: Any, frame: tuple[int, ...], rows: slice, values: Array) -> None:
+    """Write values (…, h, W) into rows of a frame."""
+    array[(*frame, ..., rows, slice(None))] = values.reshape(*array.shape[len(frame) : -2], *values.shape[-2:])
