@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -124,6 +125,31 @@ def test_annotations_without_a_cell(tmp_path: Path) -> None:
     assert not (tmp_path / "data.h5").exists()
 
 
+@pytest.mark.parametrize("name", ["b.json", "b.npy", "b.h5", "b.zip", "b.png", "b.tif"])
+def test_a_label_file_without_a_byte(tmp_path: Path, name: str) -> None:
+    where = images(tmp_path)
+    for letter in "ac":
+        labelme(tmp_path / "labels" / f"{letter}.json")
+    (tmp_path / "labels" / name).touch()
+    with pytest.raises(UserError) as caught:
+        pack.pack([where], [tmp_path / "labels" / f"{letter}.*" for letter in "abc"], tmp_path / "data.h5")
+    assert str(caught.value) == f"{tmp_path}/labels/{name}: is empty; copy or save it again"
+
+
+def test_an_image_in_hdf5_is_not_taken_for_its_labels(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    for name in "ab":
+        with h5py.File(tmp_path / "all" / f"{name}.h5", "w") as file:
+            file["raw"] = np.random.default_rng(0).integers(0, 999, SIZE).astype(np.uint16)
+            if name == "a":
+                file["label"] = drawn()
+    with pytest.raises(UserError) as caught:
+        pack.pack([tmp_path / "all"], [tmp_path / "all"], tmp_path / "data.h5")
+    assert str(caught.value) == (
+        f"{tmp_path}/all/b.h5: has no dataset 'label'; name the one with labels (there: 'raw')"
+    )
+
+
 def test_outlines_that_leave_the_image_are_counted(tmp_path: Path) -> None:
     where = images(tmp_path)
     for name in "abc":
@@ -205,8 +231,8 @@ def test_a_folder_of_the_cell_tracking_challenge(tmp_path: Path) -> None:
         for frame in (1, 3):
             tifffile.imwrite(tmp_path / f"{sequence}_GT/SEG/man_seg{frame:03d}.tif", drawn().astype(np.uint16))
     done = pack.pack([tmp_path], [tmp_path], tmp_path / "data.h5")
-    assert done.kind == "instance" and done.splits == {"train": 2, "val": 2}
-    assert "4 images without labels left out" in done.choices
+    assert done.kind == "instance" and done.splits == {"train": 2, "val": 2, "unlabelled": 4}
+    assert "4 images without labels kept unlabelled" in done.choices
     reader = Reader(tmp_path / "data.h5")
     assert reader.contents.splits["val"] == ("02_t001", "02_t003")
     np.testing.assert_array_equal(reader.read("01_t003")["instances"], drawn())

@@ -569,6 +569,7 @@ SCHEMES = {
     "two folders, a suffix": ("images/{}.tif", "labels/{}_labels.tif", "images", "labels"),
     "two folders, the first channel": ("images/{}_0000.tif", "labels/{}.tif", "images", "labels"),
     "two folders, frames": ("01/t00{}.tif", "01_GT/man_seg00{}.tif", "01", "01_GT"),
+    "two folders, frames and results": ("01/t00{}.tif", "01_RES/mask00{}.tif", "01", "01_RES"),
     "OME": ("images/{}.ome.tif", "labels/{}.tif", "images", "labels"),
 }
 

@@ -140,7 +140,8 @@ def pack(
     notes += [f"{path}: {note}" for path, annotation in drawn.items() for note in annotation.notes]
     if layout:
         notes += [layout.title, *layout.notes]
-        notes += [f"{format_count(len(unlabelled), 'image')} without labels kept unlabelled"] if unlabelled else []
+    if unlabelled:
+        notes.append(f"{format_count(len(unlabelled), 'image')} without labels kept unlabelled")
     survey = _Survey(ignore, kind, dry_run)
     with Pixels(kind == "class", ignore) as pixels:
         for name in progress(tuple(pairs)):

@@ -39,7 +39,7 @@ SHOWN = 5
 """Names in a message before it says how many more there are."""
 
 WORDS = "(masks?|labels?|labell?ed|seg|segmentation|gt|instances?|truth)"
-MARKED = re.compile(rf"[ _.-](cp[ _-]?)?{WORDS}$|^{WORDS}[ _.-]|^man_(seg|track)(?=\d)", re.IGNORECASE)
+MARKED = re.compile(rf"[ _.-](cp[ _-]?)?{WORDS}$|^{WORDS}[ _.-]|^(man_(seg|track)|mask)(?=\d)", re.IGNORECASE)
 """What tells the name of a label file from that of its image: Cellpose writes `a_masks`, others `mask_a`."""
 
 SUFFIX = re.compile(r"[ _.-][A-Za-z]+$")
@@ -299,14 +299,16 @@ def _frames(recording: Recording, frame: int | None, array: LabelFile) -> Iterat
 
 
 def _drawn(recording: Recording, frames: Sequence[int], file: AnnotationFile) -> Iterator[Pair]:
-    """Frames of a recording with what a file of annotations says of them."""
+    """Frames of a recording with what a file of annotations says of them, which may be nothing of some of a stack."""
     names = {recording.image_name(frame): frame for frame in frames}
     annotation = file.kind.read(file.path, frames=dict.fromkeys(names, _size(recording)))
     _refuse_absent(file, annotation)
-    if lonely := [name for name in names if name not in annotation.names]:
+    lonely = [name for name in names if name not in annotation.names]
+    if len(lonely) == len(names):
         raise UserError(f"{file.path}: does not annotate {listed(lonely)}; annotate or remove them")
     for name, frame in names.items():
-        yield Pair(name, recording, frame, Drawn(file, annotation, name), 0)
+        labels = Drawn(file, annotation, name) if name in annotation.names else NoLabels(recording.array.path)
+        yield Pair(name, recording, frame, labels, 0)
 
 
 def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:

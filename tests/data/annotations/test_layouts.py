@@ -1,4 +1,7 @@
-"""Folders of nnU-Net, of the Cell Tracking Challenge, of StarDist and YeaZ give pairs, or say what is missing."""
+"""Folders of nnU-Net, of the Cell Tracking Challenge, of StarDist and YeaZ give pairs, or say what is missing.
+
+Frames of a movie that nobody annotated are kept.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
+from annotated_cells import SIZE, contours, label_image
+from roifile import ImagejRoi, roiwrite
 
 from yeastexp.data import pack
 from yeastexp.data.annotations.layouts import recognised_layout
@@ -167,6 +173,7 @@ LAYOUTS = {
     "StarDist, split": ("{1}/images/im{0}.tif", "{1}/masks/im{0}.tif"),
     "YeaZ": ("images/im{0}.tif", "masks/im{0}_mask.tif"),
     "Cell Tracking Challenge": ("01/t00{0}.tif", "01_GT/SEG/man_seg00{0}.tif"),
+    "Cell Tracking Challenge, results": ("01/t00{0}.tif", "01_RES/mask00{0}.tif"),
 }
 
 
@@ -220,3 +227,35 @@ def test_frames_without_labels_are_kept_unlabelled(tmp_path: Path) -> None:
     assert hdf5(path, 1, part_groups=True).splits == hdf5(path).splits
     assert Measured.of(path).splits == {"train": 1, "val": 1}
     assert len(stored_images(path)) == 5
+
+
+def yeaz(path: Path, labels: dict[int, np.ndarray]) -> None:
+    with h5py.File(path, "w") as file:
+        for frame, ids in labels.items():
+            file[f"FOV0/T{frame}"] = ids
+
+
+def regions(path: Path, labels: dict[int, np.ndarray]) -> None:
+    """As Fiji has them of a movie, the cells in the order of their ids."""
+    roiwrite(path, [
+        ImagejRoi.frompoints(outline + 0.5, position=frame, name=f"{frame}-{number}")
+        for frame, ids in labels.items() for number, outline in enumerate(contours(ids))
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("write", "name"), [(yeaz, "movie_mask.h5"), (regions, "movie.zip")])
+def test_frames_of_a_stack_that_are_not_annotated_are_kept_unlabelled(tmp_path: Path, write: Any, name: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 999, (5, *SIZE)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "movie.tif", frames, imagej=True, metadata={"axes": "TYX"})
+    labels = {frame: label_image(seed=frame) for frame in (1, 3)}
+    write(tmp_path / name, labels)
+    where = [tmp_path / "movie.tif"], [tmp_path / name]
+    done = pack.pack(*where, tmp_path / "data.h5", kind="instance" if write is yeaz else "auto", part_groups=True)
+    assert done.splits == {"train": 1, "val": 1, "unlabelled": 3}
+    assert "3 images without labels kept unlabelled" in done.choices
+    reader = Reader(tmp_path / "data.h5")
+    for frame in range(5):
+        arrays = reader.read(f"movie_t{frame:04}")
+        np.testing.assert_array_equal(arrays["raw"][0], frames[frame])
+        np.testing.assert_array_equal(arrays["instances"], labels.get(frame, np.zeros(SIZE)))
+        assert (arrays["gt"] == -1).all() == (frame not in labels)

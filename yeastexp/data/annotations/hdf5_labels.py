@@ -89,7 +89,7 @@ def _usual(path: Path, file: h5py.File) -> str:
     there = _datasets(file)
     if (usual := next((name for name in USUAL if name in there), None)) is not None:
         return usual
-    if len(there) == 1:
+    if len(there) == 1 and there != ["raw"]:
         return there[0]
     raise UserError(
         f"{path}: has no dataset 'label'; name the one with labels (there: {', '.join(map(repr, there)) or 'none'})"

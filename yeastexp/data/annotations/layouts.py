@@ -127,14 +127,16 @@ def _tracking_challenge(folder: Path) -> Layout | None:
         pairs += [Pair(f"{name}_t{at}", (path,), labels.get(at), group=name) for at, path in frames.items()]
         if truth.name == "TRA":
             notes.append(f"{name}: labels are the markers of tracks, which may be smaller than cells")
+        elif truth.name == f"{name}_RES":
+            notes.append(f"{name}: labels are results of a program, not ground truth")
         if len(labels) < len(frames):
             notes.append(f"{name}: {len(labels):,} of {format_count(len(frames), 'frame')} have labels")
     return Layout("Cell Tracking Challenge", tuple(pairs), "instance", notes=tuple(notes)) if pairs else None
 
 
 def _truth(sequence: Path) -> tuple[Path, str] | None:
-    """Where labels of a sequence lie, and how their names begin: outlines by people, by computers, or tracks."""
-    places = (("GT", "SEG", "man_seg"), ("ST", "SEG", "man_seg"), ("GT", "TRA", "man_track"))
+    """Where labels of a sequence lie, and how names begin: outlines by people, by computers, tracks, or results."""
+    places = (("GT", "SEG", "man_seg"), ("ST", "SEG", "man_seg"), ("GT", "TRA", "man_track"), ("RES", "", "mask"))
     for suffix, kind, mark in places:
         if (truth := sequence.with_name(f"{sequence.name}_{suffix}") / kind).is_dir() and any(truth.iterdir()):
             return truth, mark

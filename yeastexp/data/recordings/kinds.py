@@ -21,6 +21,8 @@ OF_IMAGES = ("HDF5", "ND2", "LIF")
 def arrays(path: Path, choices: Choices, *, labels: bool = False) -> list[StoredArray]:
     """The arrays of a file, as images or as labels. Raises UserError if it is known to hold none."""
     kind, name = _kind(path), stem(path)
+    if path.is_file() and _head(path) == b"":
+        raise UserError(f"{path}: is empty; copy or save it again")
     if kind == "TIFF":
         return tiff.arrays(path, name, labels)
     if kind == "OME-Zarr":
@@ -53,9 +55,14 @@ def _kind(path: Path) -> str:
         return "OME-Zarr"
     if not path.is_file():
         return ""
+    head = _head(path) or b""
+    return next((kind for beginning, kind in BEGINS.items() if head.startswith(beginning)), "")
+
+
+def _head(path: Path) -> bytes | None:
+    """The first bytes of a file; None if it cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            return file.read(16)
     except OSError:
-        return ""
-    return next((kind for beginning, kind in BEGINS.items() if head.startswith(beginning)), "")
+        return None
