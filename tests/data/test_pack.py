@@ -750,6 +750,21 @@ def test_odd_labels_are_warned_about_with_a_number(tmp_path):
         assert pack.pack(*pairs(place, NOISE, labels), place / "data.h5", kind="instance").warnings == (said,)
 
 
+def test_an_id_of_two_distant_cells_is_counted(tmp_path):
+    """However many others there are; a cell that lies in two pieces beside each other is none."""
+    for index in range(2):
+        ids = 1 + np.arange(100, dtype=np.uint16).reshape(10, 10)
+        ids = np.kron(ids, np.pad(np.ones((8, 8), np.uint16), 2))
+        ids[ids == 50] = 7 if index else 0
+        ids[5, :12] = 0  # parts the first cell
+        tifffile.imwrite(tmp_path / f"{index}.tif", picture(index, ids.shape))
+        tifffile.imwrite(tmp_path / f"{index}_masks.tif", ids)
+    done = pack.pack([tmp_path], [tmp_path], tmp_path / "data.h5", kind="instance")
+    assert done.warnings == (
+        "1 of 198 ids are shared by cells far apart (id 7 of '1'), but an id is one cell; 'check --data' names all",
+    )
+
+
 def test_labels_of_cells_are_taken_without_a_word(tmp_path):
     assert pack.pack(*pairs(tmp_path, NOISE, [cells(20)] * 3), tmp_path / "data.h5", kind="instance").warnings == ()
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 from yeastexp.errors import UserError
-from yeastexp.metrics.cells import of_fewer_bits
+from yeastexp.metrics.cells import measure, of_fewer_bits
 
 Array = npt.NDArray[Any]
 
@@ -64,6 +65,8 @@ class LabelChecks:
     """Ids of which no piece is nearly all."""
     most_pieces: tuple[int, str] = (0, "")
     """Of one id, and where."""
+    distant: list[str] = field(default_factory=list)
+    """Ids of which two pieces lie farther apart than a cell is wide, and where."""
 
     def add(self, name: str, image: Array, labels: Array, are_ids: bool) -> None:
         """Look at an image (C, H, W) and its labels (H, W)."""
@@ -83,6 +86,7 @@ class LabelChecks:
         areas = np.bincount(numbered.ravel())[1:]
         self.ids += len(areas)
         self.specks += int((areas < SPECK_PX).sum())
+        fragmented = self.fragmented
         for index, box in enumerate(ndimage.find_objects(numbered)[:MOST_IDS], 1):
             parts, _ = ndimage.label(numbered[box] == index, structure=np.ones((3, 3)))
             sizes = np.bincount(parts.ravel())[1:]
@@ -91,6 +95,9 @@ class LabelChecks:
             self.pieces += count
             self.fragmented += count > 1
             self.most_pieces = max(self.most_pieces, (count, f"id {values[values > 0][index - 1]} of '{name}'"))
+        if self.fragmented > fragmented:
+            distant = measure(torch.from_numpy(labels.astype(np.int64))).distant
+            self.distant += [f"id {number} of '{name}'" for number in distant]
 
     @property
     def swapped(self) -> bool:
@@ -147,6 +154,11 @@ class LabelChecks:
             yield (
                 f"{self.fragmented:,} of {self.ids:,} ids lie in separate pieces ({where} in {most}); are they cells?"
                 f"{of_fewer_bits(values[-1], len(values))}"
+            )
+        elif self.distant:
+            yield (
+                f"{len(self.distant):,} of {self.ids:,} ids are shared by cells far apart ({self.distant[0]}), but an "
+                "id is one cell; 'check --data' names all"
             )
         if self.image_differing and max(self.image_differing) <= LABELS:
             least = max(self.image_differing)
