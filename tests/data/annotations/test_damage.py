@@ -88,6 +88,15 @@ def test_wrong_values_in_json(tmp_path: Path, kind: str, data: st.DataObject) ->
     read_or_one_line(path, kind)
 
 
+@pytest.mark.parametrize("name", ["\n", "\x1b[31m", "\u2028"])
+def test_names_in_json_break_no_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(replaced(GOOD["labelme"], ("shapes", 0, "shape_type"), name)))
+    with pytest.raises(UserError) as caught:
+        KINDS["labelme"].read(path, frames={"a": SIZE})
+    assert str(caught.value).isprintable()
+
+
 @FUZZ
 @given(st.data())
 @pytest.mark.parametrize("kind", ["labelme", "imagej_roi", "hdf5"])

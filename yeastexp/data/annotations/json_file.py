@@ -15,6 +15,7 @@ import numpy.typing as npt
 from yeastexp.data.annotations.polygons import FARTHEST
 from yeastexp.errors import UserError
 from yeastexp.system.formatting import format_bytes
+from yeastexp.system.terminal import printable
 
 LARGEST = 1 << 30
 """Bytes of a file that is read."""
@@ -53,7 +54,8 @@ class Node:
 
     def fault(self, wrong: str, remedy: str = "save the file again") -> UserError:
         """The one line about it."""
-        return UserError(f"{self.path}: {self.place or 'the file'} {wrong}; {remedy}")
+        said = printable(f"{self.place or 'the file'} {wrong}; {remedy}")  # names in the file may hold line breaks
+        return UserError(f"{self.path}: {said}")
 
     def _of(self, kind: type | UnionType) -> Any:
         if not isinstance(self.value, kind) or isinstance(self.value, bool):
