@@ -834,3 +834,11 @@ def test_a_label_to_ignore_that_does_not_occur_is_refused(tmp_path):
     where = folders(tmp_path, SHEET[:3], values=(0, 1))
     with pytest.raises(UserError, match=r"^--ignore 255: no pixel has this label \(there are 0, 1\); omit it$"):
         pack.pack(*where, tmp_path / "data.h5", ignore=255)
+
+
+@pytest.mark.parametrize("kind", ["auto", "mask", "class", "instance"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_images_of_which_all_pixels_are_ignored(tmp_path, kind, dry_run):
+    where = folders(tmp_path, SHEET[:3], values=(255, 255))
+    with pytest.raises(UserError, match=r"^no pixel is labelled; annotate the images, or omit --ignore$"):
+        pack.pack(*where, tmp_path / "data.h5", kind=kind, ignore=255, dry_run=dry_run)

@@ -8,33 +8,31 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from yeastexp.data import tiff_file
 from yeastexp.data.annotations import KINDS as FORMATS
 from yeastexp.data.annotations.colours import parsed
 from yeastexp.data.groups import by_pattern
 from yeastexp.data.hdf5_file import MAPS, UNLABELLED, Form, Origin, Reader, is_stacked, refuse_overwriting, write
-from yeastexp.data.label_checks import SWAPPED, LabelChecks, unannotated
 from yeastexp.data.label_sources import Drawn, LabelReading, NoLabels, has_ids, title_of
 from yeastexp.data.normalization import PerChannel, one_or_each
-from yeastexp.data.pairs import SHOWN, Pair, Pairs, listed, paired
+from yeastexp.data.pairs import Pair, Pairs, listed, paired
 from yeastexp.data.recordings.recording import Choices, Reading, Recording
 from yeastexp.data.running_moments import RunningMoments
 from yeastexp.data.splits import Choice, split
+from yeastexp.data.survey import KINDS, Kind, Survey, converter
 from yeastexp.errors import UserError
 from yeastexp.sample import IGNORE
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
-Kind = Literal["auto", "mask", "class", "instance"]
-KINDS = ("auto", "mask", "class", "instance")
 Fit = Literal["all", "train"]
 FOLDER = "folder"
 """The `group_by` of images that are grouped by the folders they lie in."""
@@ -106,120 +104,91 @@ def pack(
     """
     if not dry_run:
         refuse_overwriting(output, force)
-    faults: list[str] = []
-    if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
-        raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
-    annotations = None if kind in KINDS else kind
-    if annotations and annotations not in FORMATS:
-        raise UserError(f"--labels {kind}: is no kind of labels; there are {', '.join((*KINDS, *FORMATS))}")
-    if colours is not None and kind not in ("auto", "class"):
-        raise UserError(f"--labels {kind}: labels of --colours are classes; omit one of them")
-    kind = kind if colours is None else "class"
+    annotations = _refuse_odd_options(kind, colours, pixel_um)
     found = paired(images, labels, choices, annotations, colours)
     pairs = found.by_name
-    kind = _told_kind(kind, found)
-    further = _further(images, maps or {}, pairs, choices, kind)
-    layout = found.layout
-    ignore = layout.ignore if layout and ignore is None and kind == layout.labels else ignore
-    unlabelled = tuple(name for name, pair in pairs.items() if isinstance(pair.labels, NoLabels))
-    ignore = IGNORE if unlabelled and ignore is None else ignore
-    if layout and test is None:
-        test = tuple(name for name, pair in pairs.items() if pair.split == "test") or None
+    said = _Said.of(found, kind, ignore, colours)
+    further = _further(images, maps or {}, pairs, choices, said.kind)
     _refuse_to_replace_a_source(output, pairs)
     groups = _groups(pairs, group_by)
+    faults: list[str] = []
+    later = partial(_told_later, faults, dry_run)
     splits: dict[str, tuple[str, ...]] = {}
-    with _told_later(faults, dry_run):
-        labelled = tuple(name for name in pairs if name not in set(unlabelled))
-        splits = split(labelled, val, test, {} if part_groups else groups)
-        splits |= {UNLABELLED: unlabelled} if unlabelled else {}
-    titles = sorted({title_of(pair.labels) for pair in pairs.values() if isinstance(pair.labels, Drawn)})
-    drawn = {pair.paths[1]: pair.labels.annotation for pair in pairs.values() if isinstance(pair.labels, Drawn)}
-    classes = layout.class_names if layout else next((each.class_names for each in drawn.values()), ())
-    classes = classes if colours is None else tuple(parsed(colours))
-    notes = _unlike_names(pairs)
-    notes += [f"{path}: {note}" for path, annotation in drawn.items() for note in annotation.notes]
-    if layout:
-        notes += [layout.title, *layout.notes]
-    if unlabelled:
-        notes.append(f"{format_count(len(unlabelled), 'image')} without labels kept unlabelled")
-    survey = _Survey(ignore, kind, dry_run)
-    with Pixels(kind == "class", ignore) as pixels:
+    with later():
+        splits = _splits(found, val, test, {} if part_groups else groups)
+    survey = Survey(said.ignore, said.kind, dry_run)
+    with Pixels(said.kind == "class", said.ignore) as pixels:
         for name in progress(tuple(pairs)):
-            survey.add(pairs[name], *pixels.read(pairs[name]))
-            for key, its_pairs in further.items():
-                survey.add_map(key, its_pairs[name], pixels.labels_of(its_pairs[name]))
+            with later():
+                survey.add(pairs[name], *pixels.read(pairs[name]))
+                for key, its_pairs in further.items():
+                    survey.add_map(key, its_pairs[name], pixels.labels_of(its_pairs[name]))
         odd = pixels.labels.told()
-    with _told_later(faults, dry_run):
-        if titles and not survey.foreground:
-            path = next(pair.paths[1] for pair in pairs.values() if isinstance(pair.labels, Drawn))
-            raise UserError(f"{path}: holds no cell; annotate the images, or omit them")
-        if ignore is not None and not survey.ignored:
-            raise UserError(
-                f"--ignore {ignore}: no pixel has this label (there are {_few(sorted(survey.values))}); omit it"
-            )
-        kind = _recognised(kind, survey)
-        survey.checks.refuse(kind, sorted(survey.values))
-    convert = _converter(kind, survey)
-
+    meant = said.kind
+    with later():
+        meant = said.refuse_or_recognise(survey)
+    if not survey.values:
+        raise UserError(*faults)
+    pairs = {name: pairs[name] for name in survey.raw}  # of a dry run those that could be read
+    splits = {part: tuple(name for name in names if name in pairs) for part, names in splits.items()}
     facts = _Facts.of(pairs, found.doubtful, choices or Choices(), pixel_um)
-    dtypes = {key: np.min_scalar_type(most) for key, most in survey.most.items()}
-    forms = {
-        name: _forms(survey.raw[name], convert)
-        | {key: (survey.raw[name][0][1:], dtype) for key, dtype in dtypes.items()}
-        for name in pairs
-    }
-    provenance = {
-        "made_by": "yeastexp pack",
-        "labels": kind,
-        **({"label_files": titles} if titles else {}),
-        **({"classes": list(classes)} if kind == "class" and classes else {}),
-        **({} if ignore is None else {"ignore": ignore}),
-        **facts.provenance,
-        "images_sha256": _combined(survey.image_digests),
-        "labels_sha256": _combined(survey.mask_digests),
-    }
     channels = next(iter(survey.raw.values()))[0][0]
-    named = facts.channel_names if len(facts.channel_names) == channels else ()
-    origin = Origin(groups, facts.frames, named)
+    origin = Origin(groups, facts.frames, facts.channel_names if len(facts.channel_names) == channels else ())
+    stored = _Stored(pairs, further, survey, meant)
     if not dry_run:
-        with Pixels(kind == "class", ignore) as pixels:
-
-            def read(name: str) -> dict[str, Array]:
-                raw, labels = pixels.read(pairs[name])
-                others = {
-                    key: pixels.labels_of(its_pairs[name]).astype(dtypes[key]) for key, its_pairs in further.items()
-                }
-                return {"raw": raw[0] if len(raw) == 1 else raw, **convert(labels), **others}
-
+        with Pixels(meant == "class", said.ignore) as pixels:
             write(
                 output,
                 splits,
-                read,
-                provenance=provenance,
+                partial(stored.read, pixels),
+                provenance=_provenance(said, meant, facts, survey),
                 pixel_um=facts.pixel_um,
                 origin=origin,
                 force=force,
                 progress=progress,
-                forms=forms,
+                forms=stored.forms,
             )
     return Packed(
         output=output,
         splits={part: len(names) for part, names in splits.items()},
-        stacked=is_stacked(forms.values()),
+        stacked=is_stacked(stored.forms.values()),
         channels=channels,
         dtype=str(np.result_type(*(dtype for _, dtype in survey.raw.values()))),
-        kind=kind,
+        kind=meant,
         label_values=tuple(sorted(survey.values)),
         foreground=survey.foreground / max(survey.pixels, 1),
-        warnings=(*_stacks(pairs), *facts.warnings, *odd, *survey.warnings(kind)),
+        warnings=(*_stacks(pairs), *facts.warnings, *odd, *survey.warnings(meant)),
         pixel_um=facts.pixel_um,
         origin=origin,
-        label_files=tuple(titles),
-        choices=(*facts.choices, *notes),
-        files=tuple(_line(pairs[name], survey, kind) for name in pairs) if dry_run else (),
+        label_files=said.titles,
+        choices=(*facts.choices, *said.notes),
+        files=tuple(_line(pair, survey, meant) for pair in pairs.values()) if dry_run else (),
         faults=tuple(faults),
         duplicates=_duplicates(survey.image_digests, splits),
     )
+
+
+def _refuse_odd_options(kind: str, colours: str | None, pixel_um: float | None) -> str | None:
+    """The kind of annotations that is meant, if one is. Raises UserError if an option is not one."""
+    if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
+        raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
+    if kind not in KINDS and kind not in FORMATS:
+        raise UserError(f"--labels {kind}: is no kind of labels; there are {', '.join((*KINDS, *FORMATS))}")
+    if colours is not None and kind not in ("auto", "class"):
+        raise UserError(f"--labels {kind}: labels of --colours are classes; omit one of them")
+    return None if kind in KINDS else kind
+
+
+def _splits(
+    found: Pairs, val: Choice | None, test: Choice | None, groups: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """The names of each split; images without labels have one of their own."""
+    by_name = found.by_name.items()
+    if found.layout and test is None:
+        test = tuple(name for name, pair in by_name if pair.split == "test") or None
+    splits = split([name for name, pair in by_name if not isinstance(pair.labels, NoLabels)], val, test, groups)
+    unlabelled = tuple(name for name, pair in by_name if isinstance(pair.labels, NoLabels))
+    return splits | ({UNLABELLED: unlabelled} if unlabelled else {})
 
 
 @contextmanager
@@ -322,17 +291,6 @@ def _stacks(pairs: Mapping[str, Pair]) -> list[str]:
     ]
 
 
-def _told_kind(kind: str, found: Pairs) -> Kind:
-    """What label values mean, as far as it is said or the files say it: what is drawn are cells."""
-    if kind in ("mask", "class", "instance"):
-        return cast(Kind, kind)
-    if found.layout and found.layout.labels:
-        return cast(Kind, found.layout.labels)
-    pairs = found.by_name
-    drawn = next((pair.labels for pair in pairs.values() if isinstance(pair.labels, Drawn)), None)
-    return "instance" if drawn and has_ids(drawn) else "auto"
-
-
 def _further(
     images: Sequence[str | Path],
     maps: Mapping[str, str],
@@ -351,9 +309,9 @@ def _further(
     return further
 
 
-def _unlike_names(pairs: Mapping[str, Pair]) -> list[str]:
+def _unlike_names(pairs: Iterable[Pair]) -> list[str]:
     """Which files were paired, if their names differ."""
-    files = dict.fromkeys(pair.paths for pair in pairs.values() if not isinstance(pair.labels, NoLabels))
+    files = dict.fromkeys(pair.paths for pair in pairs if not isinstance(pair.labels, NoLabels))
     if all(image.stem.removesuffix(".ome") == labels.stem.removesuffix(".ome") for image, labels in files):
         return []
     shown = ", ".join(f"{image.name} with {labels.name}" for image, labels in list(files)[:2])
@@ -394,6 +352,75 @@ class Pixels:
         """The labels (H, W) of an image alone, which has some."""
         assert not isinstance(pair.labels, NoLabels)
         return self.labels.read(pair.labels, pair.label_frame)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What is said of labels before they are read: `titles` are those of files that are no label images."""
+
+    kind: Kind
+    ignore: int | None
+    titles: tuple[str, ...]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+    drawn: Path | None
+    """The first file of annotations."""
+
+    @classmethod
+    def of(cls, found: Pairs, kind: str, ignore: int | None, colours: str | None) -> _Said:
+        """Of pairs, by a kind as it was given, or as the files say it: what is drawn are cells."""
+        pairs, layout = found.by_name.values(), found.layout
+        drawn = [pair.labels for pair in pairs if isinstance(pair.labels, Drawn)]
+        if colours is not None:
+            kind = "class"
+        elif kind not in ("mask", "class", "instance"):
+            kind = (layout and layout.labels) or ("instance" if drawn and has_ids(drawn[0]) else "auto")
+        if layout and ignore is None and kind == layout.labels:
+            ignore = layout.ignore
+        left = sum(isinstance(pair.labels, NoLabels) for pair in pairs)
+        files = {each.file.path: each.annotation for each in drawn}
+        classes = layout.class_names if layout else next((each.class_names for each in files.values()), ())
+        notes = _unlike_names(pairs)
+        notes += [f"{path}: {note}" for path, annotation in files.items() for note in annotation.notes]
+        notes += [layout.title, *layout.notes] if layout else []
+        notes += [f"{format_count(left, 'image')} without labels kept unlabelled"] if left else []
+        return cls(
+            cast(Kind, kind),
+            IGNORE if left and ignore is None else ignore,
+            tuple(sorted({each.file.kind.title for each in drawn})),
+            classes if colours is None else tuple(parsed(colours)),
+            tuple(notes),
+            next(iter(files), None),
+        )
+
+    def refuse_or_recognise(self, survey: Survey) -> Kind:
+        """What labels are that were read. Raises UserError if they are none of cells, or that is not clear."""
+        if self.drawn and not survey.foreground:
+            raise UserError(f"{self.drawn}: holds no cell; annotate the images, or omit them")
+        return survey.recognised()
+
+
+class _Stored:
+    """The arrays of each image as they are written, and their forms."""
+
+    def __init__(
+        self, pairs: Mapping[str, Pair], further: Mapping[str, Mapping[str, Pair]], survey: Survey, kind: Kind
+    ) -> None:
+        self._pairs, self._further = pairs, further
+        self._convert = converter(kind, survey)
+        self._dtypes = {key: np.min_scalar_type(most) for key, most in survey.most.items()}
+        self.forms = {name: self._forms(*survey.raw[name]) for name in pairs}
+
+    def _forms(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Form]:
+        maps = {key: (shape[1:], pixel.dtype) for key, pixel in self._convert(np.zeros((1, 1), np.int64)).items()}
+        raw = shape[1:] if shape[0] == 1 else shape, dtype
+        return {"raw": raw, **maps, **{key: (shape[1:], kept) for key, kept in self._dtypes.items()}}
+
+    def read(self, pixels: Pixels, name: str) -> dict[str, Array]:
+        """Those of one image."""
+        raw, labels = pixels.read(self._pairs[name])
+        others = {key: pixels.labels_of(pairs[name]).astype(self._dtypes[key]) for key, pairs in self._further.items()}
+        return {"raw": raw[0] if len(raw) == 1 else raw, **self._convert(labels), **others}
 
 
 @dataclass(frozen=True)
@@ -444,7 +471,7 @@ class _Facts:
         return cls(pixel_um, channel_names, frames, tuple(read), provenance, tuple(warnings))
 
 
-def _line(pair: Pair, survey: _Survey, kind: Kind) -> str:
+def _line(pair: Pair, survey: Survey, kind: Kind) -> str:
     """What an image and its labels are, in one line."""
     (channels, height, width), dtype = survey.raw[pair.name]
     low, high = survey.ranges[pair.name]
@@ -460,131 +487,21 @@ def _line(pair: Pair, survey: _Survey, kind: Kind) -> str:
     )
 
 
-@dataclass
-class _Survey:
-    """What a first pass over all pairs gives, in memory that does not grow with their pixels."""
-
-    ignore: int | None
-    kind: Kind
-    keeps_lines: bool = False
-    """Whether ranges and cells of each image are wanted."""
-    checks: LabelChecks = field(default_factory=LabelChecks)
-    ignored: int = 0
-    raw: dict[str, Form] = field(default_factory=dict)
-    image_digests: dict[str, str] = field(default_factory=dict)
-    mask_digests: dict[str, str] = field(default_factory=dict)
-    values: set[int] = field(default_factory=set)
-    foreground: int = 0
-    pixels: int = 0
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
-    cells: dict[str, int] = field(default_factory=dict)
-    """By image, the connected regions of a mask, the classes, or the cells."""
-    most: dict[str, int] = field(default_factory=dict)
-    """The largest value of each further map."""
-
-    def add(self, pair: Pair, raw: Array, labels: Array) -> None:
-        """Look at an image (C, H, W) and its labels (H, W)."""
-        name, (image, mask) = pair.name, pair.paths
-        if raw.shape[1:] != labels.shape:
-            sizes = " and ".join(f"{height} × {width}" for height, width in (raw.shape[1:], labels.shape))
-            raise UserError(f"{image} and {mask}: differ in size, {sizes} pixels; give each image its own label file")
-        if len(raw) == 1 and np.array_equal(raw[0], labels) and len(np.unique(labels)) > 2:
-            raise UserError(f"{image} and {mask}: hold the same values; give each image its own label file")
-        for first, (shape, _) in self.raw.items():
-            if shape[0] != len(raw):
-                raise UserError(
-                    f"{image}: has {format_count(len(raw), 'channel')}, but '{first}' has {shape[0]}; pack them apart"
-                )
-            break
-        self.raw[name] = (raw.shape, raw.dtype)
-        if self.keeps_lines:
-            self.ranges[name] = float(raw.min()), float(raw.max())
-        self.image_digests[name] = _digest(raw)
-        self.mask_digests[name] = _digest(labels)
-        known = np.ones(labels.shape, bool) if self.ignore is None else labels != self.ignore
-        self.foreground += int(np.count_nonzero(labels[known] > 0))
-        self.pixels += int(np.count_nonzero(known))
-        self.ignored += int(np.count_nonzero(~known))
-        values = np.unique(labels[known])
-        self.values |= set(values.tolist())
-        if self.keeps_lines:
-            is_mask = self.kind in ("auto", "mask") and len(values) <= 2
-            self.cells[name] = ndimage.label((labels > 0) & known)[1] if is_mask else int((values > 0).sum())
-        are_ids = self.kind == "instance" or (self.kind == "auto" and len(values) > 3)
-        if values.size:
-            self.checks.add(name, raw, np.where(known, labels, 0), are_ids)
-
-    def add_map(self, key: str, pair: Pair, labels: Array) -> None:
-        """Look at further labels (H, W) of an image that was added."""
-        if labels.shape != self.raw[pair.name][0][1:]:
-            raise UserError(f"{pair.paths[1]}: differs in size from its image {pair.paths[0]}; give each its own label")
-        if labels.min() < 0:
-            raise UserError(f"{pair.paths[1]}: holds negative labels; --map {key} takes masks or ids of cells")
-        self.most[key] = max(self.most.get(key, 0), int(labels.max()))
-
-    def warnings(self, kind: Kind) -> Iterator[str]:
-        """What may be wrong with the labels."""
-        return self.checks.warnings(kind, sorted(self.values), self.foreground / max(self.pixels, 1), self.ignore)
-
-
-def _digest(values: Array) -> str:
-    """The SHA-256 of the values; the same for a picture saved with 8 and with 16 bit."""
-    wide = values.astype("<i8" if values.dtype.kind in "ui" else "<f8")
-    return hashlib.sha256(repr(values.shape).encode() + wide.tobytes()).hexdigest()
+def _provenance(said: _Said, kind: Kind, facts: _Facts, survey: Survey) -> dict[str, Any]:
+    return {
+        "made_by": "yeastexp pack",
+        "labels": kind,
+        **({"label_files": list(said.titles)} if said.titles else {}),
+        **({"classes": list(said.class_names)} if kind == "class" and said.class_names else {}),
+        **({} if said.ignore is None else {"ignore": said.ignore}),
+        **facts.provenance,
+        "images_sha256": _combined(survey.image_digests),
+        "labels_sha256": _combined(survey.mask_digests),
+    }
 
 
 def _combined(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
-
-
-def _recognised(kind: Kind, survey: _Survey) -> Kind:
-    """The kind of the labels, guessed if it is not given. Raises UserError if it is not clear, or does not fit."""
-    values = sorted(survey.values)
-    if kind == "auto" and (survey.values <= {0, 1} or survey.values <= {0, 255}):
-        return "mask"
-    if kind == "auto" and survey.checks.are_ids(len(survey.values)):
-        return "instance"
-    if kind == "auto":
-        many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
-        smooth = "; masks with smooth edges have to be saved without" if many else ""
-        if survey.ignore is None:
-            smooth = unannotated(values) or smooth
-        smooth += f"; {SWAPPED}" if survey.checks.swapped else ""
-        raise UserError(
-            f"the labels hold {_few(values)}, neither 0 and 1 nor 0 and 255; "
-            f"say what they are: --labels class (class indices) or --labels instance (ids of cells){smooth}"
-        )
-    if values[0] < (-1 if kind == "class" else 0):
-        raise UserError(f"the labels hold {_few(values)}; {kind} labels are not negative")
-    return kind
-
-
-def _few(values: Sequence[int]) -> str:
-    shown = ", ".join(map(str, values[:SHOWN]))
-    return f"{shown}, … {values[-1]}" if len(values) > SHOWN else shown
-
-
-def _converter(kind: Kind, survey: _Survey) -> Callable[[Array], dict[str, Array]]:
-    """From labels as they were recorded to the label maps that are stored, all of one type."""
-    low, high = min(survey.values), max(survey.values)
-    low = low if survey.ignore is None or kind == "instance" else min(low, IGNORE)
-    dtype = np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)) if low < 0 else np.min_scalar_type(high)
-
-    def convert(labels: Array) -> dict[str, Array]:
-        unknown = np.zeros(labels.shape, bool) if survey.ignore is None else labels == survey.ignore
-        if kind == "class":
-            return {"gt": np.where(unknown, IGNORE, labels.astype(np.int64)).astype(dtype)}
-        mask = (labels > 0).astype(np.uint8)
-        gt = mask if survey.ignore is None else np.where(unknown, IGNORE, mask.astype(np.int8))
-        return {"gt": gt, "instances": np.where(unknown, 0, labels).astype(dtype)} if kind == "instance" else {"gt": gt}
-
-    return convert
-
-
-def _forms(raw: Form, convert: Callable[[Array], dict[str, Array]]) -> dict[str, Form]:
-    shape, dtype = raw
-    maps = {key: (shape[1:], pixel.dtype) for key, pixel in convert(np.zeros((1, 1), np.int64)).items()}
-    return {"raw": (shape[1:] if shape[0] == 1 else shape, dtype), **maps}
 
 
 def _duplicates(digests: Mapping[str, str], splits: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:

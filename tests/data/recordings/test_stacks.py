@@ -333,6 +333,15 @@ def test_a_dry_run_says_what_each_image_is_before_what_is_wrong(tmp_path: Path) 
     assert missing.exit_code == 2 and "Missing option '-o'" in missing.output
 
 
+def test_a_dry_run_goes_on_behind_images_that_cannot_be_packed(tmp_path: Path) -> None:
+    images, labels = stacks(tmp_path)
+    tifffile.imwrite(labels[0] / "a_masks.tif", cells()[:, :-1], photometric="minisblack")
+    tried = CliRunner().invoke(command, [str(images[0]), str(labels[0]), "--labels", "instance", "--dry-run"])
+    assert [f"{name}.tif frame" in tried.output for name in "ab"] == [False, True]
+    assert isinstance(tried.exception, UserError) and len(tried.exception.faults) == 4
+    assert all("a_masks.tif: differ in size" in fault for fault in tried.exception.faults)
+
+
 def test_validation_images_by_name_part_no_movie_unless_told(tmp_path: Path) -> None:
     pack.pack(*stacks(tmp_path), tmp_path / "data.h5", kind="instance")
     fault = r"parts the group 'a' \(1 of its 4 images\); name all of a group, or set 'part_groups = true'"
