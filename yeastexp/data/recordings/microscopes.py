@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -82,9 +82,18 @@ def lif_arrays(path: Path, name: str) -> list[StoredArray]:
                 tuple(image.frames.shape),
                 np.dtype(image.dtype),
                 partial(_lif_opened, path, index),
+                pixel_um=_lif_pixel_um(image.coords),
             )
             for index, image in enumerate(file.images)
         ]
+
+
+def _lif_pixel_um(places: Mapping[str, Array]) -> float | None:
+    """The size of a pixel by the places of rows and columns in metres, if both have the same."""
+    steps = [(along[-1] - along[0]) / (len(along) - 1) for axis, along in places.items() if axis in "YX"]
+    if len(steps) != 2 or min(steps) <= 0 or not math.isclose(*steps, rel_tol=0.01):
+        return None
+    return float(steps[1]) * 1e6
 
 
 @contextmanager

@@ -95,8 +95,7 @@ def _opened(path: Path, place: str, labels: bool) -> Iterator[Select]:
         stored = zarr.open(str(path), mode="r")[place]
 
     def select(at: tuple[int | slice, ...]) -> Array:
-        with decoding(path):
-            values = Stored(np.asarray(stored[at]), None, alpha=False, white=None)
-            return images.as_integers(path, values.values) if labels else images.as_image(path, values)
+        values = Stored(np.asarray(stored[at]), None, alpha=False, white=None)
+        return images.as_integers(path, values.values) if labels else images.as_image(path, values)
 
     yield select

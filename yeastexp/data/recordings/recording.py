@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yeastexp.data.images import LARGEST
+from yeastexp.data.pieces import decoding
 from yeastexp.errors import UserError
 from yeastexp.system.formatting import format_count
 
@@ -131,7 +132,9 @@ class Recording:
         at = tuple(parts.get(axis, whole) for axis in self.axes)
         there = [axis for axis, part in zip(self.axes, at, strict=True) if part == whole]
         order = [there.index(axis) for axis in "ZCSYX" if axis in there]
-        values = np.transpose(select(at), order)
+        with decoding(self.array.path):
+            values = select(at)
+        values = np.transpose(values, order)
         if "Z" in there:
             values = values.max(axis=0)
         return np.ascontiguousarray(values.reshape(self.shape))

@@ -111,10 +111,9 @@ def _opened(path: Path, index: int, lead: Sequence[int], samples: bool, labels: 
         series = tiff.series[index]
 
         def page_of(number: int) -> Array:
-            with decoding(path):
-                stored = _stored(path, tiff, series, number)
-                place = f"{path} (page {number + 1})"
-                page = images.as_labels(place, stored)[None] if labels else images.as_image(place, stored)
+            stored = _stored(path, tiff, series, number)
+            place = f"{path} (page {number + 1})"
+            page = images.as_labels(place, stored)[None] if labels else images.as_image(place, stored)
             return page if samples else page[0]
 
         def select(at: tuple[int | slice, ...]) -> Array:
