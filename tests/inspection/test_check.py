@@ -32,6 +32,7 @@ HANDLER = "[train]"
 OPTIMIZER = 'name = "adamw"\nlearning_rate = 0.01'
 SCHEDULER = 'name = "one_cycle"'
 AUGMENT = 'name = "rotate90"'
+TRANSFORM = 'name = "zscore"'
 DATASET = 'name = "hdf5"\npath = "data.h5"'
 SCALAR = "return a scalar tensor, computed from the outputs by PyTorch"
 
@@ -75,8 +76,8 @@ FAULTS = {
 class Mine(Net):
     def forward(self, images):
         return {"out": self.layer(images), "aux": None}""",
-        "[model] name: gives a dict of 'out', 'aux' for images (4, 1, 16, 16), not (4, 2, 16, 16) (B, O, H, W); "
-        "let it return one tensor",
+        "study.toml:15:1: [model] name: gives a dict of 'out', 'aux' for images (4, 1, 16, 16), not (4, 2, "
+        "16, 16) (B, O, H, W); let it return one tensor",
     ),
     "model that gives a dictionary when it does not train": (
         NET,
@@ -84,7 +85,7 @@ class Mine(Net):
 class Mine(Net):
     def forward(self, images):
         return self.layer(images) if self.training else [self.layer(images)]""",
-        "[model] name: gives a list for images (1, 1, 32, 32), not (1, 0, 32, 32) (B, O, H, W); "
+        "study.toml:15:1: [model] name: gives a list for images (1, 1, 32, 32), not (1, 2, 32, 32) (B, O, H, W); "
         "let it return one tensor",
     ),
     "model that raises": (
@@ -267,7 +268,7 @@ class Mine(BasicTransform2D):
 class Mine(Net):
     def forward(self, images):
         return self.layer(images).detach()""",
-        "[model] name: gives outputs without gradient; compute them from its weights",
+        "study.toml:15:1: [model] name: gives outputs without gradient; compute them from its weights",
     ),
     "model that gives classes": (
         NET,
@@ -275,7 +276,8 @@ class Mine(Net):
 class Mine(Net):
     def forward(self, images):
         return self.layer(images).long()""",
-        "[model] name: gives an int64 tensor (4, 2, 16, 16); let it return logits as floating-point numbers",
+        "study.toml:15:1: [model] name: gives an int64 tensor (4, 2, 16, 16); let it return logits as "
+        "floating-point numbers",
     ),
     "model without weights": (
         NET,
@@ -371,6 +373,22 @@ class Mine(BasicTransform2D):
     def geometry(self, size, params):
         return torch.eye(3), size""",
         "mine.py:10: 'geometry' of Mine gives a tuple of a float32 tensor (3, 3), a tuple of an int, an int for size",
+    ),
+    "augmentation with labels beyond the classes": (
+        AUGMENT,
+        """@transform("mine")
+class Mine(BasicTransform2D):
+    def labels(self, labels, params):
+        return labels + 7""",
+        "mine.py:10: 'labels' of Mine gives the label 8 where [task] classes has 0 to 1; return class indices, -1",
+    ),
+    "transform with labels below the classes": (
+        TRANSFORM,
+        """@transform("mine")
+class Mine(BasicTransform2D):
+    def labels(self, labels, params):
+        return labels - 5""",
+        "mine.py:10: 'labels' of Mine gives the label -5 where [task] classes has 0 to 1; return class indices, -1",
     ),
     "handler that attaches to one engine": (
         HANDLER,

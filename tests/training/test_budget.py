@@ -69,10 +69,18 @@ def test_no_time_for_a_validation_is_time_for_steps(
     assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert planned(assembly, monkeypatch, step=1.0, validation=60.0)[1] == 88
-    said = r"^\[train\] budget: 100s is too short; a step takes 89.00 s, a validation 60.0 s$"
+    assert planned(assembly, monkeypatch, step=89.0, validation=60.0)[1] == 1, "with no more time than to leave Python"
+    said = (
+        r"^\[train\] budget: 100s is too short; 0.0 s went by before the first step, a step takes 98.00 s, a "
+        r"validation 60.0 s$"
+    )
     with pytest.raises(UserError, match=said):
-        planned(assembly, monkeypatch, step=89.0, validation=60.0)
-    clock[0] += 99
+        planned(assembly, monkeypatch, step=98.0, validation=60.0)
+    clock[0] += 90
+    assert planned(assembly, monkeypatch, step=0.5, validation=0.1)[1] == 7, "of 10 s, 6 for closing, 0.3 for scores"
+    with pytest.raises(UserError, match=r"90.0 s went by before the first step, a step takes 5.00 s"):
+        planned(assembly, monkeypatch, step=5.0, validation=0.1)
+    clock[0] += 9
     with pytest.raises(UserError, match=r"budget: 100s is too short; 99.0 s went by before the first step"):
         planned(assembly, monkeypatch, step=0.1, validation=0.1)
 

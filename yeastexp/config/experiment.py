@@ -67,6 +67,11 @@ class Part:
         """The part's table as the file writes it."""
         return f"[[{self.table}]]" if self.table in ARRAYS else f"[{self.table}]"
 
+    @property
+    def named(self) -> str:
+        """Where the file names it, as the beginning of a message."""
+        return f"{self.place}: {self.label} name"
+
     def make(self, *given: Any) -> Any:
         """Call the factory with what the file cannot hold, then the keys of the table."""
         entry = KINDS[self.kind].find(self.name)

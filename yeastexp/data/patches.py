@@ -15,6 +15,7 @@ from yeastexp.contracts import Interpolation
 from yeastexp.data.kept_images import CachedImages, ImageBlock, LazyImages
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.checked import check_classes
 from yeastexp.data.workers import WithPlugins, made
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE
@@ -42,7 +43,8 @@ class PatchSampler(WithPlugins):
     """Training batches by step: images (B, C, h, w) and targets (B, T, h, w), made in any order, on any process.
 
     A `foreground` share of random patches is centred on a pixel above class 0. Augmentations that compose scenes have
-    them in the source: `scenes` says from which image on, by the place of the augmentation in the list.
+    them in the source: `scenes` says from which image on, by the place of the augmentation in the list. With `classes`
+    known, labels that augmentations make beyond them are refused, except on a GPU, which is not waited for.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class PatchSampler(WithPlugins):
         foreground: float = 0.0,
         planes: Sequence[Interpolation] = (),
         scenes: Mapping[int, int] | None = None,
+        classes: int | None = None,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -64,6 +67,7 @@ class PatchSampler(WithPlugins):
         self.foreground = foreground
         self.planes = tuple(planes)
         self.scenes = dict(scenes or {})
+        self.classes = classes
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,6 +119,8 @@ class PatchSampler(WithPlugins):
             )
             cut.append((values, labels, soft if pixels.soft is None else in_16_bits(soft)))
             places.append(block.places)
+            if self.classes and labels.device.type == "cpu":
+                check_classes(self.augmentations, labels[:, 0], self.classes)
         if len(cut) == 1:
             return cut[0]
         back = torch.from_numpy(np.argsort(np.concatenate(places)))

@@ -51,6 +51,7 @@ class Budget:
         self.ends = began + self.seconds
         self.steps: deque[float] = deque(maxlen=REMEMBERED)
         self.validation = 0.0
+        self.margin = CLOSING_SECONDS
 
     def refuse_if_over(self) -> None:
         """UserError if nothing is left to begin a run with."""
@@ -80,18 +81,29 @@ class Budget:
         self._after_validation += PICTURES / len(assembly.dataset.splits["val"])
         self._group = train.accumulation_steps
         self._due = assembly.validate_every * assembly.sampler.steps_per_epoch
-        left = self.ends - time.monotonic() - self._closing - RESERVE * self.seconds - (self._group - 1) * step
-        steps = int((left - self._scoring) / (step + self.validation / self._due))
-        if steps < 1:  # better weights without scores than none
-            steps = int(left / step)
+        before = time.monotonic() - self.began
+        left = self.seconds - before - self._closing - RESERVE * self.seconds - (self._group - 1) * step
+        steps = self._steps_within(left, step)
+        if steps < 1:  # of a short budget, which the margins take up; closing takes less time than loading did
+            self.margin = min(CLOSING_SECONDS, max(LEAVING_SECONDS, before / 2))
+            left += CLOSING_SECONDS - self.margin + RESERVE * self.seconds
+            steps = self._steps_within(left, step)
         if processes.current().any(steps < 1):
-            raise UserError(f"{self._too_short}; a step takes {step:.2f} s, a validation {self.validation:.1f} s")
+            raise UserError(
+                f"{self._too_short}; {before:.1f} s went by before the first step, a step takes {step:.2f} s, a "
+                f"validation {self.validation:.1f} s"
+            )
         steps = processes.current().agreed(steps)
         return replace(assembly.experiment, train=replace(train, budget=None, steps=steps))
 
+    def _steps_within(self, left: float, step: float) -> int:
+        """With their validations and scores, or else without: better weights without scores than none."""
+        steps = int((left - self._scoring) / (step + self.validation / self._due))
+        return steps if steps > 0 else int(left / step)
+
     @property
     def _closing(self) -> float:
-        return CLOSING_SECONDS + CLOSING * self.seconds
+        return self.margin + CLOSING * self.seconds
 
     @property
     def _scoring(self) -> float:

@@ -203,6 +203,7 @@ def assemble(experiment: Experiment) -> Assembly:
         experiment.patches.foreground_fraction,
         task.planes,
         images.scenes,
+        len(experiment.task.classes),
     )
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
@@ -299,8 +300,10 @@ def build_trainer(
     """
     optimization = optimization or optimization_of(assembly)
     schedule = schedule or AccumulationSchedule(1, [1], sys.maxsize)
-    outputs, shards = assembly.task.outputs, assembly.experiment.runtime.shards
+    outputs, shards, named = assembly.task.outputs, assembly.experiment.runtime.shards, assembly.experiment.model.named
     if shards == 1:
-        return make_trainer(optimization, assembly.loss, schedule, outputs, assembly.count)
+        return make_trainer(optimization, assembly.loss, schedule, outputs, assembly.count, named)
     seed = assembly.experiment.train.seed
-    return make_sharded_trainer(optimization, assembly.loss, schedule, outputs, assembly.count, shards, seed, among)
+    return make_sharded_trainer(
+        optimization, assembly.loss, schedule, outputs, assembly.count, shards, seed, among, named
+    )

@@ -9,16 +9,16 @@ from torch import Tensor
 from yeastexp.errors import UserError
 from yeastexp.registry import described
 
+NAMED = "[model] name"
 
-def checked_outputs(outputs: Any, images: Tensor, channels: int) -> Tensor:
-    """A model's outputs; UserError if they are not (B, O, H, W) for images (B, C, H, W)."""
+
+def checked_outputs(outputs: Any, images: Tensor, channels: int, named: str = NAMED) -> Tensor:
+    """A model's outputs; UserError, with where the model is `named`, if they are not (B, O, H, W) for (B, C, H, W)."""
     wanted = (images.shape[0], channels, *images.shape[-2:])
     if isinstance(outputs, Tensor) and outputs.shape == wanted and outputs.is_floating_point():
         return outputs
     gives = tuple(outputs.shape) if isinstance(outputs, Tensor) else described(outputs)
     if gives == wanted:
-        raise UserError(f"[model] name: gives {described(outputs)}; let it return logits as floating-point numbers")
+        raise UserError(f"{named}: gives {described(outputs)}; let it return logits as floating-point numbers")
     remedy = "choose a model that segments" if isinstance(outputs, Tensor) else "let it return one tensor"
-    raise UserError(
-        f"[model] name: gives {gives} for images {tuple(images.shape)}, not {wanted} (B, O, H, W); {remedy}"
-    )
+    raise UserError(f"{named}: gives {gives} for images {tuple(images.shape)}, not {wanted} (B, O, H, W); {remedy}")

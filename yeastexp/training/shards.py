@@ -25,7 +25,7 @@ from yeastexp.randomness import generator
 from yeastexp.system.processes import Processes
 from yeastexp.training.finite import check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
-from yeastexp.training.outputs import checked_outputs
+from yeastexp.training.outputs import NAMED, checked_outputs
 from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, part
 from yeastexp.training.step import Count, Loss, engine_of, update
 
@@ -39,13 +39,14 @@ def make_sharded_trainer(
     shards: int,
     seed: int,
     among: Processes,
+    named: str = NAMED,
 ) -> Engine:
     """An engine like that of `make_trainer`, whose step takes the shards of a process: every `among.count`-th.
 
     It takes whole batches as well, of which it is all the processes. Parameters that no loss depends on have gradients
     of 0.
     """
-    step = _ShardedStep(optimization, loss, outputs, count, seed, among)
+    step = _ShardedStep(optimization, loss, outputs, count, seed, among, named)
 
     def whole(engine: Engine, batch: Batch | Shards) -> Tensor:
         number = engine.state.iteration
@@ -77,10 +78,11 @@ class _ShardedStep:
         count: Count,
         seed: int,
         among: Processes,
+        named: str,
     ) -> None:
         self.optimization = optimization
         self.loss = loss
-        self.outputs = outputs
+        self.outputs, self.named = outputs, named
         self.count = count
         self.seed = seed
         self.among = among
@@ -130,7 +132,7 @@ class _ShardedStep:
         optimization.begin()
         with self.statistics.of_one_shard():
             with part(FORWARD), optimization.options.autocast(optimization.device):
-                predicted = checked_outputs(optimization.forward(images), images, self.outputs)
+                predicted = checked_outputs(optimization.forward(images), images, self.outputs, self.named)
             with part(LOSS):
                 value = self.loss(predicted.float(), targets)
             with part(BACKWARD):

@@ -12,7 +12,7 @@ from torch import Tensor
 from yeastexp.errors import UserError
 from yeastexp.training.finite import check_finite
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
-from yeastexp.training.outputs import checked_outputs
+from yeastexp.training.outputs import NAMED, checked_outputs
 from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -39,10 +39,12 @@ def make_trainer(
     schedule: AccumulationSchedule,
     outputs: int,
     count: Count = lambda targets: None,
+    named: str = NAMED,
 ) -> Engine:
     """An engine whose step takes (images, targets) forward and back; its output is the loss, left on the device.
 
-    The weights change with the last batch of each group of `schedule`, in which batches weigh by their `count`. On the
+    The weights change with the last batch of each group of `schedule`, in which batches weigh by their `count`. What is
+    wrong with the model's outputs is said of where that is `named`. On the
     CPU, where reading a loss costs nothing, one that is not finite ends the run before they do.
     """
 
@@ -52,9 +54,9 @@ def make_trainer(
         if schedule.ends(number - 1):
             optimization.begin()
         with part(FORWARD), optimization.options.autocast(optimization.device):
-            predicted = checked_outputs(optimization.forward(images), images, outputs)
+            predicted = checked_outputs(optimization.forward(images), images, outputs, named)
         if not predicted.requires_grad:
-            raise UserError("[model] name: gives outputs without gradient; compute them from its weights by PyTorch")
+            raise UserError(f"{named}: gives outputs without gradient; compute them from its weights by PyTorch")
         with part(LOSS):
             value = loss(predicted.float(), targets)
         if optimization.device.type == "cpu":

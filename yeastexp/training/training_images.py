@@ -21,6 +21,7 @@ from yeastexp.data.normalization import Values, ends_of
 from yeastexp.data.patches import PatchPlan
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
+from yeastexp.data.transforms.checked import check_classes
 from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
@@ -82,7 +83,9 @@ class Prepared:
     def seen(self, stored: Sample) -> Sample:
         """What the list makes of it, with the planes of the task's targets as maps, in their order."""
         maps = {name: stored.maps[name] for name in self.task.maps}
-        return self.with_targets(pipeline.whole(self.transforms, replace(stored, maps=maps)))
+        transformed = pipeline.whole(self.transforms, replace(stored, maps=maps))
+        check_classes(self.transforms, transformed.labels, self.classes)
+        return self.with_targets(transformed)
 
     def with_targets(self, sample: Sample) -> Sample:
         """A transformed sample with the planes of the task's targets as maps, in their order."""

@@ -29,21 +29,21 @@ from yeastexp.system import full_precision
 from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
 from yeastexp.training.build import Assembly
-from yeastexp.training.outputs import checked_outputs
+from yeastexp.training.outputs import NAMED, checked_outputs
 from yeastexp.training.progress import Validation
 from yeastexp.training.training_images import Transforms
 
 
 @torch.no_grad()
 def whole_image_outputs(
-    model: nn.Module, transforms: Transforms, task: Task, sample: Sample, device: torch.device
+    model: nn.Module, transforms: Transforms, task: Task, sample: Sample, device: torch.device, named: str = NAMED
 ) -> Tensor:
     """Outputs (O, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
 
     def outputs(image: Pieces) -> Pieces:
         batch = image.whole[None]
         values = model(batch)
-        return Pieces.of(checked_outputs(values, batch, getattr(values, "shape", (0, 0))[1])[0])
+        return Pieces.of(checked_outputs(values, batch, task.outputs, named)[0])
 
     moved = replace(sample, image=sample.image.to(device), labels=sample.labels.to(device), maps={})
     transformed = pipeline.whole(transforms, moved)
@@ -109,14 +109,14 @@ def build_validator(
     have the scores of all.
     """
     losses: dict[str, Tensor] = {}
-    task, device = assembly.task, assembly.device
+    task, device, named = assembly.task, assembly.device, assembly.experiment.model.named
     current: dict[str, nn.Module] = {}
 
     @torch.no_grad()
     def predict(sample: Sample) -> Prediction:
         if assembly.experiment.runtime.shards > 1:  # what draws numbers here draws the same in whichever process
             torch.manual_seed(_seed_of(assembly, sample.name))
-        outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device)
+        outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device, named)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
         prediction = task.decode(outputs)
         if fault := fault_of_prediction(prediction, outputs, task, len(assembly.classes)):

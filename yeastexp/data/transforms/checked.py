@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from yeastexp.errors import UserError
 from yeastexp.registry import described, source_of
+from yeastexp.sample import IGNORE
 
 
 def checked(transform: object, result: Any, like: Tensor, hook: str) -> Tensor:
@@ -20,6 +22,22 @@ def checked(transform: object, result: Any, like: Tensor, hook: str) -> Tensor:
         f"{source_of(type(transform))}: '{hook}' of {type(transform).__name__} gives {kind} for {_kind(like)} "
         f"{tuple(like.shape)}; return one of the same shape and type ('geometry' moves pixels)"
     )
+
+
+def check_classes(transforms: Sequence[Any], labels: Tensor, classes: int) -> None:
+    """Raises UserError, with the places of the transforms that change labels, if these are no classes."""
+    if not (changing := [transform for transform in transforms if transform.has("labels") or transform.has("scenes")]):
+        return
+    low, high = (int(extreme) for extreme in labels.aminmax())
+    if low < IGNORE or high >= classes:
+        names = " or ".join(
+            f"'{'labels' if each.has('labels') else 'scenes'}' of {type(each).__name__}" for each in changing
+        )
+        places = ", ".join(source_of(type(transform)) for transform in changing)
+        raise UserError(
+            f"{places}: {names} gives the label {high if high >= classes else low} where [task] classes has 0 to "
+            f"{classes - 1}; return class indices, {IGNORE} where a pixel is unlabelled"
+        )
 
 
 def placed(transform: Any, size: tuple[int, int], params: Any) -> tuple[np.ndarray | Tensor, tuple[int, int]]:
