@@ -383,7 +383,11 @@ def test_what_is_there_instead_of_images_is_said(tmp_path):
             image_files([tmp_path])
         return str(caught.value).removeprefix(f"{tmp_path}: ")
 
-    assert said() == "no PNG or TIFF file there; name a folder"
+    assert said() == "is empty; name the folder that holds the images"
+    (tmp_path / ".x.png").touch()
+    assert said() == "holds hidden files alone; name the folder that holds the images"
+    (tmp_path / "notes.txt").touch()
+    assert said() == "no PNG or TIFF file there, but 1 of '.txt'; name the folder that holds the images"
     (tmp_path / "movie.czi").write_bytes(b"")
     assert said() == (
         "no PNG or TIFF file there, but 1 of '.czi'; convert them to OME-TIFF with Fiji (Bio-Formats > Exporter) or "
@@ -402,7 +406,9 @@ def test_nothing_found_is_an_error(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError) as caught:
         image_files([tmp_path, f"{tmp_path}/*.txt"])
-    assert str(caught.value) == f"{tmp_path}, {tmp_path}/*.txt: no PNG or TIFF file there; name a folder"
+    assert str(caught.value).startswith(
+        f"{tmp_path}, {tmp_path}/*.txt: no PNG or TIFF file there, but 1 of '.txt'; name"
+    )
     with pytest.raises(UserError) as caught:
         image_files([tmp_path / "no*.png"])
     assert str(caught.value) == f"{tmp_path}/no*.png: no such file or folder; name a folder, a file or a glob"

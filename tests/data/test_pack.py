@@ -231,7 +231,7 @@ def no_labels(root):
     images, labels = folders(root, ["a", "b"])
     for file in labels[0].iterdir():
         file.unlink()
-    return (images, labels), f"{labels[0]}: no PNG or TIFF file there; name a folder"
+    return (images, labels), f"{labels[0]}: is empty; name the folder that holds the images"
 
 
 @pytest.mark.parametrize(
@@ -798,6 +798,7 @@ def test_pixels_that_are_not_annotated(tmp_path, kind, values, gt, instances):
     ("kind", "values", "marker"),
     [
         ("auto", (0, 1, 2, 255), 255),
+        ("auto", (1, 2, 255), 255),
         ("auto", (0, 128, 255), 128),
         ("auto", (0, 2, 255), None),
         ("mask", (0, 1, 255), 255),

@@ -13,6 +13,7 @@ from yeastexp.data import hdf5_file
 from yeastexp.errors import UserError
 from yeastexp.inspection.check import check
 from yeastexp.inspection.preflight import preflight
+from yeastexp.system.formatting import format_count
 
 HEAD = """\
 import torch
@@ -500,6 +501,13 @@ MASKS = {
         ],
     ),
     "unlabelled ones": ({"a0": -1}, ["warning  unlabelled images: 1 of 6 images have no labelled pixel [a0]"]),
+    "nothing labelled": (
+        dict.fromkeys(("a0", "a1", "a2", "a3"), -1),
+        [
+            "error    a single class: no training image has a labelled pixel [a0, a1, a2, a3]",
+            "warning  unlabelled images: 4 of 6 images have no labelled pixel [a0, a1, a2, a3]",
+        ],
+    ),
     "one class": (
         dict.fromkeys(("a0", "a1", "a2", "a3"), 0),
         [
@@ -522,7 +530,13 @@ def test_empty_masks_and_masks_of_one_class_are_found(
     assert lines == findings
     wrong = any(line.startswith("error") for line in findings)
     assert status == (2 if wrong else 0)
-    assert out.splitlines()[-1] == f"{path}: " + ("1 error in the masks" if wrong else "no faults")
+    assert out.splitlines()[-1] == f"{path}: " + (
+        "1 error in the masks"
+        if wrong
+        else f"no errors, but {format_count(len(findings), 'finding')} about the masks"
+        if findings
+        else "no faults"
+    )
 
 
 def test_scenes_of_augmentations_are_no_training_images(call: Call) -> None:

@@ -71,6 +71,16 @@ def test_no_heading_or_number_of_the_final_table_is_broken(width: int) -> None:
     assert len([line for line in shown.getvalue().splitlines() if " background " in line and "0." in line]) == 1
 
 
+def test_no_name_of_a_metric_is_broken_at_80_columns() -> None:
+    summary = {
+        "average_precision" if name == "iou" else name: rows for name, rows in summarise(scores(), CLASSES).items()
+    }
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(final_table("2 images", summary, summary, dict.fromkeys(NAMES, summary)))
+    assert {"average_precision", "background", "threshold"} <= set(shown.getvalue().split())
+    assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
 def test_a_table_that_is_too_wide_for_any_terminal_loses_no_column() -> None:
     summary = summarise(scores(), CLASSES)
     shown = io.StringIO()

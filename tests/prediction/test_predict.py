@@ -501,7 +501,7 @@ def test_good_images_are_done_and_bad_ones_named(finished: Path, here: Path) -> 
 
 def test_an_empty_folder(finished: Path, here: Path) -> None:
     (here / "empty").mkdir()
-    with pytest.raises(UserError, match=r"^empty: no PNG or TIFF file there; name a folder$") as caught:
+    with pytest.raises(UserError, match=r"^empty: is empty; name the folder that holds the images$") as caught:
         predict.predict(finished, ["empty"], here / "out")
     assert caught.value.status == 2 and not (here / "out").exists()
 

@@ -57,10 +57,37 @@ def test_rare_foreground_has_remedies_of_its_own(here: Path, monkeypatch: pytest
     (note,) = cautions.of_baselines(assembly, summary, {"all background": summary})
     assert "iou of cell is 0.0000, no better than the 0.0000 of the baseline 'all background'" in note
     assert list(cautions.of_baselines(assembly, better, {"threshold": summary})) == []
+    by_steps = assembled(load_experiment(here / "tiny.toml", ["train.steps=3"]))[0]
+    (note,) = cautions.of_baselines(by_steps, summary, {"all background": summary})
+    assert "epochs" not in note and "longer training" in note
     perfect = {"iou": {**rows, "cell": {"per_image": 1.0}}}
     assert list(cautions.of_baselines(assembly, perfect, {"threshold": perfect})) == []
     none = {"iou": {**rows, "cell": {"per_image": None}}}
     assert list(cautions.of_baselines(assembly, summary, {"threshold": none})) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        ({"train": 0}, "all training images have 'background' and nothing else, so there is nothing to learn"),
+        ({"train": 1}, "all training images have 'cell' and nothing else, so there is nothing to learn"),
+        ({"train": -1}, "all training images have no labelled pixel, so there is nothing to learn"),
+        ({"val": 0}, "no validation image has any foreground, so its scores say little"),
+        ({}, ""),
+    ],
+)
+def test_labels_that_teach_or_score_nothing_are_told(here: Path, labels: dict[str, int], note: str) -> None:
+    splits = {"train": ["a_0", "b_1"], "val": ["c_2", "d_3"]}
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        arrays, split = tiny.image(int(name[-1])), "train" if name in splits["train"] else "val"
+        gt = arrays["gt"].astype(np.int16)
+        return {**arrays, "gt": np.full_like(gt, labels[split]) if split in labels else gt}
+
+    path = write_experiment(here)
+    hdf5_file.write(here / "data.h5", splits, read, provenance={}, force=True)
+    told = list(cautions.of_labels(assembled(load_experiment(path))[0]))
+    assert [line.startswith(note) for line in told] == [True] * bool(note)
 
 
 def test_neighbouring_frames_in_both_splits_are_told(here: Path) -> None:

@@ -101,7 +101,9 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
     echo(f"step         {checked.seconds:.2f} s with {threads}, as 'run' takes now; memory {checked.peak_memory_mb} MB")
     for finding in checked.findings:
         echo(*finding_lines(finding))
-    verdict = f"{format_count(checked.errors, 'error')} in the masks" if checked.errors else "no faults"
+    told = format_count(len(checked.findings), "finding")
+    verdict = f"no errors, but {told} about the masks" if checked.findings else "no faults"
+    verdict = f"{format_count(checked.errors, 'error')} in the masks" if checked.errors else verdict
     echo(f"{experiment}: {verdict}")
     if checked.errors:
         sys.exit(INPUT_WRONG)

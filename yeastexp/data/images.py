@@ -131,8 +131,7 @@ def image_files(paths: Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES)
     expanded = expanded or dict.fromkeys(file for path in paths for file in _expand(path, HOLDERS))
     if not expanded:
         given = ", ".join(map(str, paths)) or "nothing given"
-        there = next((held for path in paths if (held := _held(Path(path)))), None)
-        raise UserError(f"{given}: {there or 'no PNG or TIFF file there; name a folder'}")
+        raise UserError(f"{given}: {_held(Path(paths[0])) if paths else 'name a folder of images'}")
     return sorted(expanded, key=lambda file: (natural(file.stem), str(file)))
 
 
@@ -158,8 +157,8 @@ def write_png(path: Path, array: Array, palette: Array | None = None) -> None:
         raise files.unwritten(path, error) from error
 
 
-def _held(folder: Path) -> str | None:
-    """What a folder (or a glob) holds in place of images, and what to do; None if that is nothing to speak of."""
+def _held(folder: Path) -> str:
+    """What a folder (or a glob) holds in place of images, and what to do."""
     is_folder = os.path.isdir(folder)  # noqa: PTH112
     there = folder.iterdir() if is_folder else map(Path, glob.glob(str(folder), recursive=True))  # noqa: PTH207
     inside = sorted(path for path in there if not path.name.startswith("."))
@@ -175,7 +174,12 @@ def _held(folder: Path) -> str | None:
         return f"no PNG or TIFF file there, but {kinds[other[0]]} of '{other[0]}'; {CONVERT}"
     if folders:
         return f"no PNG or TIFF file there, but {format_count(len(folders), 'folder')}; name the one that holds images"
-    return None
+    if kinds:
+        most, count = kinds.most_common(1)[0]
+        named = f"of '{most}'" if most else "without an ending"
+        return f"no PNG or TIFF file there, but {count} {named}; name the folder that holds the images"
+    hidden = is_folder and any(folder.iterdir())
+    return f"{'holds hidden files alone' if hidden else 'is empty'}; name the folder that holds the images"
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -172,11 +172,16 @@ def unannotated(values: Sequence[int]) -> str:
         marker = values[0]
     elif last == 255 and classes in ([0, 127], [0, 128]):
         marker = classes[1]
-    elif classes == [0, 1] or (last in MARKERS and classes == list(range(len(classes))) and len(classes) > 1):
+    elif classes == [0, 1] or (last in MARKERS and _is_row(classes)):
         marker = last
     else:
         return ""
     return f"; if {marker} marks pixels that are not annotated, add --ignore {marker}"
+
+
+def _is_row(classes: Sequence[int]) -> bool:
+    """Whether they are several in a row, from 0 or 1 on."""
+    return len(classes) > 1 and classes[0] in (0, 1) and list(classes) == list(range(classes[0], classes[-1] + 1))
 
 
 def _differing(values: Array) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -163,10 +164,13 @@ class ScoreTable(Table):
         if self.__rich_measure__(console, unlimited).maximum > options.max_width:
             table.box, table.padding, table.show_edge = box.SIMPLE_HEAD, 0, False
             table.columns = [copy.copy(column) for column in self.columns]
-            for column in table.columns:
-                if column.justify == "right":
-                    whole = [*str(column.header).split(), *map(str, column.cells)]
-                    column.width = max(console.render_str(text).cell_len for text in whole)
+            for pieces in (lambda cell: [cell], str.split):  # intervals break before names of metrics do
+                for column in table.columns:
+                    if column.justify == "right":
+                        whole = [*str(column.header).split(), *itertools.chain(*map(pieces, map(str, column.cells)))]
+                        column.width = max(console.render_str(text).cell_len for text in whole if text)
+                if table.__rich_measure__(console, unlimited).minimum <= options.max_width:
+                    break
             if table.__rich_measure__(console, unlimited).minimum > options.max_width:
                 for column in table.columns:  # broken words are better than columns that are cut off
                     column.width, column.overflow = None, "fold"

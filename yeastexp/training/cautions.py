@@ -30,6 +30,18 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
         )
 
 
+def of_labels(assembly: Assembly) -> Iterator[str]:
+    """That the labels teach nothing, or that there is nothing to score, as 'check' says too."""
+    if assembly.criterion is None:
+        return  # the task's own loss may learn from other maps
+    trained = {label for mask in assembly.images.labels() for label in mask.unique().tolist() if label >= 0}
+    if len(trained) < 2:
+        only = f"have '{assembly.classes[min(trained)]}' and nothing else" if trained else "have no labelled pixel"
+        yield f"all training images {only}, so there is nothing to learn; check that the masks were read ('check')"
+    elif not any((sample.labels > 0).any() for sample in assembly.samples("val")):
+        yield "no validation image has any foreground, so its scores say little; choose other images ([dataset] val)"
+
+
 def of_cells(assembly: Assembly) -> Iterator[str]:
     """That scores of cells are those of approximate ones, and that no patch holds a cell that is to be learnt whole."""
     if scored := assembly.approximate:
@@ -97,7 +109,7 @@ def _remedies(assembly: Assembly) -> Iterator[str]:
         yield f"[patches] foreground_fraction = 0.5 ({format_share(share)} of the training pixels are foreground)"
     if share < RARE and "dice" not in loss and assembly.criterion is not None:
         yield '[loss] name = "dice_cross_entropy"'
-    yield "more [train] epochs"
+    yield "more [train] epochs" if assembly.experiment.train.epochs else "longer training"
     yield "another [optimizer] learning_rate"
     yield "'check --data', which tells whether the model can overfit one batch"
 

@@ -138,6 +138,7 @@ class RunContext:
         self.scored_baselines()
         return [
             *cautions.of_loss(self.assembly),
+            *cautions.of_labels(self.assembly),
             *cautions.of_cells(self.assembly),
             *cautions.of_splits(self.assembly, self.thumbnails),
         ]

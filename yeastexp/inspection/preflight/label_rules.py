@@ -39,7 +39,8 @@ def invalid_labels(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
             images,
             f" have the labels {shown}; [task] classes has 0 to {len(classes) - 1}",
             "Training would stop there",
-            "pack the masks again (ids of cells: --labels instance), or name all classes",
+            "pack the masks again (ids of cells: --labels instance), or name all classes"
+            + ("; if 255 marks pixels that are not annotated, add --ignore 255 to pack" if 255 in values else ""),
         )
 
 
@@ -77,11 +78,11 @@ def missing_classes(images: Labels, classes: Sequence[str]) -> Iterator[Finding]
         return  # none could be read, which is another finding
     present = {label for image in train for label in image.counts if label >= 0}
     if len(present & set(range(len(classes)))) < 2:
-        only = f"'{classes[min(present)]}'" if present and min(present) < len(classes) else "no labelled pixel"
+        only = f"'{classes[min(present)]}'" if present and min(present) < len(classes) else ""
         yield Finding(
             "error",
             "a single class",
-            f"all training images have {only} and nothing else",
+            f"all training images have {only} and nothing else" if only else "no training image has a labelled pixel",
             "There is nothing to learn",
             "check that the masks were read: they should have values 0 and 1, or 0 and 255, and not be all black",
             names(train),
