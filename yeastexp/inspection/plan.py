@@ -34,9 +34,7 @@ WIDTH = 120
 """Of a line of augmentations."""
 
 FIELD_DIAMETERS = 2
-"""So many diameters of a cell an output should depend on, to see the cell and its neighbours."""
-
-MOST_LEVELS = 6
+"""So many diameters of a cell an output should depend on, to see the cell and its neighbours; only told."""
 
 SMALL_PX = 14
 """Median diameter below which negatives lost in the runs of docs/planning.md."""
@@ -154,7 +152,9 @@ def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
     with files.appearing(output) as temporary:
         settings = [f"name={_string(output.stem)}"]
         try:
-            choices, field = _deep_enough(measured, where, choices, temporary, settings)
+            temporary.write_text("\n".join(_lines(measured, where, choices)) + "\n", encoding="utf-8")
+            model = build.build_model(load_experiment(temporary, settings))
+            field = min(axis.size for axis in receptive_field(model, measured.channels).axes)
             checked = check(temporary, settings)
         except UserError as error:
             faults = (fault.replace(str(temporary), str(output)) for fault in error.faults)
@@ -164,22 +164,6 @@ def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
         comments = [f"# {printable(line)}" for line in (title, *_comments(measured, choices, field, checked))]
         text = "\n".join([*comments, *_lines(measured, where, choices)])
         temporary.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _deep_enough(
-    measured: Measured, where: str, choices: Sequence[Choice], temporary: Path, settings: Sequence[str]
-) -> tuple[list[Choice], int]:
-    """The choices with as many levels as an output needs to depend on whole cells, and on how many pixels it does."""
-    deeper: list[Choice] = []
-    for levels in range(5, MOST_LEVELS + 2):
-        temporary.write_text("\n".join(_lines(measured, where, [*choices, *deeper])) + "\n", encoding="utf-8")
-        field = receptive_field(build.build_model(load_experiment(temporary, settings)), measured.channels)
-        side = min(axis.size for axis in field.axes)
-        if side >= FIELD_DIAMETERS * measured.diameter_px or levels > MOST_LEVELS:
-            break
-        reason = f"with fewer an output depends on {side} px, and cells are {_across(measured)}"
-        deeper = [Choice("model.levels", levels, reason)]
-    return [*choices, *deeper], side
 
 
 def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator[str]:
@@ -242,7 +226,7 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
     yield _groups(measured, "dataset.val" in keys)
     if measured.diameter_px:
         enough = "more than enough" if field >= 4 * measured.diameter_px else "enough"
-        enough = enough if field >= FIELD_DIAMETERS * measured.diameter_px else "little, but deeper ones learn slowly"
+        enough = enough if field >= FIELD_DIAMETERS * measured.diameter_px else "little, but a deeper network lost"
         diameters = f"{field / measured.diameter_px:.1f} cells across: {enough}"
     else:
         diameters = "no cells to compare it with"

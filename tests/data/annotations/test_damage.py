@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ VALUES = st.one_of(
     *(st.none(), st.booleans(), st.integers(-5, 5), st.integers(), st.floats(), st.text(max_size=9), st.just([])),
     *(st.just({}), st.just([[]]), st.lists(st.lists(st.floats(), max_size=3), max_size=3), st.just(10**400)),
 )
-FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -41,7 +41,8 @@ class Hdf5Labels:
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
         """Those of the image, or of the frames, that the file lies beside."""
-        trials.refuse_if_fatal(path, lambda: _opened(path, lambda file: self._annotation(path, file, frames)))
+        if h5py.is_hdf5(path):
+            trials.refuse_if_fatal(path, lambda: _opened(path, lambda file: self._annotation(path, file, frames)))
         return _opened(path, lambda file: self._annotation(path, file, frames))
 
     def _annotation(self, path: Path, file: h5py.File, frames: Frames) -> Annotation:
