@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from seeds import seeds
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -224,7 +225,7 @@ def runs(network: nn.Module, channels: int, size: tuple[int, int]) -> bool:
             hook.remove()
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", seeds(100, of=300))
 def test_the_gradient_of_a_random_network_has_the_same_ends_everywhere(seed: int) -> None:
     source = random.Random(seed)
     torch.manual_seed(seed)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from seeds import seeds
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -159,7 +160,7 @@ def up(source: random.Random, factor: int) -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(12, of=40))
 def test_tiles_of_a_random_network_give_what_the_whole_image_gives(seed: int) -> None:
     """In float64, where rounding hides nothing."""
     source = random.Random(seed)
