@@ -7,12 +7,14 @@ by its digest in the user's state directory, so that the copies in its run direc
 from __future__ import annotations
 
 import os
+import tomllib
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from yeastexp.config.settings import SCHEMAS
 from yeastexp.system import files
 
 MARKS = ("environment.json", "checkpoints", "log.txt", "result.json", "folds.json", "sweep.json")
@@ -57,7 +59,18 @@ def refusal(plugin: Path, named_in: Path, received: bool) -> str | None:
 
 
 def _is_run(folder: Path) -> bool:
-    return os.path.isfile(folder / "experiment.toml") and any(os.path.lexists(folder / mark) for mark in MARKS)  # noqa: PTH113
+    file = folder / "experiment.toml"
+    if not os.path.isfile(file):  # noqa: PTH113  # a folder may be closed to us
+        return False
+    return any(os.path.lexists(folder / mark) for mark in MARKS) or _is_resolved(file)
+
+
+def _is_resolved(file: Path) -> bool:
+    """Whether an experiment file has its name and all tables of settings, as a run writes it and hardly a person."""
+    try:
+        return {"name", *SCHEMAS} <= tomllib.loads(file.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError):
+        return False
 
 
 def remember(plugins: Iterable[Path]) -> None:
