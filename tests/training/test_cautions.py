@@ -134,6 +134,15 @@ def test_a_loss_that_does_not_add_up_is_told(here: Path, loss: str, told: bool) 
     assert [note.startswith(said) for note in cautions.of_loss(assembly)] == [True] * told
 
 
+@pytest.mark.parametrize(("loss", "told"), [("boundary_cross_entropy", True), ("cross_entropy", False), ("dice", True)])
+def test_a_loss_that_counts_otherwise_than_the_hills_is_told(loss: str, told: bool) -> None:
+    quick = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
+    assembly = assembled(load_experiment(quick, ["train.accumulation_steps=2", f"loss.name={loss}"]))[0]
+    notes = list(cautions.of_loss(assembly))
+    assert len(notes) == told and all(note.startswith("[train] accumulation_steps: '") for note in notes)
+    assert ("the error of the hills" in "".join(notes)) == (loss == "boundary_cross_entropy")
+
+
 def test_cells_longer_than_patches_are_told() -> None:
     quick = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
     (note,) = cautions.of_cells(assembled(load_experiment(quick, ["patches.size=16"]))[0])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from yeastexp.contracts import AdditiveLoss
 from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
 from yeastexp.metrics import cells
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.formatting import format_count, format_score, format_share
+from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
 from yeastexp.training.optimization import AccumulationSchedule
@@ -22,12 +24,22 @@ NAMED = 3
 def of_loss(assembly: Assembly) -> Iterator[str]:
     """That batches do not add up to a larger one."""
     train = assembly.experiment.train
-    if train.accumulation_steps > 1 and not assembly.additive:
+    if train.accumulation_steps == 1:
+        return
+    if not assembly.additive:
         yield (
             f"[train] accumulation_steps: '{assembly.experiment.loss_name}' is no mean over pixels (it has no "
             f"'count'), so {train.accumulation_steps} batches of {train.batch_size} do not train as one of "
             f"{train.accumulation_steps * train.batch_size} would: each weighs by its patches"
         )
+    elif isinstance(assembly.criterion, AdditiveLoss) and isinstance(assembly.task, Instances):
+        _, labels = assembly.sampler.labelled(0)
+        if assembly.criterion.count(labels) != (labels >= 0).sum():  # of which the hills are a mean
+            yield (
+                f"[train] accumulation_steps: '{assembly.experiment.loss_name}' is a mean over weighted pixels, by "
+                "which the error of the hills, a mean over labelled pixels, is weighed as well, so batches do not "
+                "train quite as a larger one would"
+            )
 
 
 def of_labels(assembly: Assembly) -> Iterator[str]:
