@@ -18,7 +18,7 @@ from yeastexp.cli import data, look, score, sweeps, train
 from yeastexp.cli.installed import CommandGroup
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
-from yeastexp.system import processes
+from yeastexp.system import loading, processes
 from yeastexp.system.files import FULL
 from yeastexp.system.interruption import sigterm_as_ctrl_c
 from yeastexp.system.processes import EndedElsewhere
@@ -66,7 +66,7 @@ def main(started: float) -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not UTF-8 are printed as they are
     sys.excepthook = echo_traceback
     try:
-        with sigterm_as_ctrl_c(), warnings.catch_warnings():
+        with sigterm_as_ctrl_c(), warnings.catch_warnings(), loading.told(started):
             warnings.showwarning = _show_warning
             commands(standalone_mode=False, obj=started)
     except EndedElsewhere as error:

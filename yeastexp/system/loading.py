@@ -1,0 +1,41 @@
+"""A line for whoever waits while libraries are loaded, which on a busy machine takes half a minute."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from yeastexp.system.terminal import echo
+
+PATIENCE = 3.0
+"""Seconds after the start of a command at which it says that it still loads libraries."""
+
+
+@contextmanager
+def told(started: float) -> Iterator[None]:
+    """Say so, unless the calling thread does something else by then; `started` is of the monotonic clock."""
+    waited_for = threading.get_ident()
+
+    def look() -> None:
+        if _imports(sys._current_frames().get(waited_for)):
+            echo("loading libraries", err=True)
+
+    timer = threading.Timer(max(0.0, started + PATIENCE - time.monotonic()), look)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
