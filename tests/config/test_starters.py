@@ -62,6 +62,14 @@ def test_a_parent_that_is_not_there(extends: str, fault: str, tmp_path: Path) ->
     assert str(error.value) == f"{file}:1:1: extends: {fault.format(folder=tmp_path)}"
 
 
+def test_a_starter_without_data_says_how_to_name_them(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "yeastexp:hdf5"\n')
+    with pytest.raises(UserError) as error:
+        load_experiment(tmp_path / "mine.toml")
+    assert f"[dataset] path: no file '{starters.folder() / 'data.h5'}'; name yours in a file that" in str(error.value)
+    assert str(error.value).endswith("or with --set dataset.path=…")
+
+
 def test_commands_take_a_starter(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = call("list", "metric", "--experiment", "yeastexp:distance")

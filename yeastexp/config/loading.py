@@ -262,6 +262,8 @@ class _Checker:
             self.absent = True
             return path
         if self.with_data and marked and (wrong := _lacking(marked, path)):
+            if self.tree.place(keys).folder == starters.folder():
+                wrong += f"; name yours in a file that extends this one, or with --set {'.'.join(map(str, keys))}=…"
             self.fault(keys, f"{label}: {wrong}")
             self.absent = True
         return path

@@ -11,7 +11,7 @@ from types import FrameType
 
 from yeastexp.system.terminal import echo
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Seconds after the start of a command at which it says that it still loads libraries."""
 
 
