@@ -15,6 +15,7 @@ import tiny
 from conftest import Call
 from tiny import MINIMAL
 
+from yeastexp.config import trust
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import IDLE, load_experiment
 from yeastexp.config.settings import SCHEMAS, seconds
@@ -951,6 +952,7 @@ def test_the_resolved_file_is_the_experiment(
     experiment = load_experiment(write(changes), settings)
     run = tmp_path / "runs" / "elsewhere"
     (run / "plugins").mkdir(parents=True)
+    trust.remember(experiment.plugins)
     for plugin in experiment.plugins:
         shutil.copy(plugin, run / "plugins")
     resolved = experiment.resolved()
