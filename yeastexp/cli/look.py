@@ -101,8 +101,8 @@ def _check_file(experiment: Path, settings: tuple[str, ...]) -> None:
     echo(f"step         {checked.seconds:.2f} s with {threads}, as 'run' takes now; memory {checked.peak_memory_mb} MB")
     for finding in checked.findings:
         echo(*finding_lines(finding))
-    told = format_count(len(checked.findings), "finding")
-    verdict = f"no errors, but {told} about the masks" if checked.findings else "no faults"
+    warnings = sum(finding.severity == "warning" for finding in checked.findings)
+    verdict = f"no errors, {format_count(warnings, 'warning')} about the masks" if warnings else "no faults"
     verdict = f"{format_count(checked.errors, 'error')} in the masks" if checked.errors else verdict
     echo(f"{experiment}: {verdict}")
     if checked.errors:
