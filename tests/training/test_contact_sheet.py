@@ -17,7 +17,7 @@ from torch import Tensor
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
 from yeastexp.data.transforms import BasicTransform2D
-from yeastexp.drawing import pictures
+from yeastexp.drawing import cells, pictures
 from yeastexp.registry import transform as transforms
 from yeastexp.training import build, contact_sheet
 from yeastexp.training.build import Assembly
@@ -155,7 +155,7 @@ def test_the_window_keeps_its_place_through_every_transform(
     assembly = assembled(experiment_file(), *settings, "patches.size=12")
     shown = contact_sheet._example(assembly, 1)
     boxes = contact_sheet._boxes(shown, 12)
-    images, labels = contact_sheet._patches(assembly, [shown])
+    images, labels, _ = contact_sheet._patches(assembly, [shown])
     last = shown.stages[-1]
     assert (contact_sheet._cut(last.image.numpy(), boxes[-1]) == images[0]).all()
     assert (contact_sheet._cut(last.labels.numpy(), boxes[-1]) == labels[0]).all()
@@ -258,3 +258,26 @@ def test_an_augmentation_that_composes_scenes_is_shown_in_one() -> None:
     tiles = augmented[0].tiles
     assert augmented[0].heading[1] == "pasted_cells"
     assert {said for said, _ in tiles} <= {"params: 0", "params: 1", "params: 2"} and len(tiles) > 1
+
+
+def test_touching_cells_are_outlined_in_different_colours() -> None:
+    """Of a whole image by their ids, and in a patch by its targets; nowhere by the mask that they share."""
+    assembly = assembled(
+        Path(__file__).parents[2] / "experiments/quick_cells.toml", "dataset.crowding=0.5", "dataset.gaps=0"
+    )
+    example = contact_sheet._example(assembly, 0)
+    (image,), (labels,), (targets,) = contact_sheet._patches(assembly, [example])
+    limits = pictures.limits_of(image)
+    ids = contact_sheet._cut(contact_sheet._outlines(example.stages[-1]), contact_sheet._boxes(example, 64)[-1])
+    assert ids.shape == labels.shape and ((ids > 0) == (labels > 0)).all()
+    by_targets = contact_sheet._tile(assembly, image, labels, targets, len(ids), limits)
+    touching = 0
+    for picture in (by_targets, cells.tile(image, ids, len(ids), limits)):
+        for one, other in ((ids[1:], ids[:-1]), (ids[:, 1:], ids[:, :-1])):
+            places = np.nonzero((one != other) & (one > 0) & (other > 0))
+            first, second = (
+                (picture[1:], picture[:-1]) if one.shape[0] < len(ids) else (picture[:, 1:], picture[:, :-1])
+            )
+            assert (first[places] != second[places]).any(axis=-1).all()
+            touching += len(places[0])
+    assert touching > 0

@@ -82,7 +82,7 @@ class PatchSampler(WithPlugins):
     def batch(self, step: int, shard: int = 0, shards: int = 1) -> Batch:
         """The batch of a step, counted from 0, or one of so many shards of it: patches in a row."""
         images, labels, soft = self._cut(step, np.array_split(self.patches(step), shards)[shard])
-        return images, self._targets(labels, soft)
+        return images, self.targets(labels, soft)
 
     def labelled(self, step: int) -> tuple[Tensor, Tensor]:
         """The images (B, C, h, w) of a step with their class labels (B, h, w) int64, whatever the targets are."""
@@ -127,7 +127,7 @@ class PatchSampler(WithPlugins):
         values, labels, soft = (torch.cat(parts)[back] for parts in zip(*cut, strict=True))
         return values, labels, soft
 
-    def _targets(self, labels: Tensor, soft: Tensor) -> Tensor:
+    def targets(self, labels: Tensor, soft: Tensor) -> Tensor:
         """Targets (B, T, h, w) from label planes (B, L, h, w), the class labels first, and soft planes.
 
         Without planes of their own the labels are the targets. What lies outside the image, or is unlabelled, is

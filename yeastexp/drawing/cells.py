@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from yeastexp.drawing import pictures
-from yeastexp.drawing.pictures import OKABE_ITO, Labels, Picture
-from yeastexp.sample import compacted
+from yeastexp.drawing.pictures import OKABE_ITO, Labels, Limits, Picture
+from yeastexp.sample import IGNORE, compacted
 from yeastexp.system.formatting import format_number
 
 COLOURS = np.array(OKABE_ITO, np.uint8)
@@ -54,6 +54,15 @@ def outlined(grey: Picture, ids: Labels, *, numbers: bool = False) -> Picture:
     table = colours(compact)
     drawn[edges] = table[compact[edges]]
     return _numbered(drawn, compact, known, table) if numbers else drawn
+
+
+def tile(image: npt.NDArray[np.float32], ids: Labels, side: int, limits: Limits | None = None) -> Picture:
+    """An image (C, H, W) resized to a longer side of `side` pixels, with cells outlined in colours of their own."""
+    shown = pictures.fitted(pictures.grey_of(image, limits), side)
+    ids = pictures.sampled(ids, shown)
+    compact, _ = compacted(ids.clip(0))
+    table = colours(compact)
+    return pictures.outlined(shown, np.where(ids == IGNORE, IGNORE, compact), lambda number: table[number])
 
 
 def _numbered(picture: Picture, compact: Labels, known: Labels, table: npt.NDArray[np.uint8]) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,13 +117,13 @@ def outline_colour(label: int) -> Colour:
     return OUTLINES[(label - 1) % len(OUTLINES)]
 
 
-def outlined(grey: Picture, labels: Labels) -> Picture:
-    """The image with each class above 0 outlined in its colour, just inside its edge; unlabelled regions hatched."""
+def outlined(grey: Picture, labels: Labels, colour_of: Callable[[int], Colour] = outline_colour) -> Picture:
+    """The image with each label above 0 outlined in its colour, just inside its edge; unlabelled regions hatched."""
     drawn = np.array(grey)
     near = ndimage.binary_dilation(edges(labels))  # two pixels thick
     for label in np.unique(labels[near]).tolist():
         if label > 0:
-            drawn[near & (labels == label)] = outline_colour(label)
+            drawn[near & (labels == label)] = colour_of(label)
     lines = np.add.outer(np.arange(labels.shape[0]), np.arange(labels.shape[1])) % HATCHING < 2
     drawn[(labels == IGNORE) & lines] = IGNORED_COLOUR
     return drawn

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from yeastexp.config.experiment import Part
 from yeastexp.data.transforms import BasicTransform2D, pipeline
-from yeastexp.drawing import pictures
+from yeastexp.drawing import cells, pictures
 from yeastexp.drawing.pictures import Limits, Picture
 from yeastexp.randomness import generator
-from yeastexp.sample import Sample
+from yeastexp.sample import IGNORE, Sample
 from yeastexp.system.formatting import format_number
 from yeastexp.training.build import Assembly
 from yeastexp.training.training_images import checked_labels
@@ -52,8 +52,8 @@ ORIGIN = "place in the stored image"
 """A label map that follows the image: the index of the stored pixel that a pixel was read from."""
 
 Array = npt.NDArray[np.float32]
-Patches = tuple[Array, pictures.Labels]
-"""Images (B, C, h, w) and labels (B, h, w)."""
+Patches = tuple[Array, pictures.Labels, Tensor]
+"""Images (B, C, h, w), labels (B, h, w) and targets (B, T, h, w)."""
 Box = tuple[int, int, int, int]
 """Rows and columns: first, first, behind the last, behind the last."""
 
@@ -123,7 +123,8 @@ def _example(assembly: Assembly, index: int) -> Example:
     stored = assembly.dataset.read(assembly.dataset.splits["train"][index])
     sample = checked_labels(stored, len(assembly.classes))
     height, width = sample.size
-    marked = replace(sample, maps={ORIGIN: torch.arange(height * width).view(height, width)})
+    told = {name: sample.maps[name] for name in ("instances",) if _has_cells(assembly)}
+    marked = replace(sample, maps={**told, ORIGIN: torch.arange(height * width).view(height, width)})
     transforms = assembly.transforms
     stages = tuple(pipeline.whole(transforms[:count], marked) for count in range(len(transforms) + 1))
     return Example(index, stages, _corner(stages[-1].labels, assembly.sampler.plan.side))
@@ -173,8 +174,29 @@ def _patches(
         )
         for part in sampler.source.laid(images)
     ]
-    values, labels, _ = (torch.cat(parts) for parts in zip(*cut, strict=True))
-    return values.cpu().numpy(), labels[:, 0].long().cpu().numpy()
+    values, labels, soft = (torch.cat(parts) for parts in zip(*cut, strict=True))
+    return values.cpu().numpy(), labels[:, 0].long().cpu().numpy(), sampler.targets(labels, soft)
+
+
+def _has_cells(assembly: Assembly) -> bool:
+    """Whether cells are outlined, each by itself, in place of classes."""
+    return "instances" in assembly.task.maps
+
+
+def _tile(
+    assembly: Assembly, image: Array, labels: pictures.Labels, targets: Tensor, side: int, limits: Limits
+) -> Picture:
+    """A patch with its classes outlined, or its cells as the targets (T, h, w) tell them apart."""
+    if not _has_cells(assembly):
+        return pictures.tile(image, labels, side, limits)
+    *_, outputs = assembly.task.certain(targets[None])
+    ids = assembly.task.decode(outputs[0]).instances
+    return cells.tile(image, labels if ids is None else _known(ids.cpu().numpy(), labels), side, limits)
+
+
+def _known(ids: pictures.Labels, labels: pictures.Labels) -> pictures.Labels:
+    """The ids of cells with unlabelled pixels as in the labels."""
+    return np.where(labels == IGNORE, IGNORE, ids)
 
 
 def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: Limits) -> Iterator[Column]:
@@ -190,11 +212,17 @@ def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: 
         samples = [example.stages[stage] for example in examples]
         inside = [_cut(sample.image.numpy(), box[stage]) for sample, box in zip(samples, boxes, strict=True)]
         shown_limits = limits if stage == len(headings) - 1 else pictures.limits_of(*inside)
+        draw = cells.tile if _has_cells(assembly) else pictures.tile
         tiles = [
-            pictures.tile(image, _cut(sample.labels.numpy(), box[stage]), side, shown_limits)
+            draw(image, _cut(_outlines(sample), box[stage]), side, shown_limits)
             for image, sample, box in zip(inside, samples, boxes, strict=True)
         ]
         yield Column(heading, tuple(zip((_statistics(example.image) for example in samples), tiles, strict=True)))
+
+
+def _outlines(sample: Sample) -> pictures.Labels:
+    labels = sample.labels.numpy()
+    return _known(sample.maps["instances"].numpy(), labels) if "instances" in sample.maps else labels
 
 
 def _named_transforms(assembly: Assembly) -> list[tuple[str, BasicTransform2D]]:
@@ -244,15 +272,15 @@ def _augmented(
     parts = assembly.experiment.augmentations
     for position, (part, augmentation) in enumerate(zip(parts, assembly.sampler.augmentations, strict=True)):
         tiles = [
-            (caption, pictures.tile(image, labels, side, limits))
-            for caption, image, labels in _strongest(assembly, examples, patches, position, augmentation)
+            (caption, _tile(assembly, image, labels, targets, side, limits))
+            for caption, image, labels, targets in _strongest(assembly, examples, patches, position, augmentation)
         ]
         yield Column(("[[augment]]", part.name, _options(augmentation)), tuple(tiles))
 
 
 def _strongest(
     assembly: Assembly, examples: Sequence[Example], patches: Patches, position: int, augmentation: BasicTransform2D
-) -> list[tuple[str, Array, pictures.Labels]]:
+) -> list[tuple[str, Array, pictures.Labels, Tensor]]:
     """The params and the result for each patch: the strongest of a few draws, of more if none has an effect."""
     best = [(0.0, "no effect", *pair) for pair in zip(*patches, strict=True)]
     for attempt in range(MAX_DRAWS):
@@ -264,11 +292,11 @@ def _strongest(
         ]
         params = [augmentation.draw(source) for source in sources]
         changed = _patches(assembly, examples, position, params)
-        for row, (image, labels) in enumerate(zip(*changed, strict=True)):
+        for row, (image, labels, targets) in enumerate(zip(*changed, strict=True)):
             strength = float(np.abs(image - patches[0][row]).mean() + (labels != patches[1][row]).mean())
             if strength > best[row][0]:
-                best[row] = (strength, _params(params[row]), image, labels)
-    return [(caption, image, labels) for _, caption, image, labels in best]
+                best[row] = (strength, _params(params[row]), image, labels, targets)
+    return [(caption, image, labels, targets) for _, caption, image, labels, targets in best]
 
 
 def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[Picture]:
@@ -277,9 +305,10 @@ def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[
     step = 0
     while len(tiles) < count:
         images, labels = (tensor.cpu().numpy() for tensor in assembly.sampler.labelled(step))
+        targets = assembly.sampler.batch(step)[1]
         step += 1
-        for number, (image, mask) in enumerate(zip(images, labels, strict=True), start=1):
-            picture = pictures.tile(image, mask, side, limits)
+        for number, (image, mask, target) in enumerate(zip(images, labels, targets, strict=True), start=1):
+            picture = _tile(assembly, image, mask, target, side, limits)
             tiles.append(pictures.captioned(picture, f"step {step}, patch {number}"))
     return tiles[:count]
 
@@ -295,13 +324,15 @@ def _head(assembly: Assembly) -> Iterator[Picture]:
         "alone with params that have an effect",
         "statistics of a whole image: mean ± standard deviation, minimum to maximum",
     ]
+    if _has_cells(assembly):
+        text.append("neighbouring cells are outlined in different colours; in patches as their targets tell them apart")
     if (channels := experiment.task.channels) not in (1, 3):
         text.append(f"the mean of {channels} channels is shown")
     if names := [part.name for part in experiment.transforms if _left_out(assembly, part)]:
         text.append(f"the data is stored normalised, so {' and '.join(names)} is left out")
     yield pictures.text_block(*(pictures.truncated(line, SHEET_WIDTH) for line in text))
     sharing: dict[pictures.Colour, list[str]] = {}
-    for label, name in enumerate(assembly.classes[1:], start=1):
+    for label, name in enumerate(() if _has_cells(assembly) else assembly.classes[1:], start=1):
         sharing.setdefault(pictures.outline_colour(label), []).append(name)
     outlines = [
         (colour, pictures.truncated(f"outlined: {', '.join(names)}", SHEET_WIDTH)) for colour, names in sharing.items()
