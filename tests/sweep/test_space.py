@@ -9,8 +9,8 @@ from conftest import WriteExperiment
 
 from yeastexp.config.loading import load_experiment
 from yeastexp.errors import UserError
-from yeastexp.sweep import space
-from yeastexp.sweep.space import Choice, Range
+from yeastexp.evaluation.sweep import space
+from yeastexp.evaluation.sweep.space import Choice, Range
 
 
 def faults(path: Path, text: str, experiment: Path) -> list[str]:

@@ -26,16 +26,16 @@ from pages import Page
 
 import yeastexp
 from yeastexp.errors import INTERRUPTED, UserError
+from yeastexp.evaluation.sweep import proposals, storage, workers
+from yeastexp.evaluation.sweep.findings import findings, spread_of
+from yeastexp.evaluation.sweep.folder import SamplerName, SweepFolder, SweepRecord
+from yeastexp.evaluation.sweep.proposals import FollowTrial, is_worse_than_best, proposed, sampler_of, scores_at
+from yeastexp.evaluation.sweep.slots import Slots
+from yeastexp.evaluation.sweep.space import Choice, Range
+from yeastexp.evaluation.sweep.sweep import Request, sweep
+from yeastexp.evaluation.sweep.workers import Worker
 from yeastexp.metrics import baselines
 from yeastexp.report import report
-from yeastexp.sweep import proposals, storage, workers
-from yeastexp.sweep.findings import findings, spread_of
-from yeastexp.sweep.folder import SamplerName, SweepFolder, SweepRecord
-from yeastexp.sweep.proposals import FollowTrial, is_worse_than_best, proposed, sampler_of, scores_at
-from yeastexp.sweep.slots import Slots
-from yeastexp.sweep.space import Choice, Range
-from yeastexp.sweep.sweep import Request, sweep
-from yeastexp.sweep.workers import Worker
 from yeastexp.system.interruption import Interruption
 
 SPACE = """\
@@ -61,7 +61,7 @@ def no_search() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for others at once."""
-    monkeypatch.setattr("yeastexp.sweep.sweep.POLL_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.POLL_SECONDS", (0.05, 0.2))
 
 
 def requested(folder: Path, text: str = SPACE, **changes: Any) -> Request:
@@ -120,7 +120,7 @@ def test_the_end_says_what_the_scores_allow_to_say(finished: SweepFolder) -> Non
 
 
 def test_the_same_command_again_trains_nothing(finished: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yeastexp.sweep.sweep.run", None)
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", None)
     asked = requested(finished.path.parent, repeats=2)
     assert sweep(asked, silent).read() == finished.read()
 
@@ -184,7 +184,7 @@ def test_the_trial_of_a_killed_process_is_taken_up(tmp_path: Path) -> None:
     # The rest of a long run is not what is tested.
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("yeastexp.sweep.sweep.resume", lambda path, **_: lines.append(str(path)))
+        patched.setattr("yeastexp.evaluation.sweep.sweep.resume", lambda path, **_: lines.append(str(path)))
         with pytest.raises(UserError, match="no trial is complete"):
             sweep(asked, silent)
     assert lines == [str(tmp_path / "sweep" / "trials" / "001")]
@@ -298,7 +298,7 @@ def test_failed_trials_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def failing(path: Path, settings: list[str], *, folder: Path, **_: Any) -> None:
         raise UserError("step 3: the loss is NaN") if folder.name == "001" else RuntimeError("a plugin's fault")
 
-    monkeypatch.setattr("yeastexp.sweep.sweep.run", failing)
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", failing)
     said: list[str] = []
     asked = requested(tmp_path, trials=9)
     with pytest.raises(UserError, match="the last 5 trials failed, the last one as: RuntimeError: a plugin's fault"):
@@ -318,7 +318,7 @@ def test_a_trial_of_other_data_has_failed(
         environment = folder / "environment.json"
         environment.write_text(re.sub(r'("data.h5": ")....', r"\g<1>0000", environment.read_text()))
 
-    monkeypatch.setattr("yeastexp.sweep.sweep.run", trained)
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", trained)
     with pytest.raises(UserError, match="no trial is complete"):
         sweep(requested(tmp_path, trials=1), silent)
     assert "001: the data were changed since the sweep began" in SweepFolder(tmp_path / "sweep").read().trials[0].why
@@ -330,7 +330,7 @@ def test_a_database_is_shared_by_folders(
     def trained(*_: Any, folder: Path, **__: Any) -> None:
         shutil.copytree(finished.trial(1), folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr("yeastexp.sweep.sweep.run", trained)
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", trained)
     url = f"sqlite:///{tmp_path}/sweeps.db"
     first = sweep(requested(tmp_path, trials=1, storage=url), silent)
     (tmp_path / "elsewhere").mkdir()

@@ -14,7 +14,7 @@ from yeastexp.errors import UserError
 from yeastexp.system.terminal import echo
 
 if TYPE_CHECKING:
-    from yeastexp.sweep.folder import PrunerName, SamplerName
+    from yeastexp.evaluation.sweep.folder import PrunerName, SamplerName
 
 
 @click.command(short_help="Search the values of an experiment's keys.")
@@ -72,9 +72,9 @@ def sweep(
         import optuna  # noqa: F401
     except ImportError:
         raise UserError("sweep: needs another package; pip install optuna") from None
-    from yeastexp.sweep.findings import findings, table
-    from yeastexp.sweep.folder import RECORD
-    from yeastexp.sweep.sweep import Request, sweep
+    from yeastexp.evaluation.sweep.findings import findings, table
+    from yeastexp.evaluation.sweep.folder import RECORD
+    from yeastexp.evaluation.sweep.sweep import Request, sweep
     from yeastexp.system.console import console
 
     request = Request(experiment, space, settings, trials, repeats, jobs, storage, sampler, pruner, seed, output)

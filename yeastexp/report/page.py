@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from yeastexp.errors import UserError
 from yeastexp.evaluation import out_of_fold
+from yeastexp.evaluation.sweep.folder import SweepFolder
 from yeastexp.report import comparison_page, crossval_page, run_page, sweep_page
 from yeastexp.report.html import Page
 from yeastexp.report.predictions import ProgressBar, Say, silent
-from yeastexp.sweep.folder import SweepFolder
 from yeastexp.system import environment, files
 from yeastexp.training.run_directory import RunDirectory
 

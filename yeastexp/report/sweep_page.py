@@ -11,11 +11,11 @@ from typing import Any
 
 from yeastexp.drawing import plots
 from yeastexp.drawing.plots import Series
+from yeastexp.evaluation.sweep.findings import FEW_TRIALS, counts, findings, shown_value, spread_of, table
+from yeastexp.evaluation.sweep.folder import SweepFolder, SweepRecord, TrialRecord
 from yeastexp.report import sections, tables
 from yeastexp.report.curves import curve_chart
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
-from yeastexp.sweep.findings import FEW_TRIALS, counts, findings, shown_value, spread_of, table
-from yeastexp.sweep.folder import SweepFolder, SweepRecord, TrialRecord
 from yeastexp.system.formatting import format_count, format_score, format_share
 
 LOOKS = {"pruned": (1, True), "complete": (0, False), "best": (2, False)}

@@ -23,13 +23,21 @@ from yeastexp.config import trust
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError, in_one_line
+from yeastexp.evaluation.sweep import space, storage, workers
+from yeastexp.evaluation.sweep.folder import (
+    PrunerName,
+    Repeats,
+    SamplerName,
+    State,
+    SweepFolder,
+    SweepRecord,
+    TrialRecord,
+)
+from yeastexp.evaluation.sweep.proposals import FollowTrial, proposed, sampler_of, values_of
+from yeastexp.evaluation.sweep.slots import ATTEMPT, HOST, SLOT, TAKEN_UP, Slots
+from yeastexp.evaluation.sweep.space import Dimension
+from yeastexp.evaluation.sweep.workers import Worker
 from yeastexp.metrics.summary import monitored
-from yeastexp.sweep import space, storage, workers
-from yeastexp.sweep.folder import PrunerName, Repeats, SamplerName, State, SweepFolder, SweepRecord, TrialRecord
-from yeastexp.sweep.proposals import FollowTrial, proposed, sampler_of, values_of
-from yeastexp.sweep.slots import ATTEMPT, HOST, SLOT, TAKEN_UP, Slots
-from yeastexp.sweep.space import Dimension
-from yeastexp.sweep.workers import Worker
 from yeastexp.system import cores, locks
 from yeastexp.system.console import console_into
 from yeastexp.system.formatting import format_score

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from yeastexp.evaluation.sweep.space import Value
 from yeastexp.metrics.summary import as_csv
-from yeastexp.sweep.space import Value
 from yeastexp.system import files, records
 from yeastexp.training.run_directory import RunDirectory
 

@@ -15,10 +15,10 @@ from optuna.pruners import MedianPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
+from yeastexp.evaluation.sweep.folder import PrunerName, SamplerName
+from yeastexp.evaluation.sweep.space import Choice, Dimension, Value
 from yeastexp.metrics.pixels import ALL, MEAN
 from yeastexp.metrics.summary import rows_of
-from yeastexp.sweep.folder import PrunerName, SamplerName
-from yeastexp.sweep.space import Choice, Dimension, Value
 from yeastexp.training.context import RunContext
 from yeastexp.training.progress import Validation
 

@@ -11,8 +11,8 @@ import numpy as np
 from rich.markup import escape
 from scipy import special
 
+from yeastexp.evaluation.sweep.folder import State, SweepRecord, TrialRecord
 from yeastexp.metrics.summary import ScoreTable
-from yeastexp.sweep.folder import State, SweepRecord, TrialRecord
 from yeastexp.system.formatting import ABSENT, format_count, format_number, format_score
 
 FEW_TRIALS = 30

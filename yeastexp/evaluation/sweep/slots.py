@@ -14,7 +14,7 @@ from optuna import Study, Trial
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from yeastexp.sweep.workers import Worker
+from yeastexp.evaluation.sweep.workers import Worker
 
 SLOT, ATTEMPT, WORKER, HOST, TAKEN_UP = "slot", "attempt", "worker", "host", "taken_up"
 """What a trial in the storage knows of itself: its slot, how many processes began it before, who trains it where, and
