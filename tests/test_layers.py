@@ -13,7 +13,7 @@ import yeastexp
 LAYERS = (
     "cli",
     "report exercise",
-    "evaluation inspection export sweep",
+    "evaluation inspection export",
     "prediction",
     "training",
     "config",

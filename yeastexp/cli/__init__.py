@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from yeastexp.cli import data, look, score, sweeps, train
+from yeastexp.cli import data, look, score, share, sweeps, train
 from yeastexp.cli.installed import CommandGroup
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.exercise.cli import study
@@ -48,7 +48,7 @@ def commands(context: click.Context) -> None:
 for command in (
     *(train.run, train.resume, train.verify, train.crossval, sweeps.sweep),
     *(data.pack, data.normalize, data.synth, data.fetch),
-    *(score.evaluate, score.compare, score.predict, score.report),
+    *(score.evaluate, score.compare, score.predict, score.report, share.export),
     *(look.new, look.check, look.inspect, look.preview, look.list_parts, look.schema),
     # The studies use the package as a third party would, but entry points exist only where it is installed, and
     # `python -m yeastexp study` has to work from a plain checkout as well.

@@ -25,6 +25,7 @@ from yeastexp.data.recordings.recording import Choices, Reading, Recording, as_r
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.prediction import cell_table, exports, growing_tiff, outputs
 from yeastexp.prediction.cell_table import Table
+from yeastexp.prediction.exported import is_exported, load_exported
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import cores, files, memory
@@ -182,10 +183,14 @@ def predict(
     """
     cores.keep_to_allowed()
     wanted = exports.chosen(kinds)
-    predictor = load_predictor(run, checkpoint, device)
+    if is_exported(run):
+        _refuse_options_of_runs(run, checkpoint, device)
+        predictor, weights = load_exported(run), run
+    else:
+        predictor, weights = load_predictor(run, checkpoint, device), RunDirectory(run).checkpoint(checkpoint)
     for note in predictor.notes:
         warnings.warn(note, stacklevel=2)
-    digest = files.digest(RunDirectory(run).checkpoint(checkpoint))
+    digest = files.digest(weights)
     tells_instances = isinstance(predictor.task, TellsInstances)
     if cells and not isinstance(predictor.task, Semantic | TellsInstances):
         task = predictor.experiment.task.part.name
@@ -222,6 +227,14 @@ def predict(
     if call.faults:
         raise UserError(*call.faults, status=RUN_FAILED if call.rows or stopped else INPUT_WRONG)
     return len(call.rows)
+
+
+def _refuse_options_of_runs(path: Path, checkpoint: Which, device: str) -> None:
+    """Raises UserError if an exported model is asked for what only a run has."""
+    if checkpoint != "best":
+        raise UserError(f"{path}: holds one checkpoint; omit --checkpoint {checkpoint}")
+    if device == "cuda":
+        raise UserError(f"{path}: is run on CPUs; omit --device cuda, or predict with the run it was exported from")
 
 
 def outcome(output: Path, count: int) -> str:

@@ -59,6 +59,8 @@ class Predictor:
     """What is no longer as the run had it, and can change predictions."""
     edits: diff.Rows = field(default_factory=dict)
     """The keys of the experiment's file that were edited since the checkpoint, none of which changes predictions."""
+    tiles: Tiling | None = None
+    """How the model is run on large images, where it is no module whose operators could be read."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class Predictor:
     @cached_property
     def tiling(self) -> Tiling:
         """How the model is run on images that are too large for it."""
-        return Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
+        return self.tiles or Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
 
     def rescaled(self, image: Tensor, stored: Mapping[str, Any] | None) -> Tensor:
         """An image (C, H, W) that is stored with some normalisation, or none, as training saw its values."""
@@ -109,6 +111,8 @@ class Predictor:
 
     @cached_property
     def _bytes_per_pixel(self) -> float:
+        if self.tiles:
+            return self.tiles.bytes_per_pixel
         return tiling.bytes_per_pixel(self.model, self.experiment.task.channels)
 
     @cached_property

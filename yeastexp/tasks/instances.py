@@ -152,6 +152,10 @@ class Instances(Semantic):
         """The probability of all classes but the first."""
         return np.asarray(planes[:-1].sum(axis=0, dtype=np.float32))
 
+    def output_names(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Logits of the classes, then the hill."""
+        return (*classes, "hill")
+
     def decode(self, outputs: Tensor) -> Prediction:
         planes = self.kept(self.activate(outputs.float())).cpu().numpy()
         labels = np.zeros(planes.shape[1:], np.int64)

@@ -1,0 +1,44 @@
+"""`export`: a run for other programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from yeastexp.cli.options import CHECKPOINT, FILE, FORCE, JSON, RUN, TRUST
+from yeastexp.system.terminal import echo
+
+if TYPE_CHECKING:
+    from yeastexp.training.run_directory import Which
+
+
+@click.command(short_help="Write a run's model as ONNX, TorchScript or torch.export.")
+@RUN
+@click.option("-o", "--output", type=FILE, required=True, help="The file; .onnx, .pt and .pt2 say the format.")
+@click.option("--as", "kind", metavar="FORMAT", help="onnx, torchscript or torch.export; default by the file's name.")
+@CHECKPOINT
+@FORCE
+@JSON
+@TRUST
+def export(run_directory: Path, output: Path, kind: str | None, checkpoint: Which, force: bool, as_json: bool) -> None:
+    """Write a run's model for programs that do not know this one: ONNX, TorchScript or a program of torch.export.
+
+    It takes images (B, C, H, W) float32 of any height and width as they were recorded, where the transforms can be
+    part of it, and gives the task's outputs, channel by channel. Before it is written it is loaded again and compared
+    with PyTorch on images of three sizes; if an output deviates by more than 0.0001, nothing is written. The file also
+    holds what `predict` needs: `predict MODEL.onnx IMAGES` gives masks and cells as the run does, without PyTorch's
+    network. docs/export.md says what other programs do with it.
+
+    Example: python -m yeastexp export runs/base/001 -o model.onnx
+    """
+    from yeastexp.export.export import export, told
+
+    kind, described = export(run_directory, output, kind=kind, checkpoint=checkpoint, force=force)
+    if as_json:
+        echo(*json.dumps(asdict(described), indent=1).splitlines())
+    else:
+        echo(*told(kind, described), output)
