@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yeastexp.config.loading import experiment as experiment
     from yeastexp.config.loading import load_experiment as load_experiment
     from yeastexp.contracts import Prediction as Prediction
     from yeastexp.contracts import Task as Task
     from yeastexp.data.datasets import dataset as dataset
+    from yeastexp.data.packed import open_packed as open_packed
     from yeastexp.data.transforms import BasicTransform2D as BasicTransform2D
     from yeastexp.data.transforms import transform as transform
     from yeastexp.errors import UserError as UserError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from yeastexp.nets.losses import loss as loss
     from yeastexp.nets.optimizers import optimizer as optimizer
     from yeastexp.nets.schedulers import scheduler as scheduler
+    from yeastexp.prediction.trained import load as load
     from yeastexp.registry import InputFile as InputFile
     from yeastexp.registry import handler as handler
     from yeastexp.sample import IGNORE as IGNORE
@@ -29,10 +32,15 @@ if TYPE_CHECKING:
     from yeastexp.tasks import task as task
     from yeastexp.training.build import assemble as assemble
     from yeastexp.training.build import build_trainer as build_trainer
+    from yeastexp.training.run import train as train
     from yeastexp.training.step import TrainingEvents as TrainingEvents
     from yeastexp.training.validation import build_validator as build_validator
 
 _HOMES = {
+    "train": "training.run",
+    "load": "prediction.trained",
+    "experiment": "config.loading",
+    "open_packed": "data.packed",
     "dataset": "data.datasets",
     "transform": "data.transforms",
     "model": "nets",

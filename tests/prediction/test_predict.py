@@ -436,7 +436,7 @@ def test_each_channel_is_compared_with_its_own_values(factors: tuple[float, floa
     trained = torch.rand(2, 9, 9) * torch.tensor([[[60_000.0]], [[200.0]]])
     known: Any = SimpleNamespace(trained_on=Values.of([trained], None), transforms=())
     image = (trained.numpy() * np.array(factors)[:, None, None]).astype(np.uint16)
-    warning = predict._range_warning(known, StoredImage.of("a", image))
+    warning = predict.range_warning(known, StoredImage.of("a", image))
     assert (warning or "").partition(" (uint16)")[2].partition(",")[0] == place
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from yeastexp import contracts, nets, plugins, tasks
@@ -65,6 +66,21 @@ def load_experiment(
     return _Checker(_open(path, settings), path.stem, data, received, execute).experiment()
 
 
+def experiment(
+    source: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] = MappingProxyType({})
+) -> Experiment:
+    """A checked experiment: of a file, of a starter such as "yeastexp:base", or of a dictionary of its tables.
+
+    A dictionary may extend a file or a starter; its paths start from the working directory. `settings` change keys,
+    as in `{"train.epochs": 2}`. Raises UserError with every fault, a line each.
+    """
+    changes = [Setting.of(key, value) for key, value in settings.items()]
+    if not isinstance(source, Mapping):
+        address = os.fspath(source)
+        return load_experiment(starters.find(address) or Path(address), changes)
+    return _Checker(_changed(toml_document.of(source, EXCLUSIVE), changes), "experiment", True).experiment()
+
+
 def load_plugins(path: Path) -> list[str]:
     """Load the plugins of an experiment file, so that the registry holds what it can name; says which are withheld."""
     checker = _Checker(_open(path, ()), path.stem, data=False, execute=False)
@@ -78,7 +94,10 @@ def _open(path: Path, settings: Sequence[str | Setting]) -> Document:
     if not toml_document.is_file(path):
         meant = nearby.file_meant(path, ".toml", {name: f"{starters.PREFIX}{name}" for name in starters.names()})
         raise UserError(f"{path}: no such experiment file" + (f"; {meant}" if meant else ""))
-    tree = toml_document.read(path, EXCLUSIVE)
+    return _changed(toml_document.read(path, EXCLUSIVE), settings)
+
+
+def _changed(tree: Document, settings: Sequence[str | Setting]) -> Document:
     for setting in settings:
         toml_document.override(tree, setting, EXCLUSIVE)
     return tree

@@ -8,8 +8,12 @@ import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import tomli_w
 
 from yeastexp.config import starters
 from yeastexp.errors import UserError
@@ -83,6 +87,45 @@ def read(path: Path, exclusive: Mapping[Keys, Collection[str]]) -> Document:
 
 def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple[Path, ...]) -> Document:
     child = parse(_text(path), source=str(path), folder=path.parent)
+    return _with_parents(child, exclusive, (*children, path.resolve()))
+
+
+def of(values: Mapping[str, Any], exclusive: Mapping[Keys, Collection[str]]) -> Document:
+    """The tables of an experiment that stands in no file, with all that it extends; paths start from here.
+
+    Raises UserError if a value is none that a file could hold.
+    """
+    source = "experiment"
+    child = parse(tomli_w.dumps(_plain(values, source, ())), source, Path.cwd())
+    child.top = Place(source)
+    child.places = {keys: Place(source) for keys in child.places}
+    return _with_parents(child, exclusive, ())
+
+
+def _plain(value: Any, source: str, keys: Keys) -> Any:
+    """Tables, arrays, paths and numpy's scalars as TOML has them."""
+    dotted = ".".join(map(str, keys))
+    if len(keys) > DEEPEST:
+        raise UserError(f"{source}: nested too deeply; an experiment needs three levels")
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise UserError(f"{source}: {dotted or 'keys'}: should be strings, got {wrong[0]!r}")
+        return {key: _plain(inner, source, (*keys, key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, source, (*keys, index)) for index, inner in enumerate(value)]
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None:
+        raise UserError(f"{source}: {dotted}: is None; omit it")
+    if not isinstance(value, bool | int | float | str | date | time):
+        kind = type(value).__name__
+        raise UserError(f"{source}: {dotted}: should be a number, a string, an array or a table, got {kind}")
+    return value
+
+
+def _with_parents(child: Document, exclusive: Mapping[Keys, Collection[str]], family: tuple[Path, ...]) -> Document:
+    """A document with all that it extends; `family` are its file and those that extend it."""
     parent_name = child.values.get("extends")
     if parent_name is None:
         return child
@@ -93,8 +136,7 @@ def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple
         starter = starters.find(parent_name)
     except UserError as error:
         raise UserError(f"{place}: extends: {error}") from None
-    parent_path = starter or path.parent / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    family = (*children, path.resolve())
+    parent_path = starter or place.folder / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if not is_file(parent_path):
         starter_meant = parent_path.stem in starters.names()
         meant = f"; did you mean '{starters.PREFIX}{parent_path.stem}'?" if starter_meant else ""
@@ -217,6 +259,14 @@ class Setting:
         if not equals or not all(str(key) for key in keys):
             raise UserError(f"{place}: should be key=value, as in train.epochs=2")
         return cls(keys, _toml_or_string(value.strip(), place), place)
+
+    @classmethod
+    def of(cls, key: str, value: Any) -> Setting:
+        """`"train.epochs"` and a value, as Python has them."""
+        source, keys = f"setting {key}", keys_of(key)
+        if not all(str(part) for part in keys):
+            raise UserError(f"{source}: should be a key, as in train.epochs")
+        return cls(keys, _plain(value, source, keys), Place(source))
 
 
 def keys_of(dotted: str) -> Keys:

@@ -200,8 +200,7 @@ def _fill(
     """Fill the mask, and the planes if there is an array for them; yields how many rows are complete."""
     task, scale = predictor.task, _scale(len(predictor.classes))
     for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
-        if bool(logits.isnan().any()):
-            raise UserError(f"{image.name}: the model's outputs for it are NaN; check its values, and train again")
+        refuse_nan_outputs(image.name, logits)
         mask, *planes = arrays()
         if not isinstance(task, TellsInstances):
             mask[rows, columns] = task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
@@ -210,6 +209,12 @@ def _fill(
         advance((rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(image.size))
         if columns.stop == image.size[1]:
             yield rows.stop
+
+
+def refuse_nan_outputs(name: str, logits: Tensor) -> None:
+    """Raises UserError if the logits on an image are NaN somewhere, which no mask would show."""
+    if bool(logits.isnan().any()):
+        raise UserError(f"{name}: the model's outputs for it are NaN; check its values, and train again")
 
 
 def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: Targets, began: float) -> Written:
@@ -353,13 +358,15 @@ def _touching(above: Array, below: Array) -> Array:
     return np.unique(pairs[pairs.all(axis=1)], axis=0)
 
 
-def overlay(image: StoredImage, mask: Array, scale: int, *, numbers: bool = False) -> npt.NDArray[np.uint8]:
-    """The image (3, h, w), of a large one every n-th pixel, with outlines of the classes: mask values by `scale`.
+def overlay(
+    image: StoredImage, mask: Array, scale: int, *, numbers: bool = False, side: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """The image (3, h, w), of one above `side` every n-th pixel, with outlines of the classes: mask values by `scale`.
 
     With `numbers` they are those of cells, with their ids, of an image that is not made smaller.
     """
     height, width = image.size
-    step = -(-max(height, width) // SHOWN)
+    step = -(-max(height, width) // (side or SHOWN))
     rows = [slice(row, row + 1) for row in range(0, height, step)] if step > 1 else [slice(0, height)]
     values = np.concatenate([image.read(row, slice(0, width))[:, :, ::step] for row in rows], axis=1)
     labels = (mask[::step, ::step] // scale).astype(np.int64)

@@ -19,7 +19,7 @@ import numpy as np
 
 from yeastexp.data import hdf5_file, images, tiff_file
 from yeastexp.data.normalization import Values
-from yeastexp.data.pieces import StoredImage, bands, one_of_equal_channels, refuse_nan
+from yeastexp.data.pieces import StoredImage, bands, refuse_nan
 from yeastexp.data.recordings import kinds as recording_kinds
 from yeastexp.data.recordings.recording import Choices, Reading, Recording, as_recording
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
@@ -329,12 +329,8 @@ def _written(
     call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], advance: Callable[[float], None]
 ) -> Written:
     predictor = call.predictor
-    channels = predictor.experiment.task.channels
-    image = one_of_equal_channels(image) if channels == 1 else image
-    if image.shape[0] != channels:
-        remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
-        raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
-    if warning := _range_warning(predictor, image):
+    image = predictor.fitting(image)
+    if warning := range_warning(predictor, image):
         if not call.out_of_range:
             warnings.warn(warning, stacklevel=2)
         call.out_of_range.append(image.name)
@@ -455,8 +451,11 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
 # Values unlike those of the training images, and the table
 
 
-def _range_warning(predictor: Predictor, image: StoredImage) -> str | None:
-    """That an image holds other values than the training images; None if it does not."""
+def range_warning(predictor: Predictor, image: StoredImage) -> str | None:
+    """That an image holds other values than the training images; None if it does not.
+
+    Raises UserError if a value is not finite.
+    """
     ends, known = _extremes(predictor, image), predictor.trained_on
     if known is None:
         return None

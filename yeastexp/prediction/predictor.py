@@ -120,12 +120,21 @@ class Predictor:
         """The values of the training images: those in the checkpoint, else of some of the images, if still there."""
         return self.values or _values_of(self.experiment)
 
+    def fitting(self, image: StoredImage) -> StoredImage:
+        """An image with as many channels as the run was trained on; of a grey one saved as three, one is taken.
+
+        Raises UserError if it has others.
+        """
+        channels = self.experiment.task.channels
+        image = one_of_equal_channels(image) if channels == 1 else image
+        if image.shape[0] != channels:
+            remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
+            raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
+        return image
+
     def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         """Class indices (H, W) of an image (C, H, W) with the values it was recorded with. Raises UserError."""
-        channels = self.experiment.task.channels
-        image = one_of_equal_channels(StoredImage.of(name, image)).whole if channels == 1 else image
-        if image.shape[0] != channels:
-            raise UserError(f"{name}: has {image.shape[0]} channels; the run was trained on {channels}")
+        image = self.fitting(StoredImage.of(name, image)).whole
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
         prediction = self.predict(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
         return np.asarray(prediction.labels.cpu().numpy().astype(np.uint8))

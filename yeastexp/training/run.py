@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 
-from yeastexp.config import trust
-from yeastexp.config.loading import load_experiment
+from yeastexp import plugins
+from yeastexp.config import loading, trust
+from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
+from yeastexp.errors import UserError
 from yeastexp.system import deadline, processes
+from yeastexp.system.console import console
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, never
@@ -25,8 +31,25 @@ from yeastexp.training.timing import THREADS_SECONDS, assembled
 from yeastexp.training.validation import scored_baselines
 
 
+def train(
+    experiment: str | os.PathLike[str] | Mapping[str, Any] | Experiment,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> RunDirectory:
+    """Train and measure an experiment as the command `run` does: `train("mine.toml", {"train.epochs": 2})`.
+
+    It is a file, a starter such as "yeastexp:base", a dictionary of its tables, or what `experiment` returned. Returns
+    its run directory, `runs/NAME/001` or the next number, for `load` and `read_result`. Raises UserError as the command
+    does.
+    """
+    if not isinstance(experiment, Experiment):
+        experiment = loading.experiment(experiment, settings)
+    elif settings:
+        raise UserError("settings: go with the file or the dictionary of an experiment, which is checked with them")
+    return RunDirectory(run(experiment, console=console()))
+
+
 def run(
-    path: Path,
+    source: Path | Experiment,
     settings: Sequence[str] = (),
     *,
     started: float | None = None,
@@ -35,13 +58,17 @@ def run(
     folder: Path | None = None,
     observer: Callable[[RunContext], Handler] | None = None,
 ) -> Path:
-    """Train the experiment of a file, measure it and return its run directory: `folder`, or the next of its name.
+    """Train an experiment, measure it and return its run directory: `folder`, or the next of its name.
 
     `started` is the monotonic clock at the start of the command, from which a `budget` counts. So many steps are
     `profiled` on the way. An `observer` makes a handler of whoever called, beside those of the experiment.
     """
     began = time.monotonic() if started is None else started
-    loaded = load_experiment(path, settings)
+    if isinstance(source, Experiment):
+        loaded = source
+        plugins.load(loaded.plugins)  # another experiment may have been loaded since
+    else:
+        loaded = loading.load_experiment(source, settings)
     trust.remember(loaded.plugins)
     budget = Budget(loaded.train.budget, began) if loaded.train.budget else None
     if budget:
@@ -49,7 +76,10 @@ def run(
     among = processes.current()
     refuse_shards(loaded, among)
     say = say_to(console)
-    say(f"{path}: reading its images" + (", then timing a step" if loaded.runtime.threads == "auto" else ""))
+    say(
+        f"{loaded.name if loaded is source else source}: reading its images"
+        + (", then timing a step" if loaded.runtime.threads == "auto" else "")
+    )
     thumbnails: dict[str, Thumbnail] = {}
     with deadline.at(budget.ends - deadline.LEAVING_SECONDS, budget.over) if budget else nullcontext():
         patience = min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf)

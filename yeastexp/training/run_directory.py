@@ -101,6 +101,9 @@ class RunDirectory:
     def __str__(self) -> str:
         return str(self.path)
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @classmethod
     def claim(cls, name: str) -> RunDirectory:
         """The next free one of an experiment's name; two processes never get the same one."""
