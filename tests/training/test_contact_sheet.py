@@ -265,19 +265,21 @@ def test_touching_cells_are_outlined_in_different_colours() -> None:
     assembly = assembled(
         Path(__file__).parents[2] / "experiments/quick_cells.toml", "dataset.crowding=0.5", "dataset.gaps=0"
     )
-    example = contact_sheet._example(assembly, 0)
+    example = contact_sheet._example(assembly, 1)
     (image,), (labels,), (targets,) = contact_sheet._patches(assembly, [example])
     limits = pictures.limits_of(image)
     ids = contact_sheet._cut(contact_sheet._outlines(example.stages[-1]), contact_sheet._boxes(example, 64)[-1])
     assert ids.shape == labels.shape and ((ids > 0) == (labels > 0)).all()
+    *_, outputs = assembly.task.certain(targets[None])
+    decoded = assembly.task.decode(outputs[0]).instances
+    assert decoded is not None
     by_targets = contact_sheet._tile(assembly, image, labels, targets, len(ids), limits)
-    touching = 0
-    for picture in (by_targets, cells.tile(image, ids, len(ids), limits)):
-        for one, other in ((ids[1:], ids[:-1]), (ids[:, 1:], ids[:, :-1])):
+    for picture, told in ((by_targets, decoded.numpy()), (cells.tile(image, ids, len(ids), limits), ids)):
+        rows = (told[1:], told[:-1], picture[1:], picture[:-1])
+        columns_ = (told[:, 1:], told[:, :-1], picture[:, 1:], picture[:, :-1])
+        touching = 0
+        for one, other, first, second in (rows, columns_):
             places = np.nonzero((one != other) & (one > 0) & (other > 0))
-            first, second = (
-                (picture[1:], picture[:-1]) if one.shape[0] < len(ids) else (picture[:, 1:], picture[:, :-1])
-            )
             assert (first[places] != second[places]).any(axis=-1).all()
             touching += len(places[0])
-    assert touching > 0
+        assert touching > 0
