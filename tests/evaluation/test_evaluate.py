@@ -120,10 +120,10 @@ def test_rows_are_those_of_the_predicted_masks(finished: Path, tmp_path: Path) -
         assert float(row["iou"]) == jaccard_score(truth.ravel(), mask.ravel())
         assert float(row["dice"]) == pytest.approx(f1_score(truth.ravel(), mask.ravel()), abs=1e-15)
         if label:
-            assert int(row["cells_true"]) == 1
-            assert int(row["cells_predicted"]) == ndimage.label(mask, np.ones((3, 3)))[1]
+            assert int(row["regions_true"]) == 1
+            assert int(row["regions_predicted"]) == ndimage.label(mask, np.ones((3, 3)))[1]
         else:
-            assert row["cells_true"] == row["cells_predicted"] == ""
+            assert row["regions_true"] == row["regions_predicted"] == ""
 
 
 @pytest.mark.parametrize(

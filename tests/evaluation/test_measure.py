@@ -116,7 +116,7 @@ def test_pixels_shares_and_cells_by_hand() -> None:
         assert row["accuracy"] == (hits + rest) / known
         assert row["iou"] == hits / (hits + false + missed)
         assert row["dice"] == 2 * hits / (2 * hits + false + missed)
-    assert [(row["cells_true"], row["cells_predicted"]) for row in rows.values()] == [("", ""), (2, 2), (1, 1)]
+    assert [(row["regions_true"], row["regions_predicted"]) for row in rows.values()] == [("", ""), (2, 2), (1, 1)]
 
 
 def test_the_rows_add_up_to_the_confusion_and_the_cells() -> None:
@@ -137,7 +137,7 @@ def test_regions_that_touch_at_a_corner_are_one_cell_and_unlabelled_pixels_part_
     answer[5:8] = 1
     truth[6] = IGNORE
     (row,) = [row for row in measured({"a": truth}, {"a": answer}).rows() if row["class"] == "cell"]
-    assert (row["cells_true"], row["cells_predicted"]) == (2, 2)
+    assert (row["regions_true"], row["regions_predicted"]) == (2, 2)
 
 
 def test_instances_are_counted_where_the_data_have_them() -> None:
@@ -145,7 +145,7 @@ def test_instances_are_counted_where_the_data_have_them() -> None:
     truth[2:6, 2:8] = 1
     ids[2:6, 2:5], ids[2:6, 5:8] = 7, 9
     found = measured({"a": truth}, {"a": truth}, instances={"a": ids})
-    assert found.rows()[1]["instances_true"] == 2 and found.rows()[1]["cells_true"] == 1
+    assert found.rows()[1]["instances_true"] == 2 and found.rows()[1]["regions_true"] == 1
     assert found.cells["cell"] == {"true": 1, "predicted": 1, "instances": 2}
 
 
@@ -159,7 +159,7 @@ def test_a_class_that_is_nowhere_has_no_share_but_its_pixels() -> None:
 def test_an_unlabelled_image_has_no_score() -> None:
     rows = measured({"a": np.full((4, 4), IGNORE)}, {"a": np.ones((4, 4), np.int64)}).rows()
     assert all(math.isnan(row["accuracy"]) and math.isnan(row["iou"]) for row in rows)
-    assert rows[1]["cells_predicted"] == 0
+    assert rows[1]["regions_predicted"] == 0
 
 
 def test_further_metrics_are_columns_by_class_or_by_image() -> None:

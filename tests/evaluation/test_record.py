@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     with (folder / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(CLASSES)
-    assert rows[0]["cells_true"] == "" and rows[1]["cells_true"] == "2"
+    assert rows[0]["regions_true"] == "" and rows[1]["regions_true"] == "2"
     (folder / "evaluation.json").write_text('{"another": "version"}')
     assert record.read(folder) is None
     damages: list[dict[str, Any]] = [

@@ -62,7 +62,7 @@ def test_it_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_evaluated_compared_and_reported(finished: Path) -> None:
     evaluate(finished, split="val")
     with (finished / "evaluations" / "synthetic_yeast-val-best" / "per_image.csv").open() as file:
-        assert {"distance_error", "iou", "cells_predicted"} <= set(next(csv.DictReader(file)))
+        assert {"distance_error", "iou", "regions_predicted"} <= set(next(csv.DictReader(file)))
     page = report([finished])
     assert "distance_error" in page.read_text(encoding="utf-8")
 

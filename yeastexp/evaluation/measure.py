@@ -160,11 +160,11 @@ class Measured:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row an image and class: pixels, shares and cells; a further metric without classes has one value an image.
+        """A row an image and class: pixels, shares and counts; a further metric without classes has one value an image.
 
-        Accuracy is that of the class against all others. Cells are of all classes but the first: connected regions, or
-        where the task tells instances apart, those of the map `instances` and of the prediction. The parts of a metric
-        are columns after it.
+        Accuracy is that of the class against all others. Of all classes but the first there are counts of connected
+        regions, or where the task tells instances apart, of cells: those of the map `instances` and of the prediction.
+        The parts of a metric are columns after it.
         """
         return [
             {"image": image, "class": name, **self._row(index, label)}
@@ -191,7 +191,8 @@ class Measured:
             if name != "accuracy"
             for column, value in self._columns(name, index, label).items()
         }
-        columns = {"true": "cells_true", "predicted": "cells_predicted", INSTANCES: "instances_true"}
+        counted = "cells" if PREDICTED in self.counts else "regions"
+        columns = {"true": f"{counted}_true", "predicted": f"{counted}_predicted", INSTANCES: "instances_true"}
         cells = {
             columns[key]: int(self.counts[kind].counts[index][place]) if label else ""
             for key, (kind, place) in self._cell_places(label).items()
