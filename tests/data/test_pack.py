@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -829,6 +830,15 @@ def test_the_command_takes_the_label_to_ignore(tmp_path):
     given = [str(images), str(labels), "-o", str(tmp_path / "data.h5"), "--ignore", "255"]
     assert not CliRunner().invoke(commands.pack, given).exit_code
     assert Reader(tmp_path / "data.h5").contents.provenance["ignore"] == 255
+
+
+def test_many_files_with_the_same_fault_are_a_few_lines(tmp_path):
+    (images,), (labels,) = folders(tmp_path, [f"i{index:02}" for index in range(24)], values=(0, 1))
+    for index in range(12):
+        shutil.copy(images / f"i{index:02}.png", images / f"i{index + 12}.png")
+    said = CliRunner().invoke(commands.pack, [str(images), str(labels), "-o", str(tmp_path / "d.h5"), "--val", "12"])
+    assert said.output.count("the same image in several splits") == commands.MOST_LINES
+    assert "warning: and 4 more like these\n" in said.output
 
 
 def test_a_label_to_ignore_that_does_not_occur_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,9 @@ from yeastexp.system.terminal import echo
 
 if TYPE_CHECKING:
     from yeastexp.data.pack import Packed
+
+MOST_LINES = 8
+"""Of one kind in what is printed."""
 
 
 @click.command(short_help="Pack images and masks into one HDF5 file.")
@@ -75,7 +79,7 @@ def packing_options(
 
 def say_packed(packed: Packed, *, parted: bool) -> None:
     """Print what was packed, and what is odd about it."""
-    for line in packed.choices:
+    for line in _first(packed.choices):
         echo(f"read     {line}")
     form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
     echo(f"images   {counts(packed.splits)}; {packed.channels} × {packed.dtype}, {form}")
@@ -89,10 +93,16 @@ def say_packed(packed: Packed, *, parted: bool) -> None:
         echo(f"channels {', '.join(packed.origin.channel_names)}")
     if packed.pixel_um:
         echo(f"pixel    {packed.pixel_um:g} µm")
-    for warning in packed.warnings:
+    duplicates = [f"the same image in several splits: {', '.join(names)}" for names in packed.duplicates]
+    for warning in (*_first(packed.warnings), *_first(duplicates)):
         echo(f"warning: {warning}", err=True)
-    for names in packed.duplicates:
-        echo(f"warning: the same image in several splits: {', '.join(names)}", err=True)
+
+
+def _first(lines: Sequence[str]) -> Iterator[str]:
+    """The first lines, and how many more there are: thousands of files may have the same fault."""
+    yield from lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        yield f"and {len(lines) - MOST_LINES:,} more like these"
 
 
 @click.command(short_help="Write a copy with zero mean and unit standard deviation.")
