@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import shutil
 import sys
 import warnings
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tiny
 import torch
+import yaml
 from conftest import Call, WriteExperiment
+from PIL import Image
 from torch import Tensor, nn
 
 from yeastexp.cli import commands
@@ -25,12 +31,12 @@ from yeastexp.data import images
 from yeastexp.data.transforms.percentile import Percentile
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.errors import UserError
-from yeastexp.export import proof
+from yeastexp.export import bioimage_io, proof
 from yeastexp.export.export import SUFFIXES, Exportable
 from yeastexp.export.formats import EXTRA, Onnx, Program, TorchScript, example
 from yeastexp.export.network import Deployed, OwnScale, normalization_of, sides
 from yeastexp.prediction import tiling
-from yeastexp.prediction.exported import KEY, Description, load_exported
+from yeastexp.prediction.exported import KEY, Description, load_exported, without_normalization
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.registry import KINDS
 from yeastexp.tasks.semantic import Semantic
@@ -55,10 +61,17 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         shutil.move(run(tiny.write_experiment(folder), console=tiny.quiet()), folder / "runs" / "base" / "001")
         lines = {}
         for command in (line for line in PAGE.splitlines() if line.startswith("python -m yeastexp ")):
-            with contextlib.redirect_stdout(io.StringIO()) as out:
+            with contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as patched:
+                if "model.zip" in command:  # which would take seconds to trace the same network again
+                    patched.setattr(Onnx, "__init__", _read_again)
                 commands(command.split()[3:], standalone_mode=False)
-            lines[command.split()[-1]] = out.getvalue().splitlines()
+            lines[command.split()[-1 if "--licence" not in command else -3]] = out.getvalue().splitlines()
     return {"folder": [str(folder)], **lines}
+
+
+def _read_again(self: Onnx, deployed: Deployed, images: Tensor) -> None:
+    self.onnx, self.model = onnx, onnx.load("model.onnx")
+    without_normalization(self.model)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +164,95 @@ def test_the_commands_of_the_page_say_what_they_wrote(printed: dict[str, list[st
     run_directory = model.parent / "runs" / "base" / "001"
     status, _, said = call("export", run_directory, "-o", model)
     assert (status, said) == (2, f"{model}: exists; add --force to replace it, or name another file\n")
+
+
+@pytest.fixture(scope="module")
+def package(model: Path) -> dict[str, bytes]:
+    """The files of the BioImage.IO package."""
+    with zipfile.ZipFile(model.with_suffix(".zip")) as archive:
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_package_says_where_tiles_are_exact_and_holds_what_it_names(
+    finished: Path, package: dict[str, bytes], printed: dict[str, list[str]]
+) -> None:
+    rdf = yaml.safe_load(package["rdf.yaml"])
+    (image,), (outputs,), weights = rdf["inputs"], rdf["outputs"], rdf["weights"]
+    named = [image["test_tensor"], outputs["test_tensor"], *weights.values()]
+    assert all(hashlib.sha256(package[each["source"]]).hexdigest() == each["sha256"] for each in named)
+    assert {each["source"] for each in named} | {"rdf.yaml", rdf["documentation"], *rdf["covers"]} == set(package)
+    field = load_predictor(finished).tiling
+    halo, size = outputs["axes"][2]["halo"], image["axes"][2]["size"]
+    assert max(map(max, field.margins)) <= halo < max(map(max, field.margins)) + field.stride
+    assert size["step"] == field.stride and size["min"] % size["step"] == 0 and size["min"] - 2 * halo >= 1
+    given, wanted = (np.load(io.BytesIO(package[each["test_tensor"]["source"]])) for each in (image, outputs))
+    assert (given.shape[2] - size["min"]) % size["step"] == 0 and wanted.shape == (1, 2, *given.shape[2:])
+    assert image["preprocessing"] == [{"id": "zero_mean_unit_variance", "kwargs": {"axes": ["y", "x"], "eps": 1e-12}}]
+    values = ((given - given.mean((2, 3))) / given.std((2, 3))).astype(np.float32)
+    session = onnxruntime.InferenceSession(package["weights.onnx"], providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: values})
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+    assert rdf["license"] == "CC-BY-4.0" and rdf["format_version"] == "0.5.3" and weights["onnx"]["parent"]
+    assert [axis.get("channel_names") for axis in outputs["axes"]][1] == ["background", "cell"]
+    cover = Image.open(io.BytesIO(package["cover.jpg"]))
+    assert cover.size == (800, 400) and len(package["cover.jpg"]) < 500_000
+    readme = package["README.md"].decode()
+    assert "| iou | cell | " in readme and "optimistically biased" in readme and "`data.h5`: SHA-256 `" in readme
+    assert "test image and cover: 'square_4', the first validation image" in printed["model.zip"]
+
+
+def test_a_package_needs_a_licence(finished: Path, tmp_path: Path, call: Call) -> None:
+    for options, fault in (([], "add --licence"), (["--licence", "mine, all"], "should be an SPDX identifier")):
+        status, _, said = call("export", finished, "-o", tmp_path / "a.zip", *options)
+        assert status == 2 and fault in said and said.count("\n") == 1
+
+
+def _by_operation(operation: dict[str, Any], image: np.ndarray) -> np.ndarray:
+    """An image (C, H, W) after a standard operation, as BioImage.IO defines it."""
+    options = operation["kwargs"]
+    axes = tuple(("channel", "y", "x").index(axis) for axis in options.get("axes", ()))
+    numbers = {key: np.reshape(options[key], (-1, 1, 1)) for key in ("mean", "std", "gain", "offset") if key in options}
+    if operation["id"] == "zero_mean_unit_variance":
+        return (image - image.mean(axes, keepdims=True)) / (image.std(axes, keepdims=True) + options["eps"])
+    if operation["id"] == "fixed_zero_mean_unit_variance":
+        return (image - numbers["mean"]) / numbers["std"]
+    if operation["id"] == "scale_linear":
+        return image * numbers["gain"] + numbers["offset"]
+    assert operation["id"] == "scale_range"
+    ends = [options["min_percentile"], options["max_percentile"]]
+    low, high = np.percentile(image, ends, axis=axes, keepdims=True)
+    return (image - low) / (high - low + options["eps"])
+
+
+def test_standard_operations_are_the_transforms(finished: Path) -> None:
+    predictor = load_predictor(finished)
+    image = proof.image(2, (31, 40), 0, 60000)[0]
+    for transform in (
+        *(ZScore(), ZScore(joint=True), Percentile(), Percentile(joint=True, high=90)),
+        *(ZScore("dataset", 900.0, 55.5), ZScore("dataset", (900.0, 30.0), (55.5, 7.0))),
+        *(
+            Percentile(per="dataset", at_low=3.0, at_high=700.0),
+            Percentile(per="dataset", at_low=(3.0, 1.0), at_high=(70.0, 9.0)),
+        ),
+    ):
+        (operation,) = bioimage_io.operations(replace(predictor, transforms=(transform,)))
+        params = transform.statistics([image]) if transform.has("statistics") else None
+        found = _by_operation(operation, image.double().numpy())
+        np.testing.assert_allclose(found, transform.image(image, params).numpy(), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match="no standard operation does what the transform Downscale does; export as onnx"):
+        bioimage_io.operations(replace(predictor, transforms=(KINDS["transform"]["downscale"](factor=2),)))
+    (stored,) = bioimage_io.operations(replace(predictor, transforms=(), normalization={"mean": 9.0, "std": 2.0}))
+    assert stored == {"id": "fixed_zero_mean_unit_variance", "kwargs": {"mean": 9.0, "std": 2.0}}
+
+
+def test_yaml_gives_back_what_it_was_given() -> None:
+    value = {
+        "text": "a: b # 'c' \"d\" é\n- e", "no": "yes", "1e5": "1e5", "y": [1e-12, 2e30, -3e-7, 0.5, None, True],
+        "tables": [{"a": {"b": {}}, "c": []}, {"d": [[1, 2], ["x"]]}, {"e": [{"f": 1}]}], "empty": {},
+    }  # fmt: skip
+    assert yaml.safe_load(bioimage_io.yaml(value)) == value
+    assert list(bioimage_io.identifiers(["a b", "a-b", "1st", "class"])) == ["a_b", "a_b_1", "_1st", "_class"]
 
 
 def test_normalisation_in_the_graph_is_that_of_the_transforms() -> None:

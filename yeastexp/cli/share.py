@@ -18,14 +18,30 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Write a run's model as ONNX, TorchScript or torch.export.")
 @RUN
-@click.option("-o", "--output", type=FILE, required=True, help="The file; .onnx, .pt and .pt2 say the format.")
-@click.option("--as", "kind", metavar="FORMAT", help="onnx, torchscript or torch.export; default by the file's name.")
+@click.option("-o", "--output", type=FILE, required=True, help="The file; .onnx, .pt, .pt2, .zip say the format.")
+@click.option(
+    "--as", "kind", metavar="FORMAT", help="onnx, torchscript, torch.export, bioimageio; default by the file's name."
+)
+@click.option("--licence", metavar="SPDX", help="Of a BioImage.IO package: what others may do, as CC-BY-4.0 or MIT.")
+@click.option("--author", "authors", metavar="NAME", multiple=True, help="Of a BioImage.IO package; may be repeated.")
 @CHECKPOINT
 @FORCE
 @JSON
 @TRUST
-def export(run_directory: Path, output: Path, kind: str | None, checkpoint: Which, force: bool, as_json: bool) -> None:
-    """Write a run's model for programs that do not know this one: ONNX, TorchScript or a program of torch.export.
+def export(
+    run_directory: Path,
+    output: Path,
+    kind: str | None,
+    licence: str | None,
+    authors: tuple[str, ...],
+    checkpoint: Which,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a run's model for programs that do not know this one.
+
+    As ONNX, TorchScript, a program of torch.export, or a BioImage.IO package (weights as TorchScript and ONNX, test
+    image, cover, scores), which needs a --licence.
 
     It takes images (B, C, H, W) float32 of any height and width as they were recorded, where the transforms can be
     part of it, and gives the task's outputs, channel by channel. Before it is written it is loaded again and compared
@@ -35,10 +51,17 @@ def export(run_directory: Path, output: Path, kind: str | None, checkpoint: Whic
 
     Example: python -m yeastexp export runs/base/001 -o model.onnx
     """
-    from yeastexp.export.export import export, told
+    from yeastexp.export import bioimage_io
+    from yeastexp.export.export import export, kind_of, told
 
-    kind, described = export(run_directory, output, kind=kind, checkpoint=checkpoint, force=force)
+    kind, more = kind_of(output, kind), list[str]()
+    if kind == "bioimageio":
+        described, more = bioimage_io.export(
+            run_directory, output, licence=licence, authors=authors, checkpoint=checkpoint, force=force
+        )
+    else:
+        described = export(run_directory, output, kind=kind, checkpoint=checkpoint, force=force)
     if as_json:
         echo(*json.dumps(asdict(described), indent=1).splitlines())
     else:
-        echo(*told(kind, described), output)
+        echo(*told(kind, described), *more, output)

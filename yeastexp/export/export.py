@@ -34,10 +34,15 @@ FORMATS: Mapping[str, type[Onnx] | type[TorchScript] | type[Program]] = {
 }
 """By what `--as` calls them."""
 
-SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "torch.export"}
+SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "torch.export", ".zip": "bioimageio"}
 """The format that a file's name asks for."""
 
-TITLES = {"onnx": f"ONNX, opset {OPSET}", "torchscript": "TorchScript", "torch.export": "torch.export program"}
+TITLES = {
+    "onnx": f"ONNX, opset {OPSET}",
+    "torchscript": "TorchScript",
+    "torch.export": "torch.export program",
+    "bioimageio": "BioImage.IO package",
+}
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,16 @@ class Exportable:
     smallest: int
 
     @classmethod
-    def of(cls, predictor: Predictor) -> Exportable:
-        """Raises UserError if the network takes no image of any size, or gives none back."""
+    def of(cls, predictor: Predictor, alone: bool = False) -> Exportable:
+        """With what normalises images, or `alone`.
+
+        Raises UserError if the network takes no image of any size, or gives none back.
+        """
         channels = predictor.experiment.task.channels
         network = predictor.model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         multiple, smallest = sides(network, channels, predictor.tiling)
-        normalization = normalization_of(predictor.transforms, predictor.normalization, channels)
+        stored = predictor.normalization
+        normalization = None if alone else normalization_of(predictor.transforms, stored, channels)
         deployed = Deployed(nn.Sequential() if normalization is None else normalization, network).eval()
         return cls(predictor, deployed, normalization is not None, multiple, smallest)
 
@@ -66,11 +75,10 @@ class Exportable:
         """What its outputs mean."""
         return self.predictor.task
 
-    def traced(self, kind: str, bare: bool = False) -> Traced:
-        """In a format; `bare` of what normalises images."""
-        deployed = Deployed(nn.Sequential(), self.deployed.network).eval() if bare else self.deployed
+    def traced(self, kind: str) -> Traced:
+        """In a format."""
         grid = math.lcm(self.multiple, self.predictor.tiling.stride)
-        return FORMATS[kind](deployed, example(self.predictor.experiment.task.channels, grid))
+        return FORMATS[kind](self.deployed, example(self.predictor.experiment.task.channels, grid))
 
     def images(self) -> list[torch.Tensor]:
         """What it is proven on: values as training had them, or as the transforms give them."""
@@ -119,7 +127,7 @@ def _label(part: Part) -> str:
     return f"{part.kind} '{part.name}'"
 
 
-def kind_of(output: Path, kind: str | None, known: Mapping[str, str]) -> str:
+def kind_of(output: Path, kind: str | None, known: Mapping[str, str] = SUFFIXES) -> str:
     """The format that is asked for, or that a file's name asks for. Raises UserError if there is none."""
     if kind is not None:
         if kind in known.values():
@@ -131,14 +139,11 @@ def kind_of(output: Path, kind: str | None, known: Mapping[str, str]) -> str:
     raise UserError(f"{output}: its name does not say the format; add --as, or a suffix ({names})")
 
 
-def export(
-    run: Path, output: Path, *, kind: str | None = None, checkpoint: Which = "best", force: bool = False
-) -> tuple[str, Description]:
-    """Write a run's network in some format; the format, and the description with its proof.
+def export(run: Path, output: Path, *, kind: str, checkpoint: Which = "best", force: bool = False) -> Description:
+    """Write a run's network in some format; the description with its proof.
 
     Raises UserError, and writes nothing, if it cannot be traced, or deviates from PyTorch by more than `proof.LIMIT`.
     """
-    kind = kind_of(output, kind, SUFFIXES)
     refuse_overwriting(output, force)
     exportable = Exportable.of(load_predictor(run, checkpoint, "cpu"))
     described = exportable.described(run, RunDirectory(run).checkpoint(checkpoint))
@@ -147,7 +152,7 @@ def export(
     content = traced.content(described)
     with files.appearing(output) as temporary:
         temporary.write_bytes(content)
-    return kind, described
+    return described
 
 
 def proven(exportable: Exportable, traced: Traced, described: Description, what: str) -> Description:
@@ -182,6 +187,8 @@ def told(kind: str, described: Description) -> list[str]:
         normalised = f"normalisation: in the graph ({before or 'that of the data file'}); give it images as recorded"
     if not described.inside:
         normalised = f"normalisation: not in the graph; apply {before} before it"
+    if kind == "bioimageio":
+        normalised = f"normalisation: in the package's preprocessing ({before or 'that of the data file'})"
     channels, outputs = described.channels, described.outputs
     lines = [
         f"{TITLES.get(kind, kind)}: images (B, {channels}, H, W) float32 to outputs (B, {len(outputs)}, H, W), "
