@@ -43,8 +43,8 @@ class PatchSampler(WithPlugins):
     """Training batches by step: images (B, C, h, w) and targets (B, T, h, w), made in any order, on any process.
 
     A `foreground` share of random patches is centred on a pixel above class 0. Augmentations that compose scenes have
-    them in the source: `scenes` says from which image on, by the place of the augmentation in the list. With `classes`
-    known, labels that augmentations make beyond them are refused, except on a GPU, which is not waited for.
+    them in the source: `scenes` says from which image on, by the place of the augmentation in the list. Labels beyond
+    the number of `classes` that augmentations make are refused, except on a GPU, which is not waited for.
     """
 
     def __init__(
@@ -107,17 +107,14 @@ class PatchSampler(WithPlugins):
         images = [self._image(index, given) for index, given in zip(chosen.tolist(), params, strict=True)]
         for block in self.source.laid(np.array(images)):
             within = block.places.tolist()
-            read = pipeline.part_of(readings, within)
             corners = [
                 self._corner(epoch, index, block, image, images[place] == self.plan.images[index])
                 for place, index, image in zip(within, chosen[within].tolist(), block.images, strict=True)
             ]
-            drawn = [params[index] for index in within]
-            pixels, side, corner = block.pixels, self.plan.side, np.stack(corners)
-            values, labels, soft = pipeline.cut(
-                pixels, block.images, corner, side, self.augmentations, drawn, read, self.soft
-            )
-            cut.append((values, labels, soft if pixels.soft is None else in_16_bits(soft)))
+            drawn, read = [params[index] for index in within], pipeline.part_of(readings, within)
+            where = block.pixels, block.images, np.stack(corners), self.plan.side
+            values, labels, soft = pipeline.cut(*where, self.augmentations, drawn, read, self.soft)
+            cut.append((values, labels, soft if block.pixels.soft is None else in_16_bits(soft)))
             places.append(block.places)
             if self.classes and labels.device.type == "cpu":
                 check_classes(self.augmentations, labels[:, 0], self.classes)
@@ -175,10 +172,7 @@ class PatchSampler(WithPlugins):
     def batches(
         self, first: int, last: int, workers: int = 0, pinned: bool = False, context: str | None = None
     ) -> Iterator[Batch]:
-        """The batches of the steps from `first` to before `last`, cut by worker processes where there are any.
-
-        Those come in `pinned` memory, from which a GPU copies them beside its work.
-        """
+        """The batches of the steps from `first` to before `last`; those of workers may come in `pinned` memory."""
         return made(self.batch, range(first, last), workers, context, pinned)
 
 

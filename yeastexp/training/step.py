@@ -43,9 +43,9 @@ def make_trainer(
 ) -> Engine:
     """An engine whose step takes (images, targets) forward and back; its output is the loss, left on the device.
 
-    The weights change with the last batch of each group of `schedule`, in which batches weigh by their `count`. What is
-    wrong with the model's outputs is said of where that is `named`. On the
-    CPU, where reading a loss costs nothing, one that is not finite ends the run before they do.
+    The weights change with the last batch of each group of `schedule`, in which batches weigh by their `count`. Wrong
+    outputs are said to come from the place where the model is `named`. On the CPU, where reading a loss costs nothing,
+    one that is not finite ends the run before they do.
     """
 
     def step(engine: Engine, batch: tuple[Tensor, Tensor]) -> Tensor:
