@@ -1,10 +1,14 @@
-"""Updates the outputs of `exercise.ipynb`: `python -m notebooks.execute` runs all cells and shrinks their figures."""
+"""Updates the outputs of the notebooks: `python -m notebooks.execute` runs all cells and shrinks their figures.
+
+`python -m notebooks.execute python` runs `python.ipynb` alone.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-NOTEBOOK = HERE / "exercise.ipynb"
+NOTEBOOK, PYTHON = HERE / "exercise.ipynb", HERE / "python.ipynb"
 
 TIMEOUT = 1200
 """Seconds per cell."""
@@ -23,9 +27,9 @@ WIDEST, QUALITY = 800, 70
 """Width in pixels and JPEG quality of the figures in the outputs."""
 
 
-def read() -> NotebookNode:
-    """The notebook as stored."""
-    return nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call, no-any-return]
+def read(path: Path = NOTEBOOK) -> NotebookNode:
+    """A notebook as stored."""
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
@@ -69,10 +73,11 @@ def shrink(output: NotebookNode) -> None:
 
 
 def main() -> None:
-    """Run the notebook and write it back."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = tidied(executed(read(), Path(folder)))
-    nbformat.write(done, NOTEBOOK)  # type: ignore[no-untyped-call]
+    """Run the notebooks and write them back."""
+    for path in [path for path in (NOTEBOOK, PYTHON) if path.stem in (sys.argv[1:] or path.stem)]:
+        with tempfile.TemporaryDirectory() as folder:
+            done = tidied(executed(read(path), Path(folder)))
+        nbformat.write(done, path)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
