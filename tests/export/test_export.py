@@ -25,6 +25,7 @@ from conftest import Call, WriteExperiment
 from PIL import Image
 from torch import Tensor, nn
 
+import yeastexp
 from yeastexp.cli import commands
 from yeastexp.config import loading
 from yeastexp.data import images
@@ -374,3 +375,12 @@ def test_a_missing_package_is_named_with_what_installs_it(
     if package != "onnxscript":
         status, _, said = call("predict", model, tmp_path, "-o", tmp_path / "x")
         assert status == 2 and f"needs the package {package}; pip install 'yeastexp[onnx]'" in said
+
+
+def test_python_loads_it_like_a_run(finished: Path, model: Path) -> None:
+    image = tiny.image(2, 40)["raw"]
+    ours, theirs = (yeastexp.load(path).predict(image) for path in (finished, model))
+    assert np.array_equal(ours.labels, theirs.labels) and np.array_equal(ours.instances, theirs.instances)
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
+    with pytest.raises(UserError, match="holds one checkpoint"):
+        yeastexp.load(model, "last")

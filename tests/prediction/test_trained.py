@@ -223,7 +223,10 @@ def test_a_task_that_tells_no_cells_says_so(runs: dict[str, Path]) -> None:
 # Experiments without a file
 
 
-def test_a_dictionary_trains_what_the_file_trains(runs: dict[str, Path], tmp_path: Path, call: Call) -> None:
+def test_a_dictionary_trains_what_the_file_trains(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tiny.write_experiment(tmp_path, tiny.EXPERIMENT, "experiment.toml")
     status, out, err = call("run", path)
     assert status == 0, err
@@ -297,3 +300,13 @@ def test_a_circle_of_tables_is_a_line() -> None:
 def test_settings_belong_to_what_is_not_checked_yet(runs: dict[str, Path]) -> None:
     with pytest.raises(yx.UserError, match=r"^settings: go with the file or the dictionary"):
         yx.train(load_experiment(runs["masks"] / "experiment.toml"), {"train.epochs": 3})
+
+
+def test_the_lines_of_the_readme(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = re.findall(r"`(\w[\w =]*yx[^`]*)`", readme)
+    assert lines[:3] == ["import yeastexp as yx", 'run = yx.train("mine.toml")', "result = yx.load(run).predict(image)"]
+    monkeypatch.setattr(yx, "train", lambda path: {"mine.toml": runs["masks"]}[path], raising=False)
+    names: dict[str, Any] = {"image": scene(runs["masks"], 0)}
+    exec("\n".join(lines[:3]), names)
+    assert names["result"].labels.shape == (32, 32)

@@ -32,8 +32,17 @@ SHARED = ("run", "resume", "sweep")
 OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [patches] size"
 
 
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Also of a checkout that is not installed."""
+    if value and not context.resilient_parsing:
+        from yeastexp.inspection.doctor import version
+
+        echo(f"yeastexp, version {version()}")
+        context.exit()
+
+
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="yeastexp")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.pass_context
 def commands(context: click.Context) -> None:
     """Experiments in microscopy segmentation: one TOML file, one repeatable run.
@@ -49,7 +58,7 @@ for command in (
     *(train.run, train.resume, train.verify, train.crossval, sweeps.sweep),
     *(data.pack, data.normalize, data.synth, data.fetch),
     *(score.evaluate, score.compare, score.predict, score.report, share.export),
-    *(look.new, look.check, look.inspect, look.preview, look.list_parts, look.schema),
+    *(look.doctor, look.new, look.check, look.inspect, look.preview, look.list_parts, look.schema),
     # The studies use the package as a third party would, but entry points exist only where it is installed, and
     # `python -m yeastexp study` has to work from a plain checkout as well.
     study,

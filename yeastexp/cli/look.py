@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from yeastexp.cli.data import packing_options, say_packed
 from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, PACKING, POSITIVE, SET, TRUST
 from yeastexp.cli.output import progress
-from yeastexp.errors import INPUT_WRONG
+from yeastexp.errors import INPUT_WRONG, RUN_FAILED
 from yeastexp.system.terminal import echo
 
 
@@ -46,6 +46,25 @@ def new(data: str, labels: str | None, output: Path, force: bool, **packing: Any
         packed = new_from_images(data, labels, output, options, force=force, progress=progress)
         say_packed(packed, parted=options["part_groups"])
     echo(*output.read_text(encoding="utf-8").splitlines(), output)
+
+
+@click.command(short_help="Print a page on machine and installation for a bug report.")
+def doctor() -> None:
+    """Print a page about the machine and the installation, to be pasted into a bug report.
+
+    Versions of packages, cores, memory, GPUs, room on disks, and whether a convolution can be computed; no paths.
+    What is broken is said with its remedy, and the exit status is 1; notes are what may become a problem.
+
+    Example: python -m yeastexp doctor
+    """
+    from yeastexp.inspection.doctor import findings
+
+    broken = 0
+    for finding in findings():
+        echo(finding)
+        broken += finding.state == "broken"
+    if broken:
+        sys.exit(RUN_FAILED)
 
 
 @click.command(short_help="Report every fault of an experiment, and of its data.")

@@ -47,7 +47,7 @@ def refusal(plugin: Path, named_in: Path, received: bool) -> str | None:
         digest = files.digest(plugin)
     except OSError:
         return None  # which loading it says as well
-    if digest in _remembered or os.path.isfile(_state() / digest):  # noqa: PTH113  # a folder may be closed to us
+    if digest in _remembered or os.path.isfile(folder() / digest):  # noqa: PTH113  # a folder may be closed to us
         return None
     if _trusting.get():
         remember([plugin])
@@ -79,15 +79,15 @@ def remember(plugins: Iterable[Path]) -> None:
         digest = files.digest(plugin)
         _remembered.add(digest)
         try:
-            if not (_state() / digest).exists():
-                files.write_text(_state() / digest, f"{plugin}\n")
+            if not (folder() / digest).exists():
+                files.write_text(folder() / digest, f"{plugin}\n")
         except OSError as error:
             fault = f"cannot be written ({error.strerror}), so that commands on the run will ask for --trust-plugins"
-            warnings.warn(f"{_state()}: {fault}", stacklevel=2)
+            warnings.warn(f"{folder()}: {fault}", stacklevel=2)
 
 
-def _state() -> Path:
-    """The folder with a file for each digest; as the XDG specification says, a relative path counts as none."""
+def folder() -> Path:
+    """Where a file for each digest lies; as the XDG specification says, a relative path counts as none."""
     named, home = Path(os.environ.get("XDG_STATE_HOME", "")), Path(os.path.expanduser("~"))  # noqa: PTH111  # raises
     if not home.is_absolute():  # a user without a home, as in some containers: nothing can be written there
         home = Path(os.devnull)

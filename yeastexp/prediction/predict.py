@@ -184,7 +184,7 @@ def predict(
     cores.keep_to_allowed()
     wanted = exports.chosen(kinds)
     if is_exported(run):
-        _refuse_options_of_runs(run, checkpoint, device)
+        refuse_options_of_runs(run, checkpoint, device)
         predictor, weights = load_exported(run), run
     else:
         predictor, weights = load_predictor(run, checkpoint, device), RunDirectory(run).checkpoint(checkpoint)
@@ -229,7 +229,7 @@ def predict(
     return len(call.rows)
 
 
-def _refuse_options_of_runs(path: Path, checkpoint: Which, device: str) -> None:
+def refuse_options_of_runs(path: Path, checkpoint: Which, device: str) -> None:
     """Raises UserError if an exported model is asked for what only a run has."""
     if checkpoint != "best":
         raise UserError(f"{path}: holds one checkpoint; omit --checkpoint {checkpoint}")

@@ -27,8 +27,9 @@ from yeastexp.data.normalization import refuse_incomplete
 from yeastexp.data.pieces import StoredImage
 from yeastexp.errors import UserError
 from yeastexp.prediction.cell_table import measure
+from yeastexp.prediction.exported import is_exported, load_exported
 from yeastexp.prediction.outputs import Options, logits_in_tiles, overlay, refuse_nan_outputs
-from yeastexp.prediction.predict import range_warning
+from yeastexp.prediction.predict import range_warning, refuse_options_of_runs
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import cores, memory
 from yeastexp.system.formatting import format_count, format_share
@@ -286,7 +287,9 @@ def load(
     device: str = "auto",
     trust_plugins: bool = False,
 ) -> TrainedModel:
-    """The model of a run directory, ready to predict: its `best` or its `last` checkpoint, on "cpu" or "cuda".
+    """The model of a run directory, or of an ONNX file that `export` wrote, ready to predict.
+
+    Of a run it is the `best` or the `last` checkpoint, on "cpu" or "cuda".
 
     Its data need not be there. Raises UserError if it is no run, or if it brings Python code that has not been run here
     and `trust_plugins` does not allow that.
@@ -295,7 +298,11 @@ def load(
         raise UserError(f"checkpoint: should be 'best' or 'last', got {checkpoint!r}")
     with _computing, trust.trusting() if trust_plugins else nullcontext():
         cores.keep_to_allowed()
-        predictor = load_predictor(Path(run), checkpoint, device)
+        if is_exported(path := Path(run)):
+            refuse_options_of_runs(path, checkpoint, device)
+            predictor = load_exported(path)
+        else:
+            predictor = load_predictor(path, checkpoint, device)
     for note in predictor.notes:
         warnings.warn(note, stacklevel=2)
     return TrainedModel(predictor)
