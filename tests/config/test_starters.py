@@ -70,6 +70,40 @@ def test_a_starter_without_data_says_how_to_name_them(tmp_path: Path) -> None:
     assert str(error.value).endswith("or with --set dataset.path=…")
 
 
+@pytest.mark.parametrize("name", starters.names())
+def test_a_copy_of_a_starter_is_what_it_is(
+    name: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call("new", f"yeastexp:{name}", "-o", "mine.toml")
+    assert (status, err) == (0, "") and out.splitlines()[0] == "mine.toml"
+    assert sorted(out.splitlines()) == sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "mine.toml").write_text(f'name = "{name}"\n' + (tmp_path / "mine.toml").read_text())
+    monkeypatch.chdir(EXPERIMENTS)  # from which paths of data would start that stand in both
+    mine, starter = (load_experiment(path, data=False) for path in (tmp_path / "mine.toml", Path(f"{name}.toml")))
+    assert mine.resolved() == starter.resolved().replace(str(EXPERIMENTS), str(tmp_path))
+    assert f"experiments/{name}.toml" not in (tmp_path / "mine.toml").read_text()
+
+
+def test_a_copy_replaces_nothing_unasked(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "distance.py").write_text("mine")
+    said = "distance.py: exists; add --force to replace it, or name another file\n"
+    assert call("new", "yeastexp:distance", "-o", "mine.toml") == (2, "", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["distance.py"]
+    assert call("new", "yeastexp:distance", "-o", "mine.toml", "--force")[0] == 0
+    for words, fault in (
+        (["yeastexp:bsae"], "no starter experiment 'bsae'; did you mean 'base'?"),
+        (["yeastexp:base", "labels"], "yeastexp:base is a starter, which goes without LABELS"),
+        (
+            ["yeastexp:base", "--val", "8"],
+            "--val goes with IMAGES and LABELS, which are packed; yeastexp:base is no data",
+        ),
+    ):
+        status, _, err = call("new", *words, "-o", "other.toml")
+        assert status == 2 and fault in err
+
+
 def test_commands_take_a_starter(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = call("list", "metric", "--experiment", "yeastexp:distance")

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from yeastexp.cli.data import packing_options, say_packed
 from yeastexp.cli.options import EXPERIMENT, FILE, FORCE, JSON, PACKING, POSITIVE, SET, TRUST
 from yeastexp.cli.output import progress
+from yeastexp.config import starters
 from yeastexp.errors import INPUT_WRONG, RUN_FAILED
 from yeastexp.system.terminal import echo
 
@@ -29,17 +30,25 @@ def new(data: str, labels: str | None, output: Path, force: bool, **packing: Any
 
     For IMAGES and LABELS they are packed first, into a file of the same name that ends in .h5, as `pack` does it with
     the same options. What the data decide is a key with its reason; all else is that of the starter which the file
-    extends. It is checked before it appears.
+    extends. It is checked before it appears. In place of data it takes a starter, as yeastexp:base: the file is then a
+    copy of that, with the plugins that it names beside it.
 
     Example: python -m yeastexp new images/ labels/ -o mine.toml --val 8
     """
+    context, starter = click.get_current_context(), starters.find(data)
+    given = [name for name in packing if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given and (labels is None or starter):
+        option = next(param.opts[0] for param in context.command.params if param.name == given[0])
+        why = "is no data" if starter else "is packed already"
+        raise click.UsageError(f"{option} goes with IMAGES and LABELS, which are packed; {data} {why}")
+    if starter:
+        if labels is not None:
+            raise click.UsageError(f"{data} is a starter, which goes without LABELS")
+        echo(*starters.copy(starter, output, force=force))
+        return
     from yeastexp.inspection.plan import new, new_from_images
 
-    context = click.get_current_context()
     if labels is None:
-        if given := [name for name in packing if context.get_parameter_source(name) is not ParameterSource.DEFAULT]:
-            option = next(param.opts[0] for param in context.command.params if param.name == given[0])
-            raise click.UsageError(f"{option} goes with IMAGES and LABELS, which are packed; {data} is packed already")
         new(Path(data), output, force=force, progress=progress)
     else:
         options = packing_options(**packing)

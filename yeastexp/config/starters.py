@@ -6,9 +6,12 @@ checkout beside the package.
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 from yeastexp.errors import UserError, did_you_mean
+from yeastexp.system import files
 
 PREFIX = "yeastexp:"
 
@@ -34,3 +37,25 @@ def find(address: str) -> Path | None:
     if name not in names():
         raise UserError(f"no starter experiment '{name}'{did_you_mean(name, names())}")
     return folder() / f"{name}.toml"
+
+
+def copy(starter: Path, output: Path, *, force: bool = False) -> list[Path]:
+    """Write a starter as a file of one's own, beside it the plugin files that it names; returns what was written.
+
+    What it extends stays in the package. Raises UserError if a file is there and not to be replaced by `force`.
+    """
+    text = starter.read_text(encoding="utf-8")
+    plugins = tomllib.loads(text).get("plugins", [])
+    text = re.sub(r'^extends = "(\w+)\.toml"', rf'extends = "{PREFIX}\1"', text, flags=re.MULTILINE)
+    text = text.replace(f"experiments/{starter.name}", str(output))
+    written = {output: text}
+    written |= {output.parent / name: (starter.parent / name).read_text(encoding="utf-8") for name in plugins}
+    for path in () if force else written:
+        if path.exists():
+            raise UserError(f"{path}: exists; add --force to replace it, or name another file")
+    for path, content in written.items():
+        try:
+            files.write_text(path, content)
+        except OSError as error:
+            raise files.unwritten(path, error) from error
+    return list(written)
