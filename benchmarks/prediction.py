@@ -21,7 +21,10 @@ from torch.nn import functional
 from benchmarks.measuring import Contender, Measured, Result, Tick, machine, measure, table
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.pieces import Pieces
+from yeastexp.export.formats import Onnx, example
+from yeastexp.export.network import Deployed
 from yeastexp.nets.unet import UNet
+from yeastexp.prediction.exported import IMAGE, OnnxNetwork
 from yeastexp.prediction.tiling import Tiling, assemble
 from yeastexp.prediction.tiling import run as at_once
 from yeastexp.training.run import run
@@ -86,6 +89,7 @@ class Setting:
 CONTENDERS = (
     Contender("whole image", "benchmarks.prediction:whole"),
     Contender("yeastexp, exact tiles", "benchmarks.prediction:tiled"),
+    Contender("ONNX Runtime, whole image", "benchmarks.prediction:by_onnx_runtime"),
     Contender("MONAI, windows of 256²", "benchmarks.peers.monai_inferer:windows_of_256"),
     Contender("MONAI, windows of 512²", "benchmarks.peers.monai_inferer:windows_of_512"),
 )
@@ -129,6 +133,17 @@ def tiled(tick: Tick, setting: Setting) -> None:
         tile = tiling.tile(pieces.size, torch.device("cpu"))
         logits = assemble(tiling.logits(pieces, tile), tile)
         keep(setting, CONTENDERS[1].name, logits)
+        tick()
+
+
+def by_onnx_runtime(tick: Tick, setting: Setting) -> None:
+    """The net exported as `export` does it, over all of the image."""
+    net, image = prepared(setting)
+    deployed = Deployed(nn.Sequential(), net.to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
+    exported = OnnxNetwork(Onnx(deployed, example(1, 16)).bare(), IMAGE, multiple=1, smallest=1)
+    while True:
+        logits = at_once(exported, image)
+        keep(setting, CONTENDERS[2].name, logits)
         tick()
 
 

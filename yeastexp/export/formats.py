@@ -115,7 +115,7 @@ class Onnx:
     def run(self, content: bytes) -> Run:
         """By ONNX Runtime."""
         (given,) = self.onnx.load_from_string(content).graph.input
-        return OnnxNetwork(content, given.name, 1, 1, 0)
+        return OnnxNetwork(content, given.name, multiple=1, smallest=1)
 
 
 class TorchScript:

@@ -112,14 +112,14 @@ def onnx_package(name: str, purpose: str) -> Any:
 class OnnxNetwork(nn.Module):
     """The network of an exported file, run by ONNX Runtime on as many threads as PyTorch has."""
 
-    def __init__(self, content: bytes, given: str, multiple: int, smallest: int, outputs: int) -> None:
+    def __init__(self, content: bytes, given: str, multiple: int, smallest: int) -> None:
         super().__init__()
         runtime = onnx_package("onnxruntime", "ONNX")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         self.session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.given, self.multiple, self.smallest, self.outputs = given, multiple, smallest, outputs
+        self.given, self.multiple, self.smallest = given, multiple, smallest
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -211,9 +211,7 @@ def network_of(model: Any, described: Description, place: Path) -> OnnxNetwork:
     """
     given = without_normalization(model) if described.inside else IMAGE
     try:
-        return OnnxNetwork(
-            model.SerializeToString(), given, described.multiple, described.smallest, len(described.outputs)
-        )
+        return OnnxNetwork(model.SerializeToString(), given, described.multiple, described.smallest)
     except UserError:
         raise
     except Exception as error:  # the classes of ONNX Runtime have no common base
