@@ -361,6 +361,8 @@ def test_bad_input_gets_one_line(finished: Path, model: Path, tmp_path: Path, ca
     ):  # fmt: skip
         status, _, said = call("predict", tmp_path / f"{name}.onnx", tmp_path, "-o", tmp_path / "x")
         assert status == 2 and fault in said and said.count("\n") == 1
+    status, _, said = call("predict", model.with_suffix(".pt"), tmp_path, "-o", tmp_path / "x")
+    assert status == 2 and "of exported models predict takes ONNX files" in said
     assert not any(path.suffix in SUFFIXES for path in tmp_path.glob("model*")) and not (tmp_path / "x").exists()
 
 

@@ -132,8 +132,14 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(outputs)
 
 
+OTHERS = (".pt", ".pt2", ".zip")
+"""What else `export` writes."""
+
+
 def is_exported(path: Path) -> bool:
-    """Whether `predict` is given such a file in place of a run."""
+    """Whether `predict` is given such a file in place of a run. Raises UserError if it is an export of another kind."""
+    if path.suffix.lower() in OTHERS and path.is_file():
+        raise UserError(f"{path}: is no run directory; of exported models predict takes ONNX files, as model.onnx")
     return path.suffix.lower() == SUFFIX and not path.is_dir()
 
 
