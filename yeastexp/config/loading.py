@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, get_args
 
 from yeastexp import contracts, nets, plugins, tasks
@@ -67,14 +66,14 @@ def load_experiment(
 
 
 def experiment(
-    source: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] = MappingProxyType({})
+    source: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] | None = None
 ) -> Experiment:
     """A checked experiment: of a file, of a starter such as "yeastexp:base", or of a dictionary of its tables.
 
     A dictionary may extend a file or a starter; its paths start from the working directory. `settings` change keys,
     as in `{"train.epochs": 2}`. Raises UserError with every fault, a line each.
     """
-    changes = [Setting.of(key, value) for key, value in settings.items()]
+    changes = [Setting.of(key, value) for key, value in (settings or {}).items()]
     if not isinstance(source, Mapping):
         address = os.fspath(source)
         return load_experiment(starters.find(address) or Path(address), changes)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -33,7 +32,7 @@ from yeastexp.training.validation import scored_baselines
 
 def train(
     experiment: str | os.PathLike[str] | Mapping[str, Any] | Experiment,
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
     """Train and measure an experiment as the command `run` does: `train("mine.toml", {"train.epochs": 2})`.
 
