@@ -11,6 +11,8 @@ import click
 
 from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSITIVE, RUN, SPLIT, TRUST
 from yeastexp.cli.output import image_progress, progress
+from yeastexp.errors import UserError
+from yeastexp.system.formatting import format_count
 from yeastexp.system.terminal import echo
 
 if TYPE_CHECKING:
@@ -154,6 +156,8 @@ def compare(
 )
 @click.option("--axes", metavar="LETTERS", help="Axes of stacks that do not say them, as TYX, CYX or TCYX.")
 @click.option("--z", metavar="PLANE", help="Of stacks in depth: max, middle or a number from 0 on.")
+@click.option("--part", metavar="I/N", help="Predict the I-th of N parts of the images alone.")
+@click.option("--join", is_flag=True, help="Put the results of all parts together.")
 @DEVICE
 @TRUST
 def predict(
@@ -170,6 +174,8 @@ def predict(
     kinds: tuple[str, ...],
     axes: str | None,
     z: str | None,
+    part: str | None,
+    join: bool,
     device: str,
 ) -> None:
     """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
@@ -194,11 +200,20 @@ def predict(
     Images that do not fit into memory are cut into tiles that overlap by the model's receptive field, which does not
     change the result. If interrupted, the same command continues.
 
+    --part 1/4, 2/4, … share the work among processes that need not talk to each other, as the jobs of a cluster: each
+    predicts some of the images, and some rows of those too large for memory; run again, it does what is missing. When
+    all parts are done, the same command with --join in place of --part writes the tables and joins cells across rows.
+
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
     from yeastexp.data.recordings.recording import Choices
     from yeastexp.prediction.exports import told
+    from yeastexp.prediction.parts import Part
     from yeastexp.prediction.predict import outcome, predict
+
+    if part is not None and join:
+        raise UserError("--part, --join: join when all parts are done; give one of them")
+    own = None if part is None else Part.of(part)
 
     count = predict(
         run_directory,
@@ -214,9 +229,15 @@ def predict(
         kinds=kinds,
         choices=Choices(axes, z),
         device=device,
+        part=own,
+        join=join,
         progress=image_progress,
     )
-    echo(outcome(output, count), *told(kinds, output))
+    if own:
+        number = format_count(count, "image")
+        echo(f"part {own}: {number} in {output}; when all {own.count} parts are done, --join in place of --part")
+    else:
+        echo(outcome(output, count), *told(kinds, output))
 
 
 @click.command(short_help="Write one HTML page about a run.")

@@ -121,10 +121,19 @@ def _left(mask: Path) -> Iterator[Path]:
             yield part
 
 
-def finished(targets: Sequence[Path], identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was kept with files that a command with this identity has finished; None if it has not."""
+def remember(target: Path, identity: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
+    """Keep, with a file that was written at once, what `finished` will give for it."""
+    with _writing(target):
+        state = {"identity": dict(identity), "side": None, "rows": 0, "seconds": 0.0, "finished": dict(finished)}
+        files.write_text(record_of(target), json.dumps(state))
+
+
+def finished(targets: Sequence[Path], identity: Mapping[str, Any], but: str = "") -> dict[str, Any] | None:
+    """What was kept with files that a command with this identity, but for a key, has finished; None if it has not."""
     state = _read_record(record_of(targets[0]))
-    if not state or state["identity"] != dict(identity) or not all(target.is_file() for target in targets):
+    if not state or not all(target.is_file() for target in targets):
+        return None
+    if {key: value for key, value in state["identity"].items() if key != but} != dict(identity):
         return None
     kept: dict[str, Any] | None = state["finished"]
     return kept

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 import torch
 from scipy import ndimage, sparse
 from torch import Tensor
@@ -23,9 +24,10 @@ from yeastexp.data.pieces import Pieces, StoredImage, bands
 from yeastexp.data.transforms import pipeline
 from yeastexp.drawing import cells, pictures
 from yeastexp.errors import UserError
-from yeastexp.prediction import tiled_transforms, tiling
+from yeastexp.prediction import growing_tiff, parts, tiled_transforms, tiling
 from yeastexp.prediction.cell_table import Table, measure_in_windows
 from yeastexp.prediction.growing_tiff import Form, growing
+from yeastexp.prediction.parts import Part
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import files
@@ -147,6 +149,131 @@ def write_outputs(
     return written
 
 
+def write_part(
+    predictor: Predictor,
+    image: StoredImage,
+    targets: Targets,
+    options: Options,
+    identity: Mapping[str, Any],
+    advance: Advance,
+    part: Part,
+) -> None:
+    """Predict the rows of an image that are a part's, into files of their own, which `write_joined` puts together.
+
+    What a killed process wrote of them, the next one continues from.
+    """
+    began, filled = time.monotonic(), _filled(predictor, image, targets)
+    if growing_tiff.finished([part.file_of(path) for path in filled], identity, but="rows_of_tiles"):
+        return
+    _refuse_other_counts(image, [*parts.written(next(iter(filled))), part])
+    side = _side(predictor, image, options)
+    if side != options.tile:  # what comes out depends on it, and on other machines it may be another one
+        raise UserError(f"{image.name}: its tiles blend, so all parts have to take the same; add --tile {side}")
+    logits, tile = _tiled(predictor, image, options)
+    rows = part.rows(image.size[0], tile[0])
+    length = rows.stop - rows.start
+    if not length:
+        return
+    forms = {part.file_of(path): ((*shape[:-2], length, shape[-1]), dtype) for path, (shape, dtype) in filled.items()}
+    scale = _scale(len(predictor.classes))
+    with growing(forms, {**identity, "rows_of_tiles": tile[0]}) as tiffs:
+        began -= tiffs.seconds
+        advance(tiffs.rows / length)
+        for within, columns in tiling.tiles((rows.stop, image.size[1]), tile, rows.start + tiffs.rows):
+            own = slice(within.start - rows.start, within.stop - rows.start)
+            piece = logits.cut(within, columns)
+            refuse_nan_outputs(image.name, piece)
+            for array, values in zip(tiffs.arrays(), _stored(predictor, piece, scale), strict=False):
+                array[..., own, columns] = values
+            advance((own.stop - own.start) * (columns.stop - columns.start) / (length * image.size[1]))
+            if columns.stop == image.size[1]:
+                tiffs.keep(own.stop, time.monotonic() - began)
+        tiffs.appear({"first": rows.start, "last": rows.stop, "seconds": time.monotonic() - began})
+
+
+def write_joined(
+    predictor: Predictor,
+    image: StoredImage,
+    targets: Targets,
+    options: Options,
+    identity: Mapping[str, Any],
+    advance: Advance,
+) -> Written:
+    """The outputs of an image of which each row is in the files of a part: those of one process.
+
+    Raises UserError with the parts that are missing.
+    """
+    began = time.monotonic()
+    forms, filled = _forms(predictor, image, targets), _filled(predictor, image, targets)
+    pieces = _pieces(image, filled, identity)
+    with growing(forms, identity) as tiffs:
+        began -= sum(seconds for *_, seconds in pieces)
+        for rows, part, _ in pieces:
+            if rows.stop <= tiffs.rows:
+                continue
+            for band in bands((rows.stop - rows.start, image.size[1])):
+                there = slice(rows.start + band.start, rows.start + band.stop)
+                for path, array in zip(forms, tiffs.arrays(), strict=True):
+                    if path in filled:
+                        shape = (*array.shape[:-2], rows.stop - rows.start, image.size[1])
+                        stored = tifffile.memmap(part.file_of(path), mode="r").reshape(shape)
+                        array[..., there, :] = stored[..., band, :]
+            advance((rows.stop - rows.start) / image.size[0])
+            tiffs.keep(rows.stop, time.monotonic() - began)
+        summary, table = _finish(predictor, image, tiffs.arrays, targets, began)
+        if table is not None:
+            write_table(targets.cells, table)
+        tiffs.appear(vars(summary))
+    return Written(summary, table)
+
+
+def _pieces(
+    image: StoredImage, filled: Mapping[Path, Form], identity: Mapping[str, Any]
+) -> list[tuple[slice, Part, float]]:
+    """The rows of each part, top to bottom, with its seconds. Raises UserError unless they are all of an image's."""
+    pieces: list[tuple[slice, Part, float]] = []
+    first, *_ = filled
+    there = parts.written(first)
+    _refuse_other_counts(image, there)
+    for part in there:
+        at = [part.file_of(path) for path in filled]
+        if (kept := growing_tiff.finished(at, identity, but="rows_of_tiles")) is not None:
+            pieces.append((slice(kept["first"], kept["last"]), part, kept["seconds"]))
+    pieces.sort(key=lambda piece: piece[0].start)
+    ends = [0, *(rows.stop for rows, *_ in pieces)]
+    if [rows.start for rows, *_ in pieces] == ends[:-1] and ends[-1] == image.size[0]:
+        return pieces
+    known = {part for _, part, _ in pieces}
+    count = there[0].count if there else 0
+    missing = [str(part) for index in range(count) if (part := Part(index + 1, count)) not in known]
+    if missing:
+        raise UserError(f"{image.name}: not all of its rows are predicted; run --part {' and --part '.join(missing)}")
+    if there:
+        raise UserError(f"{image.name}: the rows of its parts do not meet, as tiles differ; give all the same --tile")
+    raise UserError(f"{image.name}: none of its rows are predicted; run all parts, as --part 1/4")
+
+
+def _refuse_other_counts(image: StoredImage, there: Sequence[Part]) -> None:
+    if len(counts := sorted({part.count for part in there})) > 1:
+        told = " and ".join(map(str, counts))
+        raise UserError(f"{image.name}: there are parts of {told}; take another folder for one of them")
+
+
+def _filled(predictor: Predictor, image: StoredImage, targets: Targets) -> dict[Path, Form]:
+    """What tiles fill; ids are found when all are there."""
+    forms = _forms(predictor, image, targets)
+    found_later = {targets.ids, targets.mask if isinstance(predictor.task, TellsInstances) else None}
+    return {path: form for path, form in forms.items() if path not in found_later}
+
+
+def _stored(predictor: Predictor, logits: Tensor, scale: np.uint8) -> Iterator[Array]:
+    """Of a tile's logits, the mask, unless the task tells instances, and the planes."""
+    task = predictor.task
+    if not isinstance(task, TellsInstances):
+        yield task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
+    yield task.kept(task.activate(logits.float())).cpu().numpy()
+
+
 def _room(form: Form, folder: Path, stack: ExitStack) -> Callable[[], Array]:
     """An array of that form, to be asked for again and again.
 
@@ -163,6 +290,17 @@ def _room(form: Form, folder: Path, stack: ExitStack) -> Callable[[], Array]:
             return lambda: np.memmap(file, dtype, "r+", shape=shape)
     array = np.empty(shape, dtype)
     return lambda: array
+
+
+def remove_records(targets: Targets) -> None:
+    """What was kept beside the files of an image to go on from, which is no longer needed."""
+    targets.cells.unlink(missing_ok=True)
+    targets.planes.unlink(missing_ok=True)
+    growing_tiff.record_of(targets.mask).unlink(missing_ok=True)
+    for target in (*targets.all, targets.planes):
+        for part in parts.written(target):
+            growing_tiff.record_of(part.file_of(target)).unlink(missing_ok=True)
+            part.file_of(target).unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: Table) -> None:
@@ -286,17 +424,35 @@ def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, 
             return
         except tiled_transforms.NeedsWholeImage as error:
             if math.prod(image.shape) > images.LARGEST:
-                raise UserError(
-                    f"{image.name}: is too large for memory, and transform {error} depends on the whole image; "
-                    "give it a 'statistics' hook, or cut the image into pieces"
-                ) from None
+                raise UserError(_too_large(image, error)) from None
     values = predictor.rescaled(torch.from_numpy(image.whole.astype(np.float32)), image.normalization)
     sample = Sample(values, torch.full(image.size, IGNORE), image.name)
     logits = predictor.logits(sample, side=options.tile, tta=options.tta)
     yield slice(0, image.size[0]), slice(0, image.size[1]), logits
 
 
+def _too_large(image: StoredImage, transform: Exception) -> str:
+    return (
+        f"{image.name}: is too large for memory, and transform {transform} depends on the whole image; "
+        "give it a 'statistics' hook, or cut the image into pieces"
+    )
+
+
 def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int) -> Iterator[Tile]:
+    logits, tile = _pieces_of_logits(predictor, image, options)
+    for rows, columns in tiling.tiles(image.size, tile, first_row):
+        yield rows, columns, logits.cut(rows, columns)
+
+
+def _tiled(predictor: Predictor, image: StoredImage, options: Options) -> tuple[Pieces, tuple[int, int]]:
+    """Logits, and the tiles to ask for. Raises UserError if a transform needs all of the image."""
+    try:
+        return _pieces_of_logits(predictor, image, options)
+    except tiled_transforms.NeedsWholeImage as error:
+        raise UserError(_too_large(image, error)) from None
+
+
+def _pieces_of_logits(predictor: Predictor, image: StoredImage, options: Options) -> tuple[Pieces, tuple[int, int]]:
     def cut(rows: slice, columns: slice) -> Tensor:
         values = torch.from_numpy(image.read(rows, columns).astype(np.float32)).to(predictor.device)
         return predictor.rescaled(values, image.normalization)
@@ -309,8 +465,7 @@ def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, f
     logits = pipeline.restore_pieces(predictor.transforms, scores, image.size)
     # A tile of the model's grid covers so many more pixels of the image, so that each is computed for one piece.
     factor = -(-image.size[0] // transformed.size[0])
-    for rows, columns in tiling.tiles(image.size, (tile[0] * factor, tile[1] * factor), first_row):
-        yield rows, columns, logits.cut(rows, columns)
+    return logits, (tile[0] * factor, tile[1] * factor)
 
 
 def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | None:

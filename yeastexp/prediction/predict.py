@@ -27,6 +27,7 @@ from yeastexp.prediction import cell_table, exports, growing_tiff, outputs
 from yeastexp.prediction.cell_table import Table
 from yeastexp.prediction.exported import is_exported, load_exported
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
+from yeastexp.prediction.parts import Part
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import cores, files, memory
 from yeastexp.system.formatting import format_count
@@ -141,6 +142,8 @@ class _Call:
     output: Path
     checkpoint: str
     options: Options
+    part: Part | None = None
+    join: bool = False
     rows: list[Row | CellsRow] = field(default_factory=list)
     cells: dict[str, Table] = field(default_factory=dict)
     """The measurements of the instances of each image, by its name."""
@@ -170,6 +173,8 @@ def predict(
     kinds: Sequence[str] = (),
     choices: Choices = AS_SAID,
     device: str = "auto",
+    part: Part | None = None,
+    join: bool = False,
     progress: Progress = _silent,
 ) -> int:
     """Write a mask for every image, of the same name, and `predictions.csv`; return how many.
@@ -180,6 +185,10 @@ def predict(
     `cells/`. Cells are also written in the `kinds` of files that other programs read; `choices` are for stacks that do
     not say their axes. Images that cannot be predicted are named in a UserError when all others are finished. If a call
     is killed at an image too large for memory, the same call goes on from the rows that are written.
+
+    With a `part`, only its images are predicted, and its rows of those too large for memory, but for what was predicted
+    before; it returns how many it took part in. When all parts are, a call with `join` writes what needs all of them:
+    cells across their rows, the tables, and the `kinds`.
     """
     cores.keep_to_allowed()
     wanted = exports.chosen(kinds)
@@ -199,14 +208,16 @@ def predict(
         raise UserError(f"{run}: --as {kinds[0]} writes cells, and the run tells none apart; add --cells (approximate)")
     _refuse_other_run(output, digest)
     options = Options(tta, probabilities, overlay, tile, cells and not tells_instances)
-    call = _Call(predictor, run, output, digest, options)
+    call = _Call(predictor, run, output, digest, options, part, join)
     reading = Reading()
     sources = list(_sources(inputs, call.faults, choices, reading))
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
     with closing(reading), progress(len(sources)) as advance:
         # The generator ends at a fault that would be that of every further image.
-        stopped = not all(_predict(call, *pair, advance) for pair in zip(sources, targets, strict=True))
+        stopped = not all(_predict(call, *pair, advance) for pair in _own(part, sources, targets))
+    if part or (join and call.faults):
+        return _ended(call, stopped)
     if call.rows:
         try:
             _write(output / TABLE, call.rows)
@@ -217,13 +228,24 @@ def predict(
     if wanted and call.labelled:
         call.faults += exports.write(wanted, call.labelled, output)
         reading.close()
-    for its_targets in (each for each in targets if each.grow and not stopped):
-        its_targets.cells.unlink(missing_ok=True)
-        its_targets.planes.unlink(missing_ok=True)
-        growing_tiff.record_of(its_targets.mask).unlink(missing_ok=True)
+    for its_targets in (each for each in targets if (each.grow or join) and not stopped):
+        outputs.remove_records(its_targets)
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
         warnings.warn(f"{len(call.out_of_range) - 1} more images hold such values: {others}", stacklevel=2)
+    return _ended(call, stopped)
+
+
+def _own(part: Part | None, sources: Sequence[Source], targets: Sequence[Targets]) -> Iterator[tuple[Source, Targets]]:
+    """What a part predicts: some rows of each image that is too large for memory, and every so many of the others."""
+    place = 0
+    for source, its_targets in zip(sources, targets, strict=True):
+        if part is None or its_targets.grow or part.has(place):
+            yield source, its_targets
+        place += not its_targets.grow
+
+
+def _ended(call: _Call, stopped: bool) -> int:
     if call.faults:
         raise UserError(*call.faults, status=RUN_FAILED if call.rows or stopped else INPUT_WRONG)
     return len(call.rows)
@@ -268,11 +290,22 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         tells_instances = isinstance(call.predictor.task, TellsInstances)
         measured = tells_instances or call.options.cells
         needed = [*targets.all, *([targets.cells] if measured else [])]
-        finished = growing_tiff.finished(needed, identity) if targets.grow else None
+        kept = targets.grow or call.part or call.join
+        finished = growing_tiff.finished(needed, identity) if kept else None
         if finished:
             summary, cells = MaskSummary(**finished), outputs.read_table(targets.cells) if measured else None
+        elif call.join and not targets.grow:
+            raise UserError("is not predicted; run the part that has it")
+        elif call.part and targets.grow:
+            image = call.predictor.fitting(image)
+            outputs.write_part(call.predictor, image, targets, call.options, identity, advance_by, call.part)
+            summary, cells = MaskSummary(math.nan, 0, 0.0), None
         else:
             summary, cells = _written(call, image, targets, identity, advance_by)
+            if call.part:
+                if cells is not None:
+                    outputs.write_table(targets.cells, cells)
+                growing_tiff.remember(targets.mask, identity, vars(summary))
         if not call.rows:
             _keep_origin(call)
         call.rows.append(_row(source.name, image, summary, tells_instances))
@@ -334,8 +367,9 @@ def _written(
         if not call.out_of_range:
             warnings.warn(warning, stacklevel=2)
         call.out_of_range.append(image.name)
+    write = outputs.write_joined if call.join else outputs.write_outputs
     try:
-        return outputs.write_outputs(predictor, image, targets, call.options, identity, advance)
+        return write(predictor, image, targets, call.options, identity, advance)
     except RuntimeError as error:
         if not memory.is_exhausted(error):
             raise
