@@ -29,6 +29,7 @@ import yeastexp
 from yeastexp.cli import commands
 from yeastexp.config import loading
 from yeastexp.data import images
+from yeastexp.data.normalization import Values
 from yeastexp.data.transforms.percentile import Percentile
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.errors import UserError
@@ -37,9 +38,11 @@ from yeastexp.export.export import SUFFIXES, Exportable
 from yeastexp.export.formats import EXTRA, Onnx, Program, TorchScript, example
 from yeastexp.export.network import Deployed, OwnScale, normalization_of, sides
 from yeastexp.prediction import tiling
-from yeastexp.prediction.exported import KEY, Description, load_exported, without_normalization
+from yeastexp.prediction.exported import KEY, Description, PlainPart, load_exported, without_normalization
 from yeastexp.prediction.predictor import load_predictor
-from yeastexp.registry import KINDS
+from yeastexp.registry import KINDS, Entry
+from yeastexp.sample import IGNORE, Sample
+from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.semantic import Semantic
 from yeastexp.training.run import run
 
@@ -364,6 +367,57 @@ def test_bad_input_gets_one_line(finished: Path, model: Path, tmp_path: Path, ca
     status, _, said = call("predict", model.with_suffix(".pt"), tmp_path, "-o", tmp_path / "x")
     assert status == 2 and "of exported models predict takes ONNX files" in said
     assert not any(path.suffix in SUFFIXES for path in tmp_path.glob("model*")) and not (tmp_path / "x").exists()
+
+
+DESCRIBED = Description(
+    format=1, version="", run="cells/001", checkpoint="", step=1, channels=1, classes=("background", "cell"),
+    task=PlainPart("instances", {"views": 1}), learnt={}, outputs=("background", "cell", "hill"), transforms=(),
+    inside=False, normalization=None, values={"low": 0.0, "high": 1.0}, stride=1, margins=((0, 0), (0, 0)),
+    bytes_per_pixel=12.0, inexact="", off_grid="", multiple=4, smallest=8,
+)  # fmt: skip
+"""Of three outputs that are the image itself."""
+
+
+def _three_images(described: Description, path: Path) -> Path:
+    """A file whose outputs are the image, three times."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    given, outputs = (
+        helper.make_tensor_value_info(name, kind, ["b", count, "h", "w"])
+        for name, count in (("image", 1), ("outputs", 3))
+    )
+    node = helper.make_node("Concat", ["image"] * 3, ["outputs"], axis=1)
+    graph = helper.make_graph([node], "three", [given], [outputs])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(made, {KEY: described.as_json()})
+    onnx.save(made, path)
+    return path
+
+
+def test_what_a_task_learnt_travels_in_the_file(tmp_path: Path) -> None:
+    task = Instances(1, 2, views=1)
+    task.watershed = replace(task.watershed, least_area=7, smoothing_px=1.5, least_depth=0.2)
+    predictor = load_exported(_three_images(replace(DESCRIBED, learnt=task.state_dict()), tmp_path / "a.onnx"))
+    assert isinstance(predictor.task, Instances) and predictor.task.watershed == task.watershed
+    assert predictor.task.views == 1 and predictor.trained_on == Values(0, 1)
+    image = torch.rand(1, 8, 12, generator=torch.Generator().manual_seed(0))
+    found = predictor.predict(Sample(image, torch.full((8, 12), IGNORE), ""))
+    wanted = task.decode(image.expand(3, -1, -1))
+    assert found.instances is not None and torch.equal(found.instances, wanted.instances)
+    with pytest.raises(UserError, match="takes sides of 8 pixels and more that are multiples of 4, not 8×13; crop or"):
+        predictor.model(torch.zeros(1, 1, 8, 13))
+
+
+@pytest.mark.parametrize("entry", KINDS["transform"].entries(), ids=lambda entry: entry.name)
+def test_the_options_of_every_transform_travel(entry: Entry, tmp_path: Path) -> None:
+    if any(parameter.default is parameter.empty for parameter in entry.schema.parameters):
+        made = entry.factory(**{"downscale": {"factor": 2}, "crop": {"size": 8}}.get(entry.name, {}))
+    else:
+        made = entry.factory()
+    described = replace(DESCRIBED, transforms=(PlainPart(entry.name, dict(vars(made))),), learnt=LEARNT)
+    assert load_exported(_three_images(described, tmp_path / "a.onnx")).transforms == (made,)
+
+
+LEARNT = Instances(1, 2).state_dict()
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
