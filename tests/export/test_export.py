@@ -152,11 +152,10 @@ def test_the_file_says_what_it_is_and_what_was_proven(finished: Path, model: Pat
 def test_the_commands_of_the_page_say_what_they_wrote(printed: dict[str, list[str]], model: Path, call: Call) -> None:
     for name, title in (("model.onnx", "ONNX, opset 20"), ("model.pt", "TorchScript"), ("model.pt2", "torch.export")):
         lines = printed[name]
-        assert lines[0].startswith(f"{title}") and lines[0].endswith(
-            "outputs (B, 2, H, W), any height and width from 1"
-        )
+        assert lines[0].startswith(title) and lines[0].endswith("outputs (B, 2, H, W), any height and width from 1")
         assert lines[1] == "outputs: background, cell; logits, the largest is the class of a pixel"
         assert lines[2] == "normalisation: in the graph (zscore); give it images as recorded"
+        assert lines[3].endswith("would be normalised by its own statistics: give it whole images, or use predict")
         assert "proof on 1×1, 45×71, 131×190: largest deviation" in lines[4] and "0 labels of 28,086 differ" in lines[4]
         assert lines[5:] == [name]
     for suffix, load in ((".pt", torch.jit.load), (".pt2", torch.export.load)):

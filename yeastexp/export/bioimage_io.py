@@ -363,7 +363,8 @@ def documentation(described: Description, run: RunDirectory, predictor: Predicto
         f"- Images of {format_count(described.channels, 'channel')} with the values that were recorded; "
         "the package's preprocessing normalises them.",
         f"- Outputs: {', '.join(described.outputs)}{meaning(described)}.",
-        f"- {reach(described)[:1].upper()}{reach(described)[1:]}; the package says a halo of {halo} pixels.",
+        f"- {reach(described)[:1].upper()}{reach(described)[1:]}; the package says a halo of {halo} pixels. "
+        "Normalise whole images, not tiles.",
         *_decoding(predictor, task),
         f"- Test image and cover: {origin}.",
         "",

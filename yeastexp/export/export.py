@@ -218,7 +218,11 @@ def reach(described: Description) -> str:
         return f"tiles: none are exact, for {described.inexact}"
     most = max(max(pair) for pair in described.margins)
     line = f"tiles: exact with a margin of {most} pixels that begins at multiples of {described.stride}"
-    return f"{line}, in images whose sides are such multiples" if described.off_grid else line
+    if described.off_grid:
+        line += ", in images whose sides are such multiples"
+    if described.inside and any(each.options.get("per") == "image" for each in described.transforms):
+        line += "; but each would be normalised by its own statistics: give it whole images, or use predict"
+    return line
 
 
 def proof_line(rows: Any) -> str:
