@@ -172,6 +172,13 @@ def test_wrong_options_are_a_line(runs: dict[str, Path], options: dict[str, Any]
         yx.load(runs["masks"]).predict(np.zeros((8, 8)), **options)
 
 
+def test_an_array_may_be_used_again(runs: dict[str, Path]) -> None:
+    model, image = yx.load(runs["masks"]), scene(runs["masks"], 0)
+    result, other = model.predict(image), model.predict(image.copy())
+    image[:] = 0
+    same(result, other)
+
+
 def test_what_is_no_run_is_a_line(tmp_path: Path, runs: dict[str, Path]) -> None:
     with pytest.raises(yx.UserError, match="not a run directory"):
         yx.load(tmp_path)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
@@ -221,7 +221,7 @@ class TrainedModel:
         given = (pixel_um, None if normalization is None else dict(normalization))
         if isinstance(image, list | tuple):
             stored = [self._stored(each, f"images[{index}]", *given) for index, each in enumerate(image)]
-            return [self._result(each, options) for each in stored]
+            return [*map(partial(self._result, options=options), stored)]
         return self._result(self._stored(image, "image", *given), options)
 
     def _stored(
@@ -245,7 +245,8 @@ class TrainedModel:
             raise UserError(f"{name}: has the shape {array.shape}, and so no pixels")
         if pixel_um is not None and not 0 < pixel_um < np.inf:
             raise UserError(f"pixel_um: should be the side of a pixel in micrometres, got {pixel_um}")
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        # A copy, for cells are measured later, and the caller may read the next image into the same array.
+        array = array.astype(array.dtype.newbyteorder("="))
         array = array if array.ndim == 3 else array[None]
         refuse_incomplete(normalization, len(array))
         stored = StoredImage.of(name, array)
