@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
+import kills
 import numpy as np
 import pytest
 import torch
@@ -26,6 +30,7 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import crossval as crossval_module
 from yeastexp.evaluation.crossval import CrossvalScores, crossval, summarise
 from yeastexp.prediction.predictor import load_predictor
+from yeastexp.system import jobs
 from yeastexp.training import checkpoints
 from yeastexp.training.handlers.stopping import PauseWhenInterrupted
 from yeastexp.training.resume import resume
@@ -124,6 +129,38 @@ def test_an_interrupted_one_goes_on_and_ends_the_same(
     crossval(tmp_path / "tiny.toml", folds=3, repeats=2, output=output, console=quiet())
     for name in ("per_image.csv", "crossval.json", "folds.json"):
         assert (output / name).read_bytes() == (done / name).read_bytes()
+
+
+def test_folds_in_processes_of_their_own_end_the_same(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is killed on the way; the same command goes on, and trains no fold twice."""
+    path = done.parents[2] / "tiny.toml"
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(jobs, "CONTEXT", multiprocessing.get_context("fork"))
+    pauses = PauseWhenInterrupted.pauses
+
+    def killed(self: PauseWhenInterrupted, step: int) -> bool:
+        if step == 5 and multiprocessing.current_process().name == "seed 0, fold 2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pauses(self, step)
+
+    output, said = Path("in_processes"), list[str]()
+    with monkeypatch.context() as patched, pytest.raises(UserError) as caught:
+        patched.setattr(PauseWhenInterrupted, "pauses", killed)
+        crossval(path, folds=3, output=output, jobs=2, console=quiet(), say=said.append)
+    assert caught.value.status == 1
+    assert caught.value.faults == (
+        "seed 0, fold 2: its process was ended by SIGKILL; the system does so where memory runs out",
+        f"{output}: seed 0, fold 2 is not finished; the same command with -o {output} continues it",
+    )
+    assert len(list(output.glob("seed_*"))) == 2
+    crossval(path, folds=3, output=output, jobs=2, console=quiet(), say=said.append)
+    assert "[seed 0, fold 2] in_processes/seed_0_fold_2: from step 4 of 8 on cpu" in said
+    of_one_seed = [row for row in (done / "per_image.csv").read_text().splitlines() if ",1," not in row]
+    assert (output / "per_image.csv").read_text().splitlines() == of_one_seed
+    for folder in sorted(output.glob("seed_*")):
+        assert kills.differences(done / folder.name, folder) == []
+        for mask in folder.glob("predictions/*"):
+            assert mask.read_bytes() == (done / folder.name / "predictions" / mask.name).read_bytes()
 
 
 def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from yeastexp.system.terminal import echo, echo_traceback
 
 __all__ = ["commands", "main"]
 
-SHARED = ("run", "resume", "sweep")
+SHARED = ("run", "resume", "sweep", "crossval", "evaluate")
 """The commands that several processes do together, if torchrun or srun started several."""
 
 OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [patches] size"

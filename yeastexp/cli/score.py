@@ -11,6 +11,7 @@ import click
 
 from yeastexp.cli.options import ANY, CHECKPOINT, DATA, DEVICE, FILE, JSON, POSITIVE, RUN, SPLIT, TRUST
 from yeastexp.cli.output import image_progress, progress
+from yeastexp.cli.together import joined
 from yeastexp.errors import UserError
 from yeastexp.system.formatting import format_count
 from yeastexp.system.terminal import echo
@@ -63,25 +64,28 @@ def evaluate(
     from yeastexp.evaluation.evaluate import evaluate
     from yeastexp.system.console import console
 
-    folder, evaluation = evaluate(
-        run_directory,
-        data,
-        split=split,
-        checkpoint=checkpoint,
-        tolerance_px=boundary_tolerance,
-        ignore_border=ignore_border,
-        device=device,
-        progress=progress,
-    )
-    for note in evaluation.notes:
-        echo(f"warning: {note}", err=True)
-    if as_json:
-        echo(*(folder / record.EVALUATION).read_text(encoding="utf-8").splitlines())
-        return
-    output = console()
-    for table in record.tables(evaluation):
-        output.print(table)
-    echo(*record.sentences(evaluation), folder)
+    with joined() as among:
+        folder, evaluation = evaluate(
+            run_directory,
+            data,
+            split=split,
+            checkpoint=checkpoint,
+            tolerance_px=boundary_tolerance,
+            ignore_border=ignore_border,
+            device=device,
+            progress=progress,
+        )
+        if not among.writes:
+            return
+        for note in evaluation.notes:
+            echo(f"warning: {note}", err=True)
+        if as_json:
+            echo(*(folder / record.EVALUATION).read_text(encoding="utf-8").splitlines())
+            return
+        output = console()
+        for table in record.tables(evaluation):
+            output.print(table)
+        echo(*record.sentences(evaluation), folder)
 
 
 @click.command(short_help="Show what differs between runs, paired by image.")

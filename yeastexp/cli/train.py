@@ -102,6 +102,7 @@ def verify(run_directory: Path) -> None:
 @click.option("--group-by", metavar="REGEX", help="Keep images whose names agree in what it matches in one fold.")
 @click.option("--blocks", is_flag=True, help="Keep images (or groups) that are neighbours by name in one fold.")
 @click.option("-o", "--output", type=ANY, metavar="DIR", help="Where to write, or a cross-validation to continue.")
+@click.option("--jobs", type=POSITIVE, default=1, show_default=True, metavar="N", help="Folds at a time, as processes.")
 @JSON
 @TRUST
 def crossval(
@@ -112,12 +113,15 @@ def crossval(
     group_by: str | None,
     blocks: bool,
     output: Path | None,
+    jobs: int,
     as_json: bool,
 ) -> None:
     """Cross-validate an experiment: train it once per fold and score the out-of-fold predictions of every image.
 
     Each fold is a run directory of its own; the folds are written to a file that other experiments can use. The
-    last checkpoint is scored: the best would have been selected on the images it is scored on.
+    last checkpoint is scored: the best would have been selected on the images it is scored on. With --jobs, or under
+    torchrun, several folds are trained at a time; if one fails, the others end after their step. The same command with
+    -o continues what was interrupted.
 
     Example: python -m yeastexp crossval experiments/base.toml --folds 6 --repeats 3
     """
@@ -125,15 +129,18 @@ def crossval(
     from yeastexp.evaluation.crossval import crossval
     from yeastexp.system.console import console
 
-    folder = crossval(
-        experiment,
-        settings,
-        folds=int(folds) if folds.isdecimal() else Path(folds),
-        repeats=repeats,
-        group_by=group_by,
-        blocks=blocks,
-        output=output,
-        console=console(stderr=as_json),
-        say=partial(echo, err=True),
-    )
-    echo(*(folder / out_of_fold.RESULT).read_text(encoding="utf-8").splitlines() if as_json else [folder])
+    with joined() as among:
+        folder = crossval(
+            experiment,
+            settings,
+            folds=int(folds) if folds.isdecimal() else Path(folds),
+            repeats=repeats,
+            group_by=group_by,
+            blocks=blocks,
+            output=output,
+            jobs=jobs,
+            console=console(stderr=as_json),
+            say=partial(echo, err=True),
+        )
+        if among.writes:
+            echo(*(folder / out_of_fold.RESULT).read_text(encoding="utf-8").splitlines() if as_json else [folder])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,14 @@ from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, devia
 from yeastexp.metrics.intervals import interval
 from yeastexp.metrics.summary import ScoreTable, as_csv, formatter, rows_of, shown
 from yeastexp.prediction.predictor import load_predictor
-from yeastexp.system import files, locks
+from yeastexp.system import cores, files, locks, processes
+from yeastexp.system.console import console_into
 from yeastexp.system.formatting import format_count, format_interval
+from yeastexp.system.jobs import Job, side_by_side
+from yeastexp.system.processes import Processes, working_together
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training import build, checkpoints, inputs
+from yeastexp.training.loop import refuse_differences
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import is_concluded, resume
 from yeastexp.training.run import run
@@ -50,6 +57,9 @@ class FoldRun:
     seed: int
     fold: int
     folder: Path
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
@@ -76,14 +86,19 @@ def crossval(
     group_by: str | None = None,
     blocks: bool = False,
     output: Path | None = None,
+    jobs: int = 1,
     console: Console,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train an experiment once a fold and seed; score each image by the `last` checkpoint that was not trained on it.
 
     The images are split into a number of folds, the same for every experiment on the same images, or as a file of
-    folds says. An `output` that was begun is continued.
+    folds says. An `output` that was begun is continued. So many `jobs` at a time are processes of their own; those that
+    a launcher started take each their share of the folds.
     """
+    among = processes.current()
+    if jobs > 1 and among.count > 1:
+        raise UserError("--jobs: torchrun or srun has started the processes; omit it")
     if isinstance(folds, Path) and (group_by or blocks):
         raise UserError(f"--folds {folds}: is a file of folds; --group-by and --blocks are for a number of folds")
     loaded = load_experiment(path, settings)
@@ -95,18 +110,33 @@ def crossval(
     else:
         groups = getattr(dataset, "groups", {})
         chosen = split_into_folds(names, folds, group_by, blocks=blocks, groups=groups)
-    folder = output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")
+    refuse_differences(loaded, among)
+    claimed = (output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")) if among.writes else Path()
+    folder = among.agreed(claimed)
     folder.mkdir(parents=True, exist_ok=True)
     RunDirectory(folder).refuse_links()
-    with locks.held(folder):
-        _begin(folder, loaded, chosen)
-        notes = [*_leaks(loaded, dataset), *_duplicates(dataset, chosen)]
+    with locks.held(folder) if among.writes else nullcontext():
+        notes: list[str] = []
+        if among.writes:
+            _begin(folder, loaded, chosen)
+            notes += [*_leaks(loaded, dataset), *_duplicates(dataset, chosen)]
         for note in notes:
             say(note)
         fold_runs = list(_fold_runs(folder, loaded, chosen, repeats))
         _refuse_other_inputs(fold_runs, loaded)
-        for fold_run in fold_runs:
-            _train(path, [*settings, *_threads(fold_runs)], fold_run, folder, console, say)
+        threads = among.agreed(_threads(fold_runs, loaded, max(jobs, among.on_machine)))
+        training = _Training(path, (*settings, *threads), folder, tuple(loaded.plugins))
+        if among.count > 1:
+            with among.apart(training.remedy), working_together(Processes(on_machine=among.on_machine)):
+                for fold_run in fold_runs[among.rank :: among.count]:
+                    training(fold_run, console, say)
+        elif jobs > 1:
+            _in_processes(training, fold_runs, jobs, say)
+        else:
+            for fold_run in fold_runs:
+                training(fold_run, console, say)
+        if not among.writes:
+            return folder
         scores = _scores(fold_runs, names, notes)
         result = _write(folder, scores, loaded)
     console.print(table(result))
@@ -170,43 +200,79 @@ def _fold_runs(folder: Path, loaded: Experiment, chosen: Folds, repeats: int) ->
             yield FoldRun(seed, fold, fold_folder(folder, seed, fold))
 
 
-def _threads(fold_runs: Sequence[FoldRun]) -> list[str]:
-    """The number of threads that the first fold has chosen, for the others; nothing if none was begun."""
+def _threads(fold_runs: Sequence[FoldRun], loaded: Experiment, at_once: int) -> list[str]:
+    """The number of threads that the first fold has chosen, for the others.
+
+    If none was begun, that is left to the first one; of several at a time each gets its share of the cores.
+    """
     begun = next((run for run in (RunDirectory(each.folder) for each in fold_runs) if run.is_run), None)
-    if begun is None:
-        return []
-    return [f"runtime.threads={tomllib.loads(begun.experiment.read_text(encoding='utf-8'))['runtime']['threads']}"]
+    if begun is not None:
+        return [f"runtime.threads={tomllib.loads(begun.experiment.read_text(encoding='utf-8'))['runtime']['threads']}"]
+    if at_once > 1 and loaded.runtime.threads == "auto":
+        return [f"runtime.threads={max(1, cores.allowed()[0] // at_once)}"]
+    return []
 
 
-def _train(
-    path: Path, settings: Sequence[str], fold_run: FoldRun, folder: Path, console: Console, say: Callable[[str], None]
-) -> None:
-    """Run or resume the training of a fold unless it is finished."""
-    if fold_run.folder.is_symlink():
-        raise UserError(f"{fold_run.folder}: is a symbolic link; put the run that it leads to in its place")
-    if is_concluded(RunDirectory(fold_run.folder)):
-        return
-    say(f"seed {fold_run.seed}, fold {fold_run.fold}: {fold_run.folder}")
-    changes = {
-        "validation.folds": str((folder / FOLDS).resolve()),
-        "validation.fold": fold_run.fold,
-        "train.seed": fold_run.seed,
-    }
-    options = [*settings, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
-    try:
+@dataclass(frozen=True)
+class _Training:
+    """What trains a fold of an experiment, and predicts its images; it can be pickled."""
+
+    path: Path
+    settings: tuple[str, ...]
+    folder: Path
+    plugins: tuple[Path, ...]
+
+    @property
+    def remedy(self) -> str:
+        return f"the same command with -o {self.folder} continues it"
+
+    def unfinished(self, fold_run: FoldRun) -> str:
+        """What to say of a fold that was not trained to its end."""
+        return f"{self.folder}: {fold_run} is not finished; {self.remedy}"
+
+    def __call__(self, fold_run: FoldRun, console: Console, say: Callable[[str], None]) -> None:
+        """Run or resume the training of a fold unless it is finished, then predict its images."""
+        if fold_run.folder.is_symlink():
+            raise UserError(f"{fold_run.folder}: is a symbolic link; put the run that it leads to in its place")
+        trust.remember(self.plugins)
+        if not is_concluded(RunDirectory(fold_run.folder)):
+            say(f"{fold_run}: {fold_run.folder}")
+            try:
+                self._train(fold_run, console)
+            except UserError as error:
+                raise UserError(*error.faults, self.unfinished(fold_run), status=error.status) from error
+        _predict(fold_run)
+
+    def _train(self, fold_run: FoldRun, console: Console) -> None:
         if RunDirectory(fold_run.folder).is_run:
             resume(fold_run.folder, console=console)
-        else:
-            fold_run.folder.mkdir(exist_ok=True)
-            run(path, options, started=time.monotonic(), console=console, folder=fold_run.folder)
-    except UserError as error:
-        unfinished = f"{folder}: seed {fold_run.seed}, fold {fold_run.fold} is not finished"
-        remedy = f"the same command with -o {folder} continues it"
-        raise UserError(*error.faults, f"{unfinished}; {remedy}", status=error.status) from error
+            return
+        changes = {
+            "validation.folds": str((self.folder / FOLDS).resolve()),
+            "validation.fold": fold_run.fold,
+            "train.seed": fold_run.seed,
+        }
+        options = [*self.settings, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
+        fold_run.folder.mkdir(exist_ok=True)
+        run(self.path, options, started=time.monotonic(), console=console, folder=fold_run.folder)
+
+
+def _in_processes(training: _Training, fold_runs: Sequence[FoldRun], count: int, say: Callable[[str], None]) -> None:
+    """Train so many folds at a time, each in a process of its own."""
+    jobs = [
+        Job(str(fold_run), partial(_train_alone, training, fold_run), training.unfinished(fold_run))
+        for fold_run in fold_runs
+        if not is_concluded(RunDirectory(fold_run.folder)) or _unpredicted(fold_run)
+    ]
+    side_by_side(jobs, count, f"{training.folder}: interrupted; {training.remedy}", say)
+
+
+def _train_alone(training: _Training, fold_run: FoldRun, columns: int) -> None:
+    training(fold_run, console_into(sys.stdout, columns), lambda line: None)
 
 
 def _scores(fold_runs: Sequence[FoldRun], names: Sequence[str], notes: list[str]) -> CrossvalScores:
-    """Put the held-out scores of all runs together, and write the held-out predictions."""
+    """Put the held-out scores of all runs together."""
     ordered, seeds = sorted(names), sorted({fold_run.seed for fold_run in fold_runs})
     scores: dict[Key, np.ndarray] = {}
     bounds: dict[str, tuple[float, float]] = {}
@@ -219,7 +285,6 @@ def _scores(fold_runs: Sequence[FoldRun], names: Sequence[str], notes: list[str]
             for name, values in rows_of(of_metric, classes).items():
                 table = scores.setdefault((metric, name), np.full((len(seeds), len(ordered)), np.nan))
                 table[seeds.index(fold_run.seed), columns] = values
-        _predict(fold_run)
     first_seed = [fold_run for fold_run in fold_runs if fold_run.seed == seeds[0]]
     return CrossvalScores(ordered, seeds, scores, _baselines(first_seed), notes, bounds)
 
@@ -231,23 +296,31 @@ def _last_validation(folder: Path) -> Validation:
     return validation
 
 
+def _unpredicted(fold_run: FoldRun) -> list[str]:
+    """The held-out images whose predictions are not there: classes, and ids if cells are scored."""
+    directory = RunDirectory(fold_run.folder)
+    loaded = directory.load()
+    kinds = [directory.prediction, *([directory.cells] if scores_cells(loaded) else [])]
+    names = build.build_dataset(loaded).splits["val"]
+    return [name for name in names if not all(path(name).exists() for path in kinds)]
+
+
 def _predict(fold_run: FoldRun) -> None:
-    """Write the predictions of the last checkpoint on the held-out images: classes, and ids if cells are scored."""
+    """Write the predictions of the last checkpoint on the held-out images that lack them."""
     directory = RunDirectory(fold_run.folder)
     directory.refuse_links()
+    if not (names := _unpredicted(fold_run)):
+        return
     predictor = load_predictor(fold_run.folder, LAST)
     dataset, with_cells = build.build_dataset(predictor.experiment), scores_cells(predictor.experiment)
-    for name in dataset.splits["val"]:
-        target, cells = directory.prediction(name), directory.cells(name) if with_cells else None
-        if target.exists() and (cells is None or cells.exists()):
-            continue
+    for name in names:
         sample = dataset.read(name)
         prediction = predictor.predict(sample)
         palette = pictures.palette(len(predictor.classes))
-        images.write_png(target, prediction.labels.cpu().numpy().astype(np.uint8), palette)
-        if cells:
+        images.write_png(directory.prediction(name), prediction.labels.cpu().numpy().astype(np.uint8), palette)
+        if with_cells:
             ids = prediction.asked({"instances"})["instances"].cpu().numpy()
-            tiff_file.write(cells, ids.astype(np.min_scalar_type(max(256, ids.max()))), sample.pixel_um)
+            tiff_file.write(directory.cells(name), ids.astype(np.min_scalar_type(max(256, ids.max()))), sample.pixel_um)
 
 
 def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None]]:

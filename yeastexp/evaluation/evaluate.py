@@ -14,7 +14,8 @@ from yeastexp.metrics import baselines
 from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.summary import completed
 from yeastexp.prediction.predictor import Predictor, load_predictor
-from yeastexp.system import environment, files
+from yeastexp.system import environment, files, processes
+from yeastexp.system.processes import refuse_unequal
 from yeastexp.tasks import telling_apart
 from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -49,6 +50,9 @@ def evaluate(
     source = file_source(run, experiment, data) if data else training_source(run, experiment, predictor.edits)
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)
+    among, checkpoint_digest = processes.current(), files.digest(RunDirectory(run).checkpoint(checkpoint))
+    of_source = {"the checkpoint": checkpoint_digest, "the data": str(source.digest)}
+    refuse_unequal({**{name: str(of) for name, of in environment.versions().items()}, **of_source}, among)
     tolerance_px = tolerance_of(experiment) if tolerance_px is None else tolerance_px
     metrics = metrics_of(experiment, tolerance_px, source.dataset.maps, ignore_border)
     gone = None if source.own else missing(run, experiment, predictor.edits)
@@ -58,7 +62,7 @@ def evaluate(
     evaluation = Evaluation(
         checkpoint=checkpoint,
         step=predictor.step,
-        checkpoint_digest=files.digest(RunDirectory(run).checkpoint(checkpoint)),
+        checkpoint_digest=checkpoint_digest,
         data=source.name,
         path=str(source.path.resolve()) if source.path else None,
         data_digest=source.digest,
@@ -85,7 +89,8 @@ def evaluate(
         environment=_environment(predictor),
     )
     folder = _folder(run, evaluation)
-    record.write(folder, evaluation, measured)
+    if among.writes:
+        record.write(folder, evaluation, measured)
     return folder, evaluation
 
 

@@ -22,10 +22,11 @@ from yeastexp.metrics.pixels import ALL, BoundaryF1, PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.registry import KINDS
 from yeastexp.sample import Sample
+from yeastexp.system import processes
 from yeastexp.tasks import telling_apart
 from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training import build
-from yeastexp.training.validation import baseline_scores, score
+from yeastexp.training.validation import baseline_scores, score, scores_of_all
 
 TOLERANCE_PX = 2.0
 """Of the boundary F1, unless the command or the experiment says another."""
@@ -240,8 +241,8 @@ def measure(
     metrics: Mapping[str, PerImageMetric],
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Measured:
-    """The scores and counts of a model on whole images."""
-    predictor = images.predictor
+    """The scores and counts of a model on whole images, which several processes share."""
+    predictor, among = images.predictor, processes.current()
     classes, dataset = len(predictor.classes), images.dataset
     counting: dict[str, PerImageMetric] = {PIXELS: PixelCounts(classes)}
     if isinstance(predictor.task, TellsInstances):
@@ -253,12 +254,14 @@ def measure(
     digests: dict[str, str] = {}
 
     def samples() -> Iterator[Sample]:
-        for name in progress(images.names):
+        for name in progress(among.share(images.names)):
             sample = images.stored(name)
             digests[name] = image_digest(sample, dataset.normalization)
             yield images.rescaled(sample)
 
-    both = score(predictor.predict, samples(), {**metrics, **counting}, predictor.device)
+    every = {**metrics, **counting}
+    both = score(predictor.predict, samples(), every, predictor.device)
+    both, digests = scores_of_all(both, list(digests), every, among), among.merged(digests)
     scores, counts = ({name: both[name] for name in names} for names in (metrics, counting))
     return Measured(predictor.classes, digests, scores, counts, metrics)
 
@@ -267,8 +270,11 @@ def measure_baselines(
     baselines: Mapping[str, Baseline], images: Images, metrics: Mapping[str, PerImageMetric]
 ) -> dict[str, Summary]:
     """The scores of baselines on the same images, by name, under the metrics that they can be scored by."""
-    task, classes = images.predictor.task, images.predictor.classes
+    task, classes, among = images.predictor.task, images.predictor.classes, processes.current()
+    share = replace(images, names=tuple(among.share(images.names)))
     return {
-        name: summarise(baseline_scores(baseline, images, metrics, task), classes)
+        name: summarise(
+            scores_of_all(baseline_scores(baseline, share, metrics, task), share.names, metrics, among), classes
+        )
         for name, baseline in baselines.items()
     }

@@ -32,6 +32,6 @@ def console(*, stderr: bool = False) -> Console:
     return _HarmlessConsole(stderr=stderr, width=None if stream.isatty() else WIDTH, emoji=False)
 
 
-def console_into(file: IO[str]) -> Console:
+def console_into(file: IO[str], columns: int = WIDTH) -> Console:
     """A console that writes into a file, such as one that nobody reads."""
-    return _HarmlessConsole(file=file, width=WIDTH, emoji=False)
+    return _HarmlessConsole(file=file, width=columns, emoji=False)

@@ -19,10 +19,11 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 class Interruption:
     """While entered, the first signal is a wish (`wanted`) for the program to heed; a second one ends it at once.
 
-    Outside of `gently` the first one does so as well, as KeyboardInterrupt. `unit` is what is finished before.
+    Outside of `gently` the first one does so as well, as KeyboardInterrupt. `unit` is what is finished before; without
+    it nothing is said.
     """
 
-    def __init__(self, unit: str = "step") -> None:
+    def __init__(self, unit: str | None = "step") -> None:
         self.unit = unit
         self.wanted = False
         self.gently = False
@@ -41,7 +42,7 @@ class Interruption:
         again, self.wanted = self.wanted, True
         if again or not self.gently:
             raise KeyboardInterrupt
-        if processes.current().writes:
+        if self.unit and processes.current().writes:
             os.write(2, f"stopping after this {self.unit}; once more to stop at once\n".encode())
 
 

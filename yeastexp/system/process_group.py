@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -29,6 +31,9 @@ PATIENCE = timedelta(minutes=10)
 
 LEAVING_SECONDS = 5.0
 """How long the first process, which keeps what all can ask, waits for others to end when one has failed."""
+
+LOOKING_SECONDS = 0.5
+"""How often a process that works on something of its own looks whether others have left."""
 
 FAILED = "yeastexp: the rank of the process that failed first"
 LEFT = "yeastexp: how many processes ended"
@@ -64,6 +69,36 @@ class ProcessGroup(Processes):
 
         return gathered
 
+    @contextmanager
+    def apart(self, remedy: str) -> Iterator[None]:
+        """Let each process work on something of its own within; the end waits for all, however long they take."""
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=365))
+        done = threading.Event()
+        watch = threading.Thread(target=_heed, args=(_get_default_store(), done), daemon=True)
+        watch.start()
+        try:
+            yield
+            work = dist.all_reduce(torch.zeros(()), group=patient, async_op=True)
+            while not work.is_completed():  # a signal is heeded between two looks
+                time.sleep(0.05)
+            work.wait()
+        except RuntimeError as error:
+            if not _is_of_the_group(error):
+                raise
+            raise UserError(f"another process ended without notice; {remedy}", status=RUN_FAILED) from error
+        finally:
+            done.set()
+            watch.join()
+
+
+def _heed(store: Any, done: threading.Event) -> None:
+    """Interrupt this process when another one has left before all were done."""
+    with suppress(RuntimeError):  # the process that kept the store is gone
+        while not done.wait(LOOKING_SECONDS):
+            if store.add(LEFT, 0):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
 
 @contextmanager
 def joined() -> Iterator[Processes]:
@@ -71,7 +106,12 @@ def joined() -> Iterator[Processes]:
     on_machine = _on_machine()
     if 0 < torch.cuda.device_count() < on_machine:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # which PyTorch reads once more: it has not touched a GPU yet
-    idist.initialize("gloo", timeout=PATIENCE)
+    try:
+        idist.initialize("gloo", timeout=PATIENCE)
+    except dist.DistError as error:  # one was killed before they met, or they do not reach each other
+        count, minutes = processes.launched(), PATIENCE.total_seconds() / 60
+        fault = f"not all of {count} processes met within {minutes:.0f} minutes ({str(error).splitlines()[0]})"
+        raise UserError(f"{fault}; end those that are left, and start all of them again", status=RUN_FAILED) from error
     nccl = dist.new_group(backend="nccl", timeout=PATIENCE) if torch.cuda.is_available() else None
     group = ProcessGroup(idist.get_rank(), idist.get_world_size(), on_machine, nccl)
     try:
@@ -81,9 +121,12 @@ def joined() -> Iterator[Processes]:
     except BaseException as error:
         store = _get_default_store()
         first = _is_first(group, error, store)
+        status = getattr(error, "status", RUN_FAILED)
+        if _is_interruption(error):
+            status = RUN_FAILED if _has_failed(store) else INTERRUPTED
         _leave(group, store)
         if not first:
-            raise EndedElsewhere(getattr(error, "status", RUN_FAILED)) from None
+            raise EndedElsewhere(status) from None
         if _is_of_the_group(error):
             raise UserError(
                 "another process ended without notice, or was not heard of for "
@@ -106,11 +149,22 @@ def _heard(group: ProcessGroup) -> Iterator[None]:
 
 def _is_first(group: ProcessGroup, error: BaseException, store: Any) -> bool:
     """Whether this process fails before all others, or cannot know, for the one that could tell is gone."""
-    if isinstance(error, KeyboardInterrupt) or getattr(error, "status", None) == INTERRUPTED:
-        return group.writes
+    if _is_interruption(error):
+        return group.writes and not _has_failed(store)
     with suppress(RuntimeError):
         first: bytes = store.compare_set(FAILED, "", str(group.rank))
         return int(first) == group.rank
+    return True
+
+
+def _is_interruption(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt) or getattr(error, "status", None) == INTERRUPTED
+
+
+def _has_failed(store: Any) -> bool:
+    """Whether a process has failed, as far as can be known."""
+    with suppress(RuntimeError):
+        return bool(store.check([FAILED]))
     return True
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeVar
@@ -58,6 +58,13 @@ class Processes:
     def gather_rows(self, row: Tensor) -> Callable[[], Tensor]:
         """Begin to gather a row (n) of each process; what it gives waits for all of them, (count, n)."""
         return lambda: row[None]
+
+    def apart(self, remedy: str) -> AbstractContextManager[None]:
+        """Let each process work on something of its own within; the end waits for all, however long they take.
+
+        If one ends before, the others are interrupted. UserError with the `remedy` if it ended without notice.
+        """
+        return nullcontext()
 
 
 @dataclass(frozen=True)

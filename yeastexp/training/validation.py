@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -160,14 +160,18 @@ def _of_all(
     """What all processes found, of the scores and losses in the order of one's own share of the images."""
     if among.count == 1:
         return Validation(scores, losses)
-    by_image = {
-        name: (loss, {key: scores[key].counts[index] for key in scores})
-        for index, (name, loss) in enumerate(losses.items())
-    }
-    everywhere = among.merged(by_image)
-    counts = {key: torch.stack([row[key] for _, row in everywhere.values()]) for key in scores}
-    of_all = {key: metrics[key].scored(counts[key]) for key in scores}
-    return Validation(of_all, {name: loss for name, (loss, _) in everywhere.items()})
+    return Validation(scores_of_all(scores, list(losses), metrics, among), among.merged(losses))
+
+
+def scores_of_all(
+    scores: dict[str, Scores], images: Sequence[str], metrics: Mapping[str, PerImageMetric], among: Processes
+) -> dict[str, Scores]:
+    """The scores of the images of all processes, whose counts are gathered; each has those of its own share."""
+    if among.count == 1:
+        return scores
+    rows = {name: {key: scores[key].counts[index] for key in scores} for index, name in enumerate(images)}
+    everywhere = list(among.merged(rows).values())
+    return {key: metrics[key].scored(torch.stack([row[key] for row in everywhere])) for key in scores}
 
 
 def _on(sample: Sample, device: torch.device) -> Sample:

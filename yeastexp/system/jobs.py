@@ -1,0 +1,182 @@
+"""Jobs in processes of their own, several at a time: their lines with a prefix, and one end for all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+import torch
+
+from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
+from yeastexp.system.console import WIDTH
+from yeastexp.system.interruption import HEEDED, Interruption
+from yeastexp.system.processes import Processes, working_together
+from yeastexp.system.progress import Say, say
+
+CONTEXT = multiprocessing.get_context("spawn")
+"""How processes start: afresh, for the threads of PyTorch do not survive a fork."""
+
+POLL_SECONDS = 0.2
+"""After so long at most an interruption is heeded."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to do, in a process of its own.
+
+    `work` can be pickled, and gets how many columns its lines may have. `unfinished` is said if its process is killed.
+    """
+
+    name: str
+    work: Callable[[int], None]
+    unfinished: str
+
+
+def side_by_side(jobs: Sequence[Job], count: int, interrupted: str, say: Say = say) -> None:
+    """Do jobs in their order, so many at a time.
+
+    If one fails, or this process is interrupted, no other begins and those under way are interrupted; then the error of
+    the first that failed is raised, or UserError with what to say of an interruption.
+    """
+    waiting, running = deque(jobs), dict[int, _Running]()
+    errors: list[BaseException] = []
+    told = False
+    with Interruption(None) as interruption:
+        interruption.gently = True
+        try:
+            while running or (waiting and not told):
+                while waiting and len(running) < count and not told:
+                    slot = min({*range(count)} - {*running})
+                    running[slot] = _Running(waiting.popleft(), slot, count, say)
+                ready = wait([each.result for each in running.values()], POLL_SECONDS)
+                for slot, ended in [*running.items()]:
+                    if ended.result in ready and (error := running.pop(slot).end()) is not None and not told:
+                        errors.append(error)
+                        failed = ended.job.name
+                if (errors or interruption.wanted) and not told:
+                    told = True
+                    for other in running.values():
+                        other.process.terminate()
+                    if errors and running:
+                        say(f"{failed}: has failed; what is under way ends after its step")
+        except KeyboardInterrupt:
+            for each in running.values():
+                each.process.terminate()  # once more: at once
+            for each in running.values():
+                each.end()
+            raise
+        finally:
+            for each in running.values():
+                each.process.kill()
+    if errors:
+        raise errors[0]
+    if told:
+        raise UserError(interrupted, status=INTERRUPTED)
+
+
+class _Running:
+    """A job under way: its process, where its outcome will come from, and the thread that passes its lines on."""
+
+    def __init__(self, job: Job, slot: int, count: int, say: Say) -> None:
+        self.job = job
+        prefix = f"[{job.name}] "
+        columns = min(WIDTH, shutil.get_terminal_size((2 * WIDTH, 1)).columns - len(prefix))
+        self.result, outcome = CONTEXT.Pipe(duplex=False)
+        said, speaking = CONTEXT.Pipe(duplex=False)
+        arguments = (job.work, columns, slot, count, outcome, speaking)
+        self.process = CONTEXT.Process(target=_do, args=arguments, name=job.name)
+        self.process.start()
+        outcome.close()
+        speaking.close()
+        self.lines = threading.Thread(target=_pass_on, args=(said, prefix, say), daemon=True)
+        self.lines.start()
+
+    def end(self) -> BaseException | None:
+        """Wait for the end; what it failed with, if it did."""
+        error: BaseException | None = None
+        try:
+            error = pickle.loads(self.result.recv_bytes())
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode or 0
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+            hint = "; the system does so where memory runs out" if code == -signal.SIGKILL else ""
+            error = UserError(f"{self.job.name}: its process {how}{hint}", self.job.unfinished, status=RUN_FAILED)
+        self.process.join()
+        self.lines.join()
+        return error
+
+
+def _pass_on(said: Connection, prefix: str, say: Say) -> None:
+    with open(said.fileno(), encoding="utf-8", errors="replace", closefd=False) as lines, said:
+        for line in lines:
+            say(prefix + line.rstrip("\n"))
+
+
+def _do(
+    work: Callable[[int], None], columns: int, slot: int, count: int, outcome: Connection, speaking: Connection
+) -> None:
+    """Do a job in this process; its error goes to the one that started it."""
+    with suppress(OSError):
+        os.setsid()  # Ctrl-C of a terminal reaches the process that started it, which tells this one
+    for stream in (1, 2):
+        os.dup2(speaking.fileno(), stream)
+    speaking.close()
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _take_gpu(slot)
+    for told in HEEDED:
+        signal.signal(told, signal.default_int_handler)
+    error: BaseException | None = None
+    try:
+        with working_together(Processes(on_machine=count)):
+            work(columns)
+    except KeyboardInterrupt:
+        error = UserError("interrupted", status=INTERRUPTED)
+    except BaseException as raised:
+        error = _portable(raised)
+    sys.stdout.flush()
+    outcome.send_bytes(pickle.dumps(error))
+
+
+def _end_with_parent() -> None:
+    """Be interrupted if the process that started this one is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a job has one"
+    parent.join()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _take_gpu(slot: int) -> None:
+    """Let jobs that are done at the same time have a GPU each, in turn."""
+    if (gpus := torch.cuda.device_count()) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % gpus]
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An error with its traceback as a note, if it is a bug; one that quotes it, if it cannot be pickled."""
+    trace = ""
+    if not isinstance(error, UserError):
+        trace = "".join(traceback.format_exception(error))
+        error.add_note(f"in a process of its own:\n{trace}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}\nin a process of its own:\n{trace}")
+    return error
