@@ -35,9 +35,10 @@ CELLS = {
     "augment": [],
     "patches": {"size": 48},
     "model": {"width": 4, "levels": 2},
-    "task": {"least_height": 0.05, "least_foreground": 0.05},
+    "task": {"least_height": 0.05, "least_foreground": 0.05, "views": 2},
     "train": {"steps": 40, "batch_size": 2},
     "optimizer": {"learning_rate": 0.02},
+    "validation": {"every": 40},
 }
 ONE_THREAD = {"runtime.threads": 1}
 
@@ -48,7 +49,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(tmp_path_factory.mktemp("trained"))
         tiny.write_data(Path("data.h5"))
+        torch.set_num_threads(2)
         masks = yx.train(tomllib.loads(tiny.EXPERIMENT))
+        assert torch.get_num_threads() == 2 and not torch.are_deterministic_algorithms_enabled(), "as it was before"
+        torch.set_num_threads(1)
         cells = yx.train(yx.experiment(CELLS, ONE_THREAD))
         assert (str(masks), str(cells)) == ("runs/experiment/001", "runs/cells/001")
         return {"masks": masks.path.resolve(), "cells": cells.path.resolve()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -26,6 +28,17 @@ def configure_torch(loaded: Experiment) -> Experiment:
     # Measured: filling takes a quarter of the time of a forward pass, and nothing here reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
     return replace(loaded, runtime=replace(loaded.runtime, threads=threads))
+
+
+@contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Put back afterwards what `configure_torch` changes for the whole process, which goes on in a notebook."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def compute_device(runtime: Runtime) -> torch.device:

@@ -24,6 +24,7 @@ from yeastexp.system.console import console
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, never
+from yeastexp.training.device import torch_as_it_was
 from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.timing import THREADS_SECONDS, assembled
@@ -44,7 +45,8 @@ def train(
         experiment = loading.experiment(experiment, settings)
     elif settings:
         raise UserError("settings: go with the file or the dictionary of an experiment, which is checked with them")
-    return RunDirectory(run(experiment, console=console()))
+    with torch_as_it_was():
+        return RunDirectory(run(experiment, console=console()))
 
 
 def run(
