@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -28,27 +29,36 @@ def run(started: float, experiment: Path, settings: tuple[str, ...], budget: str
 
     Example: python -m yeastexp run experiments/base.toml --set train.epochs=2
     """
-    with _answered(budget, started):
-        from yeastexp.system.console import console
-        from yeastexp.training.run import run
-
+    with _answered(budget, started) as end:
+        with deadline.loading(end, _too_short(budget)) if budget and end else nullcontext():
+            from yeastexp.system.console import console
+            from yeastexp.training.run import run
         if budget:
             settings = (*settings, f"train.budget={json.dumps(budget)}")
         with joined():
             echo(run(experiment, settings, started=started, console=console(), profiled=profile or 0))
 
 
-def _answered(budget: str | None, started: float) -> AbstractContextManager[None]:
-    """A budget holds while libraries are loaded, too, which takes long on a busy machine; a wrong one is said later."""
-    if not budget:
-        return nullcontext()
+def _too_short(budget: str) -> str:
+    return f"[train] budget: {budget} is too short to begin with"
+
+
+@contextmanager
+def _answered(budget: str | None, started: float) -> Iterator[float | None]:
+    """A budget holds while libraries are loaded, too, which takes long on a busy machine: gives when it has to be
+    answered. A wrong one is said later.
+    """
     from yeastexp.config.settings import seconds
 
     try:
-        end = started + seconds(budget) - deadline.LEAVING_SECONDS
+        end = started + seconds(budget) - deadline.LEAVING_SECONDS if budget else None
     except (ValueError, KeyError):
-        return nullcontext()
-    return deadline.at(end, lambda: UserError(f"[train] budget: {budget} is too short to begin with"))
+        end = None
+    if budget is None or end is None:
+        yield None
+        return
+    with deadline.at(end, lambda: UserError(_too_short(budget))):
+        yield end
 
 
 @click.command(short_help="Continue an interrupted run, exact to the bit.")
