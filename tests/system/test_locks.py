@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -87,3 +89,15 @@ def test_who_holds_it_is_said_even_if_the_owner_is_damaged(tmp_path: Path, holde
     with pytest.raises(UserError, match="another process is training into it"), locks.held(tmp_path):
         pass
     holder.communicate()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_storage_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError) as caught, locks.held(tmp_path):
+        pass
+    remedy = "use a folder on another file system"
+    assert str(caught.value) == f"{tmp_path}: its storage cannot lock files ({os.strerror(code)}); {remedy}"

@@ -18,6 +18,21 @@ from yeastexp.system import files
 LOCK, OWNER = ".lock", "owner.json"
 
 
+def locked(path: Path) -> FileLock:
+    """A lock on a file, held. Raises Timeout if another process has it, UserError if the storage has no locks."""
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.filename is not None:  # the file cannot be written
+            raise
+        fault = f"its storage cannot lock files ({error.strerror})"
+        raise UserError(f"{path.parent}: {fault}; use a folder on another file system") from error
+    return lock
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[str | None]:
     """Keep other processes out of a run directory; UserError says which one is in it.
@@ -25,9 +40,8 @@ def held(folder: Path) -> Iterator[str | None]:
     Gives a line about the process that left its lock behind, where one did. The operating system frees the lock of a
     process that ends, however it ends; a process on another machine has to be believed.
     """
-    lock = FileLock(folder / LOCK, blocking=False)
     try:
-        lock.acquire()
+        lock = locked(folder / LOCK)
     except Timeout:
         raise UserError(f"{folder}: {_described(_owner(folder))} is training into it; wait for it, or end it") from None
     try:

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna import Study
+
+from yeastexp.system import locks
 
 BEAT_SECONDS = 20.0
 """How often a process says in the storage that it is alive."""
@@ -46,8 +48,7 @@ class Worker:
     def alive(self) -> Iterator[None]:
         """Be alive to the others within."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock(self.name))
-        lock.acquire(blocking=False)
+        lock = locks.locked(self._lock(self.name))
         self._beat()
         thread = threading.Thread(target=self._go_on, daemon=True)
         thread.start()
@@ -88,9 +89,8 @@ class Worker:
 
     @staticmethod
     def _is_free(path: Path) -> bool:
-        lock = FileLock(path)
         try:
-            lock.acquire(blocking=False)
+            lock = locks.locked(path)
         except Timeout:
             return False
         lock.release()
