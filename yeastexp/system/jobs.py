@@ -30,6 +30,9 @@ CONTEXT = multiprocessing.get_context("spawn")
 POLL_SECONDS = 0.2
 """After so long at most an interruption is heeded."""
 
+LAST_WORDS_SECONDS = 10.0
+"""How long lines of a process that has ended are waited for."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,7 +54,7 @@ def side_by_side(jobs: Sequence[Job], count: int, interrupted: str, say: Say = s
     """
     waiting, running = deque(jobs), dict[int, _Running]()
     errors: list[BaseException] = []
-    told = False
+    told, failed = False, ""
     with Interruption(None) as interruption:
         interruption.gently = True
         try:
@@ -63,7 +66,7 @@ def side_by_side(jobs: Sequence[Job], count: int, interrupted: str, say: Say = s
                 for slot, ended in [*running.items()]:
                     if ended.result in ready and (error := running.pop(slot).end()) is not None and not told:
                         errors.append(error)
-                        failed = ended.job.name
+                        failed = failed or ended.job.name
                 if (errors or interruption.wanted) and not told:
                     told = True
                     for other in running.values():
@@ -114,7 +117,7 @@ class _Running:
             hint = "; the system does so where memory runs out" if code == -signal.SIGKILL else ""
             error = UserError(f"{self.job.name}: its process {how}{hint}", self.job.unfinished, status=RUN_FAILED)
         self.process.join()
-        self.lines.join()
+        self.lines.join(LAST_WORDS_SECONDS)  # a worker process of a killed one may hold its streams for a while
         return error
 
 
