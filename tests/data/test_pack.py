@@ -648,8 +648,27 @@ def test_three_planes_that_may_be_a_stack_are_told_of(tmp_path):
     done = pack.pack([tmp_path / "images"], [tmp_path / "labels"], tmp_path / "data.h5", kind="instance")
     assert done.channels == 3 and done.warnings == (
         "three planes of '0', '1' are tagged as RGB, as tifffile tags any three; they are packed as channels; if they "
-        "are a stack, save each plane as a file of its own",
+        "are frames, pack them with --axes TYX",
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*photometric")
+@pytest.mark.parametrize("count", [3, 4])
+def test_planes_that_are_tagged_as_colours_are_frames_if_it_is_said(tmp_path, count):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    values = picture(0, (count, 40, 40))
+    tifffile.imwrite(tmp_path / "images" / "movie.tif", values, photometric="rgb", planarconfig="separate")
+    labels = np.zeros((count, 40, 40), np.uint8)
+    labels[:, 5:20, 5:20], labels[:, 25:35, 25:35] = 1, 2
+    tifffile.imwrite(tmp_path / "labels" / "movie.tif", labels, photometric="minisblack")
+    where, options = ([tmp_path / "images"], [tmp_path / "labels"]), {"kind": "instance", "val": 1, "part_groups": True}
+    with pytest.raises(UserError, match=rf"1 frame and {count}; if the planes .* are frames, add --axes TYX$"):
+        pack.pack(*where, tmp_path / "data.h5", **options)
+    done = pack.pack(*where, tmp_path / "data.h5", choices=Choices("TYX"), **options)
+    assert (done.channels, done.warnings) == (1, ())
+    read = Reader(tmp_path / "data.h5").read
+    assert all(np.array_equal(read(f"movie_t000{index}")["raw"].squeeze(), values[index]) for index in range(count))
 
 
 # What labels of cells never look like

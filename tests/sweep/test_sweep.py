@@ -401,10 +401,10 @@ def test_without_optuna_the_command_says_what_to_install(
 
 def test_optuna_is_imported_by_the_command_alone() -> None:
     package = Path(yeastexp.__file__).parent
-    needing = {f"sweep/{name}.py" for name in ("proposals", "slots", "storage", "sweep", "workers")}
+    needing = {f"evaluation/sweep/{name}.py" for name in ("proposals", "slots", "storage", "sweep", "workers")}
     modules = "|".join(Path(name).stem for name in needing)
     pattern = re.compile(
-        rf"^ *(from|import) (optuna|sqlalchemy|yeastexp\.sweep\.({modules})|yeastexp\.sweep import)", re.M
+        rf"^ *(from|import) (optuna|sqlalchemy|yeastexp\.evaluation\.sweep(\.({modules})| import))", re.M
     )
     importing = {
         str(path.relative_to(package)) for path in package.rglob("*.py") if pattern.search(path.read_text("utf-8"))

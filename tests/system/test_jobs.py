@@ -37,10 +37,14 @@ def speak(columns: int) -> None:
     print("of Python", file=sys.stderr)
 
 
-def test_a_process_starts_afresh_and_its_lines_have_a_prefix() -> None:
+@pytest.mark.parametrize(("terminal", "columns"), [("80", 74), ("1000", 160)])
+def test_a_process_starts_afresh_and_its_lines_have_a_prefix(
+    monkeypatch: pytest.MonkeyPatch, terminal: str, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", terminal)
     said: list[str] = []
     side_by_side([Job("one", print, "")], 2, "", said.append)
-    assert said == ["[one] 160"]
+    assert said == [f"[one] {columns}"]
 
 
 def test_both_streams_are_passed_on(forked: None) -> None:

@@ -283,12 +283,17 @@ def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, Pair]) -> None
 
 
 def _stacks(pairs: Mapping[str, Pair]) -> list[str]:
-    if not (names := [name for name, pair in pairs.items() if tiff_file.may_be_a_stack(pair.paths[0])]):
+    if not (names := _may_be_frames(pairs)):
         return []
     return [
         f"three planes of {listed(names)} are tagged as RGB, as tifffile tags any three; they are packed as channels; "
-        "if they are a stack, save each plane as a file of its own"
+        "if they are frames, pack them with --axes TYX"
     ]
+
+
+def _may_be_frames(pairs: Mapping[str, Pair]) -> list[str]:
+    of_one = {name: pair.paths[0] for name, pair in pairs.items() if not pair.image.is_stack}
+    return [name for name, path in of_one.items() if tiff_file.may_be_a_stack(path)]
 
 
 def _further(

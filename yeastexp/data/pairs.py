@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from yeastexp.data import tiff_file
 from yeastexp.data.annotations import Annotation
 from yeastexp.data.annotations.colours import of_colours, parsed
 from yeastexp.data.annotations.layouts import Layout, recognised_layout
@@ -280,7 +281,10 @@ def _frames(recording: Recording, frame: int | None, array: LabelFile) -> Iterat
         letters = ["T"]
     elif there or frames > 1:
         sizes = f"{format_count(frames, 'frame')} and {' × '.join(map(str, there)) or '1'}"
-        raise UserError(f"{image} and {array.path}: differ in frames, {sizes}; give each image its own label")
+        remedy = "give each image its own label"
+        if frames == 1 and tiff_file.may_be_a_stack(image):
+            remedy = "if the planes of the image, which are tagged as colours, are frames, add --axes TYX"
+        raise UserError(f"{image} and {array.path}: differ in frames, {sizes}; {remedy}")
     else:
         letters = []
     if "Z" in letters and recording.z == "max":

@@ -384,7 +384,7 @@ def _sources(inputs: Sequence[str], faults: list[str], choices: Choices, reading
     hdf5_paths = [Path(path) for path in inputs if _is_hdf5(Path(path))]
     others = [path for path in inputs if Path(path) not in hdf5_paths]
     for path in images.image_files(others) if others or not hdf5_paths else []:
-        if not recording_kinds.holds_several(path):
+        if not recording_kinds.holds_several(path, choices):
             yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
             continue
         try:

@@ -24,7 +24,7 @@ def arrays(path: Path, choices: Choices, *, labels: bool = False) -> list[Stored
     if path.is_file() and _head(path) == b"":
         raise UserError(f"{path}: is empty; copy or save it again")
     if kind == "TIFF":
-        return tiff.arrays(path, name, labels)
+        return tiff.arrays(path, name, labels, planes=choices.axes is not None)
     if kind == "OME-Zarr":
         return ome_zarr.arrays(path, name, labels)
     if kind in OF_IMAGES and labels:
@@ -40,9 +40,11 @@ def arrays(path: Path, choices: Choices, *, labels: bool = False) -> list[Stored
     return [one_image(path, name, kind, images.read_labels if labels else images.read_image)]
 
 
-def holds_several(path: Path) -> bool:
+def holds_several(path: Path, choices: Choices) -> bool:
     """Whether a file holds what is read image by image, not at once: a stack, or a file of a microscope."""
-    return _kind(path) in ("OME-Zarr", "ND2", "LIF") or tiff_file.stack_fault(path) is not None
+    if _kind(path) in ("OME-Zarr", "ND2", "LIF") or tiff_file.stack_fault(path) is not None:
+        return True
+    return choices.axes is not None and tiff_file.may_be_a_stack(path)
 
 
 def stem(path: Path) -> str:

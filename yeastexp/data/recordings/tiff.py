@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,16 @@ MICROMETRES |= {"\\u00B5m": 1.0, "m": 1e6, "micrometer": 1.0, "nanometer": 1e-3,
 """Of a unit as programs write it."""
 
 
-def arrays(path: Path, name: str, labels: bool) -> list[StoredArray]:
-    """The arrays of a file: several where OME says so. Raises UserError if it cannot be read, or is one of a set."""
+def arrays(path: Path, name: str, labels: bool, *, planes: bool = False) -> list[StoredArray]:
+    """The arrays of a file: several where OME says so. Raises UserError if it cannot be read, or is one of a set.
+
+    The colours of an image are taken for `planes` of a stack where a file may be one.
+    """
     with decoding(path), tifffile.TiffFile(path) as tiff:
         kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
         _refuse_cut_short(path, tiff)
-        alone = tiff_file.stack_fault(path) is None
+        planes = planes and tiff_file.may_be_a_stack(path)
+        alone = tiff_file.stack_fault(path) is None and not planes
         ome = _ome_images(tiff.ome_metadata if tiff.is_ome else None)
         if alone:
             read = images.read_labels if labels else images.read_image
@@ -46,7 +51,16 @@ def arrays(path: Path, name: str, labels: bool) -> list[StoredArray]:
             raise UserError(f"{path}: holds {len(series)} images that differ ({sizes}); save each as a file of its own")
         several = len(series) > 1
         return [
-            _array(path, f"{name}_s{index}" if several else name, kind, tiff, index, labels, _said(tiff, ome, index))
+            _array(
+                path,
+                f"{name}_s{index}" if several else name,
+                kind,
+                tiff,
+                index,
+                labels,
+                planes,
+                _said(tiff, ome, index),
+            )
             for index in range(len(series))
         ]
 
@@ -72,6 +86,7 @@ def _array(
     tiff: tifffile.TiffFile,
     index: int,
     labels: bool,
+    planes: bool,
     said: tuple[tuple[str, ...], float | None],
 ) -> StoredArray:
     series = tiff.series[index]
@@ -86,7 +101,7 @@ def _array(
     if samples:  # pages are read with their samples first
         sample_axis = rows[0] if page.axes[0] == "S" else rows[-1]
         rows = rows.replace(sample_axis, "", 1)
-        if page.photometric == tiff_file.RGB and tiff_file.has_alpha(path, page):
+        if page.photometric == tiff_file.RGB and not planes and tiff_file.has_alpha(path, page):
             count -= 1
     axes, shape = letters[:lead] + sample_axis + rows, (*series.shape[:lead], *((count,) if samples else ()))
     if page.photometric == tiff_file.PALETTE and not labels:
@@ -100,18 +115,19 @@ def _array(
     if count * height * width > images.LARGEST:
         raise UserError(f"{path}: claims {height} × {width} pixels, more than this program reads; cut it into pieces")
     shape = (*shape, height, width)
-    opened = partial(_opened, path, index, shape[:lead], samples, labels)
+    opened = partial(_opened, path, index, shape[:lead], samples, labels, planes)
     return StoredArray(path, name, kind, axes, shape, np.dtype(page.dtype), opened, *said)
 
 
 @contextmanager
-def _opened(path: Path, index: int, lead: Sequence[int], samples: bool, labels: bool) -> Iterator[Select]:
+def _opened(path: Path, index: int, lead: Sequence[int], samples: bool, labels: bool, planes: bool) -> Iterator[Select]:
     """Reads parts of a series, page by page."""
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[index]
 
         def page_of(number: int) -> Array:
             stored = _stored(path, tiff, series, number)
+            stored = replace(stored, alpha=False) if planes else stored
             place = f"{path} (page {number + 1})"
             page = images.as_labels(place, stored)[None] if labels else images.as_image(place, stored)
             return page if samples else page[0]
