@@ -6,11 +6,13 @@ import base64
 import csv
 import io
 import re
+import sys
 import threading
 import tomllib
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -205,8 +207,11 @@ def test_a_table_of_pandas_where_it_is_installed(
     assert isinstance(table, CellTable) and len(table) == len(table["area"]) == table["label"].max()
     assert table.columns[:2] == ["label", "centroid-0"] and str(len(table)) in repr(table)
     monkeypatch.undo()
-    (tmp_path / "pandas.py").write_text("class DataFrame(dict): pass\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    # A module and not a file, for one that stays imported would be what other libraries take for pandas.
+    stand_in: Any = ModuleType("pandas")
+    stand_in.DataFrame = type("DataFrame", (dict,), {"__module__": "pandas"})
+    monkeypatch.setitem(sys.modules, "pandas", stand_in)
+    monkeypatch.setattr("yeastexp.prediction.trained.find_spec", lambda name: True)
     frame = model.predict(image).cells
     assert type(frame).__module__ == "pandas" and list(frame) == table.columns
 
