@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ Labels = npt.NDArray[np.int64]
 
 HALO_PX = 7
 """How far the light about a cell of the home field reaches."""
+
+DIRECTIONS = 10
+"""From which a cell may come to its colony."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,110 @@ def _dust(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generat
         solid[y : y + size, x : x + size] = True
 
 
+def colonies(view: View, source: np.random.Generator) -> View:
+    """Dense colonies of cells about half as large, and buds, between bright walls with corners."""
+    shrunk = [scaled(float(source.uniform(0.42, 0.6)))(patch, source) for patch in _patches(view)]
+    alone = [patch for patch in shrunk if patch.labels.any() and _solidity(patch.labels) > 0.88]
+    image, labels = _emptied(view, source), np.zeros_like(view.labels)
+    for _ in range(int(source.integers(2, 5)) if alone else 0):
+        middle = np.array([source.uniform(0.15, 0.85) * length for length in labels.shape])
+        for _ in range(int(source.integers(15, 50))):
+            patch = alone[int(source.integers(len(alone)))]
+            if source.random() < 0.2:
+                patch = scaled(float(source.uniform(0.4, 0.7)))(patch, source)
+            _push_up(image, labels, _turned(patch, int(source.integers(4)), bool(source.integers(2))), middle, source)
+    return walls(View(image, labels), source)
+
+
+def _solidity(labels: Labels) -> float:
+    """Of a mask's smallest upright ellipse, the share that it fills: near one for a single cell."""
+    rows, columns = np.nonzero(labels)
+    spread = np.linalg.eigvalsh(np.cov(rows, columns) + np.eye(2) / 12)
+    return float(len(rows) / (4 * np.pi * np.sqrt(np.prod(spread))))
+
+
+def _emptied(view: View, source: np.random.Generator) -> Floats:
+    """Background alone: pixels of cells and their halos are those of other places, mirrored and shifted."""
+    near = ndimage.binary_dilation(view.labels > 0, iterations=2 * HALO_PX)
+    image, covered = view.image.copy(), near.copy()
+    for _ in range(200):
+        if not covered.any():
+            break
+        shift = tuple(int(source.integers(length)) for length in near.shape)
+        other, taken = (np.roll(plane[::-1], shift, (0, 1)) for plane in (view.image, near))
+        image[covered & ~taken] = other[covered & ~taken]
+        covered &= taken
+    return image
+
+
+def _push_up(image: Floats, labels: Labels, patch: View, middle: Floats, source: np.random.Generator) -> None:
+    """Put a cell beside others, as near to the middle of its colony as some directions to come from allow, in place."""
+    mask = patch.labels > 0
+    turns = source.uniform(0, 2 * np.pi, DIRECTIONS)
+    ends = (_end(labels, mask, middle, np.array([np.sin(turn), np.cos(turn)])) for turn in turns)
+    away, row, column = min(ends)
+    if away == np.inf:
+        return
+    ring = ndimage.binary_dilation(mask, iterations=2 * HALO_PX) & ~ndimage.binary_dilation(mask, iterations=HALO_PX)
+    excess = patch.image - np.median(patch.image[ring] if ring.any() else patch.image)
+    fade = np.clip(1 - ndimage.distance_transform_edt(~mask) / (1.5 * HALO_PX), 0, 1)
+    there = slice(row, row + mask.shape[0]), slice(column, column + mask.shape[1])
+    image[there] += np.where(labels[there] > 0, 0.25, 1) * fade * excess
+    labels[there] |= mask
+
+
+def _end(labels: Labels, mask: npt.NDArray[np.bool_], middle: Floats, towards: Floats) -> tuple[float, int, int]:
+    """How far from the middle, and where, a cell that comes from there touches another one; infinitely, if outside."""
+    end = (np.inf, 0, 0)
+    for away in range(max(labels.shape) // 2, -1, -1):
+        row, column = (int(n) for n in np.round(middle + away * towards - np.array(mask.shape) / 2))
+        room = labels[max(row, 0) : row + mask.shape[0], max(column, 0) : column + mask.shape[1]]
+        if room.shape == mask.shape:
+            if (room[mask] > 0).any():
+                return end
+            end = (away, row, column)
+    return end
+
+
+def walls(view: View, source: np.random.Generator) -> View:
+    """Bright outlines of letters and corners of channels: what they enclose is background."""
+    drawn = np.zeros(view.image.shape)
+    for _ in range(int(source.integers(4, 9))):
+        turn = np.linalg.qr(source.normal(size=(2, 2)))[0]
+        place = [source.uniform(0, length) for length in drawn.shape]
+        corners = GLYPHS[int(source.integers(len(GLYPHS)))] * source.uniform(14, 60) @ turn + place
+        level, width = source.uniform(3, 7), source.uniform(1.5, 4)
+        for begin, end in pairwise(corners):
+            drawn = np.maximum(drawn, level * (_from_stretch(drawn.shape, begin, end) < width / 2))
+    solid = drawn > 0
+    image = np.where(solid, ndimage.gaussian_filter(view.image, 2.0), view.image)
+    light = ndimage.gaussian_filter(drawn, 1.0) - 0.5 * ndimage.gaussian_filter(drawn, 4.0)
+    return View(image + light, np.where(solid, 0, view.labels))
+
+
+def _from_stretch(shape: tuple[int, ...], begin: Floats, end: Floats) -> Floats:
+    """Distance in pixels of every pixel from the straight line between two points."""
+    rows, columns = np.indices(shape, dtype=float)
+    along = end - begin
+    share = ((rows - begin[0]) * along[0] + (columns - begin[1]) * along[1]) / max(float(along @ along), 1e-9)
+    share = np.clip(share, 0, 1)
+    return np.asarray(np.hypot(rows - begin[0] - share * along[0], columns - begin[1] - share * along[1]))
+
+
+GLYPHS: list[Floats] = [
+    np.array(corners, dtype=float)
+    for corners in (
+        [(2, 0), (0, 0), (0, 1), (1, 1), (1, 0), (2, 1)],  # R
+        [(2, 0), (0, 0.5), (2, 1), (1.2, 0.8), (1.2, 0.2)],  # A
+        [(0, 0), (0, 1), (2, 1), (2, 0), (0, 0)],  # 0
+        [(0, 0), (0, 1), (1, 1), (1, 0), (0, 0), (2, 0), (2, 1), (1, 1)],  # 8
+        [(0, 0), (2, 0), (2, 3)],  # the corner of a channel
+        [(0, 0), (0, 1), (3, 1), (3, 0)],  # a dead end
+    )
+]
+"""Corners of strokes, in heights of a half letter."""
+
+
 def combined(*changes: Change) -> Change:
     """One change after the other."""
 
@@ -199,6 +307,8 @@ FIELDS: dict[str, Change] = {
     "crowded": crowded,
     "structures": structures,
     "all but polarity": anything,
+    "colonies": colonies,
+    "walls": walls,
 }
 
 

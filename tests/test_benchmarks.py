@@ -58,7 +58,8 @@ def test_what_each_field_changes() -> None:
     assert np.array_equal(made("contrast").labels, truth) and np.array_equal(made("inverted").labels, truth)
     assert made("half size").labels.shape == (80, 80) and made("size × 1.6").labels.shape == (256, 256)
     assert made("half size").labels.mean() == pytest.approx(truth.mean(), rel=0.05)
-    assert (made("structures").labels <= truth).all()
+    assert all((made(name).labels <= truth).all() for name in ("structures", "walls"))
+    assert made("colonies").labels.sum() > truth.sum()
     assert (made("crowded").labels >= truth).all() and made("crowded").labels.sum() > truth.sum()
 
 
