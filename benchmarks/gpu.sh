@@ -49,19 +49,8 @@ part() { # TITLE SECONDS LINES COMMAND …: a title, the last lines of what the 
 
 environment() {
     nvidia-smi
-    "$python" - << 'END'
-import importlib.metadata
-import os
-import platform
-import torch
-
-print("python", platform.python_version(), "on", platform.platform(), "with", os.cpu_count(), "CPU cores")
-print("torch", torch.__version__, "CUDA", torch.version.cuda, "cuDNN", torch.backends.cudnn.version())
-for name in ("pytorch-ignite", "numpy", "h5py"):
-    print(name, importlib.metadata.version(name))
-assert torch.cuda.is_available(), "PyTorch sees no GPU"
-print(torch.cuda.device_count(), "×", torch.cuda.get_device_name())
-END
+    "$python" -m yeastexp doctor || local broken=1
+    "$python" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no GPU"' && return "${broken:-0}"
 }
 
 trained() { # FOLDER OPTION …: run the experiment there, which ends with a table of its scores
@@ -80,7 +69,7 @@ compared() {
 export -f environment trained compared
 export python root work
 printf '# yeastexp on a GPU, %s, revision %s\n' "$(date -u +%F)" "$(git rev-parse --short HEAD 2> /dev/null)" > "$out"
-part 'Environment' 30 60 bash -c environment
+part 'Environment' 45 60 bash -c environment
 # Without pytest-xdist, and whatever new versions of other packages warn of.
 part 'pytest -m gpu' 140 80 "$python" -m pytest -o addopts= -p no:cacheprovider -W default -m gpu -rs -v --durations=5 tests/gpu
 part 'python -m benchmarks gpu' 170 60 "$python" -m benchmarks gpu
