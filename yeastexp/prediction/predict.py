@@ -210,7 +210,7 @@ def predict(
     options = Options(tta, probabilities, overlay, tile, cells and not tells_instances)
     call = _Call(predictor, run, output, digest, options, part, join)
     reading = Reading()
-    sources = list(_sources(inputs, call.faults, choices, reading))
+    sources = list(sources_of(inputs, call.faults, choices, reading))
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
     with closing(reading), progress(len(sources)) as advance:
@@ -379,7 +379,7 @@ def _written(
 # What is to be predicted, and where it goes
 
 
-def _sources(inputs: Sequence[str], faults: list[str], choices: Choices, reading: Reading) -> Iterator[Source]:
+def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, reading: Reading) -> Iterator[Source]:
     """Every image that paths lead to; the faults of stacks and HDF5 files that cannot be read are collected."""
     hdf5_paths = [Path(path) for path in inputs if _is_hdf5(Path(path))]
     others = [path for path in inputs if Path(path) not in hdf5_paths]

@@ -86,10 +86,11 @@ class Result:
     @property
     def approximate(self) -> bool:
         """Whether cells are only approximate: regions of a mask, cut by a watershed."""
-        return self._tells_cells and self.prediction.instances is None
+        return self.tells_cells and self.prediction.instances is None
 
     @property
-    def _tells_cells(self) -> bool:
+    def tells_cells(self) -> bool:
+        """Whether there are `instances`, be they approximate."""
         return self.prediction.instances is not None or self.prediction.approximate is not None
 
     @cached_property
@@ -128,7 +129,7 @@ class Result:
     def _said(self) -> str:
         height, width = self.image.size
         shares = (f"{name} {format_share(float((self.labels == i).mean()))}" for i, name in enumerate(self.classes))
-        counted = [format_count(int(self.instances.max(initial=0)), "cell")] if self._tells_cells else []
+        counted = [format_count(int(self.instances.max(initial=0)), "cell")] if self.tells_cells else []
         return "; ".join([f"{height}×{width} pixels", *shares, *counted, *([METHOD] if self.approximate else [])])
 
     def __repr__(self) -> str:
@@ -136,8 +137,8 @@ class Result:
 
     def overlay(self) -> npt.NDArray[np.uint8]:
         """The image in grey (h, w, 3), of a large one every n-th pixel, with outlines of its cells or classes."""
-        shown = self.instances if self._tells_cells else self.labels
-        drawn = overlay(self.image, shown, 1, numbers=self._tells_cells, side=SHOWN)
+        shown = self.instances if self.tells_cells else self.labels
+        drawn = overlay(self.image, shown, 1, numbers=self.tells_cells, side=SHOWN)
         return np.ascontiguousarray(np.moveaxis(drawn, 0, -1))
 
     def _repr_html_(self) -> str:
