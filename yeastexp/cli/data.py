@@ -16,6 +16,9 @@ from yeastexp.system.terminal import echo
 if TYPE_CHECKING:
     from yeastexp.data.pack import Packed
 
+DRAWN = ("synthetic_yeast", "synthetic_fields")
+"""Data sets that draw their images."""
+
 MOST_LINES = 8
 """Of one kind in what is printed."""
 
@@ -137,27 +140,29 @@ def normalize(source: Path, output: Path, fit: Literal["all", "train"], joint: b
     echo(normalized.output)
 
 
-@click.command(short_help="Write synthetic brightfield yeast images.")
+@click.command(short_help="Write synthetic yeast images.")
 @click.option("-o", "--output", type=FILE, required=True, help="The HDF5 file to write.")
+@click.option("--dataset", "name", type=click.Choice(DRAWN), default=DRAWN[0], show_default=True, help="What is drawn.")
 @click.option("--images", type=click.IntRange(2, 99_999), default=18, show_default=True, help="Number of images.")
 @click.option("--size", type=click.IntRange(64, 4096), default=256, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the images.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A further option, as in crowding=0.4.")
 @FORCE
-def synth(output: Path, images: int, size: int, seed: int, settings: tuple[str, ...], force: bool) -> None:
-    """Write synthetic brightfield yeast images with their ground truth: those of the data set `synthetic_yeast`.
+def synth(output: Path, name: str, images: int, size: int, seed: int, settings: tuple[str, ...], force: bool) -> None:
+    """Write synthetic yeast images with their ground truth: brightfield, those of the data set `synthetic_yeast`.
 
     Its further options (`list dataset synthetic_yeast` shows them) change size, contrast and crowding of the cells,
-    add walls and posts, or make the illumination uneven.
+    add walls and posts, or make the illumination uneven. `--dataset synthetic_fields` draws each image as another
+    microscope shows it, in brightfield or phase contrast.
 
     Example: python -m yeastexp synth -o data.h5 --images 18 --seed 0
     """
     from yeastexp.config.synthetic import configured
     from yeastexp.data.synth import synth
 
-    dataset = configured(images, size, seed, settings)
+    dataset = configured(images, size, seed, settings, name)
     synth(output, dataset, force=force, progress=progress)
-    side = dataset.look.size
+    side = dataset.size
     echo(f"images   {counts({split: len(names) for split, names in dataset.splits.items()})}; {side} × {side}")
     echo(output)
 

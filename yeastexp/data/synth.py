@@ -6,22 +6,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from yeastexp.data import hdf5_file
-from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.datasets.drawn import Drawn
 from yeastexp.system import environment
-
-NAME = "synthetic_yeast"
 
 
 def synth(
     output: Path,
-    dataset: SyntheticYeast,
+    dataset: Drawn,
     *,
     force: bool = False,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> None:
     """Write the images of a synthetic data set, so that the data set `hdf5` reads the same samples from the file."""
     provenance = {
-        "made_by": f"yeastexp {environment.installed('yeastexp') or 'from a checkout'}, {NAME}",
+        "made_by": f"yeastexp {environment.installed('yeastexp') or 'from a checkout'}, {dataset.name}",
         "seed": dataset.seed,
         **vars(dataset.look),
     }

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from pydantic import Field
 
+from yeastexp.data.datasets.drawn import Drawn, Picture
 from yeastexp.data.datasets.yeast_scene import Look, render
-from yeastexp.data.splits import default_validation
-from yeastexp.errors import UserError
 from yeastexp.randomness import generator
 from yeastexp.registry import dataset
-from yeastexp.sample import Sample
 
 PIXEL_UM = 0.2
 """Micrometres: makes the default cell 5.2 µm wide, as yeast is."""
-
-LARGEST_REMEMBERED_PX = 512
-"""Of a side: 64 larger pictures would fill the memory."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataset("synthetic_yeast")
-class SyntheticYeast:
+class SyntheticYeast(Drawn):
     """Budding yeast drawn by the program: colonies with narrow gaps, buds, vacuoles, debris, and dead cells among them.
 
     Dead cells are background, as large as live ones and within their range of brightness, so no threshold tells them
@@ -38,8 +29,9 @@ class SyntheticYeast:
     validate: 8 of 18 unless told otherwise.
     """
 
+    name = "synthetic_yeast"
     maps = ("instances", "dead")
-    normalization = None
+    pixel_um = PIXEL_UM
 
     def __init__(
         self,
@@ -59,10 +51,7 @@ class SyntheticYeast:
         structures: Annotated[int, Field(ge=0, le=20, description="straight walls and rows of posts")] = 0,
         gaps: Annotated[float, Field(ge=0, le=10, description="factor on gaps in colonies; 0: cells touch")] = 1.0,
     ) -> None:
-        if val is not None and val >= images:
-            raise UserError(f"{val} of {images} images leave none to train on", key="val")
-        self.seed = seed
-        self.look = Look(
+        look = Look(
             size=size,
             cell_diameter_px=cell_diameter_px,
             crowding=crowding,
@@ -76,35 +65,9 @@ class SyntheticYeast:
             structures=structures,
             gaps=gaps,
         )
-        names = [f"yeast_{index:03d}" for index in range(images)]
-        self._indices = {name: index for index, name in enumerate(names)}
-        first = images - (val or default_validation(images))
-        self.splits = {"train": names[:first], "val": names[first:]}
-        self.pixel_um = PIXEL_UM
+        super().__init__(look, size, "yeast", images, seed, val)
 
-    def shape(self, name: str) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        return 1, self.look.size, self.look.size
-
-    def dtype(self, name: str) -> str:
-        """The type that an image would be stored in."""
-        return "uint16"
-
-    def arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        """`raw` (H, W) uint16 with `gt`, `instances` and `dead`, as a file stores them."""
-        draw = _remembered if self.look.size <= LARGEST_REMEMBERED_PX else _rendered
-        return draw(self.look, self.seed, self._indices[name])
-
-    def read(self, name: str) -> Sample:
-        """An image with its labels."""
-        arrays = self.arrays(name)
-        maps = {key: torch.from_numpy(arrays[key].astype(np.int64)) for key in self.maps}
-        labels = torch.from_numpy(arrays["gt"].astype(np.int64))
-        return Sample(torch.from_numpy(arrays["raw"].astype(np.float32))[None], labels, name, self.pixel_um, maps)
-
-
-def _rendered(look: Look, seed: int, index: int) -> dict[str, npt.NDArray[Any]]:
-    return render(look, generator(seed, "synthetic_yeast", index=index))
-
-
-_remembered = functools.lru_cache(maxsize=64)(_rendered)
+    @staticmethod
+    def draw(look: Look, seed: int, index: int) -> Picture:
+        """`raw` (H, W) uint16 with `gt`, `instances` and `dead`."""
+        return render(look, generator(seed, "synthetic_yeast", index=index))
