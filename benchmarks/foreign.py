@@ -184,7 +184,7 @@ def colonies(view: View, source: np.random.Generator) -> View:
     alone = [patch for patch in shrunk if patch.labels.any() and _solidity(patch.labels) > 0.88]
     image, labels = _emptied(view, source), np.zeros_like(view.labels)
     for _ in range(int(source.integers(2, 5)) if alone else 0):
-        middle = np.array([source.uniform(0.15, 0.85) * length for length in labels.shape])
+        middle = source.uniform(0.15, 0.85, 2) * labels.shape
         for _ in range(int(source.integers(15, 50))):
             patch = alone[int(source.integers(len(alone)))]
             if source.random() < 0.2:
@@ -202,13 +202,13 @@ def _solidity(labels: Labels) -> float:
 
 def _emptied(view: View, source: np.random.Generator) -> Floats:
     """Background alone: pixels of cells and their halos are those of other places, mirrored and shifted."""
-    near = ndimage.binary_dilation(view.labels > 0, iterations=2 * HALO_PX)
+    near: npt.NDArray[np.bool_] = ndimage.binary_dilation(view.labels > 0, iterations=2 * HALO_PX)
     image, covered = view.image.copy(), near.copy()
     for _ in range(200):
         if not covered.any():
             break
         shift = tuple(int(source.integers(length)) for length in near.shape)
-        other, taken = (np.roll(plane[::-1], shift, (0, 1)) for plane in (view.image, near))
+        other, taken = np.roll(view.image[::-1], shift, (0, 1)), np.roll(near[::-1], shift, (0, 1))
         image[covered & ~taken] = other[covered & ~taken]
         covered &= taken
     return image
@@ -248,7 +248,7 @@ def walls(view: View, source: np.random.Generator) -> View:
     drawn = np.zeros(view.image.shape)
     for _ in range(int(source.integers(4, 9))):
         turn = np.linalg.qr(source.normal(size=(2, 2)))[0]
-        place = [source.uniform(0, length) for length in drawn.shape]
+        place = source.uniform(0, 1, 2) * drawn.shape
         corners = GLYPHS[int(source.integers(len(GLYPHS)))] * source.uniform(14, 60) @ turn + place
         level, width = source.uniform(3, 7), source.uniform(1.5, 4)
         for begin, end in pairwise(corners):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from yeastexp.randomness import generator, uniform_fields
+from yeastexp.randomness import Generators, generator, uniform_fields
 
 FROZEN_FIRST = [7800264732414960, 2722031417030632, 7264895071412117, 1769808456732560]
 
@@ -35,6 +35,18 @@ def test_neighbouring_samples_are_independent(seed: int) -> None:
 def test_the_numbers_never_change() -> None:
     """Or old runs could not be repeated."""
     assert generator(0, "augment", 1, 2, 3).integers(1_000_000, size=3).tolist() == FROZEN
+
+
+def test_generators_set_anew_are_those_made_anew() -> None:
+    """Also behind draws that leave half of a word, or of what was computed at once, unused."""
+    sources = Generators(5, "augment")
+    for key in ((0, 0, 0), (3, 2**40, 1), (3, 2**40, 2)):
+        source, fresh = sources(*key), generator(5, "augment", *key)
+        assert [source.integers(9, dtype=np.int32), source.normal(), *source.random(5)] == [
+            fresh.integers(9, dtype=np.int32),
+            fresh.normal(),
+            *fresh.random(5),
+        ]
 
 
 def test_a_draw_of_one_purpose_does_not_move_another() -> None:

@@ -39,6 +39,22 @@ def generator(seed: int, purpose: str, epoch: int = 0, index: int = 0, position:
     return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
 
 
+class Generators:
+    """`generator(seed, purpose, …)` for many draws, each of which ends before the next begins: one object set anew.
+
+    To make one takes six times as long, which is most of what a patch's random variables cost.
+    """
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self._source = np.random.Philox(key=_key(seed, purpose))
+        self._begin, self._generator = self._source.state, np.random.Generator(self._source)
+
+    def __call__(self, epoch: int = 0, index: int = 0, position: int = 0) -> np.random.Generator:
+        self._begin["state"]["counter"][:] = 0, position, index, epoch
+        self._source.state = self._begin
+        return self._generator
+
+
 @lru_cache(maxsize=256)
 def _key(seed: int, purpose: str) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return np.frombuffer(hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=16).digest(), dtype=np.uint64)

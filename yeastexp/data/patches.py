@@ -17,7 +17,7 @@ from yeastexp.data.transforms import pipeline
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.checked import check_classes
 from yeastexp.data.workers import WithPlugins, made
-from yeastexp.randomness import generator
+from yeastexp.randomness import Generators, generator
 from yeastexp.sample import IGNORE
 from yeastexp.tasks.shares import UNKNOWN, in_16_bits
 
@@ -101,14 +101,15 @@ class PatchSampler(WithPlugins):
         which they were drawn.
         """
         epoch = step // self.steps_per_epoch
-        params = [self._params(epoch, index) for index in chosen.tolist()]
+        draws, windows = Generators(self.seed, "augment"), Generators(self.seed, "window")
+        params = [self._params(draws, epoch, index) for index in chosen.tolist()]
         readings = pipeline.readings(self.augmentations, self.plan.side, params, self.source.device)
         cut, places = [], []
         images = [self._image(index, given) for index, given in zip(chosen.tolist(), params, strict=True)]
         for block in self.source.laid(np.array(images)):
             within = block.places.tolist()
             corners = [
-                self._corner(epoch, index, block, image, images[place] == self.plan.images[index])
+                self._corner(windows, epoch, index, block, image, images[place] == self.plan.images[index])
                 for place, index, image in zip(within, chosen[within].tolist(), block.images, strict=True)
             ]
             drawn, read = [params[index] for index in within], pipeline.part_of(readings, within)
@@ -151,22 +152,23 @@ class PatchSampler(WithPlugins):
                 return first + number
         return int(self.plan.images[index])
 
-    def _corner(self, epoch: int, index: int, block: ImageBlock, image: int, planned: bool = True) -> np.ndarray:
+    def _corner(
+        self, windows: Generators, epoch: int, index: int, block: ImageBlock, image: int, planned: bool
+    ) -> np.ndarray:
         if self.plan.corners is not None and planned:
             return np.asarray(self.plan.corners[index])
         size = block.pixels.sizes[image]
         room = size - self.plan.side
-        source = generator(self.seed, "window", epoch, index)
+        source = windows(epoch, index)
         corner: np.ndarray = source.integers(np.maximum(room, 0) + 1)
         if self.foreground and source.random() < self.foreground and len(places := block.foreground[image]):
             centre = np.array(np.divmod(places[source.integers(len(places))], size[1]))
             corner = np.clip(centre - self.plan.side // 2, 0, np.maximum(room, 0))
         return np.where(room >= 0, corner, room // 2)
 
-    def _params(self, epoch: int, index: int) -> list[Any]:
+    def _params(self, draws: Generators, epoch: int, index: int) -> list[Any]:
         return [
-            augmentation.draw(generator(self.seed, "augment", epoch, index, position))
-            for position, augmentation in enumerate(self.augmentations)
+            augmentation.draw(draws(epoch, index, position)) for position, augmentation in enumerate(self.augmentations)
         ]
 
     def batches(

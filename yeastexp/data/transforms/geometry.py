@@ -59,6 +59,10 @@ class Stacked:
         matrices = [matrix for matrix in coordinates if isinstance(matrix, np.ndarray)]
         return cls(np.stack(matrices)) if len(matrices) == len(coordinates) else None
 
+    def part(self, places: Sequence[int]) -> Stacked:
+        """Those of some patches; fields, which a GPU makes of whole batches alone, stay together."""
+        return self if self.field is not None else Stacked(self.matrices[places])
+
     def __getitem__(self, part: slice) -> Stacked:
         assert self.field is None or part == slice(None), "fields are read at once"
         return Stacked(self.matrices[part], self.field, self.boxes)
@@ -116,6 +120,13 @@ class Pixels:
 def translation(y: float, x: float) -> np.ndarray:
     """The matrix that adds (y, x)."""
     return np.array([[1, 0, y], [0, 1, x], [0, 0, 1]], dtype=np.float64)
+
+
+def translations(shifts: np.ndarray) -> np.ndarray:
+    """The matrices (B, 3, 3) that add shifts (B, 2)."""
+    matrices = np.tile(np.eye(3), (len(shifts), 1, 1))
+    matrices[:, :2, 2] = shifts
+    return matrices
 
 
 def places(size: Size, device: torch.device | None = None) -> tuple[Tensor, Tensor]:

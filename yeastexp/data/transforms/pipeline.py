@@ -30,6 +30,7 @@ from yeastexp.data.transforms.geometry import (
     extents,
     read,
     translation,
+    translations,
 )
 from yeastexp.randomness import generator
 from yeastexp.sample import Sample
@@ -138,9 +139,7 @@ def readings(transforms: Transforms, side: int, params: list[list[Any]], device:
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
         size = size[0] + 2 * margin, size[1] + 2 * margin
-        coordinates: Batched | None = None
-        if device.type != "cpu":
-            coordinates = _centred_together(stage, transforms, params, size, (side, side), device)
+        coordinates: Batched | None = _centred_together(stage, transforms, params, size, (side, side), device)
         if coordinates is None:
             with _fields_on(device):
                 coordinates = [_centred(stage, transforms, given, size, (side, side)) for given in params]
@@ -152,10 +151,7 @@ def readings(transforms: Transforms, side: int, params: list[list[Any]], device:
 def part_of(steps: list[Reading], places: list[int]) -> list[Reading]:
     """The readings of some patches of a batch."""
     return [
-        (
-            where if isinstance(where, Stacked) else [where[index] for index in places],
-            size,
-        )  # on a GPU it has all of them
+        (where.part(places) if isinstance(where, Stacked) else [where[index] for index in places], size)
         for where, size in steps
     ]
 
@@ -219,8 +215,7 @@ def _read_patches(pixels: Pixels, images: np.ndarray, step: Reading, centres: np
     """Values (B, C, h, w) and label planes (B, L, h, w) about the centres (B, 2)."""
     coordinates, size = step
     if isinstance(coordinates, Stacked):
-        shifts = np.stack([translation(*centre) for centre in centres.tolist()])
-        return read(pixels, images, _placed_together(coordinates, size, shifts), size)
+        return read(pixels, images, _placed_together(coordinates, size, translations(centres)), size)
     placed = [_placed(one, size, centre) for one, centre in zip(coordinates, centres, strict=True)]
     return read(pixels, images, placed, size)
 
@@ -253,15 +248,25 @@ def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size
 
 def _step(transform: BasicTransform2D, params: Any, reach: Size, patch: Size) -> np.ndarray | Tensor:
     """A transform's field for what is reached for, or its matrix, counted from the centres."""
-    source = reach
-    step, out = placed(transform, source, params)
-    if out != source:  # where a coarser grid starts follows from the patch, not from how far a batch reads
-        source = patch
-        step, out = placed(transform, source, params)
-    if isinstance(step, Tensor):
-        return step
-    middle = translation(*((n - 1) / 2 for n in out))
-    return np.asarray(translation(*(-(n - 1) / 2 for n in source)) @ step @ middle)
+    step, source, out = _asked(transform, params, reach, patch)
+    return step if isinstance(step, Tensor) else _from_centres(step[None], [source], [out])[0]
+
+
+def _asked(
+    transform: BasicTransform2D, params: Any, reach: Size, patch: Size
+) -> tuple[np.ndarray | Tensor, Size, Size]:
+    """The geometry of what is reached for, and the sizes of its input and its output."""
+    step, out = placed(transform, reach, params)
+    if out == reach:
+        return step, reach, out
+    step, out = placed(transform, patch, params)
+    return step, patch, out
+
+
+def _from_centres(steps: np.ndarray, sources: Sequence[Size], outs: Sequence[Size]) -> np.ndarray:
+    """Matrices (B, 3, 3) between pixels counted from the first one, between such counted from the centres."""
+    outward, inward = translations((1 - np.array(sources)) / 2), translations((np.array(outs) - 1) / 2)
+    return np.asarray(outward @ steps @ inward)
 
 
 def _from_field(where: Coordinates, size: Size) -> Tensor:
@@ -280,26 +285,31 @@ def _placed(coordinates: Coordinates, size: Size, centre: np.ndarray) -> Coordin
 def _centred_together(
     stage: Stage, transforms: Transforms, params: list[list[Any]], size: Size, patch: Size, device: torch.device
 ) -> Stacked | None:
-    """The same for a batch on a GPU, which is not waited for; None if a field has to be made patch by patch.
+    """The same for a batch, in few calls; None if a field has to be made patch by patch, as a CPU makes all.
 
-    All fields reach as far as the widest, and how far they lead is what their transforms say it is at most.
+    A GPU is not waited for: all fields reach as far as the widest, and how far they lead is what their transforms say
+    it is at most.
     """
     composed = Stacked(np.tile(np.eye(3), (len(params), 1, 1)))
-    if not any(transforms[position].has("shifts") for position in stage.geometry):
-        return None
     for position in reversed(stage.geometry):
         transform, given = transforms[position], [one[position] for one in params]
         reach = _reach(composed, size) if position != stage.geometry[-1] else size
-        if (bent := transform.shifts(reach, given, device)) is not None:
+        if not transform.has("shifts"):
+            asked = []
+            with _fields_on(device):
+                for one in given:
+                    asked.append(_asked(transform, one, reach, patch))
+                    if isinstance(asked[-1][0], Tensor):
+                        return None
+            made, sources, outs = zip(*asked, strict=True)
+            steps = _from_centres(np.stack(made), sources, outs)
+        elif device.type != "cpu" and (bent := transform.shifts(reach, given, device)) is not None:
             middle = translation(*((n - 1) / 2 for n in reach))
             composed = compose_together(_placed_together(composed, size, middle), *bent, size)
-            steps = [np.linalg.inv(middle)] * len(params)
+            steps = np.linalg.inv(middle)
         else:
-            made = [_step(transform, one, reach, patch) for one in given]
-            steps = [step for step in made if isinstance(step, np.ndarray)]
-            if len(steps) < len(made):
-                return None
-        composed = replace(composed, matrices=np.stack(steps) @ composed.matrices)
+            return None
+        composed = replace(composed, matrices=steps @ composed.matrices)
     return composed
 
 
