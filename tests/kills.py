@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import forks
 import tiny
 
 from yeastexp.training import checkpoints
@@ -47,18 +48,20 @@ def command(verb: str, *words: str) -> list[str]:
 def prepare(folder: Path) -> Path:
     """The data and the experiment, and a run of it that nobody disturbs; gives that run's directory."""
     tiny.write_experiment(folder, TEXT)
-    subprocess.run(command("run", "tiny.toml"), cwd=folder, check=True, capture_output=True)
+    forks.run(command("run", "tiny.toml"), cwd=folder, check=True)
     return folder / "runs" / "tiny" / "001"
 
 
 def disturbed(folder: Path, number: int, moments: Sequence[float], workers: int, by: signal.Signals) -> Ended:
-    """Kill the run `number` after each of so many seconds, then let it end; compare it with run 001."""
+    """Kill the run `number` after each of so many seconds, or of so many epochs (of type int), then let it end; compare
+    it with run 001.
+    """
     run = Path("runs") / "tiny" / f"{number:03d}"
     kills = 0
     for moment in [*moments, None]:
         begun = (folder / run / "experiment.toml").is_file()
         words = ("resume", str(run)) if begun else ("run", "tiny.toml")
-        process = subprocess.Popen(
+        process = forks.Process(
             [*command(*words), "--set", f"runtime.workers={workers}"],
             cwd=folder,
             stdout=subprocess.DEVNULL,
@@ -66,7 +69,10 @@ def disturbed(folder: Path, number: int, moments: Sequence[float], workers: int,
             text=True,
         )
         try:
-            process.wait(moment)
+            if isinstance(moment, int):
+                while process.poll() is None and _epochs(folder / run) < moment:
+                    time.sleep(0.01)
+            process.wait(0.01 if isinstance(moment, int) else moment)
         except subprocess.TimeoutExpired:
             process.send_signal(by)
             kills += 1
@@ -76,6 +82,11 @@ def disturbed(folder: Path, number: int, moments: Sequence[float], workers: int,
         if not begun and not (folder / run / "experiment.toml").is_file() and (folder / run).is_dir():
             (folder / run).rename(folder / f"unbegun_{time.monotonic_ns()}")
     return Ended(kills, differences(folder / "runs" / "tiny" / "001", folder / run))
+
+
+def _epochs(run: Path) -> int:
+    table = run / "metrics.csv"
+    return len(table.read_text().splitlines()) - 1 if table.exists() else 0
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -114,6 +125,7 @@ def main() -> None:
     source = random.Random(words.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        forks.server()
         began = time.monotonic()
         prepare(folder)
         longest = time.monotonic() - began

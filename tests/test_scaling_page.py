@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+import forks
 
 from benchmarks import scaling
 
@@ -18,15 +19,9 @@ def test_the_first_command_runs(tmp_path: Path) -> None:
     words = command.split()
     assert words[0] == "torchrun"
     (tmp_path / "experiments").symlink_to(HOME / "experiments")
-    environment = {**os.environ, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *words[1:], "--set", "train.epochs=1"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "PYTHON_EXEC": str(forks.on_path(tmp_path) / "python")}
+    words = [sys.executable, "-m", "torch.distributed.run", *words[1:], "--set", "train.epochs=1"]
+    done = forks.run(words, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "runs/quick/001"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import forks
 import pytest
 import tiny
 from conftest import Call
@@ -1019,9 +1019,7 @@ def test_faults_at_the_command_line(write: Write, command: str, monkeypatch: pyt
 def test_faults_of_a_process_of_its_own(write: Write, tmp_path: Path) -> None:
     path = write({"plugins = []": 'plugins = ["mine.py"]'}, plugin="x = (\n")
     before = sorted(tmp_path.iterdir())
-    done = subprocess.run(
-        [sys.executable, "-m", "yeastexp", "run", path.name], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = forks.run([sys.executable, "-m", "yeastexp", "run", path.name], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"study.toml:1:12: plugins: {tmp_path}/mine.py:1:5: '(' was never closed\n"
     assert sorted(tmp_path.iterdir()) == before, "nothing is written"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import h5py
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ except UserError as error:
 def test_a_full_disk_leaves_the_old_file(tmp_path, limit):
     path = tmp_path / "data.h5"
     path.write_text("old")
-    done = subprocess.run([sys.executable, "-c", FULL, str(path), str(limit)], capture_output=True, text=True)
+    done = forks.run([sys.executable, "-c", FULL, str(path), str(limit)])
     fault = f"{path}: cannot be written (File too large); make room or name another place"
     assert (done.returncode, done.stdout) == (0, f"{fault} 1\n"), done.stderr
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
@@ -390,10 +391,10 @@ with sigterm_as_ctrl_c():
 
 def test_a_process_that_is_ended_leaves_no_part_of_a_file_or_one_that_the_next_takes_away(tmp_path: Path) -> None:
     words = [sys.executable, "-c", ENDED, str(tmp_path / "data.h5")]
-    done = subprocess.run([*words, str(int(signal.SIGTERM))], capture_output=True, text=True)
+    done = forks.run([*words, str(int(signal.SIGTERM))])
     assert "KeyboardInterrupt" in done.stderr and "stopping after this image" in done.stderr
     assert not list(tmp_path.iterdir())
-    assert subprocess.run([*words, str(int(signal.SIGKILL))]).returncode == -signal.SIGKILL
+    assert forks.run([*words, str(int(signal.SIGKILL))]).returncode == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == [".data.h5.part"]
-    subprocess.run(words, check=True)
+    forks.run(words, check=True)
     assert [path.name for path in tmp_path.iterdir()] == ["data.h5"]

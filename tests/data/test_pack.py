@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
 
+import forks
 import h5py
 import numpy as np
 import pytest
@@ -324,7 +324,7 @@ def test_a_killed_pack_leaves_no_file_and_the_old_one_as_it_was(tmp_path, old, n
     if old:
         output.write_text(old)
     command = [sys.executable, "-c", KILLED, *map(str, (images[0], labels[0], output, int(number)))]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = forks.run(command)
     assert done.returncode == -number, done.stderr
     visible = [file for file in output.parent.iterdir() if not file.name.startswith(".")]
     assert [file.read_text() for file in visible] == ([old] if old else [])

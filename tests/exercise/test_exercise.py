@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import forks
 import nbformat
 import numpy as np
 import pytest
@@ -144,6 +145,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> list[NotebookNode]:
     copy = nbformat.from_dict(NOTEBOOK)
     (experiment,) = [cell for cell in copy.cells if "epochs = 40" in cell.source]
     experiment.source = experiment.source.replace("epochs = 40", "epochs = 2\n\n[runtime]\nthreads = 1")
+    first = next(cell for cell in copy.cells if cell.cell_type == "code")
+    forked = forks.on_path(tmp_path_factory.mktemp("path"))
+    *lines, last = first.source.splitlines()
+    its_own = "import shutil\nassert Path(shutil.which('python')).samefile(sys.executable)"
+    quicker = f"os.environ['PATH'] = {str(forked)!r} + os.pathsep + os.environ['PATH']"
+    first.source = "\n".join([*lines, its_own, quicker, last])
     ran = execute.tidied(execute.executed(copy, tmp_path_factory.mktemp("notebook")))
     return [cell for cell in ran.cells if cell.cell_type == "code"]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forks
 import optuna
 import pytest
 import tiny
@@ -170,7 +171,7 @@ def test_an_interrupted_trial_is_gone_on_with(finished: SweepFolder, monkeypatch
 def test_the_trial_of_a_killed_process_is_taken_up(tmp_path: Path) -> None:
     asked = requested(tmp_path, trials=1, settings=("train.epochs=400", "validation.every=400"))
     command = [sys.executable, "-m", "yeastexp", *asked.command(tmp_path / "sweep")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forks.Process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "sweep" / "trials" / "001" / "checkpoints" / "previous.pt"
     try:
         while not checkpoint.exists():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import forks
 import kills
 import pytest
 
@@ -26,13 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_runs_end_in_the_same_bytes(folder: Path) -> None:
     number = 1 + len(list((folder / "runs" / "tiny").iterdir()))
-    ended = kills.disturbed(folder, number, [3.5, 4.5], workers=2, by=signal.SIGKILL)
-    assert ended.differences == []
+    ended = kills.disturbed(folder, number, [5, 10], workers=2, by=signal.SIGKILL)
+    assert ended == kills.Ended(2, [])
 
 
-def limited() -> None:
-    """Let no file of this process grow beyond what a few checkpoints need."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (61_000, 61_000))
+LIMIT = 61_000
+"""Bytes of a file, which a few checkpoints need."""
 
 
 @pytest.fixture
@@ -45,10 +44,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def filled(folder: Path, run: Path, limit: Callable[[], None] | None) -> str:
+def filled(folder: Path, run: Path, limit: int | None) -> str:
     """What a run says that has no room for all of its files; two good checkpoints have to be left."""
-    words = kills.command("run", "tiny.toml")
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, preexec_fn=limit)
+    done = forks.run(kills.command("run", "tiny.toml"), cwd=folder, file_size=limit)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     kept = run / "checkpoints"
     steps = {checkpoints.load(kept / name)["step"] for name in ("last.pt", "previous.pt")}
@@ -58,9 +56,9 @@ def filled(folder: Path, run: Path, limit: Callable[[], None] | None) -> str:
 
 def test_a_limit_of_file_sizes_costs_nothing_but_time(folder: Path) -> None:
     run = Path("runs") / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
-    said = filled(folder, folder / run, limited)
+    said = filled(folder, folder / run, LIMIT)
     assert f"no file may grow so large; make room, and 'resume {run}' continues from its last checkpoint\n" in said
-    subprocess.run(kills.command("resume", str(run)), cwd=folder, check=True, capture_output=True)
+    forks.run(kills.command("resume", str(run)), cwd=folder, check=True)
     assert kills.differences(folder / "runs" / "tiny" / "001", folder / run) == []
 
 
@@ -71,7 +69,7 @@ def test_a_full_disk_costs_nothing_but_time(folder: Path, small_disk: Path) -> N
     said = filled(small_disk, small_disk / run, None)
     assert f"no space left; make room, and 'resume {run}' continues from its last checkpoint\n" in said
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    subprocess.run(kills.command("resume", str(run)), cwd=small_disk, check=True, capture_output=True)
+    forks.run(kills.command("resume", str(run)), cwd=small_disk, check=True)
     assert kills.differences(folder / run, small_disk / run) == []
 
 
@@ -88,7 +86,7 @@ def stopped(
     """A run with workers that was told to stop after its first step: how it ended, its workers, and its directory."""
     run = folder / "runs" / "tiny" / f"{1 + len(list((folder / 'runs' / 'tiny').iterdir())):03d}"
     words = [*kills.command("run", "tiny.toml"), "--set", "runtime.workers=2", "--set", "train.epochs=2000"]
-    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = forks.Process(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not ((run / "log.txt").exists() and "first step" in (run / "log.txt").read_text()):
         time.sleep(0.05)
     workers = children(process.pid)

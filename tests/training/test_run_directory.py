@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from conftest import Call
 from tiny import EXPERIMENT, quiet, write_experiment
@@ -265,11 +264,8 @@ def test_a_run_directory_that_is_moved_while_it_trains(
     ("command", "room", "place"), [("evaluate", 300, "evaluations"), ("report", 20_000, "report.html")]
 )
 def test_a_full_disk_is_one_line(command: str, room: int, place: str, directory: RunDirectory) -> None:
-    def full() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
     words = [sys.executable, "-m", "yeastexp", command, str(directory)]
-    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=full, cwd=directory.path.parent)
+    done = forks.run(words, file_size=room, cwd=directory.path.parent)
     assert done.returncode == 1
     assert done.stderr.startswith(f"{directory.path / place}")
     assert done.stderr.endswith(": no file may grow so large; make room, or name another place\n")
