@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import fft, ndimage
 
 Floats = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 
 SMALLEST_BUD_PX = 6.0
@@ -69,94 +70,96 @@ class Field:
         self.rows, self.columns = (
             np.arange(self.canvas, dtype=np.float32).reshape(shape) for shape in ((-1, 1), (1, -1))
         )
-        self.solid, self.middle = self.structures(str(source.choice(STRUCTURES, p=OFTEN)))
+        self.solid: Floats = np.full((self.canvas, self.canvas), 99.0, np.float32)
+        self.held: list[tuple[float, float]] = []
+        """Where structures hold cells."""
+        self.structures(str(source.choice(STRUCTURES, p=OFTEN)))
         self.clear = ndimage.distance_transform_edt(self.solid > 0) if (self.solid < 0).any() else None
         self.cells = self.grow(str(source.choice(list(COVER), p=CROWDING)))
         self.paint()
 
-    # Structures are signed distances: negative inside.
+    # Structures are signed distances, negative inside, that are drawn into `solid`.
 
-    def structures(self, kind: str) -> tuple[Floats, list[tuple[float, float]]]:
-        """What is built into the field, and where cells are held by it."""
+    def structures(self, kind: str) -> None:
+        """Build something into the field."""
+        build = {"traps": self.traps, "walls": self.walls, "letters": self.letters, "posts": self.posts}
+        if kind in build:
+            build[kind]()
+
+    def traps(self) -> None:
+        """Pairs of pillars with room for cells between them, once or in rows."""
         source, wide, d = self.source, self.canvas, self.diameter
-        solid, held = np.full((wide, wide), 99.0, np.float32), []
-        if kind == "traps":
-            apart, tilt, lean = d * source.uniform(1.6, 2.6), source.uniform(0, 2 * math.pi), source.uniform(-0.7, 0.7)
-            axes = d * source.uniform(0.45, 0.9), d * source.uniform(0.3, 0.55)
-            step = apart * source.uniform(2.2, 4.5)
-            count = min(4, math.ceil(wide / step))
-            first = (
-                source.uniform(0, max(1.0, wide - (count - 1) * step), 2)
-                if count > 1
-                else wide * source.uniform(0.3, 0.7, 2)
-            )
-            for row in range(count):
-                for column in range(count):
-                    y, x = first[0] + row * step, first[1] + column * step
-                    held.append((y, x))
-                    for side in (-1, 1):
-                        dy, dx = side * apart / 2 * math.sin(tilt), side * apart / 2 * math.cos(tilt)
-                        _join(solid, self.ellipse(y + dy, x + dx, *axes, tilt + math.pi / 2 + side * lean))
-        elif kind == "walls":
-            tilt, half = source.uniform(0, math.pi), d * source.uniform(0.08, 0.8)
-            gap, offset = d * source.uniform(1.3, 6) + 2 * half, source.uniform(0, wide)
-            teeth = source.random() < 0.4
-            along = self.rows * math.sin(tilt) + self.columns * math.cos(tilt)
-            across = self.rows * math.cos(tilt) - self.columns * math.sin(tilt)
-            several = source.random() < 0.5
-            for number in range(-6, 7) if several else (0, 1)[: source.integers(1, 3)]:
-                wall = np.abs(across - offset + wide / 2 - number * gap) - half
-                _join(solid, wall)
-            if teeth:
-                pitch, length = d * source.uniform(1.5, 4), d * source.uniform(1, 5)
-                tooth = np.abs((along % pitch) - pitch / 2) - half * source.uniform(0.4, 1)
-                _join(solid, np.maximum(tooth, np.abs(across - offset + wide / 2) - length))
-        elif kind == "letters":
-            for _ in range(int(source.integers(1, 5))):
-                self.letter(solid)
-        elif kind == "posts":
-            radius, tilt = d * source.uniform(0.25, 1.1), source.uniform(0, math.pi)
-            step, (y, x) = radius * source.uniform(3, 8), source.uniform(0.1 * wide, 0.9 * wide, 2)
-            along = (self.rows - y) * math.sin(tilt) + (self.columns - x) * math.cos(tilt)
-            across = (self.rows - y) * math.cos(tilt) - (self.columns - x) * math.sin(tilt) + step / 2
-            if source.random() < 0.5:
-                across = across % step
-            _join(solid, np.hypot((along % step) - step / 2, across - step / 2) - radius)
-        return solid, held
+        apart, tilt, lean = d * source.uniform(1.4, 2.6), source.uniform(0, 2 * math.pi), source.uniform(-0.7, 0.7)
+        axes = d * source.uniform(0.45, 0.9), d * source.uniform(0.3, 0.55)
+        step = apart * source.uniform(2.2, 4.5)
+        count = min(4, math.ceil(wide / step))
+        first = source.uniform(0, max(1.0, wide - (count - 1) * step), 2)
+        if count == 1:
+            first = wide * source.uniform(0.3, 0.7, 2)
+        for row, column in np.ndindex(count, count):
+            y, x = first + step * np.array([row, column])
+            self.held.append((y, x))
+            for side in (-1, 1):
+                dy, dx = side * apart / 2 * math.sin(tilt), side * apart / 2 * math.cos(tilt)
+                _join(self.solid, self.ellipse(y + dy, x + dx, *axes, tilt + math.pi / 2 + side * lean))
 
-    def letter(self, solid: Floats) -> None:
-        """Strokes between the points of a grid of 2 × 3, and arcs; sometimes their outlines alone."""
+    def walls(self) -> None:
+        """Straight channel walls, sometimes with teeth."""
         source, d = self.source, self.diameter
-        high, tilt = (
-            float(np.clip(d * source.uniform(2, 6), 20, 140)),
-            source.choice([0.0, source.uniform(0, 2 * math.pi)]),
-        )
-        y, x = source.uniform(0, self.canvas, 2)
-        half, glyph = high * source.uniform(0.04, 0.12), np.full_like(solid, 99.0)
+        tilt, half = source.uniform(0, math.pi), d * source.uniform(0.08, 0.8)
+        pitch, offset = d * source.uniform(1.3, 6) + 2 * half, source.uniform(-0.5, 0.5) * self.canvas
+        along, across = self.turned(tilt, self.canvas / 2, self.canvas / 2)
+        across = across - offset
+        for number in range(-6, 7) if source.random() < 0.5 else range(source.integers(1, 3)):
+            _join(self.solid, np.abs(across - number * pitch) - half)
+        if source.random() < 0.4:
+            pitch, length = d * source.uniform(1.5, 4), d * source.uniform(1, 5)
+            tooth = np.abs((along % pitch) - pitch / 2) - half * source.uniform(0.4, 1)
+            _join(self.solid, np.maximum(tooth, np.abs(across) - length))
+
+    def posts(self) -> None:
+        """Round posts in a row, or in a grid."""
+        source, wide = self.source, self.canvas
+        radius = self.diameter * source.uniform(0.25, 1.1)
+        step = radius * source.uniform(3, 8)
+        along, across = self.turned(source.uniform(0, math.pi), *source.uniform(0.1 * wide, 0.9 * wide, 2))
+        if source.random() < 0.5:
+            across = (across + step / 2) % step - step / 2
+        _join(self.solid, np.hypot((along % step) - step / 2, across) - radius)
+
+    def letters(self) -> None:
+        """One to four letters."""
+        for _ in range(int(self.source.integers(1, 5))):
+            self.letter()
+
+    def turned(self, tilt: float, y: float, x: float) -> tuple[Floats, Floats]:
+        """Coordinates of all pixels along and across a direction, from a point."""
+        rows, columns = self.rows - y, self.columns - x
+        along = rows * math.sin(tilt) + columns * math.cos(tilt)
+        return along, rows * math.cos(tilt) - columns * math.sin(tilt)
+
+    def letter(self) -> None:
+        """Strokes between the points of a grid of 3 × 3, and circles; sometimes their outlines alone."""
+        source = self.source
+        high = float(np.clip(self.diameter * source.uniform(2, 6), 20, 140))
+        tilt, (y, x) = source.choice([0.0, source.uniform(0, 2 * math.pi)]), source.uniform(0, self.canvas, 2)
+        half, glyph = high * source.uniform(0.04, 0.12), np.full_like(self.solid, 99.0)
         for _ in range(int(source.integers(2, 5))):
-            (y0, x0), (y1, x1) = source.integers(-1, 2, 2), source.integers(-1, 2, 2)
+            ends = source.integers(-1, 2, (2, 2)) * (high / 2, 0.3 * high)
+            ends = np.array([y, x]) + ends @ [[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]]
             if source.random() < 0.3:
-                ring = np.hypot(self.rows - y - y0 * high / 4, self.columns - x - x0 * high / 4) - high / 4
-                _join(glyph, np.abs(ring) - half)
-                continue
-            ends = [
-                (
-                    y + high / 2 * (v * math.cos(tilt) - 0.6 * u * math.sin(tilt)),
-                    x + high / 2 * (v * math.sin(tilt) + 0.6 * u * math.cos(tilt)),
-                )
-                for v, u in ((y0, x0), (y1, x1))
-            ]
-            _join(glyph, self.stroke(*ends) - half)
-        _join(solid, np.abs(glyph) - half * 0.3 if source.random() < 0.3 else glyph)
+                middle = ends.mean(axis=0)
+                _join(glyph, np.abs(np.hypot(self.rows - middle[0], self.columns - middle[1]) - high / 4) - half)
+            else:
+                _join(glyph, self.stroke(*ends) - half)
+        _join(self.solid, np.abs(glyph) - half * 0.3 if source.random() < 0.3 else glyph)
 
     def ellipse(self, y: float, x: float, long_px: float, short_px: float, angle: float) -> Floats:
         """Distance to an ellipse, exact on its axes."""
-        rows, columns = self.rows - y, self.columns - x
-        along = rows * math.sin(angle) + columns * math.cos(angle)
-        across = rows * math.cos(angle) - columns * math.sin(angle)
+        along, across = self.turned(angle, y, x)
         return np.asarray((np.hypot(along / long_px, across / short_px) - 1) * math.sqrt(long_px * short_px))
 
-    def stroke(self, start: tuple[float, float], end: tuple[float, float]) -> Floats:
+    def stroke(self, start: Points, end: Points) -> Floats:
         """Distance to a line between two points."""
         dy, dx = end[0] - start[0], end[1] - start[1]
         rows, columns = self.rows - start[0], self.columns - start[1]
@@ -165,7 +168,7 @@ class Field:
 
     # Cells are rows of (y, x, long semi-axis, short semi-axis, angle).
 
-    def grow(self, crowding: str) -> npt.NDArray[np.float64]:
+    def grow(self, crowding: str) -> Points:
         """Cells in colonies: each touches one that is there."""
         source, wide, d = self.source, self.canvas, self.diameter
         if crowding == "none":
@@ -188,8 +191,8 @@ class Field:
             else:
                 first, left = len(cells), int(source.integers(1, colony + 1)) + 1
                 at = source.uniform(0, wide, 2) if crowding != "single" else wide * source.uniform(0.25, 0.75, 2)
-                if self.middle and source.random() < 0.85:
-                    at = np.array(self.middle[source.integers(len(self.middle))]) + source.normal(0, 0.25 * d, 2)
+                if self.held and source.random() < 0.85:
+                    at = np.array(self.held[source.integers(len(self.held))]) + source.normal(0, 0.25 * d, 2)
                 placed = self.kept(cells, cell, at[None], tight)
                 left = left if placed is not None else 0
             if placed is None:
@@ -208,7 +211,7 @@ class Field:
                     cells = cells if placed is None else np.vstack([cells, placed])
         return cells
 
-    def cell(self, across: float, stretch: float, smallest: float | None = None) -> npt.NDArray[np.float64]:
+    def cell(self, across: float, stretch: float, smallest: float | None = None) -> Points:
         """A cell of this diameter, within the range."""
         short = float(np.clip(across / math.sqrt(stretch), smallest or self.range[0], self.range[1])) / 2
         long = min(short * stretch, self.range[1] / 2)
@@ -216,13 +219,13 @@ class Field:
 
     def beside(
         self,
-        cells: npt.NDArray[np.float64],
-        cell: npt.NDArray[np.float64],
-        parent: npt.NDArray[np.float64],
+        cells: Points,
+        cell: Points,
+        parent: Points,
         tight: float,
-        turns: npt.NDArray[np.float64],
-        about: npt.NDArray[np.float64] | None = None,
-    ) -> npt.NDArray[np.float64] | None:
+        turns: Points,
+        about: Points | None = None,
+    ) -> Points | None:
         """The cell where it touches its parent in one of some directions, as near as it can to a place, or None."""
         apart = (_reach(cell, turns) + _reach(parent, turns)) * tight * self.source.uniform(1.0, 1.08)
         at = parent[:2] + apart[:, None] * np.stack([np.sin(turns), np.cos(turns)], axis=1)
@@ -230,9 +233,7 @@ class Field:
             at = at[np.argsort(((at - about) ** 2).sum(axis=1))]
         return self.kept(cells, cell, at, tight * 0.995)
 
-    def kept(
-        self, cells: npt.NDArray[np.float64], cell: npt.NDArray[np.float64], at: npt.NDArray[np.float64], tight: float
-    ) -> npt.NDArray[np.float64] | None:
+    def kept(self, cells: Points, cell: Points, at: Points, tight: float) -> Points | None:
         """The cell at the first of some places where it overlaps nothing, or None."""
         free = ((at > -0.2 * self.diameter) & (at < self.canvas + 0.2 * self.diameter)).all(axis=1)
         if self.clear is not None:
@@ -416,7 +417,7 @@ def _join(solid: Floats, other: npt.NDArray[np.floating]) -> None:
     np.minimum(solid, other, out=solid, casting="unsafe")
 
 
-def _reach(cell: npt.NDArray[np.float64], turns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _reach(cell: Points, turns: Points) -> Points:
     """From the centre of an ellipse to its outline in a direction."""
     long, short, angle = cell[2], cell[3], cell[4]
     return np.asarray(1 / np.hypot(np.cos(turns - angle) / long, np.sin(turns - angle) / short))
