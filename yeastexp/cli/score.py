@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -162,6 +162,7 @@ def compare(
 @click.option("--z", metavar="PLANE", help="Of stacks in depth: max, middle or a number from 0 on.")
 @click.option("--part", metavar="I/N", help="Predict the I-th of N parts of the images alone.")
 @click.option("--join", is_flag=True, help="Put the results of all parts together.")
+@click.option("--dask", metavar="ADDRESS", help="Predict all parts on a Dask cluster and join them; or local:N.")
 @DEVICE
 @TRUST
 def predict(
@@ -180,6 +181,7 @@ def predict(
     z: str | None,
     part: str | None,
     join: bool,
+    dask: str | None,
     device: str,
 ) -> None:
     """Segment images of any size (files, folders, globs, an HDF5 file) into masks of the same names, and a table.
@@ -207,6 +209,7 @@ def predict(
     --part 1/4, 2/4, … share the work among processes that need not talk to each other, as the jobs of a cluster: each
     predicts some of the images, and some rows of those too large for memory; run again, it does what is missing. When
     all parts are done, the same command with --join in place of --part writes the tables and joins cells across rows.
+    --dask does all of that on the workers of a Dask cluster, named by the address of its scheduler, or on N of its own.
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
@@ -218,24 +221,22 @@ def predict(
     if part is not None and join:
         raise UserError("--part, --join: join when all parts are done; give one of them")
     own = None if part is None else Part.of(part)
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint, "tta": tta, "probabilities": probabilities, "overlay": overlay, "cells": cells,
+        "tile": tile, "form": form, "kinds": kinds, "choices": Choices(axes, z), "device": device,
+    }  # fmt: skip
+    if dask is not None:
+        if own or join:
+            raise UserError("--dask: predicts all parts and joins them; omit --part and --join")
+        try:
+            import distributed  # noqa: F401
+        except ImportError:
+            raise UserError("--dask: needs other packages; pip install dask distributed") from None
+        from yeastexp.prediction.cluster.client import predict_parts
 
+        predict_parts(dask, run_directory, images, output, options)
     count = predict(
-        run_directory,
-        images,
-        output,
-        checkpoint=checkpoint,
-        tta=tta,
-        probabilities=probabilities,
-        overlay=overlay,
-        cells=cells,
-        tile=tile,
-        form=form,
-        kinds=kinds,
-        choices=Choices(axes, z),
-        device=device,
-        part=own,
-        join=join,
-        progress=image_progress,
+        run_directory, images, output, **options, part=own, join=join or bool(dask), progress=image_progress
     )
     if own:
         number = format_count(count, "image")

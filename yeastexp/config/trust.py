@@ -36,6 +36,11 @@ def trusting() -> Iterator[None]:
         _trusting.reset(token)
 
 
+def is_trusting() -> bool:
+    """Whether that was said."""
+    return _trusting.get()
+
+
 def refusal(plugin: Path, named_in: Path, received: bool) -> str | None:
     """Why a plugin that a file in the folder `named_in` names is not executed; None if it may be.
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from yeastexp.errors import UserError
 
 NAMED = re.compile(r"\.part-([1-9]\d*)-of-([1-9]\d*)$", re.ASCII)
+COUNTED = re.compile(r"\.part-[1-9]\d*-of-([1-9]\d*)(?:\.part|\.progress)?$", re.ASCII)
+"""Also what belongs to a part that is being written."""
 
 
 @dataclass(frozen=True, order=True)
@@ -43,6 +45,12 @@ class Part:
     def file_of(self, target: Path) -> Path:
         """Where its rows of a file lie until all parts are joined."""
         return target.with_name(f".{target.name}.part-{self.index}-of-{self.count}")
+
+
+def count_in(folder: Path) -> int | None:
+    """How many parts there are of what lies in a folder and is not joined yet; None if nothing does."""
+    counts = {int(found[1]) for path in folder.glob(".*.part-*-of-*") if (found := COUNTED.search(path.name))}
+    return max(counts, default=None)
 
 
 def written(target: Path) -> list[Part]:

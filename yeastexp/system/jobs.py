@@ -149,7 +149,7 @@ def _do(
     except KeyboardInterrupt:
         error = UserError("interrupted", status=INTERRUPTED)
     except BaseException as raised:
-        error = _portable(raised)
+        error = portable(raised)
     sys.stdout.flush()
     outcome.send_bytes(pickle.dumps(error))
 
@@ -172,7 +172,7 @@ def _take_gpu(slot: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % gpus]
 
 
-def _portable(error: BaseException) -> BaseException:
+def portable(error: BaseException) -> BaseException:
     """An error with its traceback as a note, if it is a bug; one that quotes it, if it cannot be pickled."""
     trace = ""
     if not isinstance(error, UserError):
