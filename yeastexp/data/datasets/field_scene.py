@@ -164,7 +164,7 @@ class Field:
         dy, dx = end[0] - start[0], end[1] - start[1]
         rows, columns = self.rows - start[0], self.columns - start[1]
         at = ((rows * dy + columns * dx) / max(dy * dy + dx * dx, 1e-6)).clip(0, 1)
-        return np.hypot(rows - at * dy, columns - at * dx)
+        return np.asarray(np.hypot(rows - at * dy, columns - at * dx))
 
     # Cells are rows of (y, x, long semi-axis, short semi-axis, angle).
 
