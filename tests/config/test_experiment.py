@@ -193,8 +193,8 @@ SPELT = {
     ),
     "precision": (
         {"epochs = 2": 'epochs = 2\nprecision = "float61"'},
-        "29:1: [train] precision: should be 'float32', 'bfloat16' or 'float16', got \"float61\"; "
-        "did you mean 'float16'? (known: bfloat16, float16, float32)",
+        "29:1: [train] precision: should be 'float32', 'bfloat16', 'float16' or 'auto', got \"float61\"; "
+        "did you mean 'float16'? (known: auto, bfloat16, float16, float32)",
     ),
     "monitor": (
         {"epochs = 2": 'epochs = 2\n[validation]\nmonitor = "iuo"'},

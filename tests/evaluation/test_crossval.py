@@ -31,7 +31,7 @@ from yeastexp.evaluation import crossval as crossval_module
 from yeastexp.evaluation.crossval import CrossvalScores, crossval, summarise
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import jobs
-from yeastexp.training import checkpoints
+from yeastexp.training import checkpoints, timing
 from yeastexp.training.handlers.stopping import PauseWhenInterrupted
 from yeastexp.training.resume import resume
 from yeastexp.training.verify import verify
@@ -66,6 +66,25 @@ def test_every_image_is_held_out_once_a_seed(done: Path) -> None:
         assert sorted(kept) == sorted(chosen)
         held += [(loaded.train.seed, name) for name in kept]
     assert sorted(held) == sorted((seed, name) for seed in (0, 1) for name in NAMES)
+
+
+@pytest.mark.parametrize(("jobs", "threads", "timed"), [(1, 2, 4), (2, 1, 2)])
+def test_all_folds_have_the_threads_and_the_precision_that_are_fastest_at_their_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int, timed: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timing.cores, "allowed", lambda: (2, "cores of the machine"))
+    times = iter([0.4, 0.3, 0.3, 0.2][-timed:])
+    monkeypatch.setattr(timing, "seconds_per_step", lambda *anything, **limits: next(times))
+    begun: list[list[str]] = []
+    monkeypatch.setattr(crossval_module._Training, "__call__", lambda self, fold, *_: begun.append(self.options(fold)))
+    monkeypatch.setattr(crossval_module, "_in_processes", lambda train, folds, *_: [train(fold) for fold in folds])
+    monkeypatch.setattr(crossval_module, "_scores", None)
+    with pytest.raises(TypeError):
+        settings = ["train.precision=auto", "runtime.threads=auto"]
+        crossval(write_experiment(tmp_path), settings, folds=2, jobs=jobs, console=quiet())
+    chosen = {f"runtime.threads={threads}", "train.precision=bfloat16"}
+    assert [chosen <= {*options} for options in begun] == [True] * 2 and next(times, None) is None
 
 
 def test_the_scores_are_those_of_the_last_weights(done: Path) -> None:

@@ -25,6 +25,7 @@ from yeastexp.inspection import check
 from yeastexp.prediction.predict import predict
 from yeastexp.system import cores
 from yeastexp.training import checkpoints, timing
+from yeastexp.training.build import Assembly
 from yeastexp.training.run import run
 
 CPU = torch.device("cpu")
@@ -202,6 +203,43 @@ def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.
     path = write_experiment(here)
     fixed, chosen = (run(path, settings, console=quiet()) for settings in ([], ["runtime.threads=auto"]))
     assert kills.differences(fixed, chosen) == []
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "chosen", "shown"),
+    [(0.25, "bfloat16", "250 ms"), (0.28, "float32", "280 ms"), (None, "float32", "fails (RuntimeError: no kernel)")],
+)
+def test_bfloat16_is_chosen_where_it_is_faster(
+    here: Path, monkeypatch: pytest.MonkeyPatch, bfloat16: float | None, chosen: str, shown: str
+) -> None:
+    """The run says so, and has the bits of one whose file says so."""
+
+    def seconds_per_step(assembly: Assembly, *anything: object, **limits: object) -> float:
+        if assembly.experiment.train.precision == "float32":
+            return 0.3
+        if bfloat16 is None:
+            raise RuntimeError("no\nkernel")
+        return bfloat16
+
+    path = write_experiment(here)
+    with monkeypatch.context() as patched:
+        patched.setattr(timing, "seconds_per_step", seconds_per_step)
+        folder = run(path, ["train.precision=auto"], console=(console := quiet()))
+    line = f'[train] precision = "{chosen}": a step takes, by precision, float32: 300 ms, bfloat16: {shown}'
+    assert line in console.file.getvalue() and line in (folder / "log.txt").read_text()
+    assert json.loads((folder / "environment.json").read_text())["precision"] == chosen
+    assert kills.differences(run(path, [f"train.precision={chosen}"], console=quiet()), folder) == []
+
+
+@pytest.mark.parametrize(("worth", "chosen"), [(0.0, "float32"), (99.0, "bfloat16")])
+def test_timing_both_precisions_changes_nothing_else(
+    here: Path, monkeypatch: pytest.MonkeyPatch, worth: float, chosen: str
+) -> None:
+    monkeypatch.setattr(timing, "WORTH_DIGITS", worth)
+    monkeypatch.setattr(timing, "SLOWER", 99.0)
+    path = write_experiment(here)
+    fixed, timed = (run(path, [f"train.precision={each}"], console=quiet()) for each in (chosen, "auto"))
+    assert kills.differences(fixed, timed) == []
 
 
 def test_no_more_threads_than_were_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

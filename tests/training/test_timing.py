@@ -20,7 +20,7 @@ from yeastexp.errors import UserError
 from yeastexp.training import timing
 from yeastexp.training.build import Assembly, assemble
 from yeastexp.training.device import configure_torch
-from yeastexp.training.timing import fastest_threads, seconds_of_validation, seconds_per_step, trial_of
+from yeastexp.training.timing import fastest, seconds_of_validation, seconds_per_step, trial_of
 
 
 @pytest.fixture
@@ -114,8 +114,9 @@ def test_a_number_of_threads_that_is_much_slower_is_given_up_within_a_step(slow:
     """A step on two threads would take 2.4 s; it ends once it has taken four times as long as one on one thread."""
     torch.set_num_threads(1)
     began = time.monotonic()
-    threads, step, line = fastest_threads(slow, 0.1)
-    assert threads == 1 and step is not None and 0.024 < step < 0.5
+    chosen = fastest(slow, slow.experiment, 0.1)
+    assert chosen.threads == 1 and chosen.step is not None and 0.024 < chosen.step < 0.5
+    (line,) = chosen.lines
     assert re.fullmatch(
         r"\[runtime\] threads = 1: a step takes, by threads, 1: \d+ ms, 2: over \d+ ms \(2 cores of the machine\)", line
     )

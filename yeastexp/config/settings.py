@@ -63,8 +63,11 @@ class Train:
         float | None, Field(gt=0, lt=1, description="of the moving average of the weights that is kept and scored")
     ] = None
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        Field(description="of the model in training; float16 needs a GPU; whole images are always seen in float32"),
+        Literal["float32", "bfloat16", "float16", "auto"],
+        Field(
+            description="of the model in training; 'auto': bfloat16 where it is faster now; float16 needs a GPU; whole "
+            "images are always predicted in float32"
+        ),
     ] = "float32"
     init_from: Annotated[
         Path | None,

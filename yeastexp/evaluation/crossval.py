@@ -9,7 +9,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from yeastexp.evaluation.out_of_fold import FOLDS, PER_IMAGE, RESULT, Key, devia
 from yeastexp.metrics.intervals import interval
 from yeastexp.metrics.summary import ScoreTable, as_csv, formatter, rows_of, shown
 from yeastexp.prediction.predictor import load_predictor
-from yeastexp.system import cores, files, locks, processes
+from yeastexp.system import files, locks, processes
 from yeastexp.system.console import console_into
 from yeastexp.system.formatting import format_count, format_interval
 from yeastexp.system.jobs import Job, side_by_side
@@ -43,6 +43,7 @@ from yeastexp.training.progress import Validation
 from yeastexp.training.resume import is_concluded, resume
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory, Which
+from yeastexp.training.timing import is_timed, settled
 
 PAIRS_NAMED = 3
 """Pairs of near-duplicates that a note names."""
@@ -124,8 +125,9 @@ def crossval(
             say(note)
         fold_runs = list(_fold_runs(folder, loaded, chosen, repeats))
         _refuse_other_inputs(fold_runs, loaded)
-        threads = among.agreed(_threads(fold_runs, loaded, max(jobs, among.on_machine)))
-        training = _Training(path, (*settings, *threads), folder, tuple(loaded.plugins))
+        training = _Training(path, tuple(settings), folder, tuple(loaded.plugins))
+        alike = among.agreed(_alike(training, fold_runs, loaded, max(jobs, among.on_machine)))
+        training = replace(training, settings=(*settings, *alike))
         if among.count > 1:
             with among.apart(training.remedy), working_together(Processes(on_machine=among.on_machine)):
                 for fold_run in fold_runs[among.rank :: among.count]:
@@ -200,17 +202,16 @@ def _fold_runs(folder: Path, loaded: Experiment, chosen: Folds, repeats: int) ->
             yield FoldRun(seed, fold, fold_folder(folder, seed, fold))
 
 
-def _threads(fold_runs: Sequence[FoldRun], loaded: Experiment, at_once: int) -> list[str]:
-    """The number of threads that the first fold has chosen, for the others.
-
-    If none was begun, that is left to the first one; of several at a time each gets its share of the cores.
-    """
+def _alike(training: _Training, fold_runs: Sequence[FoldRun], loaded: Experiment, at_once: int) -> list[str]:
+    """The number of threads and the precision of all folds: of one that was begun, or what is fastest now."""
     begun = next((run for run in (RunDirectory(each.folder) for each in fold_runs) if run.is_run), None)
     if begun is not None:
-        return [f"runtime.threads={tomllib.loads(begun.experiment.read_text(encoding='utf-8'))['runtime']['threads']}"]
-    if at_once > 1 and loaded.runtime.threads == "auto":
-        return [f"runtime.threads={max(1, cores.allowed()[0] // at_once)}"]
-    return []
+        tables = tomllib.loads(begun.experiment.read_text(encoding="utf-8"))
+        return [f"runtime.threads={tables['runtime']['threads']}", f"train.precision={tables['train']['precision']}"]
+    if not is_timed(loaded):
+        return []
+    chosen = settled(load_experiment(training.path, training.options(fold_runs[0])), at_once)
+    return [f"runtime.threads={chosen.runtime.threads}", f"train.precision={chosen.train.precision}"]
 
 
 @dataclass(frozen=True)
@@ -247,14 +248,17 @@ class _Training:
         if RunDirectory(fold_run.folder).is_run:
             resume(fold_run.folder, console=console)
             return
+        fold_run.folder.mkdir(exist_ok=True)
+        run(self.path, self.options(fold_run), started=time.monotonic(), console=console, folder=fold_run.folder)
+
+    def options(self, fold_run: FoldRun) -> list[str]:
+        """The settings of a fold."""
         changes = {
             "validation.folds": str((self.folder / FOLDS).resolve()),
             "validation.fold": fold_run.fold,
             "train.seed": fold_run.seed,
         }
-        options = [*self.settings, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
-        fold_run.folder.mkdir(exist_ok=True)
-        run(self.path, options, started=time.monotonic(), console=console, folder=fold_run.folder)
+        return [*self.settings, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]
 
 
 def _in_processes(training: _Training, fold_runs: Sequence[FoldRun], count: int, say: Callable[[str], None]) -> None:

@@ -254,9 +254,12 @@ class Preprocessing:
 
 
 def options_of(assembly: Assembly) -> Options:
-    """How a step of an experiment is computed; UserError if its device cannot do so."""
-    experiment = assembly.experiment
-    return Options(experiment.train.precision, experiment.runtime.compile).check(assembly.device)
+    """How a step of an experiment is computed; UserError if its device cannot do so.
+
+    A precision that is left to the machine is float32 until steps are timed (`timing.assembled`).
+    """
+    precision, runtime = assembly.experiment.train.precision, assembly.experiment.runtime
+    return Options("float32" if precision == "auto" else precision, runtime.compile).check(assembly.device)
 
 
 def optimization_of(assembly: Assembly, model: nn.Module | None = None) -> OptimizationStep:

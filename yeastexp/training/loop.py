@@ -60,7 +60,8 @@ def described(assembly: Assembly) -> dict[str, Any]:
     """What this process depends on beside the experiment."""
     loaded = assembly.experiment
     digests = {"experiment": hashlib.sha256(loaded.resolved().encode()).hexdigest(), **inputs.digests(loaded)}
-    return {"seed": loaded.train.seed, **environment.describe(assembly.device, digests)}
+    chosen = {"seed": loaded.train.seed, "precision": loaded.train.precision}
+    return {**chosen, **environment.describe(assembly.device, digests)}
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from yeastexp.training.context import RunContext, never
 from yeastexp.training.device import torch_as_it_was
 from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
 from yeastexp.training.run_directory import RunDirectory
-from yeastexp.training.timing import THREADS_SECONDS, assembled
+from yeastexp.training.timing import TRIAL_SECONDS, assembled, is_timed
 from yeastexp.training.validation import scored_baselines
 
 
@@ -79,14 +79,14 @@ def run(
     say = say_to(console)
     say(
         f"{loaded.name if loaded is source else source}: reading its images"
-        + (", then timing a step" if loaded.runtime.threads == "auto" else "")
+        + (", then timing a step" if is_timed(loaded) else "")
     )
     thumbnails: dict[str, Thumbnail] = {}
     with deadline.at(budget.ends - deadline.LEAVING_SECONDS, budget.over) if budget else nullcontext():
-        patience = min(THREADS_SECONDS, TIMING * budget.seconds if budget else math.inf)
+        patience = min(TRIAL_SECONDS, TIMING * budget.seconds if budget else math.inf)
         assembly, step, measured = assembled(loaded, patience)
-        if measured:
-            say(measured)
+        for line in measured:
+            say(line)
         baselines = scored_baselines(assembly, thumbnails) if budget else None  # they count as well
         counted = budget.plan(assembly, step) if budget else assembly.experiment
     runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
@@ -96,8 +96,8 @@ def run(
     directory = RunDirectory(among.agreed(claimed), among.writes)
     with holding(directory) as interruption:
         open_directory(directory, assembly)
-        if measured:
-            directory.log(measured)
+        for line in measured:
+            directory.log(line)
         context = RunContext(
             assembly,
             directory,

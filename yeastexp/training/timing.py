@@ -8,9 +8,9 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Generator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Generator, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from ignite.engine import Engine
@@ -25,14 +25,14 @@ from yeastexp.system import cores, processes
 from yeastexp.system.processes import Processes
 from yeastexp.training.build import Assembly, assemble, build_trainer, optimization_of, options_of
 from yeastexp.training.device import configure_torch
-from yeastexp.training.optimization import AccumulationSchedule
+from yeastexp.training.optimization import AccumulationSchedule, Precision
 from yeastexp.training.validation import build_validator
 
 TIMED_STEPS = 7
 """Of a step, at least if there is time, for its median time."""
 
-THREADS_SECONDS = 1.0
-"""About so long each number of threads is measured."""
+TRIAL_SECONDS = 1.0
+"""About so long each number of threads and each precision is measured."""
 
 ENDLESS = 2**40
 """Steps that no measurement gets to the end of."""
@@ -41,10 +41,17 @@ WARM_UP = 4
 """So many times as long as others a first step may take."""
 
 SLOWER = 1.5
-"""So many times the time of the best is what a slower number of threads is given for a step."""
+"""So many times the time of the best is what a slower trial is given for a step."""
 
 NO_FASTER = 0.95
 """Of the time with fewer threads, which leave room for others, is what more threads have to take at most."""
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+WORTH_DIGITS = 0.9
+"""Of the time in float32 is what bfloat16, which has fewer digits, has to take at most."""
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 def trial_of(assembly: Assembly) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
@@ -161,53 +168,124 @@ def seconds_of_validation(assembly: Assembly, at_most: float) -> float:
     return (time.monotonic() - began) * assembly.pixels("val") / pixels
 
 
-def assembled(loaded: Experiment, seconds: float = THREADS_SECONDS) -> tuple[Assembly, float | None, str]:
-    """The parts of an experiment with its number of threads written down and in force.
+@dataclass(frozen=True)
+class Fastest:
+    """What steps are fastest with now, the time of such a step where it is known, and a line about each choice."""
 
-    If it is 'auto', also the time of a step, if it was measured, and a line that says why it is that number.
+    threads: int
+    precision: Precision
+    step: float | None = None
+    lines: tuple[str, ...] = ()
+
+
+def assembled(loaded: Experiment, seconds: float = TRIAL_SECONDS) -> tuple[Assembly, float | None, tuple[str, ...]]:
+    """The parts of an experiment with its number of threads, in force, and its precision written down.
+
+    If one of them is 'auto', also the time of a step, if it was measured, and lines that say why it is what it is.
     """
     assembly = assemble(configure_torch(loaded))
     options_of(assembly)  # refused before a directory is made
-    if loaded.runtime.threads != "auto":
-        return assembly, None, ""
-    threads, step, measured = processes.current().agreed(fastest_threads(assembly, seconds))
-    if threads > 1:
-        loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
+    if not is_timed(loaded):
+        return assembly, None, ()
+    chosen = processes.current().agreed(fastest(assembly, loaded, seconds))
+    train, runtime = assembly.experiment.train, assembly.experiment.runtime
+    loaded = replace(
+        assembly.experiment,
+        train=replace(train, precision=chosen.precision),
+        runtime=replace(runtime, threads=chosen.threads),
+    )
+    if chosen.threads != runtime.threads:
         del assembly  # its images take the room that the next one's need
         assembly = assemble(configure_torch(loaded))  # what is fitted depends on them, in its last bits
-    return assembly, step, measured
+    return replace(assembly, experiment=loaded), chosen.step, chosen.lines
 
 
-def fastest_threads(assembly: Assembly, seconds: float) -> tuple[int, float | None, str]:
-    """The number of compute threads that steps are fastest with now, the time of a step, and a line about both.
+def is_timed(loaded: Experiment) -> bool:
+    """Whether an experiment leaves something to the machine."""
+    return "auto" in (loaded.runtime.threads, loaded.train.precision)
 
-    No more than the process was given; each number that is tried takes about some `seconds`. The number that PyTorch
-    takes is left as it is.
+
+def settled(loaded: Experiment, at_once: int) -> Experiment:
+    """The experiment of runs that are to be alike, so many at a time: each gets its share of the cores."""
+    if at_once > 1 and loaded.runtime.threads == "auto":
+        threads = max(1, cores.allowed()[0] // at_once)
+        loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
+    return assembled(loaded)[0].experiment if is_timed(loaded) else loaded
+
+
+def fastest(assembly: Assembly, loaded: Experiment, seconds: float) -> Fastest:
+    """What steps are fastest with now, of what an experiment leaves open; each trial takes about some `seconds`.
+
+    No more threads than the process was given. The number that PyTorch takes, the model and all generators are left as
+    they are.
     """
+    runtime = replace(assembly.experiment.runtime, compile=False)  # each compilation takes half a minute
+    eager, before = replace(assembly, experiment=replace(assembly.experiment, runtime=runtime)), torch.get_num_threads()
+    threads, step, lines = before, None, []
+    precision = options_of(assembly).precision
+    try:
+        if loaded.runtime.threads == "auto":
+            most, why = _most_threads()
+            threads = 1
+            if most == 1:
+                lines = [f"[runtime] threads = 1: {why}"]
+            else:
+                numbers = sorted({*(2**power for power in range(most.bit_length())), most})
+                threads, step, times = _fastest_of(eager, numbers, _with_threads, seconds, NO_FASTER)
+                lines = [f"[runtime] threads = {threads}: a step takes, by threads, {times} ({most} {why})"]
+        torch.set_num_threads(threads)
+        if loaded.train.precision == "auto":
+            precision, step, times = _fastest_of(eager, PRECISIONS, _with_precision, seconds, WORTH_DIGITS)
+            lines.append(f'[train] precision = "{precision}": a step takes, by precision, {times}')
+    finally:
+        torch.set_num_threads(before)
+    return Fastest(threads, precision, None if loaded.runtime.compile else step, tuple(lines))
+
+
+def _most_threads() -> tuple[int, str]:
     among = processes.current()
     most, why = cores.allowed()
     if among.on_machine > 1:
-        most, why = max(1, most // among.on_machine), f"{why}, for {among.on_machine} processes"
-    if most == 1:
-        return 1, None, f"[runtime] threads = 1: {why}"
-    experiment = replace(assembly.experiment, runtime=replace(assembly.experiment.runtime, compile=False))
-    eager, before = replace(assembly, experiment=experiment), torch.get_num_threads()
-    times: dict[int, float] = {}
-    chosen = 1
-    try:
-        for threads in sorted({*(2**power for power in range(most.bit_length())), most}):
-            torch.set_num_threads(threads)
-            best = min(times.values(), default=math.inf)
-            times[threads] = seconds_per_step(eager, seconds, at_most=3 * seconds, patience=SLOWER * best)
-            if times[threads] < NO_FASTER * times[chosen]:
-                chosen = threads
-            if times[threads] == math.inf:
-                break  # still more threads would wait longer yet
-    finally:
-        torch.set_num_threads(before)
-    shown = ", ".join(
-        f"{threads}: " + (f"over {1e3 * SLOWER * times[chosen]:.0f} ms" if time == math.inf else f"{1e3 * time:.0f} ms")
-        for threads, time in times.items()
-    )
-    step = None if assembly.experiment.runtime.compile else times[chosen]
-    return chosen, step, f"[runtime] threads = {chosen}: a step takes, by threads, {shown} ({most} {why})"
+        return max(1, most // among.on_machine), f"{why}, for {among.on_machine} processes"
+    return most, why
+
+
+def _with_threads(assembly: Assembly, threads: int) -> Assembly:
+    torch.set_num_threads(threads)
+    return assembly
+
+
+def _with_precision(assembly: Assembly, precision: Precision) -> Assembly:
+    train = replace(assembly.experiment.train, precision=precision)
+    return replace(assembly, experiment=replace(assembly.experiment, train=train))
+
+
+def _fastest_of(
+    assembly: Assembly,
+    values: Sequence[Value],
+    set_to: Callable[[Assembly, Value], Assembly],
+    seconds: float,
+    gain: float,
+) -> tuple[Value, float, str]:
+    """The value that steps are fastest with, their time, and the times of all that were tried.
+
+    One that comes later has to take less than so much (`gain`) of the time, and may fail.
+    """
+    chosen, times, shown = values[0], dict[Value, float](), list[str]()
+    for value in values:
+        best = min(times.values(), default=math.inf)
+        patience = SLOWER * best
+        try:
+            times[value] = seconds_per_step(set_to(assembly, value), seconds, at_most=3 * seconds, patience=patience)
+        except Exception as error:
+            if not times:
+                raise
+            shown.append(f"{value}: fails ({' '.join(f'{type(error).__name__}: {error}'.split())[:100]})")
+            break
+        slow = times[value] == math.inf
+        shown.append(f"{value}: " + (f"over {1e3 * patience:.0f} ms" if slow else f"{1e3 * times[value]:.0f} ms"))
+        if times[value] < gain * times[chosen]:
+            chosen = value
+        if slow:
+            break  # still more threads would wait longer yet
+    return chosen, times[chosen], ", ".join(shown)

@@ -38,7 +38,7 @@ from yeastexp.evaluation.sweep.slots import ATTEMPT, HOST, SLOT, TAKEN_UP, Slots
 from yeastexp.evaluation.sweep.space import Dimension
 from yeastexp.evaluation.sweep.workers import Worker
 from yeastexp.metrics.summary import monitored
-from yeastexp.system import cores, locks
+from yeastexp.system import locks
 from yeastexp.system.console import console_into
 from yeastexp.system.formatting import format_score
 from yeastexp.system.progress import Say
@@ -47,6 +47,7 @@ from yeastexp.training.context import RunContext
 from yeastexp.training.resume import is_concluded, resume
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.timing import settled
 
 POLL_SECONDS = 0.5, 5.0
 """How often a process that has nothing to do looks for trials of others that were lost: at first, and in the end."""
@@ -183,15 +184,14 @@ def _refuse_other_study(study: Study, folder: SweepFolder, blank: SweepRecord) -
 
 
 def _freeze(folder: SweepFolder, loaded: Experiment, jobs: int) -> None:
-    """Put the experiment that all trials change into the folder, whatever becomes of its file; with fixed threads.
+    """Put the experiment that all trials change into the folder, whatever becomes of its file.
 
-    The number of threads changes last bits, so that trials with as many as each found fastest could not be repeated.
+    Threads and precision are fixed: trials with what each found fastest could not be repeated.
     """
     if folder.directory.is_run:
         return
-    threads = max(1, cores.allowed()[0] // jobs) if loaded.runtime.threads == "auto" else loaded.runtime.threads
     folder.directory.copy_plugins(loaded.plugins)
-    folder.directory.write_experiment(replace(loaded, runtime=replace(loaded.runtime, threads=threads)))
+    folder.directory.write_experiment(settled(loaded, jobs))
 
 
 class _Part:
