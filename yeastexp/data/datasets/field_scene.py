@@ -32,8 +32,11 @@ COVER = {
 CROWDING = (0.03, 0.12, 0.2, 0.35, 0.3)
 """How often each of `COVER` is drawn."""
 
+TRAPPED = (0.15, 0.2, 0.4, 0.15, 0.1)
+"""The same where structures hold the cells."""
+
 STRUCTURES = ("nothing", "traps", "walls", "letters", "posts")
-OFTEN = (0.45, 0.2, 0.15, 0.1, 0.1)
+OFTEN = (0.4, 0.25, 0.13, 0.1, 0.12)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Field:
         """Where structures hold cells."""
         self.structures(str(source.choice(STRUCTURES, p=OFTEN)))
         self.clear = ndimage.distance_transform_edt(self.solid > 0) if (self.solid < 0).any() else None
-        self.cells = self.grow(str(source.choice(list(COVER), p=CROWDING)))
+        self.cells = self.grow(str(source.choice(list(COVER), p=TRAPPED if self.held else CROWDING)))
         self.paint()
 
     # Structures are signed distances, negative inside, that are drawn into `solid`.
@@ -90,7 +93,7 @@ class Field:
         """Pairs of pillars with room for cells between them, once or in rows."""
         source, wide, d = self.source, self.canvas, self.diameter
         apart, tilt, lean = d * source.uniform(1.4, 2.6), source.uniform(0, 2 * math.pi), source.uniform(-0.7, 0.7)
-        axes = d * source.uniform(0.45, 0.9), d * source.uniform(0.3, 0.55)
+        axes = d * source.uniform(0.5, 0.9), d * source.uniform(0.3, 0.55)
         step = apart * source.uniform(2.2, 4.5)
         count = min(4, math.ceil(wide / step))
         first = source.uniform(0, max(1.0, wide - (count - 1) * step), 2)
@@ -191,7 +194,7 @@ class Field:
             else:
                 first, left = len(cells), int(source.integers(1, colony + 1)) + 1
                 at = source.uniform(0, wide, 2) if crowding != "single" else wide * source.uniform(0.25, 0.75, 2)
-                if self.held and source.random() < 0.85:
+                if self.held and source.random() < 0.95:
                     at = np.array(self.held[source.integers(len(self.held))]) + source.normal(0, 0.25 * d, 2)
                 placed = self.kept(cells, cell, at[None], tight)
                 left = left if placed is not None else 0
@@ -319,10 +322,12 @@ def _light(field: Field, source: np.random.Generator, plane: int, planes: int) -
     ring = source.random() < 0.5
     softness, texture, wall = source.uniform(1.6, 5), source.uniform(0, 0.35), source.uniform(-0.3, 0.6)
     typical = source.uniform(0.4, 3.0) if ring else source.uniform(0.4, 2.2)
+    if field.held:  # pillars are taller than cells
+        typical *= source.uniform(0.25, 1)
     thick = np.concatenate([[0], typical * np.exp(source.normal(0, 0.2, len(cells)))]).astype(np.float32)
     radius = np.concatenate([[1], cells[:, 3]]).astype(np.float32)
     # An outline is drawn in the bright ring about a cell, a little outside of where the cell ends.
-    depth = np.where(field.ids > 0, field.depth - (source.uniform(0, 0.05) * d if ring else 0), 0).clip(0)
+    depth = np.where(field.ids > 0, field.depth - (source.uniform(0, 0.025) * d if ring else 0), 0).clip(0)
     share = 1 - (1 - depth / radius[field.ids]).clip(0)
     height = np.sqrt(1 - (1 - share) ** softness)
     shell = max(0.05 * d, 1.0)
@@ -333,9 +338,15 @@ def _light(field: Field, source: np.random.Generator, plane: int, planes: int) -
     phase *= thick[field.ids]
     absorbed = source.choice([0.0, source.uniform(0, 0.3)]) * height * (1 + 0.5 * texture * grains)
     if field.clear is not None:
-        strength, ramp = source.choice([-1, 1]) * source.uniform(0.3, 3.5), source.uniform(1, 0.25 * d + 1)
-        phase += strength * np.sqrt((-field.solid / ramp).clip(0, 1))
+        strength = source.choice([-1, 1]) * math.exp(source.uniform(-1, 1.9))
+        ramp, dome = source.uniform(1, 0.25 * d + 1), source.choice([0.5, 1.0, 2.0])
+        phase += strength * (1 - (1 - (-field.solid / ramp).clip(0, 1)) ** 2) ** dome
         absorbed = absorbed + source.uniform(-0.1, 0.2) * (field.solid < 0)
+    if field.held and source.random() < 0.4:  # what is out of focus between pillars
+        reach, dark = d * source.uniform(0.3, 0.8), source.uniform(-0.3, 0.6)
+        for y, x in field.held:
+            away = (field.rows - y) ** 2 + (field.columns - x) ** 2
+            absorbed = absorbed + dark * np.exp(-away / (2 * reach**2))
     _debris(field, source, phase, absorbed)
     low, blur = 0.0, source.uniform(0.4, 1.0) + 0.015 * d * source.uniform(0, 1)
     if ring:
@@ -366,7 +377,7 @@ def _debris(field: Field, source: np.random.Generator, phase: Floats, absorbed: 
     many = source.choice([0.0, 0.5, 2.0, 6.0], p=[0.3, 0.3, 0.25, 0.15])
     for _ in range(int(source.poisson(many * wide**2 / 256**2))):
         y, x = source.uniform(0, wide, 2)
-        large = source.random() < 0.3
+        large = source.random() < 0.4
         size = d * source.uniform(0.25, 0.5) if large else max(0.7, d * source.uniform(0.02, 0.09))
         if field.depth[int(y), int(x)] > -1 or (large and _near(field, y, x, size)):
             continue
