@@ -205,6 +205,13 @@ def test_a_package_says_where_tiles_are_exact_and_holds_what_it_names(
     assert "test image and cover: 'square_4', the first validation image" in printed["model.zip"]
 
 
+@pytest.mark.parametrize("pixel_um", [None, 0.0645, 0.1, 0.16, 0.2, 0.3, 1.1])
+def test_readers_of_a_package_compute_a_whole_halo(pixel_um: float | None) -> None:
+    for margin in range(1, 200):
+        halo = bioimage_io.packaged_halo(replace(DESCRIBED, margins=((margin, 1), (1, 1)), stride=4), pixel_um)
+        assert margin <= halo < margin + 40 and halo % 4 == 0 and (halo * (pixel_um or 1) / (pixel_um or 1)) == halo
+
+
 def test_a_package_needs_a_licence(finished: Path, tmp_path: Path, call: Call) -> None:
     for options, fault in (([], "add --licence"), (["--licence", "mine, all"], "should be an SPDX identifier")):
         status, _, said = call("export", finished, "-o", tmp_path / "a.zip", *options)

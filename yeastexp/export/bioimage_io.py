@@ -89,9 +89,9 @@ def export(
         (proven(exportable, each, described, TITLES[kind]) for kind, each in traced.items()),
         key=lambda each: max(row["deviation"] for row in each.proof),
     )
-    side = tested_side(described)
-    sample, origin = sample_to_test(predictor, side)
-    image = mirrored(sample.image, side)
+    sample, origin = sample_to_test(predictor, tested_side(described, halo_of(described)))
+    halo = packaged_halo(described, sample.pixel_um)
+    image = mirrored(sample.image, tested_side(described, halo))
     with torch.no_grad():
         outputs = predictor.model(normalized(predictor, image)[None])
     contents = {
@@ -101,8 +101,8 @@ def export(
         "test_output.npy": npy(outputs),
         "cover.jpg": pictures.jpeg(cover_of(predictor, sample)),
     }
-    contents["README.md"] = documentation(described, directory, predictor, licence, origin).encode()
-    rdf = description(described, sample.pixel_um, preprocessing, contents, licence, authors)
+    contents["README.md"] = documentation(described, directory, predictor, licence, origin, halo).encode()
+    rdf = description(described, sample.pixel_um, halo, preprocessing, contents, licence, authors)
     package = {"rdf.yaml": (yaml(rdf) + "\n").encode(), **contents}
     with files.appearing(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in package.items():
@@ -180,15 +180,25 @@ def step_of(described: Description) -> int:
     return math.lcm(described.stride, described.multiple)
 
 
-def least_side(described: Description) -> int:
+def packaged_halo(described: Description, pixel_um: float | None) -> int:
+    """The halo as the package says it, in places larger: its readers multiply it by the size of a pixel, divide it by
+    the same, and refuse what is no whole number then, as 24 with 0.2 µm.
+    """
+    halo = halo_of(described)
+    while pixel_um and not (halo * pixel_um / pixel_um).is_integer():
+        halo += described.stride
+    return halo
+
+
+def least_side(described: Description, halo: int) -> int:
     """The least side of an image: one that leaves something between the halos."""
     step = step_of(described)
-    return -(-max(described.smallest, 2 * halo_of(described) + 1) // step) * step
+    return -(-max(described.smallest, 2 * halo + 1) // step) * step
 
 
-def tested_side(described: Description) -> int:
+def tested_side(described: Description, halo: int) -> int:
     """The side of the test image."""
-    return -(-max(TESTED, least_side(described)) // step_of(described)) * step_of(described)
+    return -(-max(TESTED, least_side(described, halo)) // step_of(described)) * step_of(described)
 
 
 def sample_to_test(predictor: Predictor, side: int) -> tuple[Sample, str]:
@@ -230,6 +240,7 @@ def cover_of(predictor: Predictor, sample: Sample) -> pictures.Picture:
 def description(
     described: Description,
     pixel_um: float | None,
+    halo: int,
     preprocessing: list[Yaml],
     contents: Mapping[str, bytes],
     licence: str,
@@ -237,8 +248,7 @@ def description(
 ) -> dict[str, Yaml]:
     """What rdf.yaml says."""
     um = {"scale": pixel_um, "unit": "micrometer"} if pixel_um else {}
-    size = {"min": least_side(described), "step": step_of(described)}
-    halo = halo_of(described)
+    size = {"min": least_side(described, halo), "step": step_of(described)}
 
     def file(name: str) -> dict[str, Yaml]:
         return {"source": name, "sha256": hashlib.sha256(contents[name]).hexdigest()}
@@ -349,9 +359,11 @@ def _scalar(value: Yaml) -> str:
 # README.md
 
 
-def documentation(described: Description, run: RunDirectory, predictor: Predictor, licence: str, origin: str) -> str:
+def documentation(
+    described: Description, run: RunDirectory, predictor: Predictor, licence: str, origin: str, halo: int
+) -> str:
     """What a person should know who was sent the package."""
-    task, halo = described.task.name, halo_of(described)
+    task = described.task.name
     lines = [
         f"# {name_of(described.run)}",
         "",
