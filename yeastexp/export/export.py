@@ -42,6 +42,7 @@ TITLES = {
     "torchscript": "TorchScript",
     "torch.export": "torch.export program",
     "bioimageio": "BioImage.IO package",
+    "instanseg": "folder for QuPath's InstanSeg",
 }
 
 
@@ -77,8 +78,12 @@ class Exportable:
 
     def traced(self, kind: str) -> Traced:
         """In a format."""
+        return FORMATS[kind](self.deployed, self.example())
+
+    def example(self) -> torch.Tensor:
+        """An image that it can be traced with."""
         grid = math.lcm(self.multiple, self.predictor.tiling.stride)
-        return FORMATS[kind](self.deployed, example(self.predictor.experiment.task.channels, grid))
+        return example(self.predictor.experiment.task.channels, grid)
 
     def images(self) -> list[torch.Tensor]:
         """What it is proven on: values as training had them, or as the transforms give them."""
@@ -130,9 +135,9 @@ def _label(part: Part) -> str:
 def kind_of(output: Path, kind: str | None, known: Mapping[str, str] = SUFFIXES) -> str:
     """The format that is asked for, or that a file's name asks for. Raises UserError if there is none."""
     if kind is not None:
-        if kind in known.values():
+        if kind in TITLES:
             return kind
-        raise UserError(f"--as {kind}: unknown format{did_you_mean(kind, known.values())}")
+        raise UserError(f"--as {kind}: unknown format{did_you_mean(kind, TITLES)}")
     if output.suffix.lower() in known:
         return known[output.suffix.lower()]
     names = ", ".join(f"{name} for {suffix}" for suffix, name in known.items())

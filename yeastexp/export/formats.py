@@ -66,7 +66,7 @@ class Onnx:
         normalizes = len(list(deployed.normalization.children())) > 0
         module = Deployed(deployed.normalization, deployed.network, both=normalizes).eval()
         free = torch.export.Dim.AUTO
-        with _quiet():
+        with quiet():
             try:
                 program = torch.onnx.export(
                     module,
@@ -122,7 +122,7 @@ class TorchScript:
     """TorchScript, traced: LibTorch runs it without Python."""
 
     def __init__(self, deployed: Deployed, images: Tensor) -> None:
-        with _quiet() as said, naming_layers(deployed.network, "TorchScript"), torch.no_grad():
+        with quiet() as said, naming_layers(deployed.network, "TorchScript"), torch.no_grad():
             self.traced: Any = torch.jit.trace(deployed, images, check_trace=False)
         self.cautions = [
             " ".join(str(each.message).split()) for each in said if each.category.__name__ == "TracerWarning"
@@ -139,17 +139,17 @@ class TorchScript:
 
     def _saved(self, extra: dict[str, str]) -> bytes:
         buffer = io.BytesIO()
-        with _quiet():
+        with quiet():
             torch.jit.save(self.traced, buffer, _extra_files=extra)
         return buffer.getvalue()
 
     def run(self, content: bytes) -> Run:
         """By LibTorch's interpreter."""
-        with _quiet():
+        with quiet():
             loaded = torch.jit.load(io.BytesIO(content))
 
         def run(images: Tensor) -> Tensor:
-            with _quiet(), torch.no_grad():
+            with quiet(), torch.no_grad():
                 outputs: Tensor = loaded(images)
             return outputs
 
@@ -165,13 +165,13 @@ class Program:
     def content(self, described: Description) -> bytes:
         """The program, with its description."""
         buffer = io.BytesIO()
-        with _quiet():
+        with quiet():
             torch.export.save(self.program, buffer, extra_files={EXTRA: described.as_json()})
         return buffer.getvalue()
 
     def run(self, content: bytes) -> Run:
         """By PyTorch, from the file."""
-        with _quiet():
+        with quiet():
             # Guards hold for sizes that PyTorch can prove itself, multiples of the stride; others are right as well.
             module: Any = torch.export.load(io.BytesIO(content)).module(check_guards=False)
 
@@ -186,12 +186,12 @@ class Program:
 def _export(deployed: Deployed, images: Tensor) -> Any:
     """An exported program for any batch, height and width. Raises UserError that names the layer if it cannot be."""
     free = torch.export.Dim.AUTO
-    with _quiet(), naming_layers(deployed.network, "torch.export"), torch.no_grad():
+    with quiet(), naming_layers(deployed.network, "torch.export"), torch.no_grad():
         return torch.export.export(deployed, (images,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
 
 
 @contextmanager
-def _quiet() -> Iterator[list[warnings.WarningMessage]]:
+def quiet() -> Iterator[list[warnings.WarningMessage]]:
     """Without what PyTorch's exporters tell their own developers; the warnings, for those that matter here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
