@@ -23,7 +23,6 @@ from yeastexp.data.transforms.gaussian_noise import GaussianNoise
 from yeastexp.data.transforms.geometry import Pixels
 from yeastexp.data.transforms.reflect import Reflect
 from yeastexp.data.transforms.rotate90 import Rotate90
-from yeastexp.randomness import Generators
 from yeastexp.registry import transform
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.training_images import plan_patches
@@ -132,7 +131,7 @@ def spotted(foreground: float, window: int = 9) -> PatchSampler:
 
 def corner(made: PatchSampler, index: int) -> np.ndarray:
     (laid,) = made.source.laid(made.plan.images[[index]])
-    return made._corner(Generators(made.seed, "window"), 0, index, laid, laid.images[0], planned=True)
+    return made._corner(0, index, laid, laid.images[0], planned=True)
 
 
 def test_windows_are_centred_on_the_foreground() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,17 @@ def test_what_is_free_is_some_of_what_there_is() -> None:
 )
 def test_what_ran_out_is_told_from_bugs(error: Exception, exhausted: bool) -> None:
     assert memory.is_exhausted(error) == exhausted
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_a_step_gets_the_memory_of_the_one_before() -> None:
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        tensors = [torch.zeros(2**20) for _ in range(8)]
+        del tensors
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with memory.kept_for_next_step():
+        new_pages()
+        assert new_pages() < 100
+    assert new_pages() > 1000  # given back at the end

@@ -68,6 +68,7 @@ class PatchSampler(WithPlugins):
         self.planes = tuple(planes)
         self.scenes = dict(scenes or {})
         self.classes = classes
+        self.draws, self.windows = Generators(seed, "augment"), Generators(seed, "window")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,7 +82,8 @@ class PatchSampler(WithPlugins):
 
     def batch(self, step: int, shard: int = 0, shards: int = 1) -> Batch:
         """The batch of a step, counted from 0, or one of so many shards of it: patches in a row."""
-        images, labels, soft = self._cut(step, np.array_split(self.patches(step), shards)[shard])
+        chosen = self.patches(step)
+        images, labels, soft = self._cut(step, chosen if shards == 1 else np.array_split(chosen, shards)[shard])
         return images, self.targets(labels, soft)
 
     def labelled(self, step: int) -> tuple[Tensor, Tensor]:
@@ -101,15 +103,14 @@ class PatchSampler(WithPlugins):
         which they were drawn.
         """
         epoch = step // self.steps_per_epoch
-        draws, windows = Generators(self.seed, "augment"), Generators(self.seed, "window")
-        params = [self._params(draws, epoch, index) for index in chosen.tolist()]
+        params = [self._params(epoch, index) for index in chosen.tolist()]
         readings = pipeline.readings(self.augmentations, self.plan.side, params, self.source.device)
         cut, places = [], []
         images = [self._image(index, given) for index, given in zip(chosen.tolist(), params, strict=True)]
         for block in self.source.laid(np.array(images)):
             within = block.places.tolist()
             corners = [
-                self._corner(windows, epoch, index, block, image, images[place] == self.plan.images[index])
+                self._corner(epoch, index, block, image, images[place] == self.plan.images[index])
                 for place, index, image in zip(within, chosen[within].tolist(), block.images, strict=True)
             ]
             drawn, read = [params[index] for index in within], pipeline.part_of(readings, within)
@@ -152,23 +153,22 @@ class PatchSampler(WithPlugins):
                 return first + number
         return int(self.plan.images[index])
 
-    def _corner(
-        self, windows: Generators, epoch: int, index: int, block: ImageBlock, image: int, planned: bool
-    ) -> np.ndarray:
+    def _corner(self, epoch: int, index: int, block: ImageBlock, image: int, planned: bool) -> np.ndarray:
         if self.plan.corners is not None and planned:
             return np.asarray(self.plan.corners[index])
         size = block.pixels.sizes[image]
         room = size - self.plan.side
-        source = windows(epoch, index)
+        source = self.windows(epoch, index)
         corner: np.ndarray = source.integers(np.maximum(room, 0) + 1)
         if self.foreground and source.random() < self.foreground and len(places := block.foreground[image]):
             centre = np.array(np.divmod(places[source.integers(len(places))], size[1]))
             corner = np.clip(centre - self.plan.side // 2, 0, np.maximum(room, 0))
         return np.where(room >= 0, corner, room // 2)
 
-    def _params(self, draws: Generators, epoch: int, index: int) -> list[Any]:
+    def _params(self, epoch: int, index: int) -> list[Any]:
         return [
-            augmentation.draw(draws(epoch, index, position)) for position, augmentation in enumerate(self.augmentations)
+            augmentation.draw(self.draws(epoch, index, position))
+            for position, augmentation in enumerate(self.augmentations)
         ]
 
     def batches(

@@ -38,7 +38,9 @@ class CrossEntropy(nn.Module):
     def count(self, labels: Tensor) -> Tensor:
         """The labelled pixels, each weighted by its class's weight."""
         labelled = labels != IGNORE
-        return labelled.sum() if self.weights is None else (self.weights[labels.clamp_min(0)] * labelled).sum()
+        if self.weights is None:
+            return labelled.count_nonzero()
+        return (self.weights[labels.clamp_min(0)] * labelled).sum()
 
 
 @loss("dice")
@@ -99,7 +101,7 @@ class Focal(nn.Module):
 
     def count(self, labels: Tensor) -> Tensor:
         """The labelled pixels."""
-        return (labels != IGNORE).sum()
+        return (labels != IGNORE).count_nonzero()
 
 
 @loss("boundary_cross_entropy")

@@ -42,7 +42,11 @@ def check_finite(losses: Tensor, last_step: int, images: Tensor | None = None) -
 
 def check_gradients(gradients: Iterable[Tensor], step: int) -> None:
     """NonFiniteLoss if the weights would become NaN or infinite with these gradients."""
-    if not _are_finite(list(gradients)):
+    floating = [gradient for gradient in gradients if gradient.is_floating_point()]
+    device = floating[0].device if floating else None
+    found, scale = torch.zeros((), device=device), torch.ones((), device=device)
+    torch._amp_foreach_non_finite_check_and_unscale_(floating, found, scale)  # a fifth of the time of a sum of each
+    if found:
         raise NonFiniteLoss(
             f"step {step}: the loss is finite and its gradient is not; look for a root, a logarithm or a division at 0 "
             f"in [loss] and [model], or lower [optimizer] learning_rate. {KEPT}",
@@ -62,18 +66,15 @@ def check_weights(weights: Mapping[str, Tensor], step: int, masks: Collection[st
 
 def non_finite(weights: Mapping[str, Tensor], masks: Collection[str] = ()) -> str | None:
     """The first tensor with NaN or infinite values, but for those that a new model has too, such as a mask of -inf."""
-    return next((name for name, tensor in weights.items() if name not in masks and not _are_finite([tensor])), None)
+    return next((name for name, tensor in weights.items() if name not in masks and not _is_finite(tensor)), None)
 
 
 def masks_of(weights: Mapping[str, Tensor]) -> set[str]:
     """The tensors of a new model that hold NaN or infinite values."""
-    return {name for name, tensor in weights.items() if not _are_finite([tensor])}
+    return {name for name, tensor in weights.items() if not _is_finite(tensor)}
 
 
 @torch.no_grad()
-def _are_finite(tensors: list[Tensor]) -> bool:
+def _is_finite(tensor: Tensor) -> bool:
     """Measured: a sum takes a thirtieth of the time of looking at each value; it may overflow where no value does."""
-    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-    if not floating or bool(torch.stack([tensor.sum() for tensor in floating]).isfinite().all()):
-        return True
-    return all(bool(tensor.isfinite().all()) for tensor in floating)
+    return not tensor.is_floating_point() or bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

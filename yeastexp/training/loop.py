@@ -10,7 +10,7 @@ from typing import Any
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
-from yeastexp.system import environment, failures, locks
+from yeastexp.system import environment, failures, locks, memory
 from yeastexp.system.interruption import Interruption
 from yeastexp.system.processes import Processes, refuse_unequal
 from yeastexp.training import checkpoints, inputs
@@ -125,7 +125,7 @@ def train(run: RunContext) -> None:
     run.tracker.flush()  # so that no worker process is forked while a file is written
     run.assembly.model.train()
     batches = run.rest()
-    with ExitStack() as ending:  # one that fails keeps no other from its end
+    with memory.kept_for_next_step(), ExitStack() as ending:  # one that fails keeps no other from its end
         ending.callback(batches.close)  # type: ignore[attr-defined]  # a generator; ends the worker processes
         for handler in reversed(run.handlers.values()):
             if (close := getattr(handler, "close", None)) is not None:

@@ -122,9 +122,14 @@ def translation(y: float, x: float) -> np.ndarray:
     return np.array([[1, 0, y], [0, 1, x], [0, 0, 1]], dtype=np.float64)
 
 
+def identities(count: int) -> np.ndarray:
+    """Matrices (B, 3, 3) that leave everything in its place."""
+    return np.eye(3)[None].repeat(count, axis=0)
+
+
 def translations(shifts: np.ndarray) -> np.ndarray:
     """The matrices (B, 3, 3) that add shifts (B, 2)."""
-    matrices = np.tile(np.eye(3), (len(shifts), 1, 1))
+    matrices = identities(len(shifts))
     matrices[:, :2, 2] = shifts
     return matrices
 
@@ -193,7 +198,7 @@ def compose_together(outer: Stacked, shifts: Tensor, furthest: np.ndarray, size:
 
     No shift of a sample is larger than `furthest` (B, 2).
     """
-    where, own = fields(outer, size, shifts.device), np.tile(np.eye(3), (len(shifts), 1, 1))
+    where, own = fields(outer, size, shifts.device), identities(len(shifts))
     if outer.field is None and size == tuple(shifts.shape[2:]) and np.array_equal(outer.matrices, own):
         where += shifts
     else:

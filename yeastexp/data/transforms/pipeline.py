@@ -28,6 +28,7 @@ from yeastexp.data.transforms.geometry import (
     compose_together,
     extent,
     extents,
+    identities,
     read,
     translation,
     translations,
@@ -290,7 +291,7 @@ def _centred_together(
     A GPU is not waited for: all fields reach as far as the widest, and how far they lead is what their transforms say
     it is at most.
     """
-    composed = Stacked(np.tile(np.eye(3), (len(params), 1, 1)))
+    composed = Stacked(identities(len(params)))
     for position in reversed(stage.geometry):
         transform, given = transforms[position], [one[position] for one in params]
         reach = _reach(composed, size) if position != stage.geometry[-1] else size
