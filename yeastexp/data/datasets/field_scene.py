@@ -20,6 +20,9 @@ Labels = npt.NDArray[np.int32]
 SMALLEST_BUD_PX = 6.0
 """Across; what is smaller is left out."""
 
+MOST = 9999
+"""Cells of a picture."""
+
 COVER = {
     "none": (0.0, 0.0),
     "single": (0.0, 0.02),
@@ -173,46 +176,54 @@ class Field:
 
     def grow(self, crowding: str) -> Points:
         """Cells in colonies: each touches one that is there."""
-        source, wide, d = self.source, self.canvas, self.diameter
+        source, d = self.source, self.diameter
+        cells = np.zeros((0, 5))
         if crowding == "none":
-            return np.zeros((0, 5))
-        wanted = max(source.uniform(*COVER[crowding]) * wide**2, 1.0)
+            return cells
+        wanted = max(source.uniform(*COVER[crowding]) * self.canvas**2, 1.0)
         spread, long = source.uniform(0.03, 0.25), source.choice([1.15, 1.35, 1.8], p=[0.5, 0.4, 0.1])
         budding, tight = source.choice([0.0, 0.3, 0.7]), source.uniform(0.86, 1.0)
         compact = 0.95 if crowding == "dense" else source.uniform(0, 1)
-        most = 3 if crowding == "single" else 9999
-        colony = {"single": 2, "sparse": 6, "colonies": 25, "dense": 9999}[crowding]
-        cells = np.zeros((0, 5))
-        area, misses, left, first = 0.0, 0, 0, 0
-        while area < wanted and misses < 120 and len(cells) < most:
+        most, colony = {"single": (3, 2), "sparse": (MOST, 6), "colonies": (MOST, 25), "dense": (MOST, MOST)}[crowding]
+        misses, left, first = 0, 0, 0
+        while math.pi * (cells[:, 2] * cells[:, 3]).sum() < wanted and misses < 300 and len(cells) < most:
             cell = self.cell(d * math.exp(source.normal(0, spread)), source.uniform(1.0, long))
             if left and source.random() < 0.97:
                 members = cells[first:]
-                parent = members[int(len(members) * source.uniform(0, 1) ** (0.7))]
+                parent = members[int(len(members) * source.uniform(0, 1) ** 0.4)]  # most likely at the edge
                 about = members[0, :2] if source.random() < compact else None
                 placed = self.beside(cells, cell, parent, tight, source.uniform(0, 2 * math.pi, 16), about)
             else:
                 first, left = len(cells), int(source.integers(1, colony + 1)) + 1
-                at = source.uniform(0, wide, 2) if crowding != "single" else wide * source.uniform(0.25, 0.75, 2)
-                if self.held and source.random() < 0.95:
-                    at = np.array(self.held[source.integers(len(self.held))]) + source.normal(0, 0.25 * d, 2)
-                placed = self.kept(cells, cell, at[None], tight)
+                placed = self.kept(cells, cell, self.somewhere(crowding)[None], tight)
                 left = left if placed is not None else 0
             if placed is None:
                 misses += 1
+                left = 0 if misses % 30 == 0 else left
                 continue
-            misses, left = max(0, misses - 3), left - 1
+            misses, left = max(0, misses - 5), left - 1
             cells = np.vstack([cells, placed])
-            area += math.pi * placed[2] * placed[3]
-            if source.random() < budding:
-                across = 2 * placed[3] * source.uniform(0.3, 0.8)
-                if across >= SMALLEST_BUD_PX:
-                    bud = self.cell(across, source.uniform(1.0, 1.35), smallest=SMALLEST_BUD_PX)
-                    turn = placed[4] + source.choice([0, math.pi]) + source.normal(0, 0.5, 4)
-                    bud[4] = turn[0]
-                    placed = self.beside(cells, bud, placed, 0.9, turn)
-                    cells = cells if placed is None else np.vstack([cells, placed])
+            if source.random() < budding and (bud := self.bud(cells, placed)) is not None:
+                cells = np.vstack([cells, bud])
         return cells
+
+    def somewhere(self, crowding: str) -> Points:
+        """Where a colony begins."""
+        source, wide = self.source, self.canvas
+        if self.held and source.random() < 0.95:
+            held = np.array(self.held[source.integers(len(self.held))])
+            return np.asarray(held + source.normal(0, 0.25 * self.diameter, 2))
+        return source.uniform(0, wide, 2) if crowding != "single" else source.uniform(0.25 * wide, 0.75 * wide, 2)
+
+    def bud(self, cells: Points, mother: Points) -> Points | None:
+        """A bud near an end of its mother, or None if it is too small or has no room."""
+        source, across = self.source, 2 * mother[3] * self.source.uniform(0.3, 0.8)
+        if across < SMALLEST_BUD_PX:
+            return None
+        bud = self.cell(across, source.uniform(1.0, 1.35), smallest=SMALLEST_BUD_PX)
+        turns = mother[4] + source.choice([0, math.pi]) + source.normal(0, 0.5, 4)
+        bud[4] = turns[0]
+        return self.beside(cells, bud, mother, 0.9, turns)
 
     def cell(self, across: float, stretch: float, smallest: float | None = None) -> Points:
         """A cell of this diameter, within the range."""
@@ -243,6 +254,8 @@ class Field:
             y, x = at.astype(int).clip(0, self.canvas - 1).T
             free &= self.clear[y, x] > 0.95 * cell[3]
         if len(cells):
+            far = cell[2] + cells[:, 2].max()
+            cells = cells[((cells[:, :2] > at.min(axis=0) - far) & (cells[:, :2] < at.max(axis=0) + far)).all(axis=1)]
             apart = at[:, None] - cells[None, :, :2]
             turns = np.arctan2(apart[..., 0], apart[..., 1])
             least = tight * (_reach(cell, turns) + _reach(cells.T[..., None, :], turns))

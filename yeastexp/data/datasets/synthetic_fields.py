@@ -30,7 +30,7 @@ class SyntheticFields(Drawn):
     def __init__(
         self,
         images: Annotated[int, Field(ge=2, le=99_999)] = 40,
-        size: Annotated[int, Field(ge=64, le=4096, description="pixels of a side")] = 256,
+        size: Annotated[int, Field(ge=64, le=2048, description="pixels of a side")] = 256,
         seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0,
         val: Annotated[int, Field(ge=1)] | None = None,
         smallest_px: Annotated[float, Field(ge=8, le=80, description="across the smallest cells but buds")] = 8.0,
