@@ -44,13 +44,13 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(np.array_equal(one[key], other[key]) for key in ("raw", "gt", "instances"))
 
 
-def test_labels_are_ids_of_cells_in_one_piece(fields: list[Field]) -> None:
+def test_labels_are_ids_of_cells_in_one_piece(fields: list[Field], pictures: list[Picture]) -> None:
     cells = 0
-    for field in fields:
-        for number, box in enumerate(ndimage.find_objects(field.ids), start=1):
+    for ids in (*(field.ids for field in fields), *(picture["instances"] for picture in pictures)):
+        for number, box in enumerate(ndimage.find_objects(ids), start=1):
             if box is not None:
                 cells += 1
-                assert ndimage.label(field.ids[box] == number)[1] == 1
+                assert ndimage.label(ids[box] == number)[1] == 1
     assert cells > 500
 
 

@@ -58,7 +58,7 @@ def render(
     """`raw` (H, W) uint8, `gt` uint8 and `instances` int32 ids of a scene at one plane of its focus series."""
     field = Field(look, source)
     inside = slice(field.margin, field.margin + look.size)
-    ids = field.ids[inside, inside]
+    ids = _one_part_each(field.ids[inside, inside].copy())  # the border can cut a cell in two
     light, contrast = _light(field, source, plane, look.focus_steps)
     raw = _camera(light[inside, inside], contrast, source, optics)
     return {"raw": raw, "gt": (ids > 0).astype(np.uint8), "instances": ids}
