@@ -248,7 +248,7 @@ def test_other_folds_than_those_of_the_run_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         evaluate(run_directory)
     assert str(caught.value) == (
-        f"{run_directory}: the images it was trained on are gone ({reason}); bring them back, or use --data"
+        f"{run_directory}: cannot score the images it was trained on ({reason}); bring them back, or use --data"
     )
 
 
@@ -296,13 +296,13 @@ def test_its_own_images_have_to_be_there(homeless: Path, tmp_path: Path) -> None
         evaluate(homeless)
     path = tmp_path / "home.h5"
     assert str(caught.value) == (
-        f"{homeless}: the images it was trained on are gone (no file '{path}'); bring them back, or use --data"
+        f"{homeless}: cannot score the images it was trained on (no file '{path}'); bring them back, or use --data"
     )
     write_data(path, train=5)
     with pytest.raises(UserError) as caught:
         evaluate(homeless)
     assert str(caught.value) == (
-        f"{homeless}: the images it was trained on are gone ('{path}' has changed and holds other data now); "
+        f"{homeless}: cannot score the images it was trained on ('{path}' has changed and holds other data now); "
         "bring them back, or use --data"
     )
     assert caught.value.status == 2 and not (homeless / "evaluations").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import h5py
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 from test_resume import ALL_OPTIONS, broken, here, ran, whole
 from tiny import quiet
 
@@ -31,8 +33,10 @@ def changed(run: Path, **changes: Any) -> None:
 
 def test_a_run_repeats_and_stays_as_it_is(here: Path, whole: Path) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    found = verify(whole, console=quiet())
+    said = io.StringIO()
+    found = verify(whole, console=Console(file=said))
     assert (found.first, found.last, found.elsewhere) == (8, 12, []) and found.compared > 100
+    assert ": steps 8 to 12 again on cpu\n" in said.getvalue()
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 

@@ -144,7 +144,7 @@ def compare(
         echo(path, err=as_json)
 
 
-@click.command(short_help="Segment images of any size into masks.")
+@click.command(short_help="Segment images of any size into masks or cells.")
 @RUN
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--output", type=ANY, required=True, help="Folder for the masks, or for label images of cells.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from yeastexp.training.run_directory import Which
 
 
-@click.command(short_help="Write a run's model as ONNX, TorchScript or torch.export.")
+@click.command(short_help="Write a run's model for other programs: ONNX, BioImage.IO and others.")
 @RUN
 @click.option("-o", "--output", type=ANY, required=True, help="The file; .onnx, .pt, .pt2, .zip say the format.")
 @click.option(

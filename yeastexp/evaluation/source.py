@@ -85,7 +85,7 @@ class Source:
 def training_source(run: Path, experiment: Experiment, edits: Rows) -> Source:
     """The data set that a run was trained on. Raises UserError if it is gone."""
     if reason := missing(run, experiment, edits):
-        raise UserError(f"{run}: the images it was trained on are gone ({reason}); bring them back, or use --data")
+        raise UserError(f"{run}: cannot score the images it was trained on ({reason}); bring them back, or use --data")
     paths = [entry.path for entry in inputs.inputs_of(experiment) if entry.kind == "data"]
     path = paths[0] if len(paths) == 1 and paths[0].is_file() else None
     name = path.stem if path else experiment.dataset.name

@@ -377,6 +377,7 @@ def documentation(
         f"- Outputs: {', '.join(described.outputs)}{meaning(described)}.",
         f"- {reach(described)[:1].upper()}{reach(described)[1:]}; the package says a halo of {halo} pixels. "
         "Normalise whole images, not tiles.",
+        *([_WHOLE] if halo else []),
         *_decoding(predictor, task),
         f"- Test image and cover: {origin}.",
         "",
@@ -394,6 +395,12 @@ def documentation(
         "",
     ]
     return "\n".join(lines)
+
+
+_WHOLE = (
+    "- bioimageio.core from 0.11 on mirrors an image at its borders by the halo, which changes outputs there; with "
+    "`skip_input_padding=True, skip_output_cropping=True`, `predict_sample_without_blocking` gives those of yeastexp."
+)
 
 
 def _decoding(predictor: Predictor, task: str) -> list[str]:

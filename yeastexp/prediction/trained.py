@@ -234,12 +234,15 @@ class TrainedModel:
         except (TypeError, ValueError, RuntimeError) as error:  # of a tensor on a GPU, or one that needs gradients
             raise UserError(f"{name}: cannot be made an array ({' '.join(str(error).split())})") from None
         if array.dtype.kind not in "uif":
-            kind = type(given).__name__ if array.dtype.kind in "OUS" else f"an array of {array.dtype}"
+            kind = f"an array of {array.dtype}" if hasattr(given, "dtype") else type(given).__name__
             raise UserError(f"{name}: is {kind}; give an array (H, W) or (C, H, W) of integers or floats")
         if array.ndim not in (2, 3):
             remedy = "give a list of images" if array.ndim == 4 else "give an array (H, W) or (C, H, W)"
             raise UserError(f"{name}: has the shape {array.shape}; {remedy}")
-        if array.ndim == 3 and array.shape[0] != self.channels == array.shape[-1]:
+        channels_last = array.ndim == 3 and (
+            array.shape[-1] == self.channels or array.shape[0] > 4 >= array.shape[-1] > 2
+        )
+        if channels_last and array.shape[0] != self.channels:
             remedy = "give (C, H, W), as np.moveaxis(image, -1, 0) is"
             raise UserError(f"{name}: has the shape {array.shape}, channels last; {remedy}")
         if not array.size:

@@ -102,7 +102,8 @@ def continue_from(run: RunContext, state: dict[str, Any]) -> None:
     with _closed_on_failure(run.tracker):
         attach_handlers(run)
         run.load_state_dict(state)
-        run.say(f"{run.directory}: from step {run.step} of {run.steps} on {run.assembly.device}")
+        steps = f"steps {run.step} to {run.until} again" if run.until else f"from step {run.step} of {run.steps}"
+        run.say(f"{run.directory if not run.until else run.assembly.experiment.name}: {steps} on {run.assembly.device}")
         run.tracker.epochs(run.progress.rows)
 
 

@@ -91,7 +91,9 @@ def _of_validation(context: RunContext) -> dict[str, Handler]:
             context.among,
         ),
         "best": KeepBest(monitor, progress, context.save_best, context.log),
-        "progress bar": ShowProgress(context.console, context.steps, shown(monitor, assembly.approximate)),
+        "progress bar": ShowProgress(
+            context.console, context.until or context.steps, shown(monitor, assembly.approximate)
+        ),
     }
     if patience is not None:
         handlers["patience"] = StopEarly(patience, monitor, progress, over, context.log)
