@@ -23,7 +23,7 @@ PAGES = {
 }
 """Pages of the site, and their files in the repository."""
 
-LINKED = ("experiments/*", "notebooks/*.ipynb", "LICENSE")
+LINKED = ("experiments/*", "notebooks/*.ipynb", "LICENSE", "CITATION.cff")
 """Files that pages lead to."""
 
 PYTHON = {

@@ -201,6 +201,7 @@ def test_a_package_says_where_tiles_are_exact_and_holds_what_it_names(
     cover = Image.open(io.BytesIO(package["cover.jpg"]))
     assert cover.size == (800, 400) and len(package["cover.jpg"]) < 500_000
     readme = package["README.md"].decode()
+    assert "bioimageio.core from 0.11 on mirrors" in readme
     assert "| iou | cell | " in readme and "optimistically biased" in readme and "`data.h5`: SHA-256 `" in readme
     assert "test image and cover: 'square_4', the first validation image" in printed["model.zip"]
 
