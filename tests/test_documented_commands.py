@@ -117,3 +117,12 @@ def test_the_files_that_are_compared_differ_in_one_thing(prepared: Path) -> None
     plain, turned = (load_experiment(prepared / f"{name}.toml") for name in ("plain", "turned"))
     assert [part.name for part in turned.augmentations] == ["reflect", "rotate90"] and plain.augmentations == ()
     assert plain.model == turned.model and plain.train == turned.train
+
+
+def test_bioimageio_is_asked_as_the_page_does() -> None:
+    """The script runs in an environment of its own, where it compares the labels."""
+    script = (HOME / "tests" / "interop" / "bioimageio_core.py").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", PAGES["export.md"], re.MULTILINE | re.DOTALL)
+    lines = {line.strip() for line in snippet.splitlines() if re.match(r"(tensor|    sample) = ", line)}
+    assert len(lines) == 2 and lines <= {line.strip() for line in script.splitlines()}
+    assert all(f'"{name}": True' in script for name in re.findall(r"(skip_\w+)=True", snippet))
