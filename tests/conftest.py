@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import loopback
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from yeastexp import plugins
 from yeastexp.__main__ import main
+from yeastexp.training import contact_sheet, handlers
 
 Call = Callable[..., tuple[int, str, str]]
 WriteExperiment = Callable[..., Path]
@@ -70,6 +72,22 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("state")
         patched.setenv("XDG_STATE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_previews() -> Iterator[pytest.MonkeyPatch]:
+    """A few pixels in place of the preview of a run, which takes more time than all else of a tiny run."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(handlers, "draw_contact_sheet", lambda assembly: np.zeros((8, 8, 3), np.uint8))
+        yield patched
+
+
+@pytest.fixture(scope="module")
+def real_previews(quick_previews: pytest.MonkeyPatch) -> Iterator[None]:
+    """For files whose tests show what a preview costs and leaves alone: `usefixtures("real_previews")`."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(handlers, "draw_contact_sheet", contact_sheet.draw_contact_sheet)
+        yield
 
 
 @pytest.fixture

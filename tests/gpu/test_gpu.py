@@ -44,6 +44,7 @@ from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 from yeastexp.training.training_images import plan_patches
 
+pytestmark = pytest.mark.usefixtures("real_previews")
 NEEDS_GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch has no GPU here"),

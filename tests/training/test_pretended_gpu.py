@@ -25,6 +25,7 @@ from yeastexp.training.build import assemble, build_trainer
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 
+pytestmark = pytest.mark.usefixtures("real_previews")
 AUGMENTATIONS = ("affine", "elastic", "pasted_structures", "gaussian_noise")
 EXPERIMENT = tiny.changed(
     {

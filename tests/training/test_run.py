@@ -24,8 +24,9 @@ from yeastexp.errors import UserError
 from yeastexp.inspection import check
 from yeastexp.prediction.predict import predict
 from yeastexp.system import cores
-from yeastexp.training import checkpoints, timing
+from yeastexp.training import checkpoints, handlers, timing
 from yeastexp.training.build import Assembly
+from yeastexp.training.contact_sheet import draw_contact_sheet
 from yeastexp.training.run import run
 
 CPU = torch.device("cpu")
@@ -50,13 +51,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run with a test split, for all tests that only look at it."""
     folder = tmp_path_factory.mktemp("finished")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setattr(handlers, "draw_contact_sheet", draw_contact_sheet)
         text = EXPERIMENT.replace("epochs = 2", "epochs = 12")
         return folder / run(write_experiment(folder, text, test=2), console=quiet())
-    finally:
-        os.chdir(before)
 
 
 def test_a_run_directory_holds_everything(finished: Path) -> None:

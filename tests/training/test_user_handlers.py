@@ -8,8 +8,9 @@ import kills
 import pytest
 import torch
 from test_resume import RUN, broken, here, ran
-from tiny import EXPERIMENT, quiet
+from tiny import EXPERIMENT, quiet, write_data
 
+from yeastexp import plugins
 from yeastexp.errors import UserError
 from yeastexp.training import checkpoints
 from yeastexp.training.handlers.stopping import PauseWhenInterrupted
@@ -167,17 +168,27 @@ def test_a_handler_that_only_looks_changes_no_result(plugin: Path) -> None:
     assert kills.differences(looking, alone) == []
 
 
+PULLED = text('"pull"').replace("[runtime]\n", "[runtime]\ncheckpoint_minutes = 1e-9\n")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a handler that has a state, which nobody disturbed; not to be written to."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_data(folder / "data.h5")
+    (folder / "parts.py").write_text(PLUGIN)
+    with pytest.MonkeyPatch.context() as patched, plugins.preserved():
+        patched.chdir(folder)
+        return ran(folder, PULLED)
+
+
 @pytest.mark.parametrize("by", ["power", "a wish"])
 @pytest.mark.parametrize("step", [3, 6, 7, 8, 11])
-def test_a_resumed_run_with_the_state_of_a_handler_is_exact(plugin: Path, step: int, by: str) -> None:
+def test_a_resumed_run_with_the_state_of_a_handler_is_exact(plugin: Path, whole: Path, step: int, by: str) -> None:
     """Between checkpoints and at them, in the middle of an epoch too."""
-    one = text('"pull"').replace("[runtime]\n", "[runtime]\ncheckpoint_minutes = 1e-9\n")
-    whole = ran(plugin, one, ["name=whole"])
-    cut = broken(plugin, step, by, text=one)
+    cut = broken(plugin, step, by, text=PULLED)
     torch.manual_seed(step)
     assert resume(cut, console=quiet())
-    result = cut / "result.json"
-    result.write_text(result.read_text().replace('"tiny"', '"whole"'))
     assert kills.differences(whole, cut) == []
     last = checkpoints.load(cut / "checkpoints" / "last.pt")["handlers"]["[[handler]] 0 'pull'"]
     assert last["updates"] == 6 and last["scores"]["loss"]
