@@ -55,7 +55,7 @@ def write(setting: Setting) -> None:
     """The data, and an experiment for each list of augmentations, in the setting's folder."""
     setting.write()
     text, starter = (path.read_text(encoding="utf-8") for path in (setting.folder / FILES["yeastexp"], HDF5))
-    listed = starter[starter.index("[[augment]]") : starter.index("[model]")]
+    listed = starter[starter.index('[[augment]]\nname = "reflect"') : starter.index("[model]")]
     others = "".join(f'\n[[augment]]\nname = "{name}"\n' for name in OTHERS)
     for name, added in (("nine augmentations", listed), ("all twelve", listed + others)):
         (setting.folder / FILES[name]).write_text(f"{text}\n{added}", encoding="utf-8")

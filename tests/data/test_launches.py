@@ -19,7 +19,10 @@ from yeastexp.data.transforms.geometry import Pixels
 from yeastexp.registry import transform
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "hdf5.toml"
-NINE: list[dict[str, Any]] = tomllib.loads(EXPERIMENT.read_text())["augment"]
+NINE: list[dict[str, Any]] = [
+    table for table in tomllib.loads(EXPERIMENT.read_text())["augment"] if table["name"] != "pasted_cells"
+]
+"""All but the one that makes scenes, which no batch does."""
 OTHERS = ("elastic", "poisson_noise", "invert_contrast")
 TWELVE = [*NINE, *({"name": name} for name in OTHERS)]
 ALWAYS = [{**table, "p": 1.0} for table in TWELVE if table["name"] != "reflect"]

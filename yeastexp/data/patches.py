@@ -156,8 +156,7 @@ class PatchSampler(WithPlugins):
     def _corner(self, epoch: int, index: int, block: ImageBlock, image: int, planned: bool) -> np.ndarray:
         if self.plan.corners is not None and planned:
             return np.asarray(self.plan.corners[index])
-        size = block.pixels.sizes[image]
-        room = size - self.plan.side
+        room = (size := block.pixels.sizes[image]) - self.plan.side
         source = self.windows(epoch, index)
         corner: np.ndarray = source.integers(np.maximum(room, 0) + 1)
         if self.foreground and source.random() < self.foreground and len(places := block.foreground[image]):
@@ -166,10 +165,7 @@ class PatchSampler(WithPlugins):
         return np.where(room >= 0, corner, room // 2)
 
     def _params(self, epoch: int, index: int) -> list[Any]:
-        return [
-            augmentation.draw(self.draws(epoch, index, position))
-            for position, augmentation in enumerate(self.augmentations)
-        ]
+        return [each.draw(self.draws(epoch, index, place)) for place, each in enumerate(self.augmentations)]
 
     def batches(
         self, first: int, last: int, workers: int = 0, pinned: bool = False, context: str | None = None
