@@ -8,9 +8,11 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ignite.engine import Engine
 from tiny import EXPERIMENT, quiet, write_experiment
 
 from yeastexp.config.loading import load_experiment
@@ -18,7 +20,10 @@ from yeastexp.errors import UserError
 from yeastexp.training import budget as budget_module
 from yeastexp.training import checkpoints
 from yeastexp.training.budget import Budget
-from yeastexp.training.build import Assembly
+from yeastexp.training.build import Assembly, learning_rates, schedule_of
+from yeastexp.training.context import as_planned
+from yeastexp.training.handlers.stopping import StopByBudget
+from yeastexp.training.progress import Best, Progress
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 from yeastexp.training.timing import assembled
@@ -106,6 +111,40 @@ def test_it_is_late_by_what_steps_and_validations_took_lately(
     assert budget.validation == 9.0, "from the last step of an epoch to the next one's first"
 
 
+@pytest.mark.parametrize("begins", [0, 20, 50], ids=lambda moment: f"from {moment} s on")
+@pytest.mark.parametrize("slower", [1, 1.5, 3, 10], ids=lambda factor: f"{factor} times slower")
+def test_a_run_ends_in_time_and_with_its_learning_rate(
+    assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch, begins: float, slower: float
+) -> None:
+    """Of 100 s, on a clock that is pretended: a step was timed to take 0.1 s."""
+    budget, steps = planned(assembly, monkeypatch, step=0.1, validation=0.5)
+    progress, schedule = Progress(Best(higher_is_better=True)), schedule_of(assembly, steps)
+
+    def asked(step: int) -> tuple[bool, int | None]:
+        return budget.late(step), None if progress.remade else budget.earlier(step)
+
+    handler, trainer = StopByBudget(asked, schedule, progress), SimpleNamespace(state=SimpleNamespace(iteration=0))
+    budget.attach(Engine(lambda *_: None), Engine(lambda *_: None))
+    remade = set()
+    while progress.stopped is None and trainer.state.iteration < steps:
+        budget._begin()
+        clock[0] += 0.1 * (slower if clock[0] >= 1000 + begins else 1)
+        trainer.state.iteration += 1
+        budget._complete()
+        handler.look(trainer)
+        remade.add(progress.remade)
+        if trainer.state.iteration % 8 == 0 and progress.stopped is None:
+            clock[0] += 0.5 * (slower if clock[0] >= 1000 + begins else 1)
+            budget.validated = True
+    step = trainer.state.iteration
+    assert clock[0] + 3 * 0.5 * slower < 1100 - 5 and len(remade - {None}) == (slower > 1)
+    assert clock[0] > 1000 + (65 if slower > 3 else 80), "time is used"
+    rates = [groups[0] for groups in learning_rates(assembly.experiment, steps, steps)]
+    assert rates[min(progress.scheduled(schedule, step), steps - 1)] < 0.02 * max(rates)
+    if slower > 1:
+        assert step == progress.remade.end < steps
+
+
 def test_a_machine_that_slows_down_ends_the_run_in_time(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take fifty times as long as was measured; the run has its result, and says what was planned."""
     monkeypatch.setattr(budget_module, "CLOSING_SECONDS", 1.5)
@@ -134,6 +173,7 @@ def test_weights_that_there_was_no_time_to_score_are_kept(
     """In the middle of an epoch, at its end, and at the end of the run; the run can be gone on with."""
     monkeypatch.setattr(Budget, "plan", _plan(steps))
     monkeypatch.setattr(Budget, "late", lambda self, step: step >= at)
+    monkeypatch.setattr(Budget, "earlier", lambda self, step: as_planned(step))
     monkeypatch.setattr(Budget, "_end_in_time", _over)
     with pytest.raises(UserError) as caught:
         run(write_experiment(here), ["train.budget=90s", "validation.every=9"], console=quiet())

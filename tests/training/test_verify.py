@@ -19,6 +19,7 @@ from tiny import quiet
 from yeastexp.cli import commands
 from yeastexp.errors import UserError
 from yeastexp.training import checkpoints
+from yeastexp.training.resume import resume
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.verify import verify
 
@@ -52,6 +53,15 @@ def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypat
         late = ran(here)
     assert json.loads((late / "result.json").read_text())["stopped_by_budget"]
     assert verify(late, console=quiet()).last == 7
+    with monkeypatch.context() as patched:
+        patched.setattr("yeastexp.training.run.as_planned", {4: 9}.get)
+        earlier = ran(here)
+    result = json.loads((earlier / "result.json").read_text())
+    assert (result["steps"], result["planned_steps"]) == (8, 12), "the end of a group"
+    assert "having let the learning rate fall faster from step 4 on; give" in result["notes"][0]
+    assert (verify(earlier, console=quiet()).first, verify(earlier, console=quiet()).last) == (4, 8)
+    with pytest.raises(UserError, match="after step 4 the learning rate was made to fall until step 8, as a budget"):
+        resume(earlier, ["train.epochs=6"], console=quiet())
     still = ["validation.patience=1", "validation.every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
     early = ran(here, ALL_OPTIONS, still)
     assert json.loads((early / "result.json").read_text())["stopped_early"]

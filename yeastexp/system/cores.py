@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,6 +24,15 @@ def allowed() -> tuple[int, str]:
 def keep_to_allowed() -> None:
     """Let PyTorch, which knows of no control group and no cluster, take no more threads than that."""
     torch.set_num_threads(min(torch.get_num_threads(), allowed()[0]))
+
+
+def seconds_waited() -> dict[str, float]:
+    """How long each thread of this process was ready to run while others had the cores; nothing but on Linux."""
+    waited = {}
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # of a thread that has ended
+            waited[file.parent.name] = int(file.read_text(encoding="ascii").split()[1]) / 1e9
+    return waited
 
 
 def _limits() -> Iterator[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
 from dataclasses import replace
 
@@ -29,6 +30,13 @@ CLOSING_SECONDS = 5.0
 REMEMBERED = 10
 """Steps, the slowest of which says how long the next one may take."""
 
+FALL = 0.3
+"""Share of the time for training within which a plan is made anew: late, since it happens once, and slow machines slow
+down again; and long enough for the learning rate to fall in."""
+
+LATELY = 0.05
+"""Share of a budget whose last steps say then how long one takes."""
+
 PICTURES = 3
 """Validation images that are predicted once more at the end."""
 
@@ -40,8 +48,9 @@ class BudgetOver(UserError):
 class Budget:
     """How much of its time a run has left, by what its steps and validations took lately.
 
-    It becomes a number of steps before the run, so that the learning rate can fall over them. A machine that slows down
-    later cuts the run short: the command keeps its time, and the result says so.
+    It becomes a number of steps before the run, so that the learning rate can fall over them. Where a machine slows
+    down, so that they do not fit, the number is made anew, once and late; one that slows down after that cuts the run
+    short. The command keeps its time, and the result says so.
     """
 
     def __init__(self, written: str, began: float) -> None:
@@ -50,6 +59,9 @@ class Budget:
         self.began = began
         self.ends = began + self.seconds
         self.steps: deque[float] = deque(maxlen=REMEMBERED)
+        self.lately: deque[float] = deque()
+        self.recent = 0.0
+        """The sum of `lately`."""
         self.validation = 0.0
         self.margin = CLOSING_SECONDS
 
@@ -77,6 +89,7 @@ class Budget:
         step = seconds_per_step(assembly, share, at_most=2 * share) if step is None else step
         self.validation = seconds_of_validation(assembly, share)
         self.steps.append(step)
+        self.step_then = step
         self._after_validation = 1 + assembly.pixels("test") / assembly.pixels("val")
         self._after_validation += PICTURES / len(assembly.dataset.splits["val"])
         self._group = train.accumulation_steps
@@ -93,7 +106,7 @@ class Budget:
                 f"{self._too_short}; {before:.1f} s went by before the first step, a step takes {step:.2f} s, a "
                 f"validation {self.validation:.1f} s"
             )
-        steps = processes.current().agreed(steps)
+        self.planned = steps = processes.current().agreed(steps)
         return replace(assembly.experiment, train=replace(train, budget=None, steps=steps))
 
     def _steps_within(self, left: float, step: float) -> int:
@@ -113,6 +126,7 @@ class Budget:
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Time the steps, and what is between them; a validation that several processes share is not cut off."""
         self.completed, self.validated = time.monotonic(), False
+        self.training = self.ends - self.completed
         trainer.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._complete)
         validator.add_event_handler(Events.ITERATION_COMPLETED, self._end_in_time)
@@ -121,15 +135,37 @@ class Budget:
         self.started = time.monotonic()
         if self.validated:  # with all that hangs on it, such as pictures and a checkpoint
             self.validation, self.validated = self.started - self.completed, False
+            self.step_then = sum(self.steps) / len(self.steps)
 
     def _complete(self) -> None:
         self.completed = time.monotonic()
         self.steps.append(self.completed - self.started)
+        self.lately.append(self.steps[-1])
+        self.recent += self.steps[-1]
+        while self.recent - self.lately[0] > LATELY * self.seconds:
+            self.recent -= self.lately.popleft()
 
     def _end_in_time(self) -> None:
         self.validated = True
         if processes.current().count == 1 and time.monotonic() > self.ends - LEAVING_SECONDS - CLOSING * self.seconds:
             raise BudgetOver("the time is over", status=RUN_FAILED)
+
+    def earlier(self, step: int) -> int | None:
+        """The step to end at instead of the planned one, if it will be too late for that; None while there is time."""
+        left = self.ends - time.monotonic() - self._closing
+        if left > FALL * self.training:
+            return None
+        each = self.recent / len(self.lately)
+        validation = self.validation * max(1.0, each / self.step_then)  # the last one may have been before
+
+        def needed(end: int) -> float:
+            validations = (end - 1) // self._due - (step - 1) // self._due + self._after_validation
+            return (end - step) * each + validations * validation
+
+        if needed(self.planned) <= left:
+            return None
+        ends = range(step, self.planned)
+        return ends[max(0, bisect_right(ends, (1 - RESERVE) * left, key=needed) - 1)]
 
     def late(self, step: int) -> bool:
         """Whether another group of batches after this step, and what has to follow it, would end too late."""

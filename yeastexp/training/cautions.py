@@ -13,6 +13,7 @@ from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
 from yeastexp.training.optimization import AccumulationSchedule
+from yeastexp.training.progress import Progress
 
 RARE = 0.05
 """Share of foreground below which patches and loss should take it into account."""
@@ -126,14 +127,16 @@ def _remedies(assembly: Assembly) -> Iterator[str]:
     yield "'check --data', which tells whether the model can overfit one batch"
 
 
-def of_budget(assembly: Assembly, schedule: AccumulationSchedule, step: int) -> Iterator[str]:
+def of_budget(assembly: Assembly, schedule: AccumulationSchedule, progress: Progress, step: int) -> Iterator[str]:
     """That a run was planned to be longer, and its learning rate to fall."""
+    if progress.stopped != "by budget":
+        return
     rates = [groups[0] for groups in learning_rates(assembly.experiment, schedule.updates, schedule.updates)]
-    reached = rates[min(schedule.updates_until(step), len(rates) - 1)]
-    fall = ""
+    reached = rates[min(progress.scheduled(schedule, schedule.updates_until(step)), len(rates) - 1)]
+    fall = f", having let the learning rate fall faster from step {progress.remade.at} on" if progress.remade else ""
     if reached > rates[-1]:
         now, end = (format_share(rate / max(rates)) for rate in (reached, rates[-1]))
-        fall = f", when the learning rate was at {now} of its highest and had not finished its fall to {end}"
+        fall += f", when the learning rate was at {now} of its highest and had not finished its fall to {end}"
     yield (
         f"the budget ended the run after {step} of {schedule.steps} planned steps{fall}; give it more time, or 'run' "
         f"it with train.steps={step}, which plans for as many"

@@ -44,7 +44,7 @@ def conclude(run: RunContext) -> None:
         "baselines": baselines,
         "approximate": list(assembly.approximate),
         "notes": [
-            *(cautions.of_budget(assembly, run.schedule, run.step) if progress.stopped == "by budget" else ()),
+            *cautions.of_budget(assembly, run.schedule, progress, run.step),
             *cautions.of_baselines(assembly, summaries["best"], baselines),
             *run.cautions,
         ],

@@ -52,6 +52,10 @@ def never(step: int) -> bool:
     return False
 
 
+def as_planned(step: int) -> None:
+    """The plan stays."""
+
+
 @dataclass
 class RunContext:
     """A run under way, as its handlers know it (`yeastexp.contracts.Context`).
@@ -65,6 +69,7 @@ class RunContext:
     console: Console
     began: float
     late: Callable[[int], bool] = never
+    earlier: Callable[[int], int | None] = as_planned
     interruption: Interruption = field(default_factory=Interruption)
     until: int | None = None
     baselines: dict[str, Summary] | None = None
@@ -116,9 +121,29 @@ class RunContext:
         """Whether no step is left to do."""
         return self.step >= self.steps or self.progress.stopped is not None
 
-    def late_anywhere(self, step: int) -> bool:
-        """Whether a step was `late` in any process."""
-        return self.late is not never and self.among.any(self.late(step))
+    def asked(self, step: int) -> tuple[bool, int | None]:
+        """Whether a step was `late` in any process, and where to end `earlier`, as the first process says."""
+        late, end = self.late(step), None if self.progress.remade else self.earlier(step)
+        if (self.late, self.earlier) == (never, as_planned) or not self.among.any(late or end is not None):
+            return False, None
+        everywhere = self.among.gather((late, end))
+        return any(late for late, _ in everywhere), everywhere[0][1]
+
+    def tell(self, line: str) -> None:
+        """A line on the terminal and in the log."""
+        self.say(line)
+        self.log(line)
+
+    @property
+    def end(self) -> int:
+        """The step that the run ends with, as far as is known."""
+        return self.progress.remade.end if self.progress.remade else self.steps
+
+    def scheduler_steps(self, step: int) -> int:
+        """How often the scheduler of the learning rate is stepped after the update that a step ends with."""
+        update = self.schedule.updates_until(step)
+        before, after = (self.progress.scheduled(self.schedule, number) for number in (update - 1, update))
+        return after - before
 
     @property
     def learning_rate(self) -> float:

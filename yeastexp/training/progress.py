@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from yeastexp.metrics.pixels import Scores
+from yeastexp.training.optimization import AccumulationSchedule
 
 
 @dataclass
@@ -53,6 +54,14 @@ class Validation:
         return cls({name: Scores(**found) for name, found in state["scores"].items()}, dict(state["losses"]))
 
 
+@dataclass(frozen=True)
+class Remade:
+    """A plan that was made anew after step `at`, since a budget held fewer steps than it had: the run ends at `end`."""
+
+    at: int
+    end: int
+
+
 @dataclass
 class Progress:
     """What a run has found on the way: its best validation and its last, its rows of `metrics.csv`, why it stopped."""
@@ -62,6 +71,17 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
     last_validation: Validation | None = None
     best_validation: Validation | None = None
+    remade: Remade | None = None
+
+    def scheduled(self, schedule: AccumulationSchedule, update: int) -> int:
+        """How often the scheduler of the learning rate is stepped until an update: as often as there were some.
+
+        In a plan that was made anew the rest of what was planned is passed through faster, so that it comes to its end.
+        """
+        if self.remade is None or update <= (first := schedule.updates_until(self.remade.at)):
+            return update
+        through = (update - first, schedule.updates_until(self.remade.end) - first)
+        return first + (schedule.updates - first) * through[0] // through[1]
 
     def state_dict(self) -> dict[str, Any]:
         """As a checkpoint holds it."""
@@ -69,6 +89,7 @@ class Progress:
         return {
             "best": dict(vars(self.best)),
             "stopped": self.stopped,
+            "remade": dict(vars(self.remade)) if self.remade else None,
             "rows": self.rows,
             "validations": {name: one.state_dict() if one else None for name, one in kept.items()},
         }
@@ -76,6 +97,7 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Be where another run of the same experiment was."""
         self.stopped = state["stopped"]
+        self.remade = Remade(**remade) if (remade := state.get("remade")) else None
         self.best = Best(**state["best"])
         self.rows = [dict(row) for row in state["rows"]]
         self.last_validation = Validation.of(state["validations"]["last"])

@@ -184,6 +184,11 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
     steps = before.train.steps or (before.train.epochs or 0) * context.steps_per_epoch
     if context.steps <= step:
         raise UserError(f"--set: {step} steps are done; a length of {context.steps} steps does not extend them")
+    if remade := state.get("remade"):
+        raise UserError(
+            f"--set: after step {remade['at']} the learning rate was made to fall until step {remade['end']}, as a "
+            "budget held no more steps, so a longer run would have had another; start a new run"
+        )
     if not context.schedule.ends(step):
         raise UserError(
             f"--set: step {step} would lie within a group of [train] accumulation_steps = {context.schedule.size} "

@@ -23,7 +23,7 @@ from yeastexp.system import deadline, processes
 from yeastexp.system.console import console
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
-from yeastexp.training.context import RunContext, never
+from yeastexp.training.context import RunContext, as_planned, never
 from yeastexp.training.device import torch_as_it_was
 from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
 from yeastexp.training.run_directory import RunDirectory
@@ -104,6 +104,7 @@ def run(
             console,
             began,
             budget.late if budget else never,
+            budget.earlier if budget else as_planned,
             interruption,
             baselines=baselines,
             thumbnails=thumbnails,

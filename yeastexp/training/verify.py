@@ -48,8 +48,9 @@ def verify(run: Path, *, console: Console) -> Verified:
     elsewhere = _elsewhere(directory, assembly)
     with tempfile.TemporaryDirectory() as folder:
         late = (lambda step: step == after["step"]) if after["stopped"] == "by budget" else never
+        earlier = {each["at"]: each["end"] for each in [after.get("remade")] if each}.get
         again = RunDirectory(Path(folder))
-        context = RunContext(assembly, again, console, time.monotonic(), late, until=after["step"])
+        context = RunContext(assembly, again, console, time.monotonic(), late, earlier, until=after["step"])
         continue_from(context, before)
         train(context)
         context.tracker.close()

@@ -45,7 +45,7 @@ def read_every(trainer: Engine, steps: int) -> None:
 def test_the_bar_follows_readings_and_scores(trainer: Engine, validator: Engine, terminal: bool) -> None:
     """Where a terminal is."""
     output = io.StringIO()
-    handler = ShowProgress(Console(file=output, width=120, force_terminal=terminal), steps=4, monitor="iou")
+    handler = ShowProgress(Console(file=output, width=120, force_terminal=terminal), steps=lambda: 4, monitor="iou")
     handler.attach(trainer, validator)
     read_every(trainer, 3)
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda: validator.run([{"monitored": 0.5}]))
@@ -115,7 +115,7 @@ def test_without_a_terminal_lines_say_how_far_it_has_come(
     """At once when the first five seconds are over, whether or not a loss was read since."""
     output = io.StringIO()
     monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
-    handler = ShowProgress(Console(file=output, width=20), steps=8, monitor="iou")
+    handler = ShowProgress(Console(file=output, width=20), steps=lambda: 8, monitor="iou")
     handler.attach(trainer, validator)
     read_every(trainer, 2)
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: validator.run([{"monitored": 0.5}]))

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from yeastexp.system.interruption import Interruption
 from yeastexp.training.handlers.stopping import PauseWhenInterrupted, StopByBudget, StopEarly
 from yeastexp.training.optimization import AccumulationSchedule
-from yeastexp.training.progress import Best, Progress
+from yeastexp.training.progress import Best, Progress, Remade
 
 NAN = float("nan")
 
@@ -26,7 +26,7 @@ def test_a_late_step_ends_the_run_with_its_group(
 ) -> None:
     """Of groups of three in epochs of four; the last step is never too late."""
     state, stopped = progress(), []
-    handler = StopByBudget(lambda step: step >= late_from, AccumulationSchedule(3, [1] * 4, steps=6), state)
+    handler = StopByBudget(lambda step: (step >= late_from, None), AccumulationSchedule(3, [1] * 4, steps=6), state)
     handler.attach(trainer, validator)
 
     @trainer.on(Events.ITERATION_COMPLETED)
@@ -37,6 +37,26 @@ def test_a_late_step_ends_the_run_with_its_group(
     trainer.run([0.0] * 6)
     assert stopped == stops
     assert state.stopped == ("by budget" if stops else None)
+
+
+def test_a_plan_is_made_anew_once_and_ends_with_a_group(trainer: Engine, validator: Engine) -> None:
+    """The learning rate passes through the rest of its 8 updates in the 3 that are left; what else is wished is not."""
+    state, schedule, said, passed = progress(), AccumulationSchedule(2, [1] * 8, steps=16), [], []
+    ends = {6: 13, 8: 9}
+    StopByBudget(lambda step: (False, ends.get(step)), schedule, state, said.append).attach(trainer, validator)
+
+    @trainer.on(Events.ITERATION_COMPLETED(every=2))
+    def note() -> None:
+        passed.append(state.scheduled(schedule, trainer.state.iteration // 2))
+        if state.stopped:
+            trainer.terminate()
+
+    trainer.run([0.0] * 16)
+    assert passed == [1, 2, 3, 4, 6, 8] and state.remade == Remade(at=6, end=12)
+    assert said == [
+        "step 6: the machine is slower than when the run was planned; it ends after 12 steps instead of 16, and the "
+        "learning rate falls until then"
+    ]
 
 
 @pytest.mark.parametrize(

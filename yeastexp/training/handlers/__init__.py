@@ -12,6 +12,7 @@ from yeastexp.training.handlers.checkpoints import CollectEpochs, KeepCheckpoint
 from yeastexp.training.handlers.display import DrawPictures, LogToTensorBoard, ShowProgress
 from yeastexp.training.handlers.gradients import ClipGradients, StepScheduler
 from yeastexp.training.handlers.losses import ReadLosses
+from yeastexp.training.handlers.neighbours import NoticeBusy
 from yeastexp.training.handlers.profile import Profile
 from yeastexp.training.handlers.stopping import PauseWhenInterrupted, StopByBudget, StopEarly
 from yeastexp.training.handlers.validation import KeepBest, ValidateEvery
@@ -42,7 +43,8 @@ def attach_handlers(context: RunContext) -> None:
         **({"clock": context.budget} if context.budget else {}),
         **_of_updates(context),
         "losses": losses,
-        "budget": StopByBudget(context.late_anywhere, context.schedule, context.progress),
+        "budget": StopByBudget(context.asked, context.schedule, context.progress, context.tell),
+        "neighbours": NoticeBusy(context.tell),
         **_of_validation(context),
         **_of_user(context),
         **({"observer": context.observer(context)} if context.observer else {}),
@@ -60,7 +62,7 @@ def _of_updates(context: RunContext) -> dict[str, Handler]:
     if train.max_grad_norm is not None:
         handlers["clipping"] = ClipGradients(context.model, train.max_grad_norm, context.device)
     if (scheduler := context.assembly.scheduler(context.optimizer, context.schedule.updates)) is not None:
-        handlers["scheduler"] = StepScheduler(scheduler)
+        handlers["scheduler"] = StepScheduler(scheduler, context.scheduler_steps)
     if train.ema_decay is not None:
         handlers["average"] = AverageWeights(context.optimization, train.ema_decay)
     if context.profiled:
@@ -92,7 +94,7 @@ def _of_validation(context: RunContext) -> dict[str, Handler]:
         ),
         "best": KeepBest(monitor, progress, context.save_best, context.log),
         "progress bar": ShowProgress(
-            context.console, context.until or context.steps, shown(monitor, assembly.approximate)
+            context.console, lambda: context.until or context.end, shown(monitor, assembly.approximate)
         ),
     }
     if patience is not None:

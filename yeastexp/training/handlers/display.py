@@ -29,7 +29,7 @@ class ShowProgress:
     Ignite's `ProgressBar` stays open after `terminate()`, and metrics attached after it lag one iteration.
     """
 
-    def __init__(self, console: Console, steps: int, monitor: str) -> None:
+    def __init__(self, console: Console, steps: Callable[[], int], monitor: str) -> None:
         self.steps = steps
         self.monitor = monitor
         self.task: bars.TaskID | None = None
@@ -55,7 +55,7 @@ class ShowProgress:
     def start(self, trainer: Engine) -> None:
         """Show the bar."""
         done = trainer.state.iteration
-        self.task = self.bar.add_task("training", total=self.steps, completed=done, loss="", score="")
+        self.task = self.bar.add_task("training", total=self.steps(), completed=done, loss="", score="")
         self.bar.start()
         self.first, self.pace = done, Pace()
 
@@ -63,11 +63,11 @@ class ShowProgress:
         """Steps done."""
         assert self.task is not None, "training has begun"
         step = trainer.state.iteration
-        self.bar.update(self.task, completed=step)
+        self.bar.update(self.task, completed=step, total=self.steps())
         if self.bar.disable and self.pace.due():
             values = [value for value in self.bar.tasks[0].fields.values() if value]
-            left = self.pace.left((step - self.first) / (self.steps - self.first))
-            self.say(", ".join([f"step {step} of {self.steps}", *values, left]))
+            left = self.pace.left((step - self.first) / (self.steps() - self.first))
+            self.say(", ".join([f"step {step} of {self.steps()}", *values, left]))
 
     def show_loss(self, trainer: Engine) -> None:
         """The mean loss since the last reading."""

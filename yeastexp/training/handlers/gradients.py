@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,17 +45,25 @@ class ClipGradients:
 
 
 class StepScheduler:
-    """Steps a PyTorch scheduler once an update.
+    """Steps a PyTorch scheduler once an update, or as often as is `due` after a step.
 
     Ignite's `LRScheduler` sets the rate of an iteration before it; PyTorch's own schedulers are stepped after it.
     """
 
-    def __init__(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+    def __init__(
+        self, scheduler: torch.optim.lr_scheduler.LRScheduler, due: Callable[[int], int] = lambda step: 1
+    ) -> None:
         self.scheduler = scheduler
+        self.due = due
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Step after each update; an update that float16 skipped is none."""
-        trainer.add_event_handler(TrainingEvents.UPDATE_COMPLETED, lambda: self.scheduler.step())
+        trainer.add_event_handler(TrainingEvents.UPDATE_COMPLETED, self.step)
+
+    def step(self, trainer: Engine) -> None:
+        """Set the learning rate of the next update."""
+        for _ in range(self.due(trainer.state.iteration)):
+            self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's own."""

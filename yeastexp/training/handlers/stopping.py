@@ -8,19 +8,31 @@ from ignite.engine import Engine, Events
 
 from yeastexp.system.interruption import Interruption
 from yeastexp.training.optimization import AccumulationSchedule
-from yeastexp.training.progress import Progress
+from yeastexp.training.progress import Progress, Remade
+
+Asked = Callable[[int], tuple[bool, int | None]]
+"""After a step: whether another one would end too late, and at which step to end instead of the planned one, if any."""
 
 
 class StopByBudget:
     """Lets the step that ends too late be the last, once its group of batches is complete.
 
+    Where it can be foreseen, the plan is made anew, once: the run ends earlier, and its learning rate falls until then.
+
     Ignite's `TimeLimit` counts from when it was made, and ends a run within a group and without a last validation.
     """
 
-    def __init__(self, late: Callable[[int], bool], schedule: AccumulationSchedule, progress: Progress) -> None:
-        self.late = late
+    def __init__(
+        self,
+        asked: Asked,
+        schedule: AccumulationSchedule,
+        progress: Progress,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.asked = asked
         self.schedule = schedule
         self.progress = progress
+        self.say = say
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Look at the clock after each group."""
@@ -29,8 +41,22 @@ class StopByBudget:
     def look(self, trainer: Engine) -> None:
         """Say that the run is over; the end of its epoch does the rest."""
         step = trainer.state.iteration
-        if self.schedule.ends(step) and step < self.schedule.steps and self.late(step):
+        if not self.schedule.ends(step) or step >= self.schedule.steps:
+            return
+        late, end = self.asked(step)
+        if end is not None and not late and self.progress.remade is None:
+            self._make_anew(step, end)
+        if late or (self.progress.remade and step >= self.progress.remade.end):
             self.progress.stopped = "by budget"
+
+    def _make_anew(self, step: int, end: int) -> None:
+        end = next((last for last in range(end, step, -1) if self.schedule.ends(last)), step)
+        if end > step:
+            self.progress.remade = Remade(step, end)
+            self.say(
+                f"step {step}: the machine is slower than when the run was planned; it ends after {end:,} steps "
+                f"instead of {self.schedule.steps:,}, and the learning rate falls until then"
+            )
 
 
 class StopEarly:
