@@ -16,6 +16,7 @@ from tiny import quiet
 from yeastexp.data import images, pieces
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
+from yeastexp.data.recordings import recording
 from yeastexp.errors import UserError
 from yeastexp.prediction import outputs, tiling
 from yeastexp.prediction import predictor as predictor_module
@@ -123,6 +124,28 @@ def test_a_part_that_is_killed_does_what_is_missing_when_it_runs_again(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert predict(runs["cells"], inputs, Path("out"), join=True, **options) == 4
     assert contents("out") == contents("whole")
+
+
+def test_an_ome_zarr_too_large_for_memory_in_parts(
+    runs: dict[str, Path], inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    values = tifffile.imread("in/large.tif")
+    group = zarr.open_group("in_zarr/large.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=values[None], chunks=(1, 64, 64), chunk_key_encoding={"name": "v2", "separator": "/"})
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": ["c", "y", "x"], "datasets": [{"path": "0"}]}]
+    monkeypatch.setattr(recording, "LARGEST", images.LARGEST)
+    options = {**OPTIONS["cells"], "kinds": ("zarr",)}
+    predict(runs["cells"], ["in/large.tif"], Path("of_tiff"), tile=48)
+    predict(runs["cells"], ["in_zarr"], Path("whole"), **options)
+    for index in (2, 3, 1):
+        predict(runs["cells"], ["in_zarr"], Path("out"), part=Part(index, 3), **options)
+    predict(runs["cells"], ["in_zarr"], Path("out"), join=True, **options)
+    assert contents("out") == contents("whole")
+    assert Path("out/large.tif").read_bytes() == Path("of_tiff/large.tif").read_bytes()
+    stored = zarr.open("out/zarr/large.zarr", mode="r")
+    np.testing.assert_array_equal(stored["0"][0], values)
+    np.testing.assert_array_equal(stored["labels/cells/0"][:], tifffile.imread("out/large.tif"))
 
 
 def test_what_is_missing_is_said_and_nothing_joined(runs: dict[str, Path], inputs: list[str]) -> None:

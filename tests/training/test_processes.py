@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import tiny
 from together import Launcher, finish, srun, start, together, torchrun, torchrun_on_two_machines
 
 from yeastexp.registry import KINDS
+from yeastexp.system import process_group
 
 PLUGIN = """\
 import os
@@ -186,6 +188,18 @@ def test_other_files_in_one_of_them_are_named(tmp_path: Path) -> None:
     ended = together(2, "run", "tiny.toml", folder=folders[0], told={"ELSEWHERE": str(folders[1])})
     assert ended.statuses == [1, 1]
     assert "data 'data.h5' differs" in "".join(ended.said)
+
+
+def test_one_whose_partner_never_starts_says_so_and_ends(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_group, "SAID_SECONDS", 0.1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = {**torchrun(0, 2, free.getsockname()[1]), process_group.MEET: "1"}
+    ended = together(1, "run", "tiny.toml", folder=alone, told=told)
+    waiting, *_, fault = ended.said[0].splitlines()
+    assert ended.statuses == [1] and waiting == "waiting for all of 2 processes to start, for 1 s at most"
+    assert fault.startswith("not all of 2 processes started within 1 s (Timed out after ")
+    assert fault.endswith("start all of them again; YEASTEXP_MEET_SECONDS=2 waits longer")
 
 
 def test_commands_that_share_nothing_are_not_done_twice(alone: Path) -> None:

@@ -410,7 +410,7 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
 def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
     """The images of a file of several pages, each frame one."""
     arrays = recording_kinds.arrays(path, choices)
-    for recording in [as_recording(array, choices) for array in arrays]:
+    for recording in [as_recording(array, choices, in_pieces=True) for array in arrays]:
         several = recording.is_stack or len(arrays) > 1
         for frame in range(recording.frames):
             stem = recording.image_name(frame)
@@ -422,7 +422,12 @@ def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
 
 
 def _read(name: str, recording: Recording, frame: int, reading: Reading) -> StoredImage:
-    image = StoredImage.of(name, reading.read(recording, frame))
+    """A frame: read at once, or piece by piece if it is too large for that."""
+    if math.prod(recording.shape) > images.LARGEST:
+        dtype = reading.read(recording, frame, slice(0, 1), slice(0, 1)).dtype
+        image = StoredImage(name, recording.shape, dtype, partial(reading.read, recording, frame))
+    else:
+        image = StoredImage.of(name, reading.read(recording, frame))
     return replace(image, pixel_um=recording.array.pixel_um)
 
 

@@ -18,16 +18,23 @@ import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.system import processes
 from yeastexp.system.processes import EndedElsewhere, Processes
+from yeastexp.system.terminal import echo
 
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others: longer than one of them takes to write a checkpoint or draw pictures."""
+
+MEET, MEET_SECONDS = "YEASTEXP_MEET_SECONDS", 180
+"""How long a process waits for others to start, which load libraries meanwhile, and the variable that changes it."""
+
+SAID_SECONDS = 10.0
+"""After which it says so."""
 
 LEAVING_SECONDS = 5.0
 """How long the first process, which keeps what all can ask, waits for others to end when one has failed."""
@@ -106,12 +113,7 @@ def joined() -> Iterator[Processes]:
     on_machine = _on_machine()
     if 0 < torch.cuda.device_count() < on_machine:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # which PyTorch reads once more: it has not touched a GPU yet
-    try:
-        idist.initialize("gloo", timeout=PATIENCE)
-    except dist.DistError as error:  # one was killed before they met, or they do not reach each other
-        count, minutes = processes.launched(), PATIENCE.total_seconds() / 60
-        fault = f"not all of {count} processes met within {minutes:.0f} minutes ({str(error).splitlines()[0]})"
-        raise UserError(f"{fault}; end those that are left, and start all of them again", status=RUN_FAILED) from error
+    _meet()
     nccl = dist.new_group(backend="nccl", timeout=PATIENCE) if torch.cuda.is_available() else None
     group = ProcessGroup(idist.get_rank(), idist.get_world_size(), on_machine, nccl)
     try:
@@ -135,6 +137,26 @@ def joined() -> Iterator[Processes]:
             ) from error
         raise
     idist.finalize()
+
+
+def _meet() -> None:
+    """Begin the process group. Raises UserError if not all processes are there in time: one may have been killed."""
+    count, told = processes.launched(), os.environ.get(MEET, "")
+    seconds = int(told) if told.isdecimal() and int(told) else MEET_SECONDS
+    waiting = f"waiting for all of {count} processes to start, for {seconds} s at most"
+    timer = threading.Timer(SAID_SECONDS, echo, [waiting], {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        idist.initialize("gloo", timeout=timedelta(seconds=seconds))
+    except dist.DistError as error:
+        fault = f"not all of {count} processes started within {seconds} s ({str(error).splitlines()[0].rstrip('.')})"
+        remedy = f"end those that are left, and start all of them again; {MEET}={2 * seconds} waits longer"
+        raise UserError(f"{fault}; {remedy}", status=RUN_FAILED) from error
+    finally:
+        timer.cancel()
+    _set_pg_timeout(PATIENCE)
+    _get_default_store().set_timeout(PATIENCE)
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def arrays(path: Path, name: str, labels: bool) -> list[StoredArray]:
                 partial(_opened, path, place, labels),
                 tuple(channels) if all(channels) else (),
                 sides[1] if equal else None,
+                in_pieces=True,
             )
         ]
 

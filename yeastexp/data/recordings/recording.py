@@ -23,6 +23,7 @@ Select = Callable[[tuple[int | slice, ...]], Array]
 
 LETTERS = {"T": "frames", "C": "channels", "Z": "planes in depth", "Y": "rows", "X": "columns"}
 NUMBER = np.dtype(np.uint8)
+WHOLE = slice(None)
 UNKNOWN = "?"
 """The letter of an axis of which a file does not say what it is."""
 
@@ -44,6 +45,8 @@ class StoredArray:
     opened: Callable[[], AbstractContextManager[Select]] | Callable[[Path], Array]
     channel_names: tuple[str, ...] = ()
     pixel_um: float | None = None
+    in_pieces: bool = False
+    """Whether rows and columns can be read without the rest of a plane."""
 
     def open(self) -> AbstractContextManager[Select]:
         """Open the file; one image without axes is read by each call of what it gives."""
@@ -123,21 +126,20 @@ class Recording:
         width = max(4, len(str(self.frames - 1)))
         return f"{self.array.name}_t{frame:0{width}d}" if self.is_stack else self.array.name
 
-    def select(self, select: Select, frame: int) -> Array:
-        """The image (C, H, W) of a frame, read by an opened array."""
+    def select(self, select: Select, frame: int, rows: slice = WHOLE, columns: slice = WHOLE) -> Array:
+        """The image (C, H, W) of a frame, or some rows and columns of it, read by an opened array."""
         if not self.axes:
             return select(())
-        whole = slice(None)
-        parts = {"T": frame, "Z": self._plane, "1": 0}
-        at = tuple(parts.get(axis, whole) for axis in self.axes)
-        there = [axis for axis, part in zip(self.axes, at, strict=True) if part == whole]
+        parts = {"T": frame, "Z": self._plane, "1": 0, "Y": rows, "X": columns}
+        at = tuple(parts.get(axis, WHOLE) for axis in self.axes)
+        there = [axis for axis, part in zip(self.axes, at, strict=True) if isinstance(part, slice)]
         order = [there.index(axis) for axis in "ZCSYX" if axis in there]
         with decoding(self.array.path):
             values = select(at)
         values = np.transpose(values, order)
         if "Z" in there:
             values = values.max(axis=0)
-        return np.ascontiguousarray(values.reshape(self.shape))
+        return np.ascontiguousarray(values.reshape(self.channels, *values.shape[-2:]))
 
     @property
     def _plane(self) -> int | slice:
@@ -168,8 +170,11 @@ class Recording:
         return f"{self.array.kind} {self.letters} {self.array.size}" + (f": {', '.join(held)}" if held else "")
 
 
-def as_recording(array: StoredArray, choices: Choices) -> Recording:
-    """An array as images. Raises UserError with a question if that takes more than is known, or does not fit."""
+def as_recording(array: StoredArray, choices: Choices, *, in_pieces: bool = False) -> Recording:
+    """An array as images. Raises UserError with a question if that takes more than is known, or does not fit.
+
+    Images too large for memory do not fit, unless they will be read `in_pieces` and can be.
+    """
     if not array.axes:
         return Recording(array, "")
     axes = _said(array, choices.axes) if choices.axes else array.axes
@@ -200,7 +205,7 @@ def as_recording(array: StoredArray, choices: Choices) -> Recording:
     if planes > 1 and choices.z and choices.z.isdecimal() and int(choices.z) >= planes:
         raise UserError(f"{place}: holds {planes} planes in depth; --z {choices.z} is not one of 0 to {planes - 1}")
     recording = Recording(array, axes, choices.z if planes > 1 else None)
-    if math.prod(recording.shape) > LARGEST:
+    if math.prod(recording.shape) > LARGEST and not (in_pieces and array.in_pieces):
         raise UserError(f"{place}: holds images of {array.size}, larger than this program reads; cut them into pieces")
     return recording
 
@@ -234,13 +239,13 @@ class Reading:
         self._stack.close()
         self._last = None
 
-    def read(self, recording: Recording, frame: int) -> Array:
-        """The image (C, H, W) of a frame."""
+    def read(self, recording: Recording, frame: int, rows: slice = WHOLE, columns: slice = WHOLE) -> Array:
+        """The image (C, H, W) of a frame, or some rows and columns of it."""
         if self._last is not recording.array or self._select is None:
             self.close()
             self._select = self._stack.enter_context(recording.array.open())
             self._last = recording.array
-        return recording.select(self._select, frame)
+        return recording.select(self._select, frame, rows, columns)
 
 
 def one_image(
