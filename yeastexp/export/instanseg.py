@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from yeastexp.data.transforms.zscore import ZScore
+from yeastexp.data.views import SYMMETRIES
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.export.bioimage_io import least_side, mirrored, name_of, npy, sample_to_test, step_of, tested_side, yaml
 from yeastexp.export.export import TITLES, Exportable, halo_of, proof_line, proven
@@ -26,6 +27,7 @@ from yeastexp.export.formats import quiet
 from yeastexp.export.scripted_watershed import LabelledCells, ScriptedWatershed
 from yeastexp.prediction.exported import Description
 from yeastexp.prediction.predictor import Predictor, load_predictor
+from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count
 from yeastexp.tasks.instances import Instances
@@ -121,7 +123,8 @@ def scripted(exportable: Exportable, task: Any) -> bytes:
         normalization, traced = (
             torch.jit.trace(each, example, check_trace=False) for each in (exportable.deployed.normalization, network)
         )
-        module = torch.jit.script(LabelledCells(normalization, traced, ScriptedWatershed(task.watershed)))
+        views = SYMMETRIES[: task.views]
+        module = torch.jit.script(LabelledCells(normalization, traced, ScriptedWatershed(task.watershed), views))
         buffer = io.BytesIO()
         torch.jit.save(module.eval(), buffer)
     return buffer.getvalue()
@@ -140,7 +143,7 @@ def compared(exportable: Exportable, content: bytes, image: Tensor) -> list[str]
         loaded = torch.jit.load(io.BytesIO(content))
     differ = pixels = cells = 0
     for each in (*exportable.images(), image):
-        wanted = _cells(exportable, each)
+        wanted = _cells(exportable.predictor, each)
         with quiet(), torch.no_grad():
             found = loaded(each)[0, 0].long()
         differ, pixels, cells = (
@@ -153,16 +156,16 @@ def compared(exportable: Exportable, content: bytes, image: Tensor) -> list[str]
         raise UserError(f"--as instanseg: {line}; nothing was written", status=RUN_FAILED)
     with quiet(), torch.no_grad():
         found = loaded(as_qupath_gives(image))[0, 0].long()
-    wanted = _cells(exportable, image)
+    wanted = _cells(exportable.predictor, image)
     scaled = (
         f"{int(wanted.max())} and {int(found.max())} cells, {int(((found > 0) != (wanted > 0)).sum()):,} pixels differ"
     )
     return [line, f"test image as recorded and as QuPath scales it: {scaled} in being cell"]
 
 
-def _cells(exportable: Exportable, image: Tensor) -> Tensor:
-    with torch.no_grad():
-        cells = exportable.task.decode(exportable.deployed(image)[0]).instances
+def _cells(predictor: Predictor, image: Tensor) -> Tensor:
+    unlabelled = torch.full(image.shape[-2:], IGNORE)
+    cells = predictor.predict(Sample(predictor.rescaled(image[0], None), unlabelled, "")).instances
     assert cells is not None
     return cells.long()
 

@@ -5,11 +5,13 @@ passes and ties holds here; images come whole, so there are no bands. Types are 
 """
 
 import math
+from collections.abc import Sequence
 from typing import List, Optional, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor, nn
 
+from yeastexp.data.views import Symmetry
 from yeastexp.tasks.watershed import Watershed
 
 
@@ -85,18 +87,37 @@ class ScriptedWatershed(nn.Module):
 class LabelledCells(nn.Module):
     """Images (B, C, H, W) float32 to label images (B, 1, H, W) float32, through traced parts and a watershed.
 
-    All but the network is computed on the CPU in float64, which not all devices know. What else a program may give,
-    as which of two label images it wants, is ignored.
+    What the network says is averaged over the task's symmetries. All but the network is computed on the CPU, for not
+    all devices know float64. What else a program may give, as which of two label images it wants, is ignored.
     """
 
-    def __init__(self, normalization: nn.Module, network: nn.Module, watershed: ScriptedWatershed) -> None:
+    def __init__(
+        self, normalization: nn.Module, network: nn.Module, watershed: ScriptedWatershed, symmetries: Sequence[Symmetry]
+    ) -> None:
         super().__init__()
         self.normalization, self.network, self.watershed = normalization, network, watershed
+        self.symmetries = list(symmetries)
+        self.tiny = torch.finfo(torch.float32).tiny
 
     def forward(self, images: Tensor, target: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
-        outputs = self.network(self.normalization(images.cpu()).to(images.device)).cpu().float()
-        likelihood = outputs[:, :-1].softmax(dim=1)[:, 1:].sum(dim=1)
-        cells = [self.watershed(outputs[index, -1], likelihood[index]) for index in range(len(outputs))]
+        normalized = self.normalization(images.cpu()).to(images.device)
+        likelihood, hill = torch.zeros(1), torch.zeros(1)
+        for up, left, exchanged in self.symmetries:
+            mirrored: List[int] = []  # noqa: UP006
+            if up:
+                mirrored.append(2)
+            if left:
+                mirrored.append(3)
+            view = normalized.flip(mirrored)
+            outputs = self.network(view.transpose(2, 3).contiguous() if exchanged else view)
+            outputs = (outputs.transpose(2, 3) if exchanged else outputs).flip(mirrored).cpu().float()
+            likelihood = likelihood + outputs[:, :-1].softmax(dim=1)
+            hill = hill + outputs[:, -1]
+        hill, likelihood = hill / len(self.symmetries), likelihood / len(self.symmetries)
+        if len(self.symmetries) > 1:  # as the task makes logits of the mean, and likelihoods of those
+            likelihood = likelihood.clamp(min=self.tiny).log().softmax(dim=1)
+        foreground = likelihood[:, 1:].sum(dim=1)
+        cells = [self.watershed(hill[index], foreground[index]) for index in range(len(hill))]
         return torch.stack(cells)[:, None].to(torch.float32).to(images.device)
 
 
