@@ -364,7 +364,9 @@ def _light(field: Field, source: np.random.Generator, plane: int, planes: int) -
     low, blur = 0.0, source.uniform(0.4, 1.0) + 0.015 * d * source.uniform(0, 1)
     if ring:
         low, ratio = float(np.clip(d * math.exp(source.uniform(-2.7, -0.9)), 2, 25)), source.uniform(0.2, 0.8)
-        advance = 1j * source.choice([-1, 1], p=[0.7, 0.3])  # dark or bright cells
+        bright = source.random() < 0.2
+        # Bright cells with a dark inside would look as dark ones do with their halo, and end elsewhere.
+        low, advance = max(low, 0.25 * d * bright), 1j if bright else -1j
         focus = source.choice([-1, 1]) * source.uniform(0, max(1.5, 0.06 * d))
     else:
         focus = source.choice([-1, 1]) * source.uniform(0.8, float(np.clip(0.3 * d, 2, 9)))
