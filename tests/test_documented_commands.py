@@ -43,6 +43,7 @@ ELSEWHERE = {
     "exercise.md": "tests/exercise/test_exercise.py",
     "run experiments/quick.toml --set runtime.shards=2": "tests/test_scaling_page.py",
     "crossval experiments/quick.toml --folds 3 --jobs 2 --set runtime.threads=1": "tests/system/test_jobs.py",
+    "predict runs/mine/001 images/ -o out --dask local:2": "tests/prediction/test_cluster.py",
     "export.md": "tests/export/test_export.py",
     "report runs/base_sweep": "tests/sweep/test_sweep.py",
     "compare runs/base_sweep/trials/001 runs/base_sweep/trials/002": "tests/sweep/test_sweep.py",
