@@ -1,11 +1,12 @@
 """Ignite's MLflowLogger: losses and scores in MLflow, by default in a store of files within the run directory."""
 
 import os
+from importlib.util import find_spec
 
 from ignite.engine import Events
 from ignite.handlers import MLflowLogger, global_step_from_engine
 
-from yeastexp import handler
+from yeastexp import UserError, handler
 
 
 @handler("mlflow")
@@ -13,6 +14,8 @@ class MLflow:
     """Logs the training loss every `every` steps, and each validation's scores; `uri` names another store."""
 
     def __init__(self, context, uri: str = "", every: int = 10):
+        if not find_spec("mlflow"):
+            raise UserError("needs the package mlflow; pip install mlflow-skinny")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # which MLflow wants to be asked for by now
         self.logger = MLflowLogger(tracking_uri=uri or (context.folder / "mlruns").resolve().as_uri())
         self.every = every

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import quiet
 
+from yeastexp.errors import UserError
 from yeastexp.training.run import run
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -41,3 +42,12 @@ def test_the_handlers_shown_write_into_the_run_and_change_nothing(
     assert [(value, step) for _, value, step in logged] == [
         (row["val/iou/cell"], row["step"]) for row in rows if row["val/iou/cell"]
     ]
+
+
+def test_a_package_that_a_handler_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"handlers.toml:16:1: \[\[handler\]\] name: needs the package mlflow; pip install"
+    ):
+        run(EXPERIMENTS / "handlers.toml", [*SHORT, "handler.1.steps=12"], console=quiet())
