@@ -72,7 +72,7 @@ def test_a_packed_file_is_a_stack_with_its_labels(tmp_path: Path) -> None:
     path = tmp_path / "two.h5"
     hdf5_file.write(path, {"train": ["a"], "val": ["b"]}, arrays.__getitem__, provenance={}, pixel_um=0.5)
     layers = opened(path)
-    assert [*layers] == ["two names", "two channel 0", "two channel 1", "two classes", "two instances"]
+    assert [*layers] == ["two channel 0", "two names", "two channel 1", "two classes", "two instances"]
     data, keywords, kind = layers["two channel 1"]
     assert (kind, data.shape, data.dtype, data.ndim) == ("image", (2, 20, 30), np.uint16, 3)
     assert keywords["scale"] == (1, 0.5, 0.5) and keywords["units"] == ("pixel", "micrometer", "micrometer")
@@ -116,13 +116,13 @@ def test_predictions_lie_over_their_images(
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     layers = opened(tmp_path / "out" / "predictions.csv")
-    assert [*layers] == ["out names", "out", "out classes", "out approximate cells"]
+    assert [*layers] == ["out", "out names", "out classes", "out approximate cells"]
     assert np.array_equal(layers["out"][0][1], tiny.image(1, 37)["raw"]) and layers["out"][0].shape == (2, 37, 37)
     mask = np.asarray(Image.open(tmp_path / "out" / "1.png"))
     assert np.array_equal(layers["out classes"][0][1] > 0, mask > 0)
     assert layers["out names"][1]["features"]["title"] == ["images/0.png", "images/1.png"]
     (tmp_path / "images" / "0.png").unlink()
-    assert [*opened(tmp_path / "out" / "predictions.csv")] == ["out names", "out classes", "out approximate cells"]
+    assert [*opened(tmp_path / "out" / "predictions.csv")] == ["out classes", "out names", "out approximate cells"]
     (tmp_path / "out" / "0.png").unlink()
     with pytest.raises(yx.UserError, match=r"out: has no mask of '0', which its table names; predict again$"):
         opened(tmp_path / "out" / "predictions.csv")

@@ -91,7 +91,7 @@ def main(picture: Path) -> None:
 
     viewer.open("cells.h5", plugin="yeastexp")
     named = [each.name for each in viewer.layers]
-    assert named == ["cells names", "cells", "cells classes", "cells instances"], named
+    assert named == ["cells", "cells names", "cells classes", "cells instances"], named
     raw = viewer.layers["cells"]
     assert raw.data.shape == (5, 160, 160) and np.array_equal(raw.data[0], np.squeeze(arrays[names[0]]["raw"]))
     _, widget = viewer.window.add_plugin_dock_widget("yeastexp", "Segment with a run")
@@ -118,7 +118,6 @@ def main(picture: Path) -> None:
     viewer.layers["cells instances"].visible = False
     viewer.dims.set_point(0, 1)
     viewer.layers["cells cells"].contour = 1
-    viewer.reset_view()
     until(lambda: True)
     picture_of(viewer, picture)
 
@@ -133,7 +132,7 @@ def main(picture: Path) -> None:
 
     viewer.layers.clear()
     viewer.open("masks/predictions.csv", plugin="yeastexp")
-    assert [each.name for each in viewer.layers] == ["masks names", "masks", "masks cells"]
+    assert [each.name for each in viewer.layers] == ["masks", "masks names", "masks cells"]
     assert all(np.array_equal(plane[: len(e.instances), : len(e.instances[0])], e.instances)
                for plane, e in zip(viewer.layers["masks cells"].data, expected, strict=True))  # fmt: skip
     assert tuple(viewer.layers["masks"].scale) == (1, 0.1, 0.1)

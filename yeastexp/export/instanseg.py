@@ -76,7 +76,7 @@ def export(
     given = as_qupath_gives(image)
     with torch.no_grad(), quiet():
         labels = torch.jit.load(io.BytesIO(content))(given)
-    unit = "pixel size: not known; calibrated images have to be given the model's in QuPath, 1 unit a pixel"
+    unit = f"pixel size: not known, so {RDF} says 1 µm, to which QuPath scales images; write theirs there, under qupath"
     if sample.pixel_um:
         unit = f"pixel size: {sample.pixel_um:g} µm, to which QuPath scales images"
     lines = [

@@ -110,7 +110,7 @@ def packed(path: Path) -> list[Layer]:
         layers.append((_paintable(frames), {**placed, "name": f"{path.stem} {title}", "visible": shown}, "labels"))
     split_of = {name: split for split, its_names in contents.splits.items() for name in its_names}
     said = [f"{name} ({split_of.get(name, UNLABELLED)})" for name in names]
-    return _of_one(layers) if len(names) == 1 else [_titles(f"{path.stem} names", said, placed), *layers]
+    return _of_one(layers) if len(names) == 1 else _titled(layers, f"{path.stem} names", said, placed)
 
 
 def predicted(path: Path) -> list[Layer]:
@@ -138,7 +138,7 @@ def predicted(path: Path) -> list[Layer]:
             keywords = {**placed, "name": f"{folder.name} {title}"}
             layers.append((_paintable(frames), keywords, "labels"))
     if len(rows) > 1:
-        return [_titles(f"{folder.name} names", names, placed), *layers]
+        return _titled(layers, f"{folder.name} names", names, placed)
     if (folder / CELLS).exists():
         layers[-1][1]["features"] = _features(folder / CELLS)
     return _of_one(layers)
@@ -215,12 +215,15 @@ def _paintable(frames: Frames) -> Any:
     return np.asarray(frames) if frames.nbytes <= IN_MEMORY else frames
 
 
-def _titles(name: str, titles: Sequence[str], placed: Mapping[str, Any]) -> Layer:
-    """The name of each image above it. The layer is the lowest, for napari selects the last that it is given."""
+def _titled(layers: list[Layer], name: str, titles: Sequence[str], placed: Mapping[str, Any]) -> list[Layer]:
+    """Layers with the name of each image above it.
+
+    The names come second, for napari shows as much as the first layer needs, and selects the last.
+    """
     points = np.array([(index, 0, 0) for index in range(len(titles))], float)
     text = {"string": "{title}", "anchor": "upper_left", "color": "white", "size": 10}
     look = {"size": 0, "features": {"title": [*titles]}, "text": text}
-    return points, {**placed, "name": name, **look}, "points"
+    return [layers[0], (points, {**placed, "name": name, **look}, "points"), *layers[1:]]
 
 
 def _of_one(layers: Sequence[Layer]) -> list[Layer]:
