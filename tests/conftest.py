@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import loopback
 import numpy as np
@@ -20,6 +21,10 @@ import torch
 
 from yeastexp import plugins
 from yeastexp.__main__ import main
+from yeastexp.inspection import plan
+from yeastexp.inspection.preflight import patch_rules
+from yeastexp.nets.receptive_field import receptive_field
+from yeastexp.prediction import tiling
 from yeastexp.training import contact_sheet, handlers
 
 Call = Callable[..., tuple[int, str, str]]
@@ -87,6 +92,30 @@ def real_previews(quick_previews: pytest.MonkeyPatch) -> Iterator[None]:
     """For files whose tests show what a preview costs and leaves alone: `usefixtures("real_previews")`."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(handlers, "draw_contact_sheet", contact_sheet.draw_contact_sheet)
+        yield
+
+
+REMEMBERED: dict[object, Any] = {}
+
+
+@pytest.fixture(scope="module")
+def networks_read_once() -> Iterator[None]:
+    """For files whose networks are those of the package: what is read off one's operators is read once a session."""
+
+    def once(read: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(model: torch.nn.Module, *others: Any, **options: Any) -> Any:
+            key = (read, repr(model), others, tuple(options.items()))
+            if key not in REMEMBERED:
+                REMEMBERED[key] = read(model, *others, **options)
+            return REMEMBERED[key]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patched:
+        for place in (plan, patch_rules, tiling):
+            patched.setattr(place, "receptive_field", once(receptive_field))
+        for name in ("_operators", "peak_bytes"):
+            patched.setattr(tiling, name, once(getattr(tiling, name)))
         yield
 
 

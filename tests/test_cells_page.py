@@ -12,6 +12,8 @@ import pytest
 from docs import cells, exercise
 from yeastexp.cli import commands
 
+pytestmark = pytest.mark.usefixtures("networks_read_once")
+
 PAGE = cells.DOCUMENT.read_text(encoding="utf-8")
 BLOCKS = list(exercise.BLOCK.finditer(PAGE))
 RECORDED = [

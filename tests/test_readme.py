@@ -19,6 +19,8 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 
+pytestmark = pytest.mark.usefixtures("networks_read_once")
+
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
 SHORT = ["--set", "train.steps=2", "--set", "patches.size=32", "--set", "train.batch_size=2", "--set", "model.width=2"]

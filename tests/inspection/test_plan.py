@@ -23,6 +23,8 @@ from yeastexp.inspection import check, plan
 from yeastexp.inspection.measured import Measured
 from yeastexp.randomness import generator
 
+pytestmark = pytest.mark.usefixtures("networks_read_once")
+
 MOST_LINES = 40
 
 Arrays = dict[str, dict[str, np.ndarray]]

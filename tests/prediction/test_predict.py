@@ -38,6 +38,8 @@ from yeastexp.sample import IGNORE, Sample
 from yeastexp.tasks.semantic import Semantic
 from yeastexp.training.run import run
 
+pytestmark = pytest.mark.usefixtures("networks_read_once")
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
