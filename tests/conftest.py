@@ -7,6 +7,7 @@ import os
 # Before PyTorch looks: tests run side by side, a process and a thread each, and so does what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the longest files come first."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through all that was imported, which takes half a second each time."""
+    import hypothesis  # noqa: F401  # pytest does so in the end, and it asks what refers to its generators
+
+    gc.freeze()
 
 
 THREADS = torch.get_num_threads()
