@@ -139,7 +139,7 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"classes": 3}, "task", {"task.channels": 1, "task.classes": ["background", "class_1", "class_2"]}),
         ({"class_names": ("none", "bud")}, "task", {"task.channels": 1, "task.classes": ["none", "bud"]}),
         ({"has_whole_cell": False}, "pasted_cells", {"augment.pasted_cells": None}),
-        ({"has_whole_cell": False, "has_ids": False}, "pasted_cells", {}),
+        ({"has_whole_cell": False, "has_ids": False}, "pasted_cells", {"augment.pasted_cells": None}),
         ({"darker": 1}, "negatives", {"augment.invert_contrast": {}}),
         ({"darker": 1, "has_ids": False}, "negatives", {}),
         ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),

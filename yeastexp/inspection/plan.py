@@ -81,7 +81,7 @@ def validation_by_group(measured: Measured) -> Iterator[Choice]:
 
 def pasted_cells(measured: Measured) -> Iterator[Choice]:
     """No scenes where no whole cell can be cut out."""
-    if measured.has_ids and not measured.has_whole_cell:
+    if not measured.has_whole_cell:
         yield Choice("augment.pasted_cells", None, "no pasted_cells: no training image holds a whole cell to paste")
 
 
