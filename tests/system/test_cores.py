@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,17 @@ def test_control_groups_of_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write(tmp_path / "groups" / folder / "cpu.cfs_quota_us", quota)
         write(tmp_path / "groups" / folder / "cpu.cfs_period_us", "100000\n")
     assert list(cores._quotas(tmp_path / "groups", tmp_path / "own")) == [3.0]
+
+
+def test_one_thread_and_then_as_many_as_before() -> None:
+    def known() -> set[str]:
+        return set(re.findall(r"_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info()))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with cores.OneThread():
+            assert known() == {"1"}, "OpenMP, and MKL where there is one"
+        assert known() == {"2"}
+    finally:
+        torch.set_num_threads(before)

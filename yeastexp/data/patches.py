@@ -19,6 +19,7 @@ from yeastexp.data.transforms.checked import check_classes
 from yeastexp.data.workers import WithPlugins, made
 from yeastexp.randomness import Generators, generator
 from yeastexp.sample import IGNORE
+from yeastexp.system.cores import OneThread
 from yeastexp.tasks.shares import UNKNOWN, in_16_bits
 
 Batch = tuple[Tensor, Tensor]
@@ -96,6 +97,7 @@ class PatchSampler(WithPlugins):
         epoch, place = divmod(step, self.steps_per_epoch)
         return _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
 
+    @OneThread()
     def _cut(self, step: int, chosen: np.ndarray) -> Planes:
         """Images, label planes and soft planes of patches of a step.
 
