@@ -11,10 +11,12 @@ import pytest
 from yeastexp.system import loading
 
 
+@pytest.mark.parametrize("command", ["run", "export"])
 @pytest.mark.parametrize("slow", ["import", "work", "nothing"])
 def test_that_libraries_load_is_said_while_they_do(
-    slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    slow: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["yeastexp", command])
     (tmp_path / "slow_library.py").write_text("import time\ntime.sleep(0.2)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(loading, "PATIENCE", 0.1)
@@ -25,4 +27,4 @@ def test_that_libraries_load_is_said_while_they_do(
         elif slow == "work":
             time.sleep(0.2)
     time.sleep(0.15 if slow == "nothing" else 0)
-    assert capsys.readouterr().err == ("loading libraries\n" if slow == "import" else "")
+    assert capsys.readouterr().err == ("loading libraries\n" if slow == "import" and command == "run" else "")

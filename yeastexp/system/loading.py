@@ -15,9 +15,16 @@ PATIENCE = 5.0
 """Seconds after the start of a command at which it says that it still loads libraries."""
 
 
+LONG = ("run", "resume", "check", "crossval", "sweep")
+"""Commands that say what they do wherever their lines go; of others somebody at a terminal alone wants to know."""
+
+
 @contextmanager
 def told(started: float) -> Iterator[None]:
     """Say so, unless the calling thread does something else by then; `started` is of the monotonic clock."""
+    if not (sys.stderr.isatty() or sys.argv[1:2] and sys.argv[1] in LONG):
+        yield
+        return
     waited_for = threading.get_ident()
 
     def look() -> None:
