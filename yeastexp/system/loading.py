@@ -22,7 +22,7 @@ LONG = ("run", "resume", "check", "crossval", "sweep")
 @contextmanager
 def told(started: float) -> Iterator[None]:
     """Say so, unless the calling thread does something else by then; `started` is of the monotonic clock."""
-    if not (sys.stderr.isatty() or sys.argv[1:2] and sys.argv[1] in LONG):
+    if not (sys.stderr.isatty() or (sys.argv[1:2] and sys.argv[1] in LONG)):
         yield
         return
     waited_for = threading.get_ident()
