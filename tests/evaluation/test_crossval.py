@@ -74,6 +74,7 @@ def test_all_folds_have_the_threads_and_the_precision_that_are_fastest_at_their_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(timing.cores, "allowed", lambda: (2, "cores of the machine"))
+    monkeypatch.setattr(timing.cores.Waiting, "share", 0.0)
     times = iter([0.4, 0.3, 0.3, 0.2][-timed:])
     monkeypatch.setattr(timing, "seconds_per_step", lambda *anything, **limits: next(times))
     begun: list[list[str]] = []

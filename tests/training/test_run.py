@@ -189,6 +189,7 @@ def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, mo
     times = iter([0.3, 0.25, 0.245])
     monkeypatch.setattr(timing, "seconds_per_step", lambda *anything, **limits: next(times))
     monkeypatch.setattr(cores, "allowed", lambda: (4, "cores of the machine"))
+    monkeypatch.setattr(cores.Waiting, "share", 0.0)
     folder = run(write_experiment(here, EXPERIMENT.replace("threads = 1", "")), console=quiet())
     assert "threads = 2\n" in (folder / "experiment.toml").read_text()
     line = "threads = 2: a step takes, by threads, 1: 300 ms, 2: 250 ms, 4: 245 ms (4 cores of the machine)"
@@ -199,6 +200,7 @@ def test_the_fastest_number_of_threads_is_chosen_and_written_down(here: Path, mo
 def test_measuring_threads_changes_nothing_else(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "NO_FASTER", 0.0)  # more threads would change last bits
     monkeypatch.setattr(cores, "allowed", lambda: (2, "cores of the machine"))
+    monkeypatch.setattr(cores.Waiting, "share", 0.0)
     path = write_experiment(here)
     fixed, chosen = (run(path, settings, console=quiet()) for settings in ([], ["runtime.threads=auto"]))
     assert kills.differences(fixed, chosen) == []

@@ -105,6 +105,7 @@ def slow(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> Assembly:
     """Twelve layers that take 2 ms each on one thread, and 0.2 s each on two, as beside a busy process."""
     monkeypatch.setattr(timing.cores, "allowed", lambda: (2, "cores of the machine"))
     monkeypatch.setattr(timing.copy, "deepcopy", lambda model: model)
+    monkeypatch.setattr(timing.cores.Waiting, "share", 0.0)
     layers = [Slow(nn.Conv2d(2 if index else 1, 2, 1), [0.002, 0.2]) for index in range(12)]
     experiment = replace(assembly.experiment, runtime=replace(assembly.experiment.runtime, threads="auto"))
     return replace(assembly, experiment=experiment, model=nn.Sequential(*layers))
@@ -123,6 +124,17 @@ def test_a_number_of_threads_that_is_much_slower_is_given_up_within_a_step(slow:
     assert time.monotonic() - began < 0.1 * 3 + 0.5 * 4 + 2.4
     assert sum(layer.calls for layer in slow.model) < 12 * 12, "no whole step on two threads"
     assert torch.get_num_threads() == 1
+
+
+def test_more_threads_are_not_tried_where_one_has_to_wait_for_a_core(
+    slow: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step on two threads beside busy processes takes long, even if it is given up: 20 s of a budget of 90 s."""
+    monkeypatch.setattr(timing.cores.Waiting, "share", 0.6)
+    chosen = fastest(slow, slow.experiment, 0.1)
+    assert re.search(r"1: \d+ ms, others keep the cores busy \(2 cores of the machine\)$", chosen.lines[0])
+    train = replace(slow.experiment.train, precision="auto")
+    assert ", bfloat16: " in fastest(slow, replace(slow.experiment, train=train), 0.1).lines[1]
 
 
 def test_a_step_is_timed_in_the_time_there_is(slow: Assembly) -> None:

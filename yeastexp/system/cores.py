@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ContextDecorator, suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,9 @@ import torch
 
 ASKED = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 """Environment variables by which a user or a cluster says how many threads to take."""
+
+BUSY = 0.2
+"""Share of the time spent waiting for a core from which on a machine counts as busy."""
 
 GROUPS = Path("/sys/fs/cgroup")
 
@@ -35,6 +39,26 @@ def seconds_waited() -> dict[str, float]:
         with suppress(OSError, ValueError, IndexError):  # of a thread that has ended
             waited[file.parent.name] = int(file.read_text(encoding="ascii").split()[1]) / 1e9
     return waited
+
+
+class Waiting:
+    """How much of the time from now on goes by in waiting for others who have the cores."""
+
+    def __init__(self, seconds_waited: Callable[[], Mapping[str, float]] = seconds_waited) -> None:
+        self.seconds_waited = seconds_waited
+        self.began, self.before = time.monotonic(), seconds_waited()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been watched."""
+        return time.monotonic() - self.began
+
+    @property
+    def share(self) -> float:
+        """That of the thread that waited longest, of those that were there when it began; 0 if it is not known."""
+        after = self.seconds_waited()
+        waits = [waited - self.before[thread] for thread, waited in after.items() if thread in self.before]
+        return min(max(waits, default=0.0) / max(self.seconds, 1e-9), 0.99)
 
 
 class OneThread(ContextDecorator):

@@ -231,7 +231,9 @@ def fastest(assembly: Assembly, loaded: Experiment, seconds: float) -> Fastest:
                 lines = [f"[runtime] threads = 1: {why}"]
             else:
                 numbers = sorted({*(2**power for power in range(most.bit_length())), most})
-                threads, step, times = _fastest_of(eager, numbers, _with_threads, seconds, NO_FASTER)
+                threads, step, times = _fastest_of(
+                    eager, numbers, _with_threads, seconds, NO_FASTER, on_free_cores=True
+                )
                 lines = [f"[runtime] threads = {threads}: a step takes, by threads, {times} ({most} {why})"]
         torch.set_num_threads(threads)
         if loaded.train.precision == "auto":
@@ -266,15 +268,18 @@ def _fastest_of(
     set_to: Callable[[Assembly, Value], Assembly],
     seconds: float,
     gain: float,
+    *,
+    on_free_cores: bool = False,
 ) -> tuple[Value, float, str]:
     """The value that steps are fastest with, their time, and the times of all that were tried.
 
-    One that comes later has to take less than so much (`gain`) of the time, and may fail.
+    One that comes later has to take less than so much (`gain`) of the time, and may fail. Of those that need more cores
+    (`on_free_cores`) none is tried where even one thread has to wait for a core.
     """
     chosen, times, shown = values[0], dict[Value, float](), list[str]()
     for value in values:
         best = min(times.values(), default=math.inf)
-        patience = SLOWER * best
+        patience, waiting = SLOWER * best, cores.Waiting()
         try:
             times[value] = seconds_per_step(set_to(assembly, value), seconds, at_most=3 * seconds, patience=patience)
         except Exception as error:
@@ -288,4 +293,7 @@ def _fastest_of(
             chosen = value
         if slow:
             break  # still more threads would wait longer yet
+        if on_free_cores and waiting.share > cores.BUSY:
+            shown.append("others keep the cores busy")
+            break
     return chosen, times[chosen], ", ".join(shown)

@@ -8,7 +8,6 @@ import pytest
 from ignite.engine import Engine, Events
 
 from yeastexp.system import cores
-from yeastexp.training.handlers import neighbours
 from yeastexp.training.handlers.neighbours import NoticeBusy
 from yeastexp.training.step import TrainingEvents
 
@@ -26,8 +25,8 @@ def test_a_busy_machine_is_said_once(
 ) -> None:
     """By the thread that waited longest of those that were there before."""
     now, waited, lines, left = [0.0], {"1": 7.0, "2": 0.0}, list[str](), iter(shares)
-    monkeypatch.setattr(neighbours.time, "monotonic", lambda: now[0])
-    NoticeBusy(lines.append, lambda: dict(waited)).attach(trainer, validator)
+    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
+    NoticeBusy(lines.append, lambda: cores.Waiting(lambda: dict(waited))).attach(trainer, validator)
 
     def spend() -> None:
         now[0] += 6.0
