@@ -70,6 +70,18 @@ def test_a_budget_holds_so_many_steps(assembly: Assembly, clock: list[float], mo
     assert later == int((100 - 30 - 6 - 6 - 6) / 0.75)
 
 
+@pytest.mark.parametrize(
+    ("written", "count", "wanted"), [("60s", 100, 20), ("5m", 100, 100), ("2h", 100, 100), ("7s", 40, 1)]
+)
+def test_short_budgets_compose_fewer_scenes(here: Path, written: str, count: int, wanted: int) -> None:
+    path = write_experiment(here)
+    setting = f'augment=[{{name="reflect"}}, {{name="pasted_cells", count={count}, p=0.25}}]'
+    experiment = load_experiment(path, [setting])
+    reflect, pasted = Budget(written, 0.0).fewer_scenes(experiment).augmentations
+    assert reflect == experiment.augmentations[0]
+    assert (pasted.build().count, pasted.build().p, pasted.place) == (wanted, 0.25, experiment.augmentations[1].place)
+
+
 def test_no_time_for_a_validation_is_time_for_steps(
     assembly: Assembly, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

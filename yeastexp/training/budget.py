@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from collections import deque
@@ -41,6 +42,10 @@ PICTURES = 3
 """Validation images that are predicted once more at the end."""
 
 
+COMPOSING_SECONDS = 300.0
+"""Budgets from which on all scenes are composed: they take some 6 CPU seconds, on a busy machine a minute."""
+
+
 class BudgetOver(UserError):
     """The time of a run is over in the middle of a validation."""
 
@@ -64,6 +69,17 @@ class Budget:
         """The sum of `lately`."""
         self.validation = 0.0
         self.margin = CLOSING_SECONDS
+
+    def fewer_scenes(self, experiment: Experiment) -> Experiment:
+        """The experiment with as many fewer scenes as the budget is shorter than one that has time for all."""
+        share = min(1.0, self.seconds / COMPOSING_SECONDS)
+        augmentations = tuple(
+            replace(part, options={**part.options, "count": math.ceil(share * part.build().count)})
+            if part.name == "pasted_cells"
+            else part
+            for part in experiment.augmentations
+        )
+        return replace(experiment, augmentations=augmentations)
 
     def refuse_if_over(self) -> None:
         """UserError if nothing is left to begin a run with."""

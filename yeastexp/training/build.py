@@ -25,6 +25,7 @@ from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.randomness import generator
 from yeastexp.registry import KINDS, described
 from yeastexp.sample import Sample
+from yeastexp.system.cores import OneThread
 from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
 from yeastexp.training.device import compute_device, to_device
@@ -184,8 +185,12 @@ class Assembly:
         raise UserError(f"{part.place}: {part.label} name: '{part.name}' is no torch.optim.lr_scheduler.LRScheduler")
 
 
+@OneThread()
 def assemble(experiment: Experiment) -> Assembly:
-    """All parts of an experiment, the data read, the transforms fitted, the model with its first weights."""
+    """All parts of an experiment, the data read, the transforms fitted, the model with its first weights.
+
+    On one thread, so that the last bits of what is fitted do not depend on how many the steps are computed by.
+    """
     device = compute_device(experiment.runtime)
     dataset = build_dataset(experiment)
     transforms = fitted_transforms(experiment, dataset)

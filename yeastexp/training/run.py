@@ -74,6 +74,7 @@ def run(
     budget = Budget(loaded.train.budget, began) if loaded.train.budget else None
     if budget:
         budget.refuse_if_over()
+        loaded = budget.fewer_scenes(loaded)
     among = processes.current()
     refuse_shards(loaded, among)
     say = say_to(console)

@@ -194,10 +194,7 @@ def assembled(loaded: Experiment, seconds: float = TRIAL_SECONDS) -> tuple[Assem
         train=replace(train, precision=chosen.precision),
         runtime=replace(runtime, threads=chosen.threads),
     )
-    if chosen.threads != runtime.threads:
-        del assembly  # its images take the room that the next one's need
-        assembly = assemble(configure_torch(loaded))  # what is fitted depends on them, in its last bits
-    return replace(assembly, experiment=loaded), chosen.step, chosen.lines
+    return replace(assembly, experiment=configure_torch(loaded)), chosen.step, chosen.lines
 
 
 def is_timed(loaded: Experiment) -> bool:
