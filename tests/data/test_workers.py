@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -17,10 +18,11 @@ from yeastexp.system.failures import explained
 
 
 class Odd(Exception):
-    """One that cannot travel."""
+    """One that cannot travel, for nobody can pickle a lock."""
 
     def __init__(self, one: int, other: int) -> None:
         super().__init__(f"{one} and {other}")
+        self.lock = threading.Lock()
 
 
 def square(index: int) -> torch.Tensor:

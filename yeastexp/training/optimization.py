@@ -127,8 +127,7 @@ class OptimizationStep:
         if isinstance(weight, Tensor):
             self.weight = weight if self.weight is None else self.weight + weight
         weighted = loss if share == 1 and fraction is None else loss * weight
-        scaled = self.scaler.scale(weighted) if self.scaler else weighted
-        scaled.backward()
+        (self.scaler.scale(weighted) if self.scaler else weighted).backward()
 
     def unscale(self) -> None:
         """Bring the gradients of a group to the scale of its losses, before anybody looks at them."""

@@ -64,8 +64,7 @@ def make_trainer(
         with part(BACKWARD):
             share = schedule.share(number)
             counted = None if share == 1 else count(targets)
-            pixels = images.shape[0] * images.shape[-2] * images.shape[-1]
-            optimization.add(value, share, None if counted is None else counted.detach() / pixels)
+            optimization.add(value, share, None if counted is None else counted.detach() / images[:, 0].numel())
         if schedule.ends(number):
             update(engine, optimization, number)
         return value.detach()
