@@ -99,6 +99,25 @@ def test_kernels_of_pools_are_shown() -> None:
     assert "MaxPool2d 3×3 " in text and "AvgPool2d 1×2 " in text and "Conv2d  " in text
 
 
+class Functional(nn.Module):
+    """Pools and convolves without layers for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1, 5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(x, 2)
+        return nn.functional.conv2d(nn.functional.avg_pool2d(x, (3, 1), 1), self.weight)
+
+
+def test_kernels_of_operators_outside_of_layers_are_shown() -> None:
+    found = inspected(Functional())
+    kernels = {row["kind"]: row["kernel"] for row in room.as_json(found)["layers"]}
+    assert kernels == {"max_pool2d": [2, 2], "avg_pool2d": [3, 1], "convolution": [5, 3]}
+    assert "max_pool2d 2×2 " in "\n".join(room.lines(found))
+
+
 class Renormed(nn.Module):
     """An operator that no rule covers."""
 

@@ -128,7 +128,7 @@ def _rows(
             parameters=held.get(call.name) if first else None,
             macs=macs.get(call.name) if first else None,
             in_place=of_layer and in_place,
-            kernel=_pool_kernel(layer) if of_layer else (),
+            kernel=_pool_kernel(layer) if of_layer else call.kernel,
         )
 
 

@@ -57,6 +57,8 @@ class LayerCall:
     kind: str
     shape: Shape
     extents: Extents
+    kernel: tuple[int, ...] = ()
+    """Of a pooling or convolution outside of layers: (height, width)."""
 
     @property
     def label(self) -> str:
@@ -203,10 +205,11 @@ class _LayerCallRecord:
     layers: tuple[tuple[str, str], ...]
     kind: str
     output: Tensor
+    kernel: tuple[int, ...]
 
     def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
         """The same with the tensor that stands for the recorded one."""
-        tracer.add_call(self.kind, tensors[id(self.output)])
+        tracer.add_call(self.kind, tensors[id(self.output)], self.kernel)
 
 
 class _Tracer(TorchDispatchMode):
@@ -409,12 +412,13 @@ class _Tracer(TorchDispatchMode):
         source = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
         same = source is not None and source.shape == output.shape and _alike(self.extents(source), extents)
         if self.recording and self.leaf is None and not operator.overload.is_view and not same:
-            self.add_call(operator.name.partition("::")[2].removesuffix("_with_indices").strip("_"), output)
+            kind = operator.name.partition("::")[2].removesuffix("_with_indices").strip("_")
+            self.add_call(kind, output, _kernel(arguments, output.ndim - 2))
 
-    def add_call(self, kind: str, output: Tensor) -> None:
+    def add_call(self, kind: str, output: Tensor, kernel: tuple[int, ...] = ()) -> None:
         """Add to the trace a call in the layer being run."""
-        self.calls.append(LayerCall(self.layers[-1][0], kind, tuple(output.shape), self.extents(output)))
-        self.record.append(_LayerCallRecord(tuple(self.layers), kind, output))
+        self.calls.append(LayerCall(self.layers[-1][0], kind, tuple(output.shape), self.extents(output), kernel))
+        self.record.append(_LayerCallRecord(tuple(self.layers), kind, output, kernel))
 
     def enter(self, name: str, layer: nn.Module, inputs: tuple[Any, ...] = ()) -> None:
         """Before a layer's forward."""
@@ -652,3 +656,13 @@ def _alike(first: Extents, second: Extents) -> bool:
         a is b or (a is not None and b is not None and np.array_equal(a.ends, b.ends))
         for a, b in zip(first, second, strict=True)
     )
+
+
+def _kernel(arguments: dict[str, Any], dims: int) -> tuple[int, ...]:
+    """Of an operator that has one."""
+    size = arguments.get("kernel_size")
+    if size is not None:
+        listed = tuple(size)
+        return listed * dims if len(listed) == 1 else listed
+    weight = arguments.get("weight")
+    return tuple(weight.shape[2:]) if isinstance(weight, Tensor) and weight.ndim == dims + 2 else ()
