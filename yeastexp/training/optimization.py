@@ -17,7 +17,7 @@ from yeastexp.training.finite import check_gradients
 Precision = Literal["float32", "bfloat16", "float16"]
 
 SMALLEST_SCALE = 2.0**-10
-"""Gradients that overflow float16 even when scaled so far down are not finite in themselves."""
+"""Gradients that overflow float16 even at this loss scale are not finite in any precision."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Options:
     compile: bool = False
 
     def check(self, device: torch.device) -> Options:
-        """The options; UserError if a device cannot follow them."""
+        """Return the options. Raises UserError if the device does not support them."""
         if self.precision == "float16" and device.type == "cpu":
             raise UserError("[train] precision: 'float16' trains on a GPU alone; use 'bfloat16' or 'float32'")
         return self
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """The context of a model's forward pass; losses are computed outside of it, in float32."""
+        """Return the context of a model's forward pass; losses are computed outside of it, in float32."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, dtype=getattr(torch, self.precision))
@@ -42,9 +42,9 @@ class Options:
 
 @dataclass(frozen=True)
 class AccumulationSchedule:
-    """Which batches change the weights together: `size` in a row, fewer at the end of an epoch and of the run.
+    """The accumulation groups: `size` batches in a row per update, fewer at the end of an epoch and of the run.
 
-    `patches` has the number of patches in each batch of an epoch, `steps` is where the run ends; steps count from 1.
+    `patches` has the number of patches in each batch of an epoch, `steps` is the length of the run; steps count from 1.
     """
 
     size: int
@@ -52,27 +52,27 @@ class AccumulationSchedule:
     steps: int
 
     def ends(self, step: int) -> bool:
-        """Whether the weights change with a step; it holds of 0, behind which the first group begins."""
+        """Whether a step is the last of its group, so that the weights change; True for 0, before the first group."""
         place, group = self._group(step)
         return place == group[-1]
 
     def share(self, step: int) -> float:
-        """The part of its group's patches that a step's batch has."""
+        """Return the fraction of its group's patches that are in the batch of a step."""
         place, group = self._group(step)
         return self.patches[place] / sum(self.patches[other] for other in group)
 
     @property
     def updates(self) -> int:
-        """How often the weights change in the whole run."""
+        """The number of updates in the whole run."""
         return self.updates_until(self.steps)
 
     def updates_until(self, step: int) -> int:
-        """How often the weights change up to a step that ends a group."""
+        """Return the number of updates up to and including a step that ends a group."""
         epochs, rest = divmod(step, len(self.patches))
         return epochs * -(-len(self.patches) // self.size) + -(-rest // self.size)
 
     def _group(self, step: int) -> tuple[int, range]:
-        """A step's place in its epoch, and the places of its group."""
+        """Return the index of a step in its epoch, from 0, and the indices of its group."""
         epoch, place = divmod(step - 1, len(self.patches))
         first = place - place % self.size
         left = self.steps - epoch * len(self.patches)
@@ -81,12 +81,12 @@ class AccumulationSchedule:
 
 @dataclass
 class OptimizationStep:
-    """What turns losses into new weights: `begin` a group, `add` the losses of its batches, `apply` their gradients.
+    """From losses to an update: `begin` an accumulation group, `add` each batch, `unscale` and `apply` the gradients.
 
-    Batches weigh by the pixels that their losses are means over, which is known of a whole group at its end alone:
-    each is added by its share of the patches times the labelled fraction of it, and the sum is divided by their sum.
-
-    Gradients are no state: what `state_dict` gives is complete between groups alone.
+    A group of batches is to train as one large batch would, so each weighs by the pixels that its loss is a mean over.
+    Their total is known after the last batch only: gradients are added times each batch's share of the patches times
+    its labelled fraction, and divided by the sum of these weights at the end. `state_dict` holds no gradients, so it is
+    complete between groups only.
     """
 
     model: nn.Module
@@ -104,24 +104,24 @@ class OptimizationStep:
 
     @property
     def measured(self) -> nn.Module:
-        """The model to validate, keep and predict with: the averaged one if there is one."""
+        """The model to validate, save and predict with: the averaged one if there is one."""
         return self.averaged or self.model
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Those of a group so far."""
+        """The gradients of the group so far."""
         return [gradient for weight in self.parameters if (gradient := weight.grad) is not None]
 
     def begin(self) -> None:
-        """Drop the gradients of the group before."""
+        """Drop the gradients of the previous group."""
         for weight in self.parameters:
             weight.grad = None
         self.weight: Tensor | None = None
 
     def add(self, loss: Tensor, share: float, fraction: Tensor | None = None) -> None:
-        """Add the gradients of a batch that has a share of its group's patches.
+        """Add the gradients of a batch that has this share of its group's patches.
 
-        `fraction` says how much of the batch its loss is a mean over, in any unit; None: as much as its share.
+        `fraction` () is what the loss divides its sum by, per pixel of the batch; None if the loss is no such mean.
         """
         weight: Tensor | float = share if fraction is None else share * fraction
         if isinstance(weight, Tensor):
@@ -130,19 +130,18 @@ class OptimizationStep:
         (self.scaler.scale(weighted) if self.scaler else weighted).backward()
 
     def unscale(self) -> None:
-        """Bring the gradients of a group to the scale of its losses, before anybody looks at them."""
+        """Divide the gradients of a group by float16's loss scale and by the group's weight, before any clipping."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        if self.weight is not None:  # 0 if nothing is labelled: so are the gradients
+        if self.weight is not None:  # 0 if no pixel of the group is labelled; its gradients are 0 then, and stay so
             factor = torch.where(self.weight > 0, 1 / self.weight, 0)
             torch._foreach_mul_(self.gradients, factor)
 
     def apply(self, step: int) -> bool:
-        """Change the weights; whether they did, for where float16 overflowed, its scale is lowered instead.
+        """Change the weights, and return whether they were: after an overflow in float16 the scale is lowered instead.
 
-        Only a scaler has to wait for the device to know. On the CPU, where looking costs nothing, NonFiniteLoss ends
-        the run before a gradient that is not finite changes the weights; elsewhere the next loss, validation or
-        checkpoint tells.
+        On the CPU a gradient that is not finite raises NonFiniteLoss before it changes the weights. On a GPU, where
+        looking waits for the device (as float16 has to), the next reading of losses, validation or checkpoint finds it.
         """
         if self.scaler is None:
             if self.device.type == "cpu":
@@ -158,10 +157,10 @@ class OptimizationStep:
                 "'bfloat16' or 'float32'. The last good checkpoint is kept",
                 status=RUN_FAILED,
             )
-        return self.scale >= before
+        return self.scale >= before  # only a skipped step lowers the scale; `step` itself does not tell
 
     def state_dict(self) -> dict[str, Any]:
-        """`model` has the weights to use; those in training, if others, belong to the handler that averages them."""
+        """`model` has the `measured` weights; `AverageWeights` keeps those in training if they are others."""
         return {
             "model": self.measured.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -169,7 +168,7 @@ class OptimizationStep:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another one of the same parts and options was."""
+        """Continue from a `state_dict` of the same parts and options."""
         self.measured.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler:

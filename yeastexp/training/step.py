@@ -1,4 +1,4 @@
-"""The training step: patches forward and back, and the events of an optimizer step."""
+"""The training step: forward pass, loss, backward pass and update, with the events of an optimizer step."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from yeastexp.training.profiling import BACKWARD, FORWARD, LOSS, UPDATE, part
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Count = Callable[[Tensor], Tensor | None]
-"""From targets to what the loss is a mean over, if it is one."""
+"""From targets to the number that their loss is divided by; None if the loss is no mean over pixels."""
 
 logging.getLogger("ignite").addHandler(logging.NullHandler())  # it repeats every exception that is raised anyway
 
 
 class TrainingEvents(EventEnum):
-    """What a trainer fires beside Ignite's own events; `trainer.state.updates` counts the optimizer's steps."""
+    """Events of a trainer beside Ignite's own; `trainer.state.updates` counts the optimizer's steps."""
 
     GRADIENTS_READY = "gradients_ready"
-    """The gradients of a whole group of batches are there, unscaled, and the weights have not changed yet."""
+    """The gradients of an accumulation group are complete and unscaled; the weights have not changed yet."""
     UPDATE_COMPLETED = "update_completed"
-    """The optimizer has changed the weights: once a group of batches, and not where float16 overflowed."""
+    """The optimizer has changed the weights: once an accumulation group, but not after an overflow in float16."""
     LOSSES_READ = "losses_read"
-    """The losses since the last reading came to the host; `trainer.state.train_loss` is their mean."""
+    """The losses since the last such event were copied to the host; `trainer.state.train_loss` is their mean."""
 
 
 def make_trainer(
@@ -41,17 +41,16 @@ def make_trainer(
     count: Count = lambda targets: None,
     named: str = NAMED,
 ) -> Engine:
-    """An engine whose step takes (images, targets) forward and back; its output is the loss, left on the device.
+    """Return an engine whose step trains on a batch (images, targets); its output is the loss, left on the device.
 
-    The weights change with the last batch of each group of `schedule`, in which batches weigh by their `count`. Wrong
-    outputs are said to come from the place where the model is `named`. On the CPU, where reading a loss costs nothing,
-    one that is not finite ends the run before they do.
+    The weights change with the last batch of each accumulation group of `schedule`, in which batches weigh by their
+    `count`. Messages about wrong outputs of the model begin with `named`, the place where the file names it.
     """
 
     def step(engine: Engine, batch: tuple[Tensor, Tensor]) -> Tensor:
         number = engine.state.iteration
         images, targets = (tensor.to(optimization.device, non_blocking=True) for tensor in batch)
-        if schedule.ends(number - 1):
+        if schedule.ends(number - 1):  # the step before ended an accumulation group
             optimization.begin()
         with part(FORWARD), optimization.options.autocast(optimization.device):
             predicted = checked_outputs(optimization.forward(images), images, outputs, named)
@@ -59,6 +58,8 @@ def make_trainer(
             raise UserError(f"{named}: gives outputs without gradient; compute them from its weights by PyTorch")
         with part(LOSS):
             value = loss(predicted.float(), targets)
+        # Reading a loss waits for a GPU, where `ReadLosses` reads several at a time. On the CPU it costs nothing, and
+        # a loss that is not finite ends the run before it changes the weights.
         if optimization.device.type == "cpu":
             check_finite(value.detach()[None], number, images)
         with part(BACKWARD):
@@ -73,14 +74,14 @@ def make_trainer(
 
 
 def engine_of(step: Callable[[Engine, Any], Tensor]) -> Engine:
-    """An engine of a training step, with the events of an optimizer step."""
+    """Return an engine with this step, which can fire `TrainingEvents`."""
     engine = Engine(step)
     engine.register_events(*TrainingEvents, event_to_attr={TrainingEvents.UPDATE_COMPLETED: "updates"})
     return engine
 
 
 def update(engine: Engine, optimization: OptimizationStep, number: int) -> None:
-    """Change the weights by the gradients of a group of batches, and say so before and after."""
+    """Change the weights by the gradients of an accumulation group, and fire the events before and after."""
     with part(UPDATE):
         optimization.unscale()
         engine.fire_event(TrainingEvents.GRADIENTS_READY)
