@@ -1,4 +1,4 @@
-"""Scenes packed of single cells that are cut out of other images."""
+"""Scenes composed of single cells that were cut out of the training images."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ Ids = npt.NDArray[np.int32]
 EIGHT = np.ones((3, 3), bool)
 
 HALO_PX = 12
-"""How far from a cell its light is cut out with it."""
+"""Width of the rim that is cut out with a cell, for the light that falls around it."""
 
 FREE = 0.55
-"""Of a cell's outline, the share that must touch no other cell."""
+"""Smallest share of its outline at which a cell touches no other one, for it to be cut out."""
 
 MOST_CUTOUTS = 600
 MOST_IMAGES, MOST_OF_IMAGE = 60, 50
-"""Images that cells are cut from, and cells of each: what is kept does not grow with the data."""
+"""Largest numbers of images that cells are cut from, and of cells of each: memory does not grow with the data."""
 
 OVERLAP = 0.04
-"""Of a cell's area, the most that may lie on cells that are there already."""
+"""Largest share of a cell's area that may fall on cells pasted before."""
 
 NEIGHBOURS_HALO = 0.25
-"""Share of its neighbours' light that falls onto a cell."""
+"""Share of its neighbours' light that is added inside a cell."""
 
 SMALLEST_PX = 12
-"""Pixels of the smallest cell that is pasted."""
+"""Smallest area, in pixels, of a cell that is pasted."""
 
 STRETCH, BUD_SCALE = 0.12, (0.3, 0.65)
-"""By how much a cell is made longer or shorter at most, and how large a bud is beside other cells."""
+"""Largest relative stretch of a cell along one axis, and the range of a bud's size relative to other cells."""
 
 DIRECTIONS = 8
-"""From which a cell may fall towards the middle of its colony."""
+"""Number of directions that are tried for a cell to approach the centre of its colony from."""
 
 MISSES = 6
-"""Cells of a colony that may be too small, or fall outside of the scene, before it is complete."""
+"""Number of cells that may be too small, or fall outside the scene, before their colony counts as complete."""
 
 SMOOTH_PX = 51
-"""Of the box that is drawn over a background twice, to leave its level."""
+"""Side of the box filter that is applied twice to a background to get its level."""
 
 BACKGROUNDS = 12
-"""Backgrounds that all scenes are made on, mirrored and turned."""
+"""Number of backgrounds that all scenes are composed on, flipped and transposed."""
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """A cell with its surroundings: what it adds to the background (C, h, w), its pixels (h, w), and their class.
+    """A cell with its surroundings: what it adds to the background (C, h, w), its mask (h, w), and its class.
 
-    `fade` (h, w) is the share of the excess that it adds outside, from 1 beside it to 0 at `HALO_PX`.
+    `fade` (h, w) is the share of the excess that is added outside the mask: 1 beside it, 0 from `HALO_PX` on.
     """
 
     excess: Image
@@ -80,6 +80,7 @@ def cell_ids(sample: Sample) -> Ids:
 
 def cut_out(samples: Sequence[Sample]) -> list[Cutout]:
     """The cells with free surroundings, at most `MOST_CUTOUTS`; the freest tenth if hardly any is free."""
+    # Back in the order of the images after the selection, so that every n-th is spread over all of them.
     spread = samples_spread(samples, MOST_IMAGES)
     cutouts = [(free, cutout) for sample in spread for free, cutout in _freest(sample)]
     freest_first = sorted(range(len(cutouts)), key=lambda place: -cutouts[place][0])
@@ -94,12 +95,12 @@ def holds_whole_cell(sample: Sample) -> bool:
 
 
 def samples_spread(samples: Sequence[Sample], most: int) -> Iterator[Sample]:
-    """At most so many of the samples, spread over all of them; no other is read."""
+    """At most `most` of the samples, evenly spread over the list; the others are not read."""
     return (samples[index] for index in range(0, len(samples), -(-len(samples) // most) or 1))
 
 
 def _freest(sample: Sample) -> list[tuple[float, Cutout]]:
-    """The cells of an image that are freest, at most `MOST_OF_IMAGE`: a dense image has more than memory is for."""
+    """The freest cells of an image, at most `MOST_OF_IMAGE`, each with the share of its outline that is free."""
     return sorted(_all_cutouts(sample), key=lambda entry: -entry[0])[:MOST_OF_IMAGE]
 
 
@@ -117,10 +118,12 @@ def _all_cutouts(sample: Sample) -> Iterator[tuple[float, Cutout]]:
         others = (ids[around] > 0) & ~mask | unknown[around]
         ring = ndimage.binary_dilation(mask, EIGHT, iterations=2) & ~mask
         surroundings = ~ndimage.binary_dilation(mask | others, EIGHT, iterations=3)
+        # The light around cells must not count as background, unless no pixel is free of it.
         background = surroundings if surroundings.any() else ~mask & ~others
         if not background.any() or not mask.any():
             continue
         pixels = image[(slice(None), *around)]
+        # A median, so that dirt or an unlabelled cell among the background does not shift it.
         excess = pixels - np.median(pixels[:, background], axis=1)[:, None, None]
         away = ndimage.distance_transform_edt(~mask)
         fade = np.where(mask, 0, np.clip((HALO_PX - away) / (HALO_PX - 3), 0, 1)).astype(np.float32)
@@ -130,7 +133,11 @@ def _all_cutouts(sample: Sample) -> Iterator[tuple[float, Cutout]]:
 
 
 def _fill(excess: Image, away: npt.NDArray[np.float64], others: Mask) -> None:
-    """Give pixels of other cells the mean of those as far from the outline, in the place of what lies under them."""
+    """Replace the excess on other cells by the mean of the known pixels at the same distance from the outline.
+
+    The light around a cell depends mostly on the distance; without this, a cutout would carry pieces of its neighbours.
+    Changes `excess` (C, h, w) in place; it is 0 where no pixel at that distance is known.
+    """
     distance = np.rint(away).astype(int)
     known = ~others & (distance > 0)
     count = np.bincount(distance[known], minlength=distance.max() + 1)
@@ -140,7 +147,7 @@ def _fill(excess: Image, away: npt.NDArray[np.float64], others: Mask) -> None:
 
 
 def backgrounds(samples: Sequence[Sample], side: int, source: np.random.Generator) -> list[tuple[Image, Image]]:
-    """Pieces (C, h, w) of at most `side` pixels from which the cells are taken away, and their level."""
+    """Pieces (C, h, w) of at most `side` pixels from which the cells are taken away, each with its level (C, h, w)."""
     chosen = source.permutation(len(samples))[:BACKGROUNDS]
     few = [(sample, cell_ids(sample) > 0) for sample in map(samples.__getitem__, chosen.tolist())]
     pieces = [_background(few, side, source) for _ in range(BACKGROUNDS)]
@@ -148,7 +155,11 @@ def backgrounds(samples: Sequence[Sample], side: int, source: np.random.Generato
 
 
 def _background(samples: Sequence[tuple[Sample, Mask]], side: int, source: np.random.Generator) -> Image:
-    """A piece with few cells, whose cells are covered by the pixels of other places, level with their surroundings."""
+    """A piece with few cells, which are covered by background from other pieces.
+
+    Only the detail of the other piece is copied, onto the level of this one: a patch of another brightness would show.
+    Where all pieces have cells, the plain level remains.
+    """
     pieces = [_piece(*samples[int(source.integers(len(samples)))], side, source) for _ in range(10)]
     size = min(piece[0].shape[-2:] for piece in pieces)
     pieces = sorted((p for p in pieces if p[0].shape[-2:] == size), key=lambda piece: float(piece[1].mean()))
@@ -163,6 +174,7 @@ def _background(samples: Sequence[tuple[Sample, Mask]], side: int, source: np.ra
 
 
 def _piece(sample: Sample, cells: Mask, side: int, source: np.random.Generator) -> tuple[Image, Mask]:
+    """A random piece (C, h, w) of an image, and where cells, the light around them or unlabelled pixels are (h, w)."""
     height, width = (min(side, length) for length in sample.size)
     top, left = (
         int(source.integers(length - part + 1)) for length, part in zip(sample.size, (height, width), strict=True)
@@ -174,7 +186,12 @@ def _piece(sample: Sample, cells: Mask, side: int, source: np.random.Generator) 
 
 
 def _levelled(image: Image, known: Mask) -> Image:
-    """The image without detail, from its known pixels alone."""
+    """The level of an image (C, h, w): smoothed, from its known pixels (h, w) alone.
+
+    A normalised convolution: the smoothed values divided by the smoothed mask. The mean is taken off first, so that far
+    from every known pixel, where both are 0, the mean remains. Two box filters come close to a Gaussian and cost the
+    same for any width.
+    """
     mean = image[:, known].mean(axis=1)[:, None, None] if known.any() else image.mean(axis=(1, 2), keepdims=True)
     weighted = np.concatenate([np.where(known, image - mean, 0), known[None]]).astype(np.float32)
     for _ in range(2):
@@ -184,7 +201,11 @@ def _levelled(image: Image, known: Mask) -> Image:
 
 @dataclass(frozen=True)
 class Colonies:
-    """How cells are turned and packed; lengths as shares of the cells' own."""
+    """How cells are varied and packed into scenes.
+
+    A scene's cells are scaled by a factor within `scale`, each by up to e^±`spread` more, and with probability `buds`
+    by a factor within `BUD_SCALE`.
+    """
 
     scale: tuple[float, float]
     spread: float
@@ -193,7 +214,8 @@ class Colonies:
     def scene(
         self, cutouts: Sequence[Cutout], ground: tuple[Image, Image], name: str, source: np.random.Generator
     ) -> Sample:
-        """One scene as large as the background, which comes with its level, with one to four colonies."""
+        """A scene with one to four colonies, as large as its background; `ground` is that background and its level."""
+        # Both are flipped together, as one image.
         background, level = np.split(_reoriented(np.concatenate(ground), source), 2)
         size = background.shape[1:]
         excess, light = np.zeros_like(background), np.zeros_like(background)
@@ -202,6 +224,7 @@ class Colonies:
         room, number = source.uniform(0.15, 0.75) * math.prod(size), 0
         for _ in range(int(source.integers(1, 5))):
             centre = source.uniform(0.1, 0.9, 2) * size
+            # Each turn either uses up some of the area or is a miss, so the loop ends however small the cells are.
             share, misses = room * source.uniform(0.2, 1), 0
             while share > 0 and misses < MISSES:
                 cell = self._varied(cutouts[int(source.integers(len(cutouts)))], scale, source)
@@ -212,6 +235,7 @@ class Colonies:
                 share -= float(cell.mask.sum())
                 number += 1
                 _paste(cell, corner, number, excess, light, ids, labels)
+        # Inside a cell the level takes the place of the background, whose texture would shine through the cell.
         inside = ids > 0
         image = np.where(inside, level + excess + NEIGHBOURS_HALO * light, background + light)
         tensor = torch.from_numpy(image.astype(np.float32))
@@ -220,7 +244,7 @@ class Colonies:
         )
 
     def _varied(self, cutout: Cutout, scale: float, source: np.random.Generator) -> Cutout | None:
-        """The cell turned, mirrored, stretched and scaled; None if hardly a pixel remains."""
+        """The cell rotated, flipped, stretched and scaled; None if it would be smaller than `SMALLEST_PX`."""
         scale *= float(np.exp(source.uniform(-self.spread, self.spread)))
         if source.random() < self.buds:
             scale *= source.uniform(*BUD_SCALE)
@@ -229,10 +253,12 @@ class Colonies:
         if cutout.mask.sum() * scale**2 < SMALLEST_PX:
             return None
         rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        # scipy wants the map from output to input. Both centres coincide, in a box that holds the rotated cutout.
         matrix = np.linalg.inv(rotation @ np.diag(sides))
         before = np.array(cutout.mask.shape)
         after = np.ceil(np.abs(rotation @ np.diag(sides)) @ before).astype(int)
         shift = (before - 1) / 2 - matrix @ ((after - 1) / 2)
+        # Linear interpolation alone would skip pixels of a cell that is made smaller.
         blur = max(0.0, 0.5 * math.log2(1 / scale)) if scale < 1 else 0.0
 
         def moved(plane: Image) -> Image:
@@ -242,11 +268,13 @@ class Colonies:
         mask = moved(cutout.mask.astype(np.float32)) > 0.5
         if mask.sum() < SMALLEST_PX:
             return None
+        # Interpolation draws the fade into the mask, where the excess itself is pasted and no light may be added.
         excess = np.stack([moved(plane) for plane in cutout.excess])
         return Cutout(excess, mask, np.where(mask, 0, moved(cutout.fade)).astype(np.float32), cutout.label)
 
 
 def _reoriented(image: Image, source: np.random.Generator) -> Image:
+    """The image (C, h, w) flipped and, if it is square, transposed at random."""
     turned = image.transpose(0, 2, 1) if source.random() < 0.5 and image.shape[1] == image.shape[2] else image
     return turned[:, :: int(source.choice([-1, 1])), :: int(source.choice([-1, 1]))].copy()
 
@@ -254,9 +282,10 @@ def _reoriented(image: Image, source: np.random.Generator) -> Image:
 def _landing(
     mask: Mask, occupied: Mask, centre: npt.NDArray[np.float64], source: np.random.Generator
 ) -> tuple[int, int] | None:
-    """The corner at which a cell comes to lie that falls towards a centre from the best of some directions.
+    """The corner of a cell that is pushed towards `centre` until it touches other cells, from the best direction.
 
-    None if it would come to lie outside of the scene.
+    Returns None if the middle of its mask would lie outside the scene. Bisection finds a place where a free position
+    follows a blocked one; with a gap between other cells, that need not be the one nearest to the centre.
     """
     allowed = OVERLAP * mask.sum()
     reach = float(np.hypot(*occupied.shape))
@@ -265,7 +294,7 @@ def _landing(
         direction = np.array([math.sin(angle), math.cos(angle)])
         low, high = 0.0, best[0] if best else reach
         if _overlap(mask, occupied, _corner(centre + (high - 2) * direction, mask)) > allowed:
-            continue  # not free nearer than the best so far
+            continue  # no nearer than the best direction so far: the bisection is saved
         while high - low > 1:
             middle = (low + high) / 2
             if _overlap(mask, occupied, _corner(centre + middle * direction, mask)) <= allowed:
@@ -286,7 +315,7 @@ def _corner(middle: npt.NDArray[np.float64], mask: Mask) -> tuple[int, int]:
 def _windows(
     corner: tuple[int, int], part: tuple[int, ...], whole: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a part lies in the whole, and which of its pixels do."""
+    """The slices of `whole` that a part with this corner covers, and the slices of the part that lie within it."""
     inner, outer = [], []
     for start, length, total in zip(corner, part, whole, strict=True):
         first, last = max(start, 0), max(min(start + length, total), max(start, 0))
@@ -309,7 +338,7 @@ def _paste(
     ids: Ids,
     labels: npt.NDArray[np.int64],
 ) -> None:
-    """Put a cell where no other is, and its light around it."""
+    """Paste a cell in place: its light everywhere around it, its pixels where no cell is yet."""
     outer, inner = _windows(corner, cell.mask.shape, ids.shape)
     mask, pixels = cell.mask[inner], cell.excess[(slice(None), *inner)]
     light[(slice(None), *outer)] += cell.fade[inner] * pixels

@@ -19,7 +19,10 @@ from yeastexp.randomness import draw_key, normal_fields, sent
 from yeastexp.registry import transform
 
 SPLINE_STD = 151 / 315
-"""Standard deviation of a cubic B-spline over unit noise in two dimensions: the integral of the squared kernel."""
+"""Mean standard deviation of a two-dimensional cubic B-spline whose coefficients are independent unit normals.
+
+It is the integral of the squared one-dimensional kernel: its square root on each of two axes.
+"""
 
 
 @transform("elastic")
@@ -45,6 +48,7 @@ class Elastic(BasicTransform2D):
             return np.eye(3), size
         device = torch.get_default_device()
         rows, columns = (_spline(length, self.spacing_px, device) for length in size)
+        # Always drawn on the host: the logarithm and the cosine of a GPU may differ in the last bits.
         knots = normal_fields([key], (2, rows.shape[1], columns.shape[1]), torch.device("cpu"))[0].to(device)
         shift = (rows @ knots @ columns.T).mul_(strength / SPLINE_STD)
         for plane, place in zip(shift, places(size, device), strict=True):
@@ -59,12 +63,18 @@ class Elastic(BasicTransform2D):
         knots = normal_fields(keys, (2, weights[0].shape[1], weights[1].shape[1]), torch.device("cpu"))
         knots *= (torch.tensor(strengths) / SPLINE_STD)[:, None, None, None]
         rows, numbers, columns = sent(device, *(each.numpy() for each in (weights[0], knots, weights[1])))
-        return rows @ numbers @ columns.T, knots.abs().amax(dim=(2, 3)).numpy()  # a spline is nowhere beyond its knots
+        # A B-spline is a weighted mean of its coefficients, so the largest of these bounds the shift without a look at
+        # the field, for which the host would have to wait.
+        return rows @ numbers @ columns.T, knots.abs().amax(dim=(2, 3)).numpy()
 
 
 @lru_cache(maxsize=64)
 def _spline(length: int, spacing: float, device: torch.device) -> Tensor:
-    """Weights (length, knots) of the cubic B-spline at each pixel, for an odd number of knots about the centre."""
+    """Weights (length, knots) of the cubic B-spline at each pixel.
+
+    The number of knots is odd and the middle one lies at the centre: as random numbers are counted from there too, a
+    longer field holds the shorter one, but for rounding.
+    """
     places = (torch.arange(length, device=device) - (length - 1) / 2) / spacing
     reach = math.ceil((length - 1) / 2 / spacing) + 2
     away = (places[:, None] - torch.arange(-reach, reach + 1, device=device)[None, :]).abs()

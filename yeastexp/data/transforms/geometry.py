@@ -1,7 +1,7 @@
-"""Where pixels come from: coordinates from output to input pixels, their composition, and the one reading.
+"""Geometry of transforms: maps from output to input pixels, their composition, and resampling through them.
 
-Coordinates are a (3, 3) float64 matrix on (y, x, 1), or a (2, H, W) float32 field of (y, x), one for each output pixel,
-or a field with a matrix that goes on from where it leads.
+Coordinates are such a map: a (3, 3) float64 matrix on (y, x, 1), a (2, H, W) float32 field that holds the input (y, x)
+of every output pixel, or a field followed by a matrix (`Followed`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from yeastexp.sample import IGNORE
 from yeastexp.tasks.shares import as_floats
 
 AT_ONCE = 2**16
-"""Pixels that a CPU reads at once, so that its caches hold what is made on the way; a GPU reads a whole batch."""
+"""Output pixels that a CPU resamples at a time, so that what it computes on the way fits its caches."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """A field (2, H, W), the smallest and the largest place it leads to, (2, 2) by axis, and the matrix after it."""
+    """A field (2, H, W) and the (3, 3) matrix applied to the places it leads to.
+
+    `box` (2, 2) holds the smallest and the largest place of the field on each axis, before the matrix.
+    """
 
     field: Tensor
     box: np.ndarray
@@ -35,8 +38,9 @@ class Followed:
 
     @classmethod
     def by_nothing(cls, field: Tensor) -> Followed:
-        """A field alone."""
-        box = torch.stack([torch.stack(plane.aminmax()) for plane in field])  # far faster than along a dimension
+        """The field followed by the identity; its box is computed from its values, which waits for a GPU."""
+        # Reducing a whole plane is about ten times as fast on a CPU as `aminmax` along a dimension.
+        box = torch.stack([torch.stack(plane.aminmax()) for plane in field])
         return cls(field, box.cpu().double().numpy(), np.eye(3))
 
 
@@ -53,14 +57,14 @@ class Stacked:
 
     @classmethod
     def of(cls, coordinates: Batched) -> Stacked | None:
-        """Those of a list without fields."""
+        """Coordinates of a batch as one object; None if they are a list that holds a field."""
         if isinstance(coordinates, Stacked):
             return coordinates
         matrices = [matrix for matrix in coordinates if isinstance(matrix, np.ndarray)]
         return cls(np.stack(matrices)) if len(matrices) == len(coordinates) else None
 
     def part(self, places: Sequence[int]) -> Stacked:
-        """Those of some patches; fields, which a GPU makes of whole batches alone, stay together."""
+        """The coordinates of some patches; all of them if there is a field, which is only made for whole batches."""
         return self if self.field is not None else Stacked(self.matrices[places])
 
     def __getitem__(self, part: slice) -> Stacked:
@@ -73,10 +77,11 @@ Batched = Sequence[Coordinates] | Stacked
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of any sizes laid out flat, so that one gather reads patches from several of them at once.
+    """Images of any sizes flattened into one axis, so that one gather reads patches from several of them at once.
 
-    `values` (C, P) float32 and `labels` (L, P) integers, image i at `offsets[i]` with `sizes[i]`, row by row. What
-    `yeastexp.tasks.shares` made small, `soft` (S, P), is read as if it were the last of the values.
+    `values` (C, P) float32 and `labels` (L, P) integers hold image i from `offsets[i]` on, row by row, with height and
+    width `sizes[i]`. `soft` (S, P) holds further channels in the 16 bits of `yeastexp.tasks.shares`; they are read as
+    floats after the other values.
     """
 
     values: Tensor
@@ -103,7 +108,7 @@ class Pixels:
 
     @property
     def index_dtype(self) -> torch.dtype:
-        """Whole numbers that reach every pixel: the shorter, the faster."""
+        """The smallest integer type that can index every pixel: shorter indices are gathered faster."""
         return torch.int32 if self.values.shape[1] < 2**31 else torch.int64
 
     def to(self, device: torch.device) -> Pixels:
@@ -112,18 +117,18 @@ class Pixels:
         return Pixels(self.values.to(device), self.labels.to(device), self.offsets, self.sizes, soft)
 
     def read(self, part: Callable[[Tensor], Tensor]) -> Tensor:
-        """Values (B, C + S, h, w) of what gives those of planes (N, P)."""
+        """Values (B, C + S, h, w), where `part` reads (B, N, h, w) from planes (N, P)."""
         values = part(self.values)
         return values if self.soft is None else torch.cat([values, as_floats(part(self.soft))], dim=1)
 
 
 def translation(y: float, x: float) -> np.ndarray:
-    """The matrix that adds (y, x)."""
+    """The (3, 3) matrix that adds (y, x)."""
     return np.array([[1, 0, y], [0, 1, x], [0, 0, 1]], dtype=np.float64)
 
 
 def identities(count: int) -> np.ndarray:
-    """Matrices (B, 3, 3) that leave everything in its place."""
+    """The (3, 3) identity, B times: (B, 3, 3)."""
     return np.eye(3)[None].repeat(count, axis=0)
 
 
@@ -135,13 +140,13 @@ def translations(shifts: np.ndarray) -> np.ndarray:
 
 
 def places(size: Size, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """The rows (H, 1) and the columns (1, W) of an image."""
+    """The row numbers (H, 1) and the column numbers (1, W) of an image, float32."""
     rows, columns = (torch.arange(n, dtype=torch.float32, device=device) for n in size)
     return rows[:, None], columns[None, :]
 
 
 def grid(size: Size, device: torch.device | None = None) -> Tensor:
-    """The field (2, H, W) that takes every pixel from its own place."""
+    """The identity as a field (2, H, W)."""
     return torch.stack(torch.broadcast_tensors(*places(size, device)))
 
 
@@ -172,7 +177,12 @@ def fields(coordinates: Batched, size: Size, device: torch.device) -> Tensor:
 
 
 def compose(outer: Coordinates, inner: Coordinates, size: Size) -> Coordinates:
-    """Coordinates of two steps as one: `outer` (of the later step, with output `size`) into `inner`'s output."""
+    """Coordinates of two steps as one map to the input of `inner`.
+
+    `outer` belongs to the later step: it takes pixels of the output, of `size`, to the output of `inner`.
+    """
+    # An inner matrix is multiplied into the one that follows the outer field, so nothing is interpolated; only an inner
+    # field has to be looked up where `outer` leads.
     if isinstance(inner, Followed):
         return compose(compose(outer, inner.field, size), inner.matrix, size)
     if isinstance(inner, Tensor):
@@ -184,19 +194,21 @@ def compose(outer: Coordinates, inner: Coordinates, size: Size) -> Coordinates:
 
 
 def _through(outer: Coordinates, inner: Tensor, size: Size) -> Tensor:
-    """Where a field leads from the places that coordinates lead to: bilinear between its pixels."""
+    """The field `inner` looked up, bilinearly, at the places that `outer` leads to."""
     height, width = inner.shape[1:]
     if isinstance(outer, np.ndarray) and size == (height, width) and np.array_equal(outer, np.eye(3)):
         return inner
+    # Shifts are interpolated, not places. Beyond its border a field is mirrored like an image: a mirrored shift still
+    # starts from where `outer` leads, but a mirrored place would lie inside the field again.
     shift = inner - grid((height, width), inner.device)
     pixels = Pixels.of([shift], [shift.new_empty(0, height, width)])
     return field(outer, size, inner.device) + _between(pixels, np.zeros(1, np.int64), [outer], size)[0][0]
 
 
 def compose_together(outer: Stacked, shifts: Tensor, furthest: np.ndarray, size: Size) -> Stacked:
-    """The coordinates of two steps of a batch as one, of which the inner one shifts pixels (B, 2, H, W).
+    """`compose` for a batch whose inner step is a field, given as `shifts` (B, 2, H, W) from each pixel's own place.
 
-    No shift of a sample is larger than `furthest` (B, 2).
+    `furthest` (B, 2) bounds the absolute shifts of each sample on each axis.
     """
     where, own = fields(outer, size, shifts.device), identities(len(shifts))
     if outer.field is None and size == tuple(shifts.shape[2:]) and np.array_equal(outer.matrices, own):
@@ -204,11 +216,13 @@ def compose_together(outer: Stacked, shifts: Tensor, furthest: np.ndarray, size:
     else:
         pixels = Pixels.stacked(shifts, shifts.new_empty(len(shifts), 0, *shifts.shape[2:]))
         where += _between(pixels, np.arange(len(shifts)), outer, size)[0]
+    # A bilinear mean is never beyond `furthest` either. The box from this bound is wider than the exact one, which is
+    # known only to the GPU: to ask for it would make the host wait.
     return Stacked(own, where, extents(outer, size) + np.stack([-furthest, furthest], axis=-1))
 
 
 def extent(coordinates: Coordinates, size: Size) -> np.ndarray:
-    """The smallest and the largest place, (2, 2) by axis, that an output of `size` is read from, or a little more."""
+    """Bounds (2, 2) of the places that an output of `size` is read from: smallest and largest on each axis."""
     if isinstance(coordinates, Tensor):
         return Followed.by_nothing(coordinates).box
     if isinstance(coordinates, Followed):
@@ -219,7 +233,7 @@ def extent(coordinates: Coordinates, size: Size) -> np.ndarray:
 
 
 def extents(coordinates: Batched, size: Size) -> np.ndarray:
-    """The extent of each, (B, 2, 2)."""
+    """`extent` of each coordinates of a batch, (B, 2, 2)."""
     if (stacked := Stacked.of(coordinates)) is None:
         return np.stack([extent(item, size) for item in coordinates])  # type: ignore[union-attr]
     whole = np.array([[0.0, n - 1.0] for n in size])
@@ -227,17 +241,22 @@ def extents(coordinates: Batched, size: Size) -> np.ndarray:
 
 
 def _reached(matrix: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The smallest and the largest place, (…, 2, 2), that matrices (…, 3, 3) take a box (…, 2, 2) to."""
+    """The bounds (…, 2, 2) of what matrices (…, 3, 3) make of boxes (…, 2, 2).
+
+    A linear function is smallest on a box where each of its terms is, so no corner has to be tried. For a field, whose
+    places need not fill their box, the bounds may be too wide.
+    """
     ends = matrix[..., :2, :2, None] * box[..., None, :, :]
     both = ends.min(axis=-1).sum(axis=-1), ends.max(axis=-1).sum(axis=-1)
     return np.asarray(np.stack(both, axis=-1) + matrix[..., :2, 2:])
 
 
 def read(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Size) -> tuple[Tensor, Tensor]:
-    """Values (B, C, h, w) and labels (B, L, h, w), each of the B outputs from its image through its coordinates.
+    """Values (B, C, h, w) and labels (B, L, h, w): output b is read from `images[b]` through its coordinates.
 
-    Exact indexing where all pixels fall on pixels, else bilinear values and nearest labels. Beyond the image, values
-    are mirrored (the border pixel is not repeated) and labels are IGNORE.
+    Pixels are copied if every output pixel of the batch falls on an input pixel; otherwise values are bilinear and
+    labels those of the nearest pixel. Beyond the image, values are mirrored (the border pixel is not repeated) and
+    labels are IGNORE.
     """
     stacked = Stacked.of(coordinates)
     if stacked is not None and stacked.field is None and _on_pixels(stacked.matrices):
@@ -245,6 +264,7 @@ def read(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Size) -
         return _sliced(pixels, images, whole, size) or _indexed(pixels, images, whole, size)
     if pixels.values.device.type != "cpu":
         return _between(pixels, images, coordinates, size)
+    # No output depends on another one, so the cut into parts changes no bit.
     count = max(1, AT_ONCE // math.prod(size))
     parts = [slice(first, first + count) for first in range(0, len(images), count)]
     values, labels = zip(*(_between(pixels, images[part], coordinates[part], size) for part in parts), strict=True)
@@ -260,7 +280,10 @@ def _on_pixels(matrices: np.ndarray) -> bool:
 
 
 def _sliced(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor] | None:
-    """Reading by slices, if no output reaches beyond its image; a CPU copies them far faster than it gathers pixels."""
+    """Read by strided slices; None if an output reaches beyond its image, and on a GPU.
+
+    A CPU copies slices far faster than it gathers pixels.
+    """
     if pixels.values.device.type != "cpu":
         return None
     layouts = []
@@ -283,7 +306,11 @@ def _sliced(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size
 
 
 def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]], size: Size) -> Tensor:
-    """Outputs (B, N, h, w) of planes (N, P): where each begins, its strides, and the axes that it is mirrored along."""
+    """Outputs (B, N, h, w) of planes (N, P) from the first pixel, strides and flipped axes of each.
+
+    PyTorch has no negative strides, so mirrored axes are flipped afterwards. `as_strided` counts from the start of the
+    storage, not of the tensor; `stack` copies, so that no output shares memory with the images.
+    """
     count, apart = len(planes), planes.stride(0)
     outputs = []
     for begin, strides, mirrored in layouts:
@@ -293,7 +320,10 @@ def _laid_out(planes: Tensor, layouts: Sequence[tuple[int, list[int], list[int]]
 
 
 def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Size) -> tuple[Tensor, Tensor]:
-    """Reading by index: each output row and column fixes one of the two input axes."""
+    """Read by index: each output row and each output column fixes one of the two input axes.
+
+    So the host works out h + w numbers a patch in place of h * w, mirroring included, and the device adds them up.
+    """
     sizes, device = pixels.sizes[images], pixels.values.device
     straight, batch = matrices[:, 0, 1] == 0, np.arange(len(images))
     index, known = [], []
@@ -309,19 +339,23 @@ def _indexed(pixels: Pixels, images: np.ndarray, matrices: np.ndarray, size: Siz
     row, column, *beyond = sent(device, *numbers)
     flat = row[:, :, None] + column[:, None, :]
     labels = _gather(pixels.labels, flat)
+    # `known` lies on the host, so a GPU is not waited for.
     if not all(inside.all() for inside in known):
         labels.masked_fill_((beyond[0][:, :, None] | beyond[1][:, None, :])[:, None], IGNORE)
     return pixels.read(lambda planes: _gather(planes, flat)), labels
 
 
 def _between(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Size) -> tuple[Tensor, Tensor]:
-    """Bilinear values and nearest labels.
+    """Read bilinear values and nearest labels.
 
-    Images that are read beyond their border are first laid out anew, as far as they are read. That they are follows
-    from the coordinates' extent, for to look at a field would be to wait for a GPU.
+    If any output reads beyond its border, all images are first copied with a mirrored border as wide as they are read,
+    so that no index has to be clamped or mirrored pixel by pixel. Whether that is needed is told by the extents of the
+    coordinates: looking at a field itself would make the host wait for a GPU.
     """
     boxes = extents(coordinates, size)
-    first, last = np.floor(boxes[..., 0]) - 1, np.ceil(boxes[..., 1]) + 1  # float32 rounds, by less than a pixel
+    # One pixel more on each side: fields are rounded to float32, and a place on the last pixel still reads the pixel
+    # after it, with weight 0.
+    first, last = np.floor(boxes[..., 0]) - 1, np.ceil(boxes[..., 1]) + 1
     corners = np.zeros((len(images), 2), np.int64)
     if (first < 0).any() or (last >= pixels.sizes[images]).any():
         corners, (height, width) = first.astype(np.int64), ((last - first).max(axis=0) + 1).astype(np.int64).tolist()
@@ -333,6 +367,7 @@ def _between(pixels: Pixels, images: np.ndarray, coordinates: Batched, size: Siz
     share = where.sub_(low)
     rows, columns = low.to(pixels.index_dtype).unbind(1)
     widths = pixels.sizes[images, 1]
+    # The coordinates still count from the corner of the image, so the copy's own corner is taken off the offsets.
     begins = pixels.offsets[images] - corners[:, 0] * widths - corners[:, 1]
     beyond = np.stack([0 * widths, 0 * widths + 1, widths, widths + 1])
     numbers = sent(rows.device, *(item.astype(_whole(pixels)) for item in (begins, widths, beyond)))
@@ -350,12 +385,15 @@ def _whole(pixels: Pixels) -> np.dtype[Any]:
 
 
 def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
-    """Planes (N, P) as (B, N, h, w), a share (B, 2, h, w) of the way from pixels `here` to those in the next row and
-    column of images so wide.
+    """Planes (N, P) read bilinearly as (B, N, h, w), `share` (B, 2, h, w) of the way down and right from `here`.
+
+    `here` (B, h, w) indexes the pixel above and to the left, `width` is that of each image.
     """
     shares = 1 - share, share
     total: Tensor | None = None
     for down, right in itertools.product((0, 1), repeat=2):
+        # 16-bit planes become floats before they are weighted, as their marker of unknown pixels must turn into NaN
+        # and not be averaged with shares. Only pixels that are read are converted.
         taken = as_floats(_gather(planes, here + (down * width + right) if down or right else here))
         taken *= (shares[down][:, 0] * shares[right][:, 1])[:, None]
         total = taken if total is None else total.add_(taken)
@@ -364,10 +402,14 @@ def _bilinear(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Ten
 
 
 def _bilinear_at_once(planes: Tensor, index: Tensor, share: Tensor) -> Tensor:
-    """The same of all four pixels `index` (4, B, h, w), in fewer kernels; a CPU's caches do not hold so much."""
+    """`_bilinear` from the indices (4, B, h, w) of all four pixels, in fewer kernels, for a GPU.
+
+    On a CPU, four times the pixels would not fit the caches that `AT_ONCE` is made for.
+    """
     shares = torch.stack([1 - share, share])
     weights = (shares[:, None, :, 0] * shares[None, :, :, 1]).flatten(0, 1)
     taken = as_floats(planes.index_select(1, index.flatten())).view(len(planes), *index.shape).mul_(weights)
+    # Added one by one in the order of `_bilinear`, so that a CPU and a GPU round alike; `sum` may take any order.
     first, *others = taken.unbind(1)
     total = first
     for part in others:
@@ -376,17 +418,21 @@ def _bilinear_at_once(planes: Tensor, index: Tensor, share: Tensor) -> Tensor:
 
 
 def _nearest(planes: Tensor, here: Tensor, width: Tensor, share: Tensor) -> Tensor:
-    """The same by the nearest pixel; from half the way on, it is the one after."""
+    """Planes (N, P) as (B, N, h, w) by the nearest pixel; from half the way on, that is the next one.
+
+    `round` would send halves to even rows and columns, so that a label would depend on where its image begins.
+    """
     down, right = (share >= 0.5).unbind(1)
     return _gather(planes, (down * width).add_(right).add_(here))
 
 
 def _mirrored(place: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Places anywhere within 0 to `last`, those outside mirrored at its pixels."""
+    """Whole places folded into 0 to `last`, by mirroring at the first and at the last pixel as often as it takes."""
     return np.asarray(last - np.abs(last - place % np.maximum(2 * last, 1)))
 
 
 def _gather(planes: Tensor, index: Tensor) -> Tensor:
     """Planes (N, P) at index (B, h, w) as (B, N, h, w)."""
+    # About twice as fast on a CPU as planes[:, index].
     taken = planes.index_select(1, index.flatten()).view(len(planes), *index.shape)
     return taken.transpose(0, 1).contiguous()

@@ -39,19 +39,26 @@ from yeastexp.sample import Sample
 Transforms = Sequence[BasicTransform2D]
 
 Reading = tuple[Batched, Size]
-"""Where the pixels of each patch come from, counted from centre to centre, and how many are read."""
+"""The coordinates of each patch of a batch, counted from the centres of output and input, and the output's size."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A reading through composed geometry, then one change of values; both are positions in the list of transforms."""
+    """One resampling through composed geometry, then at most one change of values.
+
+    Both are positions in the list of transforms.
+    """
 
     geometry: tuple[int, ...]
     values: int | None
 
 
 def stages(transforms: Transforms) -> list[Stage]:
-    """The list cut into readings: a transform with both hooks changes values first, then moves pixels."""
+    """The list of transforms cut into stages, each as much as one resampling can do.
+
+    A transform with both hooks changes values first, as the filter before a coarser grid has to: its geometry opens
+    the next stage.
+    """
     complete: list[Stage] = []
     waiting: tuple[int, ...] = ()
     for position, transform in enumerate(transforms):
@@ -64,7 +71,7 @@ def stages(transforms: Transforms) -> list[Stage]:
 
 
 def whole(transforms: Transforms, sample: Sample) -> Sample:
-    """A whole image through deterministic transforms, its labels and maps in step."""
+    """A whole image transformed, with its labels and maps."""
     source = generator(0, "whole image")
     for stage in stages(transforms):
         size = sample.size
@@ -94,6 +101,7 @@ def _read_sample(sample: Sample, coordinates: Coordinates, size: Size) -> Sample
 
 def grids(transforms: Transforms, size: Size) -> list[Size]:
     """The sizes of a whole image before the first transform and after each."""
+    # Transforms of whole images are deterministic, so that `draw` gives what `whole` was given.
     source, sizes = generator(0, "whole image"), [size]
     for transform in transforms:
         sizes.append(placed(transform, sizes[-1], transform.draw(source))[1])
@@ -106,7 +114,7 @@ def restore(transforms: Transforms, logits: Tensor, size: Size) -> Tensor:
 
 
 def restore_pieces(transforms: Transforms, logits: Pieces, size: Size) -> Pieces:
-    """The same for logits of which only pieces are in memory."""
+    """`restore` for logits of which only pieces are in memory."""
     sizes = grids(transforms, size)
     for transform, before in zip(reversed(transforms), reversed(sizes[:-1]), strict=True):
         logits = transform.restore(logits, before)
@@ -114,7 +122,10 @@ def restore_pieces(transforms: Transforms, logits: Pieces, size: Size) -> Pieces
 
 
 def fitted(transforms: Transforms, images: Callable[[], Iterable[Tensor]]) -> tuple[BasicTransform2D, ...]:
-    """The transforms with what their `fit` gives for the training images, to which those before it are applied."""
+    """The transforms with the fields that `fit` gives, each fitted to images that went through those before it.
+
+    `images` is called once for every transform that has `fit`, as nothing transformed is kept.
+    """
     ready: tuple[BasicTransform2D, ...] = ()
     for transform in transforms:
         if transform.has("fit"):
@@ -130,12 +141,15 @@ def _transformed(transforms: Transforms, image: Tensor) -> Tensor:
 
 
 def readings(transforms: Transforms, side: int, params: list[list[Any]], device: torch.device) -> list[Reading]:
-    """What each stage reads for patches of a side whose random variables are `params`, from the first stage on.
+    """The reading of every stage, from the first on, for patches of a side whose random variables are `params`.
 
-    A stage reads as far as any patch needs, so patches of one batch that are cut separately need those of all.
+    All patches of a stage have one size, which suffices for each of them: patches of one batch that are cut in several
+    calls must share the readings of the whole batch, or their last bits would depend on how the batch was divided.
     """
     plan = _planned(transforms)
     steps: list[Reading] = []
+    # From the last stage to the first: how much a stage has to write is known from what the next one reads. The first
+    # reads the image itself, which need not be made larger.
     size = (side, side)
     for stage in reversed(plan):
         margin = 0 if stage.values is None else transforms[stage.values].margin_px
@@ -150,7 +164,7 @@ def readings(transforms: Transforms, side: int, params: list[list[Any]], device:
 
 
 def part_of(steps: list[Reading], places: list[int]) -> list[Reading]:
-    """The readings of some patches of a batch."""
+    """The readings of some patches of a batch, in the size that the whole batch has."""
     return [
         (where.part(places) if isinstance(where, Stacked) else [where[index] for index in places], size)
         for where, size in steps
@@ -187,9 +201,9 @@ def cut(
     """Augmented patches (B, C, side, side), label planes (B, L, side, side) and soft planes, at `corners` (B, 2).
 
     `params[b]` holds the random variables of patch b, one for each transform. Geometry turns about the patch's centre
-    and reads the image's own pixels beyond the patch, by its own `readings` unless `steps` has those of more patches.
-    The last `soft` channels of `pixels` are target planes (B, soft, side, side): geometry interpolates them like
-    the image, `labels` changes them like labels, and no `image` hook sees them.
+    and reads the image's own pixels beyond the patch. `steps` are the `readings` of these patches where they are part
+    of a larger batch. The last `soft` channels of `pixels` are target planes (B, soft, side, side): geometry
+    interpolates them like the image, `labels` changes them like labels, and no `image` hook is given them.
     """
     plan = _planned(transforms)
     steps = steps or readings(transforms, side, params, pixels.values.device)
@@ -202,18 +216,19 @@ def cut(
             values, labels = _changed(
                 transforms[stage.values], values, labels, [one[stage.values] for one in params], soft
             )
+            # Within its margin a neighbourhood operation met the edge of what was read, not of the image.
             values, labels = _without_margin(transforms[stage.values].margin_px, values, labels)
     channels = values.shape[1] - soft
     return values[:, :channels], labels, values[:, channels:]
 
 
 def _fields_on(device: torch.device) -> AbstractContextManager[Any]:
-    """Where fields are made on a device by themselves; on a CPU they are, and the context would cost time."""
+    """A context in which `geometry` makes fields on the device; nothing on a CPU, where entering it costs time."""
     return nullcontext() if device.type == "cpu" else device
 
 
 def _read_patches(pixels: Pixels, images: np.ndarray, step: Reading, centres: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Values (B, C, h, w) and label planes (B, L, h, w) about the centres (B, 2)."""
+    """Values (B, C, h, w) and label planes (B, L, h, w) of patches whose centres are at (B, 2) in their images."""
     coordinates, size = step
     if isinstance(coordinates, Stacked):
         return read(pixels, images, _placed_together(coordinates, size, translations(centres)), size)
@@ -227,12 +242,12 @@ def _without_margin(margin: int, values: Tensor, labels: Tensor) -> tuple[Tensor
 
 
 def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size, patch: Size) -> Coordinates:
-    """A stage's geometry as one, in coordinates counted from the centres of what it writes and reads.
+    """The composed geometry of a stage for one patch, in coordinates counted from the centres of output and input.
 
-    Geometry is composed from the last transform to the first: each is asked for the pixels that those after it need.
-    It counts pixels from the corner of what it is given, so the middles of its input and output are moved to 0: what a
-    patch reads then does not depend on how far the batch reads around it. A field of coordinates has no inverse, so it
-    is looked up, between its pixels, where the composed geometry leads.
+    It is composed from the last transform to the first, as each is asked for the pixels that those after it read. A
+    transform counts pixels from the corner of what it is given; its input and output are moved so that their centres
+    are at 0, because the corner depends on how far the other patches of the batch read, and the centre does not. A
+    field cannot be moved like a matrix: it is interpolated where the geometry composed so far leads.
     """
     composed: Coordinates = np.eye(3)
     for position in reversed(stage.geometry):
@@ -248,7 +263,7 @@ def _centred(stage: Stage, transforms: Transforms, params: list[Any], size: Size
 
 
 def _step(transform: BasicTransform2D, params: Any, reach: Size, patch: Size) -> np.ndarray | Tensor:
-    """A transform's field for what is reached for, or its matrix, counted from the centres."""
+    """A transform's field (2, H, W) for an input of size `reach`, or its matrix, counted from the centres."""
     step, source, out = _asked(transform, params, reach, patch)
     return step if isinstance(step, Tensor) else _from_centres(step[None], [source], [out])[0]
 
@@ -256,16 +271,18 @@ def _step(transform: BasicTransform2D, params: Any, reach: Size, patch: Size) ->
 def _asked(
     transform: BasicTransform2D, params: Any, reach: Size, patch: Size
 ) -> tuple[np.ndarray | Tensor, Size, Size]:
-    """The geometry of what is reached for, and the sizes of its input and its output."""
+    """A transform's geometry, and the sizes of its input and its output."""
     step, out = placed(transform, reach, params)
     if out == reach:
         return step, reach, out
+    # How coarse pixels lie about the centre depends on the input's size: on its remainder, if every n-th is kept. So it
+    # has to be the patch's own size, not `reach`, which the other patches of the batch widen.
     step, out = placed(transform, patch, params)
     return step, patch, out
 
 
 def _from_centres(steps: np.ndarray, sources: Sequence[Size], outs: Sequence[Size]) -> np.ndarray:
-    """Matrices (B, 3, 3) between pixels counted from the first one, between such counted from the centres."""
+    """Matrices (B, 3, 3) on pixels counted from the first one, turned into matrices counted from the centres."""
     outward, inward = translations((1 - np.array(sources)) / 2), translations((np.array(outs) - 1) / 2)
     return np.asarray(outward @ steps @ inward)
 
@@ -276,7 +293,7 @@ def _from_field(where: Coordinates, size: Size) -> Tensor:
 
 
 def _placed(coordinates: Coordinates, size: Size, centre: np.ndarray) -> Coordinates:
-    """Centred coordinates as pixels of an image in which the centre lies at `centre`."""
+    """Centred coordinates as ones from the first pixel of the output (`size`) to an input centred at `centre`."""
     shift = translation(*centre)
     if isinstance(coordinates, np.ndarray):
         return np.asarray(shift @ coordinates @ translation(*(-(n - 1) / 2 for n in size)))
@@ -286,10 +303,10 @@ def _placed(coordinates: Coordinates, size: Size, centre: np.ndarray) -> Coordin
 def _centred_together(
     stage: Stage, transforms: Transforms, params: list[list[Any]], size: Size, patch: Size, device: torch.device
 ) -> Stacked | None:
-    """The same for a batch, in few calls; None if a field has to be made patch by patch, as a CPU makes all.
+    """`_centred` for a batch, in few calls; None if a field has to be made patch by patch, as always on a CPU.
 
-    A GPU is not waited for: all fields reach as far as the widest, and how far they lead is what their transforms say
-    it is at most.
+    A GPU is not waited for: the fields of all patches have the size of the widest, and how far they lead is bounded by
+    what their transforms say, not measured.
     """
     composed = Stacked(identities(len(params)))
     for position in reversed(stage.geometry):
@@ -307,6 +324,7 @@ def _centred_together(
         elif device.type != "cpu" and (bent := transform.shifts(reach, given, device)) is not None:
             middle = translation(*((n - 1) / 2 for n in reach))
             composed = compose_together(_placed_together(composed, size, middle), *bent, size)
+            # The field leads to pixels counted from the first one; this counts them from the centre again.
             steps = np.linalg.inv(middle)
         else:
             return None
@@ -315,7 +333,10 @@ def _centred_together(
 
 
 def _placed_together(coordinates: Stacked, size: Size, shifts: np.ndarray) -> Stacked:
-    """Centred coordinates as pixels of images in which the centres lie where matrices (B, 3, 3) shift them."""
+    """`_placed` for a batch whose centres are moved by matrices (B, 3, 3).
+
+    A field is there for pixels already, so that only what it leads to has to be moved.
+    """
     matrices = shifts @ coordinates.matrices
     if coordinates.field is None:
         matrices = matrices @ translation(*(-(n - 1) / 2 for n in size))
@@ -323,11 +344,16 @@ def _placed_together(coordinates: Stacked, size: Size, shifts: np.ndarray) -> St
 
 
 def _reach(coordinates: Batched, size: Size) -> Size:
-    """The size (of the same parity, about the same centre) that holds every pixel a batch reads."""
+    """The size, about the same centre, that holds every pixel a batch reads.
+
+    It has the parity of `size`: otherwise the centre would move by half a pixel, and noise, whose numbers are counted
+    from the centre, would be another.
+    """
     if isinstance(coordinates, Stacked):
         half = np.abs(extents(_placed_together(coordinates, size, np.eye(3)), size)).max(axis=(0, 2))
     else:
         half = np.max([_half_extent(field, size) for field in coordinates], axis=0)
+    # Less than 1e-6 of a pixel is rounding of composed matrices, and would cost two more rows.
     height, width = (n + 2 * math.ceil(h - (n - 1) / 2 - 1e-6) for n, h in zip(size, half, strict=True))
     return max(height, 1), max(width, 1)
 
@@ -341,7 +367,10 @@ def _half_extent(coordinates: Coordinates, size: Size) -> np.ndarray:
 def _changed(
     transform: BasicTransform2D, values: Tensor, labels: Tensor, params: list[Any], soft: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """What a transform's hooks make of values (B, C, h, w) and label planes (B, L, h, w)."""
+    """Values (B, C, h, w) and label planes (B, L, h, w) after a transform's hooks.
+
+    The last `soft` channels are targets: they go through `labels`, and past `image`.
+    """
     image = values[:, : values.shape[1] - soft] if soft else values
     if transform.has("statistics"):
         params = [transform.statistics([one]) for one in image]

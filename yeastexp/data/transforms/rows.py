@@ -1,4 +1,4 @@
-"""Those images of a batch that a transform changes."""
+"""The images of a batch that an augmentation changes, where others are drawn to stay as they are."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from yeastexp.randomness import sent
 
 @dataclass(frozen=True)
 class Rows:
-    """Some images (N, C, H, W) of a batch (B, C, H, W), and numbers that came to the device with their indices."""
+    """Some images (N, C, H, W) of a batch (B, C, H, W), and numbers that were sent to its device with their indices.
+
+    The indices are known on the host. A boolean mask on the device would make the host wait for the GPU, to learn how
+    many images it selects.
+    """
 
     batch: Tensor
     index: Tensor | None
-    """Of each image in the batch; None: all of them."""
+    """The indices (N,) of the images in the batch; None if they are all of it."""
     order: Tensor | None
-    """Where each image of the new batch is in the old one with the changed ones behind it."""
+    """The index (B,) of each image of the new batch in the old batch with the changed images appended."""
     numbers: list[Tensor]
+    """The arrays given to `of`, on the device."""
 
     @classmethod
     def of(cls, batch: Tensor, rows: np.ndarray, *numbers: np.ndarray) -> Rows:
-        """The images `rows` (N,); arrays of numbers are sent as they are, in one copy."""
+        """The images with the indices `rows` (N,); `numbers` are sent with the indices in one copy."""
         if len(rows) == len(batch):
             return cls(batch, None, None, sent(batch.device, *numbers))
         order = np.arange(len(batch))
@@ -34,23 +39,24 @@ class Rows:
 
     @property
     def images(self) -> Tensor:
-        """They themselves."""
+        """The images (N, C, H, W); without a copy if they are the whole batch."""
         return self.batch if self.index is None else self.batch.index_select(0, self.index)
 
     def replaced(self, changed: Tensor) -> Tensor:
-        """The batch with others in their place."""
+        """The batch (B, C, H, W) with `changed` (N, C, H, W) in place of the images; the old batch stays as it is."""
         if self.index is None or self.order is None:
             return changed
         if changed.device.type == "cpu":
             return self.batch.index_copy(0, self.index, changed)
-        return torch.cat([self.batch, changed]).index_select(0, self.order)  # writing to an index is sorted first there
+        # A GPU sorts indices before it writes to them, which takes many small kernels; to read by an index takes one.
+        return torch.cat([self.batch, changed]).index_select(0, self.order)
 
 
 def each(numbers: Tensor) -> Tensor:
-    """One number (N,) an image, to compute with images."""
+    """Numbers (N,), one for each image, in a shape that broadcasts with images (N, C, H, W)."""
     return numbers.view(-1, 1, 1, 1)
 
 
 def float32(numbers: object) -> np.ndarray:
-    """What Python's numbers are to images."""
+    """Numbers rounded to float32 as PyTorch rounds Python numbers that it computes with float32 images."""
     return np.asarray(numbers, np.float64).astype(np.float32)
