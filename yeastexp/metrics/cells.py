@@ -28,28 +28,30 @@ class CellStatistics:
 
     count: int
     diameter_px: float
-    """Median of those of discs of the cells' areas; 0 without cells."""
+    """The diameter of a disc with the median area of the cells; 0 without cells."""
     longest_px: int
-    """The longest side of a bounding box of connected pixels of a cell."""
+    """The longest side of the bounding boxes of connected pieces of cells."""
     touching: int
     """Cells with a pixel beside or diagonal to one of another cell."""
     cut: int
     """Cells that touch a border of the image."""
     single_pixels: tuple[int, ...]
-    """Ids of cells of one pixel; what the border leaves of a cell may be one."""
+    """Ids of cells of one pixel away from the border of the image, where a cell that is cut may leave one."""
     in_pieces: tuple[int, ...]
     """Ids whose pixels are not connected, diagonals included."""
     distant: tuple[int, ...]
-    """Those of which two pieces lie farther apart than a median diameter."""
+    """Ids of cells with a piece farther from the cell's largest piece than the median diameter."""
     largest_id: int = 0
 
 
 def measure(instances: Tensor) -> CellStatistics:
-    """The statistics of a map (H, W), whose ids are above 0."""
+    """The statistics of a label map (H, W); ids are positive, all else is background."""
     ids = np.maximum(instances.numpy(), 0)
+    # The first column always starts a run, so that no run goes on into the next row.
     starts = np.ones(ids.shape, np.bool_)
     starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    # Runs of one id in a row are far fewer than pixels: areas, extents and pieces are those of runs.
+    # Runs of one id in a row are far fewer than pixels: areas, extents and pieces are computed from runs. Pieces are
+    # the connected components of the graph that links runs of one id in neighbouring rows.
     runs = np.cumsum(starts.ravel()).reshape(ids.shape) - 1
     rows, first = np.nonzero(starts)
     lengths = np.bincount(runs.ravel())
@@ -68,6 +70,8 @@ def measure(instances: Tensor) -> CellStatistics:
     sides = [_extents(pieces, rows, rows), _extents(pieces, first, first + lengths - 1)]
     owners, sizes = cells[some_run], np.bincount(pieces, lengths)
     centres = [np.bincount(pieces, lengths * at) / sizes for at in (rows, first + (lengths - 1) / 2)]
+    # Sorted by cell, then by falling size, the first piece of each cell is its largest. The gap to it is measured
+    # between discs of the pieces' areas, as exact distances of outlines would take all pairs of pixels.
     order = np.lexsort((-sizes, owners))
     largest = order[np.searchsorted(owners[order], np.arange(len(numbers)))][owners]
     radii = np.sqrt(sizes / pi)
@@ -87,7 +91,7 @@ def measure(instances: Tensor) -> CellStatistics:
 
 
 def of_fewer_bits(largest_id: int, count: int) -> str:
-    """That so large an id of so many, where ids have several pieces, tells of a file too small for them; else empty."""
+    """A clause for messages about ids in several pieces, if 8 or 16 bits may have been too few for them; else empty."""
     bits = {255: 8, 65535: 16}.get(largest_id)
     if bits is None or count <= largest_id // 2:
         return ""
@@ -95,23 +99,26 @@ def of_fewer_bits(largest_id: int, count: int) -> str:
 
 
 def _neighbours(plane: Array, shift: int) -> tuple[Array, Array]:
-    """Each pixel and that below it, `shift` columns to the right."""
+    """The upper and the lower pixel of all pairs in neighbouring rows, the lower `shift` columns to the right."""
     width = plane.shape[1]
     above = plane[:-1, max(0, -shift) : width - max(0, shift)]
     return above, plane[1:, max(0, shift) : width - max(0, -shift)]
 
 
 def _pairs(ids: Array, runs: Array, shift: int) -> tuple[Array, Array]:
-    """Runs of one id that meet."""
+    """The upper and the lower run of pairs of one id that touch, the lower pixel `shift` columns to the right."""
     upper, lower = _neighbours(ids, shift)
     same = (upper == lower) & (upper > 0)
     above, below = (plane[same] for plane in _neighbours(runs, shift))
+    # Two runs meet in as many pixels as they overlap; those stand side by side, and one link is enough.
     new = np.ones(len(above), np.bool_)
     new[1:] = (np.diff(above) != 0) | (np.diff(below) != 0)
     return above[new], below[new]
 
 
 def _touching(ids: Array) -> Array:
+    """The ids of cells with a pixel beside or diagonal to one of another cell."""
+    # Each pair of neighbours is found from one side: right, and the three pixels below.
     met = [np.zeros(0, ids.dtype)]
     for one, other in [(ids[:, :-1], ids[:, 1:]), *(_neighbours(ids, shift) for shift in (-1, 0, 1))]:
         apart = (one != other) & (one > 0) & (other > 0)
@@ -120,7 +127,7 @@ def _touching(ids: Array) -> Array:
 
 
 def _extents(pieces: Array, low: Array, high: Array) -> Array:
-    """The side of the bounding box of each piece."""
+    """The side of each piece's bounding box along one axis, from the first and last pixel of each run on that axis."""
     count = int(pieces.max()) + 1
     least, most = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
     np.minimum.at(least, pieces, low)

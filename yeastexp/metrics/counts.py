@@ -12,7 +12,7 @@ from yeastexp.sample import IGNORE
 
 
 class PixelCounts(PerImageMetric):
-    """Pixels by labelled and predicted class, (K K,); its score is the accuracy."""
+    """The flattened confusion matrix, (K K,); its score is the accuracy."""
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         return confusion(prediction, labels, self.classes).flatten()
@@ -22,9 +22,9 @@ class PixelCounts(PerImageMetric):
 
 
 class RegionCounts(PerImageMetric):
-    """Connected regions of each class, those that touch at a corner being one: labelled, then predicted, (2 K,).
+    """The numbers of 8-connected regions of each class: labelled, then predicted, (2 K,).
 
-    The score is how many are predicted for each labelled one. Unlabelled pixels are part of none.
+    The score is predicted / labelled regions. Unlabelled pixels belong to no region.
     """
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _regions(mask: Mask) -> int:
 
 
 class InstanceCounts(PerImageMetric):
-    """Ids of the map `instances` within each class, (K,)."""
+    """The number of different ids of the map `instances` among the pixels of each class, (K,)."""
 
     def counts(  # type: ignore[override]  # it asks for a map, by its name
         self, prediction: Tensor, labels: Tensor, *, instances: Tensor
@@ -55,7 +55,7 @@ class InstanceCounts(PerImageMetric):
 
 
 class PredictedInstanceCounts(PerImageMetric):
-    """Ids of the predicted instances within each predicted class, (K,). Unlabelled pixels are part of none."""
+    """The number of different predicted ids among the labelled pixels predicted as each class, (K,)."""
 
     def counts(  # type: ignore[override]  # it asks for a map, by its name
         self, prediction: Tensor, labels: Tensor, *, predicted_instances: Tensor

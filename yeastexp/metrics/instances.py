@@ -1,4 +1,4 @@
-"""Metrics of cells told apart, from whole numbers of each image.
+"""Metrics of individual cells (instances), from integer counts of each image.
 
 The functions take the `Overlap` of two label images, as in `average_precision(overlap(truth, predicted))`; the metrics
 ask for the map `instances` and for `instances` of the prediction. An image without cells in ground truth and prediction
@@ -55,7 +55,7 @@ class Detections:
 
 
 def average_precision(table: Overlap) -> Detections:
-    """Cells matched one to one at IoUs of at least .50, .55, … .95 (as of Caicedo et al. 2019, Nature Methods 16)."""
+    """Count the cells matched one to one at IoUs of at least .50, .55, … .95 (Caicedo 2019, Nature Methods 16)."""
     hits = np.array([len(matches(table, percent)) for percent in PERCENTS], dtype=np.int64)
     return Detections(hits, len(table.predicted_ids) - hits, len(table.true_ids) - hits)
 
@@ -71,7 +71,7 @@ class PanopticCounts:
 
     @property
     def segmentation(self) -> float:
-        """SQ, the mean IoU of the matches; 0 if there are none, NaN if there is no cell."""
+        """SQ, the mean IoU of the matches; 0 without matches, NaN without cells."""
         return self._ratio(self.iou / BILLION, self.true_positives)
 
     @property
@@ -81,7 +81,7 @@ class PanopticCounts:
 
     @property
     def panoptic(self) -> float:
-        """PQ, their product: the summed IoU / (TP + FP / 2 + FN / 2)."""
+        """PQ, the product of SQ and RQ: the summed IoU / (TP + FP / 2 + FN / 2)."""
         return self._ratio(self.iou / BILLION, self._cells)
 
     @property
@@ -93,7 +93,9 @@ class PanopticCounts:
 
 
 def panoptic_quality(table: Overlap) -> PanopticCounts:
-    """Cells matched at IoUs above one half (Kirillov et al. 2019, CVPR)."""
+    """Count the cells matched at IoUs above one half, and add up the matches' IoUs (Kirillov et al. 2019, CVPR)."""
+    # Cells of one image do not overlap, so that above one half each has a single partner: no assignment is needed. At
+    # exactly one half it may have two, which is why the definition excludes it.
     pairs = np.flatnonzero(2 * table.shared > table.union)
     cells = len(table.predicted_ids), len(table.true_ids)
     return PanopticCounts(_billionths(table, pairs), len(pairs), *(each - len(pairs) for each in cells))
@@ -109,7 +111,10 @@ class SegCounts:
 
     @property
     def score(self) -> float:
-        """The mean over the true cells. False cells cost nothing, except where no cell is true: that scores 0."""
+        """The mean IoU over the true cells; 0 if there are only false cells, NaN if there are no cells at all.
+
+        False cells beside true ones do not change it.
+        """
         return self.iou / BILLION / max(self.true, 1) if self.true or self.predicted else math.nan
 
 
@@ -128,25 +133,30 @@ def _billionths(table: Overlap, pairs: Ints) -> int:
 
 @dataclass(frozen=True)
 class CellErrors:
-    """Ids of the cells that are told apart wrongly. Each cell without a match at an IoU of one half has one reason."""
+    """Ids of wrongly segmented cells, among them every cell that has no match at an IoU of at least one half."""
 
     split: dict[int, tuple[int, ...]]
-    """True cells in which two or more predicted ones have more than half of their pixels, and those."""
+    """By true cell: the two or more predicted cells that each have more than half of their own pixels in it."""
     merged: dict[int, tuple[int, ...]]
-    """Predicted cells that have more than half of the pixels of two or more true ones, and those."""
+    """By predicted cell: the two or more true cells that each have more than half of their own pixels in it."""
     missed: tuple[int, ...]
-    """The other true cells without a match."""
+    """True cells without a match that are neither split nor merged."""
     false: tuple[int, ...]
-    """The other predicted cells without a match."""
+    """Predicted cells without a match that are neither a piece of a split cell nor merge true ones."""
 
 
 def cell_errors(table: Overlap) -> CellErrors:
-    """The cells that are split, merged, missed and false, by their ids."""
+    """Sort the cells that are wrongly segmented into split, merged, missed and false ones."""
     true, predicted = table.true_ids[table.true], table.predicted_ids[table.predicted]
+    # "More than half" makes both relations functions: a predicted cell is a piece of at most one true cell, and a true
+    # cell is covered by at most one predicted cell. A cell may still be split and merged at once: if a predicted cell
+    # spills over to a neighbour that it covers as well.
     pieces = 2 * table.shared > table.predicted_pixels[table.predicted]
     covered = 2 * table.shared > table.true_pixels[table.true]
     split, merged = _several(true[pieces], predicted[pieces]), _several(predicted[covered], true[covered])
     pairs = matches(table)
+    # A cell with a named error is not counted a second time as missed or false. It may be matched all the same, such as
+    # a cell of which a small piece was cut off: the split is reported, and average precision counts the match.
     explained = [*split, *(cell for cells in merged.values() for cell in cells)]
     missed = np.setdiff1d(table.true_ids, [*true[pairs], *explained])
     explained = [*merged, *(cell for cells in split.values() for cell in cells)]
@@ -155,17 +165,18 @@ def cell_errors(table: Overlap) -> CellErrors:
 
 
 def _several(keys: Ints, values: Ints) -> dict[int, tuple[int, ...]]:
-    """The values of each key that has two or more, in the order of the keys."""
+    """Group `values` by `keys`, both (P,), dropping keys with a single value; keys and values in ascending order."""
     distinct, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
     repeated = counts[place] > 1
     order = np.lexsort((values[repeated], keys[repeated]))
     groups = np.split(values[repeated][order], np.cumsum(counts[counts > 1])[:-1])
+    # Not strict: if no key is repeated, np.split still gives one empty group.
     return {int(key): tuple(group.tolist()) for key, group in zip(distinct[counts > 1], groups, strict=False)}
 
 
 @dataclass(frozen=True)
 class CellCount:
-    """How many cells are true and found, and the difference, added up without its sign over images."""
+    """The numbers of true and of found cells, and the sum over images of their absolute difference."""
 
     true: int
     found: int
@@ -173,22 +184,22 @@ class CellCount:
 
     @property
     def error(self) -> float:
-        """The difference as a share of the true cells; of one cell if none is true."""
+        """The difference divided by the number of true cells, or by 1 if there are none."""
         return self.difference / max(self.true, 1)
 
 
 def count(table: Overlap) -> CellCount:
-    """How many cells there are, and how many are found."""
+    """Count the true and the predicted cells of one image."""
     true, found = len(table.true_ids), len(table.predicted_ids)
     return CellCount(true, found, abs(found - true))
 
 
 class InstanceMetric(PerImageMetric):
-    """A metric of the predicted cells (H, W) beside the map `instances`, 0 being background in both.
+    """A metric that compares the predicted cells (H, W) with the map `instances` (H, W), 0 being background in both.
 
-    With `ignore_border` = n, left out are the true cells with a pixel among the n outermost rows or columns, the
-    predicted cells that overlap one of those with an IoU above one half, and the other predicted cells with such a
-    pixel, unless they overlap a true cell that stays with an IoU above one half. 0 leaves out none.
+    `ignore_border` = n leaves out the true cells with a pixel among the n outermost rows or columns. A predicted cell
+    with an IoU above one half with a true cell is kept or left out with it; any other is left out if it has such a
+    pixel. 0 leaves out none.
     """
 
     higher_is_better = True
@@ -205,6 +216,8 @@ class InstanceMetric(PerImageMetric):
     ) -> Tensor:
         truth = instances.masked_fill(labels == IGNORE, IGNORE)
         table = overlap(truth.cpu().numpy(), predicted_instances.cpu().numpy(), self.ignore_border)
+        # The number of labelled pixels tells an image that has no cells from one that has no labels: in counts of cells
+        # both are zeros, but a count error of 0 would be a perfect score for an image that nobody annotated.
         return torch.tensor([*self.count(table), int((truth >= 0).sum())])
 
     def score(self, counts: Tensor) -> Tensor:
@@ -213,11 +226,11 @@ class InstanceMetric(PerImageMetric):
         return scores if labelled else torch.full_like(scores, torch.nan)
 
     def count(self, table: Overlap) -> Sequence[int]:
-        """The whole numbers that one image adds, before its number of labelled pixels."""
+        """The integer counts of one image, without its number of labelled pixels."""
         raise NotImplementedError(f"{type(self).__name__} has to count something")
 
     def scores(self, numbers: Sequence[int]) -> Sequence[float]:
-        """The score of such numbers, and that of each of `parts`."""
+        """The score of `numbers`, counts of one image or summed over images, then that of each of `parts`."""
         raise NotImplementedError(f"{type(self).__name__} has to score its counts")
 
 

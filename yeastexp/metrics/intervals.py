@@ -1,4 +1,4 @@
-"""Means with intervals, and whether the differences of pairs have a direction."""
+"""Means with confidence intervals, limits of agreement, and permutation tests of paired differences."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from scipy import special
 Values = npt.NDArray[np.float64]
 
 LARGEST_EXACT = 20
-"""Differences whose signs are flipped in all ways, of which there are then half a million up to the sign of the sum."""
+"""Up to so many differences, the signs are flipped in all ways: 2¹⁹, half a million, up to the sign of the sum."""
 
 FLIPS = 99_999
-"""Drawn at random if there are more differences: p is then known to within 0.0014 about 0.05."""
+"""Random flips that are drawn for more differences: a p of 0.05 then has a 95 % interval of ± 0.0014."""
 
 FLIPS_AT_ONCE = 4096
+"""Random flips in one matrix product, which bounds the memory that they take."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Interval:
 
 
 def interval(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
-    """Student's interval of the mean of the values that are not NaN: mean ± t(0.975, n - 1) · s / √n.
+    """The mean of the values that are not NaN with Student's t-interval: mean ± t(0.975, n - 1) · s / √n.
 
-    It is cut to the bounds `within`, between which the mean has to lie, so that its coverage stays as it is. Of 18
-    skewed scores (Beta distributions) 93 to 94 % of the intervals hold the mean; of scores that fail in one image in
-    ten, 81 %.
+    The interval is clipped to the bounds `within`, between which the mean has to lie; this does not change its
+    coverage. With 18 skewed scores (Beta distributions) 93 to 94 % of such intervals contain the mean; with scores
+    that fail in one image in ten, 81 %.
     """
     numbers = _numbers(values)
     if len(numbers) == 0:
@@ -67,7 +68,7 @@ class Agreement:
 
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement:
-    """How far second numbers lie from the first; pairs that lack one are left out."""
+    """How far the `second` numbers lie from the `first`, pair by pair; pairs with a NaN are left out."""
     differences = _numbers([b - a for a, b in zip(first, second, strict=True)])
     mean = interval(differences.tolist())
     spread = NORMAL_95 * float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
@@ -76,9 +77,10 @@ def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement:
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean of the differences of pairs with its interval, and p of the sign-flip test.
+    """The mean difference of pairs with its interval, and p of the sign-flip test.
 
-    `smallest_p` is the smallest that so many pairs can give, whatever their differences. Without a pair all are NaN.
+    `smallest_p` is the smallest p that this number of pairs can give, whatever their differences; `exact` says that all
+    flips were counted. All numbers are NaN without pairs.
     """
 
     difference: Interval
@@ -88,7 +90,7 @@ class Paired:
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
-    """How `second` differs from `first`, pair by pair; pairs that lack a value are left out."""
+    """Test whether `second` differs from `first`, pair by pair; pairs with a NaN are left out."""
     differences = _numbers([b - a for a, b in zip(first, second, strict=True)])
     count = len(differences)
     if not count:
@@ -99,18 +101,20 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p: the share of sign flips whose sum is at least as far from 0 as that of the differences as they are.
+    """Two-sided p of the sign-flip test: the share of flips whose sum is at least as far from 0 as the observed sum.
 
-    Were both of a pair alike, each difference would be as likely with the other sign (Fisher 1935, The Design of
-    Experiments, §21). All flips are counted for up to `LARGEST_EXACT` differences, without those that are 0; else
-    `FLIPS` are drawn, the same for any order, and p = (1 + as far) / (1 + drawn) (Phipson and Smyth 2010, SAGMB 9).
-
-    `scipy.stats.permutation_test` gives the same exact p, but makes each flip in Python, which takes 3.2 s for 20
-    pairs instead of 6 ms; of more pairs it flips others at random, sixteen times as slowly.
+    Under the null hypothesis each difference is as likely with the other sign (Fisher 1935, The Design of Experiments,
+    §21). All flips of the differences other than 0 are counted if these are at most `LARGEST_EXACT`. Of more, `FLIPS`
+    random flips are drawn, the same ones in whatever order the differences come, and
+    p = (1 + as far) / (1 + drawn) (Phipson and Smyth 2010, SAGMB 9).
     """
+    # scipy.stats.permutation_test gives the same exact p, but makes each flip in Python, which takes 3.2 s for 20 pairs
+    # instead of 6 ms; of more pairs it draws other random flips, and sixteen times as slowly.
     numbers = _numbers(differences)
+    # A flip of 0 changes no sum. Each one left in would double the flips that have to be counted, not the p.
     numbers = numbers[numbers != 0]
-    # Sums that differ by rounding alone count as the same.
+    # Sums that differ by rounding alone count as the same: ties with the observed sum are common among scores of few
+    # decimals, and each that rounding broke would make p too small.
     observed = abs(float(numbers.sum())) - 1e-12 * float(np.abs(numbers).sum())
     if len(numbers) <= LARGEST_EXACT:
         return float(np.mean(np.abs(_all_sums(numbers)) >= observed))
@@ -118,7 +122,8 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def _all_sums(differences: Values) -> Values:
-    """The sums of all flips up to their sign: that of the first difference is left as it is."""
+    """The sums (2^(n - 1),) of all flips of n differences up to the sign of the sum, which the test does not need."""
+    # The first difference keeps its sign: flipping all signs negates the sum, which is as far from 0.
     sums = differences[:1] if len(differences) else np.zeros(1)
     for difference in differences[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
@@ -127,6 +132,7 @@ def _all_sums(differences: Values) -> Values:
 
 def _count_as_far(differences: Values, observed: float) -> int:
     """How many of `FLIPS` random flips have a sum at least as far from 0 as the one observed."""
+    # A fixed seed, so that a comparison that is repeated prints the same p.
     source = np.random.Generator(np.random.Philox(0))
     count = 0
     for first in range(0, FLIPS, FLIPS_AT_ONCE):
@@ -138,12 +144,13 @@ def _count_as_far(differences: Values, observed: float) -> int:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values adjusted for their number: the chance of any false positive stays that of a single test (Holm 1979).
+    """p values adjusted for multiple testing by Holm's method (1979), which controls the family-wise error rate.
 
-    NaN stay NaN and are not counted.
+    NaN stay NaN and do not count as tests.
     """
     order = sorted((index for index, p in enumerate(ps) if not math.isnan(p)), key=lambda index: ps[index])
     adjusted = [math.nan] * len(ps)
+    # The running maximum keeps the order: a smaller p never gets an adjusted one above that of a larger p.
     largest = 0.0
     for place, index in enumerate(order):
         largest = max(largest, min(1.0, (len(order) - place) * ps[index]))
@@ -152,5 +159,5 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _numbers(values: Sequence[float]) -> Values:
-    """Those that are not NaN, sorted: rounding must not depend on the order of images."""
+    """The values that are not NaN, sorted: rounding must not depend on the order of images."""
     return np.array(sorted(value for value in values if not math.isnan(value)), dtype=np.float64)

@@ -25,48 +25,54 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scores:
-    """The counts of a metric, one row an image, and the scores made of them (N images, K classes or 1).
+    """The counts of a metric over N images, and the scores made of them.
 
-    With `parts` there are as many more scores, in place of those of classes. No score lies outside of `bounds`, nor
-    does the interval of a mean.
+    S is the number of scores: K (one a class), 1, or 1 + the number of `parts`. Scores, and intervals of their means,
+    lie within `bounds`.
     """
 
     counts: Tensor
+    """The integer counts of each image, (N, number of counts)."""
     rows: Tensor
+    """The scores of each image, (N, S) float64; NaN where an image has none."""
     per_image: Tensor
+    """The mean over images, (S,)."""
     pooled: Tensor
+    """The score of the summed counts, (S,)."""
     bounds: tuple[float, float] = (-math.inf, math.inf)
     parts: tuple[str, ...] = ()
 
 
 SHARE = (0.0, 1.0)
-"""The bounds of a metric that is a share."""
+"""The bounds of a metric whose score is a proportion."""
 
 ALL, MEAN = "all", "mean"
-"""The only row of a metric that has one score, the first of one that has parts; and the mean over the classes of one
-that has a score a class."""
+"""Names of rows beside those of classes and parts. `ALL` is the only row of a metric with one score, and the first of
+one with parts; `MEAN` is the mean over classes of a metric with one score a class."""
 
 
 class PerImageMetric(Metric):
-    """A metric that counts whole numbers in each image and scores the counts.
+    """Base class of metrics: integer counts of each image, and scores made of the counts.
 
-    `counts(prediction, labels, *, <names of the maps it asks for>)` gives an int64 vector from (H, W) class indices;
-    `score(counts)` gives a scalar, or (K,) with one score a class. NaN marks a score that an image does not have, such
-    as the IoU of a class that is neither in its labels nor in its prediction; means leave it out.
+    `counts(prediction, labels, *, <names of the maps it asks for>)` returns an int64 vector from (H, W) class indices;
+    `score(counts)` returns a scalar, or (K,) with one score a class. NaN marks a score that an image does not have,
+    such as the IoU of a class that is neither in its labels nor in its prediction; means leave it out.
 
-    A metric has to say whether `higher_is_better`: it decides which checkpoint is the best. It may also say the
-    `bounds` of its scores (none, unless said otherwise), to which intervals and axes are cut, and by `headline` which
-    of its rows speaks for it. One with `parts` scores (1 + parts,): itself, then each of them, such as AP50 beside the
-    average precision; `numbers` are those of them that count cells, and `undirected` are neither good nor bad.
+    A metric has to say whether `higher_is_better`, which decides which checkpoint is the best. With `parts`, `score`
+    returns (1 + parts,): the metric's own score, then that of each part, such as AP50 beside the average precision.
     """
 
     higher_is_better: bool
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    """The least and the largest possible score, to which intervals and axes are clipped."""
     parts: tuple[str, ...] = ()
+    """Names of further scores."""
     numbers: tuple[str, ...] = ()
+    """The parts that are numbers of cells."""
     undirected: tuple[str, ...] = ()
+    """The parts of which neither more nor less is better."""
     axis: str = ""
-    """What axes of its score say, if its name does not."""
+    """The axis label of its score in plots, where the metric's name does not do."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -74,17 +80,17 @@ class PerImageMetric(Metric):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """The further label maps that `counts` asks for."""
+        """The maps that `counts` asks for by its keyword-only parameters, those of the prediction among them."""
         parameters = inspect.signature(self.counts).parameters.values()
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
     @property
     def predicted(self) -> frozenset[str]:
-        """What `counts` asks for of a prediction beside its classes, by parameters `predicted_<name>`."""
+        """The maps of the prediction that `counts` asks for by parameters `predicted_<name>`, such as `instances`."""
         return frozenset(name.removeprefix("predicted_") for name in self.maps if name.startswith("predicted_"))
 
     def on_one_axis(self, names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-        """Its rows in groups that a chart can show on one axis, each after what its axis says."""
+        """Group the rows `names` so that a plot can show each group on one axis; gives (axis label, rows)."""
         scores = [name for name in names if name not in self.numbers]
         neutral = [name for name in names if name in self.numbers and name in self.undirected]
         errors = [name for name in names if name in self.numbers and name not in self.undirected]
@@ -93,11 +99,11 @@ class PerImageMetric(Metric):
                 yield unit, group
 
     def has_maps(self, maps: Collection[str]) -> bool:
-        """Whether data with these maps have all that `counts` asks for beside the prediction."""
+        """Whether `maps` of the data include all that `counts` asks for, besides those of the prediction."""
         return {name for name in self.maps if not name.startswith("predicted_")} <= {*maps}
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
-        """The whole numbers that one image adds."""
+        """The integer counts of one image, an int64 vector; those of several images are added up."""
         raise NotImplementedError(f"{type(self).__name__} has to count something")
 
     def score(self, counts: Tensor) -> Tensor:
@@ -105,7 +111,7 @@ class PerImageMetric(Metric):
         raise NotImplementedError(f"{type(self).__name__} has to score its counts")
 
     def headline(self, rows: Collection[str], classes: Sequence[str]) -> str:
-        """The row that speaks for the metric: the only one, of two classes the second, else the mean over classes."""
+        """The row that stands for the metric: its single score, the second of two classes, or the mean over classes."""
         return ALL if ALL in rows else classes[1] if len(classes) == 2 else MEAN
 
     def reset(self) -> None:
@@ -113,7 +119,9 @@ class PerImageMetric(Metric):
         self._rows: list[Tensor] = []
 
     def update(self, output: tuple[Tensor, Tensor, Mapping[str, Tensor]]) -> None:
-        """Count one image: prediction (H, W), labels (H, W), maps by name."""
+        """Add the counts of one image: prediction (H, W), labels (H, W), maps by name."""
+        # An image a call, not a batch: images may differ in size, and no score may depend on the batch size. The rows
+        # stay on the device until `compute`, for each copy to the host would wait for the GPU.
         prediction, labels, maps = output
         counts: object = self.counts(prediction, labels, **{name: maps[name] for name in self.maps})
         if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.ndim > 1:
@@ -123,11 +131,11 @@ class PerImageMetric(Metric):
         self._rows.append(counts)
 
     def compute(self) -> Scores:
-        """The scores over all images so far; the means are taken in float64."""
+        """The scores of all images so far; means are taken in float64."""
         return self.scored(torch.stack(self._rows).cpu())
 
     def scored(self, counts: Tensor) -> Scores:
-        """The scores of the counts of some images, one row an image."""
+        """The scores of counts (N, number of counts), one row an image."""
         rows = torch.stack([self._scores(row) for row in counts])
         per_image = rows.sort(dim=0).values.nanmean(dim=0)  # sorted: rounding must not depend on the order of images
         return Scores(counts, rows, per_image, self._scores(counts.sum(dim=0)), self.bounds, self.parts)
@@ -145,7 +153,7 @@ class PerImageMetric(Metric):
 
 
 def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Pixels by labelled class (rows) and predicted class (columns), (K, K) int64; IGNORE is left out."""
+    """The confusion matrix (K, K) int64: pixels by labelled class (rows) and predicted class; IGNORE is left out."""
     pairs = classes * (classes + 1)
     dtype = torch.uint8 if pairs <= 256 else torch.int64  # an eighth of the memory to go through
     row = labels.to(dtype) - IGNORE  # IGNORE gets a row of its own, the first: in uint8 it is 255, and wraps to 0
@@ -154,10 +162,9 @@ def confusion(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def most_likely(logits: Tensor) -> Tensor:
-    """The class of each pixel, (H, W) int64, from logits (K, H, W); the first of those that are equal.
-
-    On a CPU `argmax` along the first axis takes ten times as long as `max`, and a hundred times as long as to compare.
-    """
+    """The class of each pixel, (H, W) int64, from logits (K, H, W); of equal logits the first."""
+    # On a CPU `argmax` along the first axis takes ten times as long as `max`, and a hundred times as long as comparing
+    # two classes.
     if len(logits) == 2:
         return (logits[1] > logits[0]).long()
     return logits.max(dim=0).indices
@@ -183,7 +190,7 @@ class Accuracy(PerImageMetric):
 
 
 class ByClass(PerImageMetric):
-    """A share of each class from its hits, labelled and predicted pixels, three counts a class."""
+    """Base class of metrics whose score of a class is a ratio of its hits, labelled and predicted pixels."""
 
     higher_is_better = True
     bounds = SHARE
@@ -198,7 +205,7 @@ class ByClass(PerImageMetric):
         return _ratio(*self.ratio(*counts.reshape(3, self.classes)))
 
     def ratio(self, hits: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-        """Numerator and denominator; a class whose denominator is 0 has no score."""
+        """Numerator and denominator of each class, (K,) each; a class whose denominator is 0 has no score."""
         raise NotImplementedError(f"{type(self).__name__} has to say what it divides")
 
 
@@ -260,6 +267,7 @@ class BoundaryF1(PerImageMetric):
         return torch.tensor(rows, dtype=torch.int64).T.flatten()
 
     def _matches(self, predicted: Mask, true: Mask) -> tuple[int, int, int, int]:
+        # Precision and recall have counts of their own: within a tolerance, boundary pixels do not pair off one to one.
         precise = predicted & (_distance_to(true) <= self.tolerance_px)
         recalled = true & (_distance_to(predicted) <= self.tolerance_px)
         return int(precise.sum()), int(predicted.sum()), int(recalled.sum()), int(true.sum())
@@ -267,6 +275,7 @@ class BoundaryF1(PerImageMetric):
     def score(self, counts: Tensor) -> Tensor:
         precise, predicted, recalled, true = counts.reshape(4, self.classes).double()
         precision, recall = precise / predicted.clamp_min(1), recalled / true.clamp_min(1)
+        # Where one of both boundaries is empty, or none of them is near the other, F1 is 0 and not 0 / 0.
         score = 2 * precision * recall / (precision + recall).clamp_min(1e-300)
         return torch.where(predicted + true > 0, score, torch.nan)
 
@@ -282,6 +291,7 @@ class DeadCellFalsePositives(PerImageMetric):
         self, prediction: Tensor, labels: Tensor, *, dead: Tensor
     ) -> Tensor:
         labelled = labels != IGNORE
+        # Ids may have gaps and the first is the background: only objects with a labelled pixel are counted.
         pixels = torch.bincount(dead[labelled])
         foreground = torch.bincount(dead[labelled & (prediction > 0)], minlength=len(pixels))
         return torch.stack([(2 * foreground > pixels)[1:].sum(), (pixels > 0)[1:].sum()])
@@ -291,11 +301,15 @@ class DeadCellFalsePositives(PerImageMetric):
 
 
 def _boundary(mask: Mask, ignored: Mask) -> Mask:
+    """The pixels (H, W) of a mask with a 4-neighbour outside of it."""
+    # Unlabelled pixels and those beyond the image count as inside: what is there is unknown, so it makes no boundary.
     inside = ndimage.binary_erosion(mask | ignored, border_value=1)
     return np.asarray(mask & ~inside & ~ignored)
 
 
 def _distance_to(mask: Mask) -> npt.NDArray[np.float64]:
+    """The distance of each pixel to the nearest one of the mask, (H, W) in pixels."""
+    # SciPy's transform measures to the nearest zero, and without any it gives meaningless finite distances.
     if not mask.any():
         return np.full(mask.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(~mask))

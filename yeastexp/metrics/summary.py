@@ -1,4 +1,4 @@
-"""Means of scores with intervals beside pooled scores, as tables, rows and TensorBoard tags."""
+"""Summaries of scores, per-image means with intervals beside pooled scores, as tables, rows and TensorBoard tags."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from yeastexp.system.formatting import format_interval, format_number, format_sc
 
 
 class Score(TypedDict):
-    """A row of a summary."""
+    """A row of a summary: the mean over images with its 95 % interval, the pooled score, and the number of images."""
 
     per_image: float | None
     low: float | None
@@ -34,11 +34,11 @@ class Score(TypedDict):
 
 
 Summary = dict[str, dict[str, dict[str, Any]]]
-"""By metric and class: the per-image mean with its interval, and the pooled score."""
+"""`Score`s by metric and row name (a class, a part, `ALL` or `MEAN`)."""
 
 
 def rows_of(scores: Scores, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """A metric's score in each image (NaN where it has none), by class, and averaged over the classes it has."""
+    """A metric's scores by row name, (N,) each: an image's mean over classes is that of the classes with a score."""
     rows = scores.rows.numpy()
     if scores.parts or rows.shape[1] != len(classes):
         return dict(zip((ALL, *scores.parts), rows.T, strict=False))
@@ -47,7 +47,7 @@ def rows_of(scores: Scores, classes: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def pooled_of(scores: Scores, classes: Sequence[str]) -> dict[str, float]:
-    """A metric's score over all pixels of all images, by class and averaged over classes."""
+    """A metric's pooled scores by row name: of the counts summed over all images."""
     pooled = scores.pooled.tolist()
     if scores.parts or len(pooled) != len(classes):
         return dict(zip((ALL, *scores.parts), pooled, strict=False))
@@ -55,12 +55,13 @@ def pooled_of(scores: Scores, classes: Sequence[str]) -> dict[str, float]:
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
+    """The mean of the values that are not NaN; NaN without any."""
     numbers = [float(value) for value in values if not math.isnan(value)]
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
 def summarise(scores: Mapping[str, Scores], classes: Sequence[str]) -> Summary:
-    """Means with intervals beside pooled scores, as numbers that JSON can hold (None for NaN)."""
+    """The summary of scores by metric, in numbers that JSON can hold: None stands for NaN."""
     summary: Summary = {}
     for metric, of_metric in scores.items():
         pooled = pooled_of(of_metric, classes)
@@ -77,20 +78,20 @@ def _entry(per_image: Interval, pooled: float) -> dict[str, Any]:
 
 
 def monitored(summary: Summary, metric: str) -> float:
-    """The value that picks the best checkpoint: the mean over images and classes; NaN if there is none."""
+    """The value that selects the best checkpoint: the mean over images and classes; NaN if there is none."""
     by_class = summary[metric]
     return _number(by_class.get(MEAN, by_class.get(ALL, {}))["per_image"])
 
 
 def shown(metric: str, approximate: Collection[str]) -> str:
-    """The name of a metric wherever people read it, which says if the cells that it scores are approximate."""
+    """The name of a metric as people read it, marked if the cells that it scores are approximate."""
     return f"{metric} (approximate)" if metric in approximate else metric
 
 
 def tags(summary: Summary, approximate: Collection[str] = ()) -> dict[str, float]:
     """The summary as TensorBoard tags: `val/<metric>/<class>`, or `val/<metric>` if it has one score.
 
-    A tag holds no brackets: `val/<metric>_approximate` is what people are shown of approximate cells.
+    TensorBoard allows no brackets in a tag, so that metrics of approximate cells are `val/<metric>_approximate`.
     """
     return {
         f"val/{metric}{'_approximate' * (metric in approximate)}{'' if name == ALL else f'/{name}'}": _number(
@@ -106,7 +107,7 @@ def _number(value: float | None) -> float:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV under all keys that any of them has; floats in full, NaN empty."""
+    """CSV text of rows, with a column for each key that any of them has; floats in full, NaN as an empty field."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, keys, lineterminator="\n")
@@ -127,14 +128,14 @@ def image_rows(names: Sequence[str], scores: Mapping[str, Scores], classes: Sequ
 
 
 def lacking(summary: Summary, like: Summary) -> list[tuple[str, str]]:
-    """The metrics and classes of another summary that one has no row for."""
+    """The (metric, row name) pairs of the summary `like` that `summary` lacks."""
     return [(metric, name) for metric in like for name in like[metric] if name not in summary.get(metric, {})]
 
 
 def completed(summary: Summary, like: Summary) -> Summary:
-    """A summary with a row for each metric and class of another, without a score where it has none.
+    """A summary with the rows of the summary `like`, in its order; rows that `summary` lacks have no score.
 
-    Baselines predict classes alone, so that a metric which asks for more of a prediction has no score of them.
+    Baselines predict classes alone: metrics that ask for more of a prediction cannot score them.
     """
     none: dict[str, Any] = {"per_image": None, "low": None, "high": None, "pooled": None, "images": 0}
     return {
@@ -144,13 +145,18 @@ def completed(summary: Summary, like: Summary) -> Summary:
 
 
 def formatter(metric: str, name: str) -> Callable[[float | None], str]:
-    """How a row of a metric is written: numbers of objects as such, scores with their decimals."""
+    """The formatter of a metric's row: numbers of cells are written as plain numbers, scores with fixed decimals."""
+    # The registry lacks a metric whose plugin was not executed: its values are formatted as scores.
     numbers = getattr(KINDS["metric"][metric], "numbers", ()) if metric in KINDS["metric"] else ()
     return format_number if name in numbers else format_score
 
 
 class ScoreTable(Table):
-    """Columns of names, then of numbers. Where it is too wide, its lines go and headings break between words."""
+    """A table of columns of names, then of numbers, that narrows instead of cutting off numbers.
+
+    If it is wider than the console, it first loses its vertical lines and padding, then breaks headings between words,
+    then cells between words, and only then words.
+    """
 
     def __init__(self, title: str, names: Sequence[str], numbers: Sequence[str]) -> None:
         super().__init__(title=title, title_justify="left", title_style="bold")
@@ -160,6 +166,8 @@ class ScoreTable(Table):
             self.add_column(heading, justify="right")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Widths are set on copies: the same table may be printed again, on a wider console. Rich by itself would shrink
+        # the widest columns first, and break numbers while names still have room.
         table, unlimited = copy.copy(self), options.update(max_width=10_000)
         if self.__rich_measure__(console, unlimited).maximum > options.max_width:
             table.box, table.padding, table.show_edge = box.SIMPLE_HEAD, 0, False
@@ -184,7 +192,7 @@ def final_table(
     baselines: Mapping[str, Summary],
     approximate: Collection[str] = (),
 ) -> Table:
-    """Per image with interval beside pooled, the last checkpoint beside the best, and the baselines."""
+    """The table of final scores: per image with interval, pooled, then the last checkpoint's and the baselines'."""
     others = {"last": last} if last is not None else {}
     headings = ("per image", "95 % interval", "pooled", *others, *baselines)
     table = ScoreTable(title, ("metric", "class"), headings)
