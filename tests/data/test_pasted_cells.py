@@ -98,6 +98,12 @@ def test_cells_too_small_to_be_pasted_leave_scenes_empty() -> None:
     assert all(not scene.labels.any() for scene in made)
 
 
+def test_cells_larger_than_the_scene_are_left_out() -> None:
+    """Nowhere is such a cell free of those that are there: that is a miss, not a failure."""
+    made = scenes(PastedCells(count=4, size=20, scale=(3.0, 3.0)))
+    assert len(made) == 4 and all(bool(scene.image.isfinite().all()) for scene in made)
+
+
 def test_cutouts_of_many_images_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of some images, spread over all, and no more of each than asked for: memory does not grow with the data."""
     monkeypatch.setattr(colonies, "MOST_IMAGES", 2)

@@ -284,8 +284,9 @@ def _landing(
 ) -> tuple[int, int] | None:
     """The corner of a cell that is pushed towards `centre` until it touches other cells, from the best direction.
 
-    Returns None if the middle of its mask would lie outside the scene. Bisection finds a place where a free position
-    follows a blocked one; with a gap between other cells, that need not be the one nearest to the centre.
+    Returns None if the middle of its mask would lie outside the scene, or if it is nowhere free. Bisection finds a
+    place where a free position follows a blocked one; with a gap between other cells, that need not be the one nearest
+    to the centre.
     """
     allowed = OVERLAP * mask.sum()
     reach = float(np.hypot(*occupied.shape))
@@ -302,7 +303,8 @@ def _landing(
             else:
                 low = middle
         best = high, _corner(centre + high * direction, mask)
-    assert best is not None, "what is as far as the scene is long lies outside of it, and free"
+    if best is None:
+        return None  # larger than the scene: even beside it, the cell would cover others
     top, left = best[1]
     inside = 0 <= top + mask.shape[0] // 2 < occupied.shape[0] and 0 <= left + mask.shape[1] // 2 < occupied.shape[1]
     return (top, left) if inside else None
