@@ -1,4 +1,4 @@
-"""What a run without pixels must leave as it was: models that keep a tensor at their first run keep it for good."""
+"""Restores a model after a run on the meta device, for models that keep a tensor at their first run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Put back the attributes, parameters, buffers and children of all layers, as far as a run has replaced them."""
+    # A model may make its map of coordinates at the first run and use it ever after. Made without pixels it would break
+    # every run with them, so all that forward may assign is put back, the objects themselves and in their dictionaries.
     held = []
     for layer in model.modules():
         attributes = vars(layer)

@@ -1,4 +1,4 @@
-"""What a model costs: its parameters, the memory of a training step, its MACs; worked out without training."""
+"""A model's parameters, the memory of a training step, and its MACs, all worked out without training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters that a layer itself holds, each counted once, where it is first used."""
+    """The parameters that a layer itself holds; one that several layers share is counted in the first of them."""
 
     layer: str
     factors: str
@@ -33,33 +33,33 @@ class Parameters:
     weights: int
     biases: int
     affine_weights: int
-    """Of a norm: the factors after it has normalized."""
+    """The factors that a norm applies after it has normalized."""
     affine_biases: int
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all parameters of the layer."""
         return self.weights + self.biases + self.affine_weights + self.affine_biases
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step in float32 that are held at once, when its backward pass begins."""
+    """The bytes that a training step in float32 holds when its backward pass begins."""
 
     parameters: int
     gradients: int
     optimizer_state: int
     activations: int
-    """Saved for the backward pass, every storage once; the batch of images is among them."""
+    """Tensors saved for the backward pass, every storage once; the batch of images is among them."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The bytes of all four."""
         return self.parameters + self.gradients + self.optimizer_state + self.activations
 
 
 def parameters(model: nn.Module) -> Iterator[Parameters]:
-    """Of each layer that has parameters of its own."""
+    """Yield the parameters of each layer that has some of its own."""
     counted: set[int] = set()
     for name, layer in model.named_modules():
         held = {key: tensor for key, tensor in layer.named_parameters(recurse=False) if id(tensor) not in counted}
@@ -75,6 +75,7 @@ def parameters(model: nn.Module) -> Iterator[Parameters]:
 
 
 def _factors(layer: nn.Module, shape: tuple[int, ...]) -> str:
+    """Return a weight's shape as a product, in the order kernel × inputs × outputs where the layer is known."""
     if isinstance(layer, CONVOLUTIONS) and len(shape) > 2:
         shape = (*shape[2:], shape[1], shape[0])
     elif isinstance(layer, TRANSPOSED) and len(shape) > 2:
@@ -85,7 +86,10 @@ def _factors(layer: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def stepped(build: Any, model: nn.Module) -> torch.optim.Optimizer | None:
-    """An optimizer after its first step, when it has all of its state; the model's own parameters are left alone."""
+    """Return an optimizer after its first step, when it has all of its state; None without parameters.
+
+    `build` makes it of a list of parameters. The model's own are left alone.
+    """
     parameters = [nn.Parameter(torch.zeros_like(tensor, device="cpu")) for tensor in model.parameters()]
     if not parameters:
         return None
@@ -97,7 +101,10 @@ def stepped(build: Any, model: nn.Module) -> torch.optim.Optimizer | None:
 
 
 def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str, Tensor]:
-    """Run a model on the meta device, where images have no pixels; gives the state that stood for its own."""
+    """Run a model on the meta device, where images have no pixels, and return its state there, by name.
+
+    Raises UserError if the model cannot be run on images of this shape (B, C, H, W).
+    """
     state = {
         name: tensor.detach()
         .to("meta")
@@ -111,7 +118,8 @@ def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str
         with attributes.preserved(model), torch.device("meta"), torch.set_grad_enabled(training):
             torch.func.functional_call(model.train(training), state, (image,))
     except Exception as error:
-        # In evaluation mode the model was run before; what only fails in training, as a norm of one value, is told.
+        # Callers have run the model in evaluation mode before, so this fails in training alone, as a norm of a single
+        # value does.
         given = "×".join(map(str, shape))
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"model {type(model).__name__}: cannot be trained on {given} (B×C×H×W): {reason}") from None
@@ -122,9 +130,13 @@ def _on_meta(model: nn.Module, shape: Sequence[int], training: bool) -> dict[str
 
 
 def macs(model: nn.Module, image: Sequence[int]) -> tuple[dict[str, int], int]:
-    """Multiply-accumulate operations for an image (C, H, W), by layer and in all: those of convolutions and matmuls."""
+    """Return the multiply-accumulate operations for an image (C, H, W), by layer and in total.
+
+    Convolutions and matrix products count; raises UserError if the model cannot be run on such an image.
+    """
     with FlopCounterMode(display=False) as counter:
         _on_meta(model, (1, *image), training=False)
+    # PyTorch counts a multiplication and an addition as two operations.
     flops = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
     prefix = f"{type(model).__name__}."
     by_layer = {name.removeprefix(prefix): count for name, count in flops.items() if name.startswith(prefix)}
@@ -132,7 +144,8 @@ def macs(model: nn.Module, image: Sequence[int]) -> tuple[dict[str, int], int]:
 
 
 def memory(model: nn.Module, images: Sequence[int], optimizer: torch.optim.Optimizer | None) -> Memory:
-    """What a training step on images (B, C, H, W) holds, with the state of an optimizer that has been stepped."""
+    """Return the memory of a training step on images (B, C, H, W), with the state of an optimizer that was stepped."""
+    # By storage, so that views of one tensor count once.
     saved: dict[StorageWeakRef, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -142,6 +155,7 @@ def memory(model: nn.Module, images: Sequence[int], optimizer: torch.optim.Optim
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         state = _on_meta(model, images, training=True)
+    # Autograd saves weights as well, which are counted as parameters.
     weights = {StorageWeakRef(tensor.untyped_storage()) for tensor in state.values()}
     parameters = list(model.parameters())
     optimizer_state = [value for values in optimizer.state.values() for value in values.values()] if optimizer else []

@@ -21,18 +21,18 @@ from yeastexp.nets.receptive_field.tracing import LayerCall, Trace, trace
 DEFAULT_SIZE = (256, 256)
 
 MIN_SIDE, MAX_SIDE = 256, 1 << 16
-"""Pixels of the images tried: the shorter side of the first, the longer side of the last."""
+"""Sides of the images tried, in pixels: the shorter side of the first, and the limit of the longer side."""
 
 GROWTH_SIDE = 2048
-"""Pixels of a side from which on a field that grows with the position is told from one that is large."""
+"""Sides in pixels from which on a field that grows with the position can be told from one that is large."""
 
 MIN_PERIODS = 16
-"""Times that a map has to repeat itself along a side."""
+"""The least number of cumulative strides that a side of the image has to hold."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What output positions depend on whose index is `phase` modulo the period: pixels before and after their own."""
+    """The pixels before and after their own that output positions with index `phase` modulo the period depend on."""
 
     phase: int
     before: int
@@ -40,7 +40,7 @@ class Phase:
 
     @property
     def size(self) -> int:
-        """Pixels from the first to the last, its own among them (or beside them, if `before` or `after` is < 0)."""
+        """Pixels from the first to the last; the position's own is not among them if `before` or `after` is < 0."""
         return self.before + 1 + self.after
 
 
@@ -59,7 +59,7 @@ class Axis:
     phases: tuple[Phase, ...]
     stride: Fraction
     margins: tuple[int, int] = (0, 0)
-    """Pixels before and after that any position depends on, those beside the image's border included."""
+    """The most pixels before and after its own that any position depends on, positions at the borders included."""
     global_layer: str = ""
     shift_variant_layer: str = ""
 
@@ -100,12 +100,12 @@ class ReceptiveField:
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
-        """Height, then width."""
+        """The fields along height and width."""
         return self.height, self.width
 
     @property
     def tiles(self) -> bool:
-        """Whether pieces of an image can give exactly what the whole image gives."""
+        """Whether tiles of an image can give exactly what the whole image gives."""
         return not (self.measured or self.off_grid_layer) and not any(
             axis.global_layer or axis.shift_variant_layer for axis in self.axes
         )
@@ -113,28 +113,31 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class Survey:
-    """A model on an image of one size: its layers, and the receptive fields."""
+    """The layers of a model on an image of one size, with their receptive fields."""
 
     layers: tuple[tuple[LayerCall, ReceptiveField | None], ...]
-    """Each layer's call at that size, and its field, if the output is laid out like an image."""
+    """Each layer's call at that size, with the field of its output if that is laid out like an image."""
     output: ReceptiveField
     convolutional_part: ReceptiveField | None
-    """Of a model that classifies whole images, (B, K): the field of its last map."""
+    """The field of the last map of a model that classifies whole images, (B, K); None for other models."""
 
 
 def receptive_field(
     model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE, *, measure: bool = True
 ) -> ReceptiveField:
-    """What a model's output depends on of an image (B, channels, H, W); UserError if that cannot be told.
+    """Return which pixels of an image (B, channels, H, W) a model's output depends on.
 
-    `size` only has to be one that the model takes. The field is exact, unless an operator has no rule: then it is
-    measured, or that of the whole image without `measure`.
+    `size` (H, W) only has to be one that the model takes. The field is exact, unless an operator has no rule: then it
+    is measured or, without `measure`, the whole image. Raises UserError if it can be neither derived nor measured.
     """
     return survey(model, channels, size, measure=measure).output
 
 
 def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE, *, measure: bool = True) -> Survey:
-    """A model's layers on an image of `size` pixels, with the receptive fields that they have on a large one."""
+    """Return a model's layers on an image of `size` pixels, with the receptive fields that they have on a large one.
+
+    Raises UserError as `receptive_field` does.
+    """
     base = trace(model, channels, size)
     if base.failure:
         raise _with_fitting_size(base.failure, model, channels, size) if base.refused else base.failure
@@ -142,6 +145,8 @@ def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE
     _check_output(base.output, type(model).__name__)
     dense = len(base.output.shape) == 4
     reading = _Search(model, channels, base, dense).reading()
+    # Shapes are those of the size asked for, fields those of the large image. The two runs may differ in their calls:
+    # a replay ends early, and a branch may be taken at one of the sizes only.
     larger = reading.trace.calls
     fields = {key: reading.field(call) for key, call in zip(_keys(larger), larger, strict=True)}
     layers = tuple(
@@ -159,7 +164,7 @@ def survey(model: nn.Module, channels: int, size: tuple[int, int] = DEFAULT_SIZE
 
 
 def _measured(model: nn.Module, channels: int, base: Trace, stride: int, measure: bool) -> ReceptiveField:
-    """The field of an output behind an operator that no rule covers."""
+    """Return the field of an output behind an operator that no rule covers; raises UserError if the model fails."""
     assert base.output
     reaches: Sequence[Reach] = (None, None)
     if measure:
@@ -181,7 +186,7 @@ def _measured(model: nn.Module, channels: int, base: Trace, stride: int, measure
 
 
 def _with_fitting_size(failure: UserError, model: nn.Module, channels: int, size: tuple[int, int]) -> UserError:
-    """A failure, with the first larger size that the model takes, if the image was too small for it."""
+    """Return a failure that also names the first larger size that the model takes, if there is one."""
     larger = [(size[0] * factor, size[1] * factor) for factor in (2, 4, 8, 16, 32) if factor * max(size) <= GROWTH_SIDE]
     for height, width in larger:
         if trace(model, channels, (height, width)).failure is None:
@@ -190,6 +195,7 @@ def _with_fitting_size(failure: UserError, model: nn.Module, channels: int, size
 
 
 def _check_output(output: LayerCall, model: str) -> None:
+    """Raise UserError if an output is not (B, K, H, W) or (B, K), or does not depend on the image."""
     shape = "×".join(map(str, output.shape))
     if len(output.shape) not in (2, 4):
         raise UserError(f"model {model}: gives {shape} for an image; it should give B×K×H×W, or B×K for whole images")
@@ -197,12 +203,14 @@ def _check_output(output: LayerCall, model: str) -> None:
         raise UserError(f"model {model}: its output does not depend on the image")
     height = output.extents[0]
     assert height
+    # The extent along height has size 1 in the dimensions that rows of the image do not run along. If it varies along
+    # the last dimension but not along the one before it, the model has transposed the image.
     if len(output.shape) == 4 and 1 == height.sizes[2] < height.sizes[3]:
         raise UserError(f"model {model}: the rows of its output are not the rows of the image; transpose them back")
 
 
 def _global_field(call: LayerCall) -> ReceptiveField | None:
-    """Of a call after the layer that made everything depend on the whole image."""
+    """Return the field of a call whose positions all depend on the whole image along both axes; None for others."""
     height, width = call.extents
     if not height or not width or not (height.global_layer and width.global_layer):
         return None
@@ -211,7 +219,7 @@ def _global_field(call: LayerCall) -> ReceptiveField | None:
 
 
 def _keys(calls: Sequence[LayerCall]) -> Iterator[tuple[str, str, int]]:
-    """Keys by which calls are found again at another size: layer, kind, and index of the call."""
+    """Yield a key for each call, by which it is found again at another size: layer, kind, and index of the call."""
     counts: Counter[tuple[str, str]] = Counter()
     for call in calls:
         counts[call.name, call.kind] += 1
@@ -234,7 +242,12 @@ class _Search:
     dense: bool
 
     def reading(self) -> _Reading:
-        """That of a size which is large enough and a multiple of the cumulative stride."""
+        """Return the reading of an image that is large enough and a multiple of the cumulative stride.
+
+        Raises UserError if there is none: the field grows with the position, or the model takes no large image.
+        """
+        # Multiples of the size asked for, because the model takes that one, and may refuse sides that it cannot halve
+        # or cut into patches.
         factor = max(math.ceil(MIN_SIDE / min(self.base.size)), 1)
         reading = _Reading(self.base)
         while factor * max(self.base.size) <= MAX_SIDE and (larger := self.trace_at(factor)):
@@ -248,9 +261,11 @@ class _Search:
             elif off := [length for length in larger.size if length % stride]:
                 factor *= math.lcm(*(stride // math.gcd(stride, length) for length in off))
             else:
+                # A layer that differs with the size spoils tiles of any size, so the grid is of no interest then.
                 variant = self.size_variant_layer(reading, factor)
                 off_grid = "" if variant or not self.dense else self.off_grid_layer(reading)
                 return replace(reading, size_variant_layer=variant, off_grid_layer=off_grid)
+        # No larger image can be had. The last reading will do if it shows every phase, though unchecked at other sizes.
         if self.is_clear(reading, reading.cumulative_stride):
             return reading
         reading.refuse_growing()
@@ -261,33 +276,42 @@ class _Search:
         )
 
     def trace_at(self, factor: int) -> Trace | None:
-        """A run on so many times the size; if the model refuses that, its operators on it, as far as they go."""
+        """Return a run on an image with sides `factor` times as long; None if no output comes of it.
+
+        If the model refuses that size, its recorded operators are run on it, as far as they go.
+        """
         size = (self.base.size[0] * factor, self.base.size[1] * factor)
         larger = self.base if factor == 1 else trace(self.model, self.channels, size)
         if larger.failure:
             larger = self.base.replay(size)
+        # An output that a rule covered at the size asked for, but not here, has extents that take too much memory.
         if larger.output and larger.output.unknown and self.base.output and not self.base.output.unknown:
-            return None  # its tables are too large to be told apart
+            return None
         return larger if (larger.output if self.dense else larger.last_map) or not self.dense else None
 
     def is_clear(self, reading: _Reading, cumulative_stride: int = 1) -> bool:
-        """Whether the field that is asked for can be read."""
+        """Whether the field of the output, or of a classifier's last map, can be read (see `_Reading.field`)."""
         call = reading.trace.output if self.dense else reading.trace.last_map
+        # Behind an operator without a rule no size of image would tell more.
         if call and call.unknown:
-            return True  # no size would tell
+            return True
         return self.base.last_map is None if call is None else reading.field(call, cumulative_stride) is not None
 
     def size_variant_layer(self, reading: _Reading, factor: int) -> str:
-        """The first layer that treats images of other sizes differently, as interpolation to a fixed size does."""
+        """Return the first layer that treats images of other sizes differently, as interpolation to a fixed size does.
+
+        It is looked for by comparison with an image twice as large; empty if there is none.
+        """
         larger = self.trace_at(2 * factor) if self.dense else None
         if larger is None or larger.failure:
             return ""
         second = _Reading(larger)
         calls, others = (dict(zip(_keys(t.calls), t.calls, strict=True)) for t in (reading.trace, larger))
         for key, call in {**calls, **others}.items():
-            # A call of one of both sizes alone is that of a branch by size.
+            # A call that only one of the two runs makes belongs to a branch on the image's size.
             if key not in calls or key not in others or not _same(reading.field(calls[key]), second.field(others[key])):
                 return call.label
+        # Equal fields are not enough: `x / x.shape[2]` depends on the same pixels at any size.
         for given, other_given in itertools.zip_longest(reading.trace.numbers, larger.numbers):
             if given != other_given:
                 return str((given or other_given)[0])
@@ -296,8 +320,9 @@ class _Search:
         return min((label for label, end, _ in reading.trace.beyond if (label, end) in ends), default="")
 
     def off_grid_layer(self, reading: _Reading) -> str:
-        """The first layer whose positions depend on others if the size is no multiple of the cumulative stride."""
-        # Padding on both sides to a multiple moves the grid by an amount that depends on the image's size.
+        """Return the first layer that depends on other pixels if the size is no multiple of the cumulative stride."""
+        # Padding on both sides to a multiple moves the grid by an amount that depends on the image's size. One pixel
+        # more than a multiple is such a size, unless the stride is 1, where there is no grid to be off.
         height, width = reading.trace.size
         off = trace(self.model, self.channels, (height + 1, width + 1))
         if off.failure or not off.output or not reading.trace.output or _same_start(reading.trace.output, off.output):
@@ -309,7 +334,9 @@ class _Search:
 
 
 def _same_start(first: LayerCall, second: LayerCall) -> bool:
-    """Whether two calls depend on the same pixels in the second quarter of the image, far from its borders."""
+    """Whether two calls depend on the same pixels in the second quarter of the image."""
+    # The images begin at the same pixel and end at different ones. The second quarter is far from the first border, and
+    # from the other border in both of them.
     for dim, (one, other) in enumerate(zip(first.extents, second.extents, strict=True), 2):
         if not one or not other or one.global_layer or other.global_layer or len(first.shape) < 4:
             continue
@@ -322,8 +349,10 @@ def _same_start(first: LayerCall, second: LayerCall) -> bool:
 
 
 def _same(field: ReceptiveField | None, other: ReceptiveField | None) -> bool:
+    """Whether two fields have the same phases, strides and global layers, as far as both could be read."""
     if field is None or other is None:
         return True
+    # Strides of global fields are not compared: that of a map pooled to 7×7 is another one for each image.
     first, second = (
         [(axis.phases, axis.global_layer or axis.stride) for axis in either.axes] for either in (field, other)
     )
@@ -340,7 +369,7 @@ class _Reading:
 
     @functools.cached_property
     def cumulative_stride(self) -> int:
-        """The pixels after which every operator on the way repeats itself."""
+        """The least number of pixels after which every tensor on the way repeats itself."""
         # Of all tensors, not of the output alone: a wide branch may hide from it the period of a narrow one.
         lines = (
             _Line.of(extent, dim, shape[dim])
@@ -351,23 +380,28 @@ class _Reading:
         return math.lcm(*(period[1] for line in lines if (period := line.period)), *self.global_strides())
 
     def global_strides(self) -> Iterator[int]:
-        """Strides of maps that depend on the whole image, told by their sizes, for their extents have no period."""
+        """Yield the strides of maps that depend on the whole image, from their sizes: such extents have no period."""
         for call in self.trace.calls:
             for extent, pixels, length in zip(call.extents, self.trace.size, call.shape[2:], strict=False):
                 is_map = len(call.shape) == 4 and length >= 4
                 stride = Fraction(pixels, length).numerator
-                is_grid = is_map and stride * MIN_PERIODS <= pixels  # unlike 129 frequencies of 256 pixels
+                # The 129 frequencies of a Fourier transform of 256 pixels are no grid of positions: their ratio is
+                # 256/129, a stride of nearly the whole image.
+                is_grid = is_map and stride * MIN_PERIODS <= pixels
                 if is_grid and extent and extent.global_layer and not extent.shift_variant_layer:
                     yield stride
 
     @property
     def is_presumed(self) -> bool:
-        """Whether fields are larger than the image, so that it takes a larger one to tell which layer is global."""
+        """Whether only a larger image can tell which layer is global, because fields already covered this one."""
         call = self.trace.output or self.trace.last_map
         return any(extent.presumed for extent in call.extents if extent) if call else False
 
     def field(self, call: LayerCall, cumulative_stride: int = 1) -> ReceptiveField | None:
-        """Of a call, with phases for the cumulative stride, or its own period if that is longer; None if unclear."""
+        """Return the field of a call, with phases for a common multiple of its own period and the cumulative stride.
+
+        Returns None if this image does not show it.
+        """
         height, width = (self.axis(call, axis, cumulative_stride) for axis in range(2))
         if height is None or width is None:
             return None
@@ -376,14 +410,14 @@ class _Reading:
         return ReceptiveField(call.label, call.shape, stride, height, width)
 
     def final_field(self, call: LayerCall | None, shape: tuple[int, ...]) -> ReceptiveField:
-        """That of the output or the last map, with all phases, and with its shape at the size asked for."""
+        """Return the field of the output or the last map, with all phases, and with its shape at the size asked for."""
         field = call and self.field(call, self.cumulative_stride)
         assert call and field, "the search ends with a size at which it can be read"
         height, width = (self.blamed(axis, call.label) for axis in field.axes)
         return replace(field, shape=shape, height=height, width=width, off_grid_layer=self.off_grid_layer)
 
     def blamed(self, axis: Axis, label: str) -> Axis:
-        """With the first shift-variant layer in the place of one that only shows it."""
+        """Return an axis that blames the first shift-variant layer, where `label`, the last one, only shows it."""
         if axis.shift_variant_layer != label:
             return axis
         fields = filter(None, map(self.field, self.trace.calls))
@@ -391,11 +425,13 @@ class _Reading:
         return replace(axis, shift_variant_layer=next(layers, label))
 
     def refuse_growing(self) -> None:
-        """Raises UserError, with the first call whose field grows along an axis."""
+        """Raise UserError if the field of some call grows along an axis; the message names the first such layer."""
         for call in self.trace.calls:
             for axis, (extent, pixels) in enumerate(zip(call.extents, self.trace.size, strict=True)):
                 if not extent or extent.global_layer or len(call.shape) != 4:
                     continue
+                # The phases of one map differ little in size; sizes that differ by a quarter of the image follow the
+                # position.
                 if _Line.of(extent, 2 + axis, call.shape[2 + axis]).size_range(pixels) > pixels / 4:
                     raise UserError(
                         f"layer {call.label}: depends on more pixels the farther a position is from the corner, for it "
@@ -403,7 +439,10 @@ class _Reading:
                     )
 
     def axis(self, call: LayerCall, axis: int, cumulative_stride: int) -> Axis | None:
-        """Of a call, with a multiple of the cumulative stride as period; None if there is none or it is unclear."""
+        """Return the field of a call along one axis, with a multiple of the cumulative stride as its period.
+
+        Returns None if the call is no map, does not depend on the image, or this image does not show its field.
+        """
         extent, pixels = call.extents[axis], self.trace.size[axis]
         if extent is None or extent.unknown or (not extent.global_layer and len(call.shape) != 4):
             return None
@@ -419,14 +458,17 @@ class _Reading:
             positions, stride = line.period[0], Fraction(line.period[1], line.period[0])
             period = math.lcm(positions, int(math.lcm(cumulative_stride, line.period[1]) / stride))
         elif variant:
+            # Without a period all positions form one phase, whose worst case is reported.
             stride, period = Fraction(pixels, length), 1
         else:
             return None
         if len(line.middle) < period:
             return None
         margins = line.margins(stride)
+        # Beside one border it depends on pixels at the other one, as with circular padding or `torch.roll`: the middle
+        # is periodic, but a tile has other pixels at its border.
         if max(margins) >= pixels // 2:
-            variant = variant or call.label  # beside one border it depends on what lies at the other, as if circular
+            variant = variant or call.label
         return Axis(line.phases(period, stride), stride, margins, shift_variant_layer=variant)
 
 
@@ -437,11 +479,11 @@ class _Line:
     first: Integers
     last: Integers
     padded: Integers
-    """-1 where padding was read on the way."""
+    """-1 where padding was read on the way, otherwise 0."""
 
     @staticmethod
     def of(extent: Extent, dim: int, length: int) -> _Line:
-        """Those along one dimension, whatever the position along the others."""
+        """Return the pixels of an extent along the dimension `dim` of size `length`, united over the others."""
         others = tuple(axis for axis in range(1, extent.table.ndim) if axis != 1 + dim)
         first, last, padded = np.broadcast_to(extent.table.min(axis=others), (3, length))
         return _Line(first, -last, padded)
@@ -453,23 +495,26 @@ class _Line:
 
     @property
     def reads_padding(self) -> bool:
-        """Whether the image is too small to tell what the middle depends on: some of it lies beyond the border."""
+        """Whether the image is too small to tell what the middle depends on, because it has read padding."""
         return bool(self.padded[self.middle.start : self.middle.stop].any())
 
     @functools.cached_property
     def period(self) -> tuple[int, int] | None:
-        """The positions, and the pixels, after which the middle repeats itself; None if it does not."""
+        """The numbers of positions and of pixels after which the middle repeats itself; None if it does not."""
         middle = slice(self.middle.start, self.middle.stop)
         first, last = self.first[middle], self.last[middle]
-        depends = first < NO_PIXEL  # behind a transposed convolution with a small kernel some positions do not
+        # Behind a transposed convolution whose kernel is smaller than its stride some positions depend on no pixel.
+        depends = first < NO_PIXEL
         if not depends.any():
             return None
         start = int(depends.argmax())
-        # Candidates are the positions at which both ends have moved equally far; the smallest that holds is it.
+        # Candidates are the positions at which both ends have moved equally far, twice within the middle; the smallest
+        # that holds everywhere is the period. To compare all positions for each would take quadratic time, so 16
+        # sampled positions first rule out most of the candidates at once.
         moved, moved_last = first[start:] - first[start], last[start:] - last[start]
         candidates = np.flatnonzero((moved > 0) & (moved == moved_last))
         candidates = candidates[2 * candidates <= len(first)]
-        for sample in np.linspace(0, (len(first) - 1) // 2, 16, dtype=int):  # where most fail, without a loop
+        for sample in np.linspace(0, (len(first) - 1) // 2, 16, dtype=int):
             later = sample + candidates
             moved_alike = first[later] - first[sample] == moved[candidates]
             candidates = candidates[moved_alike | ~(depends[later] & depends[sample])]
@@ -489,19 +534,21 @@ class _Line:
         return int(np.ptp(sizes)) if sizes.size else 0
 
     def phases(self, period: int, stride: Fraction) -> tuple[Phase, ...]:
-        """The worst case of each phase in the middle."""
+        """Return, for each phase, the most pixels before and after that its positions in the middle depend on."""
         before, after = self.sides(stride)
+        # A phase is the index of the output position modulo the period, so counting starts at the map's first
+        # position, not at that of the middle.
         places = np.array(self.middle)
         by_phase = [places[(phase - places[0]) % period :: period] for phase in range(period)]
         return tuple(Phase(phase, int(before[at].max()), int(after[at].max())) for phase, at in enumerate(by_phase))
 
     def margins(self, stride: Fraction) -> tuple[int, int]:
-        """The worst case of all positions."""
+        """Return the most pixels before and after its own that any position depends on."""
         before, after = self.sides(stride)
         return int(before.max()), int(after.max())
 
     def sides(self, stride: Fraction) -> tuple[Integers, Integers]:
-        """Pixels before and after each position's own; 0 and -1 if it depends on none."""
+        """Return the pixels before and after each position's own; 0 and -1, a size of 0, if it depends on none."""
         own = np.arange(len(self.first)) * stride.numerator // stride.denominator
         depends = self.first < NO_PIXEL
         return np.where(depends, own - self.first, 0), np.where(depends, self.last - own, -1)

@@ -34,13 +34,13 @@ from yeastexp.nets.receptive_field.rules import (
 
 Shape = tuple[int, ...]
 Extents = tuple[Extent | None, Extent | None]
-"""Along height and along width."""
+"""The extents of one tensor along height and along width; None if it does not depend on the image."""
 
 MAX_TOTAL = 1 << 26
-"""Values of all extents of a run: 512 MB."""
+"""The most values in the tables of all extents of a run: 512 MB."""
 
 CONSTANT: Extents = (None, None)
-"""Of a tensor that does not depend on the image."""
+"""The extents of a tensor that does not depend on the image."""
 
 CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -62,17 +62,17 @@ class LayerCall:
 
     @property
     def label(self) -> str:
-        """For messages."""
+        """The layer's path and class, as messages name it."""
         return f"{self.name} ({self.kind})" if self.name else self.kind
 
     @property
     def unknown(self) -> str:
-        """Which operator on the way has no rule."""
+        """The first operator on the way that has no rule, or an empty string."""
         return next((extent.unknown for extent in self.extents if extent and extent.unknown), "")
 
     @property
     def is_map(self) -> bool:
-        """Whether it is laid out like an image, (B, C, H, W), and no position depends on all of that."""
+        """Whether the output is laid out like an image, (B, C, H, W), and no layer made it depend on all of it."""
         height, width = self.extents
         if len(self.shape) != 4 or not height or not width or height.global_layer or width.global_layer:
             return False
@@ -86,37 +86,40 @@ class Trace:
     size: tuple[int, int]
     calls: tuple[LayerCall, ...]
     extents: tuple[tuple[Extent, Shape], ...]
-    """Of every tensor on the way, with its shape."""
+    """The extents of all tensors on the way that depend on the image, each with the tensor's shape."""
     last_map: LayerCall | None
     """The last output that is laid out like an image, before a layer made it depend on the whole of it."""
     output: LayerCall | None
     failure: UserError | None
-    """Why the run ended early."""
+    """Why the run ended early; None if it did not."""
     refused: bool
-    """Whether it was the model that did not take the image."""
+    """Whether the model's own forward raised `failure`, and not a rule or a check of this package."""
+    # Two runs that differ in these two depend on the image's size although their extents look alike: a model that
+    # multiplies by H, or crops to 600 rows, which only larger images have.
     numbers: tuple[tuple[str, tuple[Any, ...]], ...]
-    """Of every pointwise operator, and those that make constants: the layer, its name and the numbers it was given."""
+    """For each pointwise operator, and each that makes a constant: its layer, its name and the numbers it was given."""
     beyond: frozenset[tuple[str, int, int]]
-    """Of every slice that begins or ends beyond its tensor: the layer, where, and the length of the dimension."""
+    """For each slice that begins or ends beyond its tensor: the layer, the index, and the length of the dimension."""
     replay: Callable[[tuple[int, int]], Trace]
-    """The same operators on an image of another size, for models that refuse one."""
+    """Runs the recorded operators on an image of another size (H, W), which the model itself may refuse."""
 
 
 @dataclass(frozen=True)
 class _Operator:
-    """An operator as PyTorch dispatches it; its schema, which has no public interface, is read here alone."""
+    """An operator as PyTorch dispatches it; the only code that reads its schema, which has no public interface."""
 
     overload: Any
 
     @property
     def name(self) -> str:
-        """As in `aten::add`, for `add_` as well."""
+        """The name as in `aten::add`, which the in-place operator `add_` shares."""
+        # Only a mutable schema has the in-place suffix: `__and__` and its like end in underscores of their own.
         schema = self.overload._schema
         name: str = schema.name
         return name.removesuffix("_") if schema.is_mutable else name
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """All arguments of a call by name."""
+        """Return all arguments of a call by name, defaults filled in, in the order of the schema."""
         schema = self.overload._schema.arguments
         names = [argument.name for argument in schema]
         defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
@@ -124,7 +127,7 @@ class _Operator:
         return {name: given[name] for name in names}
 
     def written(self, arguments: Mapping[str, Any]) -> set[int]:
-        """The ids of the tensors that a call writes to."""
+        """Return the ids of the tensors that a call writes to."""
         schema = self.overload._schema.arguments
         return {
             id(arguments[argument.name])
@@ -134,11 +137,11 @@ class _Operator:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether its rule is that of PyTorch's tag, or one of those that lack it."""
+        """Whether the rule is `pointwise`: as registered or, for operators without a rule, by PyTorch's tag."""
         return RULES.get(self.name, pointwise if torch.Tag.pointwise in self.overload.tags else None) is pointwise
 
     def extents(self, call: Call) -> list[Extent | None]:
-        """Of each output of a call, by its rule; raises Unsupported if there is none."""
+        """Return the extent of each output of a call, by the operator's rule; raises Unsupported if it has none."""
         rule = pointwise if self.is_pointwise else RULES.get(self.name)
         if rule is None and torch.Tag.reduction in self.overload.tags:
             rule = reduction
@@ -150,25 +153,25 @@ class _Operator:
 
 @dataclass
 class _Tracked:
-    """A tensor of the run, its extents, and the tensor that it is a view of."""
+    """A tensor of the run with its extents; of a view also the tensor that it is a view of, and how it was made."""
 
     tensor: Tensor
     extents: Extents
     parent: _Tracked | None = None
     again: Callable[[], Extents] | None = None
-    """Works out a view's extents from those of its parent."""
+    """Works out a view's extents anew from those of its parent."""
     operator: _Operator | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     variation: Variation | None = None
-    """Of a constant; None if it may vary along all dimensions."""
+    """The dimensions along which a constant may vary; None stands for all."""
     origin: tuple[str, Mapping[str, Any]] | None = None
-    """The operator it came from, and its arguments."""
+    """The name and the arguments of the operator that made the tensor."""
     views: list[_Tracked] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _OperatorRecord:
-    """An operator's call, to be replayed at another size."""
+    """The call of an operator, to be replayed at another size."""
 
     layers: tuple[tuple[str, str], ...]
     opaque: bool
@@ -178,7 +181,7 @@ class _OperatorRecord:
     outputs: tuple[Tensor, ...]
 
     def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
-        """The call on the tensors that stand for the recorded ones, by their ids."""
+        """Make the call on the tensors that stand for the recorded ones, by their ids, and add its outputs to them."""
         tracer.opaque = self.opaque
         output = self.overload(*_substituted(self.args, tensors), **_substituted(self.kwargs, tensors))
         tensors.update(zip(map(id, self.outputs), _tensors(output), strict=False))
@@ -186,7 +189,7 @@ class _OperatorRecord:
 
 @dataclass(frozen=True)
 class _LayerRuleRecord:
-    """The end of a layer whose class has a rule."""
+    """The end of the forward of a layer whose class has a rule, to be replayed at another size."""
 
     layers: tuple[tuple[str, str], ...]
     layer: nn.Module
@@ -194,13 +197,13 @@ class _LayerRuleRecord:
     output: Tensor
 
     def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
-        """The rule on the tensors that stand for the recorded ones."""
+        """Apply the rule to the tensors that stand for the recorded ones."""
         tracer.apply_layer_rule(self.layer, _substituted(self.inputs, tensors), tensors[id(self.output)])
 
 
 @dataclass(frozen=True)
 class _LayerCallRecord:
-    """A layer's call that was added to the trace."""
+    """A call that was added to the trace, to be added again at another size."""
 
     layers: tuple[tuple[str, str], ...]
     kind: str
@@ -208,7 +211,7 @@ class _LayerCallRecord:
     kernel: tuple[int, ...]
 
     def replay(self, tracer: _Tracer, tensors: dict[int, Tensor]) -> None:
-        """The same with the tensor that stands for the recorded one."""
+        """Add the call, with the tensor that stands for the recorded one."""
         tracer.add_call(self.kind, tensors[id(self.output)], self.kernel)
 
 
@@ -220,22 +223,24 @@ class _Tracer(TorchDispatchMode):
         self.size = (image.shape[2], image.shape[3])
         self.layers: list[tuple[str, str]] = [("", "model")]
         self.leaf: int | None = None
-        """Depth of the layer whose inside is part of its own call."""
+        """Depth in `layers` of the layer being run whose operators make up one call; None outside of such layers."""
         self.opaque = False
-        """Whether the operators inside the leaf are skipped, for a layer rule speaks for them."""
+        """Whether the operators inside the leaf are skipped, because a layer rule covers them."""
         self.calls: list[LayerCall] = []
         self.record: list[_OperatorRecord | _LayerRuleRecord | _LayerCallRecord] = []
         self.recording = True
+        """Whether calls of operators outside of layers are listed; replays take them from the record instead."""
         self.tables: dict[int, int] = {}
-        """Sizes of the tables of all extents, by their ids."""
+        """Values in the tables of all extents, by the tables' ids: extents of several tensors share tables."""
         self.numbers: list[tuple[str, tuple[Any, ...]]] = []
         self.beyond: set[tuple[str, int, int]] = set()
         self.bug: Exception | None = None
-        """An exception of this package, which keeps its traceback."""
+        """An exception of a rule or of this class, to be told from those of the model, which are reported in a line."""
         self.channel_error = ""
-        """What PyTorch would say less clearly of the layer being run."""
+        """The fault in the input of the layer being run, which PyTorch's own message states less clearly."""
         self.last_map: LayerCall | None = None
-        # By id. The tensors are kept alive with their extents, so that no later one is given the id of an earlier one.
+        # Keys are ids, for tensors compare elementwise and hash by identity. Each tensor is kept alive beside its
+        # extents, so that Python cannot give its id to a later one.
         self.tracked: dict[int, _Tracked] = {}
         self.track(image, (Extent.of_pixels(self.size[0], 2), Extent.of_pixels(self.size[1], 3)))
 
@@ -246,22 +251,22 @@ class _Tracer(TorchDispatchMode):
         return f"{name} ({kind})" if name else kind
 
     def track(self, tensor: Tensor, extents: Extents) -> _Tracked:
-        """Keep the extents of a tensor."""
+        """Set the extents of a tensor, and forget what was known of it before."""
         self.tracked[id(tensor)] = tracked = _Tracked(tensor, extents)
         return tracked
 
     def extents(self, tensor: Tensor) -> Extents:
-        """Of a tensor along height and width."""
+        """Return the extents of a tensor; CONSTANT for one that was made outside of the run, such as a weight."""
         tracked = self.tracked.get(id(tensor))
         return tracked.extents if tracked else CONSTANT
 
     def varies_of(self, tensor: Tensor) -> Variation:
-        """Of a constant."""
+        """Return along which dimensions a constant may vary; all of size > 1 if nothing is known of it."""
         tracked = self.tracked.get(id(tensor))
         return (tracked and tracked.variation) or tuple(length > 1 for length in tensor.shape)
 
     def call(self, operator: _Operator, arguments: Mapping[str, Any], shapes: tuple[Shape, ...], axis: int) -> Call:
-        """An operator's call along one axis, as its rule is given it."""
+        """Return an operator's call along one axis (0: height, 1: width), as its rule is given it."""
 
         def extent_of(tensor: Tensor) -> Extent | None:
             return self.extents(tensor)[axis]
@@ -274,14 +279,19 @@ class _Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        # Composite operators like `conv2d` are decomposed by autograd's dispatch keys, before they come here. A model
+        # with `torch.inference_mode` inside skips those keys, so they are decomposed here, unless a rule covers the
+        # whole; `with self`, because PyTorch turns the mode off inside of this method.
         if _Operator(overload).name not in RULES:
-            with self:  # in inference mode PyTorch leaves it to others to take operators like `conv2d` apart
+            with self:
                 composed = overload.decompose(*args, **kwargs)
             if composed is not NotImplemented:
                 return composed
         given = args
         if torch.Tag.inplace_view in overload.tags:
-            # As in `x.squeeze_(0)`: from here on the tensor has its new shape, so an alias stands for what it was.
+            # `x.squeeze_(0)` changes the shape of x itself, but its rule needs the shape from before, and earlier views
+            # of x need a parent of that shape. So an alias takes over all that was known of x, and x is tracked below
+            # as a new view of the alias.
             given = (torch.ops.aten.alias(args[0]), *args[1:])
             self.tracked[id(given[0])] = was = self.tracked.get(id(args[0])) or self.track(args[0], CONSTANT)
             was.tensor = given[0]
@@ -297,7 +307,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def apply_rule(self, operator: _Operator, args: Any, kwargs: Any, outputs: tuple[Tensor, ...]) -> None:
-        """Keep the extents of an operator's outputs, and of what it wrote to."""
+        """Set the extents of an operator's outputs, and of the tensors that it wrote to."""
         arguments = operator.bind(args, kwargs)
         if operator.is_pointwise or operator.name.removeprefix("aten::") in UNIFORM:
             numbers = (value for value in arguments.values() if isinstance(value, int | float))
@@ -310,6 +320,8 @@ class _Tracer(TorchDispatchMode):
             call = self.call(operator, arguments, shapes, 0)
             variations = variation(call, operator.is_pointwise, operator.overload.is_view)
         for index, output in enumerate(outputs):
+            # An in-place operator returns its argument, whose views and parent have to follow, so it is not tracked
+            # anew.
             if id(output) in written_to:
                 self.write(
                     self.tracked.get(id(output)) or self.track(output, CONSTANT), extents[index], variations[index]
@@ -325,7 +337,7 @@ class _Tracer(TorchDispatchMode):
     def output_extents(
         self, operator: _Operator, arguments: dict[str, Any], shapes: tuple[Shape, ...]
     ) -> list[Extents]:
-        """Of each output of an operator's call, by its rule."""
+        """Return the extents of each output of an operator's call: by its rule, or as a bound if it has none."""
         along = []
         for axis in range(2):
             call = self.call(operator, arguments, shapes, axis)
@@ -333,13 +345,14 @@ class _Tracer(TorchDispatchMode):
                 along.append(operator.extents(call) if call.extents else [None] * len(shapes))
                 self.count(along[-1])
             except Unsupported as error:
+                # A slice, because `count` may refuse the extents after they were appended.
                 along[axis:] = [self.bounds(operator, error, call.extents, shapes)]
-        # Whoever depends on no row depends on no pixel, and so on no column either; but if all that it read is padding,
-        # the image is too small to tell.
+        # A tensor that depends on no row depends on no pixel, and so on no column either. But if padding was all that
+        # it read, it is no constant: a larger image may have pixels there.
         return [pair if _may_depend(pair) else CONSTANT for pair in zip(*along, strict=True)]
 
     def count(self, extents: Sequence[Extent | None]) -> None:
-        """Add up the values of all tables; Unsupported if they are too many."""
+        """Add new extents to the memory in use; raises Unsupported if all of them together take too much."""
         self.tables.update((id(extent.table), extent.table.size) for extent in extents if extent)
         if sum(self.tables.values()) > MAX_TOTAL:
             raise Unsupported("what its outputs depend on takes too much memory")
@@ -347,7 +360,7 @@ class _Tracer(TorchDispatchMode):
     def bounds(
         self, operator: _Operator, reason: Unsupported, extents: Sequence[Extent], shapes: Sequence[Shape]
     ) -> list[Extent | None]:
-        """Of an operator that no rule covers: as if every output depended on the whole image."""
+        """Return extents for the outputs of an operator that no rule covers: each depends on all that any input did."""
         unknown = (
             f"layer {self.label}: operator {operator.name} is not supported: {reason}; "
             "register a rule with yeastexp.nets.receptive_field.rule or layer_rule"
@@ -363,7 +376,7 @@ class _Tracer(TorchDispatchMode):
     def link_view(
         self, view: _Tracked, operator: _Operator, arguments: dict[str, Any], shapes: tuple[Shape, ...], index: int
     ) -> None:
-        """Keep what a view is a view of."""
+        """Connect a view with the tensor that it is a view of."""
         source = next(iter(arguments.values()))
         view.parent = self.tracked.get(id(source)) or self.track(source, CONSTANT)
         view.operator, view.arguments = operator, arguments
@@ -371,7 +384,7 @@ class _Tracer(TorchDispatchMode):
         view.parent.views.append(view)
 
     def write(self, target: _Tracked, extents: Extents, variation: Variation | None) -> None:
-        """Change the extents of a tensor, of what it is a view of, and of all other views of that."""
+        """Set the extents of a tensor that was written to, and update all tensors that share its memory."""
         target.extents, target.variation = extents, variation
         self.refresh_views(target)
         while (parent := target.parent) is not None:
@@ -380,7 +393,7 @@ class _Tracer(TorchDispatchMode):
             target = parent
 
     def write_to_parent(self, view: _Tracked, parent: _Tracked) -> None:
-        """Change what a tensor depends on one of whose views was written to."""
+        """Update the extents of a tensor after its view was written to."""
         assert view.operator is not None
         operator, shapes = view.operator, (tuple(view.tensor.shape),)
         pair: list[Extent | None] = []
@@ -396,15 +409,16 @@ class _Tracer(TorchDispatchMode):
         parent.extents = pair[0], pair[1]
 
     def refresh_views(self, tracked: _Tracked, but: _Tracked | None = None) -> None:
-        """Work out the extents of a tensor's views anew."""
+        """Work out the extents of a tensor's views anew, and of their views, except `but`."""
         for view in tracked.views:
             if view is not but:
                 assert view.again is not None
+                # A variation from before the write no longer holds; None says that the view may vary everywhere.
                 view.extents, view.variation = view.again(), None
                 self.refresh_views(view)
 
     def observe(self, operator: _Operator, arguments: dict[str, Any], output: Tensor) -> None:
-        """Keep the last map; add a call if an operator outside of layers changes the shape or the extents."""
+        """Keep the last map; list a call of an operator outside of layers if it changes the shape or the extents."""
         extents = self.extents(output)
         last = LayerCall(*self.layers[-1], tuple(output.shape), extents)
         if last.is_map:
@@ -416,20 +430,21 @@ class _Tracer(TorchDispatchMode):
             self.add_call(kind, output, _kernel(arguments, output.ndim - 2))
 
     def add_call(self, kind: str, output: Tensor, kernel: tuple[int, ...] = ()) -> None:
-        """Add to the trace a call in the layer being run."""
+        """Add a call in the layer being run to the trace, and to the record for replays."""
         self.calls.append(LayerCall(self.layers[-1][0], kind, tuple(output.shape), self.extents(output), kernel))
         self.record.append(_LayerCallRecord(tuple(self.layers), kind, output, kernel))
 
     def enter(self, name: str, layer: nn.Module, inputs: tuple[Any, ...] = ()) -> None:
-        """Before a layer's forward."""
+        """Begin a layer; called before its forward."""
         self.layers.append((name, type(layer).__name__))
         self.channel_error = _channel_error(layer, inputs)
+        # A layer with a rule is a leaf whatever is inside, and layers inside of a leaf are no calls of their own.
         if self.leaf is None and (_layer_rule(layer) or not any(layer.children())):
             self.leaf = len(self.layers)
             self.opaque = _layer_rule(layer) is not None
 
     def leave(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """After a layer's forward: one call, unless layers inside have theirs."""
+        """End a layer; called after its forward. It becomes one call, unless layers inside of it have theirs."""
         if self.leaf == len(self.layers):
             self.leaf = None
             if self.opaque:
@@ -440,7 +455,7 @@ class _Tracer(TorchDispatchMode):
         self.layers.pop()
 
     def apply_layer_rule(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep the extents of the output of a layer whose class has a rule."""
+        """Set the extents of the output of a layer whose class has a rule; raises UserError if they do not fit it."""
         given = [self.extents(value) for value in inputs if isinstance(value, Tensor)]
         given = [(height, width) for height, width in given if height and width]
         rule = _layer_rule(layer)
@@ -460,7 +475,8 @@ class _Tracer(TorchDispatchMode):
         self.record.append(_LayerRuleRecord(tuple(self.layers), layer, inputs, output))
 
     def finish(self, image: Tensor, output: Tensor | None, failure: UserError | None, refused: bool = False) -> Trace:
-        """All that was worked out; the recorded operators stay at hand for replays."""
+        """Return the trace of all that was run; its `replay` keeps the recorded operators alive."""
+        # A convolution, its norm and its ReLU share one table, whose period would be searched three times.
         extents = {
             id(extent.table): (extent, tuple(tracked.tensor.shape))
             for tracked in self.tracked.values()
@@ -482,7 +498,10 @@ class _Tracer(TorchDispatchMode):
 
 
 class _Slices(TorchFunctionMode):
-    """Keeps where slices end that are cut short: `x[:, :, :600]` of 256 rows is x itself, without an operator."""
+    """Keeps the ends of slices that lie beyond the tensor."""
+
+    # PyTorch dispatches `x[:, :, :600]` of 256 rows as an alias of x, from which a `TorchDispatchMode` cannot tell that
+    # the model crops images of more than 600 rows. A `TorchFunctionMode` is given the indexing as it is written.
 
     def __init__(self, tracer: _Tracer) -> None:
         super().__init__()
@@ -494,6 +513,7 @@ class _Slices(TorchFunctionMode):
             items = [item for item in listed if item is not None]
             dots = next((place for place, item in enumerate(items) if item is Ellipsis), len(items))
             items[dots : dots + 1] = [slice(None)] * (args[0].ndim - len(items) + (dots < len(items)))
+            # Not strict: a mask takes several dimensions, and too many indices are an error that PyTorch reports.
             for item, length in zip(items, args[0].shape, strict=False):
                 ends = (item.start, item.stop) if isinstance(item, slice) else ()
                 beyond = (end for end in ends if isinstance(end, int) and abs(end) > length)
@@ -504,7 +524,8 @@ class _Slices(TorchFunctionMode):
 def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     """Run a model in evaluation mode on an image (1, channels, *size) on PyTorch's meta device, which has no pixels.
 
-    `failure` holds what the user did wrong: a model that cannot be run so, or gives no tensor.
+    A model that cannot be run so, or whose output is no tensor, ends in the `failure` of the trace. Raises UserError if
+    it is no `nn.Module`, was compiled by torch.jit, or has lazy layers.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"{model!r} is no nn.Module; a model is one")
@@ -513,6 +534,8 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
         raise UserError(f"model {type(model).__name__}: {fault}")
     if any(map(nn.parameter.is_lazy, model.parameters())):
         raise UserError(f"model {type(model).__name__}: has lazy layers; give them their sizes, or run the model once")
+    # Under every name, with `tie_weights=False` below: of a weight that two layers share each gets its own stand-in,
+    # which is as good, because a weight of the meta device has no values.
     state = {
         name: tensor.detach().to("meta")
         for name, tensor in itertools.chain(
@@ -524,6 +547,7 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
     tracer = _Tracer(image)
     tracer.layers = [("", type(model).__name__)]
     output, failure, refused = None, None, False
+    # The device makes the tensors that forward creates, such as `torch.zeros(...)`, meta tensors too.
     with (
         attributes.preserved(model),
         _in_evaluation(model),
@@ -551,7 +575,7 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int]) -> Trace:
 
 
 def _replayed(recorded: _Tracer, image: Tensor, output: Tensor | None, size: tuple[int, int]) -> Trace:
-    """The operators of a run on an image of another size, up to the first that only fits the size of that run."""
+    """Run recorded operators on an image of another size, up to the first that only fits the size of the recording."""
     # A classifier flattens its last map into a layer that fits one size; its convolutions take any. Replaying them
     # gives the field of that map far from the borders, which an image of the classifier's own size may not show.
     tensors = {id(image): torch.empty(1, image.shape[1], *size, device="meta")}
@@ -572,7 +596,7 @@ def _replayed(recorded: _Tracer, image: Tensor, output: Tensor | None, size: tup
 
 
 def _reason(error: Exception) -> str:
-    """The message of an exception, in one line."""
+    """Return the reason in an exception's message, in one line; the meta device's own messages are explained."""
     message = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "meta" not in message.lower():
         return message
@@ -585,6 +609,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and afterwards each layer back into its own mode."""
     training = [layer for layer in model.modules() if layer.training]
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -595,12 +620,14 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        # Not by `layer.train()`, which would switch layers inside as well that the user has frozen by `eval()`.
         for layer in training:
             layer.training = True
 
 
 @contextmanager
 def _hooked(model: nn.Module, tracer: _Tracer) -> Iterator[None]:
+    """Have a tracer told of the begin and the end of the forward of each layer inside of a model."""
     with ExitStack() as stack:
         for name, layer in model.named_modules():
             if layer is not model:
@@ -614,7 +641,7 @@ def _hooked(model: nn.Module, tracer: _Tracer) -> Iterator[None]:
 
 
 def _channel_error(layer: nn.Module, inputs: tuple[Any, ...]) -> str:
-    """That a convolution is given another number of channels than its weights are made for."""
+    """Return what is wrong with the number of channels that a convolution is given; empty if nothing is."""
     given = inputs[0] if inputs else None
     if not isinstance(layer, CONVOLUTIONS) or not isinstance(given, Tensor) or given.ndim != 4:
         return ""
@@ -624,17 +651,18 @@ def _channel_error(layer: nn.Module, inputs: tuple[Any, ...]) -> str:
 
 
 def _layer_rule(layer: nn.Module) -> LayerRule | None:
+    """Return the rule of a layer's class, or of the nearest base class that has one."""
     return next((LAYER_RULES[kind] for kind in type(layer).__mro__ if kind in LAYER_RULES), None)
 
 
 def _tensors(output: Any) -> tuple[Tensor, ...]:
-    """Those among an operator's outputs."""
+    """Return the tensors among an operator's outputs."""
     listed = output if isinstance(output, list | tuple) else [output]
     return tuple(value for value in listed if isinstance(value, Tensor))
 
 
 def _substituted(value: Any, tensors: Mapping[int, Tensor]) -> Any:
-    """Arguments with some tensors, found by their ids, replaced by others."""
+    """Return arguments, nested as they are, with the tensors whose ids are in `tensors` replaced."""
     if isinstance(value, list | tuple):
         items = [_substituted(item, tensors) for item in value]
         return items if isinstance(value, list) else tuple(items)
@@ -652,6 +680,7 @@ def _may_depend(pair: Extents) -> bool:
 
 
 def _alike(first: Extents, second: Extents) -> bool:
+    """Whether two tensors depend on the same pixels along both axes."""
     return all(
         a is b or (a is not None and b is not None and np.array_equal(a.ends, b.ends))
         for a, b in zip(first, second, strict=True)
