@@ -25,9 +25,7 @@ from yeastexp.tasks.shares import UNKNOWN, in_16_bits
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, h, w) float32 and targets (B, T, h, w)."""
 Planes = tuple[Tensor, Tensor, Tensor]
-"""Images (B, C, h, w), label planes (B, L, h, w), the class labels first, and soft planes (B, S, h, w), of 16 bits
-where they are kept so.
-"""
+"""Images (B, C, h, w), label planes (B, L, h, w), class labels first, soft planes (B, S, h, w), int16 if kept so."""
 Transforms = tuple[BasicTransform2D, ...]
 
 
@@ -43,9 +41,9 @@ class PatchPlan:
 class PatchSampler(WithPlugins):
     """Training batches by step: images (B, C, h, w) and targets (B, T, h, w), made in any order, on any process.
 
-    A `foreground` share of random patches is centred on a pixel above class 0. Augmentations that compose scenes have
-    them in the source: `scenes` says from which image on, by the place of the augmentation in the list. Labels beyond
-    the number of `classes` that augmentations make are refused, except on a GPU, which is not waited for.
+    A `foreground` share of random patches is centred on a pixel above class 0. `scenes` maps the position of an
+    augmentation that composes scenes to the index of its first scene in `source`. Labels beyond the number of `classes`
+    that augmentations make are refused, except on a GPU, where looking at them would make the host wait.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class PatchSampler(WithPlugins):
         return self.planes.count("bilinear")
 
     def batch(self, step: int, shard: int = 0, shards: int = 1) -> Batch:
-        """The batch of a step, counted from 0, or one of so many shards of it: patches in a row."""
+        """The batch of a step, counted from 0, or one of `shards` parts of it, each a run of consecutive patches."""
         chosen = self.patches(step)
         images, labels, soft = self._cut(step, chosen if shards == 1 else np.array_split(chosen, shards)[shard])
         return images, self.targets(labels, soft)
@@ -93,7 +91,7 @@ class PatchSampler(WithPlugins):
         return images, labels[:, 0].long()
 
     def patches(self, step: int) -> np.ndarray:
-        """The numbers, in their epoch, of the patches of a step."""
+        """The indices, within their epoch, of the patches of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         return _order(self.seed, epoch, len(self.plan.images))[place * self.size : (place + 1) * self.size]
 
@@ -106,6 +104,8 @@ class PatchSampler(WithPlugins):
         """
         epoch = step // self.steps_per_epoch
         params = [self._params(epoch, index) for index in chosen.tolist()]
+        # For all patches together: how far a stage reads follows from the patch that needs most, and must not depend on
+        # how the patches are divided into blocks, which follows from where images are kept.
         readings = pipeline.readings(self.augmentations, self.plan.side, params, self.source.device)
         cut, places = [], []
         images = [self._image(index, given) for index, given in zip(chosen.tolist(), params, strict=True)]
@@ -131,9 +131,8 @@ class PatchSampler(WithPlugins):
     def targets(self, labels: Tensor, soft: Tensor) -> Tensor:
         """Targets (B, T, h, w) from label planes (B, L, h, w), the class labels first, and soft planes.
 
-        Without planes of their own the labels are the targets. What lies outside the image, or is unlabelled, is
-        IGNORE in all label planes alike, and NaN in soft planes, which were mirrored at the border like the image, or
-        what stands for it in those of 16 bits.
+        Without `planes` the class labels are the targets. Pixels that are unlabelled or outside the image are IGNORE in
+        every label plane, and NaN (in 16 bits UNKNOWN) in soft planes, which were mirrored at the border like images.
         """
         if not self.planes:
             return labels[:, :1].long()
@@ -149,13 +148,14 @@ class PatchSampler(WithPlugins):
         return torch.stack([plane.to(dtype) for plane in planes], dim=1)
 
     def _image(self, index: int, params: list[Any]) -> int:
-        """The image that a patch is cut from: that of the plan, unless an augmentation has a scene for it."""
+        """The index of the image that a patch is cut from: the plan's, unless an augmentation has drawn a scene."""
         for position, first in self.scenes.items():
             if (number := self.augmentations[position].scene(params[position])) is not None:
                 return first + number
         return int(self.plan.images[index])
 
     def _corner(self, epoch: int, index: int, block: ImageBlock, image: int, planned: bool) -> np.ndarray:
+        """The corner (2,) of a patch; below 0 on an axis where the image is smaller and lies in the patch's middle."""
         if self.plan.corners is not None and planned:
             return np.asarray(self.plan.corners[index])
         room = (size := block.pixels.sizes[image]) - self.plan.side

@@ -1,4 +1,4 @@
-"""Batches in shards, which several processes share."""
+"""Batches cut into shards that are distributed over processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from yeastexp.data.workers import made
 from yeastexp.system.processes import ALONE, Processes
 
 Shards = tuple[Batch | None, ...]
-"""A process's shards of a batch, in their order; None where a short batch has no patches for one."""
+"""The shards of a batch that one process computes, in order; None for a shard that a short batch has no patch for."""
 
 
 class ShardSampler:
-    """The batches of a sampler, each cut into so many `shards` of patches in a row.
+    """The batches of a sampler, each cut into `shards` runs of consecutive patches.
 
-    Of several processes each takes every `among.count`-th: the second shard of each process comes after the first of
-    all of them, so that they can be added up in their order as they come.
+    Process r of n takes the shards r, r + n, r + 2n and so on. So the i-th shards of all processes follow one another,
+    and gradients can be gathered turn by turn and added in the order of the shards, whatever n is.
     """
 
     def __init__(self, sampler: PatchSampler, shards: int, among: Processes = ALONE) -> None:
@@ -44,7 +44,7 @@ class ShardSampler:
 
 
 class _Pairs(Sequence[tuple[int, int]]):
-    """Steps with each of some shards, of which there can be more than a list could hold."""
+    """The pairs (step, shard), each computed when asked for: a list of all could be too long for memory."""
 
     def __init__(self, steps: range, shards: range) -> None:
         self.steps = steps
@@ -59,7 +59,10 @@ class _Pairs(Sequence[tuple[int, int]]):
 
 
 def cut_up(batch: Batch | Shards, shards: int) -> Shards:
-    """The shards of a batch, unless it is cut already."""
+    """The shards of a batch (images and targets); a batch that is cut already is returned as it is.
+
+    `tensor_split` divides as the `array_split` of `PatchSampler.batch` does, so both ways give the same shards.
+    """
     images, targets = batch[0], batch[1] if len(batch) > 1 else None
     if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
         return batch  # type: ignore[return-value]  # no pair of tensors

@@ -1,4 +1,4 @@
-"""Items made in worker processes, in their order, and the true cause where one cannot be made."""
+"""Items made in worker processes, yielded in order, with the true cause where one cannot be made."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from yeastexp.system.formatting import format_bytes
 Item = TypeVar("Item")
 
 SHARED = Path("/dev/shm")
-"""What tensors of worker processes travel through."""
+"""Where Linux keeps shared memory, through which tensors of worker processes travel."""
 
 LOCKS = 3
-"""Of a queue, of which each worker has one."""
+"""Locks in one multiprocessing queue; each worker has a queue of its own."""
 
 PATIENCE = 600.0
 """Seconds without an item after which the workers count as stuck."""
 
 
 class WithPlugins:
-    """What plugin files define parts of: a worker loads them before it unpickles the rest, which it does in order."""
+    """A base class for objects that hold parts from plugin files, which a worker process has to load first."""
 
     def __getstate__(self) -> dict[str, Any]:
+        # A dictionary is unpickled in its order: the plugin files come before the objects of their classes.
         return {"plugins": _Plugins(), **vars(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -56,6 +57,12 @@ class _Plugins:
 
 
 class _Made(Dataset[Any]):
+    """A data set of `make(index)`, which returns an error as an item.
+
+    The DataLoader would raise another error of the same class made of the traceback's text alone: a UserError would
+    lose its place and status.
+    """
+
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self.make = make
 
@@ -74,9 +81,9 @@ class _Piped:
 
 
 def _sendable(item: Any) -> Any:
-    """An item with its tensors in shared memory, through which they travel; if that is full, through a pipe.
+    """An item with its tensors moved to shared memory, or pickled as bytes for a pipe if that is full.
 
-    PyTorch would move them there in a thread of the worker's, where an error is lost and the item never arrives.
+    PyTorch would move them there in a thread of the worker, where an error is lost and the item never arrives.
     """
     tensors = [part for part in (item if isinstance(item, tuple) else (item,)) if isinstance(part, torch.Tensor)]
     try:
@@ -88,7 +95,7 @@ def _sendable(item: Any) -> Any:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error with the worker's traceback, or, where it cannot travel, one that quotes it."""
+    """The error with the worker's traceback as a note, or a RuntimeError that quotes it if it cannot be pickled."""
     error.add_note(f"in a worker process:\n{traceback.format_exc()}")
     try:
         pickle.loads(pickle.dumps(error))
@@ -100,10 +107,10 @@ def _portable(error: Exception) -> Exception:
 def made(
     make: Callable[[Any], Item], indices: Sequence[Any], workers: int, context: str | None, pinned: bool = False
 ) -> Iterator[Item]:
-    """`make` of each index, made ahead by worker processes, if any; what one of them raises is raised here.
+    """Yield `make(index)` for each index, computed ahead by worker processes if there are any.
 
-    Nothing is drawn from a global generator. UserError tells how a worker died, or where all are stuck. If shared
-    memory is too small, items come through pipes, or are made in this process: a warning says so.
+    An error in a worker is raised here. Raises UserError if a worker died, or if none has made an item in `PATIENCE`
+    seconds. If shared memory is too small, items come through pipes or are made in this process, with a warning.
     """
     if not workers:
         yield from map(make, indices)
@@ -116,6 +123,8 @@ def made(
             num_workers=workers,
             pin_memory=pinned,
             multiprocessing_context=context,
+            # Without one, the loader would draw a seed from the global generator, and the number of workers would
+            # change everything that is drawn after it.
             generator=torch.Generator(),
             timeout=PATIENCE,
             worker_init_fn=partial(_begin, folder),
@@ -123,7 +132,7 @@ def made(
         try:
             _locks(workers)
             items = iter(loader)
-        except OSError as error:  # not even the locks of the queues find room
+        except OSError as error:  # shared memory has no room even for the locks of the queues
             _warn_of_shared_memory(f"there are none ({error.strerror}), and batches are cut in the training process")
             yield from map(make, indices)
             return
@@ -138,6 +147,7 @@ def made(
                     piped, item = True, pickle.loads(item.item)
                 yield item
         except RuntimeError as error:
+            # PyTorch has no class of its own for a worker that died or a timeout, only these words.
             if "DataLoader" not in str(error):
                 raise
             cause = _death(items) or _stuck(items, Path(folder))
@@ -145,7 +155,10 @@ def made(
 
 
 def _locks(workers: int) -> None:
-    """Make as many locks as the queues of workers need; a loader that cannot complains once more when it is deleted."""
+    """Raises OSError if there is no room for the locks of all queues.
+
+    They are made and dropped before the loader makes its own: a half-made loader prints a traceback when it is deleted.
+    """
     held = [multiprocessing.Lock() for _ in range(LOCKS * (workers + 4))]
     del held
 
@@ -160,13 +173,16 @@ def _warn_of_shared_memory(consequence: str) -> None:
 
 
 def _begin(folder: str, worker: int) -> None:
-    """In a worker: leave Ctrl-C and SIGTERM to the program that started it, and tell where you are when asked."""
+    """Set up a worker's signals; on SIGUSR1 it writes its traceback to a file in `folder`."""
+    # A terminal sends Ctrl-C to all processes at once, but the program decides when its workers end. SIGTERM, by which
+    # it ends them, must not run the handler that a forked worker inherited.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.register(signal.SIGUSR1, (Path(folder) / str(worker)).open("w"), all_threads=False)
 
 
 def _death(items: Any) -> str | None:
+    """How the first dead worker ended, and a remedy; None if all are alive."""
     for process in items._workers:
         process.join(timeout=0.2)
         if code := process.exitcode:
@@ -177,6 +193,7 @@ def _death(items: Any) -> str | None:
 
 
 def _stuck(items: Any, folder: Path) -> str:
+    """The lines of code at which the workers are, as faulthandler wrote them: below a heading, the innermost first."""
     for process in items._workers:
         os.kill(process.pid, signal.SIGUSR1)
     time.sleep(0.2)
