@@ -1,4 +1,4 @@
-"""A run that has to be over by a given time."""
+"""Planning and watching a run that has to be over by a given time, `[train] budget`."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from yeastexp.training.build import Assembly
 from yeastexp.training.timing import seconds_of_validation, seconds_per_step
 
 RESERVE = 0.06
-"""Share of a budget kept for a machine that slows down."""
+"""Share of a budget that is not planned with, in case the machine slows down."""
 
 TIMING = 0.02
-"""Share of a budget that finds out how long a step takes, and as much for a validation."""
+"""Share of a budget for timing steps before the plan, and again for timing a validation."""
 
 CLOSING = 0.01
 CLOSING_SECONDS = 5.0
-"""Kept of a budget, with that share of it, for tables, pictures and files at the end and for leaving Python."""
+"""Share of a budget, and seconds in addition, for tables, pictures and files at the end and for leaving Python."""
 
 REMEMBERED = 10
-"""Steps, the slowest of which says how long the next one may take."""
+"""The number of last steps whose slowest is taken for the time of the next one."""
 
 FALL = 0.3
-"""Share of the time for training within which a plan is made anew: late, since it happens once, and slow machines slow
-down again; and long enough for the learning rate to fall in."""
+"""The plan may change once, when this share of the training time is left: late, since a slow machine may slow down
+again, but early enough for the learning rate to fall over the remaining steps."""
 
 LATELY = 0.05
-"""Share of a budget whose last steps say then how long one takes."""
+"""Share of a budget over whose last steps the time of a step is then averaged."""
 
 PICTURES = 3
-"""Validation images that are predicted once more at the end."""
+"""The number of validation images that are predicted once more at the end, for `pictures/`."""
 
 
 COMPOSING_SECONDS = 300.0
-"""Budgets from which on all scenes are composed: they take some 6 CPU seconds, on a busy machine a minute."""
+"""Shorter budgets compose fewer scenes: all of them take some 6 CPU seconds, on a busy machine a minute."""
 
 
 class BudgetOver(UserError):
-    """The time of a run is over in the middle of a validation."""
+    """Raised in the middle of a validation that would end after the budget."""
 
 
 class Budget:
-    """How much of its time a run has left, by what its steps and validations took lately.
+    """The time budget of a run: planned as a number of steps, then watched by the times of steps and validations.
 
-    It becomes a number of steps before the run, so that the learning rate can fall over them. Where a machine slows
-    down, so that they do not fit, the number is made anew, once and late; one that slows down after that cuts the run
-    short. The command keeps its time, and the result says so.
+    A number of steps is needed before the run, so that the learning rate can fall over them. If the machine slows down
+    so that they do not fit, the plan changes once, late in the run (`earlier`); if it slows down after that, the run is
+    cut short (`late`). Either way the command is to end in time, and its result says what happened.
     """
 
     def __init__(self, written: str, began: float) -> None:
@@ -71,7 +71,7 @@ class Budget:
         self.margin = CLOSING_SECONDS
 
     def fewer_scenes(self, experiment: Experiment) -> Experiment:
-        """The experiment with as many fewer scenes as the budget is shorter than one that has time for all."""
+        """Return the experiment with the scenes of `pasted_cells` reduced in proportion to a short budget."""
         share = min(1.0, self.seconds / COMPOSING_SECONDS)
         augmentations = tuple(
             replace(part, options={**part.options, "count": math.ceil(share * part.build().count)})
@@ -82,12 +82,12 @@ class Budget:
         return replace(experiment, augmentations=augmentations)
 
     def refuse_if_over(self) -> None:
-        """UserError if nothing is left to begin a run with."""
+        """Raises UserError if the time is over already."""
         if time.monotonic() > self.ends - LEAVING_SECONDS:
             raise self.over()
 
     def over(self) -> UserError:
-        """What there is to say when the time is over before a run has begun."""
+        """Return the error to raise when the time is over before the first step."""
         return UserError(f"{self._too_short}; {time.monotonic() - self.began:.1f} s went by before the first step")
 
     @property
@@ -95,9 +95,9 @@ class Budget:
         return f"[train] budget: {self.written} is too short"
 
     def plan(self, assembly: Assembly, step: float | None = None) -> Experiment:
-        """The experiment with the number of steps that fits; UserError if none does.
+        """Return the experiment with the number of steps that fit in the budget. Raises UserError if none does.
 
-        A `step` takes so long, or is timed, as validation is, on throwaway copies.
+        `step` is the time of a step in seconds, which is measured here if it is None; a validation always is.
         """
         train = assembly.experiment.train
         self.refuse_if_over()
@@ -111,12 +111,16 @@ class Budget:
         self._group = train.accumulation_steps
         self._due = assembly.validate_every * assembly.sampler.steps_per_epoch
         before = time.monotonic() - self.began
+        # A run ends with a complete accumulation group, so it may overshoot by all but one of the steps of a group.
         left = self.seconds - before - self._closing - RESERVE * self.seconds - (self._group - 1) * step
         steps = self._steps_within(left, step)
-        if steps < 1:  # of a short budget, which the margins take up; closing takes less time than loading did
+        # The margins alone can take up a short budget. Rather than fail, the run then gives up the reserve and leaves
+        # half the time that loading took for closing, which is the quicker of the two.
+        if steps < 1:
             self.margin = min(CLOSING_SECONDS, max(LEAVING_SECONDS, before / 2))
             left += CLOSING_SECONDS - self.margin + RESERVE * self.seconds
             steps = self._steps_within(left, step)
+        # All processes have to raise if one does: the others would wait for it at the next exchange.
         if processes.current().any(steps < 1):
             raise UserError(
                 f"{self._too_short}; {before:.1f} s went by before the first step, a step takes {step:.2f} s, a "
@@ -126,7 +130,10 @@ class Budget:
         return replace(assembly.experiment, train=replace(train, budget=None, steps=steps))
 
     def _steps_within(self, left: float, step: float) -> int:
-        """With their validations and scores, or else without: better weights without scores than none."""
+        """Return how many steps fit in `left` seconds with the validations among them and the scoring at the end.
+
+        If none does, the number without any validation: weights without scores are better than none.
+        """
         steps = int((left - self._scoring) / (step + self.validation / self._due))
         return steps if steps > 0 else int(left / step)
 
@@ -136,11 +143,11 @@ class Budget:
 
     @property
     def _scoring(self) -> float:
-        """The last validation, and what else is predicted after it."""
+        """Seconds for the last validation, the test images and the pictures."""
         return self.validation * self._after_validation
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Time the steps, and what is between them; a validation that several processes share is not cut off."""
+        """Time the steps and what happens between them, and cut off a validation that would end too late."""
         self.completed, self.validated = time.monotonic(), False
         self.training = self.ends - self.completed
         trainer.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
@@ -149,7 +156,9 @@ class Budget:
 
     def _begin(self) -> None:
         self.started = time.monotonic()
-        if self.validated:  # with all that hangs on it, such as pictures and a checkpoint
+        # The time of a validation is that between two steps, so that it includes the pictures, the checkpoint and the
+        # tables that follow it.
+        if self.validated:
             self.validation, self.validated = self.started - self.completed, False
             self.step_then = sum(self.steps) / len(self.steps)
 
@@ -163,16 +172,21 @@ class Budget:
 
     def _end_in_time(self) -> None:
         self.validated = True
+        # Several processes would leave a shared validation at different images, and then wait for each other.
         if processes.current().count == 1 and time.monotonic() > self.ends - LEAVING_SECONDS - CLOSING * self.seconds:
             raise BudgetOver("the time is over", status=RUN_FAILED)
 
     def earlier(self, step: int) -> int | None:
-        """The step to end at instead of the planned one, if it will be too late for that; None while there is time."""
+        """Return the step to end at if the planned one would be too late; None if it is in time or FALL is not reached.
+
+        It is the last step whose remaining time, by the average of the latest steps, fits in what is left.
+        """
         left = self.ends - time.monotonic() - self._closing
         if left > FALL * self.training:
             return None
         each = self.recent / len(self.lately)
-        validation = self.validation * max(1.0, each / self.step_then)  # the last one may have been before
+        # The last validation may have been before the machine slowed down, so it is scaled as steps have slowed since.
+        validation = self.validation * max(1.0, each / self.step_then)
 
         def needed(end: int) -> float:
             validations = (end - 1) // self._due - (step - 1) // self._due + self._after_validation
@@ -184,7 +198,10 @@ class Budget:
         return ends[max(0, bisect_right(ends, (1 - RESERVE) * left, key=needed) - 1)]
 
     def late(self, step: int) -> bool:
-        """Whether another group of batches after this step, and what has to follow it, would end too late."""
+        """Whether another accumulation group after this step, and the scoring that follows, would end too late.
+
+        By the slowest of the last steps, not their mean: a step that is too long cannot be taken back.
+        """
         before_it = self.validation if step % self._due == 0 else 0.0
         needed = before_it + self._group * max(self.steps) + self._scoring + self._closing
         return time.monotonic() + needed > self.ends

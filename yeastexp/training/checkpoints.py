@@ -1,7 +1,7 @@
-"""What survives a crash.
+"""Checkpoint files: written so that a crash at any moment leaves a good one, and checked by a digest when read.
 
-Of a run the newest checkpoint and the one before are kept, and the best. A new one is whole on disk, under a name of
-its own, before the oldest goes, so that two good ones are there at any moment.
+A run keeps its newest checkpoint (`last.pt`), the one before (`previous.pt`) and the best (`best.pt`). A new one is
+whole on disk as `next.pt` before the oldest is replaced, so that there are two good ones at any moment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT = 4
 NEXT, LAST, PREVIOUS = "next.pt", "last.pt", "previous.pt"
 
 NO_PLAIN_VALUE = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")
-"""How PyTorch says what it refuses, between advice to accept it."""
+"""Finds the refused class in PyTorch's message, the rest of which advises to allow it."""
 
 Leaf = tuple[str, Any]
 """A dotted path into a state, and the tensor or plain value there."""
@@ -36,32 +36,36 @@ Leaf = tuple[str, Any]
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint with its digest: the old file stays until the new one is whole on disk.
 
-    Equal states make equal bytes.
+    Equal states give equal files.
     """
     kept = plain(state)
-    buffer = io.BytesIO()  # torch puts the name of a path into the bytes, and hides why it cannot write
+    # Given a path, `torch.save` writes the file's name into the archive, which would make equal states differ, and
+    # raises an error of its own that does not say why the file cannot be written.
+    buffer = io.BytesIO()
     torch.save({**kept, "format": FORMAT, "digest": digest(kept)}, buffer)
     with files.appearing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def save_next(folder: Path, state: dict[str, Any]) -> None:
-    """Write a run's newest checkpoint in its folder as `last.pt`; the one that was is `previous.pt` then."""
+    """Write a run's newest checkpoint as `last.pt` of its folder; the former `last.pt` becomes `previous.pt`."""
     save(folder / NEXT, state)
     _rotate(folder)
 
 
 def _rotate(folder: Path) -> None:
+    # After a crash between these two renames there is no last.pt, but a whole next.pt: `newest` looks for that first,
+    # and finishes the rotation.
     if (folder / LAST).exists():
         (folder / LAST).replace(folder / PREVIOUS)
     (folder / NEXT).replace(folder / LAST)
 
 
 def newest(folder: Path, say: Callable[[str], None], model: nn.Module | None = None) -> dict[str, Any] | None:
-    """The state of the newest good checkpoint of a folder, as `last.pt` from now on; None if there is none.
+    """Return the state of the newest good checkpoint of a folder, which becomes `last.pt`; None if there is none.
 
-    Damaged ones, and those whose weights for a new `model` are NaN or infinite, are named and put aside, so that they
-    count no more as one of two.
+    Checkpoints that are damaged, or whose weights would make a new `model` NaN or infinite, are reported by `say` and
+    renamed: left in place, they would be rotated over the good one that is still there.
     """
     for name in (NEXT, LAST, PREVIOUS):
         path = folder / name
@@ -82,7 +86,7 @@ def newest(folder: Path, say: Callable[[str], None], model: nn.Module | None = N
 
 
 def intact(folder: Path) -> dict[str, Any] | None:
-    """The state of the newest good checkpoint of a folder, which stays as it is; None if there is none."""
+    """Return the state of the newest good checkpoint of a folder without renaming any file; None if there is none."""
     for name in (NEXT, LAST, PREVIOUS):
         with suppress(UserError):
             return load(folder / name)
@@ -90,7 +94,10 @@ def intact(folder: Path) -> dict[str, Any] | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into memory; nothing but tensors and plain values is accepted, and only what was written."""
+    """Read a checkpoint into main memory. Raises UserError if it is damaged or has more than tensors and plain values.
+
+    `weights_only` refuses pickled objects, whose loading could run code of whoever wrote the file.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; the run ended before its first one")
     try:
@@ -114,7 +121,7 @@ def _fault(error: Exception) -> str:
 
 
 def digest(state: dict[str, Any]) -> str:
-    """The SHA-256 of a state's contents, wherever and however they are stored."""
+    """Return the SHA-256 of a state's values, which does not depend on devices, strides or the file format."""
     sha256 = hashlib.sha256()
     for name, value in leaves(state):
         if isinstance(value, Tensor):
@@ -126,7 +133,7 @@ def digest(state: dict[str, Any]) -> str:
 
 
 def leaves(state: Any, name: str = "") -> Iterator[Leaf]:
-    """The tensors and plain values of a state in its order; empty containers count as values."""
+    """Iterate over the tensors and plain values of a state in its order; empty containers count as values."""
     if isinstance(state, dict) and state:
         for key, value in state.items():
             yield from leaves(value, f"{name}.{key}" if name else str(key))
@@ -138,7 +145,7 @@ def leaves(state: Any, name: str = "") -> Iterator[Leaf]:
 
 
 def first_difference(state: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """What differs first between two states, and by how much; nothing where all bits are equal."""
+    """Return a phrase about the first difference between two states; None if they are equal bit by bit."""
     theirs = dict(leaves(other))
     for name, value in leaves(state):
         if name not in theirs:
@@ -149,6 +156,8 @@ def first_difference(state: dict[str, Any], other: dict[str, Any]) -> str | None
 
 
 def _difference(value: Any, other: Any) -> str | None:
+    # Neither == would do: NaN differs from itself, and 0.0 equals -0.0 and False. So plain values are compared as they
+    # are written, which is exact for floats, and tensors by their bytes.
     if not isinstance(value, Tensor) or not isinstance(other, Tensor):
         return None if repr(value) == repr(other) else f": {value!r} and {other!r}"
     if value.shape != other.shape or value.dtype != other.dtype:
@@ -160,12 +169,16 @@ def _difference(value: Any, other: Any) -> str | None:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    numbers = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # which numpy does not know
+    numbers = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # NumPy has no bfloat16
     return numbers.numpy().tobytes()
 
 
 def plain(value: Any) -> Any:
-    """A state on the CPU in which equal strings are one object: pickle writes an object's second appearance shorter."""
+    """Return a state with its tensors on the CPU and equal strings as one object.
+
+    Pickle writes a string once and refers back to it where the same object appears again. Without interning, the bytes
+    of a file would depend on which equal strings happen to be one object.
+    """
     if isinstance(value, dict):
         return {plain(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -176,12 +189,12 @@ def plain(value: Any) -> Any:
 
 
 def generators(device: torch.device) -> dict[str, Tensor | None]:
-    """The state of the generators that a model draws from (dropout); all other randomness is keyed by the step."""
+    """Return the states of PyTorch's generators, for dropout; all other randomness is keyed by seed and step."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
 def set_generators(states: dict[str, Tensor | None], device: torch.device) -> None:
-    """Let a model draw what it would have drawn next."""
+    """Restore what `generators` returned, so that a model draws what it would have drawn next."""
     if (state := states["cpu"]) is not None:
         torch.set_rng_state(state)
     if (state := states["cuda"]) is not None and device.type == "cuda":
@@ -189,7 +202,7 @@ def set_generators(states: dict[str, Tensor | None], device: torch.device) -> No
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], place: Path) -> None:
-    """Give a model the weights of a checkpoint; UserError names the first that does not fit."""
+    """Load the weights of a checkpoint into a model. Raises UserError with the first name or shape that differs."""
     current = model.state_dict()
     for name in [*current, *weights]:
         shapes = [tuple(tensors[name].shape) if name in tensors else "nothing" for tensors in (weights, current)]
@@ -203,7 +216,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], place: Path) -> N
 
 
 def refuse_non_finite(model: nn.Module, weights: dict[str, Tensor], place: Path) -> None:
-    """UserError if weights for a model are NaN or infinite: it would predict background, or nothing at all."""
+    """Raises UserError if weights for a model are NaN or infinite, with which it would predict background or nothing.
+
+    Tensors that have such values in the model as built, such as masks, are exempt.
+    """
     if name := non_finite(weights, masks_of(model.state_dict())):
         raise UserError(
             f"{place}: its weights are NaN or infinite ('{name}'); use another checkpoint, or train again with a lower "
@@ -212,7 +228,7 @@ def refuse_non_finite(model: nn.Module, weights: dict[str, Tensor], place: Path)
 
 
 def start_from(model: nn.Module, checkpoint: Path) -> str:
-    """Copy what fits of another run's weights into a model; a line says which tensors did."""
+    """Copy those tensors of another run's checkpoint that fit into a model, and return a line about which fitted."""
     run, weights = checkpoint.parents[1], load(checkpoint)["model"]
     current = model.state_dict()
     fitting = {

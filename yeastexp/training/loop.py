@@ -1,4 +1,4 @@
-"""A run from its first step, or from a checkpoint, to its result, held by one process."""
+"""The stages of a run, shared by `run` and `resume`: begin or continue, train, conclude, in a locked directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from yeastexp.training.tensorboard import Tracker
 
 
 def refuse_shards(experiment: Experiment, among: Processes) -> None:
-    """Raises UserError if batches cannot be cut as the experiment says, or not be shared by so many processes."""
+    """Raises UserError if a batch is smaller than the number of shards, or processes would have unequal numbers."""
     shards, batch = experiment.runtime.shards, experiment.train.batch_size
     if batch < shards:
         raise UserError(
@@ -38,7 +38,7 @@ def refuse_shards(experiment: Experiment, among: Processes) -> None:
 
 
 def refuse_differences(experiment: Experiment, among: Processes) -> None:
-    """Raises UserError if processes work with other files, versions or options than the first of them."""
+    """Raises UserError if processes read different files, or have different versions or options."""
     if among.count == 1:
         return
     read = {
@@ -50,14 +50,15 @@ def refuse_differences(experiment: Experiment, among: Processes) -> None:
 
 
 def open_directory(directory: RunDirectory, assembly: Assembly) -> None:
-    """Put the plugins, the environment and the resolved experiment in place; a run that has the last can be resumed."""
+    """Write the plugins, the environment and the resolved experiment into a new run directory."""
+    # The experiment comes last: with it the directory counts as a run, and 'resume' relies on the other two.
     directory.copy_plugins(assembly.experiment.plugins)
     directory.write_environment(described(assembly))
     directory.write_experiment(assembly.experiment)
 
 
 def described(assembly: Assembly) -> dict[str, Any]:
-    """What this process depends on beside the experiment."""
+    """Return the contents of `environment.json`: versions, machine, seed, and the digests of what the run reads."""
     loaded = assembly.experiment
     digests = {"experiment": hashlib.sha256(loaded.resolved().encode()).hexdigest(), **inputs.digests(loaded)}
     chosen = {"seed": loaded.train.seed, "precision": loaded.train.precision}
@@ -66,9 +67,11 @@ def described(assembly: Assembly) -> dict[str, Any]:
 
 @contextmanager
 def holding(directory: RunDirectory) -> Iterator[Interruption]:
-    """A run directory for this process alone, or for those that do its work together; Ctrl-C and SIGTERM wait for the
-    end of a step, and a full disk is said in a line."""
-    if not directory.writes:  # another one of them holds it
+    """Lock a run directory while the context is entered, and yield the `Interruption` that signals set.
+
+    A full disk, and memory that ran out, become a UserError. Of several processes the one that writes has the lock.
+    """
+    if not directory.writes:
         with failures.explained(directory.path), Interruption() as interruption:
             yield interruption
         return
@@ -80,7 +83,10 @@ def holding(directory: RunDirectory) -> Iterator[Interruption]:
 
 
 def begin(run: RunContext) -> None:
-    """Make what training needs beside the parts, and the first checkpoint."""
+    """Build engines and handlers, and save the checkpoint of step 0.
+
+    With that checkpoint a run that is interrupted in its first epoch can be resumed with the same initial weights.
+    """
     if init_from := run.assembly.experiment.train.init_from:
         run.log(checkpoints.start_from(run.assembly.model, RunDirectory(init_from).checkpoint("best")))
     run.build()
@@ -96,7 +102,7 @@ def begin(run: RunContext) -> None:
 
 
 def continue_from(run: RunContext, state: dict[str, Any]) -> None:
-    """Be where a checkpoint was; UserError names it if it is of another experiment."""
+    """Build engines and handlers, and restore the state of a checkpoint. Raises UserError if the weights do not fit."""
     checkpoints.load_weights(run.assembly.model, state["model"], run.directory.path)
     run.build(after_step=state["step"])
     with _closed_on_failure(run.tracker):
@@ -109,7 +115,7 @@ def continue_from(run: RunContext, state: dict[str, Any]) -> None:
 
 @contextmanager
 def _closed_on_failure(tracker: Tracker) -> Iterator[None]:
-    """A tracker whose threads end if what a run begins with fails."""
+    """Close the tracker, and so end the threads of its writers, if the block raises."""
     try:
         yield
     except BaseException:
@@ -118,15 +124,20 @@ def _closed_on_failure(tracker: Tracker) -> Iterator[None]:
 
 
 def train(run: RunContext) -> None:
-    """Run the trainer until it is over or pauses."""
+    """Run the trainer until the run is over or pauses."""
+    # A run that is resumed after its last step has nothing to train, but its budget may have left no time to validate.
     if run.over:
-        if not run.progress.rows or run.progress.rows[-1]["step"] != run.step:  # its budget left no time to score it
+        if not run.progress.rows or run.progress.rows[-1]["step"] != run.step:
             run.validator.run(run.assembly.samples("val", run.among))
         return
-    run.tracker.flush()  # so that no worker process is forked while a file is written
+    # Loader workers may be forked. The thread of the event writer must hold no lock, and have no file half written, at
+    # that moment: the worker would inherit both.
+    run.tracker.flush()
     run.assembly.model.train()
     batches = run.rest()
-    with memory.kept_for_next_step(), ExitStack() as ending:  # one that fails keeps no other from its end
+    # Handlers are closed in the order in which they were attached, then the batches. The stack calls all of them even
+    # if one raises.
+    with memory.kept_for_next_step(), ExitStack() as ending:
         ending.callback(batches.close)  # type: ignore[attr-defined]  # a generator; ends the worker processes
         for handler in reversed(run.handlers.values()):
             if (close := getattr(handler, "close", None)) is not None:
@@ -135,9 +146,9 @@ def train(run: RunContext) -> None:
 
 
 def carry_out(run: RunContext) -> None:
-    """Train to the end and write the result; UserError with status 130 if it was interrupted.
+    """Train a run that has begun, or stands at a checkpoint, to its end, and write the result.
 
-    The run has begun, or stands at a checkpoint.
+    Raises UserError with status 130 if the run is interrupted; its last checkpoint is on disk then.
     """
     directory = run.directory
     try:
@@ -147,6 +158,7 @@ def carry_out(run: RunContext) -> None:
             except BudgetOver:
                 raise _unscored(run) from None
             run.tracker.flush()
+            # `train` also returns when it pauses. A signal after the last step counts as well: scoring takes long.
             if run.among.any(run.interruption.wanted) or not run.over:
                 raise UserError(
                     f"{directory}: interrupted after step {run.step} of {run.steps}; "
@@ -166,7 +178,7 @@ def carry_out(run: RunContext) -> None:
 
 
 def _unscored(run: RunContext) -> UserError:
-    """Keep the weights that there was time for as those of an interrupted run; what to say of them."""
+    """Save the weights as those of an interrupted run, so that 'resume' scores them; return the error to raise."""
     run.progress.stopped = None
     run.save()
     return UserError(

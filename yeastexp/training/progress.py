@@ -1,4 +1,4 @@
-"""How far a run has come and what it found on the way: state of a checkpoint."""
+"""The part of a checkpoint that is neither weights nor optimizer: scores so far, the best of them, and the plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yeastexp.training.optimization import AccumulationSchedule
 
 @dataclass
 class Best:
-    """The best validation so far: its monitored value, where higher or lower is better, and how many came since."""
+    """The best validation so far: its monitored value and step, and how many validations came since."""
 
     higher_is_better: bool
     value: float | None = None
@@ -20,7 +20,7 @@ class Best:
     validations_since: int = 0
 
     def improves(self, value: float, step: int) -> bool:
-        """Whether a value beats the best, which it then is; NaN never does."""
+        """Count a validation, and return whether its value is the new best; NaN never is, and ties are not."""
         self.validations_since += 1
         if value != value:
             return False
@@ -32,7 +32,7 @@ class Best:
 
 @dataclass
 class Validation:
-    """What whole images gave: the scores of each metric, and the loss of each image, by name in the order seen."""
+    """A validation on whole images: the scores of each metric, and the loss of each image by name, in their order."""
 
     scores: dict[str, Scores]
     losses: dict[str, float] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Validation:
 
     @classmethod
     def of(cls, state: dict[str, Any] | None) -> Validation | None:
-        """What `state_dict` gave, if anything."""
+        """Return the validation of a `state_dict`, or None for None."""
         if state is None:
             return None
         return cls({name: Scores(**found) for name, found in state["scores"].items()}, dict(state["losses"]))
@@ -56,7 +56,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Remade:
-    """A plan that was made anew after step `at`, since a budget held fewer steps than it had: the run ends at `end`."""
+    """A change of plan after step `at`, since the budget holds fewer steps than planned: the run ends at step `end`."""
 
     at: int
     end: int
@@ -64,7 +64,7 @@ class Remade:
 
 @dataclass
 class Progress:
-    """What a run has found on the way: its best validation and its last, its rows of `metrics.csv`, why it stopped."""
+    """The best and the last validation of a run, its rows of `metrics.csv`, why it stopped, and any change of plan."""
 
     best: Best
     stopped: Literal["early", "by budget"] | None = None
@@ -74,10 +74,13 @@ class Progress:
     remade: Remade | None = None
 
     def scheduled(self, schedule: AccumulationSchedule, update: int) -> int:
-        """How often the scheduler of the learning rate is stepped until an update: as often as there were some.
+        """Return how often the scheduler has been stepped after an update: once per update.
 
-        In a plan that was made anew the rest of what was planned is passed through faster, so that it comes to its end.
+        After a change of plan the remaining scheduler steps are spread over the fewer updates, so that the learning
+        rate still finishes its fall.
         """
+        # In whole numbers, so that the last update comes to exactly the last scheduler step. The result depends on the
+        # update alone, so that a resumed run needs no counter of its own.
         if self.remade is None or update <= (first := schedule.updates_until(self.remade.at)):
             return update
         through = (update - first, schedule.updates_until(self.remade.end) - first)
@@ -95,7 +98,7 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Be where another run of the same experiment was."""
+        """Continue from a `state_dict` of a run of the same experiment."""
         self.stopped = state["stopped"]
         self.remade = Remade(**remade) if (remade := state.get("remade")) else None
         self.best = Best(**state["best"])

@@ -1,4 +1,4 @@
-"""A run that was interrupted, taken up where it was."""
+"""Resuming a run from its newest good checkpoint, and extending one that is finished."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def resume(
     console: Console,
     observer: Callable[[RunContext], Handler] | None = None,
 ) -> bool:
-    """Continue from the newest good checkpoint of a run directory to its result; whether there was anything to do."""
+    """Continue a run from its newest good checkpoint to its result, and return whether there was anything to do.
+
+    `settings` may make the run longer. Raises UserError if the experiment, or a file that it read, has changed.
+    """
     began = time.monotonic() if started is None else started
     among = processes.current()
     directory = RunDirectory(run, among.writes)
@@ -55,6 +58,7 @@ def resume(
     with holding(directory) as interruption:
         if directory.is_finished and _length(loaded) == _length(before):
             directory.log(f"{directory.result} is damaged, or of another run; it is written anew")
+        # What can be refused is refused before images are read and before any file in the directory is renamed.
         kept = checkpoints.intact(directory.checkpoints)
         as_trained(directory, before, kept, settings)
         if kept is None:
@@ -66,11 +70,13 @@ def resume(
             assembly, directory, console, began, interruption=interruption, observer=observer, among=among
         )
         now = described(assembly)
-        if among.writes:  # which puts damaged ones aside
+        # `newest` renames files, so one process calls it. The others wait for that at `gather`, and read afterwards.
+        if among.writes:
             state = checkpoints.newest(directory.checkpoints, directory.log, assembly.model)
         among.gather(None)
         if not among.writes:
             state = checkpoints.intact(directory.checkpoints)
+        # `newest` may have passed over the checkpoint that was judged above, as its weights are NaN for this model.
         trained = as_trained(directory, before, state, settings)
         longer = _length(loaded) != _length(trained)
         if state and longer:
@@ -88,12 +94,12 @@ def resume(
 
 
 def is_concluded(run: RunDirectory) -> bool:
-    """Whether a run has come to its result. Raises UserError if its experiment was edited."""
+    """Whether a run has its final result. Raises UserError if its experiment was edited."""
     return run.is_run and _is_concluded(run, loaded := run.load(), loaded, ())
 
 
 def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, settings: Sequence[str]) -> bool:
-    """Whether the result of an experiment is there, and the checkpoint that it is of unless it was removed."""
+    """Whether a run has the result of this experiment, and its checkpoint, if there is one, belongs to that result."""
     if not run.is_finished or (result := _result(run)) is None:
         return False
     state = checkpoints.intact(run.checkpoints)
@@ -102,13 +108,13 @@ def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, set
 
 
 def _is_of(result: dict[str, Any], state: dict[str, Any]) -> bool:
-    """Whether a result is of the weights in a checkpoint, and not of another run."""
+    """Whether a result was computed from the weights in a checkpoint, and not in another run of the same length."""
     last = Validation.of(state["validations"]["last"])
     return result["steps"] == state["step"] and last is not None and repr(result["last"]["loss"]) == repr(last.loss)
 
 
 def _result(run: RunDirectory) -> dict[str, Any] | None:
-    """What `result.json` holds; None if it is damaged."""
+    """Return the contents of `result.json`; None if it is damaged."""
     try:
         return run.read_result()
     except UserError:
@@ -120,7 +126,7 @@ def _length(experiment: Experiment) -> list[int | None]:
 
 
 def _refuse_settings(before: Experiment, now: Experiment) -> None:
-    """Raises UserError if more changed by `--set` than may."""
+    """Raises UserError if `--set` changed more than the length and the free keys of `[runtime]`."""
     train = replace(now.train, **{key: getattr(before.train, key) for key in LENGTH})
     runtime = replace(now.runtime, **{key: getattr(before.runtime, key) for key in FREE["runtime"]})
     if replace(now, train=train, runtime=runtime).resolved() != before.resolved():
@@ -134,13 +140,12 @@ def _refuse_settings(before: Experiment, now: Experiment) -> None:
 def as_trained(
     run: RunDirectory, before: Experiment, state: dict[str, Any] | None, settings: Sequence[str] = ()
 ) -> Experiment:
-    """The experiment with the length that a checkpoint is of. Raises UserError if its file was edited meanwhile.
-
-    The file may already have the length that `--set` asks for, where power failed while the run was extended.
-    """
+    """Return the experiment with the length that its checkpoint was trained for. Raises UserError if it was edited."""
     if state is None or "experiment" not in state:  # an earlier version kept none
         return before
     edits = diff.edits(state["experiment"], before, run.experiment)
+    # A run that is extended writes the new length into its file before it saves its first checkpoint of that length.
+    # After a crash in between, the same --set has to be accepted again.
     length = [f"train.{key}" for key in LENGTH]
     if any(setting.partition("=")[0].strip() in length for setting in settings):
         edits = {key: values for key, values in edits.items() if key not in length}
@@ -155,7 +160,10 @@ def as_trained(
 
 
 def _refuse_edited(run: RunDirectory) -> None:
-    """Raises UserError if the experiment's file is not the one that the run wrote: no checkpoint tells what changed."""
+    """Raises UserError if the experiment's file is not the one that the run wrote.
+
+    For runs without a good checkpoint: only the digest is left to compare, so the message cannot say what changed.
+    """
     recorded = run.read_environment()["digests"].get("experiment")
     if recorded not in (None, files.digest(run.experiment)):
         raise UserError(
@@ -165,7 +173,10 @@ def _refuse_edited(run: RunDirectory) -> None:
 
 
 def _refuse_other_inputs(run: RunDirectory, now: Experiment, state: dict[str, Any] | None) -> None:
-    """Raises UserError if a file is not what the run read; initial weights are read at the beginning alone."""
+    """Raises UserError if a file is not what the run read.
+
+    Initial weights are read at step 0 only: once there is a checkpoint, a change of them is only a warning.
+    """
     listed, recorded = inputs.inputs_of(now), run.read_environment()
     initial = inputs.changed(recorded, listed, ["init_from"])
     changed = inputs.changed(recorded, listed, [kind for kind in inputs.HOLDS if kind != "init_from"])
@@ -179,7 +190,10 @@ def _refuse_other_inputs(run: RunDirectory, now: Experiment, state: dict[str, An
 
 
 def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> None:
-    """Let the run be a longer one from this checkpoint on, and write that down; raises UserError if it cannot be."""
+    """Turn the run into a longer one from this checkpoint on, and record that in its directory.
+
+    Its weights have to become those of a run that was planned with this length. Raises UserError if they would not.
+    """
     run, step = context.directory, state["step"]
     steps = before.train.steps or (before.train.epochs or 0) * context.steps_per_epoch
     if context.steps <= step:
@@ -189,6 +203,8 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
             f"--set: after step {remade['at']} the learning rate was made to fall until step {remade['end']}, as a "
             "budget held no more steps, so a longer run would have had another; start a new run"
         )
+    # The end of the shorter run may have cut its last accumulation group short. In the longer run this group has more
+    # batches, and the weights do not change at this step.
     if not context.schedule.ends(step):
         raise UserError(
             f"--set: step {step} would lie within a group of [train] accumulation_steps = {context.schedule.size} "
@@ -214,13 +230,13 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
 
 
 def _first_other_rate(loaded: Experiment, updates: int, more: int) -> int | None:
-    """The first update, counted from 1, whose learning rates depend on how many there will be, if any does."""
+    """Return the first update, from 1, with another learning rate in a run of `more` updates; None if there is none."""
     short, long = build.learning_rates(loaded, updates, updates), build.learning_rates(loaded, more, updates)
     return next((index + 1 for index in range(updates) if short[index] != long[index]), None)
 
 
 def _record(run: RunDirectory, now: dict[str, Any], step: int) -> None:
-    """Write down that the run went on, and what was not as at its beginning."""
+    """Record in `environment.json` and the log that the run was resumed, and how the environment differs."""
     recorded = run.read_environment()
     other = environment.differences(recorded, now)
     other.pop("digests.experiment", None)

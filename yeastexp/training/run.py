@@ -1,4 +1,4 @@
-"""From an experiment file to a run directory."""
+"""The whole of a new run: an experiment file is read, planned, trained and measured into a run directory."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def train(
 ) -> RunDirectory:
     """Train and measure an experiment as the command `run` does: `train("mine.toml", {"train.epochs": 2})`.
 
-    It is a file, a starter such as "yeastexp:base", a dictionary of its tables, or what `experiment` returned. Returns
-    its run directory, `runs/NAME/001` or the next number, for `load` and `read_result`. Raises UserError as the command
-    does.
+    `experiment` is a file, a starter such as "yeastexp:base", a dictionary of tables, or the result of `experiment()`.
+    Returns the run directory, `runs/NAME/001` or the next free number, for `load` and `read_result`. Raises UserError
+    as the command does.
     """
     if not isinstance(experiment, Experiment):
         experiment = loading.experiment(experiment, settings)
@@ -59,10 +59,10 @@ def run(
     folder: Path | None = None,
     observer: Callable[[RunContext], Handler] | None = None,
 ) -> Path:
-    """Train an experiment, measure it and return its run directory: `folder`, or the next of its name.
+    """Train an experiment, measure it and return its run directory: `folder`, or the next free one of its name.
 
-    `started` is the monotonic clock at the start of the command, from which a `budget` counts. So many steps are
-    `profiled` on the way. An `observer` makes a handler of whoever called, beside those of the experiment.
+    `started` is the monotonic clock at the start of the command, from which a `budget` counts. `profiled` is the number
+    of steps to profile. `observer` makes a handler for the caller, attached beside those of the experiment.
     """
     began = time.monotonic() if started is None else started
     if isinstance(source, Experiment):
@@ -82,17 +82,22 @@ def run(
         f"{loaded.name if loaded is source else source}: reading its images"
         + (", then timing a step" if is_timed(loaded) else "")
     )
+    # Reading images, timing steps and scoring baselines can take longer than a short budget, and no training loop looks
+    # at the clock yet: an alarm raises in the middle of them. They come before the plan, which subtracts their time.
     thumbnails: dict[str, Thumbnail] = {}
     with deadline.at(budget.ends - deadline.LEAVING_SECONDS, budget.over) if budget else nullcontext():
         patience = min(TRIAL_SECONDS, TIMING * budget.seconds if budget else math.inf)
         assembly, step, measured = assembled(loaded, patience)
         for line in measured:
             say(line)
-        baselines = scored_baselines(assembly, thumbnails) if budget else None  # they count as well
+        baselines = scored_baselines(assembly, thumbnails) if budget else None
         counted = budget.plan(assembly, step) if budget else assembly.experiment
-    runtime = replace(counted.runtime, cache=assembly.images.kept)  # on a GPU it changes last bits
+    # Where 'auto' keeps the images depends on the memory that is free now, and patches that are cut on a GPU differ in
+    # their last bits. The choice is written into the run's experiment, so that 'resume' makes the same one.
+    runtime = replace(counted.runtime, cache=assembly.images.kept)
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     refuse_differences(assembly.experiment, among)
+    # No directory is claimed before all that can be refused is refused.
     claimed = (folder or RunDirectory.claim(loaded.name).path) if among.writes else Path()
     directory = RunDirectory(among.agreed(claimed), among.writes)
     with holding(directory) as interruption:

@@ -1,4 +1,4 @@
-"""How long a training step takes, and trials that leave no trace."""
+"""Measuring how long a training step takes, and choosing threads and precision by it, on throwaway copies."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from yeastexp.training.optimization import AccumulationSchedule, Precision
 from yeastexp.training.validation import build_validator
 
 TIMED_STEPS = 7
-"""Of a step, at least if there is time, for its median time."""
+"""The least number of steps that the median is taken of, if there is time for them."""
 
 TRIAL_SECONDS = 1.0
-"""About so long each number of threads and each precision is measured."""
+"""How long each number of threads and each precision is measured, approximately."""
 
 ENDLESS = 2**40
-"""Steps that no measurement gets to the end of."""
+"""A number of steps that no measurement reaches."""
 
 WARM_UP = 4
-"""So many times as long as others a first step may take."""
+"""A first step, which allocates and chooses kernels, may take this many times as long as a later one."""
 
 SLOWER = 1.5
-"""So many times the time of the best is what a slower trial is given for a step."""
+"""A trial is given up when a step takes this many times as long as with the best value so far."""
 
 NO_FASTER = 0.95
-"""Of the time with fewer threads, which leave room for others, is what more threads have to take at most."""
+"""More threads are chosen only if a step takes less than this share of the time with fewer, which leave cores free."""
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 WORTH_DIGITS = 0.9
-"""Of the time in float32 is what bfloat16, which has fewer digits, has to take at most."""
+"""bfloat16, which has fewer digits, is chosen only if a step takes less than this share of the time in float32."""
 
 Value = TypeVar("Value", bound=Hashable)
 
 
 def trial_of(assembly: Assembly) -> tuple[Engine, nn.Module, torch.optim.Optimizer]:
-    """A trainer with copies of model and optimizer, every batch an update, to be run without a trace."""
+    """Return a trainer with copies of model and optimizer, in which every batch is an update; the run is unaffected."""
     model = _copied(assembly).train()
     optimization = optimization_of(assembly, model)
     return build_trainer(assembly, optimization), model, optimization.optimizer
 
 
 def _copied(assembly: Assembly) -> torch.nn.Module:
-    """The model, whose weights stay as they are. Raises UserError if it has none that can be copied."""
+    """Return a copy of the assembly's model. Raises UserError if it is compiled by torch.jit and cannot be copied."""
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in assembly.model.modules()):
         part = assembly.experiment.model
         fault = (
@@ -77,11 +77,11 @@ def _copied(assembly: Assembly) -> torch.nn.Module:
 def seconds_per_step(
     assembly: Assembly, seconds: float, *, at_most: float = math.inf, patience: float = math.inf
 ) -> float:
-    """Time of a training step: the median over about so many seconds of groups of steps of a copy.
+    """Return the time of a training step in seconds: the median over about `seconds` of training a copy of the model.
 
-    It is measured as the run will go, with its worker processes; within about `at_most` seconds, after a single step if
-    need be. Infinite if a step takes longer than `patience`, after which it is left as it stands. The model and all
-    generators stay as they are.
+    The steps run as the run's will, with its worker processes and accumulation groups. The measurement ends after about
+    `at_most` seconds, if need be after one step, and in the middle of a step that takes longer than `patience`: then
+    the result is infinite. The model and all generators stay as they are.
     """
     device, size = assembly.device, assembly.experiment.train.accumulation_steps
     began = time.monotonic()
@@ -89,13 +89,15 @@ def seconds_per_step(
         model = _copied(assembly).train()
         watch = _Impatience(model, patience)
         schedule = AccumulationSchedule(size, [1] * size, sys.maxsize)
+        # Each process stops by its own clock, after any number of steps. A real gather would wait forever for those
+        # that stopped before.
         among = processes.current()
         rehearsing = processes.Rehearsing(among.rank, among.count, among.on_machine)
         trainer = build_trainer(assembly, optimization_of(assembly, model), schedule, rehearsing)
         source = _endless(assembly, rehearsing)
         times: list[float] = []
         try:
-            for _ in range(2):  # allocations and kernel choices
+            for _ in range(2):  # not counted: memory is allocated and kernels are chosen
                 start = watch.begin(WARM_UP)
                 trainer.run(itertools.islice(source, 1), max_epochs=1, epoch_length=1)
                 if time.monotonic() > began + at_most:
@@ -116,7 +118,7 @@ def seconds_per_step(
 
 
 def _endless(assembly: Assembly, among: Processes) -> Generator[Batch | Shards]:
-    """Batches, or this process's shards of them, cut as the run will."""
+    """Yield batches, or this process's shards of them, as the run will."""
     sampler, runtime = assembly.sampler, assembly.experiment.runtime
     source = sampler if runtime.shards == 1 else ShardSampler(sampler, runtime.shards, among)
     yield from source.batches(0, ENDLESS, runtime.workers)
@@ -127,9 +129,10 @@ class _TooSlow(Exception):
 
 
 class _Impatience:
-    """Ends a step of a throwaway model between two of its layers, forward or back, when it has taken too long.
+    """Ends a step of a throwaway model by _TooSlow, between two layers, when it has taken longer than its patience.
 
-    Where cores are busy with something else, a step on too many threads can take fifty times as long as on one.
+    On cores that are busy with something else, a step on too many threads can take fifty times as long as on one. Hooks
+    on the layers look at the clock in the forward and the backward pass, so that such a step need not be waited for.
     """
 
     def __init__(self, model: nn.Module, patience: float) -> None:
@@ -141,7 +144,7 @@ class _Impatience:
                     layer.register_forward_hook(self._watch_backward)
 
     def begin(self, steps: int) -> float:
-        """Give the next steps their time; when they begin."""
+        """Start the clock for so many steps, and return the time now."""
         now = time.monotonic()
         self.end = now + self.patience * steps
         return now
@@ -157,7 +160,7 @@ class _Impatience:
 
 
 def seconds_of_validation(assembly: Assembly, at_most: float) -> float:
-    """Time of a validation: of as many images as take about that long, and by their pixels of the others."""
+    """Return the time of a validation in seconds, extrapolated by pixels from the images that take `at_most`."""
     validator = build_validator(assembly, assembly.model)
     pixels, began = 0, time.monotonic()
     for sample in assembly.samples("val"):
@@ -170,7 +173,7 @@ def seconds_of_validation(assembly: Assembly, at_most: float) -> float:
 
 @dataclass(frozen=True)
 class Fastest:
-    """What steps are fastest with now, the time of such a step where it is known, and a line about each choice."""
+    """The fastest threads and precision now, the time of a step in seconds if it was measured, and lines to log."""
 
     threads: int
     precision: Precision
@@ -179,12 +182,13 @@ class Fastest:
 
 
 def assembled(loaded: Experiment, seconds: float = TRIAL_SECONDS) -> tuple[Assembly, float | None, tuple[str, ...]]:
-    """The parts of an experiment with its number of threads, in force, and its precision written down.
+    """Return the parts of an experiment whose threads and precision, if 'auto', are replaced by the fastest.
 
-    If one of them is 'auto', also the time of a step, if it was measured, and lines that say why it is what it is.
+    The number of threads is in force from here on. Also returns the time of a step in seconds, if it was measured, and
+    lines that say why the values were chosen.
     """
     assembly = assemble(configure_torch(loaded))
-    options_of(assembly)  # refused before a directory is made
+    options_of(assembly)  # raises UserError if the device cannot do so, before a directory is claimed
     if not is_timed(loaded):
         return assembly, None, ()
     chosen = processes.current().agreed(fastest(assembly, loaded, seconds))
@@ -198,12 +202,15 @@ def assembled(loaded: Experiment, seconds: float = TRIAL_SECONDS) -> tuple[Assem
 
 
 def is_timed(loaded: Experiment) -> bool:
-    """Whether an experiment leaves something to the machine."""
+    """Whether an experiment leaves threads or precision to be timed ('auto')."""
     return "auto" in (loaded.runtime.threads, loaded.train.precision)
 
 
 def settled(loaded: Experiment, at_once: int) -> Experiment:
-    """The experiment of runs that are to be alike, so many at a time: each gets its share of the cores."""
+    """Return the experiment with threads and precision fixed, for several runs that are to use the same.
+
+    Runs that go `at_once` get an equal share of the cores each.
+    """
     if at_once > 1 and loaded.runtime.threads == "auto":
         threads = max(1, cores.allowed()[0] // at_once)
         loaded = replace(loaded, runtime=replace(loaded.runtime, threads=threads))
@@ -211,12 +218,14 @@ def settled(loaded: Experiment, at_once: int) -> Experiment:
 
 
 def fastest(assembly: Assembly, loaded: Experiment, seconds: float) -> Fastest:
-    """What steps are fastest with now, of what an experiment leaves open; each trial takes about some `seconds`.
+    """Return the threads and the precision, of those that `loaded` leaves open, with which steps are fastest now.
 
-    No more threads than the process was given. The number that PyTorch takes, the model and all generators are left as
-    they are.
+    Each trial takes about `seconds`. No more threads are tried than the process was given. PyTorch's number of threads,
+    the model and all generators are left as they are.
     """
-    runtime = replace(assembly.experiment.runtime, compile=False)  # each compilation takes half a minute
+    # The trials are timed without compiling, as each compilation takes half a minute. The time of an eager step says
+    # which value is the fastest, but not how long a compiled step takes: it is not returned then.
+    runtime = replace(assembly.experiment.runtime, compile=False)
     eager, before = replace(assembly, experiment=replace(assembly.experiment, runtime=runtime)), torch.get_num_threads()
     threads, step, lines = before, None, []
     precision = options_of(assembly).precision
@@ -268,10 +277,10 @@ def _fastest_of(
     *,
     on_free_cores: bool = False,
 ) -> tuple[Value, float, str]:
-    """The value that steps are fastest with, their time, and the times of all that were tried.
+    """Return the value that steps are fastest with, the time of a step in seconds, and the times tried, as text.
 
-    One that comes later has to take less than so much (`gain`) of the time, and may fail. Of those that need more cores
-    (`on_free_cores`) none is tried where even one thread has to wait for a core.
+    A later value has to take less than `gain` times the best time so far, and may fail, which ends the trials. With
+    `on_free_cores` they also end as soon as the threads of a trial have to wait for busy cores.
     """
     chosen, times, shown = values[0], dict[Value, float](), list[str]()
     for value in values:
@@ -288,8 +297,9 @@ def _fastest_of(
         shown.append(f"{value}: " + (f"over {1e3 * patience:.0f} ms" if slow else f"{1e3 * times[value]:.0f} ms"))
         if times[value] < gain * times[chosen]:
             chosen = value
+        # A later value asks for more cores still, so it would be slower yet.
         if slow:
-            break  # still more threads would wait longer yet
+            break
         if on_free_cores and waiting.share > cores.BUSY:
             shown.append("others keep the cores busy")
             break

@@ -1,4 +1,4 @@
-"""A part of a run, repeated and compared bit for bit."""
+"""Repeating the last steps of a run, and comparing the outcome bit by bit with its checkpoint."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from yeastexp.training.resume import as_trained
 from yeastexp.training.run_directory import RunDirectory
 
 APART = re.compile(r"rows\.\d+\.seconds$|experiment\.")
+"""The leaves of a state that are not compared: times, and the experiment, which `as_trained` has compared."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """The steps repeated, how many tensors and numbers were compared, and what is not as it was for the run."""
+    """The first and last step repeated, how many tensors and values were compared, and how the environment differs."""
 
     first: int
     last: int
@@ -35,9 +36,9 @@ class Verified:
 
 
 def verify(run: Path, *, console: Console) -> Verified:
-    """Repeat a run between its last two checkpoints; UserError says what differs first from what it had come to.
+    """Repeat a run between its last two checkpoints. Raises UserError with the first difference from the second one.
 
-    Files, versions and machine may be others, and are named; an edited experiment is refused.
+    Files, versions and machine may have changed, and are named if they did; an edited experiment is refused.
     """
     directory = RunDirectory.existing(run)
     directory.refuse_folder_of_runs()
@@ -47,6 +48,8 @@ def verify(run: Path, *, console: Console) -> Verified:
     assembly = build.assemble(configure_torch(loaded))
     elsewhere = _elsewhere(directory, assembly)
     with tempfile.TemporaryDirectory() as folder:
+        # Whether a budget ended the run, and where it changed the plan, was decided by a clock. The decisions stand in
+        # the checkpoint, and are repeated from there.
         late = (lambda step: step == after["step"]) if after["stopped"] == "by budget" else never
         earlier = {each["at"]: each["end"] for each in [after.get("remade")] if each}.get
         again = RunDirectory(Path(folder))
@@ -72,12 +75,12 @@ def _checkpoint(run: RunDirectory, which: Literal["previous", "last"]) -> dict[s
 
 
 def _compared(state: dict[str, Any]) -> list[checkpoints.Leaf]:
-    """All but times, and what the experiment is called by its keys."""
+    """Return the leaves of a state that have to repeat."""
     return [leaf for leaf in checkpoints.leaves(state) if not APART.match(leaf[0])]
 
 
 def _elsewhere(run: RunDirectory, assembly: Assembly) -> list[str]:
-    """The files, versions and machine that are not those of the run."""
+    """Return a phrase for each file, version or property of the machine that is not as it was in the run."""
     recorded = run.read_environment()
     others = environment.differences(recorded, described(assembly))
     return [
