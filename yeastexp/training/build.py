@@ -1,4 +1,4 @@
-"""An experiment made into parts, and its training patches."""
+"""Building the parts of an experiment: data set, task, model, transforms, patch sampler, optimizer and trainer."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ from yeastexp.training.step import make_trainer
 from yeastexp.training.training_images import Images, Transforms, checked_labels, plan_patches, training_images
 
 VALIDATION_SHARE = 0.05
-"""Of the training's cost; a pixel costs a third in validation, which goes forward alone."""
+"""The share of the training cost that validation may have by default; forward only, a pixel costs a third there."""
 
 
 def build_dataset(experiment: Experiment) -> Dataset:
-    """The data set, with the splits of a fold where the experiment names one."""
+    """Return the data set, with the splits of a fold if the experiment names one."""
     validation = experiment.validation
     dataset: Dataset = experiment.dataset.build()
     return FoldDataset(dataset, validation.folds, validation.fold) if validation.folds and validation.fold else dataset
 
 
 def build_task(experiment: Experiment) -> Task:
-    """What the experiment's model is to learn."""
+    """Return the experiment's task."""
     task: Task = experiment.task.part.build(experiment.task.channels, len(experiment.task.classes))
     return task
 
 
 def build_model(experiment: Experiment) -> nn.Module:
-    """The model with the initial weights of the experiment's seed."""
+    """Return the model with initial weights by the experiment's seed. Raises UserError if it cannot be trained."""
+    # Seeded by its own purpose: the weights do not depend on what was drawn before, such as by another trial.
     torch.manual_seed(int(generator(experiment.train.seed, "model").integers(2**63)))
     task = experiment.task
     model: Any = experiment.model.build(task.channels, build_task(experiment).outputs)
@@ -70,20 +71,20 @@ def build_model(experiment: Experiment) -> nn.Module:
 
 
 def build_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
-    """The metrics of the file by name."""
+    """Return the experiment's metrics by name."""
     return {part.name: part.build(len(experiment.task.classes)) for part in experiment.metrics}
 
 
 def with_metrics_of(
     task: Task, metrics: Mapping[str, PerImageMetric], classes: int, maps: Collection[str]
 ) -> dict[str, PerImageMetric]:
-    """The metrics, then those that the task wants beside them, as far as the data have the maps for them."""
+    """Return the metrics, followed by those that the task adds if the data has the maps that they need."""
     wanted = {name: KINDS["metric"][name](classes) for name in telling_apart.metrics_of(task) if name not in metrics}
     return {**metrics, **{name: metric for name, metric in wanted.items() if metric.has_maps(maps)}}
 
 
 def fitted_transforms(experiment: Experiment, dataset: Dataset) -> Transforms:
-    """The `[[transform]]` list, fitted on the training images; normalising ones are left out for normalised data."""
+    """Return the `[[transform]]` list, fitted on the training images; without normalising ones for normalised data."""
     transforms = [part.build() for part in experiment.transforms]
     kept = [transform for transform in transforms if not (transform.normalizes and dataset.normalization)]
     return pipeline.fitted(kept, lambda: (dataset.read(name).image for name in dataset.splits["train"]))
@@ -91,7 +92,7 @@ def fitted_transforms(experiment: Experiment, dataset: Dataset) -> Transforms:
 
 @dataclass(frozen=True)
 class Assembly:
-    """An experiment's parts, ready to train but for the optimizer, which wants to know the number of steps."""
+    """An experiment's parts, ready to train; optimizer and scheduler are made by methods, for any copy of the model."""
 
     experiment: Experiment
     device: torch.device
@@ -111,13 +112,16 @@ class Assembly:
 
     @property
     def _says_loss(self) -> Part:
-        """Whose fault a wrong loss is: that of `[loss]`, unless there is none or the task alone is the user's."""
+        """The part to blame for a wrong loss: `[loss]`, unless there is none, or only the task is user code."""
         task, loss = self.experiment.task.part, self.experiment.loss
         mine = KINDS["task"].find(task.name).foreign
         return task if loss is None or (mine and not KINDS["loss"].find(loss.name).foreign) else loss
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss of outputs (B, O, H, W) and targets (B, T, H, W). Raises UserError if it is no scalar."""
+        """Return the loss () of outputs (B, O, H, W) and targets (B, T, H, W).
+
+        Raises UserError if the task returns no scalar, or one without gradient although the outputs have one.
+        """
         value: Any = self.task.loss(outputs, targets, self.criterion)
         if isinstance(value, Tensor) and not value.ndim and value.requires_grad >= outputs.requires_grad:
             return value
@@ -127,7 +131,7 @@ class Assembly:
         raise UserError(f"{part.place}: {part.label} name: '{part.name}' {fault}")
 
     def count(self, targets: Tensor) -> Tensor | None:
-        """What the loss is a mean over; None if it is none over pixels. Raises UserError if it is no scalar."""
+        """Return the number () that the loss divides by; None if it is no mean over pixels. UserError if no scalar."""
         count: Any = self.task.count(targets, self.criterion)
         if count is None:
             return None
@@ -144,30 +148,30 @@ class Assembly:
 
     @property
     def additive(self) -> bool:
-        """Whether the loss says how it adds up."""
+        """Whether the loss can tell what it divides by, so that batches of a group weigh exactly."""
         if self.criterion is None:
             return type(self.task).count is not Task.count
         return isinstance(self.criterion, AdditiveLoss)
 
     @property
     def validate_every(self) -> int:
-        """Epochs between validations: as written, or so many that validation costs a twentieth of the training."""
+        """The number of epochs between validations: as written, or so that they cost a twentieth of the training."""
         if written := self.experiment.validation.every:
             return written
         epoch_pixels = len(self.sampler.plan.images) * self.sampler.plan.side**2
         return max(1, round(self.task.views * self.pixels("val") / 3 / (VALIDATION_SHARE * epoch_pixels)))
 
     def pixels(self, split: str) -> int:
-        """Pixels of all images of a split."""
+        """Return the number of pixels in all images of a split."""
         return sum(int(np.prod(self.dataset.shape(name)[1:])) for name in self.dataset.splits.get(split, ()))
 
     def samples(self, split: str, among: Processes = ALONE) -> Iterator[Sample]:
-        """The whole images of a split, or this process's share of them, one at a time, their labels checked."""
+        """Iterate over the whole images of a split, or this process's share of them, with checked labels."""
         names = among.share(self.dataset.splits.get(split, ()))
         return (checked_labels(self.dataset.read(name), len(self.classes)) for name in names)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer over a model's parameters."""
+        """Return the optimizer of a model's parameters. Raises UserError if the part is no PyTorch optimizer."""
         part = self.experiment.optimizer
         optimizer: Any = part.build(model.parameters())
         if not isinstance(optimizer, torch.optim.Optimizer):
@@ -175,7 +179,7 @@ class Assembly:
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
-        """The scheduler for so many steps, where the experiment has one."""
+        """Return the scheduler for a run of so many steps, None if there is none. UserError if it is not PyTorch's."""
         part = self.experiment.scheduler
         if part is None:
             return None
@@ -187,9 +191,9 @@ class Assembly:
 
 @OneThread()
 def assemble(experiment: Experiment) -> Assembly:
-    """All parts of an experiment, the data read, the transforms fitted, the model with its first weights.
+    """Return all parts of an experiment: the data read, the transforms fitted, the model with initial weights.
 
-    On one thread, so that the last bits of what is fitted do not depend on how many the steps are computed by.
+    Runs on one thread: the last bits of a fitted mean depend on the number of threads, which may still be timed later.
     """
     device = compute_device(experiment.runtime)
     dataset = build_dataset(experiment)
@@ -219,10 +223,10 @@ def assemble(experiment: Experiment) -> Assembly:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What stands before the model: the one owner of its description in a checkpoint.
+    """All that is applied before the model, as a checkpoint describes it, so that prediction repeats it exactly.
 
-    `fitted` has the options of each transform that fits some, and nothing for the others; `values` is the range of the
-    training images, if they were all looked at; `task` is what the task learnt of them.
+    `fitted` has the options of each transform that is fitted, and an empty dictionary for each other; `values` is the
+    range of the training images, None if they are not cached; `task` is the state that the task fitted.
     """
 
     normalization: Mapping[str, Any] | None
@@ -232,24 +236,24 @@ class Preprocessing:
 
     @classmethod
     def of(cls, assembly: Assembly) -> Preprocessing:
-        """That of an experiment's parts."""
+        """Return the description of an experiment's parts."""
         fitted = [dict(vars(transform)) if transform.has("fit") else {} for transform in assembly.transforms]
         return cls(assembly.dataset.normalization, fitted, assembly.images.values, assembly.task.state_dict())
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
-        """What `state_dict` gave."""
+        """Return the description in a `state_dict`."""
         values = Values(**state["values"]) if state["values"] else None
         return cls(state["normalization"], state["transforms"], values, state["task"])
 
     def state_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it."""
+        """Return the description as plain values."""
         values = {key: value for key, value in vars(self.values).items() if value != ()} if self.values else None
         transforms = list(self.fitted)
         return {"normalization": self.normalization, "transforms": transforms, "values": values, "task": {**self.task}}
 
     def transforms(self, experiment: Experiment) -> Transforms:
-        """The `[[transform]]` list of an experiment with these options; ValueError or TypeError if it is another's."""
+        """Return an experiment's `[[transform]]` list with these options; ValueError or TypeError if they misfit."""
         transforms = [part.build() for part in experiment.transforms]
         kept = [transform for transform in transforms if not (transform.normalizes and self.normalization)]
         return tuple(
@@ -259,34 +263,35 @@ class Preprocessing:
 
 
 def options_of(assembly: Assembly) -> Options:
-    """How a step of an experiment is computed; UserError if its device cannot do so.
+    """Return precision and compilation of a training step. Raises UserError if the device does not support them.
 
-    A precision that is left to the machine is float32 until steps are timed (`timing.assembled`).
+    The precision 'auto' is float32 until steps are timed (`timing.assembled`).
     """
     precision, runtime = assembly.experiment.train.precision, assembly.experiment.runtime
     return Options("float32" if precision == "auto" else precision, runtime.compile).check(assembly.device)
 
 
 def optimization_of(assembly: Assembly, model: nn.Module | None = None) -> OptimizationStep:
-    """What changes the weights of the experiment's model, or of a copy; UserError if the device cannot do so."""
+    """Return the `OptimizationStep` of the experiment's model, or of a copy. Raises UserError as `options_of` does."""
     trained = assembly.model if model is None else model
     return OptimizationStep(trained, assembly.optimizer(trained), options_of(assembly), assembly.device)
 
 
 def schedule_of(assembly: Assembly, steps: int) -> AccumulationSchedule:
-    """Which batches of a run of so many steps change the weights together."""
+    """Return the accumulation groups of a run of so many steps."""
     count, size = len(assembly.sampler.plan.images), assembly.sampler.size
     sizes = [min(size, count - first) for first in range(0, count, size)]
     return AccumulationSchedule(assembly.experiment.train.accumulation_steps, sizes, steps)
 
 
 def learning_rates(experiment: Experiment, planned: int, updates: int) -> list[list[float]]:
-    """Those of the first updates of a run of so many planned ones, in each group of parameters."""
+    """Return the learning rate of each parameter group in each of the first `updates` of a run of `planned` updates."""
+    # The rates do not depend on the parameters, so a tiny layer stands for the model.
     optimizer = experiment.optimizer.build(nn.Linear(1, 1).parameters())
     scheduler = experiment.scheduler.build(optimizer, planned) if experiment.scheduler else None
     rates = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a scheduler whose optimizer takes no step
+        warnings.simplefilter("ignore")  # PyTorch warns that the scheduler is stepped before the optimizer
         for _ in range(updates):
             rates.append([group["lr"] for group in optimizer.param_groups])
             if scheduler is not None:
@@ -300,10 +305,10 @@ def build_trainer(
     schedule: AccumulationSchedule | None = None,
     among: Processes = ALONE,
 ) -> Engine:
-    """An Ignite engine that trains on batches of `assembly.sampler`; it fires `TrainingEvents` beside Ignite's own.
+    """Return an Ignite engine that trains on batches of `assembly.sampler` and also fires `TrainingEvents`.
 
-    Without `optimization` the experiment's optimizer changes its model; without `schedule` every batch does so. `among`
-    several processes it takes the shards of this one.
+    By default the experiment's optimizer changes its model after every batch. Of several processes (`among`) the engine
+    takes this one's shards.
     `trainer.run(map(assembly.sampler.batch, range(100)), max_epochs=1, epoch_length=100)` takes 100 steps.
     """
     optimization = optimization or optimization_of(assembly)

@@ -1,4 +1,4 @@
-"""Training images on one sheet: before and after each transform and each augmentation, and as patches in training."""
+"""The contact sheet: training images before and after each transform and augmentation, and as training patches."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ from yeastexp.training.build import Assembly
 from yeastexp.training.training_images import checked_labels
 
 IMAGES = 3
-"""Training images that are shown, spread over the split."""
+"""The number of training images shown, spread over the split."""
 
 MIN_SIDE, MAX_SIDE = 176, 256
-"""Pixels of a tile; patches of a side in between are shown pixel by pixel."""
+"""Smallest and largest side of a tile in pixels; patches of a side in between are shown at their own size."""
 
 SHEET_WIDTH = 1300
 """Pixels; columns that do not fit begin a new row."""
 
 DRAWS = 4
-"""The strongest of so many draws shows what an augmentation does."""
+"""An augmentation is shown by the strongest of this many draws."""
 MAX_DRAWS = 64
-"""Draws without effect after which the caption says so."""
+"""The number of draws without effect after which the caption says so."""
 
 ROWS = 2
-"""Of patches as in training."""
+"""Rows of training patches."""
 MIN_COLUMNS = 5
-"""Of those patches, beside each other."""
+"""The least number of training patches in a row."""
 
 MAX_CHANNELS = 4
-"""That have a histogram."""
+"""The largest number of channels that have a histogram."""
 HISTOGRAM = (130, 420)
-"""Height and width."""
+"""Height and width of a histogram in pixels."""
 
 MAX_PARAM = 1e5
-"""Of the params shown; larger integers are keys of generators, which tell nothing."""
+"""Larger params are not shown: they are keys of generators, which tell nothing."""
 
 ORIGIN = "place in the stored image"
-"""A label map that follows the image: the index of the stored pixel that a pixel was read from."""
+"""The name of a label map with the index of each stored pixel, so that transforms show where pixels come from."""
 
 Array = npt.NDArray[np.float32]
 Patches = tuple[Array, pictures.Labels, Tensor]
 """Images (B, C, h, w), labels (B, h, w) and targets (B, T, h, w)."""
 Box = tuple[int, int, int, int]
-"""Rows and columns: first, first, behind the last, behind the last."""
+"""First row, first column, last row + 1, last column + 1."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A training image, stored and after each transform in turn, and the corner of the patch that is shown of it."""
+    """A training image as stored and after each transform, and the corner (2) of its patch that is shown."""
 
     index: int
     stages: tuple[Sample, ...]
@@ -69,18 +69,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Column:
-    """A step, and its result for each of the examples, with captions."""
+    """A column of the sheet: a transform or augmentation, with a captioned tile for each example."""
 
     heading: tuple[str, str, str]
-    """Its table, its name and its options."""
+    """The part's table, name and options."""
     tiles: tuple[tuple[str, Picture], ...]
 
 
 def draw_contact_sheet(assembly: Assembly) -> Picture:
-    """The contact sheet of an experiment's parts (H, W, 3); global random generators are left alone.
+    """Draw the contact sheet (H, W, 3) of an experiment's parts; global random generators are left alone.
 
-    Each augmentation is shown alone, with params that have an effect. The patches as in training are exactly those of
-    its first steps.
+    Each augmentation is shown by itself, with params that have an effect. The training patches are exactly those of the
+    first steps.
     """
     examples = [_example(assembly, index) for index in _spread(len(assembly.dataset.splits["train"]))]
     patches = _patches(assembly, examples)
@@ -110,7 +110,7 @@ def _spread(count: int) -> list[int]:
 
 
 def _blocks(images: Sequence[Column], augmented: Sequence[Column], across: int) -> list[list[Column]]:
-    """Columns in blocks side by side; a further block of augmentations begins with what they are applied to."""
+    """Divide the columns into rows of `across`; a row that begins with an augmentation repeats the images before it."""
     blocks: list[list[Column]] = [[]]
     for index, column in enumerate([*images, *augmented]):
         if len(blocks[-1]) == across:
@@ -124,6 +124,8 @@ def _example(assembly: Assembly, index: int) -> Example:
     sample = checked_labels(stored, len(assembly.classes))
     height, width = sample.size
     told = {name: sample.maps[name] for name in ("instances",) if _has_cells(assembly)}
+    # Label maps are moved along with the image by any transform, a user's too. A map with the index of each pixel thus
+    # tells where the pixels of a patch were in the stored image, without a hook for the inverse of the geometry.
     marked = replace(sample, maps={**told, ORIGIN: torch.arange(height * width).view(height, width)})
     transforms = assembly.transforms
     stages = tuple(pipeline.whole(transforms[:count], marked) for count in range(len(transforms) + 1))
@@ -131,7 +133,8 @@ def _example(assembly: Assembly, index: int) -> Example:
 
 
 def _corner(labels: Tensor, side: int) -> npt.NDArray[np.int64]:
-    """Of the patch with the most outlines in it; centred if the image is smaller than a patch."""
+    """Return the corner (2) of the patch with the most outlines; centred along axes shorter than a patch."""
+    # A summed-area table: the outlines in a patch are four numbers of it, so that all patches are compared at once.
     above = np.pad(pictures.edges(labels.numpy()), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     height, width = (min(side, length) for length in labels.shape)
     counts = above[height:, width:] - above[:-height, width:] - above[height:, :-width] + above[:-height, :-width]
@@ -145,9 +148,9 @@ def _patches(
     position: int | None = None,
     params: Sequence[Any] = (),
 ) -> Patches:
-    """The patches of the examples, as cut or after the augmentation at a position with its params.
+    """Return the patches of the examples, as cut or after the augmentation at `position` with one of `params` each.
 
-    One that composes scenes gives the middle of a scene in place of a patch.
+    If the augmentation replaces a patch by a composed scene, the patch is the middle of that scene.
     """
     sampler = assembly.sampler
     images, corners = (
@@ -159,6 +162,7 @@ def _patches(
     side = sampler.plan.side
     for row, given in enumerate(params):
         if position in sampler.scenes and (number := sampler.augmentations[position].scene(given)) is not None:
+            # Scenes are numbered behind the training images, so that patches are cut from them like from any image.
             images[row] = sampler.scenes[position] + number
             (block,) = sampler.source.laid(images[row : row + 1])
             corners[row] = (block.pixels.sizes[block.images[0]] - side) // 2
@@ -179,28 +183,30 @@ def _patches(
 
 
 def _has_cells(assembly: Assembly) -> bool:
-    """Whether cells are outlined, each by itself, in place of classes."""
+    """Whether single cells are outlined instead of classes."""
     return "instances" in assembly.task.maps
 
 
 def _tile(
     assembly: Assembly, image: Array, labels: pictures.Labels, targets: Tensor, side: int, limits: Limits
 ) -> Picture:
-    """A patch with its classes outlined, or its cells as the targets (T, h, w) tell them apart."""
+    """Draw a patch with its classes outlined, or its cells as the targets (T, h, w) tell them apart."""
     if not _has_cells(assembly):
         return pictures.tile(image, labels, side, limits)
+    # Ids are not augmented, targets are. The outputs that say exactly these targets are decoded, so that the sheet
+    # shows which cells the targets can still tell apart. The last ones are the most confident.
     *_, outputs = assembly.task.certain(targets[None])
     ids = assembly.task.decode(outputs[0]).instances
     return cells.tile(image, labels if ids is None else _known(ids.cpu().numpy(), labels), side, limits)
 
 
 def _known(ids: pictures.Labels, labels: pictures.Labels) -> pictures.Labels:
-    """The ids of cells with unlabelled pixels as in the labels."""
+    """Return the ids of cells with IGNORE where the labels have it."""
     return np.where(labels == IGNORE, IGNORE, ids)
 
 
 def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: Limits) -> Iterator[Column]:
-    """The whole images with a frame about the patch, then its content, stored and after each transform."""
+    """Yield a column of whole images with a frame around the patch, then its content after each transform."""
     boxes = [_boxes(example, assembly.sampler.plan.side) for example in examples]
     stored = [example.stages[0] for example in examples]
     whole = [_framed(example, box[0], side) for example, box in zip(stored, boxes, strict=True)]
@@ -211,6 +217,7 @@ def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: 
     for stage, heading in enumerate(headings):
         samples = [example.stages[stage] for example in examples]
         inside = [_cut(sample.image.numpy(), box[stage]) for sample, box in zip(samples, boxes, strict=True)]
+        # Every stage has its own range of values. The last one shares its limits with the patches, to be comparable.
         shown_limits = limits if stage == len(headings) - 1 else pictures.limits_of(*inside)
         draw = cells.tile if _has_cells(assembly) else pictures.tile
         tiles = [
@@ -226,7 +233,7 @@ def _outlines(sample: Sample) -> pictures.Labels:
 
 
 def _named_transforms(assembly: Assembly) -> list[tuple[str, BasicTransform2D]]:
-    """The transforms that are applied, with their names in the experiment."""
+    """Return the transforms that are applied, with their names in the experiment."""
     kept = [part.name for part in assembly.experiment.transforms if not _left_out(assembly, part)]
     return list(zip(kept, assembly.transforms, strict=True))
 
@@ -243,7 +250,7 @@ def _framed(sample: Sample, box: Box, side: int) -> Picture:
 
 
 def _boxes(example: Example, side: int) -> list[Box]:
-    """Where the patch's pixels lie at each stage; all of it if the patch has none of the image."""
+    """Return the bounding box of the patch's pixels in each stage; the whole image if the patch has none of it."""
     origins = [stage.maps[ORIGIN].numpy() for stage in example.stages]
     top, left = np.maximum(example.corner, 0).tolist()
     patch = origins[-1][top : top + side, left : left + side]
@@ -268,7 +275,7 @@ def _cut(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
 def _augmented(
     assembly: Assembly, examples: Sequence[Example], patches: Patches, side: int, limits: Limits
 ) -> Iterator[Column]:
-    """The patches after each augmentation alone."""
+    """Yield a column of patches for each augmentation, applied alone."""
     parts = assembly.experiment.augmentations
     for position, (part, augmentation) in enumerate(zip(parts, assembly.sampler.augmentations, strict=True)):
         tiles = [
@@ -281,7 +288,10 @@ def _augmented(
 def _strongest(
     assembly: Assembly, examples: Sequence[Example], patches: Patches, position: int, augmentation: BasicTransform2D
 ) -> list[tuple[str, Array, pictures.Labels, Tensor]]:
-    """The params and the result for each patch: the strongest of a few draws, of more if none has an effect."""
+    """Return caption, image, labels and targets of each patch after the strongest of a few draws.
+
+    More are drawn as long as a patch has had none with an effect: many augmentations act with some probability only.
+    """
     best = [(0.0, "no effect", *pair) for pair in zip(*patches, strict=True)]
     for attempt in range(MAX_DRAWS):
         if attempt >= DRAWS and all(strength for strength, *_ in best):
@@ -300,7 +310,7 @@ def _strongest(
 
 
 def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[Picture]:
-    """The patches of the first steps."""
+    """Draw the first `count` training patches."""
     tiles: list[Picture] = []
     step = 0
     while len(tiles) < count:
@@ -314,7 +324,7 @@ def _trained(assembly: Assembly, side: int, limits: Limits, count: int) -> list[
 
 
 def _head(assembly: Assembly) -> Iterator[Picture]:
-    """What the sheet shows, and what the colours mean."""
+    """Yield the text above the sheet: what it shows, and what the colours mean."""
     experiment, plan = assembly.experiment, assembly.sampler.plan
     yield _heading(experiment.name)
     text = [
@@ -345,7 +355,7 @@ def _heading(text: str) -> Picture:
 
 
 def _grid(columns: Sequence[Column], side: int) -> Picture:
-    """Columns side by side, each tile below its caption."""
+    """Draw columns side by side, each tile below its caption."""
     stacks = []
     for column in columns:
         table, name, options = (pictures.truncated(line, side - pictures.GAP) for line in column.heading)
@@ -356,7 +366,7 @@ def _grid(columns: Sequence[Column], side: int) -> Picture:
 
 
 def _histograms(assembly: Assembly, examples: Sequence[Example]) -> Iterator[Picture]:
-    """Values as stored and after the transforms, a line for each image, its statistics below in the same colour."""
+    """Yield histograms of stored and of transformed values, a line per image, with statistics in the same colour."""
     stages = {"stored values": 0}
     if names := [name for name, _ in _named_transforms(assembly)]:
         stages[f"after {', '.join(names)}"] = -1
@@ -375,7 +385,7 @@ def _histograms(assembly: Assembly, examples: Sequence[Example]) -> Iterator[Pic
 
 
 def _statistics(image: Tensor) -> str:
-    """Mean and standard deviation, minimum and maximum."""
+    """Return mean, standard deviation, minimum and maximum of an image as text."""
     deviation, mean = (float(value) for value in torch.std_mean(image.double(), correction=0))
     low, high = (float(end) for end in image.aminmax())
     texts = [format_number(value, 3, high - low) for value in (mean, deviation, low, high)]
@@ -383,7 +393,7 @@ def _statistics(image: Tensor) -> str:
 
 
 def _options(transform: BasicTransform2D) -> str:
-    """The options of a transform, fitted ones included."""
+    """Return the options of a transform as text, fitted ones included."""
     return " ".join(f"{key}={_value(value)}" for key, value in vars(transform).items() if value is not None)
 
 
@@ -394,7 +404,7 @@ def _value(value: Any) -> str:
 
 
 def _params(params: Any) -> str:
-    """The numbers among the params, but for keys of generators."""
+    """Return the numbers among the params as text, without keys of generators."""
     listed = params if isinstance(params, tuple | list) else [params]
     each = [value for item in listed for value in (item if isinstance(item, tuple | list) else [item])]
     numbers = [value for value in each if isinstance(value, bool | int | float) and abs(value) < MAX_PARAM]

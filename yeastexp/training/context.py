@@ -1,4 +1,4 @@
-"""A run under way: the parts of an experiment, the engines that train and validate, and the handlers beside them."""
+"""The state of a run under way: an experiment's parts, the engines that train and validate, and their handlers."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ from yeastexp.training.timing import trial_of
 from yeastexp.training.validation import build_validator, scored_baselines
 
 PLAIN = (str, int, float, bool, type(None), dict, list, tuple)
-"""The types of values that a checkpoint can hold beside tensors; containers are leaves if they are empty."""
+"""The types that a checkpoint can hold beside tensors; the containers among them occur as leaves if empty."""
 
 
 def start_at(engine: Engine, step: int, steps_per_epoch: int, epochs: int, updates: int = 0) -> None:
-    """Let an engine's next run begin after `step` steps and `updates` updates, in the epoch they belong to."""
+    """Set an engine's state so that its next run continues after `step` steps and `updates` updates."""
     engine.load_state_dict({"iteration": step, "epoch_length": steps_per_epoch, "max_epochs": epochs})
     engine.state.updates = updates  # type: ignore[attr-defined]  # registered by `make_trainer`
 
 
 def never(step: int) -> bool:
-    """No step is too late."""
+    """The `late` of a run without a budget: no step is too late."""
     return False
 
 
 def as_planned(step: int) -> None:
-    """The plan stays."""
+    """The `earlier` of a run without a budget: it ends as planned."""
 
 
 @dataclass
 class RunContext:
-    """A run under way, as its handlers know it (`yeastexp.contracts.Context`).
+    """A run under way; its handlers are given it as `yeastexp.contracts.Context`.
 
-    It is over when its steps are done, early, or when a step was `late`; or it pauses, after a checkpoint, at step
-    `until` or when interrupted.
+    A run is `over` when its steps are done, when it is stopped early, or when another step would be too `late`. It
+    pauses, after a checkpoint, when it is interrupted or at step `until`.
     """
 
     assembly: Assembly
@@ -98,7 +98,10 @@ class RunContext:
         self.say = say_to(self.console)
 
     def build(self, after_step: int | None = None) -> None:
-        """Make what changes the weights that the model has now, and the engines; TensorBoard forgets later steps."""
+        """Build the optimizer of the model's present weights, the engines and the tracker.
+
+        TensorBoard drops what it was told of steps after `after_step`, which are repeated.
+        """
         self.optimization = optimization_of(self.assembly)
         self.trainer = build_trainer(self.assembly, self.optimization, self.schedule, self.among)
         self.validator = build_validator(self.assembly, self.measured, self.among)
@@ -106,14 +109,17 @@ class RunContext:
         self.tracker = Tracker(self.directory, after_step, self.assembly.approximate)
 
     def measured(self) -> nn.Module:
-        """The model to score and keep; NonFiniteLoss if its weights, or those in training, are NaN or infinite."""
+        """Return the model to score and save: the average if there is one.
+
+        Raises NonFiniteLoss if its weights, or those in training, which a checkpoint holds as well, are not finite.
+        """
         for model in dict.fromkeys((self.model, self.optimization.measured)):
             check_weights(model.state_dict(), self.step, self.masks)
         return self.optimization.measured
 
     @property
     def step(self) -> int:
-        """How many steps are done."""
+        """The number of steps that are done."""
         return self.trainer.state.iteration
 
     @property
@@ -122,44 +128,49 @@ class RunContext:
         return self.step >= self.steps or self.progress.stopped is not None
 
     def asked(self, step: int) -> tuple[bool, int | None]:
-        """Whether a step was `late` in any process, and where to end `earlier`, as the first process says."""
+        """Return whether a step was `late` in any process, and the step to end at `earlier`, if any.
+
+        Clocks differ between processes, but all have to end at the same step: one that is late ends all, and the first
+        process decides the rest.
+        """
         late, end = self.late(step), None if self.progress.remade else self.earlier(step)
+        # Asked after each group: without a budget nothing is exchanged, and with one a single flag, until it matters.
         if (self.late, self.earlier) == (never, as_planned) or not self.among.any(late or end is not None):
             return False, None
         everywhere = self.among.gather((late, end))
         return any(late for late, _ in everywhere), everywhere[0][1]
 
     def tell(self, line: str) -> None:
-        """A line on the terminal and in the log."""
+        """Write a line on the terminal and in the log."""
         self.say(line)
         self.log(line)
 
     @property
     def end(self) -> int:
-        """The step that the run ends with, as far as is known."""
+        """The last step of the run by the present plan."""
         return self.progress.remade.end if self.progress.remade else self.steps
 
     def scheduler_steps(self, step: int) -> int:
-        """How often the scheduler of the learning rate is stepped after the update that a step ends with."""
+        """Return how often to step the learning rate's scheduler after the update at the end of a step."""
         update = self.schedule.updates_until(step)
         before, after = (self.progress.scheduled(self.schedule, number) for number in (update - 1, update))
         return after - before
 
     @property
     def learning_rate(self) -> float:
-        """That of the next update, in the first group of parameters."""
+        """The learning rate of the next update, in the first group of parameters."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
     def scored_baselines(self) -> dict[str, Summary]:
-        """What the baselines get; fitted so late that the first step need not wait for it."""
+        """Return the scores of the baselines, which are fitted at the first call, not before the first step."""
         if self.baselines is None:
             self.baselines = scored_baselines(self.assembly, self.thumbnails)
         return self.baselines
 
     @cached_property
     def cautions(self) -> list[str]:
-        """What is known from the first validation on, whatever the scores become."""
+        """The warnings that do not depend on the scores, one sentence each."""
         self.scored_baselines()
         return [
             *cautions.of_loss(self.assembly),
@@ -195,11 +206,11 @@ class RunContext:
         self.directory.log(line)
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of the steps from `first` to before `last`, on the device; worker processes end with them."""
+        """Yield the batches of steps `first` to `last` - 1, on the device; worker processes end with the iterator."""
         yield from self._on_device(self.assembly.sampler.batches(first, last, *self._by_workers))
 
     def rest(self) -> Iterator[Batch | Shards]:
-        """What is left to train on in this process: batches, or its shards of them."""
+        """Yield the remaining batches of the run, or this process's shards of them."""
         shards = self.assembly.experiment.runtime.shards
         if shards == 1:
             yield from self.batches(self.step, self.steps)
@@ -209,7 +220,7 @@ class RunContext:
 
     @property
     def _by_workers(self) -> tuple[int, bool]:
-        """How many processes cut patches, and whether into memory that a GPU copies from beside its work."""
+        """The number of worker processes, and whether batches go into pinned memory, which a GPU copies from."""
         return self.assembly.experiment.runtime.workers, self.device.type == "cuda"
 
     def _on_device(self, made: Iterator[Tensors]) -> Iterator[Tensors]:
@@ -220,14 +231,14 @@ class RunContext:
 
     @contextmanager
     def trial(self) -> Iterator[tuple[Engine, nn.Module, torch.optim.Optimizer]]:
-        """A trainer with copies of model and optimizer, every batch an update; its runs leave no trace in this one."""
+        """Yield a trainer with copies of model and optimizer, every batch an update; the run itself is unaffected."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             yield trial_of(self.assembly)
 
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on, between two groups of batches: gradients are no state."""
+        """Return all that the rest of the run depends on. Only between accumulation groups: it holds no gradients."""
         assert self.schedule.ends(self.step), f"step {self.step} is within a group"
         self.measured()
         return {
@@ -241,25 +252,27 @@ class RunContext:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Be where a checkpoint was."""
+        """Restore the state of a checkpoint."""
         self.optimization.load_state_dict(state)
         self.progress.load_state_dict(state)
-        if state["values"]:  # images that are read again and again were not all looked at
+        # A run that does not cache its images has no range of their values in its checkpoints.
+        if state["values"]:
             self.preprocessing = Preprocessing.from_state(state)
         for name, handler in self.handlers.items():
             if name in state["handlers"] and hasattr(handler, "load_state_dict"):
                 handler.load_state_dict(state["handlers"][name])
             elif name.startswith("[[handler]]"):
                 self.log(f"{name} has no state in the checkpoint (no 'state_dict'): it starts afresh")
+        # After the handlers: restoring one of the user's may draw random numbers.
         checkpoints.set_generators(state["generators"], self.device)
         self.start_at(state["step"])
 
     def start_at(self, step: int) -> None:
-        """Let the trainer's next run begin after so many steps."""
+        """Let the trainer continue after so many steps."""
         start_at(self.trainer, step, self.steps_per_epoch, self.epochs, self.schedule.updates_until(step))
 
     def save(self) -> None:
-        """Keep a checkpoint of this moment."""
+        """Save a checkpoint of the present state as the newest."""
         state = self.state_dict()
         self._refuse_apart(state)
         if self.directory.writes:
@@ -267,9 +280,10 @@ class RunContext:
             checkpoints.save_next(self.directory.checkpoints, state)
 
     def save_best(self) -> None:
-        """Keep a checkpoint of this moment as the best; rows have times in them, which would differ from run to run.
+        """Save a checkpoint of the present state as the best.
 
-        So would the length of a run that became longer later on.
+        Equal runs are to have equal files: the rows of `metrics.csv`, which have times, and the length, which differs
+        in a run that is extended later, are left out.
         """
         state = self.state_dict()
         train = {key: value for key, value in state["experiment"]["train"].items() if key not in LENGTH}
@@ -277,22 +291,24 @@ class RunContext:
         if self.directory.writes:
             self.directory.refuse_gone()
             checkpoints.save(self.directory.checkpoint("best"), best)
-        self.among.gather(None)  # nobody reads it before it is there
+        self.among.gather(None)  # no other process may read the file before it is written
 
     def _refuse_apart(self, state: dict[str, Any]) -> None:
-        """UserError if processes have come to different weights, of which one would be written."""
+        """Raises UserError if processes have different weights, which would be a bug, or a fault of the hardware."""
         if self.among.count > 1:
             digest = checkpoints.digest({key: state[key] for key in ("model", "optimizer", "scaler")})
             processes.refuse_unequal({f"the training state after step {self.step}": digest}, self.among)
 
 
 def _state(name: str, handler: Handler) -> Any:
-    """A handler's state, or None; UserError if a checkpoint cannot hold it."""
+    """Return a handler's state, or None if it has none. Raises UserError if a checkpoint cannot hold it."""
     if not hasattr(handler, "state_dict"):
         return None
     state = handler.state_dict()
     for key, value in checkpoints.leaves(state):
-        if not isinstance(value, Tensor) and type(value) not in PLAIN:  # NumPy's float64 is a float, but not plain
+        # The exact type counts: NumPy's float64 is a subclass of float, but pickled as an object of NumPy, which
+        # loading would refuse.
+        if not isinstance(value, Tensor) and type(value) not in PLAIN:
             raise UserError(
                 f"{name}: its state cannot be kept: '{key}' is of type {type(value).__name__}; 'state_dict' gives "
                 "tensors and plain values"

@@ -1,4 +1,4 @@
-"""The run directory: every name in it, and who reads and writes what stands there."""
+"""The run directory: every path in it, and the reading and writing of its files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from yeastexp.system import failures, files, locks, nearby, records
 from yeastexp.system.terminal import printable
 
 Which = Literal["best", "last"]
-"""The checkpoint with the best monitored score, or the one at the end."""
+"""The checkpoint with the best monitored score, or the newest one."""
 
 PerImage = dict[tuple[str, str], dict[str, float | None]]
-"""By metric and class, the score of each image; None if it has none."""
+"""The score of each image by metric and class; None for an image without one."""
 
 
 class _Digests(TypedDict):
@@ -81,7 +81,7 @@ class _Result(TypedDict):
 
 
 ENVIRONMENT, RESULT = TypeAdapter(_Environment), TypeAdapter(_Result)
-"""What readers of these files rely on; they hold more."""
+"""The keys that readers of these files rely on; the files have more."""
 
 PER_IMAGE = ("split", "image", "metric", "class", "score")
 """The columns of `per_image.csv`."""
@@ -89,14 +89,14 @@ PER_IMAGE = ("split", "image", "metric", "class", "score")
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """`runs/<name>/<001…>`: the owner of every name in it. Nobody else joins a path there.
+    """`runs/<name>/<001…>`: the only owner of the names in it. No other module joins a path there.
 
-    Each file is written as a whole: a reader sees it as it was or as it is now.
+    Files are replaced as a whole, so that a reader sees the old or the new one; lines are appended to the log.
     """
 
     path: Path
     writes: bool = True
-    """Whether what is written goes there: of several processes, one writes."""
+    """Whether this process writes: of several processes one does, and the methods of the others do nothing."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -106,12 +106,12 @@ class RunDirectory:
 
     @classmethod
     def claim(cls, name: str) -> RunDirectory:
-        """The next free one of an experiment's name; two processes never get the same one."""
+        """Make the next free directory of an experiment's name; two processes never get the same one."""
         return cls(files.claim_directory(Path("runs") / name))
 
     @classmethod
     def existing(cls, path: Path) -> RunDirectory:
-        """One that holds an experiment; UserError if a path is no run directory."""
+        """Return the run directory at a path. Raises UserError if it has no experiment."""
         directory = cls(path)
         if not directory.is_run:
             raise UserError(f"{path}: not a run directory; {directory.meant}")
@@ -119,17 +119,17 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Whether an experiment was begun there."""
+        """Whether it has an experiment, and so is the directory of a run that has begun."""
         return toml_document.is_file(self.experiment)
 
     @property
     def meant(self) -> str:
-        """The end of a message about a path that is no run directory: which one may be meant."""
+        """The end of a message about a path that is no run directory: the one that may be meant."""
         return nearby.run_meant(self.path, self.experiment.name) or "'run' prints its path on the last line"
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has come to its result."""
+        """Whether the run has its result."""
         return self.result.is_file()
 
     # Names
@@ -156,22 +156,22 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        """A row an epoch."""
+        """The table with a row for each epoch."""
         return self.path / "metrics.csv"
 
     @property
     def per_image(self) -> Path:
-        """A row for each image, metric and class."""
+        """The table with a row for each image, metric and class."""
         return self.path / "per_image.csv"
 
     @property
     def result(self) -> Path:
-        """Scores of the finished run; there when all else is."""
+        """The scores of the finished run. It is written last, so all other files are there when it is."""
         return self.path / "result.json"
 
     @property
     def profile(self) -> Path:
-        """The trace of some steps."""
+        """The trace of the profiled steps."""
         return self.path / "profile.json"
 
     @property
@@ -189,11 +189,11 @@ class RunDirectory:
         return self.path / "pictures"
 
     def prediction(self, image: str) -> Path:
-        """The prediction of a cross-validation's held-out image."""
+        """The class map that a cross-validation predicted for a held-out image."""
         return self.path / "predictions" / f"{image}.png"
 
     def cells(self, image: str) -> Path:
-        """The ids of the cells in the prediction of a cross-validation's held-out image."""
+        """The cell ids that a cross-validation predicted for a held-out image."""
         return self.path / "cells" / f"{image}.tif"
 
     def baseline(self, name: str) -> Path:
@@ -208,7 +208,7 @@ class RunDirectory:
     # What stands there
 
     def refuse_links(self) -> None:
-        """Raises UserError if something that is written there leads elsewhere: a run's files are its own."""
+        """Raises UserError if a file or folder that is written is a symbolic link, which would lead out of the run."""
         predictions = (self.prediction("").parent, self.cells("").parent)
         folders = (self.plugins, self.checkpoints, self.pictures, self.evaluations, *predictions, self.baseline(""))
         inner = (path for folder in folders if not folder.is_symlink() for path in folder.glob("*"))
@@ -221,12 +221,15 @@ class RunDirectory:
                 raise UserError(f"{path}: is no file that can be written; remove it")
 
     def refuse_folder_of_runs(self, remedy: str = "") -> None:
-        """Raises UserError if it is a cross-validation's, which has the experiment of its runs and no environment."""
+        """Raises UserError if this is the folder of a cross-validation or sweep, with the newest run in it.
+
+        Such a folder has the experiment of its runs, so it passes for a run, but has no `environment.json`.
+        """
         if not self.environment.exists() and (inner := nearby.newest_within(self.path, self.environment.name)):
             raise UserError(f"{self}: is no run, but holds runs; did you mean '{inner}', the newest in it?{remedy}")
 
     def refuse_gone(self) -> None:
-        """Raises UserError if the directory was moved away: no part of it is to appear where it was."""
+        """Raises UserError if the directory was moved away: writing would make a fragment of it in the old place."""
         if not self.path.is_dir():
             raise failures.gone(self.path)
 
@@ -236,14 +239,14 @@ class RunDirectory:
             files.write_text(path, text)
 
     def load(self, settings: Sequence[str] = (), *, data: bool = True, execute: bool = True) -> Experiment:
-        """The experiment; without `data` its data set need not be there.
+        """Return the experiment; without `data` its data set need not exist.
 
-        Raises UserError if its plugins are not trusted; without `execute` they are withheld.
+        Raises UserError if its plugins are not trusted; without `execute` they are not loaded at all.
         """
         return load_experiment(self.experiment, settings, data=data, received=True, execute=execute)
 
     def write_experiment(self, experiment: Experiment) -> None:
-        """Put the resolved experiment in place: a run that has it can be resumed."""
+        """Write the resolved experiment, with which the directory counts as a run that can be resumed."""
         self._write(self.experiment, experiment.resolved())
 
     def copy_plugins(self, plugins: Sequence[Path]) -> None:
@@ -253,7 +256,7 @@ class RunDirectory:
             shutil.copy2(plugin, self.plugins / plugin.name)
 
     def read_environment(self) -> dict[str, Any]:
-        """What `environment.json` holds. Raises UserError if it is missing or damaged."""
+        """Return the contents of `environment.json`. Raises UserError if it is missing or damaged."""
         remedy = "bring it back from a copy of the run, or start a new run, with train.init_from for its weights"
         return records.read_json(self.environment, ENVIRONMENT, remedy)
 
@@ -262,8 +265,9 @@ class RunDirectory:
         self._write(self.environment, json.dumps(environment, indent=1))
 
     def read_result(self) -> dict[str, Any]:
-        """What `result.json` holds. Raises UserError if it is missing or damaged."""
+        """Return the contents of `result.json`. Raises UserError if it is missing or damaged."""
         found = records.read_json(self.result, RESULT, self._written_anew)
+        # The schema allows any metric. Readers look up those of the best checkpoint in every other summary as well.
         best = found["val"]["best"]
         for place, summary in {"last": found["val"]["last"], "test": found.get("test"), **found["baselines"]}.items():
             if summary is not None and (rows := lacking(summary, best)):
@@ -279,16 +283,16 @@ class RunDirectory:
         self._write(self.result, json.dumps(result, indent=1))
 
     def put_result_aside(self, steps: int) -> None:
-        """Rename the result of a run that is to become longer."""
+        """Rename the result of a run that is extended, so that it no longer counts as finished."""
         if self.is_finished and self.writes:
             self.result.replace(self.path / f"result_{steps}_steps.json")
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write `metrics.csv` anew."""
+        """Replace `metrics.csv`."""
         self._write(self.metrics, as_csv(rows))
 
     def read_metrics(self) -> list[dict[str, float | None]]:
-        """The rows of `metrics.csv`, none if there is no such file; None for what is no finite number.
+        """Return the rows of `metrics.csv`, none without such a file; NaN, infinite and empty cells are None.
 
         Raises UserError if the file is damaged.
         """
@@ -302,7 +306,7 @@ class RunDirectory:
         self._write(self.per_image, as_csv(rows))
 
     def read_per_image(self) -> dict[str, PerImage]:
-        """The scores in `per_image.csv`, by split; none if there is no such file. Raises UserError if it is damaged."""
+        """Return the scores in `per_image.csv` by split, none without such a file. Raises UserError if damaged."""
         scores: dict[str, PerImage] = {}
         if not os.path.lexists(self.per_image):
             return scores
@@ -322,18 +326,20 @@ class RunDirectory:
         return value if value is not None and math.isfinite(value) else None
 
     def write_picture(self, rank: str, picture: np.ndarray) -> None:
-        """Write a picture (H, W, 3) uint8."""
+        """Write a picture (H, W, 3) uint8 as `pictures/<rank>.png`."""
         if not self.writes:
             return
         self.refuse_gone()
         images.write_png(self.pictures / f"{rank}.png", picture.transpose(2, 0, 1))
 
     def log(self, line: str) -> None:
-        """One line, with the time, in `log.txt`."""
+        """Append a line, with the time, to `log.txt`."""
         if not self.writes:
             return
         self.refuse_gone()
-        if self.log_file.exists() and self.log_file.stat().st_nlink > 1:  # shared with a copy, as `cp -al` makes them
+        # A copy made with hard links (`cp -al`) shares the file. All others are replaced when they are written, but
+        # appending would change the copy's log too, so the log is made the run's own first.
+        if self.log_file.exists() and self.log_file.stat().st_nlink > 1:
             with files.appearing(self.log_file) as own:
                 own.write_bytes(self.log_file.read_bytes())
         with self.log_file.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What a model, and baselines, get on whole images."""
+"""Scoring a model and the baselines on whole images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from yeastexp.training.training_images import Transforms
 def whole_image_outputs(
     model: nn.Module, transforms: Transforms, task: Task, sample: Sample, device: torch.device, named: str = NAMED
 ) -> Tensor:
-    """Outputs (O, H, W) on the pixels of the original image, as validation, evaluation and prediction all see it."""
+    """Return a model's outputs (O, H, W) on the original pixels of an image, averaged over the task's views."""
 
     def outputs(image: Pieces) -> Pieces:
         batch = image.whole[None]
@@ -55,7 +55,7 @@ def whole_image_outputs(
 def evaluator(
     predict: Callable[[Sample], Prediction], metrics: Mapping[str, PerImageMetric], device: torch.device
 ) -> Engine:
-    """An engine over samples that scores predictions with every metric; `state.prediction` is that of the sample."""
+    """Return an engine over samples that scores predictions with every metric; `state.prediction` is the last one."""
     asked = {name for metric in metrics.values() for name in metric.predicted}
 
     def step(engine: Engine, sample: Sample) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
@@ -77,20 +77,20 @@ def score(
     metrics: Mapping[str, PerImageMetric],
     device: torch.device,
 ) -> dict[str, Scores]:
-    """The scores of predictions on whole images."""
+    """Return the scores of predictions on whole images, by metric."""
     engine = evaluator(predict, metrics, device)
     return dict(engine.run(samples).metrics)
 
 
 def fault_of_prediction(prediction: Any, outputs: Tensor, task: Task, classes: int) -> str | None:
-    """What is wrong with what a task decoded from outputs (O, H, W); None if nothing is."""
+    """Return what is wrong with the prediction that a task decoded from outputs (O, H, W); None if it is sound."""
     decoded = getattr(prediction, "labels", prediction)
     given = f"'decode' gives {described(decoded)} for outputs {tuple(outputs.shape)}"
     if not isinstance(prediction, Prediction) or getattr(decoded, "shape", None) != outputs.shape[-2:]:
         return f"{given}; return a Prediction of labels (H, W)"
     if decoded.is_floating_point() or decoded.is_complex():
         return f"{given}; return a class index for each pixel, as int64"
-    on_host = decoded.device.type == "cpu"  # elsewhere it would have to be waited for
+    on_host = decoded.device.type == "cpu"  # looking at values on a GPU would wait for it
     if on_host and decoded.numel() and not 0 <= int(decoded.min()) <= int(decoded.max()) < classes:
         return f"'decode' gives classes up to {int(decoded.max())}; return indices from 0 to {classes - 1}"
     if lacking := set(task.values) - set(prediction.maps):
@@ -101,12 +101,12 @@ def fault_of_prediction(prediction: Any, outputs: Tensor, task: Task, classes: i
 def build_validator(
     assembly: Assembly, model: Callable[[], nn.Module] | nn.Module | None = None, among: Processes = ALONE
 ) -> Engine:
-    """An engine over whole samples that scores a model: the assembly's, another, or what a function gives each time.
+    """Return an engine over whole samples that scores a model: the assembly's, another, or a function's result.
 
-    When a run of it is over, `state.metrics` has the scores by tag (`iou/cell`, `iou/mean`, `accuracy`) and the mean
-    `loss`, `state.validation` the scores and losses of each image. While it runs, `state.batch` is a sample and
-    `state.prediction` its `Prediction`. Of several processes each runs over its share of the samples, and all of them
-    have the scores of all.
+    After a run of it, `state.metrics` has the scores by tag (`iou/cell`, `iou/mean`, `accuracy`) and the mean `loss`,
+    and `state.validation` the scores and losses of each image. During a run, `state.batch` is a sample and
+    `state.prediction` its `Prediction`. Each of several processes runs over its share of the samples; afterwards all
+    of them have the scores of all images.
     """
     losses: dict[str, Tensor] = {}
     task, device, named = assembly.task, assembly.device, assembly.experiment.model.named
@@ -114,7 +114,9 @@ def build_validator(
 
     @torch.no_grad()
     def predict(sample: Sample) -> Prediction:
-        if assembly.experiment.runtime.shards > 1:  # what draws numbers here draws the same in whichever process
+        # Which process scores an image depends on their number. A model that draws numbers even in evaluation has to
+        # draw the same ones all the same, so it is seeded by the image, and once more at the end.
+        if assembly.experiment.runtime.shards > 1:
             torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device, named)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
@@ -129,6 +131,8 @@ def build_validator(
 
     def begin() -> None:
         losses.clear()
+        # A function is asked at each validation: `RunContext.measured` looks for NaN weights then, and the averaged
+        # model is made by a handler, after this engine.
         chosen = assembly.model if model is None else model
         current["model"] = chosen if isinstance(chosen, nn.Module) else chosen()
         state.was_training = current["model"].training
@@ -138,6 +142,7 @@ def build_validator(
         current.pop("model").train(state.was_training)
         if assembly.experiment.runtime.shards > 1:
             torch.manual_seed(_seed_of(assembly, ""))
+        # `Scores` per image are not what handlers expect in `state.metrics`: they are replaced by numbers by tag.
         scores = {name: state.metrics.pop(name) for name in assembly.metrics}
         validation = _of_all(scores, {name: float(value) for name, value in losses.items()}, assembly.metrics, among)
         summary = summarise(validation.scores, assembly.classes)
@@ -157,7 +162,7 @@ def _seed_of(assembly: Assembly, image: str) -> int:
 def _of_all(
     scores: dict[str, Scores], losses: dict[str, float], metrics: Mapping[str, PerImageMetric], among: Processes
 ) -> Validation:
-    """What all processes found, of the scores and losses in the order of one's own share of the images."""
+    """Return the scores and losses of all processes, given those of this one in the order of its share."""
     if among.count == 1:
         return Validation(scores, losses)
     return Validation(scores_of_all(scores, list(losses), metrics, among), among.merged(losses))
@@ -166,9 +171,11 @@ def _of_all(
 def scores_of_all(
     scores: dict[str, Scores], images: Sequence[str], metrics: Mapping[str, PerImageMetric], among: Processes
 ) -> dict[str, Scores]:
-    """The scores of the images of all processes, whose counts are gathered; each has those of its own share."""
+    """Return the scores of the images of all processes, given those of this process's share, `images`."""
     if among.count == 1:
         return scores
+    # Counts are gathered, not scores: they are integers, so sums over images are exact in any order. By their names,
+    # images that several processes score (if there are fewer images than processes) are counted once.
     rows = {name: {key: scores[key].counts[index] for key in scores} for index, name in enumerate(images)}
     everywhere = list(among.merged(rows).values())
     return {key: metrics[key].scored(torch.stack([row[key] for row in everywhere])) for key in scores}
@@ -180,16 +187,16 @@ def _on(sample: Sample, device: torch.device) -> Sample:
 
 
 def validate(assembly: Assembly, model: nn.Module, split: str = "val", among: Processes = ALONE) -> Validation:
-    """A model's scores and losses on the whole images of a split, which several processes share."""
+    """Return a model's scores and losses on the whole images of a split, which several processes share."""
     state: Any = build_validator(assembly, model, among).run(assembly.samples(split, among))
     validation: Validation = state.validation
     return validation
 
 
 def scored_baselines(assembly: Assembly, thumbnails: dict[str, Thumbnail] | None = None) -> dict[str, Summary]:
-    """What the baselines, fitted on the training images, get on the validation images.
+    """Return the scores on the validation images of the baselines, which are fitted on the training images.
 
-    All these images are read for it: a thumbnail of each is put into `thumbnails`.
+    A thumbnail of each image is put into `thumbnails` on the way, so that they need not be read again.
     """
     thumbnails = {} if thumbnails is None else thumbnails
     training = _seen(assembly, "train", thumbnails)
@@ -212,7 +219,7 @@ def _score_baseline(assembly: Assembly, baseline: baselines.Baseline, thumbnails
 def baseline_scores(
     baseline: baselines.Baseline, samples: Iterable[Sample], metrics: Mapping[str, PerImageMetric], task: Task
 ) -> dict[str, Scores]:
-    """Its scores under the metrics that ask for no more than what the task can say of classes alone."""
+    """Return a baseline's scores under the metrics that need no more maps than the task can derive from classes."""
     asked = {name for metric in metrics.values() for name in metric.predicted}
     told = task.of_classes(torch.zeros(1, 1, dtype=torch.int64)).asked(asked).keys()
     known = {name: metric for name, metric in metrics.items() if metric.predicted <= told}
@@ -220,9 +227,9 @@ def baseline_scores(
 
 
 def panel(sample: Sample, prediction: Prediction) -> pictures.Picture:
-    """Image, ground truth, prediction and where they differ, side by side, as (H, W, 3) uint8.
+    """Return image, ground truth, prediction and their differences side by side, as (H, W, 3) uint8.
 
-    Of instances, where the sample has them, cells are outlined, and those that are told apart wrongly are marked.
+    If sample and prediction have instances, cells are outlined, and missed, split, false and merged ones are marked.
     """
     image = sample.image.numpy()
     if prediction.instances is None or "instances" not in sample.maps:

@@ -1,4 +1,4 @@
-"""What happens beside the training step: one class each, attached in one order."""
+"""The handlers of a run, which do everything beside the training step, and the order in which they are attached."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ PICTURES = 3
 
 
 def attach_handlers(context: RunContext) -> None:
-    """Make the handlers of a run and attach them; on one event they act in this order, the user's before checkpoints.
+    """Build the handlers of a run and attach them. Handlers of the same event act in the order of this dictionary.
 
-    So a checkpoint holds what every handler has made of its step.
+    The clock comes first, so that the handlers of a step's end do not count as the step. Losses are read before the
+    validation of an epoch. The user's handlers come before checkpoints, which thus have their state after the step.
     """
     losses = ReadLosses(context.device, context.began, context.log)
     agree = context.among.any
@@ -57,7 +58,7 @@ def attach_handlers(context: RunContext) -> None:
 
 
 def _of_updates(context: RunContext) -> dict[str, Handler]:
-    """What hangs on an optimizer step."""
+    """Return the handlers of an optimizer step: clipping before it, scheduler and average after it."""
     train, handlers = context.assembly.experiment.train, dict[str, Handler]()
     if train.max_grad_norm is not None:
         handlers["clipping"] = ClipGradients(context.model, train.max_grad_norm, context.device)
@@ -71,7 +72,7 @@ def _of_updates(context: RunContext) -> dict[str, Handler]:
 
 
 def _of_validation(context: RunContext) -> dict[str, Handler]:
-    """When whole images are scored, what is shown of them, and what follows from their scores."""
+    """Return the handler that validates, last, and those that log, draw, compare and judge each validation."""
     assembly, progress, monitor = context.assembly, context.progress, context.monitor
     names, every = list(assembly.dataset.splits["val"]), assembly.validate_every
     pictured = names[:: max(1, -(-len(names) // PICTURES))]
@@ -103,7 +104,7 @@ def _of_validation(context: RunContext) -> dict[str, Handler]:
 
 
 def _of_user(context: RunContext) -> dict[str, Handler]:
-    """Those of `[[handler]]`, by their place in the list and their name."""
+    """Build the handlers of `[[handler]]`; their keys, by index and name, are those of their states in checkpoints."""
     handlers: dict[str, Handler] = {}
     for index, part in enumerate(context.assembly.experiment.handlers):
         handler = part.build(context)

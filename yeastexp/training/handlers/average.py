@@ -1,4 +1,4 @@
-"""A moving average of the weights."""
+"""An exponential moving average of the weights, `[train] ema_decay`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from yeastexp.training.step import TrainingEvents
 
 
 class Average:
-    """An exponential moving average of a model's weights, itself a model.
+    """An exponential moving average of a model's weights, as a model.
 
-    After update n it keeps min(decay, (1 + n) / (10 + n)) of itself, so that the initial weights are soon forgotten.
-    Statistics of norm layers are averaged like the weights that they belong to; counts are copied.
+    In update n the average is multiplied by min(decay, (1 + n) / (10 + n)), so that the initial weights soon vanish.
+    Running statistics of norm layers are averaged like the weights that they belong to; integer buffers are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -27,9 +27,10 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the weights of a model in."""
+        """Add the weights of a model to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        # One call for all tensors: a call for each would take longer than the arithmetic.
         pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
         smooth = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_([own for own, _ in smooth], [new for _, new in smooth], 1 - decay)
@@ -43,7 +44,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 class AverageWeights:
-    """Keeps the `Average` of an optimization's model, which is then validated, kept and predicted with.
+    """Keeps the `Average` of an optimization's model, which is then validated, saved and predicted with.
 
     Ignite's `EMAHandler` has a decay that does not depend on the number of updates unless it warms up linearly, and
     takes counts and statistics of norm layers either both or not at all.
@@ -55,11 +56,11 @@ class AverageWeights:
         optimization.averaged = self.average.model
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Take the weights in after each update."""
+        """Update the average after each optimizer step."""
         trainer.add_event_handler(TrainingEvents.UPDATE_COMPLETED, lambda: self.average.update(self.model))
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights in training, and how many updates the average has taken in; its weights are the checkpoint's."""
+        """The weights in training and the number of updates; the averaged weights are the checkpoint's `model`."""
         return {"model": self.model.state_dict(), "updates": self.average.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

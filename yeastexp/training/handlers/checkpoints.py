@@ -1,4 +1,4 @@
-"""What a run writes at the end of an epoch and within it, so that it can be resumed."""
+"""Checkpoints and `metrics.csv`: written after each epoch, and checkpoints also within one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yeastexp.training.progress import Progress
 
 
 class CollectEpochs:
-    """Makes the row of each epoch in `metrics.csv`: losses, learning rate, scores if it was validated, seconds."""
+    """Adds a row for each epoch: training loss, learning rate, seconds, and the scores if it was validated."""
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class CollectEpochs:
         self.learning_rate = learning_rate
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Make it when the epoch, and its validation, are over."""
+        """Collect the scores of a validation, and add the row when the epoch is over."""
         self.validated: dict[str, float] = {}
         trainer.add_event_handler(Events.STARTED, self.start)
         validator.add_event_handler(Events.COMPLETED, self.keep)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.row)
 
     def start(self) -> None:
-        """Begin to count the seconds of an epoch."""
+        """Start the clock of an epoch."""
         self.began = time.monotonic()
 
     def keep(self, validator: Engine) -> None:
@@ -44,7 +44,7 @@ class CollectEpochs:
         self.validated = {"val/loss": state.metrics["loss"], **tags(state.summary)}
 
     def row(self, trainer: Engine) -> None:
-        """The row of an epoch that is over."""
+        """Add the row of an epoch that is over."""
         row: dict[str, Any] = {"epoch": trainer.state.epoch, "step": trainer.state.iteration}
         row |= {"train/loss": self.losses.take_epoch(), "learning_rate": self.learning_rate()}
         row |= self.validated
@@ -55,7 +55,7 @@ class CollectEpochs:
 
 
 class KeepCheckpoints:
-    """Keeps a checkpoint after each epoch, every so many minutes within one, and where training pauses.
+    """Saves a checkpoint after each epoch, every `minutes` within one, and when training pauses.
 
     Ignite's `Checkpoint` deletes the old file before the new one is written, so that a full disk leaves none.
     """
@@ -81,29 +81,33 @@ class KeepCheckpoints:
         self.agree = agree
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Save after all else that an event does."""
+        """Save after all other handlers of an event, so that their state is complete."""
         trainer.add_event_handler(Events.STARTED, self.start)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.within_epoch)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.after_epoch)
 
     def start(self) -> None:
-        """Begin to count the minutes since the last checkpoint."""
+        """Start the clock since the last checkpoint."""
         self.saved = time.monotonic()
 
     def within_epoch(self, trainer: Engine) -> None:
-        """Save if the last checkpoint is old or training pauses; end an epoch that is a part of one."""
+        """Save if the last checkpoint is old or training pauses, and end the last epoch if it is incomplete."""
+        # A checkpoint holds no gradients, so it can only be taken between accumulation groups.
         step = trainer.state.iteration
         if not self.schedule.ends(step):
             return
+        # At the end of an epoch `after_epoch` does the rest. An epoch in which the run ends is ended here, so that it
+        # is validated and saved as any other.
         if self.over():
             if step % len(self.schedule.patches):
                 trainer.terminate_epoch()
             return
         if step % len(self.schedule.patches) == 0:
             return
+        # Processes have different clocks and signals: `pauses` and `agree` ask all of them, so that all save or none.
         pauses = self.pauses(step)
         if pauses or self.agree(time.monotonic() > self.saved + 60 * self.minutes):
-            self.losses.check(step)  # NaN weights would be what every resumption begins with
+            self.losses.check(step)  # weights after a NaN loss must not be what 'resume' begins with
             self.keep()
         if pauses:
             trainer.terminate()

@@ -1,4 +1,4 @@
-"""What people look at while a run is under way."""
+"""The display of a run under way: progress bar, TensorBoard and pictures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from yeastexp.training.tensorboard import Tracker
 from yeastexp.training.validation import panel
 
 PICTURE_TIMES = 10
-"""Pictures a run writes at most: TensorBoard grows slow with many."""
+"""The largest number of pictures that a run writes: TensorBoard is slow with many."""
 
 
 class ShowProgress:
-    """A progress bar with the last loss and score; where none can move, a line from time to time.
+    """Shows a progress bar with the last loss and score; without a terminal, a line from time to time.
 
     Ignite's `ProgressBar` stays open after `terminate()`, and metrics attached after it lag one iteration.
     """
@@ -87,7 +87,7 @@ class ShowProgress:
 
 
 class LogToTensorBoard:
-    """Loss, learning rate and gradient norm when they are read; scores beside those of the baselines.
+    """Logs loss, learning rate and gradient norm when losses are read, and scores beside those of the baselines.
 
     Ignite's `TensorboardLogger` takes tensorboardX if it is installed, and cannot purge steps on resume by itself.
     """
@@ -103,22 +103,23 @@ class LogToTensorBoard:
         validator.add_event_handler(Events.COMPLETED, self.validation)
 
     def training(self, trainer: Engine) -> None:
-        """Values of the steps since the last reading."""
+        """Log the values of the steps since the last reading."""
         clipping = self.context.handlers.get("clipping")
         norms = clipping.take_norms() if isinstance(clipping, ClipGradients) else []
         state: Any = trainer.state
         self.tracker.training(state.iteration, state.train_loss, self.context.learning_rate, norms)
 
     def validation(self, validator: Engine) -> None:
-        """Values of a validation."""
+        """Log the loss and the scores of a validation."""
         step, state = self.trainer.state.iteration, cast(Any, validator.state)
         self.tracker.validation(step, state.metrics["loss"], state.summary, self.context.scored_baselines())
 
 
 class DrawPictures:
-    """Some validation images with ground truth and prediction, ten times a run at most; first what training is given.
+    """Draws some validation images with ground truth and prediction, at most PICTURE_TIMES a run.
 
-    `preview` draws that: it is so slow that the first step need not wait for it.
+    Before the first validation it also writes the `preview`, the contact sheet of the training patches. That takes so
+    long that it is not drawn before the first step.
     """
 
     def __init__(
@@ -143,14 +144,15 @@ class DrawPictures:
         self.panels: dict[str, pictures.Picture] = {}
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Look at each image of a validation whose turn it is."""
+        """Draw the images of a validation as they are predicted, and write the picture at its end."""
         self.trainer = trainer
         validator.add_event_handler(Events.STARTED, self.start)
         validator.add_event_handler(Events.ITERATION_COMPLETED, self.look)
         validator.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self) -> None:
-        """Whether this validation is drawn; before the first one, what training is given."""
+        """Decide whether this validation is drawn, and write the preview before the first one."""
+        # Numbered by epochs and not by a counter, so that a resumed run draws the same validations.
         self.panels.clear()
         index = -(-self.trainer.state.epoch // self.every)
         self.drawn = index % self.nth == 0 or self.over()
@@ -158,13 +160,13 @@ class DrawPictures:
             self.tracker.picture(self.trainer.state.iteration, self.preview(), "train/preview")
 
     def look(self, validator: Engine) -> None:
-        """Draw an image."""
+        """Draw the image that was predicted."""
         state: Any = validator.state
         if self.drawn and state.batch.name in self.names:
             self.panels[state.batch.name] = panel(state.batch, state.prediction)
 
     def write(self) -> None:
-        """One picture of all of them."""
+        """Write one picture of all images drawn, by all processes."""
         if self.drawn:
             panels = {name: shown for own in self.among.gather(self.panels) for name, shown in own.items()}
             stacked = pictures.stacked([panels[name] for name in self.names if name in panels])

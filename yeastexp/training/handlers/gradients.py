@@ -1,4 +1,4 @@
-"""What happens to gradients between the backward pass and the optimizer, and to the learning rate after it."""
+"""Gradient clipping before an optimizer step, and the step of the learning rate's scheduler after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yeastexp.training.step import TrainingEvents
 
 
 class ClipGradients:
-    """Scales all gradients together down to an L2 norm, and keeps the norms they had until somebody takes them."""
+    """Clips the L2 norm of all gradients together to `max_norm`, and collects the norms before clipping for logging."""
 
     def __init__(self, model: nn.Module, max_norm: float, device: torch.device) -> None:
         self.model = model
@@ -26,17 +26,17 @@ class ClipGradients:
         trainer.add_event_handler(TrainingEvents.GRADIENTS_READY, self.clip)
 
     def clip(self) -> None:
-        """Clip, leaving the norm on the device."""
+        """Clip the gradients; the norm stays on the device, so that nothing waits for a GPU."""
         self.norms.append(nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm))
 
     def take_norms(self) -> list[float]:
-        """The norms since the last call."""
+        """Return the norms since the last call."""
         norms = [float(norm) for norm in self.norms]
         self.norms.clear()
         return norms
 
     def state_dict(self) -> dict[str, Any]:
-        """The norms that nobody has taken yet."""
+        """The norms that are not logged yet."""
         return {"norms": [norm.clone() for norm in self.norms]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -45,9 +45,9 @@ class ClipGradients:
 
 
 class StepScheduler:
-    """Steps a PyTorch scheduler once an update, or as often as is `due` after a step.
+    """Steps a PyTorch scheduler after each update, `due(step)` times.
 
-    Ignite's `LRScheduler` sets the rate of an iteration before it; PyTorch's own schedulers are stepped after it.
+    Ignite's `LRScheduler` sets the learning rate before an iteration; PyTorch's own are to be stepped after it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class StepScheduler:
         self.due = due
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Step after each update; an update that float16 skipped is none."""
+        """Step after each update; a step that is skipped after an overflow in float16 is no update."""
         trainer.add_event_handler(TrainingEvents.UPDATE_COMPLETED, self.step)
 
     def step(self, trainer: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Reading of the training loss."""
+"""Reading the training loss from the device."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from yeastexp.training.finite import check_finite
 from yeastexp.training.step import TrainingEvents
 
 READ_EVERY = 10
-"""Steps between readings of the loss, which make the program wait for a GPU."""
+"""Steps between two readings of the loss, each of which waits for a GPU to finish its work."""
 
 
 class ReadLosses:
-    """Brings the losses of several steps to the host at once, and keeps those of the epoch.
+    """Copies the losses of several steps to the host at once, and averages them over the epoch.
 
-    Ignite's `TerminateOnNan` acts after the optimizer step and ends a run as if it were done; here a loss that is not
+    Ignite's `TerminateOnNan` acts after the optimizer step and ends a run as if it were done. Here a loss that is not
     finite raises, and the last good checkpoint stays.
     """
 
@@ -33,7 +33,7 @@ class ReadLosses:
         self.epoch: list[float] = []
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Read at intervals, and at the end of each epoch."""
+        """Read every READ_EVERY steps, and at the end of each epoch."""
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.count)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self.read)
 
@@ -46,7 +46,7 @@ class ReadLosses:
             self.read(trainer)
 
     def read(self, trainer: Engine) -> None:
-        """Read what was kept; NonFiniteLoss names a step."""
+        """Copy the unread losses to the host and fire LOSSES_READ. Raises NonFiniteLoss with the step of a bad one."""
         if not self.unread:
             return
         values = self.check(trainer.state.iteration)
@@ -57,17 +57,17 @@ class ReadLosses:
         trainer.fire_event(TrainingEvents.LOSSES_READ)
 
     def check(self, step: int) -> list[float]:
-        """The losses since the last reading, the last one that of `step`; NonFiniteLoss if one is not finite."""
+        """Return the unread losses, which end with that of `step`. Raises NonFiniteLoss if one is not finite."""
         return check_finite(torch.stack(self.unread), step) if self.unread else []
 
     def take_epoch(self) -> float:
-        """The mean loss since the last call."""
+        """Return the mean loss of the epoch, and begin the next one."""
         mean = math.fsum(self.epoch) / len(self.epoch)
         self.epoch.clear()
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses of the epoch under way."""
+        """The losses of the epoch so far, those not read included."""
         return {"unread": list(self.unread), "epoch": list(self.epoch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

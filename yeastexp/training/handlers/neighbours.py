@@ -1,4 +1,4 @@
-"""Other programs on the machine."""
+"""A note to the user if other programs keep the processor busy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from yeastexp.system.formatting import format_share
 from yeastexp.training.step import TrainingEvents
 
 SPAN_SECONDS = 5.0
-"""So long the time is watched, at least, before anything is said of it."""
+"""The shortest span over which waiting for a core is judged."""
 
 
 class NoticeBusy:
-    """Says once in a run that other programs keep the processor busy, and what that costs."""
+    """Says once in a run that other programs keep the processor busy, and how much slower steps are for it."""
 
     def __init__(self, say: Callable[[str], None], watch: Callable[[], cores.Waiting] = cores.Waiting) -> None:
         self.say = say
@@ -23,16 +23,16 @@ class NoticeBusy:
         self.told = False
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Look from time to time."""
+        """Judge the time since the start whenever losses are read."""
         trainer.add_event_handler(Events.STARTED, self.start)
         trainer.add_event_handler(TrainingEvents.LOSSES_READ, self.look)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin a new span."""
         self.waiting = self.watch()
 
     def look(self) -> None:
-        """Say it, or watch anew."""
+        """Judge a span that is long enough; if the machine was not busy in it, begin another."""
         if self.told or self.waiting.seconds < SPAN_SECONDS:
             return
         share = self.waiting.share

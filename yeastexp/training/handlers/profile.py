@@ -1,4 +1,4 @@
-"""Where the time of training steps goes."""
+"""Profiling of training steps, `--profile`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from yeastexp.system import files
 from yeastexp.training.profiling import BATCH, PARTS, part
 
 WARM_UP = 3
-"""Steps before those that count: allocations and choices of kernels."""
+"""Steps that are not profiled: they allocate memory and choose kernels."""
 
 OPERATIONS = 8
-"""The most costly ones, in the table."""
+"""The number of most expensive operations in the table."""
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
-    """How long at least one of some spans (start, end) lasts."""
+    """Return the total length of the union of spans (start, end)."""
     total, reached = 0.0, -math.inf
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))
@@ -33,13 +33,13 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _settle() -> None:
-    """Wait for a GPU, so that a clock tells of what was asked of it."""
+    """Wait for the GPU, so that the clock includes all work that it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class Profile:
-    """Traces so many steps of a run while they train it: `profile.json` for a trace viewer, and a table."""
+    """Profiles `steps` steps of a run as they train it, and gives `profile.json` for a trace viewer and a table."""
 
     def __init__(self, steps: int, path: Path, console: Console) -> None:
         self.steps = steps
@@ -50,7 +50,7 @@ class Profile:
         self.steps_seen = 0
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Follow a trainer."""
+        """Count the steps, and trace the wait for each batch."""
         trainer.add_event_handler(Events.GET_BATCH_STARTED, self._wait)
         trainer.add_event_handler(Events.GET_BATCH_COMPLETED, self._go_on)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._count)
@@ -73,7 +73,7 @@ class Profile:
             self._tell()
 
     def _end(self) -> None:
-        """Tell of fewer steps where training was over before."""
+        """Report on fewer steps if training ended early."""
         if self.steps_seen >= WARM_UP + self.steps:
             return
         if self.steps_seen <= WARM_UP:
@@ -93,9 +93,9 @@ class Profile:
         self.console.print(self.table(seconds))
 
     def table(self, seconds: float) -> Table:
-        """Milliseconds of a step, by its parts and by the costliest operations.
+        """Return a table with the milliseconds of a step by its parts and by the most expensive operations.
 
-        Between steps are validations, checkpoints and logs.
+        The row 'between steps' has validations, checkpoints and logs.
         """
         averages = [event for event in self.profiler.key_averages() if event.device_type.name == "CPU"]
         spent = {
@@ -115,6 +115,7 @@ class Profile:
             for event in self.profiler.events()
             if event.device_type.name == "CUDA" and not event.is_user_annotation
         ]
+        # Kernels on several streams overlap, so the GPU's time is the union of their spans and not their sum.
         if on_gpu := [event.time_range for event in kernels]:
             milliseconds = covered([(event.start, event.end) for event in on_gpu]) / 1e3 / self.steps
             table.add_row("the GPU at work", f"{milliseconds:.1f}", f"{milliseconds / whole:.0%}")

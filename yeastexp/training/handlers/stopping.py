@@ -1,4 +1,4 @@
-"""What ends a run, or pauses it, before its last step."""
+"""Handlers that end a run, or pause it, before its last planned step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Progress, Remade
 
 Asked = Callable[[int], tuple[bool, int | None]]
-"""After a step: whether another one would end too late, and at which step to end instead of the planned one, if any."""
+"""From a step: whether another group of batches would end too late, and an earlier step to plan the end for, if any."""
 
 
 class StopByBudget:
-    """Lets the step that ends too late be the last, once its group of batches is complete.
+    """Ends a run in time for its budget, after a complete accumulation group and with a last validation.
 
-    Where it can be foreseen, the plan is made anew, once: the run ends earlier, and its learning rate falls until then.
+    If it can be foreseen that the planned steps do not fit, the plan changes once: the run ends earlier, and the
+    learning rate falls until then.
 
-    Ignite's `TimeLimit` counts from when it was made, and ends a run within a group and without a last validation.
+    Ignite's `TimeLimit` counts from its construction, and ends a run within a group and without a last validation.
     """
 
     def __init__(
@@ -35,11 +36,11 @@ class StopByBudget:
         self.say = say
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Look at the clock after each group."""
+        """Look at the clock after each accumulation group."""
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.look)
 
     def look(self, trainer: Engine) -> None:
-        """Say that the run is over; the end of its epoch does the rest."""
+        """Mark the run as over if it is time; `KeepCheckpoints` then ends the epoch and the run."""
         step = trainer.state.iteration
         if not self.schedule.ends(step) or step >= self.schedule.steps:
             return
@@ -50,6 +51,7 @@ class StopByBudget:
             self.progress.stopped = "by budget"
 
     def _make_anew(self, step: int, end: int) -> None:
+        # The last step that fits may lie within an accumulation group; the run has to end with a complete one.
         end = next((last for last in range(end, step, -1) if self.schedule.ends(last)), step)
         if end > step:
             self.progress.remade = Remade(step, end)
@@ -60,9 +62,9 @@ class StopByBudget:
 
 
 class StopEarly:
-    """Lets an epoch be the last if `patience` validations have not improved on the best one.
+    """Ends a run after an epoch if the last `patience` validations have not improved on the best one.
 
-    Ignite's `EarlyStopping` takes NaN for an improvement, and forgets its count when the validator starts.
+    Ignite's `EarlyStopping` takes NaN for an improvement, and resets its count when the validator starts.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class StopEarly:
         validator.add_event_handler(Events.COMPLETED, self.count)
 
     def count(self) -> None:
-        """Say that the run is over; the end of the epoch does the rest."""
+        """Mark the run as over if it is time; `KeepCheckpoints` then ends it with the epoch."""
         since = self.progress.best.validations_since
         if since >= self.patience and not self.over():
             self.progress.stopped = "early"
@@ -89,7 +91,7 @@ class StopEarly:
 
 
 class PauseWhenInterrupted:
-    """Ends training after the checkpoint of this step, on Ctrl-C or SIGTERM, to be resumed; also at step `until`."""
+    """Pauses training after the next checkpoint on Ctrl-C or SIGTERM, and at step `until`; it can be resumed."""
 
     def __init__(
         self, interruption: Interruption, until: int | None, agree: Callable[[bool], bool] = lambda wanted: wanted
@@ -99,15 +101,15 @@ class PauseWhenInterrupted:
         self.agree = agree
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Let signals wait for the end of a step while steps are done."""
+        """Let signals wait for the end of a step while the trainer runs."""
         trainer.add_event_handler(Events.STARTED, self.wait)
 
     def wait(self) -> None:
-        """Signals are remembered."""
+        """Remember signals from now on."""
         self.interruption.gently = True
 
     def close(self) -> None:
-        """Signals act at once."""
+        """Let signals act at once from now on."""
         self.interruption.gently = False
 
     def pauses(self, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""Validation during training, and what follows from it."""
+"""Validation during training, and the choice of the best checkpoint by it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ValidateEvery:
 
 
 class KeepBest:
-    """Follows the monitored score, and keeps a checkpoint of the best one.
+    """Saves a checkpoint whenever the monitored score improves.
 
     Ignite's `Checkpoint` never replaces a first score that is NaN, and loses the best score when it is resumed.
     """
@@ -45,12 +45,12 @@ class KeepBest:
         self.log = log
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Judge each validation."""
+        """Compare each validation with the best one."""
         self.trainer = trainer
         validator.add_event_handler(Events.COMPLETED, self.judge)
 
     def judge(self, validator: Engine) -> None:
-        """Keep the validation, as the best one if its score improves."""
+        """Record a validation as the last one, and as the best one if its monitored score improves."""
         state: Any = validator.state
         validation, step = state.validation, self.trainer.state.iteration
         self.progress.last_validation = validation
