@@ -1,4 +1,4 @@
-"""How many processor cores this process was given."""
+"""The processor cores that this process may use, and how long its threads wait for them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 import torch
 
 ASKED = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
-"""Environment variables by which a user or a cluster says how many threads to take."""
+"""Environment variables by which a user or a cluster limits the number of threads."""
 
 BUSY = 0.2
-"""Share of the time spent waiting for a core from which on a machine counts as busy."""
+"""A machine counts as busy if a thread spends more than this share of the time waiting for a core."""
 
 GROUPS = Path("/sys/fs/cgroup")
 
 
 def allowed() -> tuple[int, str]:
-    """The most compute threads that this process may take, and what says so."""
+    """Return the largest number of compute threads that this process may use, and what limits it, as text."""
     return min(_limits(), key=lambda limit: limit[0])
 
 
 def keep_to_allowed() -> None:
-    """Let PyTorch, which knows of no control group and no cluster, take no more threads than that."""
+    """Limit PyTorch's threads to `allowed`: PyTorch itself ignores control groups and clusters."""
     torch.set_num_threads(min(torch.get_num_threads(), allowed()[0]))
 
 
 def seconds_waited() -> dict[str, float]:
-    """How long each thread of this process was ready to run while others had the cores; nothing but on Linux."""
+    """Return for how long each thread was ready to run but had no core, in seconds, by thread; empty but on Linux."""
     waited = {}
     for file in Path("/proc/self/task").glob("*/schedstat"):
         with suppress(OSError, ValueError, IndexError):  # of a thread that has ended
@@ -42,7 +42,7 @@ def seconds_waited() -> dict[str, float]:
 
 
 class Waiting:
-    """How much of the time from now on goes by in waiting for others who have the cores."""
+    """Measures, from its construction on, the share of the time that threads wait for a core."""
 
     def __init__(self, seconds_waited: Callable[[], Mapping[str, float]] = seconds_waited) -> None:
         self.seconds_waited = seconds_waited
@@ -50,22 +50,26 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        """How long it has been watched."""
+        """Seconds since the construction."""
         return time.monotonic() - self.began
 
     @property
     def share(self) -> float:
-        """That of the thread that waited longest, of those that were there when it began; 0 if it is not known."""
+        """The share of the thread that waited longest, of those that existed at the construction; 0 if unknown.
+
+        The slowest thread counts, not the mean: the threads of an operator all wait for it.
+        """
         after = self.seconds_waited()
         waits = [waited - self.before[thread] for thread, waited in after.items() if thread in self.before]
         return min(max(waits, default=0.0) / max(self.seconds, 1e-9), 0.99)
 
 
 class OneThread(ContextDecorator):
-    """Meanwhile PyTorch computes on one thread, as far as its OpenMP and MKL are within reach.
+    """Lets PyTorch compute on one thread within the block, if the functions of its OpenMP and MKL can be called.
 
-    Threads that share small operators wait for each other in each: beside busy processes, twenty times as long as one
-    takes. `torch.set_num_threads` drops what oneDNN has prepared, which a tiny step takes a fifth longer for.
+    Threads that share small operators wait for each other in each of them: beside busy processes that takes twenty
+    times as long as one thread does. `torch.set_num_threads` would do the same, but also drops what oneDNN has
+    prepared, which makes the next tiny step a fifth longer.
     """
 
     def __enter__(self) -> None:
@@ -78,7 +82,7 @@ class OneThread(ContextDecorator):
 
 @cache
 def _thread_setters() -> list[Callable[[int], int]]:
-    """Functions that set a number of threads for the calling thread, and give what it was before."""
+    """Return functions that set the number of threads of the calling thread and return the number before."""
     library = ctypes.CDLL(torch._C.__file__)  # finds what PyTorch was linked with
     setters: list[Callable[[int], int]] = []
     if hasattr(library, "omp_set_num_threads"):
@@ -107,7 +111,8 @@ def _limits() -> Iterator[tuple[int, str]]:
 
 
 def _quotas(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> Iterator[float]:
-    """The cores that control groups grant, of both versions: this process's own, and those around it."""
+    """Yield the cores that control groups of both versions grant, in the process's own group and those around it."""
+    # A limit of an outer group holds for all inner ones, but is not repeated in their files.
     try:
         lines = [line.split(":", 2) for line in own.read_text(encoding="ascii").splitlines()]
     except (OSError, ValueError):
@@ -126,7 +131,7 @@ def _with_parents(root: Path, path: str) -> list[Path]:
 
 
 def _quota(*files: Path) -> Iterator[float]:
-    """A quota divided by its period, from a file with both or from two; nothing where there is no limit."""
+    """Yield quota / period, from one file with both numbers or two files; nothing if there is no limit."""
     try:
         quota, period = " ".join(file.read_text(encoding="ascii") for file in files).split()
         cores = int(quota) / int(period)

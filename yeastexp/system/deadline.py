@@ -1,4 +1,4 @@
-"""A moment at which a command has to answer, whatever it is doing: libraries that load look at no clock."""
+"""A deadline at which a command answers whatever it is doing, be it inside a library or while libraries load."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from pathlib import Path
 from types import FrameType
 
 LEAVING_SECONDS = 2.0
-"""Kept of the time of a command whatever happens, to save what there is and to leave Python."""
+"""Seconds before the end of a budget that are left to save files and to leave Python."""
 
 AGAIN_SECONDS = 0.5
-"""After which it is raised once more, for an exception in a finaliser is lost."""
+"""The interval at which the error is raised again: Python drops exceptions that are raised in a finaliser."""
 
 SOONEST_SECONDS = 1e-3
+"""The least time of a timer: 0 would switch it off."""
 
 GRACE_SECONDS = 1.0
-"""After a moment, for what `at` raises then to arrive, and for Python to be left."""
+"""Seconds after the deadline for the error of `at` to arrive, and for Python to be left."""
 
 
 @contextmanager
 def at(moment: float, error: Callable[[], Exception]) -> Iterator[None]:
-    """Raise an error in the main thread from a moment of the monotonic clock on, until this context is left.
+    """Raise an error in the main thread at a time of the monotonic clock, and again until the block is left.
 
-    Of two contexts the inner one holds, and leaving it ends both. Nothing is raised in another thread, or where the
-    system has no such signal.
+    Contexts do not nest: an inner one replaces the outer, and leaving it ends both. Does nothing in other threads, or
+    on systems without SIGALRM.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
@@ -51,11 +52,12 @@ def at(moment: float, error: Callable[[], Exception]) -> Iterator[None]:
 
 @contextmanager
 def loading(moment: float, line: str) -> Iterator[None]:
-    """Print a line and end the process a little after a moment, if it still loads libraries then.
+    """Print a line and end the process with status 1 soon after a deadline, if it still loads libraries then.
 
-    The signal of `at` is only seen between two steps of Python, and loading a library from a busy disk is one of them.
-    So a thread of C ends the process, with status 1, and before it does, a process of its own says the line. What was
-    raised in time is left to whoever catches it, unless leaving Python takes long.
+    Python runs signal handlers, and so that of `at`, between two bytecodes, and loading a library from a busy disk is a
+    single one of them. So the end is left to the watchdog thread of `faulthandler`, which needs no interpreter lock. It
+    cannot print a line of ours: a child process, forked before, does so. An error that is raised in time goes its way,
+    but if leaving Python takes long, the watchdog ends the process too.
     """
     left = moment + GRACE_SECONDS - time.monotonic()
     if left <= 0 or not hasattr(os, "fork"):
@@ -65,6 +67,7 @@ def loading(moment: float, line: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, none of which this child needs
         child = os.fork()
+    # The child waits for the pipe to be closed, which the parent's end does in any case, or for the deadline.
     if not child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.close(there)
@@ -72,7 +75,7 @@ def loading(moment: float, line: str) -> Iterator[None]:
             os.write(2, f"{line}\n".encode())
         os._exit(0)
     os.close(here)
-    with Path(os.devnull).open("w") as nowhere:  # for the traceback that comes with it
+    with Path(os.devnull).open("w") as nowhere:  # the watchdog also prints a traceback, which nobody wants
         faulthandler.dump_traceback_later(left + AGAIN_SECONDS, exit=True, file=nowhere)
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a machine ran out of, said in a line."""
+"""One-line errors for what a machine ran out of: disk, main memory, GPU memory, or the run directory itself."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ GIB = 2**30
 
 @contextmanager
 def explained(folder: Path, tried: str = "training") -> Iterator[None]:
-    """Turn a full disk and a lack of memory into a line; `tried` is what memory was asked for.
-
-    A thread that finds the disk full, or the folder gone, says nothing: its writer raises the same at its next use.
-    """
+    """Turn errors of a full disk, of memory, or of a `folder` that is gone into UserError; `tried` used the memory."""
+    # The thread of the event writer fails in the same way. Python would print its traceback, although the writer raises
+    # the same error at its next call.
     told = threading.excepthook
     threading.excepthook = lambda match: None if _is_full(match.exc_value) or not folder.exists() else told(match)
     try:
@@ -50,7 +49,7 @@ def explained(folder: Path, tried: str = "training") -> Iterator[None]:
 
 
 def gone(folder: Path) -> UserError:
-    """The error that says that a run directory is no longer where it was."""
+    """Return the error for a run directory that is no longer where it was."""
     fault = "was moved or removed while the run wrote into it"
     return UserError(
         f"{folder}: {fault}; 'resume' it where it is now, and it continues from its last checkpoint", status=RUN_FAILED
@@ -67,7 +66,7 @@ LOWER = "lower [train] batch_size or [patches] size, or the width of the [model]
 
 
 def asked(error: BaseException) -> str:
-    """The sentence in which PyTorch says how much it wanted."""
+    """Return the sentence of PyTorch's message that says how much memory was asked for."""
     sentences = str(error).replace("\n", " ").split(". ")
     found = [one for one in sentences if "allocate" in one and any(digit.isdigit() for digit in one)]
     return found[0].strip().rstrip(".") if found else sentences[0]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, whatever ends the process that writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from yeastexp.errors import RUN_FAILED, UserError
 
 FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "the quota is used up", errno.EFBIG: "no file may grow so large"}
-"""What the system says if a disk is full."""
+"""The error numbers of a full disk, and how messages call them."""
 
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and a hidden file's name is longer than that of the file that it becomes."""
@@ -24,9 +24,9 @@ LONGEST_NAME = 200
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+    """Yield a temporary path beside `path`, which is renamed to it if the block succeeds and removed if it raises.
 
-    One that a killed process left for the same `path` is written over. An OSError of it names `path`.
+    A temporary file that a killed process left for the same `path` is overwritten. OSErrors name `path`.
     """
     with folder(path.parent), _named(path, path):
         temporary, descriptor = _reserve(path)
@@ -35,18 +35,25 @@ def appearing(path: Path) -> Iterator[Path]:
                 yield temporary
                 if not temporary.stat().st_size:
                     raise FileNotFoundError(errno.ENOENT, "nothing was written", str(path))
+                # Contents first: a power failure after the rename must not leave the name with an empty file. Syncing
+                # the folder makes the rename itself last.
                 _sync(temporary)
                 temporary.replace(path)
                 _sync(path.parent)
         finally:
+            # After the rename another process may have begun a temporary file of this name, which is its own.
             with suppress(OSError):
-                if _is_at(temporary, descriptor):  # another process may have begun one of this name
+                if _is_at(temporary, descriptor):
                     temporary.unlink()
             os.close(descriptor)
 
 
 def _reserve(path: Path) -> tuple[Path, int]:
-    """A hidden file, locked as long as its descriptor is open: one that can be locked has no living writer."""
+    """Return an empty hidden file beside `path` and its descriptor, which holds a lock on it while it is open.
+
+    The name is fixed, so that what a killed process left is overwritten and not left lying about. The lock tells such a
+    file from that of a living writer, beside which a random name is used.
+    """
     encoded = os.fsencode(path.name)
     name = path.name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
     temporary = path.with_name(f".{name}.part")
@@ -64,14 +71,14 @@ def _reserve(path: Path) -> tuple[Path, int]:
 
 
 def _created(path: Path) -> int | None:
-    """The descriptor of a new file, locked where the file system has locks; None if another process has it."""
+    """Make a file, lock it if the file system has locks, and return its descriptor; None if another process has it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # it was taken for what a killed process left
+    except BlockingIOError:  # before it was locked, another process took it for a killed writer's and locked it
         os.close(descriptor)
         return None
     except OSError:
@@ -83,13 +90,15 @@ def _created(path: Path) -> int | None:
 
 
 def _locked(path: Path, flags: int) -> int | None:
-    """A descriptor with the lock of a file or folder; returns None if another process holds it, or it has none."""
+    """Return a descriptor that holds the lock of a file or folder; None if another process has it or there is none."""
     descriptor = None
     try:
         while descriptor is None:
             descriptor = os.open(path, flags | os.O_NOFOLLOW)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(path, descriptor):  # renamed or removed before it was locked
+            # Its writer may have finished and renamed it between the two calls: then the lock is that of the finished
+            # file, which must not be written into.
+            if not _is_at(path, descriptor):
                 os.close(descriptor)
                 descriptor = None
     except OSError:
@@ -100,7 +109,7 @@ def _locked(path: Path, flags: int) -> int | None:
 
 
 def _is_plain(status: os.stat_result) -> bool:
-    """Whether a file is one of bytes, and has no other name that it would be overwritten under."""
+    """Whether a file is regular and has no second name (hard link), whose contents would be overwritten too."""
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
@@ -113,7 +122,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def _named(inner: Path, path: Path) -> Iterator[None]:
-    """Let an OSError that names no file, or one that will be `path` and lies at `inner` or in it now, name `path`."""
+    """Let OSErrors about `inner`, or about no file at all, name `path`, the final place, instead."""
     try:
         yield
     except OSError as error:
@@ -126,7 +135,7 @@ def _named(inner: Path, path: Path) -> Iterator[None]:
 
 @contextmanager
 def folder(directory: Path) -> Iterator[None]:
-    """A folder that exists; those that had to be made for it are removed where nothing came into them."""
+    """Make a folder and its parents while the context is entered; those it made are removed again if left empty."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -139,7 +148,7 @@ def folder(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when the block ends well, and goes when it does not."""
+    """Yield a new folder that replaces `folder` if the block succeeds, and is removed if it raises."""
     with _named(folder, folder), staging(folder.parent, f".{folder.name}.") as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
@@ -151,7 +160,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging(parent: Path, prefix: str) -> Iterator[Path]:
-    """A hidden folder for what is not ready yet; removed at the end, with those of killed processes."""
+    """Yield a hidden folder for unfinished files. It is removed at the end; those of killed processes are, at once."""
     parent.mkdir(parents=True, exist_ok=True)
     for path in (path for path in parent.iterdir() if path.name.startswith(prefix) and path.suffix == ".part"):
         if (left := _locked(path, os.O_RDONLY | os.O_DIRECTORY)) is not None:
@@ -169,7 +178,10 @@ def staging(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
-    """Rename a folder over another, which becomes `old`; false if another process put its own there meanwhile."""
+    """Replace a folder by another, moving it to `old`. Returns False if another process put its own there meanwhile.
+
+    A folder that is not empty cannot be renamed over in one step, so there is a moment without one.
+    """
     with suppress(FileNotFoundError):
         shutil.rmtree(old, ignore_errors=True)
         folder.replace(old)
@@ -183,13 +195,13 @@ def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader sees the old file or the new one, never a part."""
+    """Write a UTF-8 text file at once: a reader sees the old file or the new one, never a part."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def unwritten(path: Path, error: OSError) -> UserError:
-    """The error that says why a file cannot be written, and what helps."""
+    """Return the error that says why a file cannot be written, and the remedy."""
     remedy = "make room or name another place"
     if error.errno == errno.ENAMETOOLONG:
         remedy = "give it a shorter name"
@@ -202,6 +214,7 @@ def claim_directory(parent: Path) -> Path:
     number = 1 + max((int(entry.name) for entry in parent.iterdir() if entry.name.isdecimal()), default=0)
     while True:
         claimed = parent / f"{number:03d}"
+        # `mkdir` fails if the directory exists, so it decides between processes that count the same entries.
         try:
             claimed.mkdir()
         except FileExistsError:

@@ -17,10 +17,10 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """While entered, the first signal is a wish (`wanted`) for the program to heed; a second one ends it at once.
+    """Turns the first Ctrl-C or SIGTERM within the block into a request, `wanted`; a second raises KeyboardInterrupt.
 
-    Outside of `gently` the first one does so as well, as KeyboardInterrupt. `unit` is what is finished before; without
-    it nothing is said.
+    The first raises it too unless `gently` is set, which the training loop does while it looks at `wanted`. `unit` is
+    what is finished first, for the line that is printed; None prints nothing.
     """
 
     def __init__(self, unit: str | None = "step") -> None:
@@ -48,9 +48,9 @@ class Interruption:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP of a closed terminal, end a program as Ctrl-C does, which removes temporary files.
+    """Let SIGTERM, and SIGHUP of a closed terminal, raise KeyboardInterrupt, so that temporary files are removed.
 
-    An ignored one stays ignored, as SIGHUP is under `nohup`.
+    A signal that is ignored, as SIGHUP is under `nohup`, stays ignored.
     """
     here = threading.current_thread() is threading.main_thread()
     heeded = [one for one in ENDING if here and signal.getsignal(one) == signal.SIG_DFL]

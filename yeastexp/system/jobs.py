@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, several at a time: their lines with a prefix, and one end for all."""
+"""Running jobs in processes of their own, several at a time, with prefixed output and a common end on failure."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from yeastexp.system.processes import Processes, working_together
 from yeastexp.system.progress import Say, say
 
 CONTEXT = multiprocessing.get_context("spawn")
-"""How processes start: afresh, for the threads of PyTorch do not survive a fork."""
+"""Processes are spawned: PyTorch's threads do not survive a fork."""
 
 POLL_SECONDS = 0.2
-"""After so long at most an interruption is heeded."""
+"""The longest time until an interruption is noticed."""
 
 LAST_WORDS_SECONDS = 10.0
-"""How long lines of a process that has ended are waited for."""
+"""How long to wait for the output of a process that has ended."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to do, in a process of its own.
+    """Work for a process of its own.
 
-    `work` can be pickled, and gets how many columns its lines may have. `unfinished` is said if its process is killed.
+    `work` must be picklable and is called with the number of columns for its output. `unfinished` is the line that is
+    added to the error if the process is killed.
     """
 
     name: str
@@ -47,10 +48,10 @@ class Job:
 
 
 def side_by_side(jobs: Sequence[Job], count: int, interrupted: str, say: Say = say) -> None:
-    """Do jobs in their order, so many at a time.
+    """Run jobs in their order, `count` at a time.
 
-    If one fails, or this process is interrupted, no other begins and those under way are interrupted; then the error of
-    the first that failed is raised, or UserError with what to say of an interruption.
+    If one fails, or this process is interrupted, no other starts and those under way are interrupted. Then the error of
+    the first that failed is raised, or UserError with the line `interrupted`.
     """
     waiting, running = deque(jobs), dict[int, _Running]()
     errors: list[BaseException] = []
@@ -62,6 +63,7 @@ def side_by_side(jobs: Sequence[Job], count: int, interrupted: str, say: Say = s
                 while waiting and len(running) < count and not told:
                     slot = min({*range(count)} - {*running})
                     running[slot] = _Running(waiting.popleft(), slot, count, say)
+                # A pipe is ready when it has an outcome, and also when its process has died without one.
                 ready = wait([each.result for each in running.values()], POLL_SECONDS)
                 for slot, ended in [*running.items()]:
                     if ended.result in ready and (error := running.pop(slot).end()) is not None and not told:
@@ -89,7 +91,7 @@ def side_by_side(jobs: Sequence[Job], count: int, interrupted: str, say: Say = s
 
 
 class _Running:
-    """A job under way: its process, where its outcome will come from, and the thread that passes its lines on."""
+    """A job under way: its process, the pipe of its outcome, and the thread that passes on its output."""
 
     def __init__(self, job: Job, slot: int, count: int, say: Say) -> None:
         self.job = job
@@ -100,13 +102,14 @@ class _Running:
         arguments = (job.work, columns, slot, count, outcome, speaking)
         self.process = CONTEXT.Process(target=_do, args=arguments, name=job.name)
         self.process.start()
+        # With the writing ends open in this process, the pipes would not end when the job's process dies.
         outcome.close()
         speaking.close()
         self.lines = threading.Thread(target=_pass_on, args=(said, prefix, say), daemon=True)
         self.lines.start()
 
     def end(self) -> BaseException | None:
-        """Wait for the end; what it failed with, if it did."""
+        """Wait for the process to end, and return the error that it failed with, or None."""
         error: BaseException | None = None
         try:
             error = pickle.loads(self.result.recv_bytes())
@@ -130,9 +133,11 @@ def _pass_on(said: Connection, prefix: str, say: Say) -> None:
 def _do(
     work: Callable[[int], None], columns: int, slot: int, count: int, outcome: Connection, speaking: Connection
 ) -> None:
-    """Do a job in this process; its error goes to the one that started it."""
+    """Do a job in this process, and send its error, or None, to the process that started it."""
     with suppress(OSError):
         os.setsid()  # Ctrl-C of a terminal reaches the process that started it, which tells this one
+    # The descriptors are replaced, and not only `sys.stdout`, so that output of C libraries and worker processes gets
+    # the prefix too.
     for stream in (1, 2):
         os.dup2(speaking.fileno(), stream)
     speaking.close()
@@ -155,10 +160,11 @@ def _do(
 
 
 def _end_with_parent() -> None:
-    """Be interrupted if the process that started this one is killed."""
+    """Interrupt this process by SIGTERM if the one that started it is killed; runs in a thread."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a job has one"
     parent.join()
+    # Nobody reads the output any more: writing to the broken pipe would raise instead of saving a checkpoint.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -166,14 +172,14 @@ def _end_with_parent() -> None:
 
 
 def _take_gpu(slot: int) -> None:
-    """Let jobs that are done at the same time have a GPU each, in turn."""
+    """Give jobs that run at the same time a GPU each, in turn."""
     if (gpus := torch.cuda.device_count()) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % gpus]
 
 
 def portable(error: BaseException) -> BaseException:
-    """An error with its traceback as a note, if it is a bug; one that quotes it, if it cannot be pickled."""
+    """Return an error, or one that quotes it if it cannot be pickled; bugs get their traceback as a note."""
     trace = ""
     if not isinstance(error, UserError):
         trace = "".join(traceback.format_exception(error))

@@ -1,4 +1,4 @@
-"""One process to a directory."""
+"""Locks that let one process at a time work in a directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCK, OWNER = ".lock", "owner.json"
 
 
 def locked(path: Path) -> FileLock:
-    """A lock on a file, held. Raises Timeout if another process has it, UserError if the storage has no locks."""
+    """Lock a file without waiting. Raises Timeout if another process has the lock, UserError if storage has none."""
     lock = FileLock(path, blocking=False)
     try:
         lock.acquire()
@@ -35,10 +35,11 @@ def locked(path: Path) -> FileLock:
 
 @contextmanager
 def held(folder: Path) -> Iterator[str | None]:
-    """Keep other processes out of a run directory; UserError says which one is in it.
+    """Lock a run directory within the block. Raises UserError with the process that has it.
 
-    Gives a line about the process that left its lock behind, where one did. The operating system frees the lock of a
-    process that ends, however it ends; a process on another machine has to be believed.
+    Yields a line about a process that ended without removing its owner file, or None. The operating system frees the
+    lock of a process that ends in any way. It may not see locks of other machines on shared storage, so a directory
+    whose owner file names another machine counts as locked.
     """
     try:
         lock = locked(folder / LOCK)
@@ -56,12 +57,12 @@ def held(folder: Path) -> Iterator[str | None]:
 
 
 def forget(folder: Path) -> None:
-    """Take no notice of who held a directory last, for that process is known to be gone, on whichever machine."""
+    """Remove the owner file of a process that is known to have ended, on whichever machine."""
     (folder / OWNER).unlink(missing_ok=True)
 
 
 def _owner(folder: Path) -> dict[str, Any] | None:
-    """Who holds a directory, or held it last; None if nobody does, or the file does not say."""
+    """Return the process that holds a directory or held it last; None if there is no readable owner file."""
     try:
         found: Any = json.loads((folder / OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

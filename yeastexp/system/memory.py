@@ -1,4 +1,4 @@
-"""Memory: how much a device has left, whether it ran out, and what is kept of it between training steps."""
+"""Free memory of a device, errors of memory that ran out, and keeping freed memory for the next training step."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from pathlib import Path
 import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Of glibc's `mallopt`: how much free memory at the end goes back to the system, and how large a freed piece does."""
+"""Options of glibc's `mallopt`: how much free memory at the heap's end, and which size of a freed block, the system
+gets back."""
 
 LARGEST = 2**25
-"""Bytes, the most that glibc takes for the second; twice that is the most that it comes to by itself for the first."""
+"""The largest MMAP_THRESHOLD in bytes; twice that is the largest TRIM_THRESHOLD that glibc chooses by itself."""
 
 
 def free(device: torch.device) -> int:
-    """Bytes of a device, or of main memory, that this process can still have, as far as the system tells."""
+    """Return the bytes of a device, or of main memory for the CPU, that this process can still allocate."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's to give again
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # in PyTorch's own cache
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     known = [one for one in (_of_machine(), _of_container()) if one is not None]
     return max(0, min(known)) if known else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether an exception of torch says that memory ran out, on a GPU or a CPU."""
+    """Whether an exception of PyTorch says that memory ran out, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
 def kept_for_next_step() -> Iterator[None]:
-    """Meanwhile the process keeps the memory that tensors of up to 32 MiB leave, where the C library is glibc.
+    """Keep the memory of freed tensors of up to 32 MiB in the process within the block, if the C library is glibc.
 
-    Each step needs as much again, and what was given back comes as new pages, which the system has to clear: measured,
-    1,200 to 3,000 of them in a step of 40 ms, some 3 ms of it.
+    Each step needs as much again. Memory that was returned comes back as new pages, which the system has to clear:
+    1,200 to 3,000 pages in a step of 40 ms, which takes 3 ms of it (measured).
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         yield
@@ -57,7 +58,7 @@ def _of_machine() -> int | None:
 
 
 def _of_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container may still take; files that are kept in memory make room."""
+    """Return the bytes that the container may still allocate; cached files count as free, as they are dropped first."""
     try:
         most, now = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):
@@ -66,7 +67,7 @@ def _of_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def _named(path: Path) -> dict[str, int]:
-    """The numbers of a file of the system, a name and a number a line."""
+    """Return the numbers by name of a system file with a name and a number in each line."""
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Several processes that were started by torchrun or srun, as one: what they exchange, and how they end."""
+"""A group of processes started by torchrun or srun: how they exchange values, and how all end if one does."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ MEET, MEET_SECONDS = "YEASTEXP_MEET_SECONDS", 180
 """How long a process waits for others to start, which load libraries meanwhile, and the variable that changes it."""
 
 SAID_SECONDS = 10.0
-"""After which it says so."""
+"""After this time a process says that it waits for others to start."""
 
 LEAVING_SECONDS = 5.0
-"""How long the first process, which keeps what all can ask, waits for others to end when one has failed."""
+"""How long the first process, which holds the store that all read, waits for the others to end after a failure."""
 
 LOOKING_SECONDS = 0.5
-"""How often a process that works on something of its own looks whether others have left."""
+"""How often a process that works `apart` looks whether others have left."""
 
 FAILED = "yeastexp: the rank of the process that failed first"
 LEFT = "yeastexp: how many processes ended"
@@ -48,7 +48,7 @@ LEFT = "yeastexp: how many processes ended"
 
 @dataclass(frozen=True)
 class ProcessGroup(Processes):
-    """Several processes; what is on the host goes through gloo, rows on a GPU through NCCL."""
+    """Several processes; values on the host are exchanged by gloo, rows on GPUs by NCCL."""
 
     nccl: Any = None
 
@@ -65,7 +65,7 @@ class ProcessGroup(Processes):
         return bool(flag)
 
     def gather_rows(self, row: Tensor) -> Callable[[], Tensor]:
-        """Begin to gather a row (n) of each process; what it gives waits for all of them, (count, n)."""
+        """Start to gather a row (n) of each process. Returns a function that waits for all rows, (count, n)."""
         rows = row.new_empty(self.count, len(row))
         group = self.nccl if row.is_cuda else None
         work = dist.all_gather(list(rows.unbind()), row, group=group, async_op=True)
@@ -78,7 +78,11 @@ class ProcessGroup(Processes):
 
     @contextmanager
     def apart(self, remedy: str) -> Iterator[None]:
-        """Let each process work on something of its own within; the end waits for all, however long they take."""
+        """Let each process work by itself within the block, whose end waits for all, however long they take.
+
+        If a process ends early, the others are interrupted. Raises UserError with the `remedy` if one vanishes.
+        """
+        # A group of its own, since waiting in the default one times out after PATIENCE.
         patient = dist.new_group(backend="gloo", timeout=timedelta(days=365))
         done = threading.Event()
         watch = threading.Thread(target=_heed, args=(_get_default_store(), done), daemon=True)
@@ -86,7 +90,8 @@ class ProcessGroup(Processes):
         try:
             yield
             work = dist.all_reduce(torch.zeros(()), group=patient, async_op=True)
-            while not work.is_completed():  # a signal is heeded between two looks
+            # `wait` alone would block in C++, where no signal handler of Python runs.
+            while not work.is_completed():
                 time.sleep(0.05)
             work.wait()
         except RuntimeError as error:
@@ -99,7 +104,7 @@ class ProcessGroup(Processes):
 
 
 def _heed(store: Any, done: threading.Event) -> None:
-    """Interrupt this process when another one has left before all were done."""
+    """Interrupt this process by SIGTERM when another has left before all were done; runs in a thread."""
     with suppress(RuntimeError):  # the process that kept the store is gone
         while not done.wait(LOOKING_SECONDS):
             if store.add(LEFT, 0):
@@ -109,10 +114,15 @@ def _heed(store: Any, done: threading.Event) -> None:
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The process group, until all processes are done."""
+    """Join the process group until all processes are done.
+
+    If a process fails, the first to do so raises its error, and the others raise EndedElsewhere with the same status.
+    """
+    # NCCL takes one process per GPU. With fewer GPUs all processes compute on the CPU. PyTorch reads the variable when
+    # it first touches a GPU, which counting them does not do.
     on_machine = _on_machine()
     if 0 < torch.cuda.device_count() < on_machine:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # which PyTorch reads once more: it has not touched a GPU yet
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     _meet()
     nccl = dist.new_group(backend="nccl", timeout=PATIENCE) if torch.cuda.is_available() else None
     group = ProcessGroup(idist.get_rank(), idist.get_world_size(), on_machine, nccl)
@@ -140,7 +150,7 @@ def joined() -> Iterator[Processes]:
 
 
 def _meet() -> None:
-    """Begin the process group. Raises UserError if not all processes are there in time: one may have been killed."""
+    """Start the process group. Raises UserError if not all processes arrive in time: one may have been killed."""
     count, told = processes.launched(), os.environ.get(MEET, "")
     seconds = int(told) if told.isdecimal() and int(told) else MEET_SECONDS
     waiting = f"waiting for all of {count} processes to start, for {seconds} s at most"
@@ -155,13 +165,14 @@ def _meet() -> None:
         raise UserError(f"{fault}; {remedy}", status=RUN_FAILED) from error
     finally:
         timer.cancel()
+    # The time allowed for starting is not that for working: it was short, so that a missing process is noticed.
     _set_pg_timeout(PATIENCE)
     _get_default_store().set_timeout(PATIENCE)
 
 
 @contextmanager
 def _heard(group: ProcessGroup) -> Iterator[None]:
-    """Let one process alone speak while all goes well."""
+    """Silence all processes but the first within the block; errors are raised out of it and can be printed."""
     if group.writes:
         yield
         return
@@ -170,9 +181,13 @@ def _heard(group: ProcessGroup) -> Iterator[None]:
 
 
 def _is_first(group: ProcessGroup, error: BaseException, store: Any) -> bool:
-    """Whether this process fails before all others, or cannot know, for the one that could tell is gone."""
+    """Whether this process is the first to fail, and so reports; True if the store is gone, which alone could tell.
+
+    An interruption reaches all processes at once: the first rank reports it, unless another process has failed.
+    """
     if _is_interruption(error):
         return group.writes and not _has_failed(store)
+    # Failures of several processes can be simultaneous: the store sets the key for exactly one of them.
     with suppress(RuntimeError):
         first: bytes = store.compare_set(FAILED, "", str(group.rank))
         return int(first) == group.rank
@@ -184,17 +199,18 @@ def _is_interruption(error: BaseException) -> bool:
 
 
 def _has_failed(store: Any) -> bool:
-    """Whether a process has failed, as far as can be known."""
+    """Whether a process has failed; True if the store is gone, since its process has ended then."""
     with suppress(RuntimeError):
         return bool(store.check([FAILED]))
     return True
 
 
 def _leave(group: ProcessGroup, store: Any) -> None:
-    """Let the others know at once that this process ends, and keep what they ask, if this process keeps it."""
+    """Tell the others that this process ends. The first process also keeps the store open until they have read it."""
     with suppress(RuntimeError):
         store.add(LEFT, 1)
-        if group.nccl is None:  # NCCL would wait for what others have begun
+        # Closing gloo's connections fails at once what others wait for. NCCL would first wait for it itself.
+        if group.nccl is None:
             dist.destroy_process_group()
         until = time.monotonic() + LEAVING_SECONDS
         while group.writes and store.add(LEFT, 0) < group.count and time.monotonic() < until:
@@ -202,12 +218,12 @@ def _leave(group: ProcessGroup, store: Any) -> None:
 
 
 def _is_of_the_group(error: BaseException) -> bool:
-    """Whether an error says that a connection to another process is gone; gloo's are RuntimeErrors."""
+    """Whether an error is about a lost connection to another process; gloo raises plain RuntimeErrors, told by text."""
     return isinstance(error, RuntimeError) and re.search("gloo|NCCL|peer|Timed out", str(error)) is not None
 
 
 def _on_machine() -> int:
-    """How many processes the launcher started on this machine."""
+    """Return the number of processes that the launcher started on this machine."""
     told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     found = re.match(r"\d+", told)  # srun writes '2(x3)' for two on each of three machines
     return int(found[0]) if found else processes.launched()

@@ -1,6 +1,6 @@
-"""The processes that do one command's work together: which of them this is, and what they tell each other.
+"""The processes that share the work of one command: the rank of this one, and what they exchange.
 
-A process that was started alone is alone: nothing of `torch.distributed` is imported for it.
+For a process that was started alone nothing of `torch.distributed` is imported: every exchange returns its own value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process alone; what several have to say to each other is in `yeastexp.system.process_group`."""
+    """A process alone; `yeastexp.system.process_group` overrides the exchanges for several."""
 
     rank: int = 0
     count: int = 1
@@ -35,44 +35,48 @@ class Processes:
         return self.rank == 0
 
     def share(self, items: Sequence[Value]) -> list[Value]:
-        """Those of some items that this process takes: every `count`-th. At least one, if there are any."""
+        """Return this process's share of the items: every `count`-th, but at least one if there are any."""
         return list(items[self.rank :: self.count] or items[:1])
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, in their order."""
+        """Return the values of all processes, by rank. All have to call it, so it is also a barrier."""
         return [value]
 
     def merged(self, results: Mapping[str, Value]) -> dict[str, Value]:
-        """The results of all processes, each by the name of an item of its `share`, in the order of the items."""
+        """Return the results of all processes, each by the name of an item of its `share`, in the items' order."""
+        # Every `count`-th item is one's own, so taking one result of each process in turn gives the items' order.
         turns = zip_longest(*(share.items() for share in self.gather(dict(results))))
         return dict(named for turn in turns for named in turn if named is not None)
 
     def any(self, told: bool) -> bool:
-        """Whether something is so in any process."""
+        """Whether `told` is true in any process. All have to call it."""
         return told
 
     def agreed(self, value: Value) -> Value:
-        """The value of the first process."""
+        """Return the value of the first process. All have to call it."""
         return self.gather(value)[0]
 
     def gather_rows(self, row: Tensor) -> Callable[[], Tensor]:
-        """Begin to gather a row (n) of each process; what it gives waits for all of them, (count, n)."""
+        """Start to gather a row (n) of each process. Returns a function that waits for all rows, (count, n)."""
         return lambda: row[None]
 
     def apart(self, remedy: str) -> AbstractContextManager[None]:
-        """Let each process work on something of its own within; the end waits for all, however long they take.
+        """Let each process work by itself within the block, whose end waits for all, however long they take.
 
-        If one ends before, the others are interrupted. UserError with the `remedy` if it ended without notice.
+        If a process ends early, the others are interrupted. Raises UserError with the `remedy` if one vanishes.
         """
         return nullcontext()
 
 
 @dataclass(frozen=True)
 class Rehearsing(Processes):
-    """One of several processes that waits for no other and takes what it has itself for theirs: to time its part."""
+    """A process that stands for one of several without waiting for the others, to time its part of the work.
+
+    It takes its own rows for those of the others.
+    """
 
     def gather_rows(self, row: Tensor) -> Callable[[], Tensor]:
-        """The row, as often as there are processes."""
+        """Repeat the row for each process."""
         return lambda: row.expand(self.count, -1)
 
 
@@ -82,12 +86,12 @@ _current: list[Processes] = [ALONE]
 
 
 def current() -> Processes:
-    """The processes of this command."""
+    """Return the processes of this command."""
     return _current[-1]
 
 
 def launched() -> int:
-    """How many processes a launcher (torchrun, srun) started together; 1 without one."""
+    """Return how many processes a launcher (torchrun, srun) started together; 1 without one."""
     for rank, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
         if rank in os.environ and os.environ.get(count, "").isdecimal() and int(os.environ[count]) > 1:
             return int(os.environ[count])
@@ -102,7 +106,7 @@ def refuse_launched(command: str) -> None:
 
 
 class EndedElsewhere(Exception):
-    """Another process has failed first, and says why."""
+    """Ends a process because another has failed, which reports the error."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"another process has failed, with exit status {status}")
@@ -111,7 +115,7 @@ class EndedElsewhere(Exception):
 
 @contextmanager
 def working_together(processes: Processes) -> Iterator[Processes]:
-    """Let these be the processes of this command."""
+    """Make these the `current` processes within the block."""
     _current.append(processes)
     try:
         yield processes
@@ -120,7 +124,7 @@ def working_together(processes: Processes) -> Iterator[Processes]:
 
 
 def refuse_unequal(what: dict[str, str], processes: Processes) -> None:
-    """Raises UserError if something named is not the same on all processes, such as the digest of a file."""
+    """Raises UserError, in all processes, if a named value such as a file's digest differs between them."""
     everywhere = processes.gather(what)
     for rank, there in enumerate(everywhere):
         for name in [*everywhere[0], *there]:
