@@ -1,4 +1,4 @@
-"""One TOML file, checked: every fault of it in one go."""
+"""Reading an experiment file and checking it: all faults are collected and reported together."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from yeastexp.registry import KINDS, MustExist, Schema, missing
 from yeastexp.system import nearby
 
 PARTS = (datasets, transforms, tasks, nets, losses, optimizers, schedulers, pixels, instances)
-"""Importing them is what fills the registries."""
+"""The modules whose import registers the parts of this package."""
 
 LENGTHS = ("epochs", "steps", "budget")
 EXCLUSIVE: Mapping[Keys, Sequence[str]] = {("train",): LENGTHS}
 
 LONGEST_NAME = 200
-"""Bytes; file systems take 255, and run directories are not all that is named after an experiment."""
+"""Bytes; file systems allow 255, and some names have an experiment's name and more."""
 
 IDLE = "does nothing: it has none of the hooks image, batch, labels and geometry; look how they are spelt"
 
@@ -56,11 +56,11 @@ def load_experiment(
     received: bool = False,
     execute: bool = True,
 ) -> Experiment:
-    """Read, merge and check an experiment file; UserError lists every fault, a line each.
+    """Read, merge and check an experiment file. Raises UserError with all faults, one line each.
 
-    Without `data` nothing is asked of the data set, which need not be there to predict. Plugins that were `received` in
-    a run directory and are not trusted are refused; where nothing is to `execute`, they are withheld, and of the parts
-    that only they may know the options stay as written.
+    Without `data` the data set is not checked, since prediction works without it. Plugins that were `received` in a run
+    directory and are not trusted raise UserError; without `execute` they are withheld instead, and the options of parts
+    that only they may define stay as written, unchecked.
     """
     return _Checker(_open(path, settings), path.stem, data, received, execute).experiment()
 
@@ -68,10 +68,10 @@ def load_experiment(
 def experiment(
     source: str | os.PathLike[str] | Mapping[str, Any], settings: Mapping[str, Any] | None = None
 ) -> Experiment:
-    """A checked experiment: of a file, of a starter such as "yeastexp:base", or of a dictionary of its tables.
+    """Return the checked experiment of a file, of a starter such as "yeastexp:base", or of a dictionary of its tables.
 
-    A dictionary may extend a file or a starter; its paths start from the working directory. `settings` change keys,
-    as in `{"train.epochs": 2}`. Raises UserError with every fault, a line each.
+    A dictionary may extend a file or a starter; its paths start from the working directory. `settings` change keys, as
+    in `{"train.epochs": 2}`. Raises UserError with all faults, one line each.
     """
     changes = [Setting.of(key, value) for key, value in (settings or {}).items()]
     if not isinstance(source, Mapping):
@@ -81,7 +81,7 @@ def experiment(
 
 
 def load_plugins(path: Path) -> list[str]:
-    """Load the plugins of an experiment file, so that the registry holds what it can name; says which are withheld."""
+    """Load the plugins of an experiment file into the registry. Returns why plugins are withheld, a line each."""
     checker = _Checker(_open(path, ()), path.stem, data=False, execute=False)
     checker.plugins()
     if checker.faults:
@@ -103,7 +103,11 @@ def _changed(tree: Document, settings: Sequence[str | Setting]) -> Document:
 
 
 class _Checker:
-    """Walks a document once, collecting faults; what it returns is only used where it found none."""
+    """Walks a document once and collects its faults; its results are only used if there are none.
+
+    Tables are checked by themselves first, then their relations. A fault that only follows from another one is not
+    reported: a check whose input is faulty is left out, or returns nothing.
+    """
 
     def __init__(self, tree: Document, stem: str, data: bool, received: bool = False, execute: bool = True) -> None:
         self.tree = tree
@@ -112,13 +116,14 @@ class _Checker:
         self.received = received
         self.execute = execute
         self.withheld: list[str] = []
-        """Why plugins are not executed."""
+        """Why plugins are not executed, a line each."""
         self.absent = False
-        """Whether a file that has to exist does not."""
+        """Whether a file that must exist is missing, so that the data set is not opened."""
         self.own_loss = False
-        """Whether the task computes its loss itself."""
+        """Whether the task computes its loss itself, so that `[loss]` must be left out."""
         self.unsound: list[str] = []
-        """The text of plugins that have a fault: a part that is named in it is there when that is gone."""
+        """The text of plugins with a fault. A part whose name occurs in it is not reported as unknown: it probably
+        appears once the fault is corrected."""
         self.faults: list[tuple[Place, str]] = []
 
     def experiment(self) -> Experiment:
@@ -136,6 +141,7 @@ class _Checker:
         lists = {table: self.parts(table) for table in ARRAYS}
         if not self.withheld:  # else what the file names cannot be made; it was checked when it was run
             self.relations(task, settings, single, lists)
+        # By file and line, whatever the order of the checks; what two checks find is reported once.
         if self.faults:
             ordered = sorted(self.faults, key=lambda fault: (fault[0].source, fault[0].line, fault[0].column))
             raise UserError(*dict.fromkeys(f"{place}: {message}" for place, message in ordered))
@@ -157,6 +163,7 @@ class _Checker:
         self.faults.append((self.tree.place(keys), message))
 
     def plugins(self) -> tuple[Path, ...]:
+        # Plugins of an experiment that was read before must not provide parts to this one.
         plugins.load_installed()
         plugins.load([])
         written = self.tree.values.get("plugins", [])
@@ -206,7 +213,7 @@ class _Checker:
         return str(name)
 
     def task(self) -> Task | None:
-        """`[task]`: the keys that every task has, and those of the one that it names."""
+        """Check `[task]`: the keys that every task has, and the options of the task that it names."""
         values = self.tree.values.get("task")
         if not isinstance(values, dict):
             self.missing_or_wrong("task", values, "a table")
@@ -218,7 +225,7 @@ class _Checker:
         return Task(**typed, part=part) if typed is not None and part is not None else None
 
     def length(self) -> None:
-        """How long to train: said once, in one of three ways."""
+        """Check that the length of the training is set by exactly one key."""
         table = self.tree.values.get("train")
         lengths = [key for key in LENGTHS if isinstance(table, dict) and key in table]
         if len(lengths) > 1:
@@ -228,13 +235,13 @@ class _Checker:
             self.fault(("train",), "[train]: needs one of 'epochs', 'steps' and 'budget'")
 
     def settings(self, table: str) -> dict[str, Any] | None:
-        """A table of settings, typed; one that is optional may be left out."""
+        """Return the typed values of a table of settings, empty for an optional one; None if it has faults."""
         if table in OPTIONAL and table not in self.tree.values:
             return {}
         return self.table(table, SCHEMAS[table])
 
     def table(self, name: str, schema: Schema) -> dict[str, Any] | None:
-        """A table that is no part, typed; nothing where it has faults."""
+        """Return the typed values of a table that is no part; None if it has faults."""
         values = self.tree.values.get(name)
         if not isinstance(values, dict):
             self.missing_or_wrong(name, values, "a table")
@@ -272,7 +279,7 @@ class _Checker:
         return None if problems else rooted_values
 
     def rooted(self, keys: Keys, label: str, marked: MustExist | None, path: Path) -> Path:
-        """A path made absolute from the folder of the file that wrote it; a fault where it has to exist and is not."""
+        """Return a path as absolute from the folder of the file that has it. A fault if it is marked and missing."""
         try:
             path = (self.tree.place(keys).folder / path.expanduser()).resolve()
         except (RuntimeError, ValueError) as error:  # no such user's home; a circle of links; a null character
@@ -316,6 +323,7 @@ class _Checker:
             message = "missing; add 'name = …'" if name is None else f"should be a string, got {name!r}"
             self.fault((*at, "name"), f"{label} name: {message} (known: {', '.join(KINDS[kind])})")
             return None
+        # A withheld plugin may define the part, so its name and options cannot be checked.
         if name not in KINDS[kind] and self.withheld:
             options = {key: value for key, value in values.items() if key not in ("name", *known)}
             return Part(kind, name, options, table, self.tree.place((*at, "name")))
@@ -339,7 +347,8 @@ class _Checker:
         single: Mapping[str, Part | None],
         lists: Mapping[str, tuple[Part, ...]],
     ) -> None:
-        """What no table can know by itself; of tables with faults nothing is asked."""
+        """Check what involves several tables, or a part that has to be made. Tables with faults are left out."""
+        # Names are read off the document, not off the parts: a metric with a fault is still one that can be monitored.
         tables = self.tree.values.get("metric")
         names = (
             [str(table.get("name")) for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
@@ -366,7 +375,7 @@ class _Checker:
         learnt = self.guarded(task.part, task.channels, classes, instance_of=contracts.Task)
         if learnt is not None and (malformed := _fault_of_task(learnt)):
             self.faults.append((task.part.place, f"[task] name: '{task.part.name}' {malformed}"))
-        for part in lists["handler"]:  # whose factory wants the run that there is not yet
+        for part in lists["handler"]:  # not made here: their factories need a run
             factory = KINDS["handler"][part.name]
             if isinstance(factory, type) and missing(factory, contracts.Handler):
                 self.faults.append((part.place, f"[[handler]] name: '{part.name}' has no 'attach'"))
@@ -379,7 +388,8 @@ class _Checker:
                 self.faults.append((single["loss"].place, "[loss] name: the task has a loss of its own; omit [loss]"))
         metrics_ = [(part, self.guarded(part, classes, instance_of=PerImageMetric)) for part in lists["metric"]]
         for part, metric in metrics_:
-            if metric is not None and not isinstance(metric.higher_is_better, bool):  # of any name Ignite has something
+            # Not `hasattr`: Ignite's metrics return an object for any unknown attribute.
+            if metric is not None and not isinstance(metric.higher_is_better, bool):
                 message = (
                     f"'{part.name}' does not say whether 'higher_is_better', as True or False; add it to the class"
                 )
@@ -410,7 +420,7 @@ class _Checker:
             self.fault(("runtime", "cache"), f"[runtime] cache: {fault}")
 
     def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
-        """The part made, or nothing and a fault."""
+        """Make a part and return it; None, with a fault recorded, if that fails or makes something else."""
         with self.blamed(part):
             instance = part.make(*given)
             if isinstance(instance, instance_of) and instance is not None:
@@ -421,10 +431,13 @@ class _Checker:
 
     @contextmanager
     def blamed(self, part: Part) -> Iterator[None]:
-        """What goes wrong within is a fault of a part, unless that is of this package: then it is a bug."""
+        """Record errors within the block as faults of a part; other errors than UserError only if it is user code.
+
+        In a part of this package they are bugs, and keep their traceback.
+        """
         try:
             yield
-        except UserError as error:  # a data set may find out late what is wrong with its files
+        except UserError as error:
             self.faults += part.faults(error)
         except Exception as error:
             if not KINDS[part.kind].find(part.name).foreign:
@@ -500,7 +513,7 @@ class _Checker:
 
 
 def _takes(function: Callable[..., Any], *given: object) -> bool:
-    """Whether a function can be called with so many arguments by position."""
+    """Whether a function can be called with this number of positional arguments."""
     try:
         inspect.signature(function).bind(*given)
     except TypeError:
@@ -509,13 +522,13 @@ def _takes(function: Callable[..., Any], *given: object) -> bool:
 
 
 def _is_range(bounds: object) -> bool:
-    """Whether it is a pair of numbers, the lower one first."""
+    """Whether `bounds` is a pair of numbers, the lower one first."""
     numbers = isinstance(bounds, tuple | list) and len(bounds) == 2 and all(isinstance(n, int | float) for n in bounds)
     return isinstance(bounds, tuple | list) and numbers and bounds[0] < bounds[1]
 
 
 def _fault_of_task(task: contracts.Task) -> str | None:
-    """What is wrong with the attributes of a task; None if nothing is."""
+    """Return what is wrong with the attributes of a task; None if nothing is."""
     outputs: object = task.outputs
     if not isinstance(outputs, int) or outputs < 1:
         return f"has outputs = {outputs!r}; say how many channels the model has to give"

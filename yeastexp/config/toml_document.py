@@ -21,16 +21,16 @@ from yeastexp.errors import UserError
 Keys = tuple[str | int, ...]
 
 LARGEST_FILE = 1_000_000
-"""Bytes; an experiment file fits on a screen, and a larger one is something else."""
+"""Bytes; an experiment file fits on a screen, so a larger file is none."""
 
 DEEPEST = 20
-"""Levels of tables and arrays; what walks a document recursively relies on it."""
+"""The largest depth of tables and arrays, so that functions can walk a document recursively."""
 
 LONGEST_SHOWN = 200
-"""Characters of a setting in messages."""
+"""The number of characters of a setting that messages show."""
 
 LARGEST_FAMILY = 20
-"""Files that extend one another."""
+"""The largest number of files that extend one another."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Place:
     line: int = 0
     column: int = 0
     folder: Path = field(default_factory=Path.cwd, compare=False)
-    """What relative paths of this value start from."""
+    """The folder that relative paths in this value start from."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
@@ -49,20 +49,20 @@ class Place:
 
 @dataclass
 class Document:
-    """The merged values, and the place of each by its keys (array elements by their index)."""
+    """The merged values, and the place of each by its keys (indices for array elements)."""
 
     top: Place
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Keys, Place] = field(default_factory=dict)
 
     def place(self, keys: Keys) -> Place:
-        """The place of a value, or of the nearest table around it that was written anywhere."""
+        """Return the place of a value, or that of the innermost table around it that has one."""
         while keys and keys not in self.places:
             keys = keys[:-1]
         return self.places.get(keys, self.top)
 
     def assign(self, keys: Keys, value: Any, places: Mapping[Keys, Place]) -> None:
-        """Put a value where another may stand; `places` are those of the value and all below it."""
+        """Set a value, replacing any other with its places; `places` are those of the value and of all inside it."""
         self.drop(keys)
         table: Any = self.values
         for key in keys[:-1]:
@@ -71,7 +71,7 @@ class Document:
         self.places.update(places)
 
     def drop(self, keys: Keys) -> None:
-        """Forget a value and all below it."""
+        """Remove a value with its places and those of all inside it."""
         self.places = {k: place for k, place in self.places.items() if k[: len(keys)] != keys}
         table: Any = self.values
         for key in keys[:-1]:
@@ -81,7 +81,10 @@ class Document:
 
 
 def read(path: Path, exclusive: Mapping[Keys, Collection[str]]) -> Document:
-    """A file with all that it extends; of keys that exclude each other (by table), the later written one stays."""
+    """Read a file, merged with all files that it extends.
+
+    `exclusive` has, by table, keys that exclude each other: a file that sets one drops the others that it inherits.
+    """
     return _read(path, exclusive, ())
 
 
@@ -91,11 +94,13 @@ def _read(path: Path, exclusive: Mapping[Keys, Collection[str]], children: tuple
 
 
 def of(values: Mapping[str, Any], exclusive: Mapping[Keys, Collection[str]]) -> Document:
-    """The tables of an experiment that stands in no file, with all that it extends; paths start from here.
+    """Return the document of an experiment given as a dictionary, merged with all files that it extends.
 
-    Raises UserError if a value is none that a file could hold.
+    Paths start from the working directory. Raises UserError if a value could not stand in a TOML file.
     """
     source = "experiment"
+    # Written and parsed again, so that it passes the same checks as a file. The positions in that text mean nothing to
+    # the user and are replaced.
     child = parse(tomli_w.dumps(_plain(values, source, ())), source, Path.cwd())
     child.top = Place(source)
     child.places = {keys: Place(source) for keys in child.places}
@@ -103,7 +108,7 @@ def of(values: Mapping[str, Any], exclusive: Mapping[Keys, Collection[str]]) -> 
 
 
 def _plain(value: Any, source: str, keys: Keys) -> Any:
-    """Tables, arrays, paths and numpy's scalars as TOML has them."""
+    """Return tables, arrays, paths and NumPy's scalars as values that TOML has. Raises UserError for all others."""
     dotted = ".".join(map(str, keys))
     if len(keys) > DEEPEST:
         raise UserError(f"{source}: nested too deeply; an experiment needs three levels")
@@ -125,7 +130,7 @@ def _plain(value: Any, source: str, keys: Keys) -> Any:
 
 
 def _with_parents(child: Document, exclusive: Mapping[Keys, Collection[str]], family: tuple[Path, ...]) -> Document:
-    """A document with all that it extends; `family` are its file and those that extend it."""
+    """Return a document merged with all that it extends; `family` has its own file and the files that extend it."""
     parent_name = child.values.get("extends")
     if parent_name is None:
         return child
@@ -136,6 +141,7 @@ def _with_parents(child: Document, exclusive: Mapping[Keys, Collection[str]], fa
         starter = starters.find(parent_name)
     except UserError as error:
         raise UserError(f"{place}: extends: {error}") from None
+    # A null character makes functions of the system raise ValueError; replaced, the path is simply not there.
     parent_path = starter or place.folder / parent_name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if not is_file(parent_path):
         starter_meant = parent_path.stem in starters.names()
@@ -154,7 +160,7 @@ def _with_parents(child: Document, exclusive: Mapping[Keys, Collection[str]], fa
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; of a path that none can have (too long, with a null character) pathlib raises."""
+    """Whether a file exists; False also for impossible paths (too long, or with a null), for which pathlib raises."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
@@ -170,7 +176,8 @@ def _text(path: Path) -> str:
 
 
 def parse(text: str, source: str, folder: Path) -> Document:
-    """One TOML text; UserError names the line of a syntax error."""
+    """Parse a TOML text. Raises UserError with the line of a syntax error."""
+    # `tomllib` gives values without positions. It also proves the text valid, which the scanner of positions assumes.
     try:
         values = _loads(text)
         found = positions(text)
@@ -188,7 +195,7 @@ def parse(text: str, source: str, folder: Path) -> Document:
 
 
 def _loads(text: str) -> dict[str, Any]:
-    """The values of a TOML text. Raises _TooDeep for keys whose parts the parser would take minutes to read."""
+    """Return the values of a TOML text. Raises _TooDeep for dotted keys that `tomllib` would need minutes for."""
     if found := _LONG_KEY.search(text):
         before = text[: found.start()]
         raise _TooDeep(before.count("\n") + 1, found.start() - before.rfind("\n"))
@@ -203,11 +210,11 @@ def _syntax_error(message: str, text: str, source: str) -> str:
 
 
 KEPT: Mapping[Keys, Collection[str]] = {("task",): ("channels", "classes")}
-"""Keys that belong to the table and not to the part that it names, so that another part keeps them."""
+"""By table, keys that are not options of the part that it names, and are inherited even if the part changes."""
 
 
 def merge(parent: Document, child: Document, exclusive: Mapping[Keys, Collection[str]]) -> None:
-    """Write a child's values over its parent's: tables key by key, everything else whole."""
+    """Write a child's values over its parent's: tables are merged key by key, all else is replaced."""
     _merge(parent, child, (), child.values, exclusive)
 
 
@@ -221,6 +228,7 @@ def _merge(
     for key, value in table.items():
         keys = (*at, key)
         old = _value(parent, keys)
+        # A table that names another part replaces the old one, whose options would be unknown keys of the new part.
         if isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name"):
             if keys in child.places:
                 parent.places[keys] = child.places[keys]
@@ -244,7 +252,7 @@ def _value(document: Document, keys: Keys) -> Any:
 
 @dataclass(frozen=True)
 class Setting:
-    """A value for a key from outside the file, and where it was written."""
+    """A value for a key from outside the file, with the option or argument that it comes from."""
 
     keys: Keys
     value: Any
@@ -252,7 +260,7 @@ class Setting:
 
     @classmethod
     def parse(cls, written: str) -> Setting:
-        """`key.key=value`, as `--set` takes it; the value is TOML, else a string."""
+        """Parse `key.key=value`, as `--set` takes it. A value that is not valid TOML is a string."""
         dotted, equals, value = written.partition("=")
         place = Place(f"--set {written if len(written) <= LONGEST_SHOWN else f'{written[:LONGEST_SHOWN]}…'}")
         keys = keys_of(dotted.strip())
@@ -262,7 +270,7 @@ class Setting:
 
     @classmethod
     def of(cls, key: str, value: Any) -> Setting:
-        """`"train.epochs"` and a value, as Python has them."""
+        """Return the setting of a dotted key, such as "train.epochs", to a value given in Python."""
         source, keys = f"setting {key}", keys_of(key)
         if not all(str(part) for part in keys):
             raise UserError(f"{source}: should be a key, as in train.epochs")
@@ -270,12 +278,12 @@ class Setting:
 
 
 def keys_of(dotted: str) -> Keys:
-    """The keys of `table.key` or `table.0.key`."""
+    """Split `table.key` or `table.0.key` into its keys; digits are indices of arrays."""
     return tuple(int(key) if re.fullmatch("[0-9]{1,9}", key) else key for key in dotted.split("."))
 
 
 def override(document: Document, setting: str | Setting, exclusive: Mapping[Keys, Collection[str]]) -> None:
-    """Apply one setting from outside."""
+    """Apply a setting to a document. Raises UserError if its keys lead nowhere."""
     setting = Setting.parse(setting) if isinstance(setting, str) else setting
     keys, value, place = setting.keys, setting.value, setting.place
     if len(keys) > DEEPEST:
@@ -285,10 +293,12 @@ def override(document: Document, setting: str | Setting, exclusive: Mapping[Keys
     if any(isinstance(key, int) for key in keys):
         around = _check_address(document, keys, place)
         if keys[-1] == "name" and around.get("name") != value:
-            # As in a merge, another part starts without the old one's keys.
+            # As in `merge`, another part starts without the options of the old one.
             keys, value = keys[:-1], {"name": value}
         document.assign(keys, value, {keys: place})
         return
+    # Without an index the setting is merged like a file that extends the document, so that both follow the same rules
+    # for exclusive keys and for tables that name another part.
     child = Document(place)
     for depth in range(1, len(keys)):
         _refuse_value(document, keys[:depth], place)
@@ -301,6 +311,7 @@ def override(document: Document, setting: str | Setting, exclusive: Mapping[Keys
 
 
 def _toml_or_string(written: str, place: Place) -> Any:
+    # Positions are not needed here, but finding them checks the depth.
     text = f"value = {written}"
     try:
         values = _loads(text)
@@ -323,7 +334,7 @@ def _refuse_value(document: Document, keys: Keys, place: Place) -> None:
 
 
 def _check_address(document: Document, keys: Keys, place: Place) -> Mapping[str, Any]:
-    """Refuse what leads nowhere; gives the table that holds the last key, or an empty one."""
+    """Return the table that holds the last key, or an empty one. Raises UserError if the keys lead nowhere."""
     value: Any = document.values
     around: Any = {}
     for depth, key in enumerate(keys):
@@ -343,7 +354,10 @@ def _check_address(document: Document, keys: Keys, place: Place) -> Mapping[str,
 
 
 _LONG_KEY = re.compile(r"""(?<![\w.'"-])(?:(?:[A-Za-z0-9_-]++|"(?:\\.|[^"\\\n])*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
-"""A hundred parts of a dotted key: tomllib takes a time that grows with their square."""
+"""Finds a dotted key of a hundred parts: the time of `tomllib` grows with their square.
+
+Possessive quantifiers (`++`) keep the search itself linear: without them it would backtrack through every key.
+"""
 
 _SPACE = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _STRING = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\])*"|\'[^\']*\'', re.DOTALL)
@@ -352,15 +366,21 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def positions(text: str) -> dict[Keys, tuple[int, int]]:
-    """Line and column (both from 1) of every key and array element of a TOML text that is known to be valid."""
+    """Return line and column (from 1) of every key and array element of a TOML text that is known to be valid."""
     return _Scanner(text).scan()
 
 
 class _TooDeep(Exception):
-    """Keys that lead deeper than `DEEPEST`: the line and column."""
+    """Keys are nested deeper than `DEEPEST`; the arguments are line and column."""
 
 
 class _Scanner:
+    """Finds the positions of keys and array elements in a valid TOML text.
+
+    It relies on `tomllib` having accepted the text: it only skips over values, and tells strings from other scalars
+    because brackets, commas and '#' have no meaning inside strings.
+    """
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.lines = [0, *(found.end() for found in re.finditer("\n", text))]
@@ -388,13 +408,16 @@ class _Scanner:
             index = self.elements.get(keys, 0)
             self.elements[keys] = index + 1
             keys = (*keys, index)
-        for depth in range(1, len(keys) + 1):  # tables on the way may be written nowhere else
+        for depth in range(1, len(keys) + 1):  # [a.b.c] also makes tables a and a.b, which may have no header
             self.note(keys[:depth], start)
         self.at = self.text.index("]", self.at) + brackets
         return keys
 
     def resolved(self, keys: Sequence[str]) -> Keys:
-        """A header's keys with the index of the current element behind each array of tables on the way."""
+        """Return a header's keys with the index of the current element after each array of tables on the way.
+
+        In TOML, [a.b] after [[a]] is a table of the last element of a.
+        """
         out: Keys = ()
         for depth, key in enumerate(keys):
             out = (*out, key)
@@ -418,6 +441,7 @@ class _Scanner:
             if self.text[self.at] in "\"'":
                 match = _STRING.match(self.text, self.at)
                 assert match
+                # Quoted keys may have escapes, which `tomllib` resolves.
                 keys.append(str(tomllib.loads(f"k = {match[0]}")["k"]))
             else:
                 match = _BARE.match(self.text, self.at)
@@ -468,4 +492,4 @@ class _Scanner:
         place = (line, start - self.lines[line - 1] + 1)
         if len(keys) > DEEPEST:
             raise _TooDeep(*place)
-        self.found.setdefault(keys, place)
+        self.found.setdefault(keys, place)  # the first mention counts, as of a table that several headers extend

@@ -1,7 +1,7 @@
-"""Which plugin files may be executed: a user's own, and those in run directories that this user has run here before.
+"""The decision which plugin files may be executed: a user's own, and copies in run directories that are known here.
 
-A run directory that somebody sent holds Python. What is run here by an experiment file of the user's own is remembered
-by its digest in the user's state directory, so that the copies in its run directory, wherever it moves, are known.
+A run directory that somebody sent contains Python code. When a user runs an experiment, the digests of its plugins are
+stored in the user's state directory, so that the copies in the run directory are recognised wherever it is moved.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from yeastexp.config.settings import SCHEMAS
 from yeastexp.system import files
 
 MARKS = ("environment.json", "checkpoints", "log.txt", "result.json", "folds.json", "sweep.json")
-"""What stands beside `experiment.toml` in the directory of a run, of a cross-validation or of a sweep."""
+"""Names of which at least one is beside `experiment.toml` in the directory of a run, cross-validation or sweep."""
 
 _trusting: ContextVar[bool] = ContextVar("trusting", default=False)
 
 _remembered: set[str] = set()
-"""The digests that this process remembered, for the state directory may not be writable."""
+"""The digests remembered by this process, in case the state directory is not writable."""
 
 
 @contextmanager
 def trusting() -> Iterator[None]:
-    """Let plugins of received run directories be executed within, and remember them: `--trust-plugins`."""
+    """Execute plugins of received run directories within the block, and remember them: `--trust-plugins`."""
     token = _trusting.set(True)
     try:
         yield
@@ -37,21 +37,23 @@ def trusting() -> Iterator[None]:
 
 
 def is_trusting() -> bool:
-    """Whether that was said."""
+    """Whether `trusting` is in force."""
     return _trusting.get()
 
 
 def refusal(plugin: Path, named_in: Path, received: bool) -> str | None:
-    """Why a plugin that a file in the folder `named_in` names is not executed; None if it may be.
+    """Return why a plugin that a file in the folder `named_in` names is not executed; None if it may be.
 
-    A plugin is a user's own unless it was `received`, or the folder that names or holds it is a run directory's.
+    A plugin is the user's own unless it was `received`, or the folder that names it or holds it belongs to a run.
     """
+    # A run keeps its plugins in RUN/plugins/: so their folder and the one above are looked at, in case that an
+    # experiment elsewhere names such a copy.
     if not received and not any(map(_is_run, (named_in, *plugin.parents[:2]))):
         return None
     try:
         digest = files.digest(plugin)
     except OSError:
-        return None  # which loading it says as well
+        return None  # the file cannot be read, which loading it will report
     if digest in _remembered or os.path.isfile(folder() / digest):  # noqa: PTH113  # a folder may be closed to us
         return None
     if _trusting.get():
@@ -71,7 +73,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_resolved(file: Path) -> bool:
-    """Whether an experiment file has its name and all tables of settings, as a run writes it and hardly a person."""
+    """Whether an experiment file has its name and all tables of settings, as runs write it and people hardly do.
+
+    Otherwise removing the other files of a run would be enough to pass its code off as the user's own.
+    """
     try:
         return {"name", *SCHEMAS} <= tomllib.loads(file.read_text(encoding="utf-8")).keys()
     except (OSError, ValueError):
@@ -79,7 +84,7 @@ def _is_resolved(file: Path) -> bool:
 
 
 def remember(plugins: Iterable[Path]) -> None:
-    """Note that the user runs these files. Warns if that cannot be written."""
+    """Remember that the user runs these files. Warns if that cannot be stored."""
     for plugin in plugins:
         digest = files.digest(plugin)
         _remembered.add(digest)
@@ -92,7 +97,7 @@ def remember(plugins: Iterable[Path]) -> None:
 
 
 def folder() -> Path:
-    """Where a file for each digest lies; as the XDG specification says, a relative path counts as none."""
+    """Return the folder with a file for each digest. By the XDG specification relative paths are ignored."""
     named, home = Path(os.environ.get("XDG_STATE_HOME", "")), Path(os.path.expanduser("~"))  # noqa: PTH111  # raises
     if not home.is_absolute():  # a user without a home, as in some containers: nothing can be written there
         home = Path(os.devnull)
