@@ -1,10 +1,10 @@
-"""What a part must offer: who calls it, when, and with which shapes.
+"""The contract of each kind of part: who calls it, when, and with which shapes.
 
 Axes: B batch, C channels, H height, W width, K classes, O output channels of the model. A part is made by calling its
 factory with what the experiment file cannot hold, by position, then with the keys of its table by name:
 
 ========== ================================== ================================================================
-kind       called as                          gives
+kind       called as                          returns
 ========== ================================== ================================================================
 dataset    ``f(**table)``                     `Dataset`
 transform  ``f(**table)``                     `yeastexp.BasicTransform2D`
@@ -17,13 +17,13 @@ metric     ``f(classes, **table)``            `yeastexp.PerImageMetric`, an ``ig
 handler    ``f(context, **table)``            `Handler`
 ========== ================================== ================================================================
 
-The signature is the schema of the table: hints and defaults say which values are right. A factory refuses one by
+The signature is the schema of the table: hints and defaults say which values are valid. A factory refuses a value by
 ``UserError(..., key=...)``. The contracts of transforms and metrics are the docstrings of their base classes; those of
 kinds that PyTorch has a class for:
 
 - A model is called with (B, C, H, W) float32 of any H and W, patches as well as whole images, and returns one tensor of
-  logits. Its weights are drawn from PyTorch's generator, which is seeded before. ``size`` is the side of the images of
-  one that takes no others (`inspect` alone).
+  logits. Its weights are drawn from PyTorch's generator, which is seeded before. A model for `inspect` alone that takes
+  images of one size only has their side as ``size``.
 - An optimizer is given an iterable of the parameters; its state is part of every checkpoint.
 - A scheduler is given the steps of the whole run, also where the file has a budget, and is stepped once an update.
 
@@ -48,8 +48,8 @@ from yeastexp.sample import Sample
 class Dataset(Protocol):
     """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before.
 
-    Its factory is given nothing but the table. `dtype(name) -> str`, if it has it, tells `check --data` in which type
-    the values of an image are stored, and `groups` (name to group) tells `crossval` which images belong together.
+    Its factory is given nothing but the table. Two attributes are optional: `dtype(name) -> str`, the type in which an
+    image is stored, for `check --data`, and `groups` (name to group), the images that `crossval` must not separate.
     """
 
     @property
@@ -59,12 +59,12 @@ class Dataset(Protocol):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """The further label maps that every sample has, by name: `instances`, if a task or a metric asks for it."""
+        """The names of the further label maps that every sample has, such as `instances`."""
         ...
 
     @property
     def normalization(self) -> Mapping[str, Any] | None:
-        """`mean` and `std` if values are stored normalised, so that no transform does it again."""
+        """`mean` and `std` if the stored values are normalised, so that no transform normalises them again."""
         ...
 
     def shape(self, name: str) -> tuple[int, int, int]:
@@ -72,7 +72,7 @@ class Dataset(Protocol):
         ...
 
     def read(self, name: str) -> Sample:
-        """An image (C, H, W) float32 and its labels (H, W) int64, the same each time, also in other processes."""
+        """Return an image (C, H, W) float32 with labels (H, W) int64, the same each time and in every process."""
         ...
 
 
@@ -84,26 +84,26 @@ class Loss(Protocol):
     """
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """A scalar from outputs (B, O, H, W) and, for `semantic`, labels (B, H, W) int64; IGNORE counts nothing."""
+        """Return a scalar from outputs (B, O, H, W) and, for `semantic`, labels (B, H, W) int64, without IGNORE."""
         ...
 
 
 @runtime_checkable
 class AdditiveLoss(Loss, Protocol):
-    """A loss that is a sum over pixels divided by a count of them, and says how it adds up.
+    """A loss that is a sum over pixels divided by their count, which it can tell.
 
     Batches whose gradients add up to one update (`accumulation_steps`) then weigh by their counts, as in one large
     batch. A loss without `count`, such as `dice`, is no such mean: its batches weigh by their patches.
     """
 
     def count(self, targets: Tensor) -> Tensor:
-        """What the sum is divided by, a scalar: of `semantic` the labelled pixels, each with its weight."""
+        """Return the scalar that the sum is divided by: for `semantic` the labelled pixels, each with its weight."""
         ...
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image, decoded: class indices, instance ids if the task has them, and further maps."""
+    """The decoded outputs of a model for one image: class indices, instance ids if the task has them, further maps."""
 
     labels: Tensor
     """(H, W) int64, a class for each pixel."""
@@ -115,15 +115,15 @@ class Prediction:
     """Further maps (H, W) by name. A metric asks for one by a keyword-only parameter `predicted_<name>`."""
 
     approximate: Callable[[], Tensor] | None = None
-    """Gives instances (H, W) where the task learns none, and is called only if a metric asks for them."""
+    """Computes instances (H, W) if the task learns none; called only if a metric asks for them."""
 
     @property
     def maps(self) -> dict[str, Tensor]:
-        """All that a metric can ask for beside the classes, and that is there without asking."""
+        """The maps beside the classes that need not be computed first."""
         return {**self.values} if self.instances is None else {**self.values, "instances": self.instances}
 
     def asked(self, names: Collection[str]) -> dict[str, Tensor]:
-        """The further maps, with approximate instances if a metric asks for instances and there are no others."""
+        """Return the further maps, with approximate instances if `names` has instances and there are no others."""
         if self.instances is None and self.approximate is not None and "instances" in names:
             return {**self.values, "instances": self.approximate()}
         return self.maps
@@ -133,59 +133,59 @@ Interpolation = Literal["nearest", "bilinear"]
 
 
 class Task:
-    """What the network is to learn from the labels, and what its outputs mean; nothing else knows either.
+    """What the network learns from the labels, and what its outputs mean; no other module knows either.
 
     Its factory is given the channels C of the images and the number of classes K. The base class is a regression of
-    whatever `targets` gives; a task overrides what differs.
+    the planes that `targets` returns; a task overrides what differs.
     """
 
     outputs: int = 1
     """Channels O that the model must give."""
 
     maps: tuple[str, ...] = ()
-    """Label maps that `targets` needs of the data set."""
+    """The names of the label maps that `targets` needs from the data set."""
 
     planes: tuple[Interpolation, ...] = ("bilinear",)
     """How each plane of `targets` is interpolated under augmentation.
 
-    Empty: the only plane are the labels, which augmentation moves anyway, and `targets` gives `sample.labels[None]`.
+    Empty: the only plane is the labels, which augmentation moves anyway, and `targets` returns `sample.labels[None]`.
     """
 
     quantized: bool = False
-    """Whether `targets` are int16, are kept and sent so, and come to `loss` so: whole numbers in nearest planes, and in
-    bilinear ones what `yeastexp.tasks.shares` makes of shares from 0 to 1, where less than 0 stands for NaN.
+    """Whether `targets` are int16, are cached and copied so, and reach `loss` so: integers in nearest planes, and in
+    bilinear ones shares from 0 to 1 as `yeastexp.tasks.shares` quantizes them, with values below 0 for NaN.
     """
 
     values: tuple[str, ...] = ()
     """The names of the further maps of a `Prediction`."""
 
     approximates: bool = False
-    """Whether a `Prediction` has instances that are no more than `approximate`."""
+    """Whether the only instances of a `Prediction` are `approximate` ones."""
 
     metrics: tuple[str, ...] = ()
-    """Metrics of every validation and evaluation, beside the file's; of none, evaluations have those of pixels."""
+    """Metrics of every validation and evaluation beside the file's; without any, evaluations add pixel metrics."""
 
     needs_loss: bool = True
     """Whether the experiment file has to name a `[loss]`; a task without one computes its own."""
 
     views: int = 1
-    """Flips and rotations of an image, of `yeastexp.data.views.SYMMETRIES`, whose mean outputs are decoded."""
+    """The number of flips and rotations (`yeastexp.data.views.SYMMETRIES`) whose outputs are averaged and decoded."""
 
     reach_px: int | None = 0
-    """How far `decode` looks beyond a pixel, so that large images are decoded in pieces; None: at the whole image."""
+    """How far `decode` of a pixel depends on others, for large images decoded in pieces; None: on the whole image."""
 
     def fit(self, samples: Iterable[Sample]) -> None:
-        """Learn from the training images, with the maps that it needs, what `decode` has to know of them."""
+        """Estimate from the training images, read with all their maps, what `decode` needs to know."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What `fit` learnt, as plain values; every checkpoint holds it."""
+        """Return what `fit` estimated, as plain values; it is part of every checkpoint."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore a `state_dict`."""
 
     def targets(self, sample: Sample) -> Tensor:
-        """Planes (T, H, W), made once of each whole image after the `[[transform]]` list, and of validation images.
+        """Return planes (T, H, W), once for each whole image after the `[[transform]]` list, in validation too.
 
         In patches, unlabelled pixels (labels IGNORE, or outside the image) are IGNORE in nearest planes and NaN in
         bilinear ones.
@@ -193,46 +193,46 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} has to say what is learnt")
 
     def loss(self, outputs: Tensor, targets: Tensor, criterion: Loss | None) -> Tensor:
-        """A scalar from outputs (B, O, H, W) float32 and targets (B, T, H, W); `criterion` is the file's `[loss]`."""
+        """Return a scalar from outputs (B, O, H, W) float32 and targets (B, T, H, W); `criterion` is `[loss]`."""
         assert criterion is not None, "the file names a loss"
         return criterion(outputs, targets)
 
     def count(self, targets: Tensor, criterion: Loss | None) -> Tensor | None:
-        """What `loss` is a mean over, as `AdditiveLoss` says it; None if it is no mean over pixels."""
+        """Return the scalar that `loss` divides by, as `AdditiveLoss.count`; None if it is no mean over pixels."""
         return criterion.count(targets) if isinstance(criterion, AdditiveLoss) else None
 
     def activate(self, outputs: Tensor) -> Tensor:
-        """Outputs (…, O, H, W) as values whose mean over several views makes sense, and which `predict` stores."""
+        """Return outputs (…, O, H, W) as values that can be averaged over views, and which `predict` stores."""
         return outputs
 
     def deactivate(self, activated: Tensor) -> Tensor:
-        """The inverse of `activate`, up to what `decode` does not depend on."""
+        """Invert `activate`, up to differences that `decode` does not depend on."""
         return activated
 
     def decode(self, outputs: Tensor) -> Prediction:
-        """What the outputs (O, H, W) of one image say."""
+        """Return the `Prediction` of the outputs (O, H, W) of one image."""
         raise NotImplementedError(f"{type(self).__name__} has to say what its outputs mean")
 
     def kept(self, activated: Tensor) -> Tensor:
-        """The planes (P, h, w) of activated outputs (O, h, w) that `predict --probabilities` writes."""
+        """Return the planes (P, h, w) of activated outputs (O, h, w) that `predict --probabilities` writes."""
         return activated
 
     def of_classes(self, labels: Tensor) -> Prediction:
-        """What can be said of an image of which a baseline knows the classes (H, W) alone."""
+        """Return the `Prediction` of an image of which only the classes (H, W) are known, as from a baseline."""
         return Prediction(labels)
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:
-        """Outputs (B, O, H, W) that say exactly these targets, with growing confidence; none if they are unknown."""
+        """Yield outputs (B, O, H, W) that decode to these targets, with growing confidence; none if unknown."""
         return iter(())
 
     def constant(self, targets: Tensor) -> Iterator[Tensor]:
-        """The best outputs (B, O, H, W) that are the same everywhere; none if they are unknown."""
+        """Yield outputs (B, O, H, W) that are the same at all pixels and fit the targets best; none if unknown."""
         return iter(())
 
 
 @runtime_checkable
 class Handler(Protocol):
-    """What happens beside the training step. Attached to both engines before the run begins.
+    """An addition to the training step. It is attached to both engines before the run begins.
 
     Its factory is given the `Context` of the run.
 
@@ -253,7 +253,7 @@ class Handler(Protocol):
 
 
 class Context(Protocol):
-    """What a handler's factory is given: the parts of a run, and where it may write."""
+    """The argument of a handler's factory: the parts of a run, and the folder that it may write into."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -266,13 +266,13 @@ class Context(Protocol):
     validator: Engine
 
     def log(self, line: str) -> None:
-        """One line, with the time, in the run's `log.txt`."""
+        """Append a line, with the time, to the run's `log.txt`."""
         ...
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of some steps, counted from 0, on the device: images and targets."""
+        """Yield the training batches of steps `first` to `last` - 1, from 0, on the device: images and targets."""
         ...
 
     def trial(self) -> AbstractContextManager[tuple[Engine, nn.Module, torch.optim.Optimizer]]:
-        """A trainer with copies of model and optimizer, whose runs leave no trace in this one."""
+        """Yield a trainer with copies of model and optimizer, whose runs do not affect this one."""
         ...

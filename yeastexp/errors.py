@@ -1,4 +1,4 @@
-"""The one error that a user should ever meet."""
+"""The error class for everything that a user can correct, and the texts that messages share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Something that the user can fix: a line a fault, each with its place, what is wrong, and the remedy.
+    """An error that the user can correct: one line per fault, each with its place, what is wrong, and the remedy.
 
-    `status` is the exit status of the command line: 2 where the input was wrong, 1 where the run failed, 130 where it
-    was interrupted. A part that refuses one of its options names it in `key`, for the line of the file to be shown.
+    `status` is the exit status of the command line: 2 if the input was wrong, 1 if the run failed, 130 if it was
+    interrupted. A part that refuses one of its options names it in `key`, so that the message shows its line.
     """
 
     def __init__(self, *faults: str, status: int = INPUT_WRONG, key: str | None = None) -> None:
@@ -27,9 +27,9 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str], meant: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The end of a message about an unknown word: the nearest known one, where there is one, and all there are.
+    """Return the end of a message about an unknown word: the most similar known one, if any is similar, and all known.
 
-    `meant` has further words, and the known one that each stands for.
+    `meant` maps further words that users may write to the known ones that they stand for.
     """
     names = sorted(known)
     near = difflib.get_close_matches(word, [*names, *meant], n=1, cutoff=0.6)
@@ -38,7 +38,7 @@ def did_you_mean(word: str, known: Iterable[str], meant: Mapping[str, str] = Map
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an exception is and says, even if its `__str__` raises."""
+    """Return type and message of an exception in one line, even if its `__str__` raises."""
     if isinstance(error, UserError):
         return " ".join(error.faults)
     text = "".join(traceback.format_exception_only(error)).removeprefix(f"{type(error).__module__}.")

@@ -1,4 +1,4 @@
-"""A study's own parts: files named in an experiment, and what installed packages offer."""
+"""Plugins: files with parts that an experiment names, and parts of installed packages."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from yeastexp.errors import UserError, in_one_line
 from yeastexp.registry import KINDS, Entry, Registry
 
 _loaded: dict[str, tuple[Path, dict[str, list[Entry]]]] = {}
-"""By module name: the file it was loaded from, and what it registered."""
+"""By module name: the file it was loaded from, and the entries that it registered, by kind."""
 
 _active: dict[str, Path] = {}
+"""By module name: the files whose parts can be named now."""
 
 _makers: dict[int, tuple[weakref.ref[Any], Entry]] = {}
-"""By identity: what factories that are none of this package made, and their entries."""
+"""By `id`: the objects that factories from outside this package made, and the factories' entries."""
 
 
 def load(paths: Sequence[Path]) -> None:
-    """Make the parts of these files, and of no other plugin files, available by name; UserError if one has a fault.
+    """Register the parts of these plugin files and remove those of all others. Raises UserError if one has a fault.
 
-    A module's name carries the digest of its text, so that the copy in a run directory is the same module, and parts
-    unpickle wherever the same files were loaded before.
+    A module's name contains the digest of its text, so that the copy in a run directory is the same module, and parts
+    can be unpickled in any process that has loaded the same files.
     """
     deactivate()
     for path in paths:
@@ -46,8 +47,10 @@ def load(paths: Sequence[Path]) -> None:
 
 
 def add(path: Path) -> tuple[str, ...]:
-    """Make the parts of one more file available, as far as they have no fault; the faults of the others."""
+    """Register the parts of one more file that have no fault. Returns the faults of the others."""
     name = f"yeastexp_plugin_{path.stem}_{_digest(path)[:12]}"
+    # A file is executed once a process. Executing it again would make new classes, of which objects that exist already
+    # are no instances.
     if name in _loaded:
         _active[name] = _loaded[name][0]
         return tuple(fault for kind, entries in _loaded[name][1].items() for fault in KINDS[kind].restore(entries))
@@ -56,7 +59,7 @@ def add(path: Path) -> tuple[str, ...]:
 
 
 def deactivate() -> None:
-    """Forget the parts of all plugin files."""
+    """Remove the parts of all plugin files from the registries."""
     for path in _active.values():
         _forget(path)
     _active.clear()
@@ -68,13 +71,13 @@ def _forget(path: Path) -> None:
 
 
 def active() -> tuple[Path, ...]:
-    """The plugin files whose parts are available now."""
+    """Return the plugin files whose parts are registered now."""
     return tuple(_active.values())
 
 
 @contextmanager
 def blamed() -> Iterator[None]:
-    """Within, or in a function that this decorates, what a user's own part raises is a UserError of one line."""
+    """Turn exceptions of user code within the block, or the decorated function, into a UserError of one line."""
     try:
         yield
     except UserError:
@@ -86,10 +89,10 @@ def blamed() -> Iterator[None]:
 
 
 def fault_of(error: BaseException) -> str | None:
-    """An exception in one line, if it was raised by a part that is none of this package, by what that called, or by a
-    call of it, as with arguments that it does not take.
+    """Return an exception in one line if user code is to blame for it, else None: a bug, which keeps its traceback.
 
-    Returns None for any other: a bug of this package, which keeps its traceback.
+    User code is to blame if a file of it is in the traceback, or if the call of a part failed, as with arguments that
+    the part does not take: then no line of the part was reached.
     """
     foreign = [entry for parts in KINDS.values() for entry in parts.entries() if entry.foreign]
     files = {str(entry.plugin) for entry in foreign} | {entry.place.rpartition(":")[0] for entry in foreign}
@@ -102,24 +105,29 @@ def fault_of(error: BaseException) -> str | None:
 
 
 def remember(instance: object, entry: Entry | None) -> None:
-    """Note what a factory made, so that a call of it that fails is known as such; nothing if it is this package's."""
+    """Note which entry made an object, so that `fault_of` can blame it; parts of this package are not noted."""
+    # A weak reference does not keep a model alive. Its callback removes the entry before `id` can be used again.
     if entry and entry.foreign:
-        with suppress(TypeError):  # a number or a list, which no contract fits
+        with suppress(TypeError):  # of objects without weak references, such as numbers, which are no parts
             key = id(instance)
             _makers[key] = weakref.ref(instance, lambda _: _makers.pop(key, None)), entry
 
 
 def maker_of(instance: object) -> Entry | None:
-    """The entry whose factory, none of this package, made an object."""
+    """Return the entry, from outside this package, whose factory made an object; None if it is not known."""
     reference, entry = _makers.get(id(instance), (None, None))
     return entry if reference is not None and reference() is instance else None
 
 
 def _called(error: BaseException) -> Entry | None:
-    """The user's part that stands on one of the lines which an exception passed, the innermost of them; or the one that
-    the innermost object of this package has, as where gradients fail and no line of the model is on the way.
+    """Return the entry of the user's part whose call failed; None if there is none.
+
+    It is the innermost one that a source line of the traceback names. If none does, it is a part that is an attribute
+    of the innermost object of this package: an error in the backward pass passes no line of the model.
     """
     frames = list(traceback.walk_tb(error.__traceback__))[::-1]
+    # A traceback has no objects, only frames. Each dotted name in a line of code is resolved in the frame's variables,
+    # by `__dict__` and not `getattr`, which could run a property of the user.
     for frame, number in frames:
         for chain in re.findall(r"[A-Za-z_][\w.]*", linecache.getline(frame.f_code.co_filename, number)):
             value: Any = types.SimpleNamespace(**frame.f_locals)
@@ -135,7 +143,7 @@ def _called(error: BaseException) -> Entry | None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Put back at the end what is registered now and which plugins are loaded, as tests of a plugin need it:
+    """Restore the registered parts and the loaded plugins at the end of the block, as tests of a plugin need it:
 
     >>> @pytest.fixture(autouse=True)
     ... def registries_as_they_were() -> Iterator[None]:
@@ -165,7 +173,7 @@ def _digest(path: Path) -> str:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Compiles the text each time: bytecode kept beside a plugin may be older than an edit of the same second."""
+    """Compiles the text each time: a cached bytecode file looks current after an edit within the same second."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         path = self.get_filename(fullname)
@@ -201,7 +209,7 @@ def _load(name: str, path: Path) -> tuple[str, ...]:
 
 @contextmanager
 def _collected() -> Iterator[list[str]]:
-    """The faults of parts that are registered within, in place of the first of them."""
+    """Collect the faults of parts that are registered within the block, instead of raising the first."""
     faults: list[str] = []
     Registry.faults = faults
     try:
@@ -219,7 +227,7 @@ def _fault(error: BaseException, path: Path) -> str:
 
 @functools.cache
 def load_installed() -> None:
-    """Load what installed packages offer under the entry-point group `yeastexp.plugins`; a broken one only warns."""
+    """Load the entry points `yeastexp.plugins` of installed packages; a broken one is left out with a warning."""
     for point in importlib.metadata.entry_points(group="yeastexp.plugins"):
         try:
             with _collected() as faults:

@@ -1,8 +1,8 @@
-"""Random numbers that depend on nothing but what they are for.
+"""Random numbers that are keyed by their use, and so do not depend on the order in which they are drawn.
 
 Every draw is keyed by (seed, purpose, epoch, index, position), so it does not depend on the number of workers, on the
-batch before it, or on a resume. The generator is numpy's Philox, which is counter-based. Per-pixel fields come from an
-integer hash of a drawn key and the pixel's place, computed on the device: the same integers on a CPU and a GPU.
+previous batch, or on a resume. The generator is NumPy's Philox, which is counter-based. Per-pixel fields are an integer
+hash of a drawn key and the pixel's coordinates, computed on the device: the same integers on a CPU and a GPU.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 2**17
-"""Numbers that a CPU makes at once, so that its caches hold them on the way; a GPU makes all in one."""
+"""How many numbers a CPU computes at a time, so that intermediate results stay in its caches; a GPU computes all."""
 
 FEW = 2**14
-"""Numbers that numpy makes sooner than PyTorch, whose calls cost more."""
+"""Up to this many numbers NumPy is faster than PyTorch, whose calls have more overhead."""
 
 ALIGNED = 8
-"""Bytes: the largest number that is sent."""
+"""The alignment of arrays in the buffer of `sent`, in bytes: the size of the largest number type."""
 
 _CHANNEL = 0x9E3779B1 - 2**32
+"""Knuth's prime multiplier (near 2^32 divided by the golden ratio), as int32: spreads channel indices over all bits."""
 
 Words = TypeVar("Words", npt.NDArray[np.int32], Tensor)
-"""Of numpy or PyTorch, whose operators give the same bits."""
+"""int32 arrays of NumPy or PyTorch, whose operators give the same bits."""
 
 
 def generator(seed: int, purpose: str, epoch: int = 0, index: int = 0, position: int = 0) -> np.random.Generator:
-    """The generator of one purpose: e.g. ("augment", epoch, sample, place of the augmentation in its list)."""
+    """Return the generator of one use: e.g. ("augment", epoch, sample, index of the augmentation in its list)."""
+    # Word 0 counts the blocks within a stream, so streams of different uses do not overlap.
     counter = np.array([0, position, index, epoch], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
 
 
 class Generators:
-    """`generator(seed, purpose, …)` for many draws, each of which ends before the next begins: one object set anew.
+    """Like `generator(seed, purpose, …)`, for many uses in turn: one object is set to each, which ends the one before.
 
-    To make one takes six times as long, which is most of what a patch's random variables cost.
+    Making a new generator takes six times as long, most of the time of drawing a patch's random variables.
     """
 
     def __init__(self, seed: int, purpose: str) -> None:
@@ -61,15 +63,15 @@ def _key(seed: int, purpose: str) -> np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 
 def draw_key(source: np.random.Generator) -> int:
-    """A key for a per-pixel field."""
+    """Draw a key for a per-pixel field."""
     return int(source.integers(2**62))
 
 
 def uniform_fields(keys: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Independent numbers in [0, 1), (B, C, H, W) float32: one field for each key.
+    """Return independent uniform numbers in [0, 1), (B, C, H, W) float32: one field for each of B keys.
 
-    A number depends on its key, its channel and its place counted from the field's centre, so that a larger field of
-    the same parity holds the smaller one.
+    A number depends on its key, channel and offset from the field's centre, so that a larger field of the same parity
+    contains the smaller one. `shape` is (C, H, W).
     """
     key = np.array(keys, dtype=np.int64).reshape(-1, 1, 1, 1)
     channels, *sides = (np.arange(n, dtype=np.int32) for n in shape)
@@ -77,6 +79,8 @@ def uniform_fields(keys: Sequence[int], shape: tuple[int, int, int], device: tor
     words = key >> 32, key, rows.reshape(1, 1, -1, 1), columns.reshape(1, 1, 1, -1), channels.reshape(1, -1, 1, 1)
     narrow = [word.astype(np.int32) for word in words]
     narrow[-1] *= _CHANNEL
+    # The hash takes one word after the other, so the words of the key and the row, which all pixels of a line share,
+    # are hashed once a line, on the CPU. Only columns and channels are hashed for each pixel, on the device.
     lines = _hashed(narrow[:3])
     if device.type == "cpu" and len(keys) * math.prod(shape) <= FEW:
         state = torch.from_numpy(_upper(_hashed(narrow[3:], lines)))
@@ -89,7 +93,7 @@ def uniform_fields(keys: Sequence[int], shape: tuple[int, int, int], device: tor
 
 
 def normal_fields(keys: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Independent standard normal numbers, (B, C, H, W) float32: Box and Muller's formula on two uniform fields."""
+    """Return independent standard normal numbers, (B, C, H, W) float32, by the Box-Muller transform."""
     count = max(1, AT_ONCE // math.prod(shape)) if device.type == "cpu" else len(keys)
     return torch.cat([_normal(keys[first : first + count], shape, device) for first in range(0, len(keys), count)])
 
@@ -97,17 +101,19 @@ def normal_fields(keys: Sequence[int], shape: tuple[int, int, int], device: torc
 def _normal(keys: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
     both = uniform_fields([*keys, *(key ^ 0x5DEECE66D for key in keys)], shape, device)
     radius, turn = both[: len(keys)], both[len(keys) :]
+    # log(1 - u) and not log(u), as u may be 0 and is never 1. In place, to stay in the caches.
     radius.neg_().log1p_().mul_(-2).sqrt_()
     return turn.mul_(2 * math.pi).cos_().mul_(radius)
 
 
-# A 32-bit integer hash with low bias (Wellons 2018, lowbias32), of one word after the other: it folds, stirs and folds
-# again. Two folds cancel each other, so that between words one of the new word alone is left. int32 has the bits of
-# uint32: products wrap around, and shifts have to be cleared of the sign.
+# lowbias32 (Wellons 2018), a 32-bit integer hash, of one word after the other. A round is x ^= x >> 16, `_stirred`, and
+# x ^= x >> 16 again. This fold is its own inverse: the one that ends a round and the one that begins the next cancel,
+# except for the word that is added in between, which therefore is `_folded` by itself. int32 has the bits of uint32:
+# products wrap around, but >> copies the sign bit, which `_shifted` clears.
 
 
 def _hashed(words: Sequence[Words], state: Words | None = None) -> Words:
-    """The state after words in int32, of the shape that they have together."""
+    """Return the state of the hash after some int32 words, which are broadcast together."""
     for word in words:
         state = _stirred(_folded(word) if state is None else state ^ _folded(word))
     assert state is not None
@@ -115,7 +121,7 @@ def _hashed(words: Sequence[Words], state: Words | None = None) -> Words:
 
 
 def _upper(state: Words) -> Words:
-    """24 bits of a state."""
+    """Finish the hash and return its upper 24 bits, as many as float32 represents exactly."""
     return _shifted(_folded(state), 8)
 
 
@@ -124,7 +130,7 @@ def _folded(state: Words) -> Words:
 
 
 def _stirred(state: Words) -> Words:
-    """In place."""
+    """Apply the two multiplications of the hash, in place."""
     state *= 0x7FEB352D
     state ^= _shifted(state, 15)
     state *= 0x846CA68B - 2**32
@@ -138,9 +144,9 @@ def _shifted(state: Words, bits: int) -> Words:
 
 
 def sent(device: torch.device, *arrays: np.ndarray) -> list[Tensor]:
-    """Arrays as tensors on a device, all of them in one copy.
+    """Return arrays as tensors on a device, copied there together.
 
-    A GPU is not waited for: they go through pinned memory, which PyTorch gives to nobody else until the copy has ended.
+    The copy is asynchronous, through pinned memory, which PyTorch's allocator does not reuse before the copy has ended.
     """
     if device.type == "cpu" or not arrays:
         return [torch.from_numpy(array) for array in arrays]

@@ -1,7 +1,7 @@
-"""Names to factories, and factories to the schemas of their tables.
+"""Registries from names to factories of parts, and schemas of their tables, read off the factories' signatures.
 
-A part is made by calling its factory with what the file cannot hold, by position, then with the keys of its table. The
-factory's signature (type hints, `Annotated` ranges, defaults) is the schema of that table.
+A part is made by calling its factory with arguments that a file cannot hold, by position, then with the keys of its
+table by name. The signature (type hints, `Annotated` ranges, defaults) is the schema of that table.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from yeastexp.errors import UserError, did_you_mean, in_one_line
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 LONGEST_QUOTE = 100
-"""Characters of a wrong value that a message shows."""
+"""The number of characters of a wrong value that a message shows."""
 
 
 @dataclass(frozen=True)
 class MustExist:
-    """Marks a path that has to be there before an experiment starts; a folder may have to hold a file."""
+    """Marks a path that must exist before an experiment starts; `holding` names a file that must be in the folder."""
 
     what: str = "file"
     holding: str = ""
@@ -42,14 +42,17 @@ InputFile = Annotated[Path, MustExist()]
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault of a table: the keys that lead to it, and what is wrong there."""
+    """One fault of a table: the keys of the faulty value, and what is wrong with it."""
 
     keys: tuple[str | int, ...]
     message: str
 
 
 class Schema:
-    """The keys of a table, read off a factory's signature; the first parameters, which are `given`, are not keys."""
+    """The keys of a table, read off a factory's signature; its first parameters, those `given` by position, are none.
+
+    Raises UserError if the signature cannot be one of a table.
+    """
 
     def __init__(self, factory: Callable[..., Any], given: Sequence[str] = ()) -> None:
         parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
@@ -90,19 +93,20 @@ class Schema:
 
     @property
     def keys(self) -> list[str]:
-        """The names of all keys."""
+        """The names of the keys."""
         return [parameter.name for parameter in self.parameters]
 
     def must_exist(self, key: str) -> MustExist | None:
-        """What kind of file has to stand at a key's path, or at each of its paths, if any has to."""
+        """Return the `MustExist` of a key whose path, or each of whose paths, must exist; None for any other key."""
         annotations = [parameter.annotation for parameter in self.parameters if parameter.name == key]
         return next((marked for annotation in annotations for marked in _marks(annotation)), None)
 
     def check(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-        """The typed values of a table, and every fault in it."""
+        """Return the typed values of a table, none if it has faults, and all its faults."""
         problems = list(_foreign(values))
         try:
-            # JSON's strict mode is the wanted one: arrays become tuples, but no string becomes a number.
+            # Validated as JSON, since pydantic's strict mode for Python refuses a list or a string where the hint is a
+            # tuple or a Path. For JSON it converts these, but still no string to a number.
             table = self.model.model_validate_json(json.dumps(values, default=str))
         except ValidationError as error:
             named = {problem.keys[0] for problem in problems}
@@ -114,7 +118,7 @@ class Schema:
         faults = error.errors(include_url=False)
         for fault in faults:
             if fault["type"] == "too_short" and any(other["loc"][:-1] == fault["loc"] for other in faults):
-                continue  # only elements without faults were counted
+                continue  # pydantic counts sound elements only, so the faults of the others say it all
             # A union reports each of its members as a further element of the location; a TOML path ends before.
             where = fault["loc"][:1] if fault["loc"][1:] and isinstance(fault["loc"][1], str) else fault["loc"]
             merged.setdefault(where, []).append(self._message(fault))
@@ -138,13 +142,13 @@ class Schema:
 
 
 def _quoted(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
+    """Return a value as JSON, cut after LONGEST_QUOTE characters."""
     written = json.dumps(value)
     return written if len(written) <= LONGEST_QUOTE else f"{written[:LONGEST_QUOTE]}…"
 
 
 def _marks(annotation: Any) -> Iterator[MustExist]:
-    """The marks of a hint, however deep in unions and tuples."""
+    """Yield the `MustExist` in a hint, also in its unions and tuples."""
     if isinstance(annotation, MustExist):
         yield annotation
     for inner in get_args(annotation):
@@ -152,7 +156,7 @@ def _marks(annotation: Any) -> Iterator[MustExist]:
 
 
 def _foreign(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[Problem]:
-    """What TOML's syntax allows and no option takes: dates and times, and integers that no 64 bits hold."""
+    """Yield faults for values that TOML allows and no option takes: dates, times, and integers beyond 64 bits."""
     if isinstance(value, date | time):
         yield Problem(keys, f"should be no date or time, got {value}; put text in quotes")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -179,15 +183,15 @@ class Entry:
 
     @property
     def foreign(self) -> bool:
-        """Whether the part is none of this package: what goes wrong in it is its author's to see, in one line."""
+        """Whether the part is not from this package, so that errors in it are its author's and get one line."""
         module: str = getattr(self.factory, "__module__", "")
         return module.partition(".")[0] != __name__.partition(".")[0]
 
     @property
     def doc(self) -> str:
-        """The part's docstring, or nothing."""
+        """The part's docstring, empty if it has none; the signature that dataclasses generate is none."""
         written = inspect.getdoc(self.factory) or ""
-        return "" if written.startswith(f"{getattr(self.factory, '__name__', '')}(") else written  # a dataclass's own
+        return "" if written.startswith(f"{getattr(self.factory, '__name__', '')}(") else written
 
     @property
     def summary(self) -> str:
@@ -199,19 +203,21 @@ class Registry:
     """The parts of one kind by name. Calling it with a name gives the decorator that registers a factory."""
 
     loading: Path | None = None
-    """The plugin being loaded: what is registered meanwhile belongs to it."""
+    """The plugin file that is being loaded, to which the parts registered meanwhile belong."""
 
     faults: ClassVar[list[str] | None] = None
-    """What is wrong with parts of what is being loaded, whose others are registered; None: the first one is raised."""
+    """Collects the faults of parts while a plugin is loaded, so that its sound parts are registered all the same; if it
+    is None, the first fault is raised."""
 
     def __init__(self, kind: str, *given: str, says: str = "") -> None:
         self.kind = kind
         self.given = given
         self.says = says
-        """The attribute, true or false, that a class has to have: a default would be wrong in silence for others."""
+        """A bool attribute that a class must have, since any default would be silently wrong for some classes."""
         self._entries: dict[str, Entry] = {}
 
     def __call__(self, name: str) -> Callable[[Factory], Factory]:
+        # `@loss` without a name calls this with the factory. The fault is reported, and the factory left as it is.
         unnamed: Any = name
         if not isinstance(unnamed, str):
             fault = f"@{self.kind} needs a name, as in @{self.kind}('mine')"
@@ -226,7 +232,7 @@ class Registry:
             except UserError as error:
                 if Registry.faults is None:
                     raise
-                Registry.faults += error.faults  # told when the file has been read, for its other parts are sound
+                Registry.faults += error.faults
             return factory
 
         return register
@@ -238,7 +244,9 @@ class Registry:
             schema = Schema(factory, self.given)
             if self.says and isinstance(factory, type) and not hasattr(factory, self.says):
                 raise UserError(f"does not say '{self.says}'; add '{self.says} = True', or False, to the class")
-            if Registry.loading:  # hints of the package's own parts are tested
+            # Hints that pydantic cannot use are found when the schema is built. For the package's own parts a test does
+            # that, since it would slow down every import.
+            if Registry.loading:
                 schema.model.model_json_schema()
         except PydanticUserError as error:
             fault = f"has a hint that no TOML value fits: {error.message.partition('. ')[0]}"
@@ -260,22 +268,22 @@ class Registry:
         return iter(sorted(self._entries))
 
     def find(self, name: str) -> Entry:
-        """The entry of a name; UserError with the names there are."""
+        """Return the entry of a name. Raises UserError with the known names if there is none."""
         if name not in self._entries:
             raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self)}")
         return self._entries[name]
 
     def entries(self) -> list[Entry]:
-        """All entries, by name."""
+        """Return all entries, sorted by name."""
         return [self._entries[name] for name in self]
 
     def forget(self, plugins: Iterable[Path]) -> None:
-        """Drop what plugins registered."""
+        """Remove the parts that plugins registered."""
         gone = set(plugins)
         self._entries = {name: entry for name, entry in self._entries.items() if entry.plugin not in gone}
 
     def restore(self, entries: Iterable[Entry]) -> list[str]:
-        """Put back entries that were forgotten; a fault for each whose name another part took meanwhile."""
+        """Register entries again. Returns a fault for each whose name another part has taken meanwhile."""
         taken = [(entry, self._entries.setdefault(entry.name, entry)) for entry in entries]
         return [_taken(entry.place, by) for entry, by in taken if by is not entry]
 
@@ -285,7 +293,7 @@ def _taken(place: str, by: Entry) -> str:
 
 
 def source_of(factory: Callable[..., Any]) -> str:
-    """`file:line` of a factory's definition."""
+    """Return `file:line` of a factory's definition, or its dotted name if it has no source."""
     try:
         return f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
     except (OSError, TypeError):
@@ -293,13 +301,16 @@ def source_of(factory: Callable[..., Any]) -> str:
 
 
 def missing(instance: object, contract: type) -> list[str]:
-    """The names of a contract that an object has not."""
+    """Return the public names of a contract that an object lacks.
+
+    The type is asked first: `hasattr` of an instance would run its properties, which may read files.
+    """
     names = [name for name in vars(contract) if not name.startswith("_")]
     return [name for name in names if not hasattr(type(instance), name) and not hasattr(instance, name)]
 
 
 def described(value: Any) -> str:
-    """What kind of thing a part gave, for a message."""
+    """Describe a value that a part returned, for a message: type, dtype and shape, or keys."""
     kind = type(value).__name__
     if value is None:
         return "None"
@@ -327,9 +338,9 @@ KINDS = {r.kind: r for r in (dataset, transform, task, model, loss, optimizer, s
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Put back at the end what is registered now, and keep the parts of modules that are imported meanwhile.
+    """Restore the registered parts at the end of the block, but keep parts of modules that are imported within.
 
-    `yeastexp.plugins.preserved` does the same for plugin files as well.
+    `yeastexp.plugins.preserved` also restores plugin files.
     """
     entries = {registry: dict(registry._entries) for registry in KINDS.values()}
     modules = set(sys.modules)
