@@ -1,4 +1,4 @@
-"""What has to be said beside a run's scores, a sentence each: where they mislead, or could be better."""
+"""Warnings beside a run's scores, a sentence each: where scores mislead, or how they could be better."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Progress
 
 RARE = 0.05
-"""Share of foreground below which patches and loss should take it into account."""
+"""Below this share of foreground pixels, patches and loss should take it into account."""
 
 NAMED = 3
-"""Pairs of images that a sentence names."""
+"""The number of pairs of images that a sentence names."""
 
 
 def of_loss(assembly: Assembly) -> Iterator[str]:
-    """That batches do not add up to a larger one."""
+    """Warn if accumulated batches do not train as one large batch would."""
     train = assembly.experiment.train
     if train.accumulation_steps == 1:
         return
@@ -35,7 +35,8 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
         )
     elif isinstance(assembly.criterion, AdditiveLoss) and isinstance(assembly.task, Instances):
         _, labels = assembly.sampler.labelled(0)
-        if assembly.criterion.count(labels) != (labels >= 0).sum():  # of which the hills are a mean
+        # The error of the hills is a mean over labelled pixels, but batches are weighed by the count of the criterion.
+        if assembly.criterion.count(labels) != (labels >= 0).sum():
             yield (
                 f"[train] accumulation_steps: '{assembly.experiment.loss_name}' is a mean over weighted pixels, by "
                 "which the error of the hills, a mean over labelled pixels, is weighed as well, so batches do not "
@@ -44,7 +45,7 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
 
 
 def of_labels(assembly: Assembly) -> Iterator[str]:
-    """That the labels teach nothing, or that there is nothing to score, as 'check' says too."""
+    """Warn if the training labels have a single class, or the validation images no foreground, as 'check' does."""
     if assembly.criterion is None:
         return  # the task's own loss may learn from other maps
     trained = {label for mask in assembly.images.labels() for label in mask.unique().tolist() if label >= 0}
@@ -56,7 +57,7 @@ def of_labels(assembly: Assembly) -> Iterator[str]:
 
 
 def of_cells(assembly: Assembly) -> Iterator[str]:
-    """That scores of cells are those of approximate ones, and that no patch holds a cell that is to be learnt whole."""
+    """Warn if cells are only approximated, or if cells that are learnt whole are longer than a patch."""
     if scored := assembly.approximate:
         yield (
             f"{', '.join(scored)}: the cells of the task '{assembly.experiment.task.part.name}' are {METHOD}; the task "
@@ -76,7 +77,7 @@ def of_cells(assembly: Assembly) -> Iterator[str]:
 
 
 def of_splits(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:
-    """That held-out images resemble training images, as neighbouring frames do."""
+    """Warn if validation or test images resemble training images, as neighbouring frames do."""
     splits = assembly.dataset.splits
     known = {**thumbnails, **{sample.name: thumbnail(sample.image) for sample in assembly.samples("test")}}
     train = [name for name in splits["train"] if name in known]
@@ -94,7 +95,7 @@ def of_splits(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterat
 
 
 def of_baselines(assembly: Assembly, summary: Summary, baselines: Mapping[str, Summary]) -> Iterator[str]:
-    """That a model is no better than a prediction that needs no learning, and what may help."""
+    """Warn if the model is no better than a baseline, and name what may help."""
     monitor = assembly.experiment.monitor
     name = monitor if monitor in assembly.metrics else assembly.experiment.metrics[0].name
     metric, sign = assembly.metrics[name], 1 if assembly.metrics[name].higher_is_better else -1
@@ -128,7 +129,7 @@ def _remedies(assembly: Assembly) -> Iterator[str]:
 
 
 def of_budget(assembly: Assembly, schedule: AccumulationSchedule, progress: Progress, step: int) -> Iterator[str]:
-    """That a run was planned to be longer, and its learning rate to fall."""
+    """Warn if a budget ended the run early, and how far the learning rate had fallen."""
     if progress.stopped != "by budget":
         return
     rates = [groups[0] for groups in learning_rates(assembly.experiment, schedule.updates, schedule.updates)]

@@ -1,4 +1,4 @@
-"""A model's forward pass compiled for its machine, and without it where that fails."""
+"""Compiling a model's forward pass by torch.compile, and falling back to eager mode if that fails."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Compiled:
-    """Images (B, C, H, W) to logits by a compiled copy of a model's code, on the model's own weights.
+    """Calls the compiled code of a model, (B, C, H, W) to logits, on the model's own weights.
 
-    Where compiling fails, a warning says why and the model runs as it is: what is wrong with itself it then tells.
+    If compiling fails, a warning says why and the model runs in eager mode from then on. An error of the model itself
+    is raised again there, with its own traceback.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""From the last step of a run to its result."""
+"""The end of a run: final scores, tables, pictures and `result.json`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from yeastexp.training.validation import panel, validate, whole_image_outputs
 
 
 def conclude(run: RunContext) -> None:
-    """Scores of best and last, the test split once, pictures, tables and, when all else is there, `result.json`."""
+    """Score the best checkpoint on the test split, if there is one, and write tables, pictures and `result.json`.
+
+    `result.json` is written last: with it the run counts as finished, so all other files have to be there.
+    """
     assembly, directory, progress = run.assembly, run.directory, run.progress
     last, baselines = progress.last_validation, run.scored_baselines()
     assert last is not None, "the last step always validates"
     best = progress.best_validation or last
     path = directory.checkpoint("best")
+    # No best checkpoint exists if the monitored score was never a number; the last weights stand for it then.
     if progress.best.value is None:
         run.save_best()
     checkpoints.load_weights(assembly.model, checkpoints.load(path)["model"], path)
@@ -73,7 +77,7 @@ def conclude(run: RunContext) -> None:
 
 
 def _write_pictures(run: RunContext, best: Validation) -> None:
-    """The worst, the median and the best validation image under the monitored metric, from the best checkpoint."""
+    """Draw the worst, the median and the best validation image under the monitored metric."""
     assembly = run.assembly
     ordered = from_worst_to_best(assembly, best)
     assembly.model.eval()
@@ -85,7 +89,7 @@ def _write_pictures(run: RunContext, best: Validation) -> None:
 
 
 def from_worst_to_best(assembly: Assembly, validation: Validation) -> list[str]:
-    """The images that the monitored metric, or the loss, has a score for."""
+    """Return the images that have a score of the monitored metric, or a finite loss, from the worst to the best."""
     monitor, names = assembly.experiment.monitor, list(validation.losses)
     if monitor == "loss":
         values, sign = validation.losses, -1

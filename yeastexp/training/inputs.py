@@ -1,4 +1,4 @@
-"""The files that a run reads: one list with digests, kept in `environment.json`, to compare with what is there."""
+"""The list of files that a run reads, with digests, which `environment.json` keeps to find later changes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from yeastexp.system import files
 from yeastexp.training.run_directory import RunDirectory
 
 HOLDS = {"data": "data", "files": "contents", "folds": "folds", "plugins": "code", "init_from": "weights"}
-"""The kinds of files, and what they hold: the data set's, those of other parts, and what `[train]`, `[validation]` and
-`plugins` name."""
+"""The kinds of files, and the word for their contents in messages: `data` are the data set's, `files` those of other
+parts; the rest are named by `[validation] folds`, `plugins` and `[train] init_from`."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file, or a folder of them, that a run reads; its name tells it from others of its kind."""
+    """A file or folder that a run reads; the name is unique among those of its kind, wherever the file is."""
 
     kind: str
     name: str
@@ -41,7 +41,8 @@ class Input:
 
 
 def inputs_of(experiment: Experiment) -> list[Input]:
-    """What an experiment reads, wherever its file names it."""
+    """Return all files that an experiment reads."""
+    # Names and not paths tell files apart, so that a data set may be moved. Files of equal names are numbered.
     listed: list[Input] = []
     for kind, name, path in _named(experiment):
         count = sum(known.kind == kind and known.name.partition("#")[0] == name for known in listed)
@@ -63,7 +64,7 @@ def _named(experiment: Experiment) -> Iterator[tuple[str, str, Path]]:
 
 
 def _paths(part: Part) -> list[Path]:
-    """The paths in a part's options; of one that is no data set, those that have to exist: the others it may write."""
+    """Return the paths in a part's options; those that need not exist only of data sets: other parts may write them."""
     found: list[Path] = []
 
     def note(keys: Sequence[str | int], value: Any) -> Any:
@@ -78,7 +79,7 @@ def _paths(part: Part) -> list[Path]:
 
 
 def digests(experiment: Experiment) -> dict[str, dict[str, str]]:
-    """The list as `environment.json` holds it: by kind and name, the digests of the files that are there."""
+    """Return the digests of the files that exist, by kind and name, as `environment.json` has them."""
     listed: dict[str, dict[str, str]] = {kind: {} for kind in HOLDS}
     for entry in inputs_of(experiment):
         if entry.digest:
@@ -89,7 +90,7 @@ def digests(experiment: Experiment) -> dict[str, dict[str, str]]:
 def changed(
     environment: Mapping[str, Any], inputs: Collection[Input], kinds: Collection[str] = tuple(HOLDS)
 ) -> list[str]:
-    """What is no longer what a run read when it recorded its environment, a phrase for each file."""
+    """Return a phrase for each file that is not what the run read when it recorded its environment."""
     phrases = []
     for kind in kinds:
         recorded: Mapping[str, str] | None = environment["digests"].get(kind)

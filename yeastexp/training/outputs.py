@@ -1,4 +1,4 @@
-"""What a model has to give."""
+"""The check of a model's outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED = "[model] name"
 
 
 def checked_outputs(outputs: Any, images: Tensor, channels: int, named: str = NAMED) -> Tensor:
-    """A model's outputs; UserError, with where the model is `named`, if they are not (B, O, H, W) for (B, C, H, W)."""
+    """Return a model's outputs. Raises UserError, which begins with `named`, if they are not (B, O, H, W) floats."""
     wanted = (images.shape[0], channels, *images.shape[-2:])
     if isinstance(outputs, Tensor) and outputs.shape == wanted and outputs.is_floating_point():
         return outputs

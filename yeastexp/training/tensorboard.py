@@ -1,4 +1,4 @@
-"""What TensorBoard is told of a run."""
+"""Writing a run's TensorBoard events, and its `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from yeastexp.metrics.summary import Summary, tags
 from yeastexp.training.run_directory import RunDirectory
 
 EVENTS = "events.out.tfevents."
-"""What the name of an event file begins with, before the time."""
+"""The beginning of an event file's name, before the time."""
 
 
 class Tracker:
-    """TensorBoard's events of a run, and its `metrics.csv`.
+    """Writes TensorBoard's events of a run, and its `metrics.csv`.
 
-    PyTorch's writer has a thread of its own, so that no step waits for a file; what goes wrong there is raised at the
-    next call. `after_step` has TensorBoard forget what it was told of later steps, which are done again. `approximate`
-    are the metrics of approximate cells.
+    PyTorch's writer has a thread of its own, so that no step waits for a file; errors of the thread are raised by the
+    next call. With `after_step`, TensorBoard drops the events of later steps, which are about to be repeated.
+    `approximate` are the names of metrics of approximate cells, whose tags say so.
     """
 
     def __init__(
@@ -39,14 +39,15 @@ class Tracker:
         self.baselines: dict[str, SummaryWriter] = {}
 
     def text(self, tag: str, toml: str) -> None:
-        """A TOML text under TensorBoard's TEXT tab."""
+        """Write a TOML text to TensorBoard's TEXT tab."""
+        # The tab renders Markdown; indented by four spaces, the text is shown as it is.
         shown = "".join(f"    {line}\n" for line in toml.splitlines())
         self.writer.add_text(tag, shown)
 
     def training(self, step: int, loss: float, learning_rate: float, norms: Sequence[float] = ()) -> None:
-        """The learning rate, and means since the last ones: of the training loss and of the gradients' norms, if any.
+        """Write the learning rate, and the means of the loss and of the gradient norms (if any) since the last call.
 
-        A norm that is not finite is left out: float16 skips such an update.
+        Norms that are not finite are left out: float16 skips such an update.
         """
         values = {"train/loss": loss, "train/learning_rate": learning_rate}
         if finite := [norm for norm in norms if math.isfinite(norm)]:
@@ -54,13 +55,13 @@ class Tracker:
         _add_scalars(self.writer, values, step)
 
     def validation(self, step: int, loss: float, summary: Summary, baselines: Mapping[str, Summary]) -> None:
-        """Validation loss and scores; the baselines draw their constant lines into the same charts."""
+        """Write validation loss and scores, and the constant scores of the baselines for the same charts."""
         _add_scalars(self.writer, {"val/loss": loss, **tags(summary, self.approximate)}, step)
         for name, scores in baselines.items():
             _add_scalars(self.baseline(name), tags(scores, self.approximate), step)
 
     def baseline(self, name: str) -> SummaryWriter:
-        """The event file of a baseline, in a folder of its own: TensorBoard draws it as a run of the same tags."""
+        """Return the writer of a baseline, in a folder of its own: TensorBoard draws it as a run with the same tags."""
         if name not in self.baselines and self.directory.writes:
             self.directory.refuse_gone()
         if name not in self.baselines:
@@ -73,19 +74,20 @@ class Tracker:
         return _writer(folder, self.purge_step)
 
     def picture(self, step: int, picture: np.ndarray, tag: str = "val/pictures") -> None:
-        """A picture (H, W, 3) uint8 under a tag."""
+        """Write a picture (H, W, 3) uint8 under a tag."""
         self.writer.add_image(tag, picture, step, dataformats="HWC")
 
     def epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The rows of `metrics.csv`, which is written anew, whole."""
+        """Replace `metrics.csv` by these rows."""
         self.directory.write_metrics(rows)
         self.flush()
 
     def outcome(self, options: Mapping[str, Any], summary: Summary, step: int) -> None:
-        """The experiment's options beside its final scores, for TensorBoard's HPARAMS tab.
+        """Write the experiment's options and final scores for TensorBoard's HPARAMS tab.
 
-        Their tags begin with a word that sorts behind `train` and `val`: each is a single point.
+        The tags of the scores sort after `train` and `val`, since their charts have a single point.
         """
+        # `SummaryWriter.add_hparams` would write them into a new folder, which TensorBoard shows as another run.
         scores = tags(summary, self.approximate)
         final = {tag.replace("val/", "val_final/"): value for tag, value in scores.items() if not math.isnan(value)}
         for summary in hparams(dict(options), final):
@@ -98,25 +100,27 @@ class Tracker:
             writer.flush()
 
     def close(self) -> None:
-        """Close the event files; what went wrong with them since the last call is not told."""
+        """Close the event files, ignoring errors of their threads since the last call."""
         for writer in (self.writer, *self.baselines.values()):
             with suppress(Exception):
                 writer.close()
 
 
 class _Unheard:
-    """What a process that does not write tells its events to."""
+    """The writer of a process that does not write: it accepts every call and does nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments, **options: self
 
 
 def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
-    """A new event file, which TensorBoard reads after those that are there.
+    """Open a new event file that TensorBoard reads after those that exist in the folder.
 
-    It reads them in the order of their names, which begin with the time, and drops later steps that it read before.
-    Where the clock was set back since, or within a second, the names of those before get earlier times.
+    TensorBoard reads files in the order of their names, which begin with the time in seconds, and `purge_step` drops
+    the later steps of the files before.
     """
+    # If the clock was set back, or a file was begun within this second, the new name would not be the last: the older
+    # files get names with earlier times.
     before = sorted(folder.glob(f"{EVENTS}*"))
     now = int(time.time())
     times = [int(found[1]) if (found := re.match(r"(\d+)", path.name.removeprefix(EVENTS))) else 0 for path in before]

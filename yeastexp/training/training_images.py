@@ -1,4 +1,4 @@
-"""The training images: transformed and checked, kept somewhere, and cut into patches by a plan."""
+"""The training images: transformed and checked, cached if they fit, and the plan by which patches are cut from them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Transforms = tuple[BasicTransform2D, ...]
 
 
 DEFAULT_SIDE = 128
-
+"""The side of a patch in pixels if the file sets none."""
 
 DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.5
-"""Of what is free, for the training images at most: the rest is for activations, and for the programs beside."""
+"""The largest shares of free memory for the training images; the rest is for activations and other programs."""
 
 
 def checked_labels(sample: Sample, classes: int) -> Sample:
-    """The sample; raises UserError if its labels are no classes, with the values seen."""
+    """Return the sample. Raises UserError, with the values found, if its labels are not all classes or IGNORE."""
     low, high = (int(extreme) for extreme in sample.labels.aminmax())
     if low < IGNORE or high >= classes:
         seen = sample.labels.unique().tolist()
@@ -54,7 +54,7 @@ def checked_labels(sample: Sample, classes: int) -> Sample:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The training images as patches are cut from them: after the `[[transform]]` list, their labels checked."""
+    """Reads training images: checked labels, the `[[transform]]` list applied, the task's target planes as maps."""
 
     dataset: Dataset
     transforms: Transforms
@@ -63,32 +63,33 @@ class Prepared:
 
     @property
     def names(self) -> list[str]:
-        """Of the images, in order."""
+        """The names of the images, in order."""
         return list(self.dataset.splits["train"])
 
     @property
     def sizes(self) -> np.ndarray:
-        """Height and width of each image, (N, 2), which no image has to be read for."""
+        """Height and width of each transformed image, (N, 2), computed without reading images."""
         shapes = (self.dataset.shape(name) for name in self.names)
         return np.array([pipeline.grids(self.transforms, (height, width))[-1] for _, height, width in shapes])
 
     def __call__(self, index: int) -> Sample:
-        """An image by its number."""
+        """Return the transformed image with an index."""
         return self.seen(self.stored(index))
 
     def stored(self, index: int) -> Sample:
-        """An image as it is stored."""
+        """Return the image with an index as it is stored."""
         return checked_labels(self.dataset.read(self.names[index]), self.classes)
 
     def seen(self, stored: Sample) -> Sample:
-        """What the list makes of it, with the planes of the task's targets as maps, in their order."""
+        """Return a stored sample transformed, with the planes of the task's targets as maps, in their order."""
+        # Maps that the task does not use are dropped first: transforming them would take time for nothing.
         maps = {name: stored.maps[name] for name in self.task.maps}
         transformed = pipeline.whole(self.transforms, replace(stored, maps=maps))
         check_classes(self.transforms, transformed.labels, self.classes)
         return self.with_targets(transformed)
 
     def with_targets(self, sample: Sample) -> Sample:
-        """A transformed sample with the planes of the task's targets as maps, in their order."""
+        """Return a transformed sample with the planes of the task's targets as its maps, in their order."""
         task = self.task
         planes = task.targets(sample) if task.planes else ()
         if len(planes) != len(task.planes):
@@ -103,11 +104,13 @@ class Prepared:
 
 
 def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Literal["device", "memory", "none"], str]:
-    """Where training images that take so many bytes are kept, and a line that says so."""
+    """Return where to keep training images of `wanted` bytes, and a line that says so."""
+    # Processes on one machine each keep their own copy.
     free = memory.free(torch.device("cpu")) // processes.current().on_machine
     shown = f"[runtime] cache: the training images take {format_bytes(wanted)}; "
     if runtime.cache != "auto":
         return runtime.cache, f"{shown}'{runtime.cache}', as the file says"
+    # Worker processes cut patches from main memory: they have no access to the GPU's.
     if device.type != "cpu" and not runtime.workers:
         there = memory.free(device)
         if wanted <= DEVICE_SHARE * there:
@@ -121,10 +124,10 @@ def where_kept(runtime: Runtime, wanted: int, device: torch.device) -> tuple[Lit
 
 @dataclass(frozen=True)
 class Images:
-    """The training images: what patches are cut from, a line that says where they are, and their values, if known.
+    """The source that patches are cut from, where it is kept, a line that says so, and the range of values, if known.
 
-    Behind `count` images of the data set the source has the scenes of augmentations, from the image on that `scenes`
-    says by the place of the augmentation in the list.
+    The source has the `count` images of the data set, then the scenes that augmentations composed. `scenes` has the
+    index of an augmentation's first scene by the augmentation's position in the list.
     """
 
     source: CachedImages | LazyImages
@@ -135,12 +138,12 @@ class Images:
     scenes: Mapping[int, int]
 
     def labels(self) -> Iterator[Tensor]:
-        """The labels of one image of the data set after the other; scenes are left out."""
+        """Iterate over the labels of the data set's images, without scenes."""
         return itertools.islice(self.source.labels(), self.count)
 
 
 class _Transformed(Sequence[Sample]):
-    """The training images after the `[[transform]]` list, with every map of the data set, read when asked for."""
+    """The transformed training images with all maps of the data set, each read when it is indexed."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -155,7 +158,10 @@ class _Transformed(Sequence[Sample]):
 
 
 def composed_scenes(prepared: Prepared, augmentations: Transforms, seed: int) -> tuple[list[Sample], dict[int, int]]:
-    """The scenes that augmentations compose of the training images, and the number of the first of each, by place."""
+    """Return the scenes that augmentations compose of the training images, and the index of the first of each.
+
+    Indices continue those of the training images; the key is the augmentation's position in the list.
+    """
     scenes: list[Sample] = []
     firsts: dict[int, int] = {}
     for position, augmentation in enumerate(augmentations):
@@ -172,7 +178,7 @@ def _scene_generator(seed: int, position: int, number: int) -> np.random.Generat
 
 @dataclass(frozen=True)
 class WithScenes:
-    """Training images by their number, and scenes behind them."""
+    """Reads training images by index, followed by the scenes."""
 
     prepared: Prepared
     scenes: Sequence[Sample]
@@ -190,7 +196,7 @@ def training_images(
     augmentations: Transforms,
     device: torch.device,
 ) -> Images:
-    """Those of a data set after some transforms, for patches that are cut for a device."""
+    """Return the transformed training images of a data set, cached where the experiment and free memory allow."""
     read = Prepared(dataset, transforms, len(experiment.task.classes), task)
     planes = 1 + len(task.planes)
     count, (scenes, firsts) = len(read.names), composed_scenes(read, augmentations, experiment.train.seed)
@@ -203,6 +209,7 @@ def training_images(
             WithScenes(read, scenes), sizes, experiment.task.channels, wants_foreground, planes, task.quantized
         )
         return Images(lazy, where, said, None, count, firsts)
+    # While the images are read into the cache, the range of their stored values is collected for the checkpoint.
     ends: list[Tensor] = []
 
     def watched(index: int) -> Sample:
@@ -218,12 +225,12 @@ def training_images(
 
 
 def patch_side(patches: Patches, smallest: int = DEFAULT_SIDE) -> int:
-    """Pixels of a side of a patch, for images whose shortest side is `smallest`."""
+    """Return the side of a patch in pixels, for images whose shortest side is `smallest`."""
     return patches.size or min(DEFAULT_SIDE, smallest)
 
 
 def plan_patches(patches: Patches, sizes: np.ndarray) -> PatchPlan:
-    """How many patches an epoch takes from images of these sizes (N, 2), and where sliding ones lie."""
+    """Return the images that an epoch's patches are cut from, for images of these sizes (N, 2), and sliding corners."""
     side = patch_side(patches, int(sizes.min()))
     if patches.stride:
         lists = [_sliding(size, side, patches.stride) for size in sizes]
@@ -235,7 +242,10 @@ def plan_patches(patches: Patches, sizes: np.ndarray) -> PatchPlan:
 
 
 def _sliding(size: np.ndarray, side: int, stride: int) -> np.ndarray:
-    """Corners (N, 2) every `stride` pixels; the last ones overhang inwards, so that the border is covered."""
+    """Return corners (N, 2) every `stride` pixels; the last ones are moved inwards, to end at the border.
+
+    Along an axis shorter than a patch there is one centred patch, with a negative corner.
+    """
     axes = []
     for length in size.tolist():
         last = length - side
