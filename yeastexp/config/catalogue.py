@@ -1,4 +1,4 @@
-"""What can be named in an experiment, for people and for editors."""
+"""Descriptions of all parts and keys: lists, `docs/parts.md`, and a JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yeastexp.registry import KINDS, Entry, Schema
 
 
 def parts(kind: str | None = None, name: str | None = None) -> list[dict[str, Any]]:
-    """What is registered, of one kind or of all: kind, name, summary; a part asked for by name is told in full."""
+    """Return kind, name and summary of the parts of one kind or of all; with a name, the full description of one."""
     plugins.load_installed()
     if kind is not None and kind not in KINDS:
         raise UserError(f"unknown kind '{kind}'{did_you_mean(kind, KINDS)}")
@@ -30,7 +30,7 @@ def parts(kind: str | None = None, name: str | None = None) -> list[dict[str, An
 
 
 def described(entry: Entry) -> dict[str, Any]:
-    """One part with its options, their types and defaults, its docstring and where it is defined."""
+    """Return a part's options with types and defaults, its docstring, and the place of its definition."""
     properties = _table_schema(entry.schema, {}).get("properties", {})
     options = [
         {
@@ -54,7 +54,7 @@ def described(entry: Entry) -> dict[str, Any]:
 
 
 def reference() -> str:
-    """All parts with their options, as Markdown: `docs/parts.md`."""
+    """Return `docs/parts.md`: all parts with their options, as Markdown."""
     lines = ["# Parts", "", "Written by `python -m yeastexp list --markdown > docs/parts.md`."]
     for kind, registry in KINDS.items():
         lines += ["", f"## {kind}"]
@@ -71,7 +71,7 @@ def reference() -> str:
 
 
 def _written(default: Any) -> str:
-    """A default as TOML writes it; nothing where the key is left out."""
+    """Return a default as TOML writes it; empty for None, which TOML expresses by omitting the key."""
     return "" if default is None else f"`{json.dumps(default, ensure_ascii=False, default=str)}`"
 
 
@@ -80,7 +80,7 @@ LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 
 def shape(schema: dict[str, Any]) -> str:
-    """A JSON Schema of one value in words that fit in a column, such as `int ≥ 1, ≤ 8`."""
+    """Return the JSON Schema of a value in words short enough for a column, such as `int ≥ 1, ≤ 8`."""
     if "anyOf" in schema:
         return " | ".join(shape(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "enum" in schema or "const" in schema:
@@ -102,7 +102,9 @@ def _bound(number: float) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the whole file, from the live registry; a file with a parent may leave tables out."""
+    """Return the JSON Schema of an experiment file with all parts that are registered now."""
+    # A file that extends another need not have any table or key of its own, so each table has a second schema without
+    # required keys.
     definitions: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     partial: dict[str, Any] = {}
@@ -172,7 +174,7 @@ def _named(entry: Entry, definitions: dict[str, Any], required: list[str] | None
 
 
 def _task(definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    """`[task]`: the keys that every task has, and those of the one that it names, which has a default."""
+    """Return the schema of `[task]`: the keys of every task, and the options of the one that it names."""
     shared = _table_schema(TASK, definitions, required)
     entries = KINDS["task"].entries()
     cases = []
@@ -182,6 +184,8 @@ def _task(definitions: dict[str, Any], required: list[str] | None = None) -> dic
         properties = {"name": names, **shared["properties"], **options.get("properties", {})}
         needed = [*shared.get("required", []), *options.get("required", [])]
         then = {"properties": properties, "required": needed, "additionalProperties": False}
+        # In JSON Schema a condition on a missing property holds. So `required` keeps a table without a name from
+        # matching every task; it matches the default task alone, as it does when it is read.
         condition: dict[str, Any] = {"properties": {"name": names}}
         if entry.name != DEFAULT_TASK:
             condition["required"] = ["name"]
@@ -190,7 +194,7 @@ def _task(definitions: dict[str, Any], required: list[str] | None = None) -> dic
 
 
 def _choice(entries: Sequence[Entry], definitions: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    """A table whose keys depend on its name."""
+    """Return the schema of a table whose keys depend on the part that it names."""
     cases = [
         {"if": {"properties": {"name": {"const": entry.name}}}, "then": _named(entry, definitions, required)}
         for entry in entries
@@ -202,7 +206,7 @@ def _choice(entries: Sequence[Entry], definitions: dict[str, Any], required: lis
 
 
 def _partial_choice(entries: Sequence[Entry], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The same in a file with a parent, which may have given the name and any key."""
+    """Return the schema of such a table in a file that extends another, from which it may inherit the name."""
     keys: dict[str, Any] = {key: {} for entry in entries for key in entry.schema.keys}
     nameless = {"type": "object", "properties": keys, "additionalProperties": False}
     return {"if": {"required": ["name"]}, "then": _choice(entries, definitions, []), "else": nameless}

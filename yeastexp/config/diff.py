@@ -1,4 +1,4 @@
-"""What differs between experiments, and between what runs depended on beside them."""
+"""Differences between experiments, and between the environments of runs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from yeastexp.config.experiment import LENGTH, Experiment
 from yeastexp.system import environment
 
 Rows = dict[str, list[Any]]
-"""By dotted key, the value in each run; nothing where a run has none."""
+"""By dotted key, the value in each run; None for a run without the key."""
 
 
 def of_experiments(experiments: Sequence[Experiment]) -> Rows:
-    """The keys of experiments whose values are not all the same; a part that not all have is a row of its own.
+    """Return the keys whose values are not the same in all experiments; a part that some lack is a row as a whole.
 
-    Parts of a list are told by their names, and a second of one name by its number: `augment.gamma#2.most`.
+    Parts in a list are identified by name, and the second of the same name by its number: `augment.gamma#2.most`.
     """
     return _of_trees([tomllib.loads(experiment.resolved()) for experiment in experiments])
 
 
 def edits(was: Mapping[str, Any], now: Experiment, file: Path) -> Rows:
-    """The keys in which an experiment, read from its run's file, is not the one whose identity a checkpoint keeps.
+    """Return the keys in which a run's experiment file differs from the identity that its checkpoint has.
 
-    A default that a later version of this package added stands neither there nor in the file, and is no edit.
+    `was` is that identity, `now` the experiment read from `file`.
     """
+    # A later version of this package may have new keys with defaults: they are in `now`, but neither in the checkpoint
+    # nor in the file, so they are no edits. Checkpoints of the best weights have no length.
     rows = _of_trees([was, now.identity()])
     written = _of_trees([was, tomllib.loads(file.read_text(encoding="utf-8"))])
     length = () if {*LENGTH} & was["train"].keys() else [f"train.{key}" for key in LENGTH]
@@ -35,7 +37,7 @@ def edits(was: Mapping[str, Any], now: Experiment, file: Path) -> Rows:
 
 
 def phrase(rows: Rows) -> str:
-    """Rows of two as words, as in `train.seed was 0, is 1`."""
+    """Return rows of two runs in words, as in `train.seed was 0, is 1`."""
     words = {key: ["nothing" if value is None else value for value in values] for key, values in rows.items()}
     return "; ".join(f"{key} was {was}, is {now}" for key, (was, now) in words.items())
 
@@ -79,7 +81,7 @@ def _written(options: Mapping[str, Any]) -> str:
 
 
 def _differing(trees: Iterable[Mapping[str, Any]]) -> Rows:
-    """The dotted keys whose values are not all the same."""
+    """Return the rows of the dotted keys whose values are not all the same."""
     flattened = [dict(environment.flat(tree)) for tree in trees]
     rows = {
         key: [flat.get(key) for flat in flattened] for key in dict.fromkeys(key for flat in flattened for key in flat)
@@ -88,7 +90,7 @@ def _differing(trees: Iterable[Mapping[str, Any]]) -> Rows:
 
 
 def of_environments(environments: Sequence[Mapping[str, Any]]) -> Rows:
-    """What else can change results and is not the same for all: versions, machine, revision, digests of data."""
+    """Return the rows of environments that differ and can change results: versions, machine, revision, digests."""
     rows: Rows = {}
     for index, description in enumerate(environments):
         for name, (first, other) in environment.differences(environments[0], description).items():

@@ -1,4 +1,4 @@
-"""The checked content of one experiment file, in frozen form."""
+"""The immutable result of reading and checking an experiment file."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from yeastexp.errors import UserError
 from yeastexp.registry import KINDS, Schema
 
 TABLES = {"dataset": "dataset", "model": "model", "loss": "loss", "optimizer": "optimizer", "scheduler": "scheduler"}
-"""The tables that name a part, and its kind."""
+"""The kind of part that each table names."""
 
 ARRAYS = {"transform": "transform", "augment": "transform", "metric": "metric", "handler": "handler"}
-"""The arrays of tables that name parts, and their kind."""
+"""The kind of part that the elements of each array of tables name."""
 
 OPTIONAL = ("scheduler", "transform", "augment", "handler", "patches", "validation", "runtime")
 
 FREE: Mapping[str, Collection[str]] = {"runtime": ("device", "threads", "workers", "checkpoint_minutes")}
-"""By table, the keys that may change while a run is under way: where it computes, how often it keeps a checkpoint."""
+"""By table, the keys that may change when a run is resumed: where it computes, and how often it saves a checkpoint."""
 
 LENGTH = ("epochs", "steps")
-"""The keys of `[train]` by which a run may become longer."""
+"""The keys of `[train]` by which a run can be extended."""
 
 ClassName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^/\\\s\x00-\x1f\x7f-\x9f]+$")]
 
 
 @dataclass(frozen=True)
 class TaskTable:
-    """`[task]`: image channels, the class names in the order of their label values, and what is learnt of them."""
+    """The keys of `[task]` that every task has: image channels, and class names in the order of their label values."""
 
     channels: Annotated[int, Field(ge=1)]
     classes: Annotated[
@@ -46,14 +46,14 @@ class TaskTable:
 
 
 TASK = Schema(TaskTable)
-"""Of the keys that every task has."""
+"""The schema of the keys that every task has."""
 
 DEFAULT_TASK = "semantic"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part as the file names it; `build` makes it, and names the line of the file where its factory refuses."""
+    """A part as the file names it: `build` calls its factory, and errors of the factory begin with the file's line."""
 
     kind: str
     name: str
@@ -64,29 +64,29 @@ class Part:
 
     @property
     def label(self) -> str:
-        """The part's table as the file writes it."""
+        """The header of the part's table, such as [model] or [[augment]]."""
         return f"[[{self.table}]]" if self.table in ARRAYS else f"[{self.table}]"
 
     @property
     def named(self) -> str:
-        """Where the file names it, as the beginning of a message."""
+        """The place where the file names the part, as the beginning of a message."""
         return f"{self.place}: {self.label} name"
 
     def make(self, *given: Any) -> Any:
-        """Call the factory with what the file cannot hold, then the keys of the table."""
+        """Call the factory with the arguments `given` by position, then with the options of the table."""
         entry = KINDS[self.kind].find(self.name)
         instance = entry.factory(*given, **self.options)
         plugins.remember(instance, entry)
         return instance
 
     def faults(self, error: UserError) -> list[tuple[Place, str]]:
-        """What the factory refused, and where the file wrote it."""
+        """Return the faults of an error that the factory raised, each with the place of the option to blame."""
         place = self.places.get(error.key or "", self.place)
         where = f"{self.label} {error.key or 'name'}"
         return [(place, f"{where}: {fault}") for fault in error.faults]
 
     def build(self, *given: Any) -> Any:
-        """`make`, with the place in the file before each fault."""
+        """Like `make`, but a UserError of the factory gets the place in the file before each fault."""
         try:
             return self.make(*given)
         except UserError as error:
@@ -96,7 +96,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """What `[task]` says: image channels, class names, and the part that says what is learnt of them."""
+    """The content of `[task]`: image channels, class names, and the task itself as a part."""
 
     channels: int
     classes: tuple[str, ...]
@@ -124,7 +124,7 @@ class Experiment:
     handlers: tuple[Part, ...] = ()
     plugins: tuple[Path, ...] = ()
     withheld: tuple[str, ...] = ()
-    """Why some of them were not executed; of the parts that only they may know, the options are as written."""
+    """Why some plugins were not executed, a line each; options of parts that only these may define are unchecked."""
 
     @property
     def parts(self) -> Iterator[Part]:
@@ -135,32 +135,32 @@ class Experiment:
 
     @property
     def loss_name(self) -> str:
-        """The name of the loss, or of the task that has one of its own."""
+        """The name of the loss, or of the task if it computes the loss itself."""
         return self.loss.name if self.loss else self.task.part.name
 
     @property
     def monitor(self) -> str:
-        """The metric (or 'loss') that picks the best checkpoint."""
+        """The name of the metric that chooses the best checkpoint, or 'loss'."""
         return self.validation.monitor or self.metrics[0].name
 
     def resolved(self, plugin_folder: str = "plugins") -> str:
-        """The whole experiment as TOML, every default written out; data paths absolute, plugins the run's copies."""
+        """Return the experiment as TOML with every default, absolute data paths, and plugins in `plugin_folder`."""
         head: dict[str, Any] = {"name": self.name}
         if self.plugins:
             head["plugins"] = [f"{plugin_folder}/{path.name}" for path in self.plugins]
         return "\n".join([tomli_w.dumps(head), *(_table(label, options) for label, options in self._tables())])
 
     def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The label of each table, and its keys with every default."""
+        """Yield the header and the options of each table, with every default."""
         task = {"name": self.task.part.name, "channels": self.task.channels, "classes": self.task.classes}
         yield "[task]", {**task, **_with_defaults(self.task.part)}
         yield from ((part.label, {"name": part.name, **_with_defaults(part)}) for part in self.parts)
         yield from ((f"[{table}]", vars(getattr(self, table))) for table in SETTINGS)
 
     def identity(self) -> dict[str, Any]:
-        """What makes a run this one and no other, as a checkpoint keeps it: all keys but those of `FREE`.
+        """Return all options that must not change when a run is resumed, as a checkpoint has them: all but `FREE`.
 
-        Of paths the last name stays: files may move, and their digests are compared elsewhere.
+        Paths are reduced to their last component: files may be moved, and `inputs` compares their digests.
         """
         tree: dict[str, Any] = {"plugins": [path.name for path in self.plugins]}
         for label, options in self._tables():
@@ -174,7 +174,7 @@ class Experiment:
         return tree
 
     def options(self) -> dict[str, bool | int | float | str]:
-        """All options by dotted key, arrays as text: one flat table for people who compare runs."""
+        """Return all options by dotted key, with arrays as text, for flat tables that compare runs."""
         flat: dict[str, bool | int | float | str] = {}
         for table, options in tomllib.loads(self.resolved()).items():
             for index, one in enumerate(options if isinstance(options, list) else [options]):
@@ -185,7 +185,8 @@ class Experiment:
 
 
 def _table(label: str, options: Mapping[str, Any]) -> str:
-    """A table as TOML, or an element of an array of tables, with the tables in it below it."""
+    """Return a table, or an element of an array of tables, as TOML; `label` is its header."""
+    # `tomli_w` would write an array of tables inline. So an element is written as a table, and gets its header here.
     name = label.strip("[]")
     return label + tomli_w.dumps({name: _plain(options)}).removeprefix(f"[{name}]")
 
@@ -199,12 +200,12 @@ def _with_defaults(part: Part) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Options as TOML holds them: no nothing, and paths as text."""
+    """Return options as TOML has them: without None, and with paths as text."""
     return each(lambda _, leaf: str(leaf) if isinstance(leaf, Path) else leaf, value)
 
 
 def each(change: Callable[[Keys, Any], Any], value: Any, keys: Keys = ()) -> Any:
-    """A value with all that lies in its tables and arrays changed by place and kind; a table loses its `None`s."""
+    """Return a value in which `change(keys, leaf)` replaces every leaf of its tables and arrays; None is dropped."""
     if isinstance(value, Mapping):
         return {key: each(change, inner, (*keys, key)) for key, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Where a key that stands in the wrong table, or under the name it once had, belongs."""
+"""The present table and name of keys that are in the wrong table or have a former name."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RENAMED: Mapping[tuple[str, str], str] = {
     ("polarity", "least"): "min_skewness",
     ("unet", "patch"): "space_to_depth",
 }
-"""By table, or by the name of a part, and the former key."""
+"""The present key, by table or name of a part, and former key."""
 
 
 def home_of(table: str, key: str) -> str | None:
-    """Where a key that `table` (or the part of that name) does not know is to be written; None if nobody knows it.
+    """Return the table and key that replace an unknown key of `table`, or of the part of that name; None if unknown.
 
-    A key at the top of the file has the table ``''``.
+    The top of the file is the table ``''``.
     """
     if table and (renamed := RENAMED.get((table, key))):
         return renamed

@@ -19,18 +19,18 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def folder() -> Path:
-    """Where they are."""
+    """Return the folder of the starters."""
     installed = _PACKAGE / "starters"
     return installed if installed.is_dir() else _PACKAGE.parent / "experiments"
 
 
 def names() -> list[str]:
-    """Their names, as they follow the prefix."""
+    """Return the names of the starters, without the prefix."""
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
 def find(address: str) -> Path | None:
-    """The file of an address such as `yeastexp:hdf5`, or None for any other text; UserError if there is no such one."""
+    """Return the file of an address such as `yeastexp:hdf5`, None for other text. UserError for an unknown starter."""
     if not address.startswith(PREFIX):
         return None
     name = address.removeprefix(PREFIX).removesuffix(".toml")
@@ -40,9 +40,10 @@ def find(address: str) -> Path | None:
 
 
 def copy(starter: Path, output: Path, *, force: bool = False) -> list[Path]:
-    """Write a starter as a file of one's own, beside it the plugin files that it names; returns what was written.
+    """Copy a starter and the plugin files that it names to the user's folder, and return the files written.
 
-    What it extends stays in the package. Raises UserError if a file is there and not to be replaced by `force`.
+    Files that it extends stay in the package, so `extends` gets the prefix. Raises UserError if a file exists, unless
+    `force` replaces it.
     """
     text = starter.read_text(encoding="utf-8")
     plugins = tomllib.loads(text).get("plugins", [])

@@ -1,4 +1,4 @@
-"""The synthetic data set with settings as the command line gives them."""
+"""A synthetic data set with settings from the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yeastexp.registry import dataset as datasets
 
 
 def configured(images: int, size: int, seed: int, settings: Sequence[str], name: str = "synthetic_yeast") -> Drawn:
-    """The data set of a name with further settings such as `crowding=0.4`, checked as those of an experiment are."""
+    """Return the data set `name` with settings such as `crowding=0.4`, which are checked like those of a file."""
     kind = datasets.find(name)
     given = toml_document.Document(toml_document.Place(name), {"images": images, "size": size, "seed": seed})
     for setting in settings:

@@ -1,4 +1,4 @@
-"""What is printed as tables and progress bars: no cell can steer a terminal."""
+"""Printing tables and progress bars, in which no cell can send control sequences to the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.segment import Segment
 from yeastexp.system.terminal import printable
 
 WIDTH = 160
-"""Columns of tables if no terminal has a width."""
+"""The width of tables in columns if the output is no terminal."""
 
 
 class _HarmlessConsole(Console):
-    """Renders what it is given with control characters escaped; its own, such as colours, are no text."""
+    """Escapes control characters in all text; its own control codes, such as colours, are separate segments."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -27,11 +27,11 @@ class _HarmlessConsole(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Standard output or error for tables and progress bars; of a fixed width unless it is a terminal."""
+    """Return a console on standard output or error, of a fixed width unless it is a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     return _HarmlessConsole(stderr=stderr, width=None if stream.isatty() else WIDTH, emoji=False)
 
 
 def console_into(file: IO[str], columns: int = WIDTH) -> Console:
-    """A console that writes into a file, such as one that nobody reads."""
+    """Return a console that writes into a file."""
     return _HarmlessConsole(file=file, width=columns, emoji=False)

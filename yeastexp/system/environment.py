@@ -1,4 +1,4 @@
-"""What a run depended on beside its experiment: versions, machine, revision, data."""
+"""A description of what a run depends on beside its experiment: versions, machine, revision, data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPARED = ("versions", "platform", "device", "threads", "git", "source", "diges
 
 
 def describe(device: torch.device, digests: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that can be known before training starts, with the digests of what is read."""
+    """Return the description as far as it is known before training, with `digests` of the files that are read."""
     return {
         "versions": versions(),
         "platform": platform.platform(),
@@ -35,12 +35,12 @@ def describe(device: torch.device, digests: Mapping[str, Any]) -> dict[str, Any]
 
 
 def versions() -> dict[str, str | None]:
-    """Those of Python and of the packages that numbers depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package; None for one that is run from where it lies."""
+    """Return the version of a package; None if it is not installed, but run from its source folder."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -48,12 +48,12 @@ def installed(package: str) -> str | None:
 
 
 def ended(environment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """The same after the run, with the end and the peak memory."""
+    """Return a description with the end of the run, its duration in seconds and its peak memory added."""
     return {**environment, "ended": now(), "seconds": round(seconds, 1), "peak_memory_mb": peak_memory_mb()}
 
 
 def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What can change results and is not the same in two descriptions, by dotted name; times and commands aside."""
+    """Return, by dotted name, the pairs of values that differ between two descriptions and can change results."""
     flattened = [dict(flat({key: description.get(key) for key in COMPARED})) for description in (first, other)]
     names = dict.fromkeys([*flattened[0], *flattened[1]])
     pairs = {name: (flattened[0].get(name), flattened[1].get(name)) for name in names}
@@ -61,7 +61,7 @@ def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str,
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested tables, each with its dotted key."""
+    """Iterate over the values of nested tables with their dotted keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
@@ -70,7 +70,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def revision(folder: Path) -> dict[str, Any] | None:
-    """The git revision that a folder is at and whether anything is changed; nothing outside a repository."""
+    """Return the git revision of a folder and whether it has changes; None outside a repository."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         return {"revision": head, "dirty": bool(_git(folder, "status", "--porcelain"))}
@@ -79,10 +79,12 @@ def revision(folder: Path) -> dict[str, Any] | None:
 
 
 def source() -> dict[str, Any] | None:
-    """The git revision of this package; nothing where it was installed from no repository."""
+    """Return the git revision of this package; None if it is not run from its repository."""
     here = Path(__file__).resolve()
+    # An installed copy may lie inside the repository of another project, as in its virtual environment. Only the
+    # repository that tracks this file counts.
     try:
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # else it lies in another's environment
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
     except (OSError, subprocess.SubprocessError):
         return None
     return revision(here.parent)
@@ -94,12 +96,12 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second, in ISO format."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def peak_memory_mb() -> int | None:
-    """The most memory this process has held so far, in MB; nothing where the system does not say."""
+    """Return the peak memory of this process in MB (2^20 bytes); None if the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

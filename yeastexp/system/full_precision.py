@@ -1,4 +1,4 @@
-"""Convolutions on a GPU as exact as their numbers."""
+"""Convolutions on a GPU in full float32 precision."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def in_full(device: torch.device) -> AbstractContextManager[Any]:
-    """Where convolutions of float32 numbers are float32, and tiles equal the whole image.
+    """Return a context in which float32 convolutions are computed in float32, so that tiles equal the whole image.
 
-    By default cuDNN rounds their factors to 10 bits (TF32) on GPUs that are faster so, and sums them in an order that
-    depends on the image's size. Training is left to it.
+    By default cuDNN rounds factors to 10 bits (TF32) on GPUs where that is faster, and it sums in an order that depends
+    on the image's size, so that tiles would differ visibly. Training keeps the default.
     """
     if device.type != "cuda":
         return nullcontext()

@@ -1,4 +1,4 @@
-"""A line for whoever waits while libraries are loaded, which on a busy machine takes half a minute."""
+"""A line on the terminal if loading libraries takes long, which on a busy machine can be half a minute."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PATIENCE = 5.0
 
 
 LONG = ("run", "resume", "check", "crossval", "sweep")
-"""Commands that say what they do wherever their lines go; of others somebody at a terminal alone wants to know."""
+"""Commands that report their progress wherever their output goes; all others do so on a terminal only."""
 
 
 @contextmanager
 def told(started: float) -> Iterator[None]:
-    """Say so, unless the calling thread does something else by then; `started` is of the monotonic clock."""
+    """Print a line if the calling thread imports modules PATIENCE seconds after `started` (on the monotonic clock)."""
     if not (sys.stderr.isatty() or (sys.argv[1:2] and sys.argv[1] in LONG)):
         yield
         return

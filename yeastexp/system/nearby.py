@@ -1,4 +1,4 @@
-"""What stands near a path that leads to no run or no experiment, and may be meant."""
+"""Suggestions for a path that is no run or no experiment file: what is near it and may be meant."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from itertools import islice
 from pathlib import Path
 
 MOST = 1000
-"""Entries of a folder that are looked at."""
+"""The largest number of entries of a folder that are considered."""
 
 MOST_NAMED = 4
+"""The largest number of runs that a message names."""
 
 RUNS = Path("runs")
-"""Where 'run' puts them."""
+"""The folder that 'run' makes run directories in."""
 
 
 def run_meant(path: Path, holding: str) -> str:
-    """What to say of a path that is no run: which folder near it, `holding` such a file, may be meant; or nothing."""
+    """Return a suggestion for a path that is no run: a folder near it with a file named `holding`; empty if none.
+
+    In this order: the path itself or the same under runs/, the newest run inside it, the run that it is a part of, the
+    newest run of an experiment file, and the run with the most similar path.
+    """
     cwd = Path.cwd()
     for folder in (path, RUNS / path):
         if _holds(folder, holding):
@@ -42,12 +47,12 @@ def run_meant(path: Path, holding: str) -> str:
 
 
 def newest_within(folder: Path, holding: str) -> Path | None:
-    """The newest folder within a folder that holds such a file; returns None if there is none."""
+    """Return the newest folder, at most two levels down, with a file named `holding`; None if there is none."""
     return next(reversed(_runs(folder, holding)), None)
 
 
 def file_meant(path: Path, suffix: str, others: Mapping[str, str]) -> str:
-    """What to say of a path that is no such file: which one beside it, in it, or of `others` by name, may be meant."""
+    """Return a suggestion for a path that is no file with `suffix`: one beside it or in it, or of `others` by name."""
     is_folder = os.path.isdir(path)  # noqa: PTH112
     names = {place.stem: str(place) for place in _entries(path if is_folder else path.parent) if place.suffix == suffix}
     if is_folder:
@@ -61,7 +66,7 @@ def _nearest(word: str, known: Mapping[str, str]) -> str:
 
 
 def _name(experiment: Path) -> str:
-    """The folder of an experiment's runs."""
+    """Return the name of an experiment file, which is that of the folder of its runs."""
     try:
         name = tomllib.loads(experiment.read_text(encoding="utf-8")).get("name")
     except (OSError, ValueError):
@@ -70,7 +75,7 @@ def _name(experiment: Path) -> str:
 
 
 def _runs(folder: Path, holding: str) -> list[Path]:
-    """The folders in a folder, and in those, that hold such a file: the newest last."""
+    """Return the folders one and two levels down that have a file named `holding`, the newest last."""
     level = [place for place in _entries(folder) if place.is_dir()]
     places = {*level, *(inner for place in level for inner in _entries(place))}
     runs = [place for place in places if _holds(place, holding)]

@@ -1,4 +1,4 @@
-"""What a command says while it works: at once what it does, and how far it has come."""
+"""Progress of a command as lines on standard error."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ Item = TypeVar("Item")
 Say = Callable[[str], None]
 
 FIRST_SECONDS, MOST_SECONDS = 5.0, 60.0
-"""Until the first line about how far something has come, and between two lines at most; each wait is twice the last."""
+"""Seconds until the first progress line, and the longest time between two; each wait is twice the last."""
 
 
 def say(line: str) -> None:
-    """A line for whoever waits, on standard error: what a script reads stays apart from it."""
+    """Print a line on standard error, so that standard output has nothing but results."""
     echo(line, err=True)
 
 
 def say_to(console: Console) -> Say:
-    """Where lines go beside tables on a console: to standard error if that prints the tables on standard output."""
+    """Return the function that prints lines beside a console's tables: on standard error if these go to output."""
     if console.file is sys.stdout and not console.is_jupyter:
         return say
     return lambda line: console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def shows_bars(console: Console) -> bool:
-    """Whether a progress bar can move there: on a terminal, or in a notebook that has widgets."""
+    """Whether a console can show a moving progress bar: a terminal can, and a notebook that has widgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 class Pace:
-    """When to say again how far something has come, where no bar shows it."""
+    """Decides when the next progress line is due, where no bar can be shown."""
 
     def __init__(self) -> None:
         self.began = self.said = time.monotonic()
         self.wait = FIRST_SECONDS
 
     def due(self) -> bool:
-        """Whether it is time for a line; then the next one is due later."""
+        """Whether a line is due now; if so, the next one is scheduled."""
         now = time.monotonic()
         if now < self.said + self.wait:
             return False
@@ -54,13 +54,13 @@ class Pace:
         return True
 
     def left(self, share: float) -> str:
-        """A share in per cent, and about how long the rest takes."""
+        """Return the share that is done in per cent, and an estimate of the time left."""
         rest = (time.monotonic() - self.began) * (1 - share) / share if share > 0 else 0.0
         return f"{format_share(share)}, about {format_seconds(rest)} left" if share > 0 else format_share(share)
 
 
 def format_seconds(seconds: float) -> str:
-    """As '40 s', '12 min' or '3 h 5 min'."""
+    """Return a duration as '40 s', '12 min' or '3 h 5 min'."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"
@@ -68,7 +68,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def counted(items: Iterable[Item], say: Say = say) -> Iterator[Item]:
-    """The items; from time to time a line says how many are done."""
+    """Iterate over items, and print from time to time how many are done."""
     listed, pace = list(items), Pace()
     for index, item in enumerate(listed):
         if pace.due():
@@ -78,7 +78,7 @@ def counted(items: Iterable[Item], say: Say = say) -> Iterator[Item]:
 
 @contextmanager
 def counting(total: int, say: Say = say) -> Iterator[Callable[[float], None]]:
-    """A function to call with each part of an item that is finished; from time to time a line says how many are."""
+    """Yield a function to call with each fraction of an item that is finished; it prints the progress at times."""
     pace, done = Pace(), 0.0
 
     def advance(part: float) -> None:

@@ -1,4 +1,4 @@
-"""Small files that a run keeps beside its checkpoints, read with one line for whatever is wrong with them."""
+"""Reading the small JSON and CSV files of a run, with a one-line error for anything that is wrong with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yeastexp.errors import UserError
 
 
 def read_json(path: Path, shape: TypeAdapter[Any], remedy: str) -> dict[str, Any]:
-    """What a JSON file holds, with all its keys. Raises UserError if it lacks one of `shape`, or cannot be read."""
+    """Return all of a JSON file. Raises UserError if it cannot be read, or does not have the keys of `shape`."""
     try:
         found: dict[str, Any] = json.loads(_text(path, remedy))
         shape.validate_python(found, strict=True)
@@ -29,7 +29,8 @@ def read_json(path: Path, shape: TypeAdapter[Any], remedy: str) -> dict[str, Any
 
 
 def read_table(path: Path, columns: Iterable[str], remedy: str) -> list[dict[str, str]]:
-    """The rows of a CSV file, each with every column. Raises UserError if one of `columns` is not there."""
+    """Return the rows of a CSV file. Raises UserError if one of `columns` is missing, or a row has another length."""
+    # `restkey` and `restval` make rows that are too long or too short recognisable: by a further key, and by None.
     try:
         reader = csv.DictReader(io.StringIO(_text(path, remedy), newline=""), restkey="", restval=None, strict=True)
         rows, names = list(reader), reader.fieldnames or []
@@ -44,7 +45,7 @@ def read_table(path: Path, columns: Iterable[str], remedy: str) -> list[dict[str
 
 
 def number(path: Path, cell: str, remedy: str) -> float | None:
-    """The number in a cell, None if it is empty. Raises UserError if it holds something else."""
+    """Return the number in a cell, None if the cell is empty. Raises UserError if it is no number."""
     try:
         return float(cell) if cell else None
     except ValueError:
@@ -52,7 +53,7 @@ def number(path: Path, cell: str, remedy: str) -> float | None:
 
 
 def damaged(path: Path, fault: str, remedy: str) -> UserError:
-    """The error that names a damaged file, what is wrong with it, and what helps."""
+    """Return the error that names a damaged file, the fault and the remedy."""
     return UserError(f"{path}: is damaged ({fault}); {remedy}")
 
 

@@ -1,6 +1,6 @@
-"""What is printed line by line: no name or message can steer a terminal.
+"""Printing lines, in which no name or message can send control sequences to the terminal.
 
-Tables and progress bars are those of `yeastexp.system.console`; nothing is printed past the two.
+Tables and progress bars go through `yeastexp.system.console`; nothing is printed in any other way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 
 
 def printable(text: str) -> str:
-    """A text on one line, with control characters escaped: names of files and keys may hold anything."""
+    """Return a text on one line with control characters escaped, which file names and keys may contain."""
     return text if text.isprintable() else "".join(map(_escaped, text))
 
 
@@ -44,6 +44,6 @@ def _is_raw(piece: str) -> bool:
 
 
 def echo_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """`sys.excepthook`: the traceback of a bug."""
+    """Print the traceback of a bug, as `sys.excepthook`."""
     text = "".join(traceback.format_exception(kind, error, trace))
     echo(*text.expandtabs(4).rstrip("\n").split("\n"), err=True)

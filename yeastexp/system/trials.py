@@ -1,4 +1,4 @@
-"""What could end this process is tried in another one first: C libraries crash on some damaged files."""
+"""Trying in a child process what could crash this one: C libraries crash on some damaged files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from yeastexp.errors import UserError
 
 
 def refuse_if_fatal(path: Path, read: Callable[[], object]) -> None:
-    """Raises UserError if reading a file ends a process by a signal; what it raises is not looked at.
+    """Raises UserError if reading a file ends a child process by a signal; exceptions of `read` are ignored.
 
-    Costs a fork, some milliseconds; where there is none, nothing is tried.
+    Costs a fork, some milliseconds. On systems without fork nothing is tried.
     """
     if not hasattr(os, "fork"):
         return
