@@ -49,8 +49,8 @@ def load(paths: Sequence[Path]) -> None:
 def add(path: Path) -> tuple[str, ...]:
     """Register the parts of one more file that have no fault. Returns the faults of the others."""
     name = f"yeastexp_plugin_{path.stem}_{_digest(path)[:12]}"
-    # A file is executed once a process. Executing it again would make new classes, of which objects that exist already
-    # are no instances.
+    # A sound file is executed once a process. Executed again it would make new classes, of which existing objects are
+    # no instances.
     if name in _loaded:
         _active[name] = _loaded[name][0]
         return tuple(fault for kind, entries in _loaded[name][1].items() for fault in KINDS[kind].restore(entries))

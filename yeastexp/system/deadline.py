@@ -67,7 +67,8 @@ def loading(moment: float, line: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, none of which this child needs
         child = os.fork()
-    # The child waits for the pipe to be closed, which the parent's end does in any case, or for the deadline.
+    # The child waits for the deadline, or for the pipe to be closed: by the parent when loading is done, or by the
+    # system when the parent ends.
     if not child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.close(there)

@@ -294,7 +294,7 @@ class RunContext:
         self.among.gather(None)  # no other process may read the file before it is written
 
     def _refuse_apart(self, state: dict[str, Any]) -> None:
-        """Raises UserError if processes have different weights, which would be a bug, or a fault of the hardware."""
+        """Raises UserError if processes have come to different weights, of which only those of one would be saved."""
         if self.among.count > 1:
             digest = checkpoints.digest({key: state[key] for key in ("model", "optimizer", "scaler")})
             processes.refuse_unequal({f"the training state after step {self.step}": digest}, self.among)

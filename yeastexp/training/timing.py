@@ -279,8 +279,8 @@ def _fastest_of(
 ) -> tuple[Value, float, str]:
     """Return the value that steps are fastest with, the time of a step in seconds, and the times tried, as text.
 
-    A later value has to take less than `gain` times the best time so far, and may fail, which ends the trials. With
-    `on_free_cores` they also end as soon as the threads of a trial have to wait for busy cores.
+    A later value has to take less than `gain` times the time of the chosen one, and may fail, which ends the trials.
+    With `on_free_cores` they also end as soon as the threads of a trial have to wait for busy cores.
     """
     chosen, times, shown = values[0], dict[Value, float](), list[str]()
     for value in values:
