@@ -106,11 +106,13 @@ class Schema:
         problems = list(_foreign(values))
         try:
             # Validated as JSON, since pydantic's strict mode for Python refuses a list or a string where the hint is a
-            # tuple or a Path. For JSON it converts these, but still no string to a number.
+            # tuple or a Path. For JSON it converts these, but still no string to a number. `default=str` is for dates,
+            # which are faults already.
             table = self.model.model_validate_json(json.dumps(values, default=str))
         except ValidationError as error:
             named = {problem.keys[0] for problem in problems}
             return {}, [*problems, *(problem for problem in self._problems(error) if problem.keys[0] not in named)]
+        # Only the keys that are written: the factory itself supplies the defaults.
         return ({}, problems) if problems else ({key: getattr(table, key) for key in values}, [])
 
     def _problems(self, error: ValidationError) -> Iterator[Problem]:

@@ -130,6 +130,7 @@ class _Checker:
         paths = self.plugins()
         self.unknown_tables()
         name = self.name()
+        # The task comes before the tables of parts, since it decides whether there has to be a [loss].
         task = self.task()
         if task is not None and task.part.name in KINDS["task"]:
             self.own_loss = not getattr(KINDS["task"][task.part.name], "needs_loss", True)
@@ -190,6 +191,7 @@ class _Checker:
                 faults = error.faults
             self.faults += [(place, f"plugins: {fault}") for fault in faults]
             self.unsound += [good[-1].read_text(encoding="utf-8", errors="replace")] if faults else []
+        # A plugin that is not trusted is the only fault to report: without it, its parts would be unknown as well.
         if self.withheld and self.execute:
             raise UserError(*self.withheld)
         good += withheld

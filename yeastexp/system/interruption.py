@@ -42,6 +42,7 @@ class Interruption:
         again, self.wanted = self.wanted, True
         if again or not self.gently:
             raise KeyboardInterrupt
+        # Not `print`: the signal may have come in the middle of one, whose buffer must not be entered twice.
         if self.unit and processes.current().writes:
             os.write(2, f"stopping after this {self.unit}; once more to stop at once\n".encode())
 

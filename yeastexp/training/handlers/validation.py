@@ -55,6 +55,7 @@ class KeepBest:
         validation, step = state.validation, self.trainer.state.iteration
         self.progress.last_validation = validation
         value = validation.loss if self.monitor == "loss" else monitored(state.summary, self.monitor)
+        # The progress bar, which is attached after this handler, shows the value.
         state.monitored = value
         if self.progress.best.improves(value, step):
             self.progress.best_validation = validation
