@@ -32,22 +32,29 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 
 @dataclass(frozen=True)
 class Patches:
-    """`[patches]`: which pieces of the training images a training step is given."""
+    """`[patches]`: how training patches are cut from the training images."""
 
-    size: Annotated[int | None, Field(ge=1, le=2**15, description="side in pixels; 128, or the smallest image")] = None
+    size: Annotated[
+        int | None, Field(ge=1, le=2**15, description="side in pixels; by default 128, or less for small images")
+    ] = None
     per_image: Annotated[
         int | None,
-        Field(ge=1, le=10**6, description="random patches of each image an epoch; as many as cover its area"),
+        Field(ge=1, le=10**6, description="random patches per image and epoch; by default as many as cover its area"),
     ] = None
     stride: Annotated[int | None, Field(ge=1, description="pixels between sliding patches, instead of random")] = None
     foreground_fraction: Annotated[
-        float, Field(ge=0, le=1, description="of random patches, centred on a pixel whose class is not the first")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="fraction of random patches that are centred on a pixel of another class than the first",
+        ),
     ] = 0.0
 
 
 @dataclass(frozen=True)
 class Train:
-    """`[train]`: how the weights change; exactly one of `epochs`, `steps` and `budget`, and the rest."""
+    """`[train]`: length, batches and precision of the training; exactly one of `epochs`, `steps` and `budget`."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -60,13 +67,14 @@ class Train:
         float | None, Field(gt=0, description="gradients are clipped to this L2 norm of all of them together")
     ] = None
     ema_decay: Annotated[
-        float | None, Field(gt=0, lt=1, description="of the moving average of the weights that is kept and scored")
+        float | None,
+        Field(gt=0, lt=1, description="decay of the moving average of the weights, which is saved and scored"),
     ] = None
     precision: Annotated[
         Literal["float32", "bfloat16", "float16", "auto"],
         Field(
-            description="of the model in training; 'auto': bfloat16 where it is faster now; float16 needs a GPU; whole "
-            "images are always predicted in float32"
+            description="number format of the model in training; 'auto': bfloat16 where it is faster now; float16 "
+            "needs a GPU; whole images are always predicted in float32"
         ),
     ] = "float32"
     init_from: Annotated[
@@ -79,11 +87,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Validation:
-    """`[validation]`: which images score the model, how often, and what its scores decide."""
+    """`[validation]`: which images score the model, how often, and what the scores decide."""
 
     monitor: Annotated[str | None, Field(description="the metric that picks the best checkpoint, or 'loss'")] = None
     every: Annotated[
-        int | None, Field(ge=1, description="epochs; as often as costs about a twentieth of the training")
+        int | None,
+        Field(ge=1, description="epochs between validations; by default, they cost about a twentieth of the training"),
     ] = None
     patience: Annotated[
         int | None,
@@ -92,14 +101,14 @@ class Validation:
     folds: Annotated[
         Path | None,
         MustExist("file of folds"),
-        Field(description="a file of 'crossval', in place of the data's splits"),
+        Field(description="a file of folds by 'crossval', instead of the data's splits"),
     ] = None
-    fold: Annotated[int | None, Field(ge=1, description="of the folds, the one that validates")] = None
+    fold: Annotated[int | None, Field(ge=1, description="the number of the fold that validates")] = None
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """`[runtime]`: on what a run computes, and where it keeps what it computes with."""
+    """`[runtime]`: the device, threads and processes of a run, and where it caches images."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[
@@ -115,11 +124,11 @@ class Runtime:
         int,
         Field(
             ge=1,
-            description="parts of a batch that go through the model apart; so many processes, or fewer, share them",
+            description="parts of a batch that go through the model one by one; so many processes or fewer share them",
         ),
     ] = 1
     channels_last: Annotated[
-        bool, Field(description="colours of a pixel beside each other in memory; a step takes a tenth less on a CPU")
+        bool, Field(description="channels of a pixel adjacent in memory; a step takes a tenth less time on a CPU")
     ] = True
     compile: Annotated[
         bool, Field(description="by torch.compile: half a minute at the start, then a few percent faster on a CPU")
@@ -135,6 +144,6 @@ SCHEMAS: Mapping[str, Schema] = {table: Schema(settings) for table, settings in 
 
 
 def seconds(duration: str) -> float:
-    """Seconds of a `budget` such as '90', '5m' or '1.5 hours'."""
+    """Return the seconds of a `budget` such as '90', '5m' or '1.5 hours'."""
     number = duration.rstrip("abcdefghijklmnopqrstuvwxyz ")
     return float(number) * {"s": 1, "m": 60, "h": 3600}[duration[len(number) :].strip()[:1] or "s"]

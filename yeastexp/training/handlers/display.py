@@ -60,9 +60,10 @@ class ShowProgress:
         self.first, self.pace = done, Pace()
 
     def show_step(self, trainer: Engine) -> None:
-        """Steps done."""
+        """Advance the bar, or print a line if it is time."""
         assert self.task is not None, "training has begun"
         step = trainer.state.iteration
+        # The total is asked for anew, since a budget may change the plan.
         self.bar.update(self.task, completed=step, total=self.steps())
         if self.bar.disable and self.pace.due():
             values = [value for value in self.bar.tasks[0].fields.values() if value]
@@ -70,19 +71,19 @@ class ShowProgress:
             self.say(", ".join([f"step {step} of {self.steps()}", *values, left]))
 
     def show_loss(self, trainer: Engine) -> None:
-        """The mean loss since the last reading."""
+        """Show the mean loss since the last reading."""
         state: Any = trainer.state
         assert self.task is not None, "training has begun"
         self.bar.update(self.task, loss=f"loss {state.train_loss:.3f}")
 
     def show_score(self, validator: Engine) -> None:
-        """The monitored score."""
+        """Show the monitored score."""
         state: Any = validator.state
         if self.task is not None:  # a run whose training is over is only validated
             self.bar.update(self.task, score=f"{self.monitor} {state.monitored:.4f}")
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar, and leave it on the terminal as it is."""
         self.bar.stop()
 
 
