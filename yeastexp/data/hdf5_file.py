@@ -49,28 +49,28 @@ SPLITS = ("train", "val", "test", UNLABELLED)
 MAPS = ("instances", "dead")
 
 LARGEST = 1 << 27
-"""Values in the largest image that is read; HDF5 claims any shape without storing it."""
+"""Values in the largest image that is read: a small damaged or hostile file can claim any shape."""
 
 LARGEST_CHUNK = 1 << 30
-"""Bytes; to read one value of a chunk, HDF5 decodes all of it."""
+"""Bytes of the largest chunk that is read: for one value of it, HDF5 decodes all of it into memory."""
 
 LARGEST_LIST = 1 << 24
 """Bytes of the longest list of names that is read."""
 
 MOST_IMAGES = 1 << 20
 LONGEST_NAME = 200
-"""Bytes; file systems take 255, and pictures and hidden files are named after images."""
+"""Bytes; file systems take 255, and names of pictures and temporary files are made of those of images."""
 
 BREAKING = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode's categories of what breaks a line, a table or a terminal: controls, halves of characters, separators."""
+"""Unicode categories that break a line, a table or a terminal: controls, lone surrogates, line separators."""
 
 DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""What h5py raises, depending on which bytes of a file are wrong."""
+"""The exceptions that h5py raises on damaged files, depending on which bytes are wrong."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where images come from: by name the group and the index of the frame, where they have one; and their channels."""
+    """Where images come from: the group and the frame index of those that have one, by name, and the channel names."""
 
     groups: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file says of itself, without its pixels."""
+    """What a file holds besides pixels: names, splits and metadata."""
 
     names: tuple[str, ...]
     splits: dict[str, tuple[str, ...]]
@@ -111,7 +111,8 @@ def write(
 ) -> None:
     """Write the images of `splits`, one in memory at a time; the same input gives the same bytes.
 
-    `read` is called once for each image if `forms` has the shapes and types of all arrays, else twice.
+    `read` is called once for each image if `forms` has the shapes and types of all arrays, otherwise twice: whether the
+    images fit one stack has to be known before the first is written. Raises UserError if the file cannot be written.
     """
     refuse_overwriting(output, force)
     splits = {split: tuple(splits[split]) for split in SPLITS if split in splits}
@@ -145,6 +146,7 @@ def write(
                 for key, array in arrays.items():
                     dataset, index = places[key, name]
                     dataset[index] = array
+                # Between two images HDF5 is in no write, so that a full disk or Ctrl-C can be raised safely.
                 disk.refuse_fault()
                 if interruption.wanted:
                     raise KeyboardInterrupt
@@ -154,14 +156,17 @@ def write(
 
 
 class _Disk(io.FileIO):
-    """A new file that keeps its write errors to itself until it is closed: HDF5 crashes on those it is given."""
+    """A new file that hides its write errors from HDF5, which crashes on them, until they are asked for.
+
+    After the first error nothing more is written, and HDF5 is told that all was.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
         self.fault: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of it; a disk that fills up takes a part."""
+        """Write all of `data`, in several writes if need be: a disk that fills up takes only a part."""
         left = memoryview(data)
         try:
             while left and not self.fault:
@@ -171,7 +176,7 @@ class _Disk(io.FileIO):
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the size, which takes room as well."""
+        """Set the size, which fails on a full disk as `write` does."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -179,7 +184,7 @@ class _Disk(io.FileIO):
             return size or 0
 
     def refuse_fault(self) -> None:
-        """Raise what could not be written."""
+        """Raise the error of the first write that failed, if one did."""
         if self.fault:
             raise self.fault
 
@@ -190,7 +195,7 @@ class _Disk(io.FileIO):
 
 
 def _why(error: Exception) -> str:
-    """What an exception says, in one line, without HDF5's addresses and times."""
+    """The message of an exception in one line, without HDF5's addresses and times."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return re.sub(r"time = .*error message = '(.*?)'.*", r"\1)", " ".join(str(error).split()))
@@ -221,7 +226,7 @@ def _check_names(output: Path, names: tuple[str, ...]) -> None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can be used wherever that of an image goes: HDF5, file names, tables, terminals."""
+    """Whether an image can have this name everywhere it is used: in HDF5, file names, tables and terminals."""
     if name in (".", "..") or not 0 < len(name.encode(errors="replace")) <= LONGEST_NAME:
         return False
     return not any(letter == "/" or unicodedata.category(letter) in BREAKING for letter in name)
@@ -238,7 +243,8 @@ def _check_forms(known: Mapping[str, Mapping[str, Form]]) -> None:
 
 
 def _write_names(file: h5py.File, key: str, names: Sequence[str]) -> None:
-    # Of a fixed length: a variable one is read from a heap, and HDF5 2.0 hangs where a byte of that is damaged.
+    # Strings have a fixed length: variable ones are read from a heap, and HDF5 2.0 hangs where a byte of it is damaged.
+    # No times are stored here or below, so that the same input gives the same bytes.
     encoded = [name.encode() for name in names]
     dtype = h5py.string_dtype(length=max(1, *map(len, encoded), 0))
     file.create_dataset(key, data=np.array(encoded, dtype), track_times=False)
@@ -262,7 +268,7 @@ def _write_origin(file: h5py.File, names: Sequence[str], origin: Origin) -> None
 def _create(
     file: h5py.File, names: Sequence[str], known: Mapping[str, Mapping[str, Form]]
 ) -> dict[tuple[str, str], tuple[Any, Any]]:
-    """Make the empty arrays, and say where each array of each image goes: a data set and an index into it."""
+    """Create the empty arrays; returns the HDF5 dataset and the index into it for each array of each image."""
     stacked = is_stacked(known.values())
     places: dict[tuple[str, str], tuple[Any, Any]] = {}
     for key in known[names[0]]:
@@ -279,14 +285,14 @@ def _create(
 
 
 class Reader:
-    """The images of such a file, which is opened for each read: so it may be pickled and may go through a fork."""
+    """Reads images of a file, which it opens for each read: an open one could not be pickled, nor used after a fork."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
     @cached_property
     def contents(self) -> Contents:
-        """What the file says of itself. Raises UserError if it does not hold what it should."""
+        """What the file holds besides pixels. Raises UserError if something is missing or does not fit."""
         return self._look[0]
 
     @property
@@ -317,9 +323,9 @@ class Reader:
 
 
 def stored_images(path: Path) -> list[StoredImage]:
-    """The images under `raw`, read piece by piece: a stack (N, H, W) or (N, C, H, W), or a group with an array a name.
+    """The images under `raw`, to be read piece by piece: of a stack (N, H, W) or (N, C, H, W), or a group of arrays.
 
-    Nothing else of the file is asked for: images to be predicted need no labels.
+    Labels are not asked for, as images to be predicted need none. Raises UserError if there is no such image.
     """
     with opened(path) as file:
         there = set(file)
@@ -345,7 +351,7 @@ def stored_images(path: Path) -> list[StoredImage]:
 
 
 def origin_of(path: Path) -> Origin:
-    """Where the images of a file come from, if it says so."""
+    """Where the images of a file come from; an empty `Origin` if the file does not say so."""
     with opened(path) as file:
         if not {"groups", "names"} <= set(file):
             return Origin()
@@ -370,7 +376,10 @@ def _stored_image(
 
 @contextmanager
 def opened(path: Path, what: str = "") -> Iterator[h5py.File]:
-    """A file to be read. Raises UserError with its path, and with `what` was being read, if it is damaged."""
+    """Open a file for reading. Raises UserError with its path if it cannot be, or is damaged in what is read of it.
+
+    `what` names what is being read in the message.
+    """
     try:
         if path.is_fifo():
             raise UserError(f"{path}: is a pipe; name an HDF5 file")
@@ -389,6 +398,7 @@ def opened(path: Path, what: str = "") -> Iterator[h5py.File]:
 
 
 def _why_closed(path: Path, error: OSError) -> str:
+    """Why a file could not be opened, and the remedy: HDF5's own message is the same for most causes."""
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -432,7 +442,11 @@ def _look(file: h5py.File) -> tuple[Contents, dict[str, dict[str, Form]]]:
 
 
 def _own(parent: Any, key: str) -> Any:
-    """A member that lies in this very file."""
+    """The member `key` of a group. Raises UserError if it lies in another file.
+
+    A file from somebody else could otherwise have any HDF5 or raw file of this machine read through a link, an external
+    dataset or a virtual one.
+    """
     if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
         raise UserError(f"'{key}' is a link, which may lead out of the file; copy the data into the file")
     member = parent[key]

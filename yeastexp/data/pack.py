@@ -1,4 +1,4 @@
-"""Images and their labels into one HDF5 file, and such a file into a normalised one."""
+"""Packing of images and labels into one HDF5 file, and normalisation of such a file into another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from yeastexp.system.formatting import format_count
 Array = npt.NDArray[Any]
 Fit = Literal["all", "train"]
 FOLDER = "folder"
-"""The `group_by` of images that are grouped by the folders they lie in."""
+"""The value of `group_by` that groups images by the folders they are in."""
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
@@ -56,18 +56,18 @@ class Packed:
     pixel_um: float | None = field(default=None, compare=False)
     origin: Origin = field(default=Origin(), compare=False)
     label_files: tuple[str, ...] = ()
-    """What label files are that are no label images."""
+    """The formats of label files that are not images."""
     choices: tuple[str, ...] = ()
-    """How files were read that could be read in several ways."""
+    """The choices made for files that could be read in several ways."""
     files: tuple[str, ...] = ()
-    """What each image is, if nothing was written."""
+    """A line about each image; of a dry run only."""
     faults: tuple[str, ...] = ()
-    """Why it would not be written, if nothing was to be."""
+    """The errors that would have ended the packing; of a dry run only."""
 
 
 @dataclass(frozen=True)
 class Normalized:
-    """What `normalize` wrote: `mean` and `std` are those of the images that `fit` names, of several channels each."""
+    """What `normalize` wrote: `mean` and `std` over the images of `fit`, a list for several channels."""
 
     output: Path
     splits: dict[str, int]
@@ -96,12 +96,14 @@ def pack(
     force: bool = False,
     progress: Progress = iter,
 ) -> Packed:
-    """Write pairs of images and labels to one file, in the values they were recorded with; nothing if `dry_run`.
+    """Write pairs of images and labels to one file, without rescaling; nothing is written if `dry_run`.
 
     Pixels with the label `ignore` are unlabelled. `group_by` is FOLDER, for that of each image, or a regular expression
-    that is matched with its name; else the frames of a stack are a group. `maps` are further labels, as of dead cells:
-    where those of each lie.
+    that is matched with its name; otherwise the frames of a stack are a group. `maps` gives the paths of further label
+    maps by name, as of dead cells. Raises UserError if an input is wrong; a dry run returns the faults of files.
     """
+    # All files are read twice: what labels mean, and the types and shapes that are stored, follow from all of them
+    # together, and only one image is in memory at a time. Nothing is written before every file has proved readable.
     if not dry_run:
         refuse_overwriting(output, force)
     annotations = _refuse_odd_options(kind, colours, pixel_um)
@@ -129,7 +131,7 @@ def pack(
         meant = said.refuse_or_recognise(survey)
     if not survey.values:
         raise UserError(*faults)
-    pairs = {name: pairs[name] for name in survey.raw}  # of a dry run those that could be read
+    pairs = {name: pairs[name] for name in survey.raw}  # in a dry run, unreadable files are left out
     splits = {part: tuple(name for name in names if name in pairs) for part, names in splits.items()}
     facts = _Facts.of(pairs, found.doubtful, choices or Choices(), pixel_um)
     channels = next(iter(survey.raw.values()))[0][0]
@@ -169,7 +171,10 @@ def pack(
 
 
 def _refuse_odd_options(kind: str, colours: str | None, pixel_um: float | None) -> str | None:
-    """The kind of annotations that is meant, if one is. Raises UserError if an option is not one."""
+    """The annotation format that `kind` names, or None if it is a kind of label image.
+
+    Raises UserError if an option has no valid value.
+    """
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
         raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
     if kind not in KINDS and kind not in FORMATS:
@@ -193,7 +198,7 @@ def _splits(
 
 @contextmanager
 def _told_later(faults: list[str], later: bool) -> Iterator[None]:
-    """Keep what is raised, if it is told `later`, when all files have been looked at."""
+    """Add the faults of a UserError to `faults` and go on, if `later`: a dry run reports those of all files at once."""
     try:
         yield
     except UserError as error:
@@ -211,9 +216,10 @@ def normalize(
     force: bool = False,
     progress: Progress = iter,
 ) -> Normalized:
-    """Write a second file: raw values as float32, with mean 0 and standard deviation 1 over the images of `fit`.
+    """Write a copy of a file whose raw values are float32 with mean 0 and standard deviation 1.
 
-    That is of each channel, or of all channels `joint`ly.
+    Both are taken over all images of `fit`, for each channel or for all channels `joint`ly. Raises UserError if the
+    file cannot be normalised: it already is, has no image to fit, or a channel without spread.
     """
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"{output}: is the file that is read; name another one to write")
@@ -232,9 +238,12 @@ def normalize(
     for name in progress(fitted):
         values = _finite(source, name, reader.read(name)["raw"])
         for index, plane in enumerate(values[None] if joint else values):
+            # Deviations from the image's own mean, merged afterwards: a sum of squares loses its digits where the mean
+            # is large beside the spread, as in 16-bit recordings.
             mean = float(plane.mean())
             moments[index].merge(plane.size, mean, float(np.square(plane - mean).sum()))
             low[index], high[index] = min(low[index], float(plane.min())), max(high[index], float(plane.max()))
+    # Both are asked: of equal values the mean can be rounded, and the standard deviation is then tiny, not 0.
     for index, channel in enumerate(moments):
         if low[index] == high[index] or channel.std == 0:
             which = "all pixels" if fit == "all" else "all pixels of the training images"
@@ -315,7 +324,7 @@ def _further(
 
 
 def _unlike_names(pairs: Iterable[Pair]) -> list[str]:
-    """Which files were paired, if their names differ."""
+    """A note that says which files were paired, if the names of any pair differ; else an empty list."""
     files = dict.fromkeys(pair.paths for pair in pairs if not isinstance(pair.labels, NoLabels))
     if all(image.stem.removesuffix(".ome") == labels.stem.removesuffix(".ome") for image, labels in files):
         return []
@@ -325,7 +334,7 @@ def _unlike_names(pairs: Iterable[Pair]) -> list[str]:
 
 
 def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
-    """The groups of images by name; those that are in none are left out."""
+    """The group of each image by name; images without a group are left out."""
     if group_by == FOLDER:
         return {name: pair.paths[0].parent.name or "." for name, pair in pairs.items()}
     if group_by is not None:
@@ -334,7 +343,7 @@ def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
 
 
 class Pixels:
-    """Reads images with their labels, while the files of the last ones stay open."""
+    """Reads images with their labels; files stay open between images, as consecutive ones are often of one file."""
 
     def __init__(self, classes: bool = False, ignore: int | None = None) -> None:
         self._images, self.labels, self._ignore = Reading(), LabelReading(classes), ignore
@@ -354,14 +363,17 @@ class Pixels:
         return raw, self.labels_of(pair)
 
     def labels_of(self, pair: Pair) -> Array:
-        """The labels (H, W) of an image alone, which has some."""
+        """The labels (H, W) of an image that has labels."""
         assert not isinstance(pair.labels, NoLabels)
         return self.labels.read(pair.labels, pair.label_frame)
 
 
 @dataclass(frozen=True)
 class _Said:
-    """What is said of labels before they are read: `titles` are those of files that are no label images."""
+    """What options, folders and files say of the labels before their pixels are read.
+
+    `titles` are the formats of label files that are not images.
+    """
 
     kind: Kind
     ignore: int | None
@@ -373,7 +385,11 @@ class _Said:
 
     @classmethod
     def of(cls, found: Pairs, kind: str, ignore: int | None, colours: str | None) -> _Said:
-        """Of pairs, by a kind as it was given, or as the files say it: what is drawn are cells."""
+        """What is said of the labels of pairs.
+
+        The kind is the option's, or else that of the layout of the folder, or else instances if the labels are drawn
+        with ids; "auto" leaves it to the pixels.
+        """
         pairs, layout = found.by_name.values(), found.layout
         drawn = [pair.labels for pair in pairs if isinstance(pair.labels, Drawn)]
         if colours is not None:
@@ -399,7 +415,7 @@ class _Said:
         )
 
     def refuse_or_recognise(self, survey: Survey) -> Kind:
-        """What labels are that were read. Raises UserError if they are none of cells, or that is not clear."""
+        """The kind of the labels that were read. Raises UserError if they hold no cell, or their kind is not clear."""
         if self.drawn and not survey.foreground:
             raise UserError(f"{self.drawn}: holds no cell; annotate the images, or omit them")
         return survey.recognised()
@@ -422,7 +438,7 @@ class _Stored:
         return {"raw": raw, **maps, **{key: (shape[1:], kept) for key, kept in self._dtypes.items()}}
 
     def read(self, pixels: Pixels, name: str) -> dict[str, Array]:
-        """Those of one image."""
+        """The arrays of one image."""
         raw, labels = pixels.read(self._pairs[name])
         others = {key: pixels.labels_of(pairs[name]).astype(self._dtypes[key]) for key, pairs in self._further.items()}
         return {"raw": raw[0] if len(raw) == 1 else raw, **self._convert(labels), **others}
@@ -430,7 +446,7 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What files say of their images beside pixels, and what was said of them."""
+    """Metadata of the recordings, and the notes and warnings about it."""
 
     pixel_um: float | None
     channel_names: tuple[str, ...]
@@ -441,7 +457,7 @@ class _Facts:
 
     @classmethod
     def of(cls, pairs: Mapping[str, Pair], doubtful: Sequence[str], choices: Choices, pixel_um: float | None) -> _Facts:
-        """Those of all images; what differs between them is dropped with a warning."""
+        """The metadata of all images; what differs between them is dropped with a warning."""
         recordings = {pair.image.array.name: pair.image for pair in pairs.values()}
         warnings = []
         if lossy := [name for name, recording in recordings.items() if recording.array.kind == "JPEG"]:
@@ -450,6 +466,7 @@ class _Facts:
                 "themselves if they exist"
             )
         sizes = {recording.array.pixel_um: name for name, recording in recordings.items()}
+        # Programs convert units with rounding errors, so sizes that agree to a millionth of a micrometre are the same.
         if pixel_um is None and len({size and round(size, 6) for size in sizes}) == 1:
             pixel_um = next(iter(sizes))
         elif pixel_um is None:
@@ -477,7 +494,7 @@ class _Facts:
 
 
 def _line(pair: Pair, survey: Survey, kind: Kind) -> str:
-    """What an image and its labels are, in one line."""
+    """A line of text about an image and its labels, for a dry run."""
     (channels, height, width), dtype = survey.raw[pair.name]
     low, high = survey.ranges[pair.name]
     number = survey.cells[pair.name]
@@ -510,6 +527,7 @@ def _combined(digests: Mapping[str, str]) -> str:
 
 
 def _duplicates(digests: Mapping[str, str], splits: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Groups of identical images that are in more than one split, as `split/name`: they would make scores too good."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for part, names in splits.items():
         for name in names:
@@ -519,7 +537,7 @@ def _duplicates(digests: Mapping[str, str], splits: Mapping[str, Sequence[str]])
 
 
 def _finite(source: Path, name: str, raw: Array) -> Array:
-    """Raw values as float64. Raises UserError if one is not finite, or would not be as float32."""
+    """Raw values as float64. Raises UserError if one is not finite, or is beyond the range of float32."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(raw.astype(np.float32)).all()
     if not finite:

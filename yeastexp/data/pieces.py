@@ -1,4 +1,4 @@
-"""Images of any size, in memory or in a file, of which pieces can be had."""
+"""Images that are read piece by piece, so that they need not fit in memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
 BAND = 1 << 22
-"""Pixels of a band, which are in memory together."""
+"""Pixels of a band of rows, as many as are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """An image of `size`, or logits on one, of which `cut(rows, columns)` gives pieces (C, h, w).
+    """An image or logits of `size` (H, W) whose pieces (C, h, w) are given by `cut(rows, columns)`.
 
-    It is iterated in bands of rows (C, h, W), from top to bottom, as often as one likes.
+    Iterating yields bands of rows (C, h, W), from top to bottom, and may be repeated.
     """
 
     size: Size
@@ -33,12 +33,12 @@ class Pieces:
 
     @classmethod
     def of(cls, values: Tensor) -> Pieces:
-        """Those of an image (C, H, W) that lies in memory."""
+        """Pieces of an image (C, H, W) that is in memory."""
         return cls((values.shape[1], values.shape[2]), lambda rows, columns: values[:, rows, columns])
 
     @property
     def whole(self) -> Tensor:
-        """All of it."""
+        """The whole image (C, H, W)."""
         return self.cut(slice(0, self.size[0]), slice(0, self.size[1]))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -47,10 +47,10 @@ class Pieces:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image (C, H, W) in the type it is stored in, of which `read(rows, columns)` gives pieces.
+    """An image (C, H, W) whose pieces (C, h, w) are given by `read(rows, columns)`, in the type they are stored in.
 
-    `normalization` holds the mean and standard deviation it was normalised with, if it was, and `pixel_um` the side of
-    a pixel, if it is known.
+    `normalization` holds the mean and standard deviation that it was normalised with, if it was; `pixel_um` is the
+    side of a pixel in micrometres, if known.
     """
 
     name: str
@@ -62,7 +62,7 @@ class StoredImage:
 
     @classmethod
     def of(cls, name: str, values: Array) -> StoredImage:
-        """One that was read at once."""
+        """A stored image of values (C, H, W) that are in memory."""
         channels, height, width = values.shape
         return cls(name, (channels, height, width), values.dtype, lambda rows, columns: values[:, rows, columns])
 
@@ -73,12 +73,15 @@ class StoredImage:
 
     @property
     def whole(self) -> Array:
-        """All of it."""
+        """The whole image (C, H, W)."""
         return self.read(slice(0, self.shape[1]), slice(0, self.shape[2]))
 
 
 def one_of_equal_channels(image: StoredImage) -> StoredImage:
-    """The first channel of an image whose three are equal, as many programs save a grey one; else the image."""
+    """The first channel of an image whose three channels are equal, as many programs save grey; else the image.
+
+    Compared band by band, up to the first that differs: a coloured image is told by its first band.
+    """
     columns = slice(0, image.size[1])
     if image.shape[0] != 3 or image.normalization:
         return image
@@ -90,12 +93,12 @@ def one_of_equal_channels(image: StoredImage) -> StoredImage:
 
 
 def shifted(part: slice, by: int) -> slice:
-    """Rows or columns moved by a number of pixels."""
+    """A range of rows or columns moved by `by` pixels."""
     return slice(part.start + by, part.stop + by)
 
 
 def bands(size: Size) -> Iterator[slice]:
-    """The rows of an image in bands of about `BAND` pixels, so that all of it can be gone through in little memory."""
+    """The rows of an image, from top to bottom, as slices of at most `BAND` pixels, but at least one row."""
     height, width = size
     rows = max(1, BAND // width)
     return (slice(row, min(row + rows, height)) for row in range(0, height, rows))
@@ -109,7 +112,7 @@ def refuse_nan(name: str | Path, values: Array) -> None:
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turns what decoders raise on damaged files, which may be of any class, into a UserError of one line."""
+    """Turn any exception, as decoders raise on damaged files, into a UserError of one line."""
     try:
         yield
     except (UserError, MemoryError):
@@ -119,5 +122,5 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, or else its class."""
+    """The message of an exception in one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""One image in a TIFF file, of grey, RGB or any channels: read whole or piece by piece, and written."""
+"""TIFF files of one image, grey, RGB or of any channels: read whole or piece by piece, and written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INVERTED, GREY, RGB, PALETTE = 0, 1, 2, 3
 """Photometric interpretations; inverted grey says that 0 is white."""
 
 SEPARATE = 2
-"""The planar configuration of colours that lie one after the other."""
+"""The planar configuration of images whose channels are stored one after the other."""
 
 ALPHA = (1, 2)
 """Kinds of extra samples that are alpha channels, associated or not; one of kind 0 is a channel like others."""
@@ -48,10 +48,10 @@ ORIENTATIONS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-"""How stored rows and columns become those of the picture: transposed or not, then read in these directions."""
+"""By Orientation tag: whether stored rows and columns are transposed, then the directions of rows and columns."""
 
 DECODED = 1 << 26
-"""Bytes of decoded strips or tiles that are kept, for the next piece often lies in the same ones."""
+"""Bytes of decoded strips or tiles that are kept, as the next piece often lies in the same ones."""
 
 LARGEST_SEGMENT = 1 << 28
 """Bytes of a strip or tile that is decoded to read a piece of it."""
@@ -64,7 +64,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def claimed_shape(path: Path) -> tuple[int, int, int]:
-    """Samples, height and width that a file claims to hold; zeros if it is no TIFF file."""
+    """Samples, height and width that a file's header claims; zeros if it is not a TIFF file."""
     if not path.is_file():
         return 0, 0, 0
     try:
@@ -76,7 +76,7 @@ def claimed_shape(path: Path) -> tuple[int, int, int]:
 
 
 def stack_fault(path: Path) -> str | None:
-    """That a file holds several images, known without reading pixels; None if it does not, or is no TIFF file."""
+    """The message that a file holds several images, found without reading pixels; None if it does not or is no TIFF."""
     if not path.is_file():
         return None
     try:
@@ -90,7 +90,7 @@ def stack_fault(path: Path) -> str | None:
 
 
 def may_be_a_stack(path: Path) -> bool:
-    """Whether a file of three planes is tagged RGB by tifffile, which does so whatever they are if it is not told."""
+    """Whether a file of three planes is tagged RGB by tifffile, as any three are by default; they may be frames."""
     try:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
@@ -101,10 +101,10 @@ def may_be_a_stack(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Stored:
-    """Values (C, H, W) of a file in the picture's orientation, and what its tags say of them.
+    """Values (C, H, W) of a file, in the orientation in which it is displayed, and what its tags say of them.
 
-    `palette` (n, 3) if they are its indices; `alpha` if the last channel is one; `white` is the value that is displayed
-    as black where 0 is white; `lossy` if compression changed them.
+    `palette` (n, 3) holds colours if the values are indices of them; `alpha` says that the last channel is alpha;
+    `white` is the value displayed as black if 0 is white; `lossy` says that compression changed the values.
     """
 
     values: Array
@@ -115,13 +115,13 @@ class Stored:
 
 
 def read(path: Path) -> Stored:
-    """All of a file. Raises UserError if it cannot be read."""
+    """The whole image of a file. Raises UserError if it cannot be read."""
     with decoding(path), _page(path) as page:
         return stored(path, page)
 
 
 def stored(path: Path, page: Any, values: Array | None = None) -> Stored:
-    """What a page holds, or another of its form with these `values` as they lie in the file."""
+    """The image of a page; with `values`, as they are stored, that of another page of the same form."""
     values = _decoded(path, page) if values is None else _upright(page, values)
     palette = None
     if page.photometric == PALETTE:
@@ -138,7 +138,10 @@ def refuse_type(place: str | Path, dtype: Any) -> None:
 
 
 def brightened(path: str | Path, values: Array, white: int | None) -> Array:
-    """Values as others are stored, bright pixels high, where 0 is white. Raises UserError if that is not defined."""
+    """Values inverted where 0 is white (`white` is given), so that bright pixels are high as everywhere else.
+
+    Raises UserError if the type has no defined inverse.
+    """
     if white is None:
         return values
     if values.dtype.kind != "u" or values.dtype.itemsize > 2:  # float32, in which images are read, would round them
@@ -147,7 +150,7 @@ def brightened(path: str | Path, values: Array, white: int | None) -> Array:
 
 
 def stored_image(path: Path) -> StoredImage:
-    """The image, read piece by piece. Raises UserError if that cannot be."""
+    """The image of a file, to be read piece by piece. Raises UserError if that is not possible."""
     with decoding(path), _page(path) as page:
         if page.photometric == PALETTE:
             raise UserError(f"{path}: is stored as PALETTE; save it as grey or RGB")
@@ -161,7 +164,7 @@ def stored_image(path: Path) -> StoredImage:
     size = size[::-1] if transposed else size
 
     def read(rows: slice, columns: slice) -> Array:
-        # A line counted from the other end lies at its mirror place.
+        # In a mirrored direction a range of the picture is stored as the range at the same distance from the other end.
         at = [
             part if direction > 0 else slice(length - part.stop, length - part.start)
             for part, length, direction in zip((rows, columns), size, directions, strict=True)
@@ -173,7 +176,7 @@ def stored_image(path: Path) -> StoredImage:
 
 
 def write(path: Path, values: Array, pixel_um: float | None = None) -> None:
-    """Write (H, W), or (K, H, W) as pages, compressed without loss; the size of a pixel as ImageJ reads it."""
+    """Write values (H, W), or (K, H, W) as pages, losslessly compressed, with the pixel size as ImageJ reads it."""
     said: dict[str, Any] = {}
     if pixel_um:
         said = {"resolution": (1 / pixel_um, 1 / pixel_um), "description": "ImageJ=1.11a\nunit=um\n"}
@@ -189,10 +192,14 @@ def write(path: Path, values: Array, pixel_um: float | None = None) -> None:
 def write_pages(
     path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], read: Callable[[int, slice], Array], **said: Any
 ) -> None:
-    """Write pages (N, H, W), compressed without loss; `read` gives rows of one, of which a band is in memory."""
+    """Write pages (N, H, W), losslessly compressed, a band of rows in memory at a time.
+
+    `read(page, rows)` returns rows (h, W) of a page.
+    """
     pages, height, width = shape
     stored = dtype.newbyteorder("<")  # ImageJ reads both orders
     in_strip = min(height, max(1, STRIP // (width * dtype.itemsize)))
+    # A band is whole strips: in TIFF, only the last strip of a page may be shorter than the others.
     in_band = max(in_strip, pieces.BAND // width // in_strip * in_strip)
 
     def strips() -> Iterator[bytes]:
@@ -209,7 +216,7 @@ def write_pages(
 
 @contextmanager
 def _page(path: Path) -> Iterator[Any]:
-    """The only page of a file. Raises UserError if there are more, if it is of an unknown kind, or cut short."""
+    """The only page of a file. Raises UserError if there are more, or if it is of an unknown kind or cut short."""
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
         if fault := _stack_fault(path, tiff):
@@ -250,7 +257,10 @@ def _colours(page: Any) -> int:
 
 
 def has_alpha(path: Path, page: Any) -> bool:
-    """Whether the last channel is alpha, by its tag; of four without a tag it is, since many programs write none."""
+    """Whether the last channel is alpha, by its tag, or as the fourth of an RGB picture that has no tag for it.
+
+    Raises UserError if there is alpha among several extra channels.
+    """
     extra = page.samplesperpixel - _colours(page)
     kinds = tuple(page.extrasamples) or ((2,) if (page.photometric, extra) == (RGB, 1) else ())
     if any(kind in ALPHA for kind in kinds) and extra > 1:
@@ -259,7 +269,7 @@ def has_alpha(path: Path, page: Any) -> bool:
 
 
 def _white(page: Any) -> int | None:
-    """The value that is black where 0 is white. Bits are truth values, not brightness: they stay as they are."""
+    """The value displayed as black if 0 is white, else None; None for single bits, which are masks, not brightness."""
     return 2**page.bitspersample - 1 if page.photometric == INVERTED and page.bitspersample > 1 else None
 
 
@@ -273,7 +283,8 @@ def _kind(photometric: Any) -> str:
     return {"SEPARATED": "CMYK"}.get(name, name)
 
 
-# What pillow decodes without loss, by bits a sample, samples a pixel and photometric interpretation.
+# The modes in which pillow keeps all values of a file, by bits a sample, samples a pixel and photometric
+# interpretation. It silently reduces others, such as 16 bits a colour, to 8 bits.
 _PILLOW_IS_EXACT = {
     (1, 1, GREY): ("1",),
     (8, 1, GREY): ("L",),
@@ -286,9 +297,10 @@ _PILLOW_IS_EXACT = {
 
 
 def _decoded(path: Path, page: Any) -> Array:
-    """The values (C, H, W) of a page, as the picture is oriented.
+    """The values (C, H, W) of a page in the orientation of the picture.
 
-    tifffile alone does not know LZW, so pillow, which turns the picture itself, reads what it can exactly.
+    Without imagecodecs tifffile cannot decode LZW, so pillow reads the files that it reads exactly. It applies the
+    orientation itself.
     """
     try:
         values = page.asarray().reshape(page.shaped)
@@ -307,7 +319,7 @@ def _decoded(path: Path, page: Any) -> Array:
 
 
 def _upright(page: Any, values: Array) -> Array:
-    """Values (C, H, W) as the picture is oriented, of those that a page decodes to."""
+    """Values (C, H, W) in the orientation of the picture, from decoded ones (planes, 1, rows, columns, samples)."""
     planes, _, height, width, samples = values.shape
     channels = np.moveaxis(values, -1, 1).reshape(planes * samples, height, width)
     transposed, down, across = _orientation(page)
@@ -320,7 +332,10 @@ def is_transposed(page: Any) -> bool:
 
 
 def _lacks_codec(error: Exception) -> bool:
-    """Whether tifffile failed for want of imagecodecs, in place of which it tries what newer Pythons have."""
+    """Whether tifffile failed because imagecodecs is missing.
+
+    It tries modules of newer Python versions in its place, which raises an ImportError that does not name it.
+    """
     return "imagecodecs" in str(error) or isinstance(error, ImportError)
 
 
@@ -332,11 +347,12 @@ def _needs_codec(path: Path, page: Any) -> UserError:
 
 
 def _in_place(path: Path, page: Any) -> Callable[[slice, slice], Array]:
-    """Reads pieces of pixels that lie in the file as they would in memory."""
+    """A function that reads pieces (C, h, w) of an uncompressed page by mapping the file into memory."""
     dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
 
     def read(rows: slice, columns: slice) -> Array:
-        # Mapped for each piece: pages that stay mapped would count as this process's memory until all of it is.
+        # Mapped anew for each piece: what was read through one mapping would count as memory of this process, until the
+        # whole file does.
         pixels = np.memmap(path, dtype, "r", page.dataoffsets[0], page.shaped)
         piece = np.moveaxis(pixels[:, 0, rows, columns], -1, 1)
         return np.array(piece.reshape(-1, *piece.shape[2:]), page.dtype)
@@ -345,7 +361,7 @@ def _in_place(path: Path, page: Any) -> Callable[[slice, slice], Array]:
 
 
 def _by_segments(path: Path, page: Any) -> Callable[[slice, slice], Array]:
-    """Reads pieces of a page in strips or tiles that have to be decoded."""
+    """A function that reads pieces (C, h, w) of a page whose strips or tiles have to be decoded."""
     planes, _, height, width, samples = page.shaped
     tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
     down, across = -(-height // tall), -(-width // wide)

@@ -18,10 +18,10 @@ Points = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 
 SMALLEST_BUD_PX = 6.0
-"""Across; what is smaller is left out."""
+"""Diameter of the smallest bud that is drawn."""
 
 MOST = 9999
-"""Cells of a picture."""
+"""Largest number of cells in a picture."""
 
 COVER = {
     "none": (0.0, 0.0),
@@ -30,13 +30,13 @@ COVER = {
     "colonies": (0.12, 0.4),
     "dense": (0.4, 1.0),
 }
-"""Share of the field under cells, by how crowded it is."""
+"""Range of the share of the field that cells cover, by crowding."""
 
 CROWDING = (0.03, 0.12, 0.2, 0.35, 0.3)
-"""How often each of `COVER` is drawn."""
+"""Probabilities of the keys of `COVER`."""
 
 TRAPPED = (0.15, 0.2, 0.4, 0.15, 0.1)
-"""The same where structures hold the cells."""
+"""Probabilities of the keys of `COVER` where structures hold the cells."""
 
 STRUCTURES = ("nothing", "traps", "walls", "letters", "posts")
 OFTEN = (0.4, 0.25, 0.13, 0.1, 0.12)
@@ -44,7 +44,7 @@ OFTEN = (0.4, 0.25, 0.13, 0.1, 0.12)
 
 @dataclass(frozen=True)
 class FieldLook:
-    """What the pictures are of."""
+    """Size of the pictures in pixels, range of cell diameters, and number of focal planes of a scene."""
 
     size: int
     smallest_px: float
@@ -56,6 +56,8 @@ def render(
     look: FieldLook, source: np.random.Generator, plane: int, optics: np.random.Generator
 ) -> dict[str, npt.NDArray[np.generic]]:
     """`raw` (H, W) uint8, `gt` uint8 and `instances` int32 ids of a scene at one plane of its focus series."""
+    # `source` begins alike for all planes of a scene, so no draw from it may depend on the plane: only the focus and,
+    # by `optics`, the noise of the camera differ.
     field = Field(look, source)
     inside = slice(field.margin, field.margin + look.size)
     ids = _one_part_each(field.ids[inside, inside].copy())  # the border can cut a cell in two
@@ -78,7 +80,7 @@ class Field:
         )
         self.solid: Floats = np.full((self.canvas, self.canvas), 99.0, np.float32)
         self.held: list[tuple[float, float]] = []
-        """Where structures hold cells."""
+        """Places (y, x) where structures hold cells."""
         self.structures(str(source.choice(STRUCTURES, p=OFTEN)))
         self.clear = ndimage.distance_transform_edt(self.solid > 0) if (self.solid < 0).any() else None
         self.cells = self.grow(str(source.choice(list(COVER), p=TRAPPED if self.held else CROWDING)))
@@ -87,7 +89,7 @@ class Field:
     # Structures are signed distances, negative inside, that are drawn into `solid`.
 
     def structures(self, kind: str) -> None:
-        """Build something into the field."""
+        """Draw structures of a kind into `solid`."""
         build = {"traps": self.traps, "walls": self.walls, "letters": self.letters, "posts": self.posts}
         if kind in build:
             build[kind]()
@@ -161,7 +163,7 @@ class Field:
         _join(self.solid, np.abs(glyph) - half * 0.3 if source.random() < 0.3 else glyph)
 
     def ellipse(self, y: float, x: float, long_px: float, short_px: float, angle: float) -> Floats:
-        """Distance to an ellipse, exact on its axes."""
+        """Signed distance to an ellipse: 0 on its outline, elsewhere within a factor of the root of its axes' ratio."""
         along, across = self.turned(angle, y, x)
         return np.asarray((np.hypot(along / long_px, across / short_px) - 1) * math.sqrt(long_px * short_px))
 
@@ -190,7 +192,8 @@ class Field:
             cell = self.cell(d * math.exp(source.normal(0, spread)), source.uniform(1.0, long))
             if left and source.random() < 0.97:
                 members = cells[first:]
-                parent = members[int(len(members) * source.uniform(0, 1) ** 0.4)]  # most likely at the edge
+                # Skewed to the youngest members, which are most likely at the edge of the colony and have room.
+                parent = members[int(len(members) * source.uniform(0, 1) ** 0.4)]
                 about = members[0, :2] if source.random() < compact else None
                 placed = self.beside(cells, cell, parent, tight, source.uniform(0, 2 * math.pi, 16), about)
             else:
@@ -198,6 +201,8 @@ class Field:
                 placed = self.kept(cells, cell, self.somewhere(crowding)[None], tight)
                 left = left if placed is not None else 0
             if placed is None:
+                # A colony that is shut in is given up for a new one. The field is full after 300 misses, of which every
+                # success takes back five.
                 misses += 1
                 left = 0 if misses % 30 == 0 else left
                 continue
@@ -226,7 +231,7 @@ class Field:
         return self.beside(cells, bud, mother, 0.9, turns)
 
     def cell(self, across: float, stretch: float, smallest: float | None = None) -> Points:
-        """A cell of this diameter, within the range."""
+        """A cell at the origin, of a diameter `across` clipped to the range of sizes, and of random angle."""
         short = float(np.clip(across / math.sqrt(stretch), smallest or self.range[0], self.range[1])) / 2
         long = min(short * stretch, self.range[1] / 2)
         return np.array([0.0, 0.0, max(long, short), short, self.source.uniform(0, 2 * math.pi)])
@@ -240,7 +245,10 @@ class Field:
         turns: Points,
         about: Points | None = None,
     ) -> Points | None:
-        """The cell where it touches its parent in one of some directions, as near as it can to a place, or None."""
+        """The cell touching its parent in the first direction of `turns` where it is free; None if there is none.
+
+        With `about`, directions that lead nearer to that place come first, which makes compact colonies.
+        """
         apart = (_reach(cell, turns) + _reach(parent, turns)) * tight * self.source.uniform(1.0, 1.08)
         at = parent[:2] + apart[:, None] * np.stack([np.sin(turns), np.cos(turns)], axis=1)
         if about is not None:
@@ -248,7 +256,11 @@ class Field:
         return self.kept(cells, cell, at, tight * 0.995)
 
     def kept(self, cells: Points, cell: Points, at: Points, tight: float) -> Points | None:
-        """The cell at the first of some places where it overlaps nothing, or None."""
+        """The cell at the first of the places `at` (n, 2) where it overlaps nothing; None if there is none.
+
+        Two ellipses count as apart if their centres are further apart than both radii in that direction. That is exact
+        for circles, and lets ellipses overlap a little; `paint` divides what two cells share.
+        """
         free = ((at > -0.2 * self.diameter) & (at < self.canvas + 0.2 * self.diameter)).all(axis=1)
         if self.clear is not None:
             y, x = at.astype(int).clip(0, self.canvas - 1).T
@@ -265,7 +277,7 @@ class Field:
         return np.concatenate([at[int(free.argmax())], cell[2:]])
 
     def paint(self) -> None:
-        """Ids, the depth below each outline in pixels, and what is inside the cells."""
+        """Draw the cells: sets `ids`, `depth` (pixels below the outline) and `inner` (optical thickness of bodies)."""
         source, shape = self.source, (self.canvas, self.canvas)
         best, second, inner = (
             np.full(shape, 99.0, np.float32),
@@ -293,6 +305,8 @@ class Field:
             best[box] = np.where(nearer, away, best[box])
             ids[box] = np.where(nearer, number, ids[box])
             inner[box] += self.bodies(bodies, rows, columns, long, short, angle)
+        # Where two cells overlap, the outline between them is where both distances are equal, and half their difference
+        # is the distance to it.
         depth = np.minimum(-best, (second - best) / 2)
         ids[(depth <= gap) | (self.solid < 0.5)] = 0
         self.ids, self.depth, self.inner = _one_part_each(ids), depth, inner
@@ -330,7 +344,11 @@ class Field:
 
 
 def _light(field: Field, source: np.random.Generator, plane: int, planes: int) -> tuple[Floats, float]:
-    """Brightness relative to the empty field, minus 1, and its standard deviation where cells and structures are."""
+    """Brightness relative to the empty field, minus 1, and its standard deviation where cells and structures are.
+
+    The field is a thin object: it delays a plane wave by `phase` and absorbs a part of it. The microscope multiplies
+    the wave's Fourier transform by a transfer function; the intensity is the squared magnitude of the result.
+    """
     d, shape, cells = field.diameter, field.ids.shape, field.cells
     ring = source.random() < 0.5
     softness, texture, wall = source.uniform(1.6, 5), source.uniform(0, 0.35), source.uniform(-0.3, 0.6)
@@ -374,11 +392,16 @@ def _light(field: Field, source: np.random.Generator, plane: int, planes: int) -
         focus = abs(focus) * (2 * plane / (planes - 1) - 1)
     length = fft.next_fast_len(shape[0])
     wave = np.exp(1j * phase - absorbed).astype(np.complex64)
+    # Padded with the empty field, to a length that the FFT is fast for.
     wave = np.pad(wave, (0, length - shape[0]), constant_values=1)
     squared = (fft.fftfreq(length)[:, None] ** 2 + fft.fftfreq(length)[None, :] ** 2).astype(np.float32)
+    # Defocus is Fresnel propagation: exp(iπ λz q²) with |λz| = focus² in square pixels; the sign of `focus` is the side
+    # of the focal plane. Light comes from many directions, which blurs fringes in proportion to the defocus.
     spread = blur**2 + (source.uniform(0.15, 0.45) * focus) ** 2
     transfer = np.exp((1j * math.pi * math.copysign(focus**2, focus) - 2 * math.pi**2 * spread) * squared)
     if ring:
+        # Phase contrast: the direct light is dimmed to `ratio` and shifted by a quarter wave, which turns phase into
+        # brightness. The ring also covers frequencies below 1 / (2π `low`), and that makes the halo.
         transfer *= 1 + (ratio * advance - 1) * np.exp(-2 * math.pi**2 * low**2 * squared)
     seen = fft.ifft2(fft.fft2(wave) * transfer.astype(np.complex64))[: shape[0], : shape[1]]
     light = (seen.real**2 + seen.imag**2) / (ratio**2 if ring else 1) - 1
@@ -387,7 +410,10 @@ def _light(field: Field, source: np.random.Generator, plane: int, planes: int) -
 
 
 def _debris(field: Field, source: np.random.Generator, phase: Floats, absorbed: Floats) -> None:
-    """Specks, and dead cells out of focus: dark, granular and soft. Both are background, away from cells."""
+    """Add specks, and dark soft granular blobs like dead cells out of focus. Both are background, away from cells.
+
+    Changes `phase` and `absorbed` in place.
+    """
     d, wide = field.diameter, field.canvas
     many = source.choice([0.0, 0.5, 2.0, 6.0], p=[0.3, 0.3, 0.25, 0.15])
     for _ in range(int(source.poisson(many * wide**2 / 256**2))):
@@ -419,7 +445,10 @@ def _near(field: Field, y: float, x: float, size: float) -> bool:
 def _camera(
     light: Floats, contrast: float, source: np.random.Generator, optics: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Uneven light, noise and 8 bits; all of it relative to the contrast of the cells."""
+    """The picture (H, W) uint8 of a camera, with uneven light and noise.
+
+    Both are relative to the contrast of the cells: otherwise noise would bury faint ones and vanish beside strong ones.
+    """
     rows, columns = (np.linspace(-1, 1, n, dtype=np.float32) for n in light.shape)
     uneven = source.choice([0.0, source.uniform(0, 1.2)])
     slope, centre = source.normal(0, 0.6, 2), source.uniform(-0.5, 0.5, 2)
@@ -444,13 +473,13 @@ def _join(solid: Floats, other: npt.NDArray[np.floating]) -> None:
 
 
 def _reach(cell: Points, turns: Points) -> Points:
-    """From the centre of an ellipse to its outline in a direction."""
+    """Distance from the centre of an ellipse to its outline in the directions `turns`."""
     long, short, angle = cell[2], cell[3], cell[4]
     return np.asarray(1 / np.hypot(np.cos(turns - angle) / long, np.sin(turns - angle) / short))
 
 
 def _one_part_each(ids: Labels) -> Labels:
-    """Ids of which each is its largest connected part."""
+    """Ids (H, W), changed in place so that of every cell only its largest connected part remains."""
     for number, box in enumerate(ndimage.find_objects(ids), start=1):
         if box is None:
             continue
