@@ -1,4 +1,4 @@
-"""Cells one by one: which are missed, false, split, merged or badly matched in which image, and how large all are."""
+"""A survey of single cells: which are missed, false, split, merged or badly matched in which image, and their sizes."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ Ids = npt.NDArray[np.integer[Any]]
 
 ERRORS = ("missed", "false", "split", "merged")
 KINDS = (*ERRORS, "matched")
-"""What can be said of a cell; a matched one has a partner at an IoU of at least one half."""
+"""The kinds of events; a matched cell has a partner at an IoU of at least one half."""
 
 
 @dataclass(frozen=True)
 class CellEvent:
-    """What happened to a cell of an image: its kind, the ids of the true and predicted cells, and the best IoU."""
+    """An error or a match of a cell, with the ids of the true and predicted cells that take part in it."""
 
     image: str
     kind: str
+    """One of `KINDS`."""
     true: tuple[int, ...]
     predicted: tuple[int, ...]
     pixels: int
+    """The area of the cell that the event is about, or of the true one of a match."""
     iou: float
+    """The IoU of a match, else the cell's largest IoU with any cell of the other image."""
 
     @property
     def severity(self) -> tuple[float, float]:
-        """The largest cells with an error are the worst, and of matched cells those with the least IoU."""
+        """A key that sorts events of one kind: errors by the cell's size, matches by a low IoU."""
         return (-self.iou, self.pixels) if self.kind == "matched" else (self.pixels, -self.iou)
 
 
 @dataclass(frozen=True)
 class CellCrop:
-    """An event with the pixels around it, (C, h, w) and the ids (h, w), and the limits of the whole image."""
+    """An event with the image (C, h, w) and the ids (h, w) around it, and the display limits of the whole image."""
 
     event: CellEvent
     image: npt.NDArray[np.float32]
@@ -54,7 +57,7 @@ class CellCrop:
 
 
 def events(image: str, table: Overlap) -> Iterator[CellEvent]:
-    """An event for each cell that is missed, false, split or merged, then for each other pair of matched cells."""
+    """An event for each missed, false, split and merged cell, then for each matched pair without such an error."""
     errors, iou = cell_errors(table), table.iou
     true, predicted = table.true_ids[table.true], table.predicted_ids[table.predicted]
     true_cells = _cells(table.true_ids, table.true_pixels, table.true, iou)
@@ -78,7 +81,7 @@ def events(image: str, table: Overlap) -> Iterator[CellEvent]:
 
 
 def _cells(ids: Ids, pixels: Ids, index: Ids, iou: npt.NDArray[np.float64]) -> dict[int, tuple[int, float]]:
-    """The pixels of each cell, and its largest IoU with another, 0 without one."""
+    """By id, the area of each cell and its largest IoU with a cell of the other image, 0 if it overlaps none."""
     largest = np.zeros(len(ids))
     np.maximum.at(largest, index, iou)
     return dict(zip(ids.tolist(), zip(pixels.tolist(), largest.tolist(), strict=True), strict=True))
@@ -86,7 +89,7 @@ def _cells(ids: Ids, pixels: Ids, index: Ids, iou: npt.NDArray[np.float64]) -> d
 
 @dataclass
 class CellSurvey:
-    """The cells of several images, added one by one; of the crops only the worst `most` of each kind are kept."""
+    """The cells of several images, added image by image; of each kind only the `most` worst crops are kept."""
 
     most: int
     ignore_border: int = 0
@@ -100,7 +103,7 @@ class CellSurvey:
     """By kind, the worst first."""
 
     def add(self, sample: Sample, predicted: Ids) -> None:
-        """The cells of an image, whose map `instances` has the true ones, beside those predicted (H, W)."""
+        """Add an image: the true cells are in its map `instances`, the predicted ones in `predicted`, (H, W)."""
         true = np.where(sample.labels.numpy() == IGNORE, IGNORE, sample.maps["instances"].numpy())
         table = overlap(true, predicted, self.ignore_border)
         self.true_diameters += _diameters(table.true_pixels)
@@ -112,6 +115,7 @@ class CellSurvey:
             self.kinds[event.kind] += 1
             if event.iou < 1:
                 of_kind[event.kind].append(event)
+        # Only events that can be among the worst of all images are cropped: crops copy pixels, events are numbers.
         for kind, found in of_kind.items():
             worst = heapq.nlargest(self.most, found, key=lambda event: event.severity)
             crops = [*self.crops[kind], *(_crop(event, sample, limits, true, predicted) for event in worst)]
@@ -119,7 +123,7 @@ class CellSurvey:
 
     @property
     def worst(self) -> list[CellCrop]:
-        """At most `most` crops by kind, as many of each error as can be; a third is kept for matched cells."""
+        """At most `most` crops sorted by kind: up to a third of matched cells, and an even share of each error."""
         matched = self.crops["matched"][: self.most // 3]
         turns = itertools.zip_longest(*(self.crops[kind] for kind in ERRORS))
         errors = [crop for turn in turns for crop in turn if crop][: self.most - len(matched)]
@@ -132,14 +136,15 @@ def _diameters(pixels: Sequence[int] | Ids) -> list[float]:
 
 
 MARGIN = 0.5
-"""Of the larger side of the cells, shown on each side of them."""
+"""The margin around the cells of a crop, as a share of their larger side."""
 
 LEAST_SIDE = 40
-"""Pixels of a crop, where the image has as many."""
+"""The least side of a crop in pixels, if the image has as many."""
 
 
 def _crop(event: CellEvent, sample: Sample, limits: Limits, true: Ids, predicted: Ids) -> CellCrop:
-    """A square about the cell that the event is named for, and about the others within it."""
+    """A square crop around the cell that the event is about, and around the true cells of a match or a merger."""
+    # Not around all cells of the event: those that a missed or false cell overlaps a little may be far larger than it.
     inside = np.isin(true, event.true) if event.kind in ("missed", "split") else np.isin(predicted, event.predicted)
     if event.kind in ("matched", "merged"):
         inside |= np.isin(true, event.true)

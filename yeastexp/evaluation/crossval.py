@@ -1,4 +1,4 @@
-"""An experiment on every fold of its images, so that each has out-of-fold predictions."""
+"""Cross-validation: an experiment trained once a fold and seed, so that every image has out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from yeastexp.training.run_directory import RunDirectory, Which
 from yeastexp.training.timing import is_timed, settled
 
 PAIRS_NAMED = 3
-"""Pairs of near-duplicates that a note names."""
+"""The most pairs of near-duplicates that a note names."""
 
 LAST: Which = "last"
 
@@ -65,9 +65,9 @@ class FoldRun:
 
 @dataclass(frozen=True)
 class CrossvalScores:
-    """The out-of-fold score of every image by metric, class and seed (rows: seeds, columns: images).
+    """The out-of-fold scores, (seeds, images) by metric and class, beside the baselines' means.
 
-    `bounds` are those of each metric.
+    `bounds` are the limits of each metric's scores.
     """
 
     names: list[str]
@@ -91,12 +91,14 @@ def crossval(
     console: Console,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Train an experiment once a fold and seed; score each image by the `last` checkpoint that was not trained on it.
+    """Train an experiment once a fold and seed, and score each image by checkpoints that were not trained on it.
 
-    The images are split into a number of folds, the same for every experiment on the same images, or as a file of
-    folds says. An `output` that was begun is continued. So many `jobs` at a time are processes of their own; those that
-    a launcher started take each their share of the folds.
+    `folds` is a number of folds, which splits the same images alike for every experiment, or a file of folds. An
+    `output` that was begun is continued. `jobs` folds are trained at a time, each in a process of its own; processes
+    that torchrun or srun started share the folds. Returns the folder. Raises UserError if options contradict each
+    other, or if `output` holds another cross-validation.
     """
+    # Only `last` checkpoints are scored: `best` is chosen by the held-out images, which then would not be held out.
     among = processes.current()
     if jobs > 1 and among.count > 1:
         raise UserError("--jobs: torchrun or srun has started the processes; omit it")
@@ -105,6 +107,7 @@ def crossval(
     loaded = load_experiment(path, settings)
     trust.remember(loaded.plugins)
     dataset = loaded.dataset.build()
+    # Images of a test split stay out of the folds: they are kept for a last score, which nothing was chosen by.
     names = [name for split, members in dataset.splits.items() if split != "test" for name in members]
     if isinstance(folds, Path):
         chosen = read(folds)
@@ -112,6 +115,7 @@ def crossval(
         groups = getattr(dataset, "groups", {})
         chosen = split_into_folds(names, folds, group_by, blocks=blocks, groups=groups)
     refuse_differences(loaded, among)
+    # One process claims the folder and tells the others; were each to claim, each would get a folder of its own.
     claimed = (output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")) if among.writes else Path()
     folder = among.agreed(claimed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,9 +130,12 @@ def crossval(
         fold_runs = list(_fold_runs(folder, loaded, chosen, repeats))
         _refuse_other_inputs(fold_runs, loaded)
         training = _Training(path, tuple(settings), folder, tuple(loaded.plugins))
+        # Threads and precision are settled once for all folds: they change the last bits of a result, and what is
+        # fastest could differ from fold to fold.
         alike = among.agreed(_alike(training, fold_runs, loaded, max(jobs, among.on_machine)))
         training = replace(training, settings=(*settings, *alike))
         if among.count > 1:
+            # Within, each process counts as alone: a fold is trained by one process, not by all of them together.
             with among.apart(training.remedy), working_together(Processes(on_machine=among.on_machine)):
                 for fold_run in fold_runs[among.rank :: among.count]:
                     training(fold_run, console, say)
@@ -146,12 +153,14 @@ def crossval(
 
 
 def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
-    """Write what all runs share. Raises UserError if the folder was begun with something else."""
+    """Write the folds, the experiment and its plugins. Raises UserError if the folder was begun with others."""
     split, resolved = folder / FOLDS, RunDirectory(folder).experiment
     if split.exists() and read(split) != chosen:
         raise UserError(f"{split}: holds other folds; name another output")
     if resolved.exists() and resolved.read_text(encoding="utf-8") != loaded.resolved():
         raise UserError(f"{resolved}: is of another experiment; name another output")
+    # Of the two files the experiment is written last. If it is there, or a run is, a missing file was removed: to write
+    # it anew could mix folds of two splits. Otherwise the command was killed in between, and starts once more.
     missing = [path for path in (split, resolved) if not path.exists()]
     if missing and (resolved.exists() or any(RunDirectory(path).is_run for path in folder.glob("seed_*"))):
         raise UserError(f"{missing[0]}: is missing; bring it back, or name another output")
@@ -163,6 +172,7 @@ def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
 
 def _refuse_other_inputs(fold_runs: Sequence[FoldRun], loaded: Experiment) -> None:
     """Raises UserError if a run that was begun read other files than the next one would."""
+    # Files of folds are not compared: the folder's own, which all runs read, was compared in `_begin`.
     listed, kinds = inputs.inputs_of(loaded), [kind for kind in inputs.HOLDS if kind != "folds"]
     for directory in (RunDirectory(fold_run.folder) for fold_run in fold_runs):
         if directory.is_run and (changed := inputs.changed(directory.read_environment(), listed, kinds)):
@@ -170,7 +180,7 @@ def _refuse_other_inputs(fold_runs: Sequence[FoldRun], loaded: Experiment) -> No
 
 
 def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
-    """How the held-out images influence their own scores."""
+    """Notes on how the held-out images influence their own scores."""
     notes = []
     if loaded.validation.patience:
         notes.append(
@@ -182,6 +192,7 @@ def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
 
 
 def _duplicates(dataset: Any, chosen: Folds) -> list[str]:
+    """A note on images that nearly equal one of another fold, if there are any."""
     names = [name for fold in chosen.folds for name in fold]
     pairs = near_duplicates({name: thumbnail(dataset.read(name).image) for name in names}, chosen)
     if not pairs:
@@ -203,7 +214,7 @@ def _fold_runs(folder: Path, loaded: Experiment, chosen: Folds, repeats: int) ->
 
 
 def _alike(training: _Training, fold_runs: Sequence[FoldRun], loaded: Experiment, at_once: int) -> list[str]:
-    """The number of threads and the precision of all folds: of one that was begun, or what is fastest now."""
+    """Settings of the threads and the precision of all folds: those of a run that was begun, else the fastest ones."""
     begun = next((run for run in (RunDirectory(each.folder) for each in fold_runs) if run.is_run), None)
     if begun is not None:
         tables = tomllib.loads(begun.experiment.read_text(encoding="utf-8"))
@@ -216,7 +227,7 @@ def _alike(training: _Training, fold_runs: Sequence[FoldRun], loaded: Experiment
 
 @dataclass(frozen=True)
 class _Training:
-    """What trains a fold of an experiment, and predicts its images; it can be pickled."""
+    """Trains a fold of an experiment and predicts its held-out images; picklable, for processes of `--jobs`."""
 
     path: Path
     settings: tuple[str, ...]
@@ -228,7 +239,7 @@ class _Training:
         return f"the same command with -o {self.folder} continues it"
 
     def unfinished(self, fold_run: FoldRun) -> str:
-        """What to say of a fold that was not trained to its end."""
+        """The message on a fold that was not trained to its end."""
         return f"{self.folder}: {fold_run} is not finished; {self.remedy}"
 
     def __call__(self, fold_run: FoldRun, console: Console, say: Callable[[str], None]) -> None:
@@ -252,7 +263,7 @@ class _Training:
         run(self.path, self.options(fold_run), started=time.monotonic(), console=console, folder=fold_run.folder)
 
     def options(self, fold_run: FoldRun) -> list[str]:
-        """The settings of a fold."""
+        """The `--set` options of a fold's run."""
         changes = {
             "validation.folds": str((self.folder / FOLDS).resolve()),
             "validation.fold": fold_run.fold,
@@ -262,7 +273,8 @@ class _Training:
 
 
 def _in_processes(training: _Training, fold_runs: Sequence[FoldRun], count: int, say: Callable[[str], None]) -> None:
-    """Train so many folds at a time, each in a process of its own."""
+    """Train `count` folds at a time, each in a process of its own."""
+    # Finished folds are left out here, though training one is a no-op: starting a process takes seconds.
     jobs = [
         Job(str(fold_run), partial(_train_alone, training, fold_run), training.unfinished(fold_run))
         for fold_run in fold_runs
@@ -276,7 +288,8 @@ def _train_alone(training: _Training, fold_run: FoldRun, columns: int) -> None:
 
 
 def _scores(fold_runs: Sequence[FoldRun], names: Sequence[str], notes: list[str]) -> CrossvalScores:
-    """Put the held-out scores of all runs together."""
+    """Gather the held-out scores of all runs."""
+    # By name, not in the order of folds: tables and rounding must not depend on how the images were split.
     ordered, seeds = sorted(names), sorted({fold_run.seed for fold_run in fold_runs})
     scores: dict[Key, np.ndarray] = {}
     bounds: dict[str, tuple[float, float]] = {}
@@ -294,6 +307,7 @@ def _scores(fold_runs: Sequence[FoldRun], names: Sequence[str], notes: list[str]
 
 
 def _last_validation(folder: Path) -> Validation:
+    # From the checkpoint, as the run's own table of images has the scores of its `best` one, chosen by these images.
     state = checkpoints.load(RunDirectory(folder).checkpoint("last"))
     validation = Validation.of(state["validations"]["last"])
     assert validation is not None, "the last step always validates"
@@ -301,7 +315,7 @@ def _last_validation(folder: Path) -> Validation:
 
 
 def _unpredicted(fold_run: FoldRun) -> list[str]:
-    """The held-out images whose predictions are not there: classes, and ids if cells are scored."""
+    """The held-out images that lack a file of predictions: of classes, or of ids if cells are scored."""
     directory = RunDirectory(fold_run.folder)
     loaded = directory.load()
     kinds = [directory.prediction, *([directory.cells] if scores_cells(loaded) else [])]
@@ -311,6 +325,7 @@ def _unpredicted(fold_run: FoldRun) -> list[str]:
 
 def _predict(fold_run: FoldRun) -> None:
     """Write the predictions of the last checkpoint on the held-out images that lack them."""
+    # This is checked image by image, as a run that has ended may have been interrupted while it was predicted.
     directory = RunDirectory(fold_run.folder)
     directory.refuse_links()
     if not (names := _unpredicted(fold_run)):
@@ -328,7 +343,8 @@ def _predict(fold_run: FoldRun) -> None:
 
 
 def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None]]:
-    """The mean scores over images of the baselines of each fold, which do not depend on the seed."""
+    """The baselines' mean scores over the images of all folds; baselines do not depend on the seed."""
+    # Folds may differ in size: their means are weighted by the numbers of images that have a score.
     sums: dict[str, dict[Key, list[float]]] = {}
     for fold_run in fold_runs:
         result = RunDirectory(fold_run.folder).read_result()
@@ -345,9 +361,11 @@ def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None
 
 
 def summarise(scores: CrossvalScores) -> dict[str, dict[str, dict[str, Any]]]:
-    """By metric and class: the mean over images of their mean over seeds with its interval, and both spreads.
+    """By metric and class: the mean of the images' scores with its interval, and the spreads of images and of seeds.
 
-    `between_images` is the standard deviation of the images' means, `between_seeds` that of the seeds' means.
+    Each image counts once, by its mean over seeds: its scores with several seeds are not independent, so that counting
+    each would make the interval too narrow. `between_images` is the standard deviation of the images' means over seeds,
+    `between_seeds` that of the seeds' means over images.
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for (metric, name), table in scores.scores.items():
@@ -367,7 +385,8 @@ def summarise(scores: CrossvalScores) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> dict[str, Any]:
-    """Write the result and the score of every image; the result."""
+    """Write the scores of every image, then the result, which is returned."""
+    # The result is written last: its file says that the cross-validation is finished.
     rows = [
         {"image": image, "seed": seed, "metric": metric, "class": name, "score": float(table[i, j])}
         for (metric, name), table in scores.scores.items()
@@ -389,7 +408,7 @@ def _write(folder: Path, scores: CrossvalScores, loaded: Experiment) -> dict[str
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """The scores of a result with intervals, the spread between images beside that between seeds, and the baselines."""
+    """The table of a result: scores with intervals, the spreads between images and between seeds, and the baselines."""
     seeds, approximate = format_count(len(result["seeds"]), "seed"), result.get("approximate", ())
     title = f"{len(result['images'])} images, out-of-fold predictions of the last checkpoints; {seeds}"
     title += f", cells {METHOD}" if approximate else ""

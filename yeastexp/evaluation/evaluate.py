@@ -1,4 +1,4 @@
-"""The scores of a run's checkpoint on whole images, beside baselines."""
+"""The evaluation of a run's checkpoint on whole images, beside baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory, Which
 
 SAME_PIXEL = 0.01
-"""Share by which the sizes of pixels may differ without a note."""
+"""The relative difference of pixel sizes up to which no note is made."""
 
 ENVIRONMENT = ("versions", "platform", "device", "threads")
 """What can change the last bits of a score."""
@@ -38,11 +38,11 @@ def evaluate(
     device: str = "auto",
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> tuple[Path, Evaluation]:
-    """Score a checkpoint on whole images; the folder in `RUN/evaluations` that was written, and its content.
+    """Score a checkpoint on whole images. Returns the folder in `RUN/evaluations` that was written, and its content.
 
-    The images are those of the run's own data set unless a file is given, and the validation images unless a split is;
-    of a file that the run was not trained on, all. With `ignore_border`, metrics of cells leave those out that come
-    within so many pixels of the border; else they do as the experiment says.
+    Without `data`, the images are those of the data set that the run was trained on. Without `split`, they are the
+    validation images, or all images of a file that the run was not trained on. `ignore_border` replaces the option of
+    that name of the experiment's metrics of cells. Raises UserError if the images cannot be read or scored.
     """
     predictor = load_predictor(run, checkpoint, device)
     RunDirectory(run).refuse_links()
@@ -51,10 +51,14 @@ def evaluate(
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)
     among, checkpoint_digest = processes.current(), files.digest(RunDirectory(run).checkpoint(checkpoint))
+    # Processes on several machines may see other versions, weights or data under the same names: their shares of the
+    # images would be mixed into scores that no single machine could repeat.
     of_source = {"the checkpoint": checkpoint_digest, "the data": str(source.digest)}
     refuse_unequal({**{name: str(of) for name, of in environment.versions().items()}, **of_source}, among)
     tolerance_px = tolerance_of(experiment) if tolerance_px is None else tolerance_px
     metrics = metrics_of(experiment, tolerance_px, source.dataset.maps, ignore_border)
+    # Even for a foreign file the training data are needed, if they are there: baselines are fitted on them, and they
+    # tell whether any of these images was trained on under another name.
     gone = None if source.own else missing(run, experiment, predictor.edits)
     training = source if source.own else None if gone else training_source(run, experiment, predictor.edits)
     measured = measure(images, metrics, progress)
@@ -97,9 +101,13 @@ def evaluate(
 def _used_in_training(
     measured: Measured, source: Source, training: Source | None, predictor: Predictor, checkpoint: Which
 ) -> tuple[list[str] | None, list[str] | None]:
-    """Which images the weights were fitted to, and which chose the checkpoint or the end of the training."""
+    """The images that the weights were fitted to, and those that chose the checkpoint or the end of the training.
+
+    Both are None if the training data are gone.
+    """
     if training is None:
         return None, None
+    # With early stopping the validation images choose the last step, and so the `last` checkpoint as well.
     chosen = checkpoint == "best" or predictor.experiment.validation.patience is not None
     return _members(measured, source, training, "train", predictor), (
         _members(measured, source, training, "val", predictor) if chosen else []
@@ -107,7 +115,10 @@ def _used_in_training(
 
 
 def _members(measured: Measured, source: Source, training: Source, split: Split, predictor: Predictor) -> list[str]:
-    """The images that are in a split of the training data: by name, or in other files by their content."""
+    """The names of the measured images that are in a split of the training data.
+
+    Images of other files are recognised by their digests, whatever they are called there.
+    """
     members: Collection[str] = training.names(split)
     if source is training:
         return [name for name in measured.images if name in members]
@@ -117,7 +128,7 @@ def _members(measured: Measured, source: Source, training: Source, split: Split,
 
 
 def _baselines(training: Source | None, predictor: Predictor) -> dict[str, Baseline]:
-    """The baselines, fitted on the training images if those are there."""
+    """The baselines fitted on the training images; without these, the first class everywhere."""
     if training is None:
         return {f"all {predictor.classes[0]}": baselines.Majority(0)}
     constant = telling_apart.constant_of(predictor.task)
@@ -151,7 +162,7 @@ def _environment(predictor: Predictor) -> dict[str, Any]:
 
 
 def _folder(run: Path, evaluation: Evaluation) -> Path:
-    """Where an evaluation belongs: over one of the same data, and beside one of other data of the same name."""
+    """The folder of an evaluation: it replaces one of the same data, and stands beside one of a namesake."""
     border = evaluation.ignore_border_px
     ending = f"{evaluation.split}-{evaluation.checkpoint}" + (f"-border_{border}" if border is not None else "")
     plain = RunDirectory(run).evaluations / f"{evaluation.data}-{ending}"

@@ -1,6 +1,6 @@
 """Scores and counts of a model, and of baselines, on whole images.
 
-All are made of whole numbers counted in each image, so that they do not depend on the order of images.
+All derive from integer counts of each image, so that they do not depend on the order of images or on who counted them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from yeastexp.training import build
 from yeastexp.training.validation import baseline_scores, score, scores_of_all
 
 TOLERANCE_PX = 2.0
-"""Of the boundary F1, unless the command or the experiment says another."""
+"""The tolerance of the boundary F1, unless the command or the experiment sets another."""
 
 STANDARD = ("accuracy", "iou", "dice", "boundary_f1")
 """The metrics of every evaluation, unless the task has its own."""
@@ -37,14 +37,14 @@ STANDARD = ("accuracy", "iou", "dice", "boundary_f1")
 PIXELS, REGIONS, INSTANCES, PREDICTED = "pixels", "cells", "instances", "predicted instances"
 
 PerImage = dict[str, dict[str, list[float | None]]]
-"""Scores by metric and class, an image an element; None if an image has none."""
+"""Lists of one score an image, by metric and row name; None where an image has no score."""
 
 
 class WithheldMetric(PerImageMetric):
-    """Stands for a metric whose plugin is not executed, where scores were stored: which is better is unknown."""
+    """A stand-in for a metric with stored scores whose plugin is not executed: which scores are better is unknown."""
 
     higher_is_better = True
-    """By which they are ordered; whoever names an order or a winner asks for the class."""
+    """Only for the order of tables: code that names a winner has to check for this class first."""
 
 
 def tolerance_of(experiment: Experiment) -> float:
@@ -54,7 +54,7 @@ def tolerance_of(experiment: Experiment) -> float:
 
 
 def standard_of(experiment: Experiment) -> tuple[str, ...]:
-    """The names of the metrics of every evaluation: those of the task, where its plugin is not withheld."""
+    """The metrics of every evaluation by name: the task's own, else (or if its plugin is not loaded) `STANDARD`."""
     known = experiment.task.part.name in KINDS["task"]
     return (telling_apart.metrics_of(build.build_task(experiment)) if known else ()) or STANDARD
 
@@ -62,10 +62,10 @@ def standard_of(experiment: Experiment) -> tuple[str, ...]:
 def metrics_of(
     experiment: Experiment, tolerance_px: float, maps: Collection[str] | None = None, ignore_border: int | None = None
 ) -> dict[str, PerImageMetric]:
-    """The metrics of every evaluation, then those of the experiment; with `maps` those alone that need no others.
+    """The metrics of every evaluation, then those of the experiment; only those that `maps`, if given, suffice for.
 
-    A metric that is both has the options of the experiment, but for the tolerance, and for the pixels along the border
-    if they are given.
+    A metric that is both has the options of the experiment, except that `tolerance_px` and, if given, `ignore_border`
+    take precedence.
     """
     classes, own = len(experiment.task.classes), build.build_metrics(experiment)
     metrics: dict[str, PerImageMetric] = {}
@@ -79,7 +79,7 @@ def metrics_of(
 
 
 def metric_of(experiment: Experiment, name: str) -> PerImageMetric:
-    """A metric of every evaluation, or of the experiment, by name; or a stand-in for one whose plugin is withheld."""
+    """The metric of a name, standard or of the experiment; a `WithheldMetric` if its plugin is not executed."""
     return _known_metrics(experiment).get(name) or WithheldMetric(len(experiment.task.classes))
 
 
@@ -91,7 +91,7 @@ def approximate_in(experiment: Experiment) -> tuple[str, ...]:
 
 
 def scores_cells(experiment: Experiment) -> bool:
-    """Whether it scores predicted cells, be they approximate."""
+    """Whether any metric of an evaluation scores predicted cells, even if the task only approximates these."""
     return any("instances" in metric.predicted for metric in _known_metrics(experiment).values())
 
 
@@ -103,12 +103,15 @@ def _known_metrics(experiment: Experiment) -> dict[str, PerImageMetric]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores and counts of images, whose digests stand by name in the order that they were scored in."""
+    """The scores and counts of a set of images."""
 
     classes: tuple[str, ...]
     images: dict[str, str]
+    """The digests of the images by name, in the order of the rows of all `Scores`."""
     scores: dict[str, Scores]
+    """By the names of metrics."""
     counts: dict[str, Scores]
+    """By `PIXELS`, `REGIONS`, `INSTANCES` and `PREDICTED`, as far as the data and the task have them."""
     metrics: Mapping[str, PerImageMetric]
 
     @property
@@ -123,7 +126,7 @@ class Measured:
 
     @property
     def per_image(self) -> PerImage:
-        """The scores of each image as JSON holds them."""
+        """The scores of each image in a form for JSON, with None for NaN."""
         return {
             metric: {
                 name: [None if math.isnan(value) else value for value in values.tolist()]
@@ -134,9 +137,9 @@ class Measured:
 
     @property
     def worst(self) -> dict[str, dict[str, dict[str, Any] | None]]:
-        """The image with the worst score by metric and class, the first by name of equals; None if none has a score.
+        """The image with the worst score, by metric and row name; the first by name of equals, None without a score.
 
-        What is neither good nor bad has no worst image, and errors that are counted none where there are none.
+        Undirected parts are left out. Of parts that count errors, an image without errors cannot be the worst.
         """
         return {
             metric: {
@@ -153,7 +156,7 @@ class Measured:
 
     @property
     def cells(self) -> dict[str, dict[str, int]]:
-        """Cells of all images in ground truth and prediction by class, the first class left out."""
+        """The numbers of cells in ground truth and prediction, by class without the first, summed over images."""
         totals = {kind: scores.counts.sum(dim=0) for kind, scores in self.counts.items()}
         return {
             name: {key: int(totals[kind][place]) for key, (kind, place) in self._cell_places(label).items()}
@@ -161,11 +164,11 @@ class Measured:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row an image and class: pixels, shares and counts; a further metric without classes has one value an image.
+        """The rows of `per_image.csv`, one for each image and class: counts of pixels, scores, and counts of cells.
 
-        Accuracy is that of the class against all others. Of all classes but the first there are counts of connected
-        regions, or where the task tells instances apart, of cells: those of the map `instances` and of the prediction.
-        The parts of a metric are columns after it.
+        Accuracy is that of the class against all others. A metric without classes repeats its value in the rows of all
+        classes; its parts are columns after it. Every class but the first has counts of cells if the task predicts
+        instances, else of connected regions.
         """
         return [
             {"image": image, "class": name, **self._row(index, label)}
@@ -201,7 +204,7 @@ class Measured:
         return {**pixels, "accuracy": accuracy, **others, **cells}
 
     def _columns(self, metric: str, index: int, label: int) -> dict[str, float | int]:
-        """The score of a class, or of the whole image with its parts, of which numbers are whole."""
+        """The columns of a metric: the score of the class, or that of the image followed by its parts."""
         scores = self.scores[metric]
         by_class = rows_of(scores, self.classes)
         columns: dict[str, float | int] = {
@@ -215,7 +218,7 @@ class Measured:
         return columns
 
     def _cell_places(self, label: int) -> dict[str, tuple[str, int]]:
-        """In which counts the cells of a class stand, and where."""
+        """Where the numbers of cells of a class stand: a key of `counts` and the index in its vector, by column."""
         if PREDICTED in self.counts:
             true = {"true": (INSTANCES, label)} if INSTANCES in self.counts else {}
             return true | {"predicted": (PREDICTED, label)}
@@ -224,7 +227,7 @@ class Measured:
 
 
 def counts_of(per_image: PerImage) -> tuple[list[float], list[float]] | None:
-    """The true and the found cells of each image, where cells were counted; NaN of an image without labels."""
+    """The numbers of true and of found cells of each image, NaN without labels; None if cells were not counted."""
     if "count" not in per_image or not {"true", "found"} <= per_image["count"].keys():
         return None
     true, found = ([math.nan if n is None else n for n in per_image["count"][part]] for part in ("true", "found"))
@@ -232,6 +235,8 @@ def counts_of(per_image: PerImage) -> tuple[list[float], list[float]] | None:
 
 
 def _worst(values: Sequence[float | None], names: Sequence[str], sign: int) -> dict[str, Any] | None:
+    """The image with the lowest score, or with `sign` -1 the highest; None if no image has a score."""
+    # Pairs are compared by name next, so that of equals the choice does not depend on the order of images.
     pairs = [(sign * value, name) for name, value in zip(names, values, strict=True) if value is not None]
     return {"image": min(pairs)[1], "score": sign * min(pairs)[0]} if pairs else None
 
@@ -241,7 +246,7 @@ def measure(
     metrics: Mapping[str, PerImageMetric],
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Measured:
-    """The scores and counts of a model on whole images, which several processes share."""
+    """Score a model on whole images; each of several processes predicts its share, and all return the whole."""
     predictor, among = images.predictor, processes.current()
     classes, dataset = len(predictor.classes), images.dataset
     counting: dict[str, PerImageMetric] = {PIXELS: PixelCounts(classes)}
@@ -254,11 +259,13 @@ def measure(
     digests: dict[str, str] = {}
 
     def samples() -> Iterator[Sample]:
+        # Digests are taken while `score` draws the samples, so that no image is read twice or kept.
         for name in progress(among.share(images.names)):
             sample = images.stored(name)
             digests[name] = image_digest(sample, dataset.normalization)
             yield images.rescaled(sample)
 
+    # The counts that tables need are gathered as if they were metrics: one prediction of each image serves both.
     every = {**metrics, **counting}
     both = score(predictor.predict, samples(), every, predictor.device)
     both, digests = scores_of_all(both, list(digests), every, among), among.merged(digests)
@@ -269,7 +276,7 @@ def measure(
 def measure_baselines(
     baselines: Mapping[str, Baseline], images: Images, metrics: Mapping[str, PerImageMetric]
 ) -> dict[str, Summary]:
-    """The scores of baselines on the same images, by name, under the metrics that they can be scored by."""
+    """The summaries of baselines on the same images, by name, with those metrics that can score baselines."""
     task, classes, among = images.predictor.task, images.predictor.classes, processes.current()
     share = replace(images, names=tuple(among.share(images.names)))
     return {

@@ -1,4 +1,4 @@
-"""The files of a cross-validation: its folds, and every image's scores from weights that were not trained on it."""
+"""The files of a cross-validation: its folds, and the out-of-fold scores of every image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """The score of every image by metric, class and seed (rows: seeds, columns: images), NaN if it has none."""
+    """The out-of-fold scores of a cross-validation, (seeds, images) by metric and class; NaN where there is none."""
 
     folder: Path
     folds: Folds
@@ -36,12 +36,12 @@ class OutOfFold:
 
 
 def fold_folder(folder: Path, seed: int, fold: int) -> Path:
-    """The run directory of one fold, counted from 1, held out with one seed."""
+    """The run directory of one seed that holds out one fold, counted from 1."""
     return folder / f"seed_{seed}_fold_{fold}"
 
 
 def is_crossval(folder: Path) -> bool:
-    """Whether a folder is of a cross-validation, finished or not."""
+    """Whether a folder holds a cross-validation, finished or not."""
     return (folder / FOLDS).is_file()
 
 
@@ -66,7 +66,7 @@ _RESULT = TypeAdapter(_Result)
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a cross-validation came to. Raises UserError if its file is damaged."""
+    """The content of a cross-validation's result file. Raises UserError if it is damaged."""
     return records.read_json(folder / RESULT, _RESULT, _written_anew(folder))
 
 
@@ -95,7 +95,8 @@ def read(folder: Path) -> OutOfFold:
 
 
 def means(table: np.ndarray, axis: int) -> list[float]:
-    """Means along an axis (0: over seeds, 1: over images) of the values that are not NaN."""
+    """Means along an axis (0: over seeds, 1: over images) of the values that are not NaN; NaN where there are none."""
+    # np.nanmean warns of rows without a value, which are usual here: an image without cells has no score.
     rows = table.T if axis == 0 else table
     return [float(np.mean(row[~np.isnan(row)])) if not np.isnan(row).all() else math.nan for row in rows]
 

@@ -1,4 +1,4 @@
-"""An evaluation, written down, read back, and shown."""
+"""An evaluation as a record: written to files, read back, and shown as tables and sentences."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Evaluation:
     notes: list[str]
     environment: dict[str, Any]
     ignore_border_px: int | None = None
-    """Of metrics of cells; None if they did as the experiment says."""
+    """The border option of this evaluation's metrics of cells; None if they had that of the experiment."""
     approximate: list[str] = field(default_factory=list)
-    """Metrics of cells that the task only approximates."""
+    """The metrics that score cells which the task only approximates."""
 
     @property
     def agreement(self) -> Agreement | None:
-        """How the numbers of found cells agree with the true ones, image by image; None if they were not counted."""
+        """How the numbers of found and of true cells agree, image by image; None if cells were not counted."""
         counts = counts_of(self.per_image)
         return agreement(*counts) if counts else None
 
@@ -68,27 +68,28 @@ EVALUATIONS, SUMMARY = TypeAdapter(Evaluation), TypeAdapter(dict[str, dict[str, 
 
 
 def write(folder: Path, evaluation: Evaluation, measured: Measured) -> None:
-    """Write an evaluation's files into a folder, which a reader sees as it was or as it is now, and whole."""
+    """Write an evaluation's files into a folder, atomically: a reader sees either all old or all new files."""
     with files.replacing(folder) as temporary:
         files.write_text(temporary / PER_IMAGE, as_csv(measured.rows()))
         files.write_text(temporary / EVALUATION, json.dumps(asdict(evaluation), indent=1, allow_nan=False))
 
 
 def read(folder: Path) -> Evaluation | None:
-    """The evaluation in a folder; returns None if there is none, a damaged one, or one of another version."""
+    """The evaluation in a folder; None if there is none, or if it is damaged or of another version."""
     try:
         found = EVALUATIONS.validate_json((folder / EVALUATION).read_bytes(), strict=True)
         for summary in (found.summary, *found.baselines.values()):
             SUMMARY.validate_python(summary, strict=True)
     except (OSError, ValueError):
         return None
+    # Types alone do not make it whole: tables index all scores by the images, and baselines by the rows of the summary.
     scores = (scores for by_class in found.per_image.values() for scores in by_class.values())
     whole = all(len(of_images) == len(found.images) for of_images in scores)
     return found if whole and not any(lacking(each, found.summary) for each in found.baselines.values()) else None
 
 
 def read_all(run: RunDirectory) -> dict[Path, Evaluation]:
-    """The evaluations of a run by folder, in the order of the folders' names."""
+    """The readable evaluations of a run by folder, sorted by the folders' names."""
     folders = sorted(path.parent for path in run.evaluations.glob(f"*/{EVALUATION}"))
     return {folder: evaluation for folder in folders if (evaluation := read(folder))}
 
@@ -124,7 +125,7 @@ def title(evaluation: Evaluation) -> str:
 
 
 def sentences(evaluation: Evaluation) -> list[str]:
-    """The counts of cells, which the tables leave out, and how they agree image by image."""
+    """Sentences on the counts of cells, which the tables leave out, and on how they agree image by image."""
     counted = evaluation.agreement
     told_apart = bool(counted) and not evaluation.approximate
     sentences = [_counts_sentence(name, counts, told_apart=told_apart) for name, counts in evaluation.cells.items()]

@@ -27,7 +27,7 @@ Split = Literal["val", "test", "train", "all"]
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a data set, by name, with the values that a run was trained on."""
+    """Images of a data set, by name, rescaled to the range of values that a run was trained on."""
 
     dataset: Any
     place: str
@@ -35,14 +35,14 @@ class Images:
     predictor: Predictor
 
     def stored(self, name: str) -> Sample:
-        """An image as the data set has it. Raises UserError with the place if its labels are no classes of the run."""
+        """An image as stored. Raises UserError, naming the data set, if labels are no classes of the run."""
         try:
             return checked_labels(self.dataset.read(name), len(self.predictor.classes))
         except UserError as error:
             raise UserError(*(f"{self.place}: {fault}" for fault in error.faults)) from None
 
     def rescaled(self, sample: Sample) -> Sample:
-        """A stored image with the values that training would have given the network."""
+        """A stored image with the grey values that training would have given the network."""
         return replace(sample, image=self.predictor.rescaled(sample.image, self.dataset.normalization))
 
     def __iter__(self) -> Iterator[Sample]:
@@ -51,7 +51,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, what it is called, its file if it has one, and whether the run was trained on it (`own`)."""
+    """A data set with its name, its file and the file's digest if it has one; `own` if the run was trained on it."""
 
     dataset: Any
     name: str
@@ -61,11 +61,11 @@ class Source:
 
     @property
     def place(self) -> str:
-        """How messages call it."""
+        """The data set's name in messages."""
         return str(self.path or self.name)
 
     def names(self, split: Split) -> tuple[str, ...]:
-        """The images of a split, or of all. Raises UserError if there are none."""
+        """The names of the images of a split, or of all splits. Raises UserError if there are none."""
         splits: Mapping[str, list[str]] = self.dataset.splits
         names = tuple(name for key in splits for name in splits[key] if split in (key, "all"))
         if not names:
@@ -74,7 +74,7 @@ class Source:
         return names
 
     def images(self, split: Split, predictor: Predictor) -> Images:
-        """The images of a split with the values that a run was trained on. Raises UserError if channels differ."""
+        """The rescaled images of a split. Raises UserError if an image has not as many channels as the run's data."""
         names, channels = self.names(split), predictor.experiment.task.channels
         for name in names:
             if (has := self.dataset.shape(name)[0]) != channels:
@@ -83,7 +83,7 @@ class Source:
 
 
 def training_source(run: Path, experiment: Experiment, edits: Rows) -> Source:
-    """The data set that a run was trained on. Raises UserError if it is gone."""
+    """The data set that a run was trained on. Raises UserError if it is gone or was changed."""
     if reason := missing(run, experiment, edits):
         raise UserError(f"{run}: cannot score the images it was trained on ({reason}); bring them back, or use --data")
     paths = [entry.path for entry in inputs.inputs_of(experiment) if entry.kind == "data"]
@@ -93,7 +93,7 @@ def training_source(run: Path, experiment: Experiment, edits: Rows) -> Source:
 
 
 def missing(run: Path, experiment: Experiment, edits: Rows) -> str | None:
-    """Why the data that a run was trained on cannot be read, such as edits of the experiment; None if they can."""
+    """Why the data that a run was trained on cannot be had (gone, changed, or edited away); None if they can."""
     if other := {key: values for key, values in edits.items() if key.startswith(("dataset.", "validation.fold"))}:
         return f"{RunDirectory(run).experiment} names others: {phrase(other)}"
     changed = inputs.changed(RunDirectory(run).read_environment(), inputs.inputs_of(experiment), ["data", "folds"])
@@ -101,9 +101,10 @@ def missing(run: Path, experiment: Experiment, edits: Rows) -> str | None:
 
 
 def file_source(run: Path, experiment: Experiment, path: Path) -> Source:
-    """The data set in an HDF5 file; one that the run was trained on is known by its digest, wherever it lies."""
+    """The data set in an HDF5 file, recognised by its digest if the run was trained on it, wherever it lies."""
     dataset = Hdf5(path)
     digest = files.digest(path)
+    # The run's own data are opened with the options of the experiment: they hold the split that it was trained with.
     digests = RunDirectory(run).read_environment()["digests"]["data"]
     for key, value in experiment.dataset.options.items():
         if isinstance(value, Path) and digests.get(value.name) == digest:
@@ -113,9 +114,14 @@ def file_source(run: Path, experiment: Experiment, path: Path) -> Source:
 
 
 def image_digest(sample: Sample, stored: Mapping[str, Any] | None) -> str:
-    """The SHA-256 of an image as it was recorded and of its labels, the same for a normalised copy of whole numbers."""
+    """The SHA-256 of an image's raw values and of its labels.
+
+    `stored` is the normalisation that the file was packed with, if any. It is undone first, so that raw images of
+    integers and their normalised copies have the same digest.
+    """
     image = sample.image
     if stored:
+        # Rounding removes the error of normalising in float32 and back.
         image = rescaled(image.double(), stored, None).round().float() + 0.0  # turns -0.0 into 0.0
     digest = hashlib.sha256(f"{tuple(image.shape)} {tuple(sample.labels.shape)}".encode())
     digest.update(image.contiguous().numpy().tobytes())

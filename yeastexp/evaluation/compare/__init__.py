@@ -1,7 +1,7 @@
-"""Runs, or cross-validations, compared image by image: what differs, and whether the images tell them apart.
+"""Runs, or cross-validations, compared image by image: what differs, and whether the difference is significant.
 
-`compare` gives a `Comparison`, and `findings`, `tables`, `title`, `as_json` and `draw` show it. Of cross-validations
-each image has the mean over seeds of its out-of-fold scores.
+`compare` returns a `Comparison`, which `findings`, `tables`, `title`, `as_json` and `draw` show. In cross-validations
+the score of an image is the mean over seeds of its out-of-fold scores.
 """
 
 from yeastexp.evaluation.compare.compare import compare, label_of_cells

@@ -31,12 +31,12 @@ def compare(
     output: Path | None = None,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Comparison:
-    """Compare runs image by image. Raises UserError if their images differ, or if `output` is of an unknown format.
+    """Compare runs image by image, the first with each of the others.
 
-    The metric is by default IoU, or the first of the task of all runs.
-    Stored scores are used; a run that lacks them is evaluated, which writes `RUN/evaluations/…`. Cross-validations are
-    compared among themselves, if split into the same folds, by the stored scores of their `last` checkpoints:
-    `checkpoint` means nothing to them, and `data` and `split` are refused.
+    The default metric is the first of the runs' common task, or IoU. Stored scores are used; a run that lacks them is
+    evaluated, which writes `RUN/evaluations/…`. Cross-validations of the same folds are compared by the stored scores
+    of their `last` checkpoints: `checkpoint` does not apply to them. Raises UserError if images, classes or folds
+    differ, if `data` or `split` is given for cross-validations, or if `output` has an unknown format.
     """
     if output and output.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"{output}: figures are written as .png or .svg; name such a file")
@@ -56,7 +56,7 @@ def compare(
 def _compare_crossvals(
     runs: list[Run], metric: str, class_name: str | None, data: Path | None, split: Split | None
 ) -> Comparison:
-    """The comparison of cross-validations, whose scores are averaged over seeds image by image."""
+    """Compare cross-validations by each image's mean score over seeds."""
     crossval_scores.refuse_mixture(runs)
     for option, value in (("--data", data), ("--split", split)):
         if value:
@@ -74,7 +74,7 @@ def _compare_crossvals(
 def _comparison(
     runs: list[Run], selection: Selection, scores: Sequence[RunScores], class_name: str | None
 ) -> Comparison:
-    """The comparison of the scores of a class, or of the row that speaks for the metric."""
+    """Compare the scores of a class, or by default of the metric's headline row."""
     by_class, images = scores[0].by_class, list(scores[0].images)
     if class_name is not None and class_name not in by_class:
         raise UserError(f"--class: the scores have none '{class_name}'{did_you_mean(class_name, by_class)}")
@@ -84,6 +84,7 @@ def _comparison(
     for run, each in zip(runs, scores, strict=True):
         if row not in each.by_class:
             raise UserError(f"{each.place}: has no score of '{row}'; bring back the one that {run.path} wrote")
+    # Pairs belong to one image: the order of the first run's images holds for all.
     values = [[each.by_class[row][image] for image in images] for each in scores]
     numbers = [[math.nan if value is None else value for value in of_run] for of_run in values]
     pairs = [paired(numbers[0], other) for other in numbers[1:]]
@@ -111,12 +112,12 @@ def _called_approximate(run: Run) -> Run:
 
 
 def label_of_cells(run: Run) -> str:
-    """The label of a run beside scores of its approximate cells."""
+    """The label of a run, marked as having approximate cells."""
     return run.label if run.approximate else f"{run.label} (approximate cells)"
 
 
 def _default_metric(runs: Sequence[Run]) -> str:
-    """The metric that the tasks of all runs put first; IoU of tasks that differ, or have none."""
+    """The first metric of the runs' tasks; IoU if the tasks differ or have no metrics of their own."""
     firsts = {standard_of(run.experiment)[0] for run in runs}
     return "iou" if len(firsts) > 1 or firsts == {STANDARD[0]} else firsts.pop()
 
@@ -140,6 +141,7 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def _environment(path: Path) -> dict[str, Any]:
+    """The environment of a run, or of the first run of a cross-validation, which has none of its own."""
     if not out_of_fold.is_crossval(path):
         return RunDirectory(path).read_environment()
     seed = min(out_of_fold.read(path).seeds)

@@ -13,7 +13,7 @@ from yeastexp.evaluation.source import image_digest
 
 
 def read(runs: Sequence[Run], metric: str) -> list[OutOfFold]:
-    """The scores of each. Raises UserError if their folds, their images or the metric's options differ."""
+    """Read the scores of cross-validations. Raises UserError if folds, images or the metric's options differ."""
     scores = [out_of_fold.read(run.path) for run in runs]
     _refuse_different_folds(scores)
     _refuse_different_data(runs, scores, metric)
@@ -26,7 +26,7 @@ def read(runs: Sequence[Run], metric: str) -> list[OutOfFold]:
 
 
 def refuse_mixture(runs: Sequence[Run]) -> None:
-    """Raises UserError if some are runs and some cross-validations."""
+    """Raises UserError if `runs` are neither all runs nor all cross-validations."""
     crossvals = [run.path for run in runs if out_of_fold.is_crossval(run.path)]
     single = [run.path for run in runs if not out_of_fold.is_crossval(run.path)]
     if single:
@@ -37,7 +37,9 @@ def refuse_mixture(runs: Sequence[Run]) -> None:
 
 
 def _refuse_different_folds(scores: Sequence[OutOfFold]) -> None:
-    """Raises UserError naming the first whose images, or whose folds of the same images, differ."""
+    """Raises UserError naming the first cross-validation with other images or folds than the first one."""
+    # Other folds mean other training images: a difference of scores could then come from the images that a model was
+    # trained on. As sets, because the numbers of folds do not matter.
     first = scores[0]
     for other in scores[1:]:
         for holder, names, others in ((first, first.names, other.names), (other, other.names, first.names)):
@@ -62,6 +64,8 @@ def _refuse_different_data(runs: Sequence[Run], scores: Sequence[OutOfFold], met
             raise UserError(
                 f"{run.path}: counts '{metric}' with other options than {runs[0].path}; choose another --metric"
             )
+        # What was recorded settles most cases. Only if it differs are the images read and compared one by one: the same
+        # images may have been packed anew.
         if data == first_data:
             continue
         digests, first = (_digests(each, scores[0].names) for each in (run, runs[0]))
@@ -73,7 +77,7 @@ def _refuse_different_data(runs: Sequence[Run], scores: Sequence[OutOfFold], met
 
 
 def _digests(run: Run, names: Sequence[str]) -> dict[str, str]:
-    """The digests of images as they were recorded. Raises UserError if the data are gone."""
+    """The digests of a run's images by name. Raises UserError if the data cannot be read."""
     try:
         dataset = run.experiment.dataset.build()
         return {name: image_digest(dataset.read(name), dataset.normalization) for name in names}
@@ -85,7 +89,7 @@ def _digests(run: Run, names: Sequence[str]) -> dict[str, str]:
 
 
 def mean_over_seeds(scores: OutOfFold, metric: str) -> RunScores:
-    """The mean over seeds of each image's scores."""
+    """Each image's mean score over seeds, by class."""
     by_class: ByClass = {}
     for (other, name), table in scores.scores.items():
         if other == metric:
@@ -97,7 +101,7 @@ def mean_over_seeds(scores: OutOfFold, metric: str) -> RunScores:
 
 
 def spread(scores: OutOfFold, key: out_of_fold.Key) -> Spread:
-    """How the scores of a metric and class vary between images and between seeds."""
+    """The spread of the scores of a metric and class between images and between seeds."""
     table = scores.scores[key]
     by_image, by_seed = (out_of_fold.deviation(out_of_fold.means(table, axis)) for axis in (0, 1))
     return Spread(scores.seeds, by_image, by_seed)

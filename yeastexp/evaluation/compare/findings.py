@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences, and what it cannot show."""
+"""The findings of a comparison in sentences, with what it cannot show."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from yeastexp.system.formatting import (
 from yeastexp.tasks.mask_cells import METHOD
 
 LEVEL = 0.05
-"""The level of the tests of all pairs together."""
+"""The significance level of all pairs together."""
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """What each pair shows, in a sentence, and what the scores cannot show."""
+    """A sentence on each pair, then on what the scores cannot show."""
     sentences = [_finding(comparison, index) for index in range(len(comparison.pairs))]
     if any(run.approximate for run in comparison.runs):
         sentences.append(f"Cells of runs that are called so are {METHOD}.")
@@ -80,6 +80,8 @@ def _verdict(comparison: Comparison, index: int) -> str:
         return f"On these images {better} is {how}{_but(comparison, index)}."
     if pair.difference.low == pair.difference.high == 0:
         return "The scores are the same on every image."
+    # With few images even the clearest difference is not significant. That is said apart from a test that could have
+    # shown one and did not.
     least = min(1.0, pair.smallest_p * len(comparison.pairs))
     if least >= LEVEL:
         excludes_0 = pair.difference.low > 0 or pair.difference.high < 0
@@ -89,9 +91,11 @@ def _verdict(comparison: Comparison, index: int) -> str:
 
 
 def _but(comparison: Comparison, index: int) -> str:
-    """A caveat if other seeds alone could have given a difference of that size."""
+    """A caveat if other seeds alone could have given a difference of that size; else empty."""
     if not comparison.out_of_fold:
         return ""
+    # The test treats images as independent, but a seed shifts the scores of all images of a fold together. The
+    # deviations of both means over seeds add as independent ones do; twice that is about a 95 % interval.
     by_seeds = math.hypot(comparison.spreads[0].of_mean, comparison.spreads[index + 1].of_mean)
     if abs(comparison.pairs[index].difference.mean) < 2 * by_seeds:
         return f", but other seeds alone change the difference by ± {2 * by_seeds:.4f}, so that it may vanish with them"

@@ -1,4 +1,4 @@
-"""Which scores are compared, and the comparison."""
+"""The data of a comparison: its runs, the scores that are compared, and the result."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from yeastexp.metrics.intervals import Interval, Paired
 from yeastexp.training.run_directory import Which
 
 ByClass = dict[str, dict[str, float | None]]
-"""By class and image, the score of a metric; None if an image has none."""
+"""The scores of one metric by class and image name; None where an image has none."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """The directory of a run or of a cross-validation, its label in tables, its experiment and its environment.
-
-    The environment of a cross-validation is that of its first run.
-    """
+    """A run or a cross-validation: its folder, its label in tables, its experiment and its environment."""
 
     path: Path
     label: str
     experiment: Experiment
     environment: dict[str, Any]
     approximate: bool = False
-    """Whether the scores are of cells that it only approximates, which its label then says."""
+    """Whether the scores are of cells that its task only approximates; the label then says so."""
 
     @property
     def data_digests(self) -> dict[str, str]:
-        """The digests of the files it was trained on, by name."""
+        """The digests of the data files that it was trained on, by name."""
         digests: dict[str, str] = self.environment["digests"]["data"]
         return digests
 
     def provenance(self, metric: str) -> tuple[object, ...]:
-        """What the stored scores depend on beside the predictions: data, options of the metric, task."""
+        """All that stored scores depend on besides the predictions: the data, the metric's options, and the task.
+
+        Runs of equal provenance were scored on the same images in the same way, and their scores can be paired.
+        """
+        # Paths do not count, as files are compared by their digests. Generated images have no files: the version of the
+        # code that generates them stands for their content.
         dataset, recorded = self.experiment.dataset, self.environment
         options = {key: value for key, value in dataset.options.items() if not isinstance(value, Path)}
         version, plugins = recorded["versions"].get("yeastexp"), recorded["digests"]["plugins"]
@@ -50,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which scores are compared."""
+    """The choice of the scores that are compared."""
 
     metric: str
     checkpoint: Which
@@ -61,22 +63,22 @@ class Selection:
 
 @dataclass(frozen=True)
 class RunScores:
-    """The scores of a run under one metric, the file they were read from, and the images with their digests.
-
-    The digests are empty if all runs were scored on the same data.
-    """
+    """The scores of a run under one metric."""
 
     by_class: ByClass
     place: Path
+    """The file that holds the scores."""
     images: dict[str, str]
+    """The images' digests by name; empty strings where all runs are known to have been scored on the same data."""
     selected: bool
+    """Whether these images selected the checkpoint."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a cross-validation: standard deviations of the images' means over seeds, and of the seeds' means over images.
+    """The spread of a cross-validation: standard deviations of images' means over seeds, and of seeds' over images.
 
-    NaN of fewer than two.
+    NaN if there are fewer than two.
     """
 
     seeds: list[int]
@@ -85,16 +87,17 @@ class Spread:
 
     @property
     def of_mean(self) -> float:
-        """The standard deviation of the mean over seeds, as other seeds would give it."""
+        """The standard error of the mean over seeds."""
         return self.between_seeds / math.sqrt(len(self.seeds))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between runs, the scores of each (images in the same order), and each beside the first.
+    """The comparison of runs: what differs between them, their scores, and the difference of each from the first.
 
+    Lists have the order of `runs`, but `pairs` and `adjusted` lack the first. `scores` have the order of `images`.
     `spreads` has one for each cross-validation, and `notes` their notes on the data; both are empty for runs.
-    `higher_is_better` is None of a score that is neither good nor bad, such as a number of cells.
+    `higher_is_better` is None if that cannot be said, as of a number of cells.
     """
 
     runs: list[Run]
@@ -120,5 +123,5 @@ class Comparison:
 
 
 def and_more(names: Sequence[str]) -> str:
-    """How many belong to one side beside the first, in the middle of a sentence."""
+    """The verb of a sentence on the first of `names`, with the number of further ones."""
     return f" and {len(names) - 1} more belong" if len(names) > 1 else " belongs"

@@ -18,7 +18,7 @@ from yeastexp.training.run_directory import RunDirectory
 
 
 def refuse_unknown_metric(runs: Sequence[Run], metric: str) -> None:
-    """Raises UserError unless every run can be scored with a metric."""
+    """Raises UserError if a run cannot be scored with the metric, or if the metric's plugin is not executed."""
     metrics = [(*standard_of(run.experiment), *(part.name for part in run.experiment.metrics)) for run in runs]
     shared = set.intersection(*map(set, metrics))
     if metric not in KINDS["metric"] and (withheld := [line for run in runs for line in run.experiment.withheld]):
@@ -30,7 +30,7 @@ def refuse_unknown_metric(runs: Sequence[Run], metric: str) -> None:
 
 
 def default_split(runs: Sequence[Run], data: Path | None) -> Split:
-    """The validation images, or all of a file that no run was trained on."""
+    """The split that is compared by default: validation images, or all images of a file that no run was trained on."""
     if data is None:
         return "val"
     if not data.is_file():
@@ -42,12 +42,14 @@ def default_split(runs: Sequence[Run], data: Path | None) -> Split:
 def scores_of(
     runs: Sequence[Run], selection: Selection, device: str, progress: Callable[[Iterable[str]], Iterable[str]]
 ) -> list[RunScores]:
-    """The scores that the runs stored, or if one has none, those of evaluations."""
+    """The scores that the runs stored themselves; if any of them has none, those of evaluations of all runs."""
+    # Never some of each: a run's own scores name no digests of images, so that nothing would tell whether both kinds
+    # are of the same pixels.
     return _stored(runs, selection) or [_evaluated(run, selection, device, progress) for run in runs]
 
 
 def _stored(runs: Sequence[Run], selection: Selection) -> list[RunScores] | None:
-    """The scores that the runs wrote themselves; None unless all did, of the same images with the same options."""
+    """The scores that the runs wrote themselves; None if any lacks them, or if the runs' provenance differs."""
     if selection.data or selection.checkpoint != "best" or selection.split not in ("val", "test"):
         return None
     if any(run.provenance(selection.metric) != runs[0].provenance(selection.metric) for run in runs):
@@ -57,7 +59,7 @@ def _stored(runs: Sequence[Run], selection: Selection) -> list[RunScores] | None
 
 
 def _of_result(run: Run, selection: Selection) -> RunScores | None:
-    """The scores that a run wrote when it ended."""
+    """The scores that a run wrote when it ended; None if it did not end, or lacks the metric."""
     directory = RunDirectory(run.path)
     if not directory.is_finished:
         return None
@@ -72,7 +74,7 @@ def _of_result(run: Run, selection: Selection) -> RunScores | None:
 def _evaluated(
     run: Run, selection: Selection, device: str, progress: Callable[[Iterable[str]], Iterable[str]]
 ) -> RunScores:
-    """The scores of an evaluation, made now unless an earlier one holds them."""
+    """The scores of an earlier evaluation of the selection, or of one that is made now."""
     folder, evaluation = _earlier(run, selection) or evaluate(
         run.path,
         selection.data,
@@ -95,7 +97,7 @@ def _evaluated(
 
 
 def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
-    """An evaluation of the same weights on the same images; None if there is none."""
+    """An earlier evaluation of the same weights on the same images in the same way; None if there is none."""
     weights = RunDirectory(run.path).checkpoint(selection.checkpoint)
     if not weights.is_file():
         return None
@@ -104,6 +106,7 @@ def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
     for folder, evaluation in record.read_all(RunDirectory(run.path)).items():
         if evaluation.data_digest not in good or selection.metric not in evaluation.per_image:
             continue
+        # One with its own border option may have left out cells that the others count.
         if evaluation.ignore_border_px is not None:
             continue
         weights_digest, tolerance = evaluation.checkpoint_digest, evaluation.boundary_tolerance_px
@@ -113,7 +116,7 @@ def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
 
 
 def refuse_different_images(runs: Sequence[Run], scores: Sequence[RunScores]) -> None:
-    """Raises UserError naming the first run that was scored on other images, or on others of the same names."""
+    """Raises UserError naming the first run whose images differ from the first run's, in name or in content."""
     first, remedy = scores[0].images, "compare them on one file, with --data"
     for run, other in zip(runs, scores, strict=True):
         for holder, names, others in ((runs[0], first, other.images), (run, other.images, first)):

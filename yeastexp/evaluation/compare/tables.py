@@ -1,4 +1,4 @@
-"""A comparison as tables, as JSON, and as figures."""
+"""A comparison shown as tables, as JSON, and as figures."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from yeastexp.system.formatting import (
 )
 
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-"""A git revision or a SHA-256; tables show the first twelve letters."""
+"""A git revision or a SHA-256, of which tables show the first twelve digits."""
 
 
 def tables(comparison: Comparison) -> Iterator[Table]:
-    """What differs, and the scores."""
+    """The tables of what differs between the runs, then the table of scores."""
     labels = [run.label for run in comparison.runs]
     for title, rows in (("experiment", comparison.experiments), ("environment", comparison.environments)):
         if rows:
@@ -87,7 +87,7 @@ def _scores_table(comparison: Comparison) -> Table:
 
 
 def title(comparison: Comparison) -> str:
-    """Which scores are compared, on which images, and whether these selected the checkpoint."""
+    """The title of a comparison: its metric and images, and whether these selected the checkpoint."""
     selection, metric, count = comparison.selection, _metric(comparison), len(comparison.images)
     if comparison.out_of_fold:
         return f"{metric}: {count} images, out-of-fold predictions of the last checkpoints"
@@ -102,7 +102,7 @@ def _metric(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All values, for scripts; runs and the rows of differences and scores are in the same order."""
+    """All values for scripts; rows of differences and of scores have the order of `runs`."""
     selection = comparison.selection
     runs = zip(comparison.runs, comparison.places, comparison.means, strict=True)
     pairs = zip(comparison.runs[1:], comparison.pairs, comparison.adjusted, strict=True)
@@ -161,7 +161,7 @@ def _json(value: float) -> float | None:
 
 
 def draw(comparison: Comparison, output: Path) -> list[Path]:
-    """Write a figure of the scores of each run beside the first: to `output`, or numbered if there are several."""
+    """Write a figure of paired scores for each run beside the first: to `output`, or numbered if there are several."""
     first, *others = ([math.nan if score is None else score for score in scores] for scores in comparison.scores)
     first_label, *labels = (run.label for run in comparison.runs)
     paths = []

@@ -1,4 +1,4 @@
-"""What a sweep allows to say: counts, the best trial beside its repeats, and how far apart trials have to be."""
+"""The findings of a sweep in sentences: counts, the best trial beside its repeats, and differences that matter."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from yeastexp.metrics.summary import ScoreTable
 from yeastexp.system.formatting import ABSENT, format_count, format_number, format_score
 
 FEW_TRIALS = 30
-"""Complete trials below which the importance of keys changes much from sweep to sweep."""
+"""The number of complete trials below which the importance of keys changes much from sweep to sweep."""
 
 MOST_ROWS = 20
-"""Trials in the table that is printed."""
+"""The most trials in the table that is printed."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The scores of the best trial's values with other seeds, and by how much two trainings differ through them.
+    """The scores of the best trial's values trained with other seeds, and their spread.
 
-    `margin` is t(0.975, n - 1) · s · √2: the difference of two trainings that differ in their seeds alone exceeds it in
-    one of twenty pairs.
+    `margin` is t(0.975, n - 1) · s · √2: two trainings that differ in nothing but their seeds have scores farther apart
+    than this in one of twenty pairs.
     """
 
     scores: tuple[float, ...]
@@ -53,7 +53,7 @@ def findings(record: SweepRecord) -> list[str]:
 
 
 def counts(record: SweepRecord) -> str:
-    """As '20 trials: 15 complete, 4 pruned, 1 failed'."""
+    """The numbers of trials by state, such as '20 trials: 15 complete, 4 pruned, 1 failed'."""
     states: tuple[State, ...] = ("complete", "pruned", "failed", "running", "waiting")
     told = [f"{len(record.of_state(state))} {state}" for state in states if record.of_state(state)]
     left = record.wanted - len(record.trials)
@@ -107,7 +107,7 @@ def _of_repeats(record: SweepRecord, best: float, complete: list[TrialRecord]) -
 
 
 def table(record: SweepRecord, most: int = MOST_ROWS) -> ScoreTable:
-    """The trials, the best first."""
+    """The table of at most `most` trials, the best first."""
     ordered = record.best_first()
     shown = ordered[:most]
     more = f", the first {most} of them" if len(ordered) > most else ""
@@ -122,6 +122,6 @@ def table(record: SweepRecord, most: int = MOST_ROWS) -> ScoreTable:
 
 
 def shown_value(value: Any) -> str:
-    """A value of a trial in a column."""
+    """A value of a trial as a table cell."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return ABSENT if value is None else format_number(value) if number else str(value)

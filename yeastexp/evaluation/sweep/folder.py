@@ -1,4 +1,4 @@
-"""The folder of a sweep: the names in it, and `sweep.json`, which says what is known of its trials without Optuna."""
+"""The folder of a sweep: the names in it, and `sweep.json`, the record of its trials that is read without Optuna."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 @dataclass
 class TrialRecord:
-    """A trial: its values by key, its score, which is the best of its validations, and where it was trained.
+    """A trial, or a repeat of the best one.
 
-    `curve` has the monitored score by epoch, `why` the reason of a failure. `attempts` counts the processes that began
-    it. That of a repetition has the `seed` and the scores of its `last` checkpoint and of the `test` images as well.
+    `values` are by key, `score` is the best of its validations, `curve` the monitored score by epoch, `why` the reason
+    of a failure; `attempts` counts the processes that began it. `seed` is that of a repeat; `last` and `test` are the
+    scores of the last checkpoint and of the test images.
     """
 
     number: int
@@ -47,7 +48,7 @@ class TrialRecord:
 
 @dataclass
 class Repeats:
-    """The best trial, trained again with other seeds."""
+    """The repeats of trial `of`: its values trained again with other seeds."""
 
     of: int
     wanted: int
@@ -56,7 +57,7 @@ class Repeats:
 
 @dataclass
 class SweepRecord:
-    """What is known of a sweep; `digests` tell it from others, `data` are those of the files that all trials read."""
+    """The record of a sweep. `digests` identify it; `data` are the digests of the files that all trials read."""
 
     name: str
     monitor: str
@@ -76,7 +77,7 @@ class SweepRecord:
     finished: bool = False
 
     def of_state(self, *states: State) -> list[TrialRecord]:
-        """The trials that have come to one of these."""
+        """The trials in one of the given states."""
         return [trial for trial in self.trials if trial.state in states]
 
     @property
@@ -101,7 +102,7 @@ _SHAPE: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The owner of every name in the folder of a sweep, but those in its run directories."""
+    """The owner of every name in the folder of a sweep, except those inside its run directories."""
 
     path: Path
 
@@ -112,7 +113,7 @@ class SweepFolder:
 
     @property
     def directory(self) -> RunDirectory:
-        """Where the experiment of all trials stands, with the plugins that it names."""
+        """The folder as a run directory, which holds the experiment of all trials and its plugins."""
         return RunDirectory(self.path)
 
     @property
@@ -122,7 +123,7 @@ class SweepFolder:
 
     @property
     def workers(self) -> Path:
-        """Locks of the processes under way, and logs of those that `--jobs` started."""
+        """The folder of the locks of running processes, and of the logs of those that `--jobs` started."""
         return self.path / "workers"
 
     def trial(self, number: int) -> Path:
@@ -130,11 +131,11 @@ class SweepFolder:
         return self.path / "trials" / f"{number:03d}"
 
     def repeat(self, number: int, seed: int) -> Path:
-        """The run directory of a trial that is trained again with another seed."""
+        """The run directory of a repeat: trial `number` trained again with another seed."""
         return self.path / "repeats" / f"trial_{number:03d}_seed_{seed}"
 
     def read(self) -> SweepRecord:
-        """What is known of the sweep. Raises UserError if the file is damaged."""
+        """Read `sweep.json`. Raises UserError if it is damaged."""
         remedy = "remove it, and the same 'sweep' command writes it anew"
         found = records.read_json(self.path / RECORD, _SHAPE, remedy)
         try:
@@ -145,7 +146,8 @@ class SweepFolder:
             ) from None
 
     def write(self, record: SweepRecord) -> None:
-        """Write `sweep.json`, and its trials as a table."""
+        """Write `sweep.json`, and the trials as `trials.csv`."""
+        # An empty CSV would have no header, so that a sweep without a trial gets a row without values.
         keys = list(record.ranges)
         files.write_text(self.path / TABLE, as_csv([_row(trial, keys) for trial in record.trials] or [{"trial": ""}]))
         files.write_text(self.path / RECORD, json.dumps(asdict(record), indent=1))

@@ -1,4 +1,4 @@
-"""Which values a trial gets, and when it is not worth going on with: Optuna's samplers and pruners."""
+"""The values that a trial is given, and when it is pruned: Optuna's samplers and pruners."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from yeastexp.training.context import RunContext
 from yeastexp.training.progress import Validation
 
 P_VALUE = 0.05
-"""Of the one-sided Wilcoxon test from which a trial counts as worse than the best one."""
+"""The p of the one-sided Wilcoxon test below which a trial counts as worse than the best one."""
 
 STARTUP_TRIALS = 5
-"""Complete trials that the median needs."""
+"""The complete trials from which on the median pruner acts."""
 
 WARM_UP = 0.5
 """The share of the epochs in which no trial is pruned: a low learning rate begins slowly, a high one jumps about."""
@@ -42,6 +42,7 @@ def sampler_of(name: SamplerName, seed: int, slot: int) -> BaseSampler:
         return RandomSampler(seed=numbers)
     if name == "gp":
         return GPSampler(seed=numbers)
+    # The constant liar takes trials under way for bad ones, so that processes do not all try the same promising spot.
     return TPESampler(seed=numbers, constant_liar=True)
 
 
@@ -52,7 +53,7 @@ def proposed(trial: Trial, dimensions: Sequence[Dimension]) -> dict[str, Value]:
 
 def _proposed(trial: Trial, dimension: Dimension) -> Any:
     if isinstance(dimension, Choice):
-        # Optuna's own categories are no arrays and no tables.
+        # Optuna's categories can be neither arrays nor tables: these stand in the storage as JSON text.
         by_name = {_category(choice): choice for choice in dimension.choices}
         chosen: Any = trial.suggest_categorical(dimension.key, list(by_name))
         return by_name[chosen]
@@ -63,7 +64,7 @@ def _proposed(trial: Trial, dimension: Dimension) -> Any:
 
 
 def values_of(params: Mapping[str, Any], dimensions: Sequence[Dimension]) -> dict[str, Value]:
-    """The values by key of what Optuna keeps of a trial."""
+    """The values by key from the parameters that Optuna keeps of a trial; the inverse of `proposed`."""
     values: dict[str, Value] = {}
     for dimension in dimensions:
         if dimension.key in params:
@@ -79,7 +80,7 @@ def _category(choice: Value) -> bool | int | float | str:
 
 
 class FollowTrial:
-    """Tells Optuna the monitored score of each validation, and pauses a run that is not worth its time for good."""
+    """A handler that reports the monitored score of each validation to Optuna, and stops a run that is pruned."""
 
     def __init__(self, context: RunContext, study: Study, trial: Trial, pruner: PrunerName) -> None:
         self.context = context
@@ -89,17 +90,18 @@ class FollowTrial:
         self.pruned = False
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
-        """Look at each validation, after it was judged."""
+        """Follow each validation after the run itself has evaluated it."""
         self.trainer = trainer
         validator.add_event_handler(Events.COMPLETED, self.look)
 
     def look(self, validator: Engine) -> None:
-        """Report the score, and decide."""
+        """Report the score of a validation, and prune the run if it is worse than others."""
         state: Any = validator.state
         epoch, value = self.trainer.state.epoch, float(state.monitored)
         if not math.isfinite(value):
             return
         images = self._of_images(state.validation)
+        # A run that was resumed repeats the epochs since its checkpoint, which were reported before.
         if epoch not in self.study._storage.get_trial(self.trial._trial_id).intermediate_values:
             self.trial.report(value, epoch)
             self.trial.set_user_attr(scores_at(epoch), images)
@@ -134,10 +136,12 @@ def scores_at(epoch: int) -> str:
 def is_worse_than_best(study: Study, epoch: int, images: Sequence[float | None]) -> bool:
     """Whether the images' scores are worse than those of the best complete trial after the same epoch.
 
-    Paired by image: Optuna's `WilcoxonPruner` in a study of this epoch alone. It was made for scores that come one
-    image after the other; here all of them come again with each validation, and only those of one epoch are of one
-    network. It tells two networks apart, not two settings: other seeds move all images together.
+    The test is Wilcoxon's signed-rank test of scores paired by image. It compares two networks, not two settings: with
+    another seed, the scores of all images shift together.
     """
+    # Optuna's WilcoxonPruner takes a trial's intermediate values for images that are scored one after the other. Here
+    # all images are scored at each validation, so that it is given a study made of this epoch alone, in which the
+    # images are the steps.
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     best = study.best_trial if complete else None
     of_best = best.user_attrs.get(scores_at(epoch)) if best else None

@@ -1,8 +1,9 @@
 """The numbered slots of a sweep, each of which one process at a time fills with a trial.
 
-Any number of processes may call this at the same time, and any may be killed between two lines. All rests on what the
-storage does atomically: a WAITING trial becomes RUNNING for one process alone, a RUNNING one is ended by one alone.
-What two processes add at once stands there twice, and the lower number counts for all.
+Any number of processes may call this at the same time, and any may be killed between two lines. Correctness rests on
+two atomic operations of the storage: only one process can turn a WAITING trial into a RUNNING one, and only one can
+end a RUNNING trial. If two processes add the same attempt at once, both entries stay, and the one with the lower trial
+number counts for all.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from yeastexp.evaluation.sweep.workers import Worker
 
 SLOT, ATTEMPT, WORKER, HOST, TAKEN_UP = "slot", "attempt", "worker", "host", "taken_up"
-"""What a trial in the storage knows of itself: its slot, how many processes began it before, who trains it where, and
-whether another attempt follows it."""
+"""Attributes of a trial in the storage: its slot, the number of earlier attempts, the process and the machine that
+train it, and whether a further attempt replaces it."""
 
 
 class Slots:
@@ -26,12 +27,14 @@ class Slots:
 
     def __init__(self, study: Study, worker: Worker) -> None:
         self.study = study
-        self.storage = study._storage  # the one that keeps what it has read
+        self.storage = study._storage  # the study's own: it caches what it has read of a database
         self.worker = worker
 
     def current(self, count: int) -> dict[int, FrozenTrial]:
-        """The last attempt at each slot up to `count`."""
+        """The last attempt at each slot up to `count`, by slot."""
         last: dict[int, FrozenTrial] = {}
+        # Trials come by ascending numbers, and only a later attempt replaces an earlier one: of two equal attempts
+        # the first stays, for every process alike.
         for trial in self.study.get_trials(deepcopy=False):
             slot, attempt = trial.user_attrs.get(SLOT, 0), trial.user_attrs.get(ATTEMPT, 0)
             if 0 < slot <= count and (slot not in last or attempt > last[slot].user_attrs[ATTEMPT]):
@@ -48,7 +51,9 @@ class Slots:
         return trial.state.is_finished() and not trial.user_attrs.get(TAKEN_UP)
 
     def claim(self, count: int) -> FrozenTrial | None:
-        """A trial for this process alone, that of the lowest slot; None if other processes have all that are left."""
+        """Claim the trial of the lowest free slot, now RUNNING; None if other processes have all that are left."""
+        # Each change of the storage ends the pass, and the next one reads anew: between reading and changing, another
+        # process may have done the same, and only what the storage then holds counts.
         while True:
             current = self.current(count)
             for _, trial in sorted(current.items()):
@@ -61,7 +66,8 @@ class Slots:
                     self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker.name)
                     self.storage.set_trial_user_attr(trial._trial_id, HOST, self.worker.host)
                     return trial
-                if trial.state.is_finished() and not self._has_ended(trial):  # whoever ended it ended as well
+                # The process that gave it back was killed before it added the next attempt.
+                if trial.state.is_finished() and not self._has_ended(trial):
                     self._add_attempt(trial)
                     break
             else:
@@ -70,11 +76,15 @@ class Slots:
                 self._add({SLOT: min(free), ATTEMPT: 0})
 
     def _is_lost(self, trial: FrozenTrial) -> bool:
+        # A process may be killed between claiming a trial and writing its name. The trial then gets a name that nobody
+        # has, so that it is lost once that name has been silent for long enough.
         unknown = f"whoever began trial {trial._trial_id}"
         return self.worker.is_lost(trial.user_attrs.get(WORKER, unknown), trial.user_attrs.get(HOST, ""))
 
     def give_back(self, trial: FrozenTrial) -> None:
-        """Let a trial under way be taken up by the next process that asks: the same values, and its run directory."""
+        """End a RUNNING trial and add a further attempt with its values, which continues in its run directory."""
+        # The mark comes first: an ended trial accepts none, and without it a trial that nobody took up would pass for
+        # a failed one.
         try:
             self.storage.set_trial_user_attr(trial._trial_id, TAKEN_UP, True)
             if self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
@@ -99,5 +109,5 @@ class Slots:
         self.study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=attributes, **values))  # type: ignore[arg-type]
 
     def begun(self, trial: FrozenTrial) -> Trial:
-        """The trial as Optuna's own, which proposes its values."""
+        """A claimed trial as Optuna's `Trial`, which can propose values."""
         return Trial(self.study, trial._trial_id)

@@ -1,4 +1,4 @@
-"""The space of a sweep: a TOML table of an experiment's keys with a range or choices each, checked like an experiment.
+"""The search space of a sweep: a TOML table of keys of the experiment, each with a range or choices.
 
 "optimizer.learning_rate" = { low = 1e-4, high = 1e-1, log = true }
 "train.batch_size" = { low = 2, high = 8, step = 2 }
@@ -30,17 +30,17 @@ FIXED = {
     "validation": "decides what is scored, and trials are compared by the same score",
     "train.seed": "is for --repeats: a seed that scores well here says nothing of new images",
 }
-"""The keys, or tables, that are the same in all trials, and why."""
+"""The keys, or tables, that have to be the same in all trials, and why."""
 
 MOST_NAMES = 100
-"""Combinations of parts' names that are checked with all other values."""
+"""The most combinations of parts' names that the other values are checked with."""
 
 Value = bool | int | float | str | list[Any] | dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, on a logarithmic scale or in steps."""
+    """The numbers from `low` to `high` (included), on a logarithmic scale if `log`, in steps if `step`."""
 
     key: str
     low: float
@@ -52,7 +52,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """Some values, without an order."""
+    """A set of values without an order."""
 
     key: str
     choices: tuple[Any, ...]
@@ -63,7 +63,7 @@ Dimension = Range | Choice
 
 @dataclass(frozen=True)
 class _Entry:
-    """What stands behind a key of the file."""
+    """The schema of the table behind a key of the file."""
 
     low: int | float | None = None
     high: int | float | None = None
@@ -76,7 +76,8 @@ ENTRY = Schema(_Entry)
 
 
 def settings(values: Mapping[str, Value]) -> list[str]:
-    """The values of a trial as `--set` takes them; names of parts first, for another part starts without the keys."""
+    """The values of a trial as `--set` options."""
+    # Names of parts come first: a table whose name changes starts empty, and would lose keys that were set before.
     ordered = sorted(values, key=lambda key: not key.endswith(".name"))
     return [f"{key}={_toml(values[key])}" for key in ordered]
 
@@ -91,7 +92,10 @@ def _toml(value: Value) -> str:
 
 
 def read(path: Path, experiment: Path, changes: Sequence[str] = ()) -> list[Dimension]:
-    """The dimensions of a file, whose ends and choices all fit the experiment. Raises UserError with every fault."""
+    """Read the dimensions of a file and check that all their ends and choices fit the experiment.
+
+    Raises UserError with every fault.
+    """
     if not toml_document.is_file(path):
         raise UserError(f"{path}: no such file; it holds a table of keys, each with {{ low = …, high = … }} or choices")
     document = toml_document.read(path, {})
@@ -109,7 +113,7 @@ def read(path: Path, experiment: Path, changes: Sequence[str] = ()) -> list[Dime
 
 
 def _entries(document: Document, faults: list[tuple[Place, str]]) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Each table with a range or choices; `optimizer.learning_rate` may stand with quotes or without."""
+    """The keys of each table with a range or choices, and the table; keys may be dotted inside quotes or without."""
 
     def walk(keys: Keys, value: Any) -> Iterator[tuple[Keys, dict[str, Any]]]:
         if not isinstance(value, dict) or not value:
@@ -128,7 +132,7 @@ def _entries(document: Document, faults: list[tuple[Place, str]]) -> Iterator[tu
 def _dimension(
     document: Document, keys: Keys, entry: dict[str, Any], faults: list[tuple[Place, str]]
 ) -> Dimension | None:
-    """One key with its range or choices; None and a fault if there is something wrong with it alone."""
+    """The dimension of one key; None, and faults are added, if something is wrong with the entry by itself."""
     key = ".".join(map(str, keys))
     fixed = next((name for name in FIXED if key == name or key.startswith(f"{name}.")), None)
     typed, problems = ENTRY.check(entry)
@@ -147,7 +151,7 @@ def _dimension(
 
 
 def _wrong(typed: Mapping[str, Any]) -> str | None:
-    """What is wrong with the range or the choices behind a key, each of which is of the right type."""
+    """The fault of a range or of choices whose values are of the right types; None if there is none."""
     if "choices" in typed:
         choices = [json.dumps(choice) for choice in typed["choices"]]
         if len(typed) > 1:
@@ -174,7 +178,10 @@ def _wrong(typed: Mapping[str, Any]) -> str | None:
 def _fitting(
     document: Document, dimensions: Sequence[Dimension], experiment: Path, changes: Sequence[str]
 ) -> list[Dimension]:
-    """The dimensions, where a range of whole numbers is one of integers only if its key takes nothing else."""
+    """Check the dimensions against the experiment; ranges of whole numbers stay so only where keys need integers.
+
+    Raises UserError with every fault.
+    """
 
     def setting(dimension: Dimension, value: Value, entry: str = "") -> Setting:
         keys = toml_document.keys_of(dimension.key)
@@ -195,6 +202,9 @@ def _fitting(
 
     named = [dimension for dimension in dimensions if dimension.key.endswith(".name")]
     others = [values(dimension) for dimension in dimensions if dimension not in named]
+    # All combinations of names are checked, as a name decides which other keys exist. The ends and choices of the other
+    # keys only have to fit one by one: in each pass every key takes its next value, which makes as many passes as
+    # the longest list has values, not as many as there are combinations.
     found: dict[str, str] = {}
     for names in itertools.islice(itertools.product(*map(values, named)), MOST_NAMES):
         for index in range(max(map(len, others), default=1)):
@@ -203,6 +213,7 @@ def _fitting(
                 found.setdefault(fault.partition(": ")[2], fault)  # a key is unknown at both of its ends
     if found:
         raise UserError(*found.values())
+    # `low = 1, high = 8` may stand for integers or for real numbers: a fraction that the key refuses tells which.
     names = tuple(values(dimension)[0] for dimension in named)
     fitting: list[Dimension] = []
     for dimension in dimensions:

@@ -1,4 +1,4 @@
-"""Where all processes of a sweep read and write its trials: a journal file in its folder, or a database."""
+"""The storage that all processes of a sweep share: a journal file in its folder, or a database."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 from yeastexp.errors import RUN_FAILED, UserError, in_one_line
 
 LOCK_SUFFIX = ".lock"
-"""What Optuna adds to the name of the file that it locks."""
+"""The suffix that Optuna gives to the lock of a journal file."""
 
 SQLITE_SECONDS = 60
 """How long a process waits for others that write into the same SQLite file."""
 
 TRIES = 5
-"""A second apart, while another process makes the tables of a new database."""
+"""Attempts, a second apart, to open a new database while another process creates its tables."""
 
 
 @contextmanager
 def opened(journal: Path, url: str | None) -> Iterator[BaseStorage]:
-    """The storage of a sweep; what goes wrong with it within is a line.
+    """Open the storage of a sweep: the database at `url` if given, else the journal.
 
-    Raises UserError if it cannot be locked, reached or read.
+    Raises UserError, also for errors of the storage within the block, if it cannot be locked, reached or read.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = str(journal) if url is None else _without_password(url)
@@ -66,7 +66,9 @@ def _database(url: str) -> BaseStorage:
 
 
 def _with_tables(url: str, arguments: dict[str, Any]) -> RDBStorage:
-    """A database whose tables are there: another process may be making them right now."""
+    """Open a database and create its tables, which another process may be doing at the same time."""
+    # Optuna looks for the tables and then creates them, without a lock: whichever of two processes is second fails in
+    # one of several ways, depending on the database and on how far the first has come. Any other error is passed on.
     for _ in range(TRIES):
         try:
             return RDBStorage(url, engine_kwargs=arguments)
@@ -94,10 +96,12 @@ def _journal(path: Path) -> BaseStorage:
 
 
 def _lock_of(path: Path) -> JournalFileSymlinkLock | JournalFileOpenLock:
-    """A lock that excludes processes on all machines that share the folder, NFS included, as the file system has it.
+    """A lock of the journal that excludes processes on all machines that share the folder, over NFS as well.
 
-    Both kinds exclude each other. Raises UserError if the file system has neither.
+    Raises UserError if the file system allows neither symbolic links nor exclusive creation.
     """
+    # Both kinds create the same name, so that machines with different mounts of one folder exclude each other,
+    # whichever kind each takes. Which kind works is tried with another name: the lock itself may be held right now.
     lock = path.with_name(path.name + LOCK_SUFFIX)
     if lock.is_dir() and not lock.is_symlink():  # Optuna would wait for ever
         raise UserError(f"{lock}: is a folder, so that {path.name} cannot be locked; remove it")

@@ -50,10 +50,10 @@ from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.timing import settled
 
 POLL_SECONDS = 0.5, 5.0
-"""How often a process that has nothing to do looks for trials of others that were lost: at first, and in the end."""
+"""The shortest and the longest pause of an idle process between two looks for trials that other processes lost."""
 
 MOST_FAILURES = 5
-"""Trials that fail one after the other, from which on the fault lies elsewhere than in their values."""
+"""Failures in a row at which a sweep stops: their cause is then elsewhere than in the values of the trials."""
 
 STATES: Mapping[TrialState, State] = {
     TrialState.WAITING: "waiting",
@@ -68,7 +68,7 @@ Observer = Callable[[RunContext], FollowTrial]
 
 @dataclass(frozen=True)
 class Request:
-    """What a sweep was called with."""
+    """The arguments of a sweep."""
 
     experiment: Path
     space: Path
@@ -83,7 +83,8 @@ class Request:
     output: Path | None = None
 
     def command(self, folder: Path) -> list[str]:
-        """The arguments of a process that joins."""
+        """The command line of a process that joins the sweep in `folder`."""
+        # Without --jobs: a process that joins starts no further ones.
         options: dict[str, Any] = {
             "--space": self.space,
             "--trials": self.trials,
@@ -99,10 +100,12 @@ class Request:
 
 
 def sweep(request: Request, say: Say) -> SweepFolder:
-    """Begin a sweep, join it, or continue it, until all its trials have ended; its folder.
+    """Begin, join or continue a sweep, and work on it until all its trials have ended. Returns its folder.
 
-    Raises UserError if the folder or the storage holds a sweep of something else, or if it was interrupted.
+    Raises UserError if the folder or the storage holds another sweep, or if it was interrupted.
     """
+    # Beginning, joining and continuing are one code path: each process does what is not there yet, and any of them may
+    # be the first, so that none has to be started before the others and none is missed when it is killed.
     loaded = load_experiment(request.experiment, request.settings)
     trust.remember(loaded.plugins)
     dimensions = space.read(request.space, request.experiment, request.settings)
@@ -124,7 +127,7 @@ def sweep(request: Request, say: Say) -> SweepFolder:
 
 
 def _blank(request: Request, loaded: Experiment, dimensions: Sequence[Dimension]) -> SweepRecord:
-    """The record of a sweep without a trial."""
+    """The record of a sweep before its first trial."""
     metrics = {part.name: part for part in loaded.metrics}
     metric = metrics[loaded.monitor].build(len(loaded.task.classes)) if loaded.monitor in metrics else None
     ranges = {
@@ -156,7 +159,7 @@ def _digest(value: Any) -> str:
 
 
 def _refuse_other(folder: SweepFolder, blank: SweepRecord) -> None:
-    """Raises UserError if a folder holds another sweep, or something else."""
+    """Raises UserError if the folder holds another sweep, a run, or is a file."""
     if folder.is_sweep:
         _refuse_digests(str(folder.path), folder.read().digests, blank.digests)
     elif folder.directory.is_run or (folder.path.exists() and not folder.path.is_dir()):
@@ -177,16 +180,17 @@ def _study(shared: BaseStorage, name: str, higher_is_better: bool) -> Study:
 
 
 def _refuse_other_study(study: Study, folder: SweepFolder, blank: SweepRecord) -> None:
-    """Write what a new study is of. Raises UserError if it is of something else."""
+    """Record in a new study what it is of. Raises UserError if the study is of something else."""
+    # Beside the folder's own digests: two folders of one name may point to one database.
     if "digests" not in study.user_attrs:
         study.set_user_attr("digests", blank.digests)
     _refuse_digests(f"study '{study.study_name}' of {folder.path}", study.user_attrs["digests"], blank.digests)
 
 
 def _freeze(folder: SweepFolder, loaded: Experiment, jobs: int) -> None:
-    """Put the experiment that all trials change into the folder, whatever becomes of its file.
+    """Copy the experiment that all trials start from into the folder, so that later edits of its file do not matter.
 
-    Threads and precision are fixed: trials with what each found fastest could not be repeated.
+    Threads and precision are fixed in it: if each trial took what it found fastest, none could be repeated.
     """
     if folder.directory.is_run:
         return
@@ -195,7 +199,7 @@ def _freeze(folder: SweepFolder, loaded: Experiment, jobs: int) -> None:
 
 
 class _Part:
-    """What this process does of a sweep."""
+    """The work of this process in a sweep that any number of processes share."""
 
     def __init__(
         self,
@@ -231,12 +235,14 @@ class _Part:
         if best is None:
             raise UserError(f"{self.folder.path}: no trial is complete, so none is best", status=RUN_FAILED)
         self.repeats = count
+        # The repeats are slots of a study of their own: in the study of the trials, samplers and the importance of keys
+        # would take them for proposals.
         name = f"{self.study.study_name}, trial {best} again"
         self.again = Slots(_study(self.shared, name, self.blank.higher_is_better), self.worker)
         self._work(self.again, count, lambda slots, claimed: self._repeat(slots, claimed, best))
 
     def _work(self, slots: Slots, count: int, train: Callable[[Slots, FrozenTrial], None]) -> None:
-        """Train what is left, and wait for what others train: theirs may be lost."""
+        """Train slots until all have ended. Waits for those that others train, as these processes may be lost."""
         wait, longest = POLL_SECONDS
         while not slots.have_ended(count):
             if claimed := slots.claim(count):
@@ -251,7 +257,7 @@ class _Part:
             wait = min(2 * wait, longest)
 
     def _refuse_failures(self, slots: Slots, count: int) -> None:
-        """Raises UserError if the last trials have failed, one like the other."""
+        """Raises UserError if the last `MOST_FAILURES` trials to end have all failed."""
         ended = [trial for trial in slots.current(count).values() if trial.state.is_finished()]
         ended.sort(key=lambda trial: trial.datetime_complete.timestamp() if trial.datetime_complete else 0.0)
         last = ended[-MOST_FAILURES:]
@@ -266,6 +272,8 @@ class _Part:
     def _trial(self, slots: Slots, claimed: FrozenTrial) -> None:
         number = claimed.user_attrs[SLOT]
         with self._given_back(slots, claimed):
+            # Set before the trial begins, as Optuna calls the sampler from then on. A second attempt at a slot has the
+            # values of the first: Optuna does not propose what a trial holds already.
             self.study.sampler = sampler_of(self.blank.sampler, self.blank.seed, number)
             trial = slots.begun(claimed)
             values = proposed(trial, self.dimensions)
@@ -285,7 +293,7 @@ class _Part:
 
     @contextmanager
     def _given_back(self, slots: Slots, claimed: FrozenTrial) -> Iterator[None]:
-        """Let another process go on with a trial, or the same command, if this one is interrupted within."""
+        """Offer a trial to other processes, or to the same command later, if this one is interrupted within."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
@@ -307,9 +315,9 @@ class _Part:
         settings: Sequence[str],
         followed: Trial | None = None,
     ) -> None:
-        """Train a run directory to its end, or go on with one, and tell the storage what it came to.
+        """Train a run directory to its end, or resume it, and tell the storage the outcome.
 
-        One that is `followed` may be pruned.
+        A trial that is `followed` may be pruned. Raises UserError if the training was interrupted.
         """
         began, followers = time.monotonic(), list[FollowTrial]()
 
@@ -322,6 +330,8 @@ class _Part:
             self._carry_out(path, settings, claimed, observer if followed else None)
             outcome = self._scored(slots, claimed, RunDirectory(path))
         except UserError as error:
+            # A pruned run ends like an interrupted one, with a checkpoint: only its follower knows the difference. Any
+            # other error of the user's is one of these values (too little memory, a diverged loss): the sweep goes on.
             if any(follower.pruned for follower in followers):
                 outcome = TrialState.PRUNED, ""
             elif error.status == INTERRUPTED:
@@ -348,7 +358,7 @@ class _Part:
                 resume(path, started=time.monotonic(), console=console, observer=observer)
 
     def _scored(self, slots: Slots, claimed: FrozenTrial, run: RunDirectory) -> tuple[TrialState, str]:
-        """Keep the scores of a finished run beside its trial, if it is of the data of the others."""
+        """Keep the scores of a finished run in its trial, which fails if the run read other data than the sweep."""
         result, monitor = run.read_result(), self.blank.monitor
         if run.read_environment()["digests"]["data"] != self.blank.data:
             return TrialState.FAIL, f"{run}: the data were changed since the sweep began; bring back what it began with"
@@ -364,12 +374,13 @@ class _Part:
     def _tell(
         self, slots: Slots, claimed: FrozenTrial, outcome: tuple[TrialState, str], name: str, seconds: float
     ) -> None:
-        """End a trial in the storage; one that others took for lost is theirs."""
+        """End a trial in the storage, unless another process has taken it up in the meantime."""
         state, why = outcome
         now = slots.storage.get_trial(claimed._trial_id)
         if now.state != TrialState.RUNNING:
             self.say(f"{name}: was taken up by another process, which had not heard of this one for long")
             return
+        # The attributes come before the state: a trial that has ended accepts none.
         before = now.user_attrs.get("seconds", 0.0)
         slots.storage.set_trial_user_attr(claimed._trial_id, "seconds", round(before + seconds, 1))
         slots.storage.set_trial_user_attr(claimed._trial_id, "why", why)
@@ -383,14 +394,16 @@ class _Part:
     # What is known
 
     def record(self) -> SweepRecord:
-        """What the storage knows of all trials."""
+        """The record of the sweep with all trials that the storage knows, without repeats."""
         trials = [self._of(number, trial) for number, trial in sorted(self.slots.current(self.blank.wanted).items())]
         record = replace(self.blank, trials=trials)
         complete = [trial for trial in record.best_first() if trial.state == "complete"]
         return replace(record, best=complete[0].number if complete else None)
 
     def write(self, *, finished: bool = False) -> None:
-        """Write what is known now; whoever writes last knows most."""
+        """Write the record as it is now."""
+        # No lock: all processes write the same kind of record from the storage, and the one that writes last has read
+        # most of it.
         record = self.record()
         if self.again is not None and record.best is not None:
             repeats = [self._again(trial, record.best) for _, trial in sorted(self.again.current(self.repeats).items())]
@@ -422,7 +435,7 @@ class _Part:
 
 
 def importance(study: Study) -> dict[str, float]:
-    """How much of the variation of good scores each key explains (PED-ANOVA); nothing if the trials are too few."""
+    """The share of the variation of good scores that each key explains (PED-ANOVA); empty if trials are too few."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 2 or len({trial.value for trial in complete}) < 2:
         return {}

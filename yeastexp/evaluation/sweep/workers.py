@@ -1,4 +1,4 @@
-"""The processes of a sweep: which are alive, on this machine and on others, and further ones on this machine."""
+"""The processes of a sweep: telling which are alive, on any machine, and starting further ones on this machine."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from optuna import Study
 from yeastexp.system import locks
 
 BEAT_SECONDS = 20.0
-"""How often a process says in the storage that it is alive."""
+"""The interval at which a process counts up its counter in the storage."""
 
 SILENT_SECONDS = 120.0
-"""A process of another machine that has said nothing for so long is lost."""
+"""A process of another machine whose counter has stood still for so long is lost."""
 
 ENDED = -1
-"""The counter of a process that is no more."""
+"""The counter of a process that has ended in good order."""
 
 
 class Worker:
-    """This process as the others see it: a name, a locked file, and a counter in the storage.
+    """This process as others know it: by a name, a locked file, and a counter in the storage.
 
-    The operating system frees the lock of a process that ends, however it ends; that tells at once of the processes of
-    this machine. Those of others count: whose counter stands still for long is lost, whatever the clocks say.
+    The operating system frees the lock of a process however it ends, which tells at once whether a process of the same
+    machine is alive. Processes of other machines are judged by their counters alone: each observer measures on its own
+    clock how long a counter has stood still, so that the machines' clocks need not agree.
     """
 
     def __init__(self, folder: Path, study: Study) -> None:
@@ -46,7 +47,7 @@ class Worker:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Be alive to the others within."""
+        """Count as alive within the block."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = locks.locked(self._lock(self.name))
         self._beat()
@@ -72,9 +73,10 @@ class Worker:
         self.study.set_user_attr(_beat_of(self.name), self.beats)
 
     def is_lost(self, name: str, host: str) -> bool:
-        """Whether a process has ended, or nobody has heard of it for long."""
+        """Whether a process has ended, or its counter has stood still for too long."""
         if name == self.name:
             return False
+        # Without a lock file, which a process removes when it ends in good order, its counter has to tell.
         if host == self.host and self._lock(name).exists():
             return self._is_free(self._lock(name))
         beats, now = self.study.user_attrs.get(_beat_of(name), 0), time.monotonic()
@@ -104,10 +106,12 @@ def _beat_of(name: str) -> str:
 
 @contextmanager
 def further(count: int, arguments: Sequence[str], logs: Path) -> Iterator[None]:
-    """So many more processes with the same command, each with its own log; they end with the block if it fails.
+    """Start `count` more processes with the same command, each with its own log, and wait for them after the block.
 
-    Ctrl-C of a terminal does not reach them: they are told to end, and end as this process does.
+    If the block fails or is interrupted, they are terminated, and give their trials back.
     """
+    # Sessions of their own keep a terminal's Ctrl-C from them: they would get it besides the signal below, and a second
+    # signal ends a process at once, without a checkpoint.
     started: list[subprocess.Popen[bytes]] = []
     logs.mkdir(parents=True, exist_ok=True)
     try:
