@@ -27,12 +27,12 @@ from yeastexp.training.timing import assembled, seconds_per_step
 from yeastexp.training.validation import build_validator
 
 PATIENCE = 3.0
-"""Seconds after which no further step is timed."""
+"""The time in seconds after which no further step is timed."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The sizes of an experiment, and the cost of one step."""
+    """The result of a check: the sizes of an experiment, the cost of one step, and findings on the labels."""
 
     train_images: int
     validation_images: int
@@ -43,20 +43,20 @@ class CheckResult:
     validate_every: int
     loss: float
     seconds: float
-    """Of a step, with the threads that `run` would take now."""
+    """The time of a step in seconds, with the threads that `run` would take now."""
     threads: int
     peak_memory_mb: int | None
     findings: list[Finding]
-    """About the masks, the worst first."""
+    """Findings on the masks, the worst first."""
 
     @property
     def errors(self) -> int:
-        """How many findings make training impossible, or its scores wrong."""
+        """The number of findings that make training impossible, or its scores wrong."""
         return sum(finding.severity == "error" for finding in self.findings)
 
 
 def _updates(assembly: Assembly) -> int:
-    """Of the run; of one that a budget ends, in an epoch."""
+    """The number of updates of the run, or of an epoch if a budget of time ends the run."""
     train, epoch = assembly.experiment.train, assembly.sampler.steps_per_epoch
     return -(-(train.steps or (train.epochs or 1) * epoch) // train.accumulation_steps)
 
@@ -80,7 +80,12 @@ def _check_headline(assembly: Assembly, name: str, metric: PerImageMetric, rows:
 
 @plugins.blamed()
 def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None) -> CheckResult:
-    """Check a file, take one training step, and score two images with a model that is discarded; writes nothing."""
+    """Check a file, take one training step, and score two images with a model that is discarded; writes nothing.
+
+    Raises UserError with every fault of the file, or with the first one of the data or of a part.
+    """
+    # All that a run would do once is done here, for a fault of a plugin's metric or scheduler is better found now than
+    # after hours: scoring, the whole course of the learning rate, and the choice of a metric's row.
     loaded = load_experiment(path, settings)
     say(f"{path}: reading its images, then timing a step")
     assembly, step, _ = assembled(loaded)
@@ -94,7 +99,8 @@ def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None
     if scheduler is not None:
         _step_through(scheduler, updates)
     smallest = sorted(dataset.splits["val"], key=lambda name: math.prod(dataset.shape(name)))[:2]
-    scored: Any = build_validator(assembly).run([dataset.read(name) for name in smallest])  # two, for there are sums
+    # Two images, as metrics also have to add up the counts of several.
+    scored: Any = build_validator(assembly).run([dataset.read(name) for name in smallest])
     for name, metric in assembly.metrics.items():
         _check_headline(assembly, name, metric, scored.summary[name])
     masks = zip(dataset.splits["train"], assembly.images.labels(), strict=True)

@@ -1,6 +1,7 @@
-"""One page about the machine and the installation, for a bug report; it says what is broken and what to do.
+"""A page about the machine and the installation, for bug reports; it says what is broken and what to do.
 
-Nothing is imported before it is looked at: a broken package is what this page is for. No path is shown.
+Other packages are imported one by one, each within a try block, as finding a broken one is the purpose of the page. No
+paths are shown, so that it can be published.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ IMPORTED_AS = {
     "mlflow-skinny": "mlflow",
     "pytorch-lightning": "pytorch_lightning",
 }
-"""The module of a distribution, where it has another name."""
+"""The module of a distribution that is not called like it."""
 
 FOR_DEVELOPERS = ("test", "dev", "bench", "docs")
-"""Extras that no user needs: what of them is missing is not listed."""
+"""Extras that users do not need; their packages are not listed."""
 
 VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT", "SLURM_CPUS_PER_TASK", "WORLD_SIZE", "SLURM_NTASKS"),
@@ -50,7 +51,7 @@ VARIABLES = (
 
 SHARED = Path("/dev/shm")
 LEAST_SHARED, LEAST_DISK, LEAST_MEMORY = 1 << 28, 1 << 30, 1 << 30
-"""Bytes: of shared memory, through which loader workers send patches; of disk; of main memory."""
+"""The least free bytes of shared memory (through which loader workers send patches), of disk, and of main memory."""
 
 TRIAL = """
 import sys, torch
@@ -60,14 +61,15 @@ layer(torch.ones(1, 1, 8, 8, device=device)).sum().backward()
 if device.type == "cuda":
     torch.cuda.synchronize()
 """
-"""A convolution there and back, in a process of its own: a broken driver ends the process that asks it."""
+"""A program that computes a convolution and its gradient. It runs in a process of its own, since a broken driver may
+crash the process that calls it."""
 
 TRIAL_SECONDS = 120
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the page, and what to do if it is no good one."""
+    """A line of the page, with a remedy if something is wrong."""
 
     topic: str
     said: str
@@ -80,20 +82,20 @@ class Finding:
 
 
 def version() -> str:
-    """That of this package: of the checkout that it is run from, or of what is installed."""
+    """The version of this package: of the checkout that it is run from, or of the installed distribution."""
     checkout = _checkout()
     return checkout["metadata"]["version"] if checkout else _installed(DISTRIBUTION) or "unknown"
 
 
 def _checkout() -> configparser.ConfigParser | None:
-    """The `setup.cfg` beside this package; None where it was installed."""
+    """The `setup.cfg` beside this package; None if the package was installed."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(Path(__file__).parents[2] / "setup.cfg", encoding="utf-8")
     return parser if parser.get("metadata", "name", fallback="") == DISTRIBUTION else None
 
 
 def requirements() -> dict[str, dict[str, str]]:
-    """By extra, and under an empty name always: the distributions it needs and the least version of each."""
+    """The distributions that each extra needs, with their least versions; those that are always needed under ''."""
     if checkout := _checkout():
         extras = checkout["options.extras_require"]
         lines = checkout["options"]["install_requires"].split()
@@ -108,7 +110,7 @@ def requirements() -> dict[str, dict[str, str]]:
 
 
 def findings() -> Iterator[Finding]:
-    """The lines of the page, in its order."""
+    """The lines of the page in their order."""
     yield Finding(DISTRIBUTION, f"{version()}{_revision()}")
     yield from _python()
     yield from _packages()
@@ -119,7 +121,7 @@ def findings() -> Iterator[Finding]:
 
 
 def _revision() -> str:
-    """The commit of a checkout, and whether something in it is changed."""
+    """The commit of a checkout in brackets, and whether files in it were changed."""
     folder = str(Path(__file__).parent)
     said = []
     for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "."]):
@@ -180,7 +182,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def without_paths(text: str) -> str:
-    """A text in one line, with the last name alone of each path."""
+    """A text on one line, each path in it reduced to its last name."""
     return re.sub(r"(?:[A-Za-z]:)?(?:[/\\][^/\\\s'\":;,()]+)+[/\\]([^/\\\s'\":;,()]+)", r"…/\1", " ".join(text.split()))
 
 
@@ -222,7 +224,7 @@ def _computing() -> Iterator[Finding]:
 
 
 def _trial(topic: str, device: str, said: str) -> Finding:
-    """Whether a convolution and its gradient can be computed there."""
+    """The line on a device: whether a convolution and its gradient can be computed on it."""
     remedy = (
         "install PyTorch anew (pytorch.org)" if device == "cpu" else "look at the driver, or set runtime.device = cpu"
     )
@@ -255,14 +257,14 @@ def _places() -> Iterator[Finding]:
 
 
 def _state() -> Path:
-    """The folder of what is remembered of plugins, or the nearest one around it that there is."""
+    """The folder that remembers trusted plugins, or its nearest parent that exists."""
     trust: Any = importlib.import_module("yeastexp.config.trust")
     folder: Path = trust.folder()
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _place(topic: str, folder: Callable[[], Path], state: State, remedy: str) -> Finding:
-    """Whether files can be written and how much room there is."""
+    """The line on a folder: whether files can be written there, and how much room there is."""
     try:
         place = folder()
         with tempfile.TemporaryFile(dir=place) as file:

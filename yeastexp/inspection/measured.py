@@ -1,4 +1,4 @@
-"""What the images of a packed file are, in so far as it decides how to train on them."""
+"""Measurements of the images of a packed file, as far as they decide how to train on them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from yeastexp.sample import IGNORE, Sample
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
 CLEAR = 0.15
-"""Standard deviations of an image by which its cells differ from what is around them, if they clearly do."""
+"""The contrast of cells with their surroundings, in standard deviations of the image, above which it is clear."""
 
 RING_SHARE, RING_PX = 0.2, 8
-"""How far around cells that is: a share of their diameter, at most so many pixels."""
+"""The width of the surroundings: a share of the cells' diameter, and the most pixels."""
 
 
 @dataclass
 class _Sums:
-    """What is added up, an image at a time."""
+    """Measurements that are collected image by image, so that one image at a time is in memory."""
 
     diameters: list[float] = field(default_factory=list)
     cells: list[cells.CellStatistics] = field(default_factory=list)
@@ -41,7 +41,7 @@ class _Sums:
     spreads: list[float] = field(default_factory=list)
     """The standard deviation of each image."""
     polarities: list[list[int]] = field(default_factory=list)
-    """Of each training image and channel: 1 if cells are brighter than what is around them, -1 if darker, else 0."""
+    """By training image and channel: 1 if cells are brighter than their surroundings, -1 if darker, else 0."""
     thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
     labelled: int = 0
     foreground: int = 0
@@ -69,49 +69,50 @@ class _Sums:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the images of a packed file are."""
+    """Measurements of all images of a packed file."""
 
     path: Path
     splits: dict[str, int]
     groups: int
     parted: tuple[str, ...]
-    """Groups that stand in training and validation images."""
+    """The groups that have both training and validation images."""
     alike: int
-    """Validation images that nearly are training images."""
+    """The number of validation images that nearly equal a training image."""
     channels: int
     channel_names: tuple[str, ...]
     dtype: str
     smallest: tuple[int, int]
     largest: tuple[int, int]
-    """Height and width of the image of the shortest side, and of that of most pixels."""
+    """Height and width of the image with the shortest side, and of that with the most pixels."""
     pixels: int
-    """Of all training images."""
+    """The pixels of all training images together."""
     classes: int
-    """Class indices up to the largest."""
+    """The number of classes: the largest label plus 1."""
     class_names: tuple[str, ...]
     foreground: float
     empty: int
-    """Images without a cell."""
+    """The number of images without a cell."""
     cells: int
-    """In the map `instances`, or connected regions of the foreground where there is none."""
+    """The number of ids of the map `instances`, or without ids, of connected regions of the foreground."""
     has_ids: bool
     has_whole_cell: bool
     """Whether a training image holds a cell that no border cuts."""
     diameter_px: float
-    """Their median; 0 without cells."""
+    """The median diameter of the cells; 0 without cells."""
     diameters_px: tuple[float, float]
-    """Between which 90 % of them are."""
+    """The diameters between which 90 % of the cells are."""
     longest_px: int
     """The longest side of a cell's bounding box; 0 without ids."""
     touching: float
-    """Share of the cells that touch another one."""
+    """The share of the cells that touch another one."""
     range: tuple[float, float]
     """The lowest and the highest value of all images."""
     contrast_ratio: float
     """The largest standard deviation of an image over the smallest."""
     brighter: int
     darker: int
-    """Training images whose cells are brighter, or darker, than what is around them, in each channel that tells."""
+    """The numbers of training images whose cells are brighter, or darker, than their surroundings in each channel that
+    tells."""
 
     @classmethod
     def of(cls, path: Path, progress: Progress = iter) -> Measured:
@@ -164,23 +165,25 @@ class Measured:
 
     @property
     def smallest_side(self) -> int:
-        """Pixels of the shortest side of an image."""
+        """The shortest side of all images in pixels."""
         return min(self.smallest)
 
 
 def _most(diameters: Sequence[float]) -> tuple[float, float]:
+    """The 5th and the 95th percentile; zeros without cells."""
     low, high = np.percentile(diameters, (5, 95)) if diameters else (0.0, 0.0)
     return float(low), float(high)
 
 
 def _agreed(signs: Sequence[int]) -> int:
-    """The sign that all channels have that have any, else 0."""
+    """The sign of all channels that are not 0, or 0 if they disagree."""
     clear = {sign for sign in signs if sign}
     return clear.pop() if len(clear) == 1 else 0
 
 
 def polarity(sample: Sample, diameter_px: float) -> list[int]:
-    """Of each channel: 1 if cells are brighter than a ring around them, -1 if darker, 0 if neither clearly."""
+    """By channel: 1 if cells are brighter than a ring around them, -1 if darker, 0 if neither is clear."""
+    # A ring and not the whole background: far from cells there may be vignetting or other structure.
     inside = sample.labels.numpy() > 0
     away = min(RING_PX, max(1, round(RING_SHARE * diameter_px)))
     ring = ndimage.binary_dilation(inside, iterations=away) & (sample.labels.numpy() == 0)

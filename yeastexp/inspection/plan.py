@@ -1,7 +1,7 @@
-"""An experiment file written from packed data: what they decide, with what was measured of them as comments.
+"""An experiment file written from packed data: the keys that the data decide, and measurements of them as comments.
 
-A rule is a function of what was measured that yields the keys it sets, none if the starter is right. Taking it out of
-`RULES` removes it.
+A rule is a function of the measurements that yields the keys it sets, none if the starter's are right. Each rule stands
+alone: to remove one, take it out of `RULES`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from yeastexp.system.terminal import printable
 from yeastexp.training import build
 
 WIDTH = 120
-"""Of a line of augmentations."""
+"""The width of a line of augmentations."""
 
 FIELD_DIAMETERS = 2
-"""So many diameters of a cell an output should depend on, to see the cell and its neighbours; only told."""
+"""The receptive field in diameters of a cell that covers the cell and its neighbours; no rule sets it, a comment says
+whether it is reached."""
 
 SMALL_PX = 14
-"""Median diameter below which negatives lost in the runs of docs/planning.md."""
+"""The median diameter below which negatives made scores worse in the runs of docs/planning.md."""
 
 MIXED = 6
-"""At least one of so many images has cells of the other polarity, where it is mixed."""
+"""Polarity counts as mixed if at least one in so many images has cells of the rarer polarity."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A key of the file with its value, and why it has it; without a value, an augmentation that is left out."""
+    """A key of the file with its value and the reason; value None marks an augmentation that is left out."""
 
     key: str
     value: Any
@@ -56,7 +57,7 @@ Rule = Callable[[Measured], Iterator[Choice]]
 
 
 def task(measured: Measured) -> Iterator[Choice]:
-    """What only the data know: where they are, and what their images and labels hold."""
+    """The keys that no starter can know: the channels of the images, and the classes of the labels."""
     named = f": {', '.join(measured.channel_names)}" if measured.channel_names else ""
     yield Choice("task.channels", measured.channels, f"of every image{named}")
     share = format_share(measured.foreground)
@@ -64,7 +65,7 @@ def task(measured: Measured) -> Iterator[Choice]:
 
 
 def validation_by_group(measured: Measured) -> Iterator[Choice]:
-    """Other validation images, where some share a group with training images and whole groups can be had."""
+    """Choose other validation images, if some share a group with training images and whole groups can be had."""
     if not measured.parted:
         return
     count = measured.splits["val"]
@@ -73,6 +74,7 @@ def validation_by_group(measured: Measured) -> Iterator[Choice]:
     except UserError:
         return
     groups = Hdf5(measured.path).groups
+    # Asked of the data set as the run will open it: that it takes whole groups is its rule, and not repeated here.
     train, val = ({groups.get(name, name) for name in others[split]} for split in ("train", "val"))
     if train and not train & val:
         was = f"{format_count(len(measured.parted), 'group')} stood in training and validation images"
@@ -80,13 +82,13 @@ def validation_by_group(measured: Measured) -> Iterator[Choice]:
 
 
 def pasted_cells(measured: Measured) -> Iterator[Choice]:
-    """No scenes where no whole cell can be cut out."""
+    """Omit pasted cells, if no training image holds a whole cell to paste."""
     if not measured.has_whole_cell:
         yield Choice("augment.pasted_cells", None, "no pasted_cells: no training image holds a whole cell to paste")
 
 
 def negatives(measured: Measured) -> Iterator[Choice]:
-    """Images turned into negatives, where cells are brighter than their surroundings in some and darker in others."""
+    """Add negatives, if cells are brighter than their surroundings in some images and darker in others."""
     fewer, clear = min(measured.brighter, measured.darker), measured.brighter + measured.darker
     if measured.has_ids and measured.diameter_px >= SMALL_PX and fewer and fewer * MIXED >= clear:
         reason = (
@@ -104,7 +106,10 @@ RULES: tuple[Rule, ...] = (
 
 
 def new(data: Path, output: Path, *, force: bool = False, progress: Progress = iter) -> None:
-    """Write an experiment on packed data to `output`, after `check` has accepted it."""
+    """Write an experiment on packed data to `output`, after `check` has accepted it.
+
+    Raises UserError if the data or the experiment cannot be used, or if `output` exists, unless `force`.
+    """
     refuse_overwriting(output, force)
     if output.exists() and data.exists() and output.samefile(data):
         raise UserError(f"{output}: is the file that is read; name another one to write")
@@ -130,6 +135,8 @@ def new_from_images(
         raise UserError(f"{output}: is where the images are packed; name an experiment file that ends in .toml")
     for path in (output, data):
         refuse_overwriting(path, force)
+    # Both are made in a folder beside the output and then moved, so that a fault on the way leaves nothing behind. The
+    # paths in messages are those that the user knows.
     with files.folder(output.parent), files.staging(output.parent, f".{output.name}.") as staged:
         try:
             packed = pack([images], [labels], staged / data.name, **options, progress=progress)
@@ -144,12 +151,15 @@ def new_from_images(
 
 
 def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
+    """Measure the data, write the experiment, check it, and write it once more with what was measured as comments."""
     measured = Measured.of(data, progress)
     if missing := [split for split in ("train", "val") if not measured.splits.get(split)]:
         raise UserError(f"{data}: has no image to {missing[0]}; pack it with other --val and --test")
     where = Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
     choices = [choice for rule in RULES for choice in rule(measured)]
     with files.appearing(output) as temporary:
+        # Some comments tell what only a valid experiment can: its receptive field, and the time of a step. So the file
+        # is written without comments first, and loaded from there under the name that it is going to have.
         settings = [f"name={_string(output.stem)}"]
         try:
             temporary.write_text("\n".join(_lines(measured, where, choices)) + "\n", encoding="utf-8")
@@ -167,7 +177,7 @@ def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
 
 
 def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator[str]:
-    """The keys of the file, by table, with their reasons behind them."""
+    """The lines of the file: keys by table, each with its reason as a comment."""
     if measured.has_ids:
         touching = f"{format_share(measured.touching)} of {format_count(measured.cells, 'cell')} touch another one"
         yield _line(f'extends = "{_extended(measured)}"', f"the labels have an id for each cell; {touching}")
@@ -187,7 +197,8 @@ def _lines(measured: Measured, path: str, choices: Sequence[Choice]) -> Iterator
 
 
 def _augmentations(usual: Sequence[dict[str, Any]], changes: dict[str, Choice]) -> Iterator[str]:
-    """The starter's list without what is left out and with what is added, in as few lines as hold the rest."""
+    """The starter's list of augmentations with the changes, each of these on a line with its reason."""
+    # The whole list is written out: an array of tables in a child replaces that of its parent.
     yield "augment = ["
     for name, choice in changes.items():
         omitted = choice.value is None
@@ -207,7 +218,7 @@ def _augmentations(usual: Sequence[dict[str, Any]], changes: dict[str, Choice]) 
 
 
 def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked: CheckResult) -> Iterator[str]:
-    """What was measured, and what of the starter is right for it; each line a subject."""
+    """The comments, a line for each subject: what was measured, and what follows from it."""
     keys = {choice.key for choice in choices}
     small, large = (f"{height} × {width}" for height, width in (measured.smallest, measured.largest))
     sizes = small if small == large else f"{small} to {large}"
@@ -249,6 +260,7 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
 
 
 def _polarity(measured: Measured) -> str:
+    """The comment on polarity, if no rule has set a key for it."""
     if measured.brighter and measured.darker:
         where = f"brighter than their surroundings in {measured.brighter} training images, darker in {measured.darker}"
         return f"polarity: cells are {where}"
@@ -260,6 +272,7 @@ def _polarity(measured: Measured) -> str:
 
 
 def _groups(measured: Measured, whole: bool) -> str:
+    """The comment on groups; `whole` if the experiment keeps whole groups together."""
     alike = f"{measured.alike} of {format_count(measured.splits['val'], 'validation image')}"
     if measured.parted and not whole:
         return f"groups: training and validation share {', '.join(measured.parted[:3])} ← scores are optimistic"
@@ -271,17 +284,18 @@ def _groups(measured: Measured, whole: bool) -> str:
 
 
 def _line(text: str, reason: str) -> str:
-    """With the reason as a comment, which a line break in a name from the data cannot end."""
+    """A line of TOML with its reason as a comment."""
+    # Reasons quote names from the data: a line break in one would end the comment.
     return f"{text}  # {printable(reason)}"
 
 
 def _string(value: str) -> str:
-    """A string as TOML writes it."""
+    """A string, or another scalar, as TOML."""
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
 
 
 def _value(value: Any) -> str:
-    """A value as TOML writes it, in one line."""
+    """A value as TOML, on one line."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list):
@@ -294,7 +308,7 @@ def _extended(measured: Measured) -> str:
 
 
 def _starter(measured: Measured) -> dict[str, Any]:
-    """What the file extends."""
+    """The tables of the starter that the file extends."""
     path = starters.find(_extended(measured))
     assert path is not None, "comes with the package"
     return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The contact sheet of an experiment as a file."""
+"""The contact sheet of an experiment, written as a PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model holds, costs and depends on, with advice on what does not go together."""
+"""The analysis of a model: parameters, MACs, memory and receptive field, with advice on what does not go together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from yeastexp.prediction.predictor import load_predictor
 from yeastexp.sample import Sample
 
 VALIDATION_IMAGES = 8
-"""On which the effective receptive field is measured, at most."""
+"""The most images on which the effective receptive field is measured."""
 
 EFFECTIVE_SHARE = 0.95
 """The share of the gradient that lies within the effective receptive field."""
@@ -29,7 +29,10 @@ EFFECTIVE_SHARE = 0.95
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A layer's call: its output (C, H, W) and receptive field, its parameters and MACs for one image."""
+    """One call of a layer: its output (C, H, W) and receptive field, its parameters and MACs for one image.
+
+    Parameters and MACs stand at the first call of a layer only, as its later calls share them.
+    """
 
     layer: str
     kind: str
@@ -37,10 +40,11 @@ class LayerRow:
     field: ReceptiveField | None
     parameters: Parameters | None
     macs: int | None
-    """Of all calls of this layer together, beside its first call."""
+    """The MACs of all calls of this layer together."""
     in_place: bool
+    """Whether the output takes no memory of its own."""
     kernel: tuple[int, ...] = ()
-    """Of a pooling, height and width."""
+    """The height and width of a pooling's kernel."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,15 @@ class EffectiveField:
 
     gradient: effective_field.GradientDensity
     step: int
-    """Of the best checkpoint."""
+    """The step of the best checkpoint."""
     images: int
     example: Sample
-    """The first of the images, as the model sees it."""
+    """The first of the images, after the transforms."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything that is known about a model."""
+    """The results of a model's analysis."""
 
     subject: Subject
     survey: Survey
@@ -69,7 +73,7 @@ class Inspection:
 
     @property
     def weights(self) -> int:
-        """Parameters without biases, those of norms included."""
+        """The number of parameters without biases, affine weights of norms included."""
         return sum(held.weights + held.affine_weights for held in self.parameters)
 
     @property
@@ -79,12 +83,12 @@ class Inspection:
 
     @cached_property
     def advice(self) -> tuple[str, ...]:
-        """What does not go together."""
+        """Sentences on sizes that do not go together, each with a remedy."""
         return tuple(_advice(self))
 
 
 def inspect(subject: Subject) -> Inspection:
-    """Analyse a model; raises UserError if it cannot be run on such an image."""
+    """Analyse a model. Raises UserError if it cannot be run on the subject's image."""
     channels, height, width = subject.image
     fields = survey(subject.model, channels, (height, width))
     parameters = tuple(costs.parameters(subject.model))
@@ -95,7 +99,7 @@ def inspect(subject: Subject) -> Inspection:
 
 
 def with_effective_field(inspection: Inspection, run: Path) -> Inspection:
-    """The same, with the effective field of a run's best checkpoint; raises UserError if that or the data is gone."""
+    """Add the effective field of a run's best checkpoint. Raises UserError if the checkpoint or the data are gone."""
     loaded = load_predictor(run)
     dataset = loaded.experiment.dataset.build()
     samples = []
@@ -116,7 +120,8 @@ def _rows(
     calls: Counter[str] = Counter()
     for call, field in fields.layers:
         layer = layers[call.name]
-        of_layer = type(layer).__name__ == call.kind  # else of an operator within it
+        # A call may also be one of an operator within the layer's forward: the layer's parameters are not that one's.
+        of_layer = type(layer).__name__ == call.kind
         first = of_layer and not calls[call.name]
         calls[call.name] += of_layer
         in_place = bool(getattr(layer, "inplace", False)) or isinstance(layer, nn.Flatten | nn.Identity)
@@ -133,6 +138,7 @@ def _rows(
 
 
 def _pool_kernel(layer: nn.Module) -> tuple[int, ...]:
+    """The kernel size of a pooling layer; empty for others, as convolutions show theirs in their weights' factors."""
     kernel = getattr(layer, "kernel_size", ()) if not any(True for _ in layer.parameters()) else ()
     return (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
 

@@ -1,4 +1,4 @@
-"""The effective receptive field: where on the image the gradient of an output lies, measured on a trained model."""
+"""The effective receptive field: the distribution of an output's gradient over the image, of a trained model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from yeastexp.randomness import generator
 from yeastexp.training.outputs import checked_outputs
 
 POSITIONS = 4
-"""Outputs of each image whose gradients are taken."""
+"""The number of outputs of each image whose gradients are taken."""
 
 MAX_RADIUS = 256
-"""Pixels to each side that are kept of a gradient if the theoretical field is the whole image."""
+"""The distance in pixels up to which a gradient is kept if the theoretical field is the whole image."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,23 @@ class GradientDensity:
 
     @cached_property
     def within(self) -> npt.NDArray[np.float64]:
-        """The share that lies in the square of side 2r + 1 about the output's own pixel, for each r."""
+        """The share of the gradient in the square of side 2r + 1 about the output's own pixel, by r, (R + 1,)."""
         distances = np.abs(np.arange(len(self.density)) - len(self.density) // 2)
         return np.bincount(np.maximum.outer(distances, distances).ravel(), self.density.ravel()).cumsum()
 
     def side(self, share: float) -> int:
-        """Pixels of the side of the smallest such square that holds at least so large a share."""
+        """The side in pixels of the smallest such square that holds at least `share` of the gradient."""
+        # Less a rounding error: otherwise all of the gradient might never be reached, and the index run past the end.
         return 2 * int(np.searchsorted(self.within, share * self.within[-1] * (1 - 1e-12))) + 1
 
 
 def measure(model: nn.Module, images: Iterable[Tensor], field: ReceptiveField) -> GradientDensity:
-    """|∂ logit / ∂ pixel|, averaged over classes, channels, and outputs in the middle of images (C, H, W).
+    """Measure |∂ logit / ∂ pixel|, averaged over classes, channels, and outputs in the middle of images (C, H, W).
 
-    `field` is the theoretical one, beyond which there is no gradient. After Luo, Li, Urtasun and Zemel (2016),
-    Understanding the effective receptive field in deep convolutional neural networks: their gradient at the centre,
-    here the absolute value of each before the average, so that classes and images do not cancel.
+    `field` is the theoretical receptive field, beyond which there is no gradient. After Luo, Li, Urtasun and Zemel
+    (2016), Understanding the effective receptive field in deep convolutional neural networks; here absolute values are
+    averaged, so that gradients of classes and images do not cancel. Raises UserError if the output does not depend on
+    the image.
     """
     radius = max(max(axis.before, axis.after) if axis.phases else MAX_RADIUS for axis in field.axes)
     stride = field.cumulative_stride
@@ -55,6 +57,7 @@ def measure(model: nn.Module, images: Iterable[Tensor], field: ReceptiveField) -
     positions = 0
     for index, image in enumerate(images):
         for place in _places(index, (image.shape[1], image.shape[2]), radius, stride):
+            # Only the piece that the output depends on goes through the model, not the whole image.
             rows, columns = (_around(at, radius, stride) for at in place)
             piece = image[:, rows, columns]
             center = place[0] - rows.start, place[1] - columns.start
@@ -68,7 +71,10 @@ def measure(model: nn.Module, images: Iterable[Tensor], field: ReceptiveField) -
 
 
 def _places(index: int, size: tuple[int, int], radius: int, stride: int) -> list[tuple[int, int]]:
-    """Outputs of all phases, and so far inside, if they can be, that their fields touch no border."""
+    """Random positions of outputs in the middle of an image: if it is large enough, their fields touch no border.
+
+    The range is at least a cumulative stride wide, so that outputs of all phases are drawn.
+    """
     source = generator(0, "effective receptive field", index=index)
     places = []
     for _ in range(POSITIONS):
@@ -81,13 +87,16 @@ def _places(index: int, size: tuple[int, int], radius: int, stride: int) -> list
 
 
 def _around(place: int, radius: int, stride: int) -> slice:
-    """An output's field, widened to multiples of the cumulative stride: a piece then gives what the image gives."""
+    """The range of pixels of an output's field along one axis, widened to multiples of the cumulative stride."""
+    # So the downsampling layers of the model meet the same grid in the piece as in the whole image, and the output of
+    # the piece equals that of the image.
     first = max(0, (place - radius) // stride * stride)
     return slice(first, -(-(place + radius + 1) // stride) * stride)
 
 
 def _gradient(model: nn.Module, piece: Tensor, center: tuple[int, int]) -> Tensor:
-    """The absolute gradient (h, w) of the logits at a place on a piece of an image (C, h, w), their classes' mean."""
+    """The absolute gradient (h, w) of the logits at a position of a piece (C, h, w): summed over C, the mean over K."""
+    # A backward pass for each class, as the gradients of classes would cancel in that of their sum.
     images = piece[None].detach().requires_grad_()
     logits = model(images)
     checked_outputs(logits, images, logits.shape[1])
@@ -104,7 +113,8 @@ def _add(
     gradient: npt.NDArray[np.float64],
     center: tuple[int, int],
 ) -> None:
-    """Add a gradient to the others, centers aligned, and count the pixels that lay within its image."""
+    """Add a gradient to the total, centers aligned, and count the pixels that lay within its image."""
+    # Near a border a gradient lacks one side. Counting makes the mean there one of fewer outputs, not a smaller one.
     radius = len(total) // 2
     first = [max(0, at - radius) for at in center]
     kept = gradient[first[0] : center[0] + radius + 1, first[1] : center[1] + radius + 1]

@@ -16,21 +16,21 @@ from yeastexp.drawing.pictures import Colour, Picture
 from yeastexp.inspection.model.analysis import EFFECTIVE_SHARE, EffectiveField, Inspection
 
 SIDE = 480
-"""Pixels of a tile."""
+"""The side of a tile in pixels."""
 DECADES = 4
-"""Powers of ten from black to white."""
+"""The powers of ten from black to white."""
 BEYOND = 200
-"""Grey of what lies outside the image."""
+"""The grey value outside the image."""
 
 THEORETICAL, PATCH, EFFECTIVE, CELL = (86, 180, 233), (240, 228, 66), (230, 97, 0), (0, 200, 140)
 
 Sides = tuple[int, int, int, int]
-"""Pixels above, left, below and right of an output's own."""
+"""The numbers of pixels above, left of, below and right of an output's own pixel."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What is drawn about an output's own pixel, and its entry in the legend."""
+    """Squares or a circle drawn about an output's own pixel, and their entry in the legend."""
 
     colour: Colour
     text: str
@@ -44,7 +44,7 @@ def write_picture(inspection: Inspection, path: Path) -> None:
 
 
 def picture(inspection: Inspection) -> Picture:
-    """The effective receptive field (H, W, 3): about a pixel of a validation image, and by itself."""
+    """Draw the effective receptive field (H, W, 3): once on a validation image, once its gradient alone."""
     effective = inspection.effective
     assert effective, "with_effective_field comes first"
     marks = list(_marks(inspection, effective))
@@ -88,7 +88,7 @@ def _about(side: int) -> Sides:
 
 
 def _marked(shown: Picture, marks: list[Mark]) -> Picture:
-    """A picture about an output's own pixel, enlarged, with marks."""
+    """An enlarged picture, centred on an output's own pixel, with the marks drawn into it."""
     scale, middle = SIDE / len(shown), len(shown) // 2
     drawn = pictures.fitted(shown, SIDE)
     for mark in marks:
@@ -103,16 +103,17 @@ def _marked(shown: Picture, marks: list[Mark]) -> Picture:
 
 
 def _image(effective: EffectiveField, radius: int) -> Picture:
-    """The example about a pixel deep inside a cell that is not far from the middle."""
+    """The example image around a pixel deep inside a cell and not far from the middle."""
     labels = effective.example.labels.numpy()
     distances = [np.abs(np.arange(length) - length // 2) for length in labels.shape]
+    # Padded, as a cell that the border cuts would else be deepest at the border.
     depth = ndimage.distance_transform_edt(np.pad(labels > 0, 1))[1:-1, 1:-1]
     row, column = np.unravel_index((depth - np.maximum.outer(*distances) / 8).argmax(), labels.shape)
     return _around(pictures.grey_of(effective.example.image.numpy()), (int(row), int(column)), radius, BEYOND)
 
 
 def _gradient(effective: EffectiveField, radius: int) -> Picture:
-    """The shares of the gradient, from black to white by powers of ten."""
+    """The gradient in grey, on a logarithmic scale."""
     density: npt.NDArray[np.float64] = effective.gradient.density
     levels = 1 + np.log10(np.maximum(density / density.max(), 10.0**-DECADES)) / DECADES
     grey = np.rint(255 * levels).astype(np.uint8)[..., None].repeat(3, axis=2)
@@ -120,6 +121,6 @@ def _gradient(effective: EffectiveField, radius: int) -> Picture:
 
 
 def _around(shown: Picture, place: tuple[int, int], radius: int, beyond: int) -> Picture:
-    """The pixels within a radius of a place, with a grey beyond the border."""
+    """The pixels within a radius of a place, with the grey value `beyond` outside the image."""
     padded = np.pad(shown, ((radius, radius), (radius, radius), (0, 0)), constant_values=beyond)
     return padded[place[0] : place[0] + 2 * radius + 1, place[1] : place[1] + 2 * radius + 1]

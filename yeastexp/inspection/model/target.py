@@ -1,4 +1,4 @@
-"""The model to inspect, of an experiment, a run or a name, and how it would be trained."""
+"""The subject of an inspection: the model of an experiment, a run or a name, and how it would be trained."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.training_images import DEFAULT_SIDE, patch_side
 
 IMAGE_SIDE = 256
-"""Pixels of an image if nothing else tells its size."""
+"""The side of an image in pixels if nothing else tells its size."""
 CELL_IMAGES = 8
-"""Training images whose cells are measured."""
+"""The most training images whose cells are measured."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,28 @@ class Subject:
     batch: int
     patch_size: int | None
     optimizer: torch.optim.Optimizer | None
-    """Over stand-ins for the model's parameters, stepped once; None if it has none."""
+    """An optimizer over stand-ins for the model's parameters, stepped once so that its state has its size; None if the
+    model has no parameters."""
     cell_diameters: tuple[float, ...] = ()
-    """Of the cells of some training images, after the transforms, in pixels; empty without the data."""
+    """Diameters in pixels of the cells of some training images after the transforms; empty without the data."""
     cells_apart: bool = True
-    """Whether the data separates cells that touch; otherwise each connected component counts as one."""
+    """Whether the data separate cells that touch; otherwise each connected component counts as one cell."""
 
     @property
     def cell_diameter(self) -> float | None:
-        """Their median."""
+        """The median diameter of the cells in pixels; None without the data."""
         return float(np.median(self.cell_diameters)) if self.cell_diameters else None
 
     @property
     def doubt(self) -> str:
-        """A caveat to the cell diameter."""
+        """A caveat to the cell diameter, to continue a sentence; else empty."""
         return "" if self.cells_apart else "; touching cells were counted as one"
 
 
 def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None) -> Subject:
-    """The model of an experiment file or of a run directory, with its first weights.
+    """The subject of an experiment file or of a run directory, its model with the initial weights.
 
-    The data need not be there, but without it cells are not measured.
+    The data need not be there, but without them cells are not measured.
     """
     if path.suffix == ".toml" or path.is_file():
         loaded = load_experiment(path, settings, data=False)
@@ -89,9 +90,9 @@ def of_experiment(path: Path, settings: Sequence[str] = (), image: tuple[int, in
 def of_model(
     name: str, settings: Sequence[str] = (), image: tuple[int, int, int] | None = None, classes: int = 2
 ) -> Subject:
-    """A registered model with options such as `width=8`; trained with AdamW and the default batch.
+    """The subject of a registered model with options such as `width=8`, trained with AdamW and the default batch.
 
-    `name` may also be that of a plugin file that registers a model, or `FILE.py:NAME` if it registers several.
+    `name` may also be a plugin file that registers a model, or `FILE.py:NAME` if it registers several.
     """
     plugins.load_installed()
     name = _registered(name)
@@ -117,7 +118,7 @@ def of_model(
 
 
 def _registered(name: str) -> str:
-    """The name of a model, which a plugin file may stand for."""
+    """The registered name of a model, which may be given as a plugin file; that file is loaded."""
     file, _, chosen = name.partition(":")
     if not file.endswith(".py"):
         return name
@@ -148,9 +149,9 @@ def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
-    """Cell diameters, whether touching cells are separated, and the shortest side of the training images.
+    """Cell diameters, whether touching cells are separated, and the shortest side of the transformed training images.
 
-    Defaults without the data.
+    Returns defaults if the data cannot be read.
     """
     try:
         dataset = loaded.dataset.build()
@@ -162,6 +163,7 @@ def _data(loaded: Experiment) -> tuple[tuple[float, ...], bool, int]:
             transformed = pipeline.whole(transforms, sample)
             measured += diameters(transformed.maps.get("instances"), transformed.labels)
             scale = min(transformed.size) / min(sample.size)
+        # The transforms' change of scale is that of the last image read: the others would have to be read for theirs.
         shortest = int(scale * min(min(dataset.shape(name)[1:]) for name in names))
         return tuple(measured), "instances" in dataset.maps, shortest
     except (UserError, OSError):

@@ -14,11 +14,11 @@ from yeastexp.system.formatting import format_bytes
 
 HEADINGS = ("layer", "kind", "output C×H×W", "weights", "biases", "norm", "stride", "field", "MACs")
 LABEL = 21
-"""Characters before the entries below the table."""
+"""The width of the labels of the entries below the table."""
 
 
 def as_json(inspection: Inspection) -> dict[str, Any]:
-    """All values, for scripts; shapes without the batch."""
+    """The inspection as plain values for scripts; shapes are without the batch."""
     part, subject = inspection.survey.convolutional_part, inspection.subject
     return {
         "model": subject.name,
@@ -90,7 +90,7 @@ def _effective(effective: EffectiveField) -> dict[str, Any]:
 
 
 def lines(inspection: Inspection) -> Iterator[str]:
-    """All values, for people."""
+    """The inspection as lines of text."""
     yield f"{inspection.subject.name}, an image of {_shape(inspection.subject.image)} (C×H×W)"
     yield ""
     yield from _table(inspection)
@@ -110,7 +110,7 @@ def lines(inspection: Inspection) -> Iterator[str]:
 
 
 def _entry(label: str, *texts: str) -> Iterator[str]:
-    """A label, and lines beside it."""
+    """Lines of text with a label beside the first."""
     for index, text in enumerate(texts):
         yield f"{label if index == 0 else '':<{LABEL}}{text}"
 
@@ -194,6 +194,7 @@ def _field_lines(field: ReceptiveField) -> Iterator[str]:
 
 
 def _axis_lines(axis: Axis) -> Iterator[str]:
+    """The receptive field along one axis, which may differ between the phases of the cumulative stride."""
     if axis.global_layer:
         yield f"the whole image, through {axis.global_layer}"
         return
@@ -219,7 +220,7 @@ def _effective_lines(effective: EffectiveField) -> Iterator[str]:
 
 
 def _compared(inspection: Inspection) -> Iterator[str]:
-    """Sizes to compare the receptive field with."""
+    """Entries on sizes to compare the receptive field with."""
     subject = inspection.subject
     if subject.patch_size:
         yield from _entry("training patch", f"{subject.patch_size}×{subject.patch_size} pixels")

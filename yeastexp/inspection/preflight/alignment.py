@@ -1,7 +1,7 @@
-"""Whether labels follow the image under every transform: a disc painted on both has to come out in one place.
+"""A check that labels follow the image under every transform: a disc painted on both has to come out in one place.
 
-For transforms that only give `geometry` this holds by construction. But `image`, `batch` and `labels` of a plugin can
-do anything, and a model that is trained on displaced labels trains without an error.
+For transforms that only define `geometry` this holds by construction. But `image`, `batch` and `labels` of a plugin can
+do anything, and training on displaced labels raises no error.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from yeastexp.system.formatting import format_count
 from yeastexp.training.build import Assembly
 
 DRAWS = 64
-"""Discs, each with other params; an augmentation with p = 0.05 acts on at least one of them in 96 of 100 checks."""
+"""The number of discs, each with params of its own: one of them meets an augmentation with p = 0.05 in 96 of 100
+checks."""
 
 WHOLE_IMAGES = 8
-"""Discs on a whole image, for each `[[transform]]`."""
+"""The number of discs on a whole image, for each `[[transform]]`."""
 
 MAX_SIDE = 96
-"""Pixels of the patches that discs are painted on."""
+"""The largest side in pixels of the patches that discs are painted on."""
 
 TOLERANCE_PX = 1.5
-"""How far apart both may come out: images are interpolated, labels are not."""
+"""The distance up to which both count as in one place: images are interpolated, labels are not."""
 
 MIN_DISC_PX = 9
-"""Pixels of a disc below which too little of it is left to compare."""
+"""The area in pixels below which too little of a disc is left to compare."""
 
 VISIBLE = 0.1
-"""Share of the strongest change of all draws below which a disc counts as hidden."""
+"""The share of the strongest change of all draws below which a disc counts as hidden."""
 
 ALL = "all together"
 
@@ -49,7 +50,7 @@ Apply = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Alignment:
-    """The discs under a transform, or under all: distances in pixels between image and labels."""
+    """The result for one transform, or for all together: the distances in pixels between image and labels."""
 
     table: str
     name: str
@@ -60,13 +61,13 @@ class Alignment:
 
     @property
     def apart(self) -> list[float]:
-        """The distances that are too large."""
+        """The distances above the tolerance."""
         return [distance for distance in self.distances if distance > TOLERANCE_PX]
 
 
 @dataclass(frozen=True)
 class _Discs:
-    """Images (B, C, h, w) that differ in the value of a disc alone, and the disc (B, h, w) as a label 1 on 0."""
+    """Pairs of images (B, C, h, w) that differ in the value of a disc alone, and the disc as a label map (B, h, w)."""
 
     dark: Tensor
     bright: Tensor
@@ -74,12 +75,14 @@ class _Discs:
 
 
 def check_alignment(assembly: Assembly) -> list[Alignment]:
-    """Each transform and each augmentation alone, then all augmentations together."""
+    """Check each transform and each augmentation alone, then all augmentations together."""
+    # A plugin may do right alone and wrong in a list, where neighbouring geometries are composed.
     checked = [_check_transform(assembly, name, transform) for name, transform in _transforms(assembly)]
     augmentations = dict(enumerate(assembly.sampler.augmentations))
     if not augmentations:
         return checked
     side = min(assembly.sampler.plan.side, MAX_SIDE)
+    # Twice the side, of which the patch is the middle: a geometry that moves pixels finds real ones beside the patch.
     images, labels = _patches(assembly, 2 * side)
     discs = _painted(images, side, assembly.experiment.train.seed)
     groups = [(part.name, {i: augmentations[i]}) for i, part in enumerate(assembly.experiment.augmentations)]
@@ -90,14 +93,14 @@ def check_alignment(assembly: Assembly) -> list[Alignment]:
 
 
 def _transforms(assembly: Assembly) -> Iterator[tuple[str, BasicTransform2D]]:
-    """Those that are applied, with their names."""
+    """The names and the transforms that are applied: normalising ones are not, where the data are stored normalised."""
     normalized = bool(assembly.dataset.normalization)
     kept = [part.name for part in assembly.experiment.transforms if not (part.build().normalizes and normalized)]
     return zip(kept, assembly.transforms, strict=True)
 
 
 def _check_transform(assembly: Assembly, name: str, transform: BasicTransform2D) -> Alignment:
-    """On copies of the smallest training image."""
+    """Check one `[[transform]]` on copies of the smallest training image, which takes the least time."""
     dataset = assembly.dataset
     smallest = min(dataset.splits["train"], key=lambda name: int(np.prod(dataset.shape(name)[1:])))
     sample = dataset.read(smallest)
@@ -129,7 +132,9 @@ def _patches(assembly: Assembly, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _painted(images: Tensor, side: int, seed: int) -> _Discs:
-    """A disc near the middle of each image, as dark and as bright as its pixels are already: its range stays."""
+    """Paint a disc near the middle of each image (B, C, H, W), once in its lowest and once in its highest value."""
+    # In values that the image has already, the disc does not change its range: a transform that takes the range of the
+    # image then treats both versions of it alike.
     source = generator(seed, "preflight spots")
     height, width = images.shape[-2:]
     radius = max(2.0, min(side, MAX_SIDE) / 16)
@@ -145,6 +150,7 @@ def _painted(images: Tensor, side: int, seed: int) -> _Discs:
 
 
 def _augmenter(assembly: Assembly, augmentations: dict[int, BasicTransform2D], count: int, side: int) -> Apply:
+    """Apply augmentations, by their place in the experiment's list, with params that are drawn once, here."""
     seed = assembly.experiment.train.seed
     params = [
         [transform.draw(generator(seed, "preflight draws", 0, patch, i)) for i, transform in augmentations.items()]
@@ -162,6 +168,8 @@ def _augmenter(assembly: Assembly, augmentations: dict[int, BasicTransform2D], c
 
 
 def _check(table: str, name: str, apply: Apply, discs: _Discs, real: tuple[Tensor, Tensor], classes: int) -> Alignment:
+    # What differs between the dark and the bright disc's image is the disc, whatever else the transform does to the
+    # image. The same image twice tells whether params decide all: if not, the difference of the two means nothing.
     blank = torch.zeros_like(discs.labels)
     dark, blank_labels = apply(discs.dark, blank)
     again, _ = apply(discs.dark, blank)
@@ -178,7 +186,7 @@ def _check(table: str, name: str, apply: Apply, discs: _Discs, real: tuple[Tenso
 
 
 def _distances(dark: Tensor, bright: Tensor, blank: Tensor, labels: Tensor) -> Iterator[float]:
-    """How far apart image and labels show the disc, for each image in which both do."""
+    """The distances between the disc in the image and in the labels, of the images in which both show it whole."""
     changed = (bright - dark).abs().sum(dim=1)
     changed = torch.where(labels == IGNORE, torch.zeros_like(changed), changed)
     # Statistics of the image, if a transform takes them, change all pixels a little: half of them no more than this.
@@ -192,7 +200,9 @@ def _distances(dark: Tensor, bright: Tensor, blank: Tensor, labels: Tensor) -> I
 
 
 def _distance(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """How far each of two masks sticks out of the other, the smaller of both: what occludes a part moves nothing."""
+    """The smaller of the two directed Hausdorff distances between masks, in pixels."""
+    # The smaller one, as a transform may cover a part of the disc in the image alone: what is left of it is then inside
+    # the other mask and has not moved. A displacement makes both distances large.
     return min(
         float(ndimage.distance_transform_edt(~inside)[outside].max())
         for inside, outside in ((first, second), (second, first))
@@ -200,7 +210,7 @@ def _distance(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> fl
 
 
 def findings(checked: Sequence[Alignment]) -> list[Finding]:
-    """What is wrong; of all together only if each alone is right."""
+    """The faults of single transforms; only if there are none, those of all augmentations together."""
     alone = [finding for alignment in checked if alignment.name != ALL for finding in _faults(alignment)]
     return alone or [finding for alignment in checked if alignment.name == ALL for finding in _faults(alignment)]
 

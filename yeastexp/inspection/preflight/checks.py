@@ -1,4 +1,4 @@
-"""A data set checked before training, and whether the model can learn it at all."""
+"""The preflight: a data set is checked before training, and whether the model can learn it at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOT_TRIED = Finding(
 
 @dataclass(frozen=True)
 class Preflight:
-    """All findings, the worst first; the statistics of all readable images; what was tried with the model."""
+    """The result of a preflight: all findings, the worst first, and the measurements that they rest on."""
 
     experiment: Experiment
     splits: dict[str, int]
@@ -49,7 +49,7 @@ class Preflight:
     overfit: Overfit | None
 
     def count(self, severity: Severity) -> int:
-        """How many findings have a severity."""
+        """The number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
 
@@ -86,6 +86,7 @@ def preflight(
     errors = any(finding.severity == "error" for finding in findings)
     if unfitted and not errors:
         findings.append(unfitted)  # else the errors above are why they could not be fitted
+    # The data come first: with errors in them the model's training would stop, and its checks would blame the model.
     if unfitted or errors:
         return Preflight(loaded, splits, ordered([*findings, NOT_TRIED]), images, [], None)
     say("timing a step, and comparing labels with their images under each augmentation")
@@ -100,7 +101,7 @@ def preflight(
 
 
 def _transforms(loaded: Experiment, dataset: Any) -> tuple[Transforms | None, Finding | None]:
-    """The fitted transforms, or why they could not be fitted."""
+    """The fitted transforms; or None, and the finding that says why they could not be fitted."""
     try:
         return build.fitted_transforms(loaded, dataset), None
     except UserError as error:

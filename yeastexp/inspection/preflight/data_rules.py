@@ -1,4 +1,4 @@
-"""What can be said of the data without the model."""
+"""The rules that check the data without the model, and their order."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ LABEL_RULES = (
     label_rules.nearly_full_masks,
     label_rules.unlabelled_pixels,
 )
-"""Those that need to know no more than the labels."""
+"""The rules that need nothing but the labels."""
 
 
 def label_findings(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:
-    """What the labels alone tell."""
+    """The findings of the rules on labels alone."""
     for rule in LABEL_RULES:
         yield from rule(images, classes)
 
 
 def findings(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
-    """Those of all rules, in the order of the page."""
+    """The findings of all rules, in the order of the page."""
     for rule in RULES:
         yield from rule(images, classes)
 
 
 def single_images(splits: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Splits of one image."""
+    """Findings on splits of a single image."""
     if len(splits.get("val", ())) == 1:
         yield Finding(
             "warning",

@@ -1,4 +1,4 @@
-"""Images and masks that are in a data set twice, or nearly."""
+"""Findings on images and masks that a data set holds twice, exactly or nearly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from yeastexp.system.formatting import format_count
 
 
 def duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
-    """Images, and masks, that are equal bit for bit."""
+    """Findings on images, and on masks, that are equal bit for bit."""
+    # Constant images are all alike, and reported as such; so are masks of background alone, or of foreground alone.
     groups = [group for group in _groups(images, "image_digest") if not group[0].constant]
     across = [group for group in groups if len({image.split for image in group}) > 1]
     within = [group for group in groups if len({image.split for image in group}) == 1]
@@ -59,7 +60,7 @@ def _equal(group: Statistics) -> str:
 
 
 def near_duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
-    """Held-out images that resemble a training image."""
+    """Findings on held-out images that resemble a training image without being equal to it."""
     thumbnails = {image.name: image.thumbnail for image in images}
     digests = {image.name: image.image_digest for image in images}
     train = names(in_split(images, "train"))

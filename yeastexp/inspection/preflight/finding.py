@@ -1,4 +1,4 @@
-"""What a preflight reports: one fault or oddity, the images that show it, and what to do about it."""
+"""A finding of a preflight: one fault or oddity, the images that show it, and the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 MAX_NAMED = 3
-"""Images that a sentence names."""
+"""The most images that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Finding:
 def of_images(
     severity: Severity, about: str, affected: Labels, images: Labels, what: str, why: str, remedy: str
 ) -> Finding:
-    """A finding about some of all images: `what` goes on after '3 of 18 images'."""
+    """A finding on some of all images; `what` continues the sentence '3 of 18 images'."""
     share = f"{len(affected)} of {format_count(len(images), 'image')}"
     return Finding(severity, about, share + what, why, remedy, names(affected))
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first; those of one severity in their order."""
+    """Sort findings by severity, the worst first; those of one severity keep their order."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def named(images: Sequence[str], most: int = MAX_NAMED) -> str:
-    """The first names, and how many more there are; a single one more is named too."""
+    """The first names, and how many more there are; 'and 1 more' is never said, as the name is as short."""
     shown = images if len(images) <= most + 1 else images[:most]
     return ", ".join(shown) + (f" and {len(images) - most} more" if len(images) > most + 1 else "")
 

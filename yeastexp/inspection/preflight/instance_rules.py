@@ -1,4 +1,4 @@
-"""What the ids of cells of all images say together."""
+"""Rules on the ids of the cells of all images."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ FAULTS = (
         "remove them from the labels",
     ),
 )
-"""Fields of the statistics, with the words of their findings; who shares ids is not told of pieces as well."""
+"""Fields of the statistics with the words of their findings, in the order in which an id is reported only once."""
 
 
 def findings(images: Statistics, needed: bool) -> Iterator[Finding]:
-    """Odd ids; and no cells to learn from, if the task needs them."""
+    """Findings on odd ids, and on training images without cells if the task needs them."""
     told = [(image, image.instances) for image in images if image.instances]
     train = in_split(images, "train")
     if needed and train and not any(image.instances and image.instances.count for image in train):
@@ -68,7 +68,7 @@ def findings(images: Statistics, needed: bool) -> Iterator[Finding]:
 
 
 def cells_line(images: Statistics) -> str:
-    """How many cells there are in images with a map `instances`, how large, and how many touch another."""
+    """A sentence on the cells of images with a map `instances`: their number, their sizes, and how many touch."""
     told = [image.instances for image in images if image.instances]
     counts = [cells.count for cells in told]
     if not (count := sum(counts)):

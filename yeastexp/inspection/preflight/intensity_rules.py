@@ -1,4 +1,4 @@
-"""What the pixel values of all images say together."""
+"""Rules on the pixel values of all images; each yields its findings."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from yeastexp.inspection.preflight.statistics import ImageStatistics, ModelInput
 from yeastexp.system.formatting import format_count, format_number, format_share
 
 SATURATED, CLIPPED = 0.01, 0.001
-"""Shares of pixels at the highest value from which on there is a warning, and a note."""
+"""The shares of pixels at the highest value from which there is a warning, and a note."""
 
 PADDED = 0.05
-"""Share of pixels at the lowest value from which on there is a note."""
+"""The share of pixels at the lowest value from which there is a note."""
 
 MIN_LEVELS = 16
-"""Grey levels below which faint outlines are lost."""
+"""The number of grey levels below which faint outlines are lost."""
 
 MAX_CONTRAST_RATIO = 3.0
-"""The ratio of standard deviations of images up to which they are alike."""
+"""The ratio of the standard deviations of images up to which they count as alike."""
 
 STANDARD = (0.05, 10.0)
-"""Standard deviations of the model's input between which training works well; means stay below the second."""
+"""The standard deviations of the model's input between which training works well; means stay below the second."""
 
 
 def constant_images(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:

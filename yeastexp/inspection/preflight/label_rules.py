@@ -1,4 +1,4 @@
-"""What the labels of all images say together."""
+"""Rules on the labels of all images; each yields its findings."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count, format_share
 
 FULL = 0.9
-"""Share of foreground from which on a mask may be inverted."""
+"""The share of foreground above which a mask may be inverted."""
 
 RARE = 0.005
-"""Share of pixels below which a class is rare."""
+"""The share of pixels below which a class is rare."""
 
 CONTRADICTED = 0.01
-"""Share of the pixels of objects in which a map may differ from the labels."""
+"""The share of the pixels of its objects up to which a map may differ from the labels."""
 
 MANY_SPECKS, FEW_COMPONENTS = 0.5, 4
-"""The share of connected components that are specks from which on there is a note, if there are more than a few."""
+"""The share of specks above which there is a note, and the number of components up to which there is none."""
 
 MAX_FOREGROUND_RATIO = 3.0
-"""The ratio of the foreground in two splits up to which they are alike."""
+"""The ratio of the foreground in two splits up to which they count as alike."""
 
 
 def invalid_labels(images: Labels, classes: Sequence[str]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""One small batch overfitted: a model that cannot do that will not learn from many images."""
+"""The check that a model can overfit one small batch: one that cannot will not learn from many images."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.training_images import Prepared
 
 PATCHES = 4
-"""Of a batch at most: more take longer to overfit, and show no more."""
+"""The most patches of the batch: more take longer to overfit, and show no more."""
 
 STEPS = 300
-"""At most; measured: the experiments of this package need 57 to 210."""
+"""The most steps by default; the experiments of this package were measured to need 57 to 210."""
 
 FITTED = 0.1
-"""Share of the loss left, as in `Overfit.left`, at which predictions are right but for outlines."""
+"""The share of the loss left (`Overfit.left`) at which a batch counts as fitted: predictions are right but for
+outlines."""
 
 FALLING = 0.05
-"""The share of its loss that a model loses in the last fifth of its steps, from which on more steps would help."""
+"""The relative decrease of the loss in the last fifth of the steps from which more steps would help."""
 
 DROPOUTS = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
@@ -42,7 +43,7 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Overfit:
-    """How far a batch was fitted: the losses of all steps, and mean IoU and accuracy on it after the last one.
+    """The result of overfitting a batch: the losses of all steps, and the mean IoU and accuracy after the last one.
 
     `constant` is the loss of the best prediction that is the same everywhere, `minimum` that of the true labels.
     """
@@ -55,11 +56,11 @@ class Overfit:
     iou: float
     accuracy: float
     finite: bool = True
-    """Whether all losses and their gradients were."""
+    """Whether all losses and gradients were finite."""
 
     @property
     def left(self) -> float:
-        """The loss above the minimum that is left, as a share of that of the best constant prediction."""
+        """The last loss on a scale from the minimum (0) to that of the best constant prediction (1)."""
         return left(self.losses[-1], self.constant, self.minimum)
 
     @property
@@ -75,20 +76,22 @@ class Overfit:
 
 
 def left(loss: float, constant: float, minimum: float) -> float:
-    """How much of the way from the best constant prediction (1) to the minimum (0) is left, or NaN."""
+    """A loss on a scale from the minimum (0) to the constant prediction's (1); NaN if that is not above the minimum."""
     return (loss - minimum) / (constant - minimum) if constant > minimum else math.nan
 
 
 def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | None:
-    """Train the experiment's model on one batch of a few patches with cells, until it fits.
+    """Train the experiment's model on one batch of a few patches with cells until it fits, or for `steps` steps.
 
-    With the loss and the optimizer of the experiment at a constant learning rate, without augmentation and dropout.
-    None if the patches have a single class: there is nothing to learn. The model's weights change.
+    Loss and optimizer are those of the experiment, at a constant learning rate, without augmentation and dropout. The
+    model's weights change. Returns None if the patches have a single class: there is nothing to learn.
     """
     images, targets, labels = _batch(assembly)
     if len(labels[labels != IGNORE].unique()) < 2:
         return None
     task, losses = assembly.task, list[float]()
+    # A loss alone says little, as its scale and its minimum depend on the loss function: it is measured between that of
+    # the true labels and that of the best constant prediction.
     minimum = _lowest(assembly.loss(outputs, targets) for outputs in task.certain(targets))
     constant = _lowest(assembly.loss(outputs, targets) for outputs in task.constant(targets))
     for layer in assembly.model.train().modules():
@@ -106,6 +109,8 @@ def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | Non
                 minimum, constant = 0.0, losses[0]
     except NonFiniteLoss:
         finite = False
+    # Still in training mode: the running statistics of batch norm have seen few steps, and would describe another
+    # function than the one that was fitted.
     with torch.no_grad():
         predicted = torch.stack([task.decode(outputs).labels for outputs in assembly.model(images)])
         counts = confusion(predicted, labels, len(assembly.classes))
@@ -115,6 +120,7 @@ def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | Non
 
 def _batch(assembly: Assembly) -> tuple[Tensor, Tensor, Tensor]:
     """Images, targets and labels of a few patches, not augmented, centred on the foreground if there is any."""
+    # Images are read when they are needed: a check of four patches does not wait for the whole training split.
     sampler, train, task = assembly.sampler, assembly.experiment.train, assembly.task
     read = Prepared(assembly.dataset, assembly.transforms, len(assembly.classes), task)
     source = LazyImages(read, sampler.source.sizes, assembly.experiment.task.channels, foreground=True)
@@ -125,6 +131,7 @@ def _batch(assembly: Assembly) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _lowest(losses: Iterable[Tensor]) -> float:
+    """The lowest finite loss; NaN without any."""
     return min((float(loss) for loss in losses if loss.isfinite()), default=math.nan)
 
 
@@ -136,7 +143,7 @@ def _scores(counts: Tensor) -> tuple[float, float]:
 
 
 def finding(result: Overfit | None) -> Finding | None:
-    """Why a batch was not fitted; None if it was."""
+    """The finding on a batch that was not fitted, with the likely reason; None if it was fitted."""
     if result is None:
         return Finding(
             "note",

@@ -21,7 +21,7 @@ from yeastexp.system.formatting import format_count, format_number, format_share
 WIDTH = 118
 INDENT = 9
 MAX_ROWS = 40
-"""Images with a row each; more are summarised by split."""
+"""The most images with a row each; more are summarised by split."""
 
 HEADINGS = ("split", "image", "stored", "lowest", "highest", "at highest", "size", "foreground", "unlabelled")
 RIGHT_FROM = 3
@@ -29,7 +29,7 @@ RIGHT_FROM = 3
 
 
 def lines(result: Preflight) -> Iterator[str]:
-    """The findings, the worst first, what was tried, and a table of the images."""
+    """The preflight as lines of text: findings, the worst first, what was tried, and a table of the images."""
     counts = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     severities = ", ".join(format_count(result.count(severity), severity) for severity in SEVERITIES)
     yield f"{result.experiment.name}: {format_count(sum(result.splits.values()), 'image')} ({counts}); {severities}"
@@ -48,7 +48,7 @@ def lines(result: Preflight) -> Iterator[str]:
 
 
 def finding_lines(finding: Finding) -> Iterator[str]:
-    """What is found, with images and remedy."""
+    """A finding with its images and its remedy."""
     names_some = any(name in finding.what for name in finding.images)
     images = f" [{named(finding.images)}]" if finding.images and not names_some else ""
     yield from _wrapped(finding.severity, f"{finding.about}: {finding.what}{images}")
@@ -132,7 +132,7 @@ def _summary(images: Statistics) -> Iterator[Sequence[str]]:
 
 
 def as_json(result: Preflight) -> dict[str, Any]:
-    """Everything, for scripts."""
+    """The preflight as plain values for scripts."""
     return {
         "name": result.experiment.name,
         "counts": {f"{severity}s": result.count(severity) for severity in SEVERITIES},

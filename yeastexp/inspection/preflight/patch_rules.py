@@ -1,4 +1,4 @@
-"""Whether the size of patches suits the images, the cells and the model."""
+"""Rules on the size of patches, which has to suit the images, the cells and the model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from yeastexp.training import build
 from yeastexp.training.training_images import patch_side
 
 CELLS_ACROSS = 2.0
-"""Diameters of a cell that a patch should be wide."""
+"""The least width of a patch in diameters of a cell."""
 
 SMALL_CELLS_PX = 6.0
-"""Diameter below which an outline that is off by a pixel costs half of the IoU."""
+"""The diameter below which an outline that is off by a pixel costs half of the IoU."""
 
 
 def findings(loaded: Experiment, images: Statistics, model: nn.Module) -> Iterator[Finding]:
-    """Sizes that do not go together, all of them after the transforms."""
+    """Findings on sizes that do not go together."""
+    # All sizes are those after the transforms, as patches are cut from transformed images.
     train = [(image, image.model_input) for image in images if image.split == "train" and image.model_input]
     if not train:
         return

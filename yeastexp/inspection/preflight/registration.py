@@ -1,4 +1,4 @@
-"""Whether masks are registered with their images: outlines should lie on edges, not beside them or mirrored."""
+"""A check that masks are registered with their images: outlines should lie on edges, not beside them or mirrored."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ Array = npt.NDArray[np.float64]
 Plane = npt.NDArray[np.generic]
 
 MAX_SHIFT_PX = 8
-"""How far masks are shifted in search of a better registration."""
+"""The largest shift of masks in search of a better registration."""
 
 AGREEMENT = 0.75
-"""The share of the images in which it has to be better."""
+"""The share of the images in which a shift has to be better to be reported."""
 
 MAX_SIDE = 1024
-"""Pixels of the central part of an image that is used."""
+"""The side in pixels of the central part of an image that is used."""
 
 MAX_IMAGES = 32
-"""That are used, evenly spread over all."""
+"""The most images that are used, evenly spread over all."""
 
 MIN_SHIFT_PX = 2.0
-"""Outlines are drawn a pixel to one side in good data too (measured: 1 of 81 × 81 pixels of traps)."""
+"""The least shift that is reported: outlines are drawn a pixel to one side in good data too."""
 
 MIN_GAIN = 0.1
-"""The share of itself by which the best correlation has to exceed that in place: measured shifts of 3 px reach it."""
+"""The gain of correlation, as a share of the best, from which a shift is reported; measured shifts of 3 px reach it."""
 
 MIN_CORRELATION = 0.1
-"""Of outlines with edges, for another place to be credible; measured in place: means of 0.22 to 0.65 of a data set."""
+"""The least correlation for another place to be credible; data sets in place were measured to have 0.22 to 0.65."""
 
 MISMATCH = 0.05
-"""Correlation below which a mask seems to be of another image; measured in place: at least 0.17 for one image."""
+"""The correlation below which a mask seems to be of another image; single images in place had at least 0.17."""
 
 FLIPS: dict[str, Callable[[Plane], Plane]] = {
     "flipped vertically": lambda labels: labels[::-1],
@@ -50,9 +50,10 @@ FLIPS: dict[str, Callable[[Plane], Plane]] = {
 
 @dataclass(frozen=True)
 class Registration:
-    """The correlation of a mask's outlines with the image's edges, by shift of the mask, (2 · MAX_SHIFT_PX + 1) a side.
+    """The correlation of a mask's outlines with its image's edges, in place, shifted and flipped.
 
-    `flipped` has the best within a few pixels, for the mask as it is ("") and under each flip.
+    `by_shift` (2 · MAX_SHIFT_PX + 1 a side) is indexed by the shift down and right, no shift in the middle. `flipped`
+    has the best correlation within 2 pixels of it, for the mask as it is ("") and under each flip.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Registration:
 
 
 def register(sample: Sample) -> Registration | None:
-    """How well a mask fits its image; None if it has no outline, or the image is too small to shift it."""
+    """Measure how well a mask fits its image; None if the mask has no outline, or the image is too small to shift."""
     image, labels = _center(channel_mean(sample.image.numpy())), _center(sample.labels.numpy())
     outlines, inner = _outlines(labels), slice(MAX_SHIFT_PX, -MAX_SHIFT_PX)
     if min(labels.shape) < 4 * MAX_SHIFT_PX or not outlines[inner, inner].any():
@@ -76,12 +77,14 @@ def register(sample: Sample) -> Registration | None:
 
 
 def _center(plane: Plane) -> Plane:
+    """The central part of an image, at most `MAX_SIDE` a side."""
     first = [max(0, (length - MAX_SIDE) // 2) for length in plane.shape]
     return plane[first[0] : first[0] + MAX_SIDE, first[1] : first[1] + MAX_SIDE]
 
 
 def _outlines(labels: Plane) -> Array:
-    """1 on both sides of every change of label."""
+    """A map (H, W) that is 1 on both sides of every change of label, else 0."""
+    # Both sides: an outline on one side only would lie half a pixel beside the edge, and favour a shift.
     outlines = np.zeros(labels.shape)
     for axis in (0, 1):
         changes = np.diff(labels.astype(np.int64), axis=axis) != 0
@@ -91,14 +94,15 @@ def _outlines(labels: Plane) -> Array:
 
 
 def _edges(image: Plane) -> Array:
-    """The gradient magnitude at the scale of a pixel, its top clipped, so that no speck dominates."""
+    """The gradient magnitude at the scale of a pixel, its top 2 % clipped, so that no bright speck dominates."""
     gradients = [ndimage.gaussian_filter(image.astype(np.float64), 1.0, order=order) for order in ((1, 0), (0, 1))]
     magnitude = np.hypot(*gradients)
     return np.asarray(ndimage.gaussian_filter(np.minimum(magnitude, np.quantile(magnitude, 0.98)), 1.0))
 
 
 def _correlations(edges: Array, outlines: Array) -> Array:
-    """Pearson's, of the inner edges with the outlines moved by each shift."""
+    """Pearson's correlation of the inner part of the edges with the outlines moved by each shift."""
+    # The inner part is the same for all shifts: every correlation is of equally many pixels, none of them padded.
     inner = edges[MAX_SHIFT_PX:-MAX_SHIFT_PX, MAX_SHIFT_PX:-MAX_SHIFT_PX]
     centred = inner - inner.mean()
     # A shift of the mask by (y, x) moves the part of it that meets the inner edges by (-y, -x): hence the flips.
@@ -110,7 +114,7 @@ def _correlations(edges: Array, outlines: Array) -> Array:
 
 
 def _box_means(plane: Array, size: tuple[int, ...]) -> Array:
-    """The mean of every box of a size."""
+    """The mean of every box of a size within a plane, from a summed-area table."""
     sums = np.pad(plane, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     height, width = size
     boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
@@ -118,12 +122,14 @@ def _box_means(plane: Array, size: tuple[int, ...]) -> Array:
 
 
 def _near(by_shift: Array) -> float:
+    """The best correlation within 2 pixels: flips are compared as if outlines were drawn alike on all sides."""
     near = slice(MAX_SHIFT_PX - 2, MAX_SHIFT_PX + 3)
     return float(by_shift[near, near].max())
 
 
 def findings(registrations: Sequence[Registration]) -> list[Finding]:
-    """What the masks of several images together say, the first that holds; one image is too few to tell."""
+    """The finding of the first rule that holds for the masks of several images together; one image is too few."""
+    # In this order: flipped masks hardly match in place either, and may fit a little better when shifted.
     if len(registrations) < 2:
         return []
     rules = _flipped, _shifted, _mismatched
@@ -138,7 +144,7 @@ def _misregistered(about: str, what: str) -> Finding:
 
 
 def _flipped(registrations: Sequence[Registration]) -> Finding | None:
-    """Flipped masks have to fit at least twice as well as those in place."""
+    """A finding if masks fit at least twice as well flipped."""
     means = {
         flip: float(np.mean([registration.flipped.get(flip, 0.0) for registration in registrations]))
         for flip in ("", *FLIPS)
@@ -154,6 +160,9 @@ def _flipped(registrations: Sequence[Registration]) -> Finding | None:
 
 
 def _shifted(registrations: Sequence[Registration]) -> Finding | None:
+    """A finding if one shift fits all masks better."""
+    # The shift is searched for in the mean over images: in a single image noise can move the maximum, but a fault of
+    # the annotation tool or of the export moves all masks alike.
     mean = np.mean([registration.by_shift for registration in registrations], axis=0)
     row, column = (int(index) for index in np.unravel_index(int(mean.argmax()), mean.shape))
     y, x = row - MAX_SHIFT_PX, column - MAX_SHIFT_PX
@@ -179,6 +188,7 @@ def _moved(pixels: int, positive: str, negative: str) -> str:
 
 
 def _mismatched(registrations: Sequence[Registration]) -> Finding | None:
+    """A finding on masks that fit nothing in their images."""
     names = tuple(registration.name for registration in registrations if registration.flipped[""] < MISMATCH)
     if not names:
         return None

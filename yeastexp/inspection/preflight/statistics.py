@@ -1,4 +1,4 @@
-"""The statistics of one image and its labels: all that a preflight keeps of it."""
+"""The statistics of an image and its labels, which a preflight keeps in place of the pixels."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.training_images import Transforms
 
 SPECK_PX = 10
-"""Pixels below which a connected component of the foreground is a speck."""
+"""The area in pixels below which a connected component of the foreground is a speck."""
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An image after the transforms, as the model is given it."""
+    """The statistics of an image after the transforms, as the model is given it."""
 
     mean: float
     std: float
     size: tuple[int, int]
     channels: tuple[tuple[float, float], ...]
-    """Mean and standard deviation of each."""
+    """Mean and standard deviation of each channel."""
 
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """The labels of an image."""
+    """The statistics of the labels of an image."""
 
     name: str
     split: str
     counts: dict[int, int]
-    """Pixels of each label, IGNORE among them."""
+    """Numbers of pixels by label, IGNORE among them."""
 
     @property
     def pixels(self) -> int:
-        """Pixels of the image."""
+        """The number of pixels of the image."""
         return sum(self.counts.values())
 
     @property
     def labelled(self) -> int:
-        """Pixels whose label is not IGNORE."""
+        """The number of pixels whose label is not IGNORE."""
         return self.pixels - self.counts.get(IGNORE, 0)
 
     @property
@@ -67,13 +67,13 @@ class LabelStatistics:
 
 
 def count_labels(labels: Tensor) -> dict[int, int]:
-    """Pixels of each label."""
+    """The numbers of pixels by label."""
     return dict(zip(*(values.tolist() for values in labels.unique(return_counts=True)), strict=True))
 
 
 @dataclass(frozen=True)
 class ImageStatistics(LabelStatistics):
-    """An image (C, H, W) as stored, and its labels."""
+    """The statistics of an image (C, H, W) as stored, and of its labels."""
 
     dtype: str | None
     shape: tuple[int, int, int]
@@ -81,20 +81,21 @@ class ImageStatistics(LabelStatistics):
     high: float
     std: float
     at_low: float
-    """Share of the pixels that have the lowest value of their channel, in the channel with the most."""
+    """The share of the pixels at the lowest value of their channel, in the channel with the most."""
     at_high: float
+    """The same of the highest value."""
     constant: bool
     """Whether all pixels of a channel have one value."""
     components: int
-    """Connected components of the foreground."""
+    """The number of connected components of the foreground."""
     specks: int
-    """Those of a few pixels."""
+    """The number of components of less than `SPECK_PX` pixels."""
     contradicted: dict[str, float]
     """By map, the share of its objects' pixels that the labels contradict."""
     diameters: tuple[float, ...]
-    """Of the cells, in pixels after the transforms."""
+    """The cells' diameters in pixels after the transforms."""
     instances: cells.CellStatistics | None
-    """Of the map `instances`, if there is one."""
+    """The statistics of the map `instances`, if there is one."""
     longest_px: int
     """The longest side of a cell's bounding box, after the transforms; 0 without a map `instances`."""
     model_input: ModelInput | None
@@ -113,23 +114,23 @@ AnyStatistics = TypeVar("AnyStatistics", bound=LabelStatistics)
 
 
 def names(images: Labels) -> tuple[str, ...]:
-    """Of the images."""
+    """The names of images."""
     return tuple(image.name for image in images)
 
 
 def in_split(images: Sequence[AnyStatistics], split: str) -> list[AnyStatistics]:
-    """Those of a split."""
+    """The images of a split."""
     return [image for image in images if image.split == split]
 
 
 def ratio(values: Sequence[float]) -> float:
-    """The largest over the smallest value above 0."""
+    """The ratio of the largest to the smallest positive value; 1 without any."""
     positive = [value for value in values if value > 0]
     return max(positive) / min(positive) if positive else 1.0
 
 
 def measure(sample: Sample, split: str, dtype: str | None, transforms: Transforms | None) -> ImageStatistics:
-    """The statistics of an image, with those of the model's input if the transforms are known."""
+    """Measure an image, and the model's input if the transforms are given."""
     image, labels = sample.image, sample.labels
     low, high = (float(end) for end in image.aminmax())
     components = _component_sizes(labels)
@@ -163,12 +164,14 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
 
 
 def _component_sizes(labels: Tensor) -> np.ndarray:
+    """The pixels of each 8-connected component of the foreground."""
     numbered, count = ndimage.label(labels.numpy() > 0, structure=np.ones((3, 3)))
     return np.bincount(numbered.ravel(), minlength=count + 1)[1:]
 
 
 def _contradicted(labels: Tensor, maps: Mapping[str, Tensor]) -> dict[str, float]:
-    """Live cells have a label above 0, dead ones are background; both maps are 0 where there is none."""
+    """By map, the share of its objects' pixels that contradict the labels."""
+    # Live cells are foreground, dead ones are background; both maps are 0 where there is no object.
     wrong: dict[str, Any] = {"instances": labels == 0, "dead": labels > 0}
     shares = {}
     for name, ids in maps.items():
@@ -184,7 +187,7 @@ def _model_input(sample: Sample) -> ModelInput:
 
 
 def _most_at(image: Tensor, values: Tensor) -> float:
-    """The largest share, over channels, of the pixels that have their channel's value."""
+    """The share of the pixels that have their channel's value of `values` (C, 1, 1), in the channel with the most."""
     return float((image == values).double().mean(dim=(1, 2)).max())
 
 
