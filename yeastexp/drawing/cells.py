@@ -1,4 +1,4 @@
-"""Cells in colours that tell neighbours apart, with their numbers and what is wrong with them."""
+"""Pictures of cells in colours that tell neighbours apart, with their numbers and their errors."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from yeastexp.system.formatting import format_number
 COLOURS = np.array(OKABE_ITO, np.uint8)
 
 NEAR_PX = 2
-"""Cells with fewer pixels between them get different colours."""
+"""The distance in pixels up to which two cells get different colours."""
 
 NUMBER_SIZE = 11
 
 LEAST_SIDE = 256
-"""Pixels of the longer side of a picture in a panel."""
+"""The least length in pixels of the longer side of a picture in a panel."""
 WRONG = {"missed": OKABE_ITO[1], "false": OKABE_ITO[5], "split": OKABE_ITO[3], "merged": OKABE_ITO[6]}
 """The colours of cells with an error."""
 
 
 def colours(ids: Labels) -> npt.NDArray[np.uint8]:
-    """A colour (n + 1, 3) for each of the ids 0 to n, black for 0; neighbours differ as long as colours suffice."""
+    """A colour for each of the ids 0 to n, (n + 1, 3), black for 0; neighbours differ as long as colours suffice."""
     count = int(ids.max(initial=0))
     neighbours: list[set[int]] = [set() for _ in range(count + 1)]
-    # Where the largest id nearby is not the pixel's own, two cells are near each other; so for the smallest.
+    # If the largest or the smallest id within a window is not the pixel's own, two cells are near each other. The two
+    # filters miss a middle one of three ids in a window, but find it from another pixel, as a rule.
     size = 2 * NEAR_PX + 1
     unset = np.where(ids > 0, ids, count + 1)
     for nearby in (ndimage.maximum_filter(ids, size), ndimage.minimum_filter(unset, size)):
@@ -39,6 +40,8 @@ def colours(ids: Labels) -> npt.NDArray[np.uint8]:
         for first, second in np.unique(np.stack([ids[pairs], nearby[pairs]]), axis=1).T.tolist():
             neighbours[first].add(second)
             neighbours[second].add(first)
+    # Greedy colouring in the order of ids. Among the free colours the id chooses, so that all of them are in use: the
+    # first free one would give cells without neighbours all the same.
     chosen = np.zeros(count + 1, np.int64)
     for number in range(1, count + 1):
         taken = {int(chosen[neighbour]) for neighbour in neighbours[number] if neighbour < number}
@@ -48,7 +51,7 @@ def colours(ids: Labels) -> npt.NDArray[np.uint8]:
 
 
 def outlined(grey: Picture, ids: Labels, *, numbers: bool = False) -> Picture:
-    """The image with each cell (H, W) outlined, just inside its edge, and maybe its number in its middle."""
+    """Outline each cell of `ids` (H, W), just inside its edge, and with `numbers` write its id into its middle."""
     drawn, edges = np.array(grey), pictures.edges(ids)
     compact, known = compacted(ids)
     table = colours(compact)
@@ -66,7 +69,7 @@ def tile(image: npt.NDArray[np.float32], ids: Labels, side: int, limits: Limits 
 
 
 def _numbered(picture: Picture, compact: Labels, known: Labels, table: npt.NDArray[np.uint8]) -> Picture:
-    """With the number that is `known` of each of the ids 1 to n in its middle."""
+    """Write numbers into the middle of cells: `known[i]` for the cell of compact id i, for 1 to n."""
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     font = pictures.typeface(NUMBER_SIZE)
@@ -83,10 +86,10 @@ def panel(
     wrong_true: dict[str, Collection[int]],
     wrong_predicted: dict[str, Collection[int]],
 ) -> Picture:
-    """Image (C, H, W), outlines of true and of predicted cells (H, W), cells with an error, and their legend, in a row.
+    """A row of pictures: the image (C, H, W), outlines of true and predicted cells (H, W), errors, and their legend.
 
-    Errors are ids by the names in `WRONG`, of the true and of the predicted cells. Small images are enlarged, so that
-    outlines are fine beside the cells.
+    `wrong_true` and `wrong_predicted` are ids by the names in `WRONG`. Small images are enlarged, so that outlines are
+    thin beside the cells.
     """
     grey = pictures.grey_of(image)
     grey = pictures.fitted(grey, min(max(*grey.shape[:2], LEAST_SIDE), pictures.LARGEST_SIDE))

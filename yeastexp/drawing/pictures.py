@@ -1,4 +1,4 @@
-"""Images and labels as pictures: tiles with outlines, captions, legends and histograms, and their arrangement."""
+"""Pictures of images and labels: tiles with outlines, captions, legends and histograms, and their arrangement."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_number
 
 Picture = npt.NDArray[np.uint8]
-"""(H, W, 3), as TensorBoard and Pillow take it."""
+"""An RGB image (H, W, 3), as TensorBoard and Pillow take it."""
 Labels = npt.NDArray[np.int64]
 Limits = Sequence[tuple[float, float]]
-"""The values of each channel that are displayed as black and white: a dim one would be black in the range of others."""
+"""The values of each channel that are displayed as black and as white. Each channel has its own: with those of all
+together, a dim channel would be black."""
 Colour = tuple[int, int, int]
 
 GAP = 6
 CAPTION = 18
-"""Height of a line of text."""
+"""The height of a line of text in pixels."""
 TEXT_SIZE, HEADING_SIZE = 11, 15
 NARROWEST = 160
-"""Pixels, enough for the longest caption."""
+"""The least width of a captioned picture in pixels, enough for the longest caption."""
 LARGEST_SIDE = 512
-"""Pixels of a tile; larger images are downscaled."""
+"""The largest side of a tile in pixels; larger images are downscaled."""
 
 INK, FAINT = (0, 0, 0), (110, 119, 129)
 
@@ -43,10 +44,10 @@ OKABE_ITO: tuple[Colour, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
-"""Okabe and Ito (2008); colour-blind readers can tell them apart."""
+"""The palette of Okabe and Ito (2008), whose colours colour-blind readers can tell apart."""
 
 OUTLINES = (OKABE_ITO[5], OKABE_ITO[1], OKABE_ITO[3], OKABE_ITO[2], OKABE_ITO[6])
-"""Of the classes above 0, repeated if there are more."""
+"""The colours of the classes above 0, repeated if there are more."""
 FRAME = OKABE_ITO[3]
 
 LABEL_COLOURS = np.array([(0, 0, 0), (255, 255, 255), *OKABE_ITO[:5]], np.uint8)
@@ -58,7 +59,7 @@ FALSE_ALARM = np.array([230, 97, 0], np.uint8)
 CAPTIONS = ("image", "ground truth", "prediction", "blue: missed, orange: false")
 
 HATCHING = 8
-"""Pixels from one line to the next over unlabelled regions."""
+"""The distance in pixels between hatching lines over unlabelled regions."""
 BINS = 80
 LINE_WIDTH = 2
 JPEG_QUALITY = 88
@@ -79,11 +80,15 @@ def limits_of(*images: npt.NDArray[np.float32]) -> Limits:
 
 
 def grey_of(image: npt.NDArray[np.float32], limits: Limits | None = None) -> Picture:
-    """An image (C, H, W) with each channel between its limits, by default its own; three are colours, others a mean."""
+    """An image (C, H, W) with each channel scaled to its limits: three channels as colours, others as their mean.
+
+    The default limits are those of the image itself.
+    """
     limits = limits or limits_of(image)
     low, high = np.array(limits).T[:, :, None, None]
     width = np.maximum(high - low, 1e-12)
     shown = np.clip((image - low.astype(image.dtype)) / width.astype(image.dtype), 0, 1)
+    # Channels of one value are left out of the mean, which they would only make paler.
     if len(shown) != 3:
         varied = (high > low).ravel()
         shown = shown[varied if varied.any() else ~varied].mean(axis=0, keepdims=True)
@@ -118,7 +123,7 @@ def outline_colour(label: int) -> Colour:
 
 
 def outlined(grey: Picture, labels: Labels, colour_of: Callable[[int], Colour] = outline_colour) -> Picture:
-    """The image with each label above 0 outlined in its colour, just inside its edge; unlabelled regions hatched."""
+    """Outline each label above 0 in its colour, just inside its edge, and hatch unlabelled regions."""
     drawn = np.array(grey)
     near = ndimage.binary_dilation(edges(labels))  # two pixels thick
     for label in np.unique(labels[near]).tolist():
@@ -174,7 +179,7 @@ def jpeg(picture: Picture) -> bytes:
 
 
 def framed(picture: Picture, box: tuple[float, float, float, float], colour: Colour) -> Picture:
-    """A picture with a rectangle (top, left, bottom, right), of which the last two are exclusive."""
+    """Draw a rectangle (top, left, bottom, right; the last two exclusive) into a picture."""
     canvas, draw = _canvas(picture)
     top, left, bottom, right = box
     draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=LINE_WIDTH)
@@ -182,7 +187,7 @@ def framed(picture: Picture, box: tuple[float, float, float, float], colour: Col
 
 
 def circled(picture: Picture, centre: tuple[float, float], diameter: float, colour: Colour) -> Picture:
-    """A picture with a circle around (y, x), in pixels."""
+    """Draw a circle around (y, x) into a picture; all in pixels."""
     canvas, draw = _canvas(picture)
     draw.circle(centre[::-1], diameter / 2, outline=colour, width=LINE_WIDTH)
     return np.asarray(canvas)
@@ -245,7 +250,7 @@ def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def histogram(values: Sequence[npt.NDArray[np.float32]], size: tuple[int, int]) -> Picture:
-    """Histograms, a line in its own colour for each array, between the 0.1th and 99.9th percentile of all."""
+    """Draw histograms, a coloured line for each array, between the 0.1th and the 99.9th percentile of all values."""
     height, width = size
     exact = [array.astype(np.float64).ravel() for array in values]  # float32 has too few values between large ones
     low, high = (float(end) for end in np.percentile(np.concatenate(exact), [0.1, 99.9]))

@@ -33,17 +33,17 @@ from yeastexp.system.formatting import format_score, format_signed
 Format = Literal["png", "svg"]
 
 WIDTH = 5.6
-"""Inches: at 390 pixels text of 10 points is still 7 points high."""
+"""The width of figures in inches: shown 390 pixels wide, text of 10 points is still 7 points high."""
 
 DPI = 250
-"""Of PNG files: 1400 pixels across."""
+"""The resolution of PNG files, which are then 1400 pixels wide."""
 
 INK = "#24292f"
 FAINT = "#6e7781"
 GRID = "#d8dee4"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's without yellow, too light for a white background, and black, which is the ink."""
+"""The colours of Okabe and Ito without yellow (too light on white) and without black (used for text)."""
 
 CSS_VARIABLES = {
     INK: "--ink",
@@ -52,19 +52,19 @@ CSS_VARIABLES = {
     "#ffffff": "--paper",
     **{colour.lower(): f"--series-{index}" for index, colour in enumerate(COLOURS)},
 }
-"""What stands for each colour in an HTML page, which sets them for a light and a dark scheme."""
+"""The CSS variable that replaces each colour in an HTML page, which defines them for a light and a dark scheme."""
 
 MOST_NAMED = 45
-"""Rows that have room for the names of their images; of more, every n-th is named."""
+"""The most rows that are all named; of more, every n-th is."""
 
 LONGEST_NAME = 22
-"""Characters of an image's name beside its row."""
+"""The most characters of an image's name beside its row."""
 
 MOST_MARKED = 25
-"""Points of a line that are marked one by one."""
+"""The most points of a line that each have a marker."""
 
 MOST_BINS = 40
-"""Of a histogram."""
+"""The most bins of a histogram."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
@@ -100,10 +100,10 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """Points in the order of x; those that are NaN or infinite are left out.
+    """A series of points in ascending order of x; points with NaN or infinite coordinates are not drawn.
 
     Series of the same `look` share colour, marker and line style, and those of the same name an entry in the legend;
-    `hollow` ones are outlines. `hint` is the tooltip of its line in an SVG.
+    markers of `hollow` ones are outlines. `hint` is the tooltip of its line in an SVG.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Values by image, and their mean with its confidence interval; any of them may be absent."""
+    """Values by image, and their mean with its confidence interval; either may be absent."""
 
     name: str
     values: Mapping[str, float]
@@ -174,9 +174,10 @@ def scatter(
     joined: bool = False,
     ends: tuple[str, str] | None = None,
 ) -> Figure:
-    """Points in panels, one below the other, that share their axes and a legend.
+    """Scatter plots in panels, one below the other, that share their axes and a legend.
 
-    `joined` draws a thin line through each series; `ends` is written beside the first and last point of the first.
+    `joined` draws a thin line through each series; `ends` are texts beside the first and the last point of the first
+    series of each panel.
     """
     with _styled():
         figure, every_axes = _figure(len(panels), aspect=0.62)
@@ -204,7 +205,10 @@ def dots(
     logarithmic: bool = False,
     ticks: Sequence[str] = (),
 ) -> Figure:
-    """Points whose x is a number, or the index of one of `ticks`; tooltips are the lines of their series' hint."""
+    """A scatter plot with a tooltip for each point: the lines of a series' hint in the order of its points.
+
+    x is a number, or if `ticks` are given, the index of one of them.
+    """
     with _styled():
         figure, (axes,) = _figure(1)
         axes.margins(0.08)
@@ -234,10 +238,10 @@ def distributions(
     named: Literal["lowest", "highest"] | None = None,
     zero: bool = False,
 ) -> Figure:
-    """A row a distribution: a dot an image, and the mean as a stroke on a bar that spans its interval.
+    """A strip plot, a row for each distribution: a dot for each image, and the mean on a bar of its interval.
 
-    The `named` image of each row has its name below its dot, unless all are equal; `zero` draws a line at 0. If no row
-    has dots, the means stand beside their bars in digits.
+    The lowest or highest image is `named` below its dot, unless all values are equal; `zero` draws a line at 0. If no
+    row has dots, the means stand beside their bars in digits.
     """
     dotted = any(row.values for row in rows)
     with _styled():
@@ -248,6 +252,7 @@ def distributions(
             axes.axvline(0, color=FAINT, linewidth=1.0)
         for place, row in enumerate(rows):
             _draw_distribution(axes, place, row)
+        # In a second pass, as names are aligned by the limits of the axis, which all rows decide.
         for place, row in enumerate(rows):
             if named and len(set(row.values.values())) > 1:
                 extreme = (min if named == "lowest" else max)(row.values, key=lambda name: row.values[name])
@@ -266,9 +271,9 @@ def distributions(
 def paired(
     names: Sequence[str], left: Sequence[float], right: Sequence[float], *, labels: tuple[str, str], x_label: str
 ) -> Figure:
-    """Two values of each image joined by a line, a row an image, the largest loss on top and the largest gain below.
+    """A row for each image with its two values joined by a line, from the largest loss on top to the largest gain.
 
-    An image that lacks one of them has no row. Names stand beside their rows as long as there is room for them.
+    An image that lacks a value has no row. If there are too many rows for all names, every n-th is named.
     """
     rows = [row for row in zip(names, left, right, strict=True) if math.isfinite(row[1]) and math.isfinite(row[2])]
     rows.sort(key=lambda row: row[2] - row[1])
@@ -290,7 +295,7 @@ def paired(
 
 
 def histograms(values: Mapping[str, Sequence[float]], *, x_label: str, y_label: str) -> Figure:
-    """How often values fall into the same bins, an outline for each name, which lie over each other."""
+    """Overlaid histograms in common bins, an outline for each name."""
     with _styled():
         figure, (axes,) = _figure(1)
         edges = np.histogram_bin_edges(np.concatenate([[], *values.values()]), bins="auto")
@@ -316,10 +321,10 @@ def bland_altman(
     x_label: str,
     y_label: str,
 ) -> Figure:
-    """A dot an image: the mean of its two counts, and the second minus the first (Bland and Altman 1986).
+    """A Bland-Altman plot (1986): for each image, the second count minus the first over the mean of both.
 
-    Lines are the `mean` difference on a band that spans its `interval`, and the `limits` of agreement. Images with the
-    same two numbers share a larger dot.
+    Lines are the `mean` difference on a band of its `interval`, and the `limits` of agreement. Images with the same
+    two numbers share a larger dot.
     """
     places: dict[tuple[float, float], list[str]] = {}
     for name, (first, second) in counts.items():
@@ -372,24 +377,27 @@ def to_scale(rectangles: Mapping[str, tuple[float, float]], circles: Mapping[str
 
 
 def encode(figure: Figure, form: Format, **changes: Any) -> bytes:
-    """The bytes of a figure as a file, with `changes` of the style; the same bytes each time."""
+    """The content of a figure's file, with `changes` of the style; the same figure gives the same bytes."""
     out = io.BytesIO()
     metadata = {"Software": None} if form == "png" else {"Creator": None, "Date": None}
     with _styled(**changes):
         figure.savefig(out, format=form, dpi=DPI, metadata=metadata)
     if form == "png":
         return out.getvalue()
-    # The only thing that matplotlib can attach to a dot is a link; a tooltip is what we want.
+    # matplotlib can attach nothing but a link to a dot: the text of the tooltip travels as a URL, and is turned into a
+    # title here.
     return re.sub(
         rb'<a xlink:href="([^"]*)"[^>]*>(.*?)</a>', rb"<g><title>\1</title>\2</g>", out.getvalue(), flags=re.DOTALL
     )
 
 
 def inline_svg(figure: Figure, name: str) -> str:
-    """A figure as an element of an HTML page that defines CSS_VARIABLES.
+    """A figure as an SVG element of an HTML page that defines CSS_VARIABLES, with its text in the page's font.
 
-    Its text is text, in the page's font. `name`, unique in the page, makes the ids of its elements so.
+    `name` has to be unique in the page: the ids of the figure's elements depend on it.
     """
+    # Each of the substitutions makes the element smaller, or fit for a page with several figures: no XML prologue or
+    # metadata, no ids that occur in each figure, coordinates with two decimals, colours by CSS variables.
     svg = encode(figure, "svg", **{"svg.fonttype": "none", "svg.hashsalt": name}).decode()
     svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # these are the same in every figure, and nothing refers to them
@@ -403,7 +411,7 @@ def _with_variables(match: re.Match[str]) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all, as PNG or SVG by the suffix.
+    """Write a figure atomically, as PNG or SVG by the suffix.
 
     Raises UserError if the suffix is neither.
     """
@@ -416,7 +424,7 @@ def save(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def _styled(**changes: Any) -> Iterator[None]:
-    """STYLE alone, whatever the user's matplotlibrc says."""
+    """Apply STYLE alone within the block, whatever the user's matplotlibrc says."""
     with style.context(["default", STYLE | changes], after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names; the reader's browser has it
         yield
@@ -430,7 +438,8 @@ def _figure(panels: int, aspect: float = 0.66) -> tuple[Figure, list[Axes]]:
 
 
 def _laid_out(figure: Figure) -> Figure:
-    """The figure with its layout fixed: every further draw would shift it by another fraction."""
+    """Lay out a figure for good."""
+    # The constrained layout converges over several draws: with it, each further file would differ by a fraction.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
@@ -489,7 +498,7 @@ def _draw_distribution(axes: Axes, place: int, row: Distribution) -> None:
 
 
 def _shortened(name: str) -> str:
-    """The end of a name, which tells images apart."""
+    """A name shortened to its end, which tells images of one series apart."""
     return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
@@ -503,5 +512,5 @@ def _write(
     va: Literal["top", "center"] = "top",
     size: float = 9.5,
 ) -> None:
-    """A text beside a point of the data, `offset` points away."""
+    """Write a text beside a point in data coordinates, `offset` points (1/72 inch) away."""
     axes.annotate(text, point, offset, textcoords="offset points", ha=ha, va=va, fontsize=size)

@@ -1,7 +1,8 @@
-"""BioImage.IO packages: weights with an rdf.yaml in the oldest form of format 0.5 that its consumers read (0.5.3).
+"""BioImage.IO packages: weights with an rdf.yaml in the oldest version of format 0.5 that its consumers read (0.5.3).
 
-The yaml is written here, so that no package of BioImage.IO is needed, and no newer one's form gets in the way. What
-normalises images is said in standard preprocessing operations: the weights in the package are the network alone.
+The YAML is written here and not by a package of BioImage.IO, which would be one more dependency, and would write the
+newest version of the format. The weights are those of the network alone, as the format describes normalisation by
+standard preprocessing operations.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from yeastexp.training.run_directory import RunDirectory, Which
 
 FORMAT = "0.5.3"
 EPSILON = 1e-12
-"""What is added to a divisor; the least that keeps constant images finite."""
+"""The number that is added to divisors, so that constant images stay finite."""
 
 TESTED = 256
-"""Pixels of a side of the test image, at least."""
+"""The least side of the test image in pixels."""
 
 COVER_SIDE = 400
-"""Pixels of each half of the cover."""
+"""The side in pixels of each half of the cover."""
 
 LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 LONGEST_NAME, SHORTEST_NAME = 128, 5
@@ -61,7 +62,7 @@ NO_TEXT = ("yes", "no", "on", "off", "true", "false", "null")
 """Words that YAML reads as something else."""
 
 Yaml = Any
-"""What JSON can hold."""
+"""A value that JSON can hold."""
 
 
 def export(
@@ -73,7 +74,11 @@ def export(
     checkpoint: Which = "best",
     force: bool = False,
 ) -> tuple[Description, list[str]]:
-    """Write a run's model as a package; its description, and what to look at, a line each."""
+    """Write a run's model as a package. Returns its description, and lines for its user.
+
+    Raises UserError, and writes nothing, without a valid licence, if a transform has no standard operation, or if the
+    network cannot be traced or deviates from PyTorch.
+    """
     if licence is None:
         raise UserError("--as bioimageio: add --licence with what others may do (SPDX identifier, as CC-BY-4.0 or MIT)")
     if not LICENCE.fullmatch(licence):
@@ -85,6 +90,7 @@ def export(
     directory = RunDirectory(run)
     described = exportable.described(run, directory.checkpoint(checkpoint))
     traced = {"onnx": exportable.traced("onnx"), "torchscript": exportable.traced("torchscript")}
+    # One description stands for both formats of weights: that of the larger deviation.
     described = max(
         (proven(exportable, each, described, TITLES[kind]) for kind, each in traced.items()),
         key=lambda each: max(row["deviation"] for row in each.proof),
@@ -118,14 +124,14 @@ def _bare(traced: Any) -> bytes:
 
 
 def npy(values: Tensor) -> bytes:
-    """A NumPy file."""
+    """The content of a NumPy file."""
     buffer = io.BytesIO()
     np.save(buffer, values.numpy(), allow_pickle=False)
     return buffer.getvalue()
 
 
 def normalized(predictor: Predictor, image: Tensor) -> Tensor:
-    """What the network is given (C, H, W) of an image (C, H, W) as recorded."""
+    """The network's input (C, H, W) for an image (C, H, W) as recorded."""
     sample = Sample(predictor.rescaled(image, None), torch.full(image.shape[-2:], IGNORE), "test")
     return pipeline.whole(predictor.transforms, sample).image
 
@@ -134,7 +140,7 @@ def normalized(predictor: Predictor, image: Tensor) -> Tensor:
 
 
 def operations(predictor: Predictor) -> list[Yaml]:
-    """The transforms as standard operations. Raises UserError if one has no equal there."""
+    """The transforms as standard operations of the format. Raises UserError if a transform has no equivalent."""
     found: list[Yaml] = []
     if stored := predictor.normalization:
         found.append(_fixed(stored["mean"], stored["std"]))
@@ -165,7 +171,7 @@ def _fixed(mean: Any, std: Any) -> Yaml:
 
 
 def _numbers(name: str, **numbers: list[float]) -> Yaml:
-    """An operation with a number, or with one for each channel."""
+    """An operation with a single value of each parameter, or with one for each channel."""
     several = any(len(each) > 1 for each in numbers.values())
     if several:
         return {"id": name, "kwargs": {"axis": "channel", **numbers}}
@@ -176,14 +182,14 @@ def _numbers(name: str, **numbers: list[float]) -> Yaml:
 
 
 def step_of(described: Description) -> int:
-    """What sides of images should be multiples of, for tiles to be exact."""
+    """The number that sides of images should be multiples of, so that tiles are exact."""
     return math.lcm(described.stride, described.multiple)
 
 
 def packaged_halo(described: Description, pixel_um: float | None) -> int:
-    """The halo as the package says it, in places larger: its readers multiply it by the size of a pixel, divide it by
-    the same, and refuse what is no whole number then, as 24 with 0.2 µm.
-    """
+    """The halo in pixels that the package states, at least that of the network."""
+    # Readers multiply the halo by the size of a pixel, divide it by the same, and refuse a result that is no whole
+    # number. For 24 pixels of 0.2 µm, rounding leaves 24.000000000000004: then the next multiple is taken.
     halo = halo_of(described)
     while pixel_um and not (halo * pixel_um / pixel_um).is_integer():
         halo += described.stride
@@ -191,18 +197,18 @@ def packaged_halo(described: Description, pixel_um: float | None) -> int:
 
 
 def least_side(described: Description, halo: int) -> int:
-    """The least side of an image: one that leaves something between the halos."""
+    """The least side of an image in pixels: at least one pixel is left between the halos."""
     step = step_of(described)
     return -(-max(described.smallest, 2 * halo + 1) // step) * step
 
 
 def tested_side(described: Description, halo: int) -> int:
-    """The side of the test image."""
+    """The side of the test image in pixels."""
     return -(-max(TESTED, least_side(described, halo)) // step_of(described)) * step_of(described)
 
 
 def sample_to_test(predictor: Predictor, side: int) -> tuple[Sample, str]:
-    """The middle of a validation image if the data are there, else made discs; and which it is."""
+    """The middle of a validation image, or synthetic discs without the data; and a phrase on its origin."""
     try:
         dataset = build_dataset(predictor.experiment)
         name = dataset.splits["val"][0]
@@ -220,13 +226,13 @@ def sample_to_test(predictor: Predictor, side: int) -> tuple[Sample, str]:
 
 
 def mirrored(image: Tensor, side: int) -> Tensor:
-    """An image (C, h, w) continued to a square (C, side, side)."""
+    """An image (C, h, w) padded by reflection, to the right and below, to a square (C, side, side)."""
     margins = [(0, side - length) for length in image.shape[-2:]]
     return torch.from_numpy(np.pad(image.numpy(), [(0, 0), *margins], mode="symmetric"))
 
 
 def cover_of(predictor: Predictor, sample: Sample) -> pictures.Picture:
-    """The test image, and beside it what the run predicts there, outlined."""
+    """The cover: the test image, and beside it the same with outlines of the run's prediction."""
     prediction = predictor.predict(replace(sample, image=predictor.rescaled(sample.image, None)))
     predicted = prediction.labels if prediction.instances is None else prediction.instances
     image = sample.image.numpy()
@@ -246,7 +252,7 @@ def description(
     licence: str,
     authors: Sequence[str],
 ) -> dict[str, Yaml]:
-    """What rdf.yaml says."""
+    """The content of rdf.yaml."""
     um = {"scale": pixel_um, "unit": "micrometer"} if pixel_um else {}
     size = {"min": least_side(described, halo), "step": step_of(described)}
 
@@ -299,7 +305,7 @@ def description(
 
 
 def identifiers(names: Sequence[str]) -> Iterator[str]:
-    """Names as the format takes them: letters, digits and underscores, all different."""
+    """Names as the format accepts them: letters, digits and underscores, all different."""
     taken = set[str]()
     for index, name in enumerate(names):
         plain = re.sub(r"\W", "_", name)
@@ -310,13 +316,13 @@ def identifiers(names: Sequence[str]) -> Iterator[str]:
 
 
 def name_of(run: str) -> str:
-    """A name of the characters and the length that the format takes."""
+    """The model's name, of characters and of a length that the format accepts."""
     name = re.sub(r"[^A-Za-z0-9_ ()-]", "-", f"yeastexp {run}")
     return name[:LONGEST_NAME].strip().ljust(SHORTEST_NAME, "-")
 
 
 def yaml(value: Yaml, indent: int = 0) -> str:
-    """Plain values as YAML: a line a key, everything that is no table or list of tables as JSON, which YAML holds."""
+    """Plain values as YAML: tables and lists of tables in block style, all else as JSON, which is valid YAML."""
     pad = "  " * indent
     if not _is_nested(value):
         return f"{pad}{_scalar(value)}"
@@ -326,7 +332,7 @@ def yaml(value: Yaml, indent: int = 0) -> str:
 
 
 def _key(key: str) -> str:
-    """A key, quoted where YAML would read something else than text."""
+    """A key, quoted if YAML would not read it as text."""
     plain = re.fullmatch(r"[A-Za-z_]\w+", key) and key.lower() not in (
         "yes",
         "no",
@@ -344,14 +350,15 @@ def _below(value: Yaml, indent: int) -> str:
 
 
 def _is_nested(value: Yaml) -> bool:
-    """Whether a value takes lines of its own."""
+    """Whether a value is written in block style, on lines of its own."""
     if isinstance(value, Mapping):
         return len(value) > 0
     return isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value)
 
 
 def _scalar(value: Yaml) -> str:
-    """JSON, with floats that readers of YAML 1.1 do not take for text: those have a dot before their exponent."""
+    """A value as JSON that readers of YAML 1.1 understand as well."""
+    # In YAML 1.1 a float with an exponent needs a dot: 1e-12 would be text.
     text = json.dumps(value)
     return re.sub(r"(?<![\w\".])(-?\d+)e([+-]\d+)", r"\1.0e\2", text) if not isinstance(value, str) else text
 
@@ -362,7 +369,7 @@ def _scalar(value: Yaml) -> str:
 def documentation(
     described: Description, run: RunDirectory, predictor: Predictor, licence: str, origin: str, halo: int
 ) -> str:
-    """What a person should know who was sent the package."""
+    """The README of a package, for somebody who was sent it."""
     task = described.task.name
     lines = [
         f"# {name_of(described.run)}",
@@ -404,7 +411,7 @@ _WHOLE = (
 
 
 def _decoding(predictor: Predictor, task: str) -> list[str]:
-    """What yeastexp does beyond the network."""
+    """Lines on what yeastexp does after the network."""
     views = predictor.task.views
     lines = (
         [f"- yeastexp averages the outputs over {views} flips and rotations before it decodes."] if views > 1 else []

@@ -1,4 +1,4 @@
-"""A run as a file that other programs open: traced, proven against PyTorch, then written whole or not at all."""
+"""The export of a run for other programs: traced, compared with PyTorch, then written whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FORMATS: Mapping[str, type[Onnx] | type[TorchScript] | type[Program]] = {
     "torchscript": TorchScript,
     "torch.export": Program,
 }
-"""By what `--as` calls them."""
+"""The formats of networks, by the names that `--as` takes."""
 
 SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "torch.export", ".zip": "bioimageio"}
-"""The format that a file's name asks for."""
+"""The formats by the suffixes of files."""
 
 TITLES = {
     "onnx": f"ONNX, opset {OPSET}",
@@ -48,22 +48,25 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Exportable:
-    """A predictor on the CPU, and its network as others are to run it."""
+    """A predictor on the CPU, and its network in the form in which other programs run it."""
 
     predictor: Predictor
     deployed: Deployed
     inside: bool
-    """Whether what normalises images is in it."""
+    """Whether the normalisation is part of the exported network."""
     multiple: int
+    """The number that height and width of images have to be multiples of."""
     smallest: int
+    """The least height and width of an image."""
 
     @classmethod
     def of(cls, predictor: Predictor, alone: bool = False) -> Exportable:
-        """With what normalises images, or `alone`.
+        """Prepare a predictor for export, its network with the normalisation before it, or `alone`.
 
-        Raises UserError if the network takes no image of any size, or gives none back.
+        Raises UserError if the network accepts no image size, or does not return outputs of the image's size.
         """
         channels = predictor.experiment.task.channels
+        # Undoes [runtime] channels_last, which may have been chosen for another machine.
         network = predictor.model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         multiple, smallest = sides(network, channels, predictor.tiling)
         stored = predictor.normalization
@@ -73,27 +76,29 @@ class Exportable:
 
     @property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """The task, which says what the outputs mean."""
         return self.predictor.task
 
     def traced(self, kind: str) -> Traced:
-        """In a format."""
+        """The network traced in a format, by its key in `FORMATS`."""
         return FORMATS[kind](self.deployed, self.example())
 
     def example(self) -> torch.Tensor:
-        """An image that it can be traced with."""
+        """An image (B, C, H, W) of a size that the network can be traced with."""
         grid = math.lcm(self.multiple, self.predictor.tiling.stride)
         return example(self.predictor.experiment.task.channels, grid)
 
     def images(self) -> list[torch.Tensor]:
-        """What it is proven on: values as training had them, or as the transforms give them."""
+        """The images that it is compared with PyTorch on."""
+        # In the range that the network is used in: that of recorded values, or about that of normalised ones.
         known = self.predictor.trained_on if self.inside else None
         low, high = (known.low, known.high) if known else (-2.0, 2.0)
         channels = self.predictor.experiment.task.channels
         return [proof.image(channels, size, low, high) for size in proof.sizes(self.multiple, self.smallest)]
 
     def described(self, run: Path, checkpoint: Path) -> Description:
-        """What travels with the weights."""
+        """The description that is written beside the weights."""
+        # Parts of plugins (`behind`) are Python that the file cannot hold: it names them, but not their state.
         predictor, table, tiling = self.predictor, self.predictor.experiment.task, self.predictor.tiling
         parts, stored = predictor.experiment.transforms, predictor.normalization
         kept = [part for part in parts if not (stored and part.build().normalizes)]
@@ -133,7 +138,7 @@ def _label(part: Part) -> str:
 
 
 def kind_of(output: Path, kind: str | None, known: Mapping[str, str] = SUFFIXES) -> str:
-    """The format that is asked for, or that a file's name asks for. Raises UserError if there is none."""
+    """The format that `--as` or the file's suffix names. Raises UserError if neither does."""
     if kind is not None:
         if kind in TITLES:
             return kind
@@ -145,9 +150,10 @@ def kind_of(output: Path, kind: str | None, known: Mapping[str, str] = SUFFIXES)
 
 
 def export(run: Path, output: Path, *, kind: str, checkpoint: Which = "best", force: bool = False) -> Description:
-    """Write a run's network in some format; the description with its proof.
+    """Write a run's network in the format `kind`. Returns its description with the proof.
 
-    Raises UserError, and writes nothing, if it cannot be traced, or deviates from PyTorch by more than `proof.LIMIT`.
+    Raises UserError, and writes nothing, if the network cannot be traced, or if its outputs deviate from PyTorch's by
+    more than `proof.LIMIT`.
     """
     refuse_overwriting(output, force)
     exportable = Exportable.of(load_predictor(run, checkpoint, "cpu"))
@@ -161,8 +167,10 @@ def export(run: Path, output: Path, *, kind: str, checkpoint: Which = "best", fo
 
 
 def proven(exportable: Exportable, traced: Traced, described: Description, what: str) -> Description:
-    """The description with its proof. Raises UserError if the file would deviate from PyTorch."""
+    """Add the proof to a description. Raises UserError if outputs of the file would deviate from PyTorch's."""
+    # The proof is of the very bytes of a file, loaded by the runtime that others will use.
     run = traced.run(traced.content(described))
+    # A runtime may refuse small images that PyTorch takes; the description then names the smallest that both take.
     smallest = exportable.smallest
     while smallest < LARGEST and refuses(run, described.channels, smallest):
         smallest *= 2
@@ -173,7 +181,7 @@ def proven(exportable: Exportable, traced: Traced, described: Description, what:
 
 
 def refuses(run: Run, channels: int, side: int) -> bool:
-    """Whether a traced network does not take images of so few pixels, as PyTorch may: that of torch.export does not."""
+    """Whether a traced network raises an error on a square image of that side, as those of torch.export may."""
     try:
         run(torch.zeros(1, channels, side, side))
     except Exception:  # whatever a runtime raises
@@ -182,7 +190,7 @@ def refuses(run: Run, channels: int, side: int) -> bool:
 
 
 def told(kind: str, described: Description) -> list[str]:
-    """What a person should know of an exported file, a line each."""
+    """Lines on an exported file for its user: inputs, outputs, normalisation, tiles and proof."""
     any_size = f"any height and width from {described.smallest}"
     if described.multiple > 1:
         any_size += f" that are multiples of {described.multiple}"
@@ -209,7 +217,7 @@ def told(kind: str, described: Description) -> list[str]:
 
 
 def meaning(described: Description) -> str:
-    """What to make of the outputs."""
+    """A clause on what the outputs mean."""
     if any(each.startswith("task ") for each in described.stays_behind):
         return f"; raw, what task '{described.task.name}' decodes of them is not in the file"
     if described.task.name == "semantic":
@@ -218,7 +226,7 @@ def meaning(described: Description) -> str:
 
 
 def reach(described: Description) -> str:
-    """How images may be cut into tiles."""
+    """A sentence on how images may be cut into tiles."""
     if described.inexact:
         return f"tiles: none are exact, for {described.inexact}"
     most = max(max(pair) for pair in described.margins)
@@ -231,7 +239,7 @@ def reach(described: Description) -> str:
 
 
 def proof_line(rows: Any) -> str:
-    """The largest deviation, and how many labels differ."""
+    """A sentence on the largest deviation and on how many labels differ."""
     sizes = ", ".join(f"{row['height']}×{row['width']}" for row in rows)
     worst, pixels = max(row["deviation"] for row in rows), sum(row["pixels"] for row in rows)
     differ, close = (sum(row[name] for row in rows) for name in ("labels_differ", "close"))
@@ -242,6 +250,6 @@ def proof_line(rows: Any) -> str:
 
 
 def halo_of(described: Description) -> int:
-    """Pixels at each border of a tile whose outputs depend on what lies beyond, a multiple of the stride."""
+    """The width in pixels of a tile's border whose outputs depend on pixels beyond it, a multiple of the stride."""
     most = max(max(pair) for pair in described.margins)
     return math.ceil(most / described.stride) * described.stride

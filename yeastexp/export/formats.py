@@ -1,4 +1,4 @@
-"""The formats of weights: each traces a network, says what a file holds, and runs that with its own runtime."""
+"""The formats of weights: each traces a network, makes the content of a file, and runs that in its own runtime."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from yeastexp.prediction.exported import (
 )
 
 Run = Callable[[Tensor], Tensor]
-"""Outputs (B, O, H, W) of images (B, C, H, W)."""
+"""From images (B, C, H, W) to outputs (B, O, H, W)."""
 
 OPSET = 20
-"""Of ONNX."""
+"""The opset of ONNX files."""
 
 EXAMPLE = (2, 48, 80)
-"""Batch, height and width of what networks are traced with; sizes are multiples of what they ask for."""
+"""Batch, height and width of the images that networks are traced with, rounded up to multiples. All differ and none is
+1, so that a tracer takes neither two of them for one variable, nor one for a constant."""
 
 EXTRA = "yeastexp.json"
 """The file within PyTorch's formats that holds the description."""
@@ -42,11 +43,11 @@ class Traced(Protocol):
     """A network in some format."""
 
     def content(self, described: Description) -> bytes:
-        """What a file holds."""
+        """The content of a file, with its description."""
         ...
 
     def run(self, content: bytes) -> Run:
-        """What such a file gives in its runtime."""
+        """Load the content of a file into its runtime."""
         ...
 
 
@@ -79,19 +80,22 @@ class Onnx:
                     verbose=False,
                     external_data=False,
                 )
-            except Exception as error:  # of many classes; a layer that cannot be traced is named by a second try
+            except Exception as error:  # of many classes
+                # ONNX's exporter does not say which layer cannot be traced; if tracing failed, this call fails as well,
+                # and names the layer.
                 _export(deployed, images)
                 raise UserError(f"the model cannot be exported as ONNX: {in_one_line(error)[:300]}") from error
         assert program is not None
         self.model = program.model_proto
         graph = self.model.graph
+        # The second output was asked for only to give the network's input a name, by which `bare` finds it.
         del graph.output[1:]
         for value in (*graph.input, *graph.output):
             for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
                 value.type.tensor_type.shape.dim[axis].dim_param = name
 
     def content(self, described: Description) -> bytes:
-        """The graph, and what it means in its metadata."""
+        """The graph, with its description in the metadata."""
         notes = {
             KEY: described.as_json(),
             "outputs": ", ".join(described.outputs),
@@ -104,7 +108,7 @@ class Onnx:
         return content
 
     def bare(self) -> bytes:
-        """The network alone, without what normalises images and without a description."""
+        """The network alone, without normalisation and description."""
         model = self.onnx.ModelProto()
         model.CopyFrom(self.model)
         del model.metadata_props[:]
@@ -113,7 +117,7 @@ class Onnx:
         return content
 
     def run(self, content: bytes) -> Run:
-        """By ONNX Runtime."""
+        """Load the content into ONNX Runtime."""
         (given,) = self.onnx.load_from_string(content).graph.input
         return OnnxNetwork(content, given.name, multiple=1, smallest=1)
 
@@ -127,14 +131,14 @@ class TorchScript:
         self.cautions = [
             " ".join(str(each.message).split()) for each in said if each.category.__name__ == "TracerWarning"
         ]
-        """Places where Python decided something while the model was traced, which the trace then keeps for any size."""
+        """Warnings of decisions that Python took while the model was traced, which are frozen for all image sizes."""
 
     def content(self, described: Description) -> bytes:
         """The traced network, with its description."""
         return self._saved({EXTRA: described.as_json()})
 
     def bare(self) -> bytes:
-        """Without a description."""
+        """The traced network without its description."""
         return self._saved({})
 
     def _saved(self, extra: dict[str, str]) -> bytes:
@@ -144,7 +148,7 @@ class TorchScript:
         return buffer.getvalue()
 
     def run(self, content: bytes) -> Run:
-        """By LibTorch's interpreter."""
+        """Load the content into LibTorch's interpreter."""
         with quiet():
             loaded = torch.jit.load(io.BytesIO(content))
 
@@ -170,7 +174,7 @@ class Program:
         return buffer.getvalue()
 
     def run(self, content: bytes) -> Run:
-        """By PyTorch, from the file."""
+        """Load the content into PyTorch."""
         with quiet():
             # Guards hold for sizes that PyTorch can prove itself, multiples of the stride; others are right as well.
             module: Any = torch.export.load(io.BytesIO(content)).module(check_guards=False)
@@ -184,7 +188,7 @@ class Program:
 
 
 def _export(deployed: Deployed, images: Tensor) -> Any:
-    """An exported program for any batch, height and width. Raises UserError that names the layer if it cannot be."""
+    """A program for any batch, height and width. Raises UserError that names the layer if it cannot be traced."""
     free = torch.export.Dim.AUTO
     with quiet(), naming_layers(deployed.network, "torch.export"), torch.no_grad():
         return torch.export.export(deployed, (images,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
@@ -192,7 +196,7 @@ def _export(deployed: Deployed, images: Tensor) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[list[warnings.WarningMessage]]:
-    """Without what PyTorch's exporters tell their own developers; the warnings, for those that matter here."""
+    """Silence what PyTorch's exporters log for their own developers. Gives the list of the warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """Folders that QuPath's InstanSeg extension opens: a TorchScript that gives label images, and an rdf.yaml.
 
-What the extension does was read in its sources: it scales an image by two of its percentiles, gives tiles (1, C, H, W)
-to `instanseg.pt`, takes a label image (1, 1, H, W) from it, and joins the objects of tiles that overlap. Its reader of
-rdf.yaml was written for format 0.4, so that is what is written here.
+From the extension's sources: it scales an image by two of its percentiles, gives tiles (1, C, H, W) to `instanseg.pt`,
+takes a label image (1, 1, H, W) back, and joins the objects of overlapping tiles. It reads rdf.yaml in format 0.4,
+which is therefore written here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FORMAT = "0.4.10"
 WEIGHTS, RDF = "instanseg.pt", "rdf.yaml"
 
 LOW, HIGH, LEAST, MOST = 0.1, 99.9, -0.5, 1.5
-"""The percentiles that QuPath makes 0 and 1, and the values that it clips to then."""
+"""The percentiles that QuPath scales to 0 and 1, and the values that it then clips to."""
 
 TOLERATED = 1e-3
 """The share of pixels whose cell may differ from the run's."""
@@ -52,10 +52,10 @@ def export(
     checkpoint: Which = "best",
     force: bool = False,
 ) -> tuple[Description, list[str]]:
-    """Write a run's model as such a folder; its description, and what a person should know of it, a line each.
+    """Write a run's model as a folder. Returns its description, and lines of what its user should know.
 
-    Raises UserError, and writes nothing, if the run is of another task than 'instances' or normalises otherwise than
-    each image by itself, or if the cells are not the run's.
+    Raises UserError, and writes nothing, if the run has another task than 'instances', if it does not normalise each
+    image by itself, or if the exported model's cells are not those of the run.
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; --as instanseg writes a folder")
@@ -103,7 +103,9 @@ def export(
 
 
 def refuse_unlike_qupath(predictor: Predictor) -> None:
-    """Raises UserError if what QuPath gives to a model is not what this one can take, or its cells are of no use."""
+    """Raises UserError if the model's task is not 'instances', or if QuPath's scaling would change its input."""
+    # A zscore of each image undoes any linear scaling of it. With constants of the training images, QuPath's scaled
+    # values would be taken for recorded ones.
     task, fault = predictor.task, "--as instanseg: "
     if type(task) is not Instances:
         name = predictor.experiment.task.part.name
@@ -116,7 +118,9 @@ def refuse_unlike_qupath(predictor: Predictor) -> None:
 
 
 def scripted(exportable: Exportable, task: Any) -> bytes:
-    """The TorchScript: normalisation, network, and the watershed with what the task learnt."""
+    """The TorchScript of normalisation, network, and the watershed with the thresholds that the task has fitted."""
+    # The network is traced, for models of plugins need not compile; the watershed is compiled, for its loops depend on
+    # the image, and a trace would repeat those of the example.
     network = exportable.deployed.network
     example = exportable.example()
     with quiet(), torch.no_grad():
@@ -138,7 +142,7 @@ def as_qupath_gives(image: Tensor) -> Tensor:
 
 
 def compared(exportable: Exportable, content: bytes, image: Tensor) -> list[str]:
-    """How many pixels of images are of another cell than the run says. Raises UserError if they are too many."""
+    """Sentences on how many pixels are of other cells than the run predicts. Raises UserError if they are too many."""
     with quiet():
         loaded = torch.jit.load(io.BytesIO(content))
     differ = pixels = cells = 0
@@ -178,7 +182,7 @@ def description(
     authors: Sequence[str],
     timestamp: str,
 ) -> dict[str, Any]:
-    """What rdf.yaml says, in format 0.4."""
+    """The content of rdf.yaml in format 0.4."""
     least, step = least_side(described, halo_of(described)), step_of(described)
     scale = {"mode": "per_sample", "axes": "yx", "min_percentile": LOW, "max_percentile": HIGH}
     clip = {"min": LEAST, "max": MOST}

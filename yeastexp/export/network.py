@@ -1,4 +1,4 @@
-"""A run's network as other programs are to run it: what normalises images first, and which sizes it takes."""
+"""A run's network as other programs run it: with the normalisation before it, and the image sizes that it accepts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from yeastexp.prediction.tiling import COMMON_MULTIPLE, Tiling
 from yeastexp.tasks.semantic import Semantic
 
 LARGEST = 128
-"""Pixels of a side within which the smallest image that a network takes is looked for."""
+"""The largest side in pixels that is tried as the smallest image of a network."""
 
 
 @runtime_checkable
 class NamesOutputs(Protocol):
-    """A task that says what its outputs are; those of other tasks have numbers."""
+    """A task that names its outputs; those of other tasks are numbered."""
 
     def output_names(self, classes: Sequence[str]) -> tuple[str, ...]:
         """A name for each of the O outputs."""
@@ -33,7 +33,7 @@ class NamesOutputs(Protocol):
 
 
 def output_names(task: Task, classes: Sequence[str]) -> tuple[str, ...]:
-    """What each output of a task is, for programs that know no tasks."""
+    """A name for each output of a task, for programs that know no tasks."""
     if isinstance(task, NamesOutputs):
         return task.output_names(classes)
     if isinstance(task, Semantic):
@@ -42,7 +42,7 @@ def output_names(task: Task, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 class FixedScale(nn.Module):
-    """(image - offset) / width with numbers of the training images; in float64 as `percentile` computes it."""
+    """(image - offset) / width with constants of the training images, computed in `dtype` as the transform does."""
 
     offset: Tensor
     width: Tensor
@@ -58,7 +58,7 @@ class FixedScale(nn.Module):
 
 
 class OwnScale(nn.Module):
-    """`zscore` with each image's own mean and standard deviation, in float64."""
+    """`zscore` with each image's own mean and standard deviation, in float64, over all channels together if `joint`."""
 
     def __init__(self, joint: bool) -> None:
         super().__init__()
@@ -74,10 +74,11 @@ class OwnScale(nn.Module):
 def normalization_of(
     transforms: Sequence[BasicTransform2D], stored: Mapping[str, Any] | None, channels: int
 ) -> nn.Module | None:
-    """What stands before the network, from the values that were recorded on; None if PyTorch cannot trace it.
+    """The layers that turn recorded values into what the network is given; None if they cannot be traced.
 
-    That is so for transforms that move pixels, count them (`percentile` of each image), or are not of this package.
+    Not traceable are transforms that move pixels or sort them (`percentile` of each image), and those of plugins.
     """
+    # By exact type: a subclass may compute something else.
     layers: list[nn.Module] = []
     if stored:
         layers.append(FixedScale(tuple_of(stored["mean"]), tuple_of(stored["std"]), channels, torch.float32))
@@ -97,14 +98,14 @@ def normalization_of(
 
 
 def tuple_of(numbers: Any) -> PerChannel:
-    """Statistics as a file holds them: a number, or a list with one for each channel."""
+    """Statistics from a file as a tuple with one number for each channel, or as one float for all."""
     return tuple(numbers) if isinstance(numbers, list | tuple) else float(numbers)
 
 
 class Deployed(nn.Module):
-    """Images (B, C, H, W) float32 to outputs (B, O, H, W), through what normalises them.
+    """From images (B, C, H, W) float32 to outputs (B, O, H, W), normalisation included.
 
-    With `both`, also what the network is given, for that value to have a name in the graph.
+    With `both`, the network's input is returned as well: only outputs have names of their own in an exported graph.
     """
 
     def __init__(self, normalization: nn.Module, network: nn.Module, both: bool = False) -> None:
@@ -118,7 +119,7 @@ class Deployed(nn.Module):
 
 
 def takes(network: nn.Module, channels: int, height: int, width: int) -> str:
-    """Why a network does not take an image of that size, or gives no outputs of its size; empty if it does."""
+    """The reason why a network takes no image of that size, or gives no outputs of that size; empty if it does."""
     try:
         with torch.no_grad():
             outputs = network(torch.zeros(1, channels, height, width))
@@ -131,7 +132,8 @@ def takes(network: nn.Module, channels: int, height: int, width: int) -> str:
 
 
 def sides(network: nn.Module, channels: int, tiling: Tiling) -> tuple[int, int]:
-    """What height and width have to be multiples of, and the least they may be. Raises UserError if none will do."""
+    """The number that height and width have to be multiples of, and their least value; Raises UserError without any."""
+    # Tried on images that are not square, since a network may mix up its axes; from the least demanding multiple on.
     reason = ""
     for multiple in dict.fromkeys((1, tiling.stride, math.lcm(tiling.stride, COMMON_MULTIPLE))):
         large = -(-200 // multiple) * multiple
@@ -146,7 +148,8 @@ def sides(network: nn.Module, channels: int, tiling: Tiling) -> tuple[int, int]:
 
 @contextmanager
 def naming_layers(network: nn.Module, doing: str) -> Iterator[None]:
-    """Let what goes wrong while a network is traced name the layer that it happened in."""
+    """Turn errors while a network is traced into a UserError that names the layer in which they happened."""
+    # A layer is taken off the stack when it returns, not when it raises: the last one left is the innermost at fault.
     entered: list[str] = []
 
     def enter(name: str) -> Callable[..., None]:
@@ -166,4 +169,4 @@ def naming_layers(network: nn.Module, doing: str) -> Iterator[None]:
 
 
 def void(value: object) -> None:
-    """Nothing: a hook that returns something changes a layer's output."""
+    """Return None whatever is given: the return value of a forward hook would replace a layer's output."""

@@ -15,24 +15,26 @@ from yeastexp.export.formats import Run
 from yeastexp.tasks.semantic import Semantic
 
 LIMIT = 1e-4
-"""The largest deviation of an output; also how close two classes may be for labels to differ."""
+"""The largest deviation of an output that is accepted, and the margin between two classes below which labels may
+differ."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An image: its size, the largest deviation, and pixels: that differ in their label, that could, all."""
+    """The result for one image: its size, the largest deviation of an output, and numbers of pixels."""
 
     height: int
     width: int
     deviation: float
     labels_differ: int
     close: int
-    """Pixels whose two likeliest classes are closer than `LIMIT`."""
+    """The number of pixels whose two likeliest classes are closer than `LIMIT`."""
     pixels: int
 
 
 def sizes(multiple: int, smallest: int) -> list[tuple[int, int]]:
-    """The smallest, one that is as uneven as may be, and a larger one."""
+    """Three different sizes (H, W): the smallest, one with few common factors, and a larger one."""
+    # A trace may have frozen a size, or a rounding that only the example's size allows: different sizes show it.
     uneven = max(smallest, -(-45 // multiple) * multiple), max(smallest, -(-71 // multiple) * multiple)
     large = max(smallest, -(-131 // multiple) * multiple), max(smallest, -(-190 // multiple) * multiple)
     pairs = [(smallest, smallest), uneven, large]
@@ -41,7 +43,7 @@ def sizes(multiple: int, smallest: int) -> list[tuple[int, int]]:
 
 
 def image(channels: int, size: tuple[int, int], low: float, high: float) -> Tensor:
-    """Discs on noise (1, C, H, W) between two values, the same every time."""
+    """An image (1, C, H, W) of discs on noise with values from `low` to `high`, the same every time."""
     source = torch.Generator().manual_seed(0)
     values = 0.2 * torch.rand(channels, *size, generator=source) + 0.2
     rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
@@ -53,9 +55,10 @@ def image(channels: int, size: tuple[int, int], low: float, high: float) -> Tens
 def prove(
     deployed: nn.Module, run: Run, task: Task, images: Sequence[Tensor], what: str, cautions: Sequence[str] = ()
 ) -> list[Row]:
-    """A row an image. Raises UserError if outputs deviate by more than `LIMIT`."""
+    """Compare an exported network with PyTorch, image by image. Raises UserError if outputs deviate by over `LIMIT`."""
     rows = [_row(deployed, run, task, each, what, cautions) for each in images]
     worst = max(rows, key=lambda row: row.deviation)
+    # Negated: a comparison with NaN is false.
     if not worst.deviation <= LIMIT:
         raise UserError(
             f"{what} gives outputs that deviate by {worst.deviation:.2g} from PyTorch's on {worst.height}×"
@@ -87,7 +90,7 @@ def _row(deployed: nn.Module, run: Run, task: Task, image: Tensor, what: str, ca
 
 
 def close(task: Task, outputs: Tensor) -> int:
-    """Pixels of outputs (O, H, W) whose two likeliest classes are closer than `LIMIT`; 0 of a task without classes."""
+    """The number of pixels whose two likeliest classes are closer than `LIMIT`; 0 if the outputs are not classes."""
     if not isinstance(task, Semantic):
         return 0
     first, second = outputs[: task.classes].topk(2, dim=0).values
@@ -99,5 +102,5 @@ def _maps(prediction: Prediction) -> list[Tensor]:
 
 
 def _because(cautions: Sequence[str]) -> str:
-    """Where Python decided something, if it did."""
+    """A caution of the tracer in brackets, as a likely reason; empty without any."""
     return f" ({cautions[0][:300]})" if cautions else ""

@@ -1,7 +1,8 @@
-"""`yeastexp.tasks.watershed.Watershed` in tensor operations that TorchScript takes, for programs that run no Python.
+"""`yeastexp.tasks.watershed.Watershed` in tensor operations that TorchScript compiles, for programs without Python.
 
-It gives the same cells; `yeastexp.export.instanseg` compares them before it writes them. What is there said of tops,
-passes and ties holds here; images come whole, so there are no bands. Types are those that TorchScript knows.
+It gives the same cells, which `yeastexp.export.instanseg` checks before it writes a file. Tops, passes and ties are
+those described there; images come whole, so there are no bands. Types are spelt as TorchScript understands them
+(`List`, `Optional`), functions are plain, and loops over tensors are avoided: its interpreter is slow.
 """
 
 import math
@@ -16,7 +17,7 @@ from yeastexp.tasks.watershed import Watershed
 
 
 class ScriptedWatershed(nn.Module):
-    """The cells (H, W) int64 of a hill and the probability of foreground, both (H, W) float32."""
+    """From a hill and the probability of foreground, both (H, W) float32, to the ids of cells (H, W) int64."""
 
     def __init__(self, rule: Watershed) -> None:
         super().__init__()
@@ -25,12 +26,13 @@ class ScriptedWatershed(nn.Module):
         self.least_area = max(int(rule.least_area), 1)
         self.least_foreground = float(rule.least_foreground)
         self.highest_pass = float(rule.least_height if rule.highest_pass is None else rule.highest_pass)
-        # No buffer: some devices that a program may move it to know no float64.
+        # A list and not a buffer: a program may move buffers to a device without float64.
         self.weights = gaussian(rule.smoothing_px)
 
     def forward(self, hill: Tensor, foreground: Tensor) -> Tensor:
         inside = foreground > 0.5
         smooth = torch.where(inside, hill, torch.zeros_like(hill))
+        # Divided by the smoothed mask, the mean is one of foreground pixels alone: background does not lower a hill.
         if len(self.weights) > 1:
             share = smoothed(inside.to(torch.float32), self.weights)
             smooth = smoothed(smooth, self.weights) / share.clamp(min=1e-6)
@@ -40,6 +42,7 @@ class ScriptedWatershed(nn.Module):
         if len(pixels) == 0:
             return cells.view_as(height)
         target = targets(height)
+        # From here on, a top is named by its rank among the flat positions of all tops.
         tops, rank = torch.unique(target[pixels], sorted=True, return_inverse=True)
         names = torch.full_like(cells, -1)
         names[pixels] = rank
@@ -48,10 +51,12 @@ class ScriptedWatershed(nn.Module):
         kept = cell >= 0
         cell, pixels = cell[kept], pixels[kept]
         area = torch.bincount(cell, minlength=len(tops))
+        # Rounded to 1/255, the sums below are of whole numbers: they are the same in whatever order pixels are added.
         certainty = torch.round(foreground.flatten()[pixels].to(torch.float64) * 255)
         certain = torch.bincount(cell, certainty, minlength=len(tops))
         chosen = (area >= self.least_area) & (certain >= self.least_foreground * 255 * area)
-        # Pixels come in reading order, and so do cells by the first of theirs.
+        # Cells are numbered in the reading order of their first pixels. `pixels` ascend and the sort is stable, so that
+        # the first entry of each cell is its first pixel.
         ordered, place = torch.sort(cell, stable=True)
         beginning = torch.full_like(tops, height.numel())
         is_first = is_new(ordered)
@@ -64,7 +69,9 @@ class ScriptedWatershed(nn.Module):
         return cells.view_as(height)
 
     def merged(self, tops: Tensor, firsts: Tensor, seconds: Tensor, passes: Tensor) -> Tensor:
-        """The cell (N,) that each top belongs to, named by one of its tops; -1 for those that belong to none."""
+        """The cell (N,) that each top belongs to, named by one of its tops; -1 for tops that belong to none."""
+        # Lists, as a union-find reads and writes single numbers, each of which would be a kernel launch on a tensor.
+        # Passes come from the highest to the lowest, so that two tops meet first where a flood would join them.
         peak: List[float] = tops.to(torch.float64).tolist()  # noqa: UP006
         first: List[int] = firsts.tolist()  # noqa: UP006
         second: List[int] = seconds.tolist()  # noqa: UP006
@@ -85,10 +92,10 @@ class ScriptedWatershed(nn.Module):
 
 
 class LabelledCells(nn.Module):
-    """Images (B, C, H, W) float32 to label images (B, 1, H, W) float32, through traced parts and a watershed.
+    """From images (B, C, H, W) float32 to label images (B, 1, H, W) float32, through traced parts and a watershed.
 
-    What the network says is averaged over the task's symmetries. All but the network is computed on the CPU, for not
-    all devices know float64. What else a program may give, as which of two label images it wants, is ignored.
+    The network's outputs are averaged over the task's symmetries. All but the network runs on the CPU, as not all
+    devices have float64. `target`, by which a program may ask for one of two label images, is ignored.
     """
 
     def __init__(
@@ -114,7 +121,8 @@ class LabelledCells(nn.Module):
             likelihood = likelihood + outputs[:, :-1].softmax(dim=1)
             hill = hill + outputs[:, -1]
         hill, likelihood = hill / len(self.symmetries), likelihood / len(self.symmetries)
-        if len(self.symmetries) > 1:  # as the task makes logits of the mean, and likelihoods of those
+        # The task turns a mean over views into logits, and these into likelihoods again; so does this.
+        if len(self.symmetries) > 1:
             likelihood = likelihood.clamp(min=self.tiny).log().softmax(dim=1)
         foreground = likelihood[:, 1:].sum(dim=1)
         cells = [self.watershed(hill[index], foreground[index]) for index in range(len(hill))]
@@ -122,7 +130,7 @@ class LabelledCells(nn.Module):
 
 
 def gaussian(sigma: float) -> List[float]:  # noqa: UP006
-    """The weights of a Gaussian from its middle outwards, as `scipy.ndimage.gaussian_filter` takes them."""
+    """The weights of a Gaussian from the middle outwards; it ends at 4 sigma as in `scipy.ndimage.gaussian_filter`."""
     weights = [
         math.exp(-0.5 * (distance / sigma) ** 2) if sigma else 1.0 for distance in range(int(4 * sigma + 0.5) + 1)
     ]
@@ -130,7 +138,9 @@ def gaussian(sigma: float) -> List[float]:  # noqa: UP006
 
 
 def smoothed(values: Tensor, weights: List[float]) -> Tensor:  # noqa: UP006
-    """A Gaussian of an image (H, W) float32 that is mirrored at its borders, summed as SciPy sums it, in float64."""
+    """An image (H, W) float32 smoothed by symmetric weights, and mirrored at its borders."""
+    # Summed in float64 from the farthest pair inwards, and rounded after each axis, as SciPy does: a difference in the
+    # last bit could decide a tie between two ways up.
     for axis in range(2):
         length, reach = values.shape[axis], len(weights) - 1
         place = torch.arange(-reach, length + reach, device=values.device) % (2 * length)
@@ -145,18 +155,21 @@ def smoothed(values: Tensor, weights: List[float]) -> Tensor:  # noqa: UP006
 
 
 def targets(height: Tensor) -> Tensor:
-    """For each pixel (H·W,) the flat place of the top that the steepest way up leads to; of equals the first."""
+    """For each pixel (H·W,) the flat index of the top that the steepest way up leads to; of equal ways the first."""
     rows, columns = height.shape[0], height.shape[1]
     wide = torch.full((rows + 2, columns + 2), -math.inf, dtype=height.dtype, device=height.device)
     wide[1 : rows + 1, 1 : columns + 1] = height
     best = torch.full_like(height, -math.inf)
     step = torch.zeros_like(height, dtype=torch.int64)
+    # In reading order, the pixel itself in the middle, and only what is strictly higher replaces what came before: of
+    # equal heights the first counts as the highest, so that no way leads in circles and a plateau has one top.
     for down in range(-1, 2):
         for right in range(-1, 2):
             there = wide[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
             step = torch.where(there > best, torch.full_like(step, down * columns + right), step)
             best = torch.maximum(best, there)
     step = torch.where(torch.isinf(height), torch.zeros_like(step), step)
+    # Pointer doubling: each pass follows twice as many steps, so that long ways take few passes.
     flat = torch.arange(rows * columns, device=height.device) + step.flatten()
     higher = flat[flat]
     while not torch.equal(higher, flat):
@@ -166,7 +179,10 @@ def targets(height: Tensor) -> Tensor:
 
 
 def highest_passes(names: Tensor, height: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
-    """Of each two tops that touch their names and the highest pass between them, from the highest to the lowest."""
+    """The highest pass between each two tops that touch, descending: lower name, higher name and height, (E,) each.
+
+    `names` (H, W) has the top of each pixel, -1 outside the foreground; `count` is the number of tops.
+    """
     rows, columns = names.shape[0], names.shape[1]
     pairs: List[Tensor] = []  # noqa: UP006
     lower: List[Tensor] = []  # noqa: UP006
@@ -179,11 +195,14 @@ def highest_passes(names: Tensor, height: Tensor, count: int) -> Tuple[Tensor, T
         above = slice_of(height, 0, rows - down)[:, max(0, -right) : columns - max(0, right)]
         below = slice_of(height, down, rows)[:, max(0, right) : columns - max(0, -right)]
         lower.append(torch.minimum(above, below)[meet])
+    # A stable sort by name, then one by descending height: passes of equal height are in the order of names, as in
+    # the watershed that this repeats.
     pair, passes = torch.cat(pairs), torch.cat(lower)
     pair, order = torch.sort(pair, stable=True)
     passes, second = torch.sort(-passes[order], stable=True)
     pair = pair[second]
-    # By height and then by name, so the first of a name is its highest pass.
+    # Sorted stably by name once more, the first entry of each name is its highest pass; sorting these positions
+    # brings back the descending order.
     by_name, order = torch.sort(pair, stable=True)
     first = torch.sort(order[is_new(by_name)])[0]
     pair = pair[first]
@@ -191,19 +210,19 @@ def highest_passes(names: Tensor, height: Tensor, count: int) -> Tuple[Tensor, T
 
 
 def slice_of(values: Tensor, begin: int, end: int) -> Tensor:
-    """Some rows; none if `end` is below `begin`."""
+    """The rows from `begin` to `end`; none if `end` is below `begin`, where a slice would count from the end."""
     return values[begin : max(begin, end)]
 
 
 def is_new(ordered: Tensor) -> Tensor:
-    """Whether each value differs from the one before."""
+    """Whether each value of a sorted vector differs from the one before; True for the first."""
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return new
 
 
 def root(parent: List[int], top: int) -> int:  # noqa: UP006
-    """The top that stands for a cell."""
+    """The representative of a top's cell in a union-find, with path halving."""
     while parent[top] != top:
         parent[top] = parent[parent[top]]
         top = parent[top]

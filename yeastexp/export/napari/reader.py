@@ -1,4 +1,4 @@
-"""Packed files, and what `predict` wrote, as layers of napari: one image after the other, read when it is shown."""
+"""A reader for napari: packed files and the output of `predict` as layers of lazily read images."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from yeastexp.prediction.predict import AS_SAID, CELLS, IDS, TABLE, Source, sour
 
 Array = npt.NDArray[Any]
 Layer = tuple[Any, dict[str, Any], str]
-"""What napari makes a layer of: data, keywords, and the type's name."""
+"""A layer as napari takes it from plugins: data, keywords, and the name of its type."""
 
 KEPT = 8
-"""Images that are in memory at once; all layers of a file share them."""
+"""The number of images that are kept in memory; all layers of a file share them."""
 
 IN_MEMORY = 1 << 28
-"""Bytes of label maps that are read at once, so that they can be painted on."""
+"""The most bytes of label maps that are read at once, so that they can be painted on."""
 
 COLOURS = {1: ("gray",), 2: ("magenta", "green")}
 MORE_COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "red")
-"""Of channels, as napari itself colours them."""
+"""The colour maps of channels by their number, and those of more channels, as napari itself chooses them."""
 
 
 class Frames:
-    """Images of one or several sizes as one array (N, H, W), which are read when they are asked for.
+    """Images of one or several sizes as one array-like (N, H, W), each read when it is indexed.
 
-    Smaller ones are continued by zeros to the right and below; `frame` gives them as they are.
+    Smaller images are padded with zeros to the right and below; `frame` returns them without padding.
     """
 
     ndim = 3
@@ -72,7 +72,7 @@ class Frames:
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
-    """What reads a path, or the first of several; None if this package wrote no such file."""
+    """The function that reads a path, or the first of several; None if this package wrote no such file."""
     first = Path(path if isinstance(path, str) else path[0])
     if first.name == TABLE:
         with first.open(encoding="utf-8", errors="replace") as file:
@@ -93,7 +93,7 @@ def _each(read: Callable[[Path], list[Layer]]) -> Callable[[Any], list[Layer]]:
 
 
 def packed(path: Path) -> list[Layer]:
-    """The channels and label maps of a packed file, and its images' names. Raises UserError if it is damaged."""
+    """The layers of a packed file: channels, label maps and names of images. Raises UserError if it is damaged."""
     reader = Reader(path)
     contents = reader.contents
     names, forms = contents.names, reader.forms
@@ -114,7 +114,7 @@ def packed(path: Path) -> list[Layer]:
 
 
 def predicted(path: Path) -> list[Layer]:
-    """What `predict` wrote beside a table, and the images where they still are. Raises UserError if a mask is gone."""
+    """The layers of what `predict` wrote beside a table, with the images if they are found; UserError without masks."""
     with path.open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     if not rows:
@@ -152,7 +152,7 @@ def _mask(folder: Path, stem: str) -> Path:
 
 
 def _features(path: Path) -> dict[str, list[Any]]:
-    """The columns of a table of one image's cells, as napari wants them: it shows a cell's under the pointer."""
+    """The measurements of one image's cells as features of a layer, which napari shows for the cell at the pointer."""
     with path.open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ()) if name != "image"}
@@ -160,7 +160,10 @@ def _features(path: Path) -> dict[str, list[Any]]:
 
 
 def _images_of(names: Sequence[str], folder: Path) -> list[Source]:
-    """The images of these names, seen from here or from a folder or one above it; empty if not all are there."""
+    """The images of given names, looked up from the working directory, then from `folder` and the folders above it.
+
+    Empty if not all are found in one place.
+    """
     for base in (Path(), folder, *folder.parents):
         paths = dict.fromkeys(_file_of(base / name) for name in names)
         if None not in paths:
@@ -173,7 +176,7 @@ def _images_of(names: Sequence[str], folder: Path) -> list[Source]:
 
 
 def _file_of(name: Path) -> Path | None:
-    """The file that an image is in: a frame's name is below that of its stack."""
+    """The file that holds an image; the name of a frame is the path of its stack with the frame's name below."""
     return next((path for path in (name, *name.parents) if path.is_file() or images.is_zarr(path)), None)
 
 
@@ -185,7 +188,7 @@ def _channels(
     read: Callable[[int], Array],
     keywords: Mapping[str, Any],
 ) -> list[Layer]:
-    """An image layer for each channel, which are added up in colours if there are several."""
+    """An image layer for each channel; several are blended additively in colours."""
     layers = list[Layer]()
     for channel in range(channels):
         frames = Frames(sizes, dtype, lambda index, channel=channel: read(index)[channel])  # type: ignore[misc]
@@ -203,7 +206,7 @@ def _channels(
 
 
 def _placed(pixel_um: float | None) -> dict[str, Any]:
-    """Where napari draws (N, H, W)."""
+    """The keywords that place a layer (N, H, W): axes, and the scale where it is known."""
     axes: dict[str, Any] = {"axis_labels": ("image", "y", "x")}
     if pixel_um is None:
         return axes
@@ -211,15 +214,13 @@ def _placed(pixel_um: float | None) -> dict[str, Any]:
 
 
 def _paintable(frames: Frames) -> Any:
-    """Label maps in memory if they are not too large for that: napari paints on no others."""
+    """Label maps as an array in memory, which napari needs to paint on them, unless they are too large."""
     return np.asarray(frames) if frames.nbytes <= IN_MEMORY else frames
 
 
 def _titled(layers: list[Layer], name: str, titles: Sequence[str], placed: Mapping[str, Any]) -> list[Layer]:
-    """Layers with the name of each image above it.
-
-    The names come second, for napari shows as much as the first layer needs, and selects the last.
-    """
+    """Layers with one more that shows each image's name above it."""
+    # The names come second: napari fits its view to the first layer and selects the last one.
     points = np.array([(index, 0, 0) for index in range(len(titles))], float)
     text = {"string": "{title}", "anchor": "upper_left", "color": "white", "size": 10}
     look = {"size": 0, "features": {"title": [*titles]}, "text": text}
@@ -227,7 +228,7 @@ def _titled(layers: list[Layer], name: str, titles: Sequence[str], placed: Mappi
 
 
 def _of_one(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers of one image (1, H, W) without their first axis."""
+    """Layers (1, H, W) of a single image without their first axis."""
     own = ("scale", "units", "axis_labels")
     return [
         (np.asarray(data[0]), {key: value[1:] if key in own else value for key, value in keywords.items()}, kind)

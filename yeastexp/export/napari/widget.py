@@ -1,6 +1,7 @@
-"""The widget "Segment with a run": an image layer in, label layers out, as `yx.load(run).predict` gives them.
+"""The widget "Segment with a run" for napari: from an image layer to label layers, as `yx.load(run).predict` returns.
 
-The widget is made of the annotations of `segment`, for which those of napari's types alone are text.
+napari builds the widget from the annotations of `segment`. This module therefore does not postpone the evaluation of
+annotations: only those of napari's types are strings, so that napari need not be imported here.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def segment(
 
 
 def shown_index(layer: Any, point: Sequence[float]) -> Index:
-    """Which image of a stack (…, H, W) is shown at a point of the viewer; empty for a layer of one image."""
+    """The index of the image of a stack (…, H, W) that is shown at a point of the viewer; empty for a single image."""
     stack = _stack_shape(layer)
     place = layer.world_to_data(point[-layer.ndim :])[: len(stack)]
     return tuple(int(np.clip(round(at), 0, length - 1)) for at, length in zip(place, stack, strict=True))
@@ -56,10 +57,10 @@ def shown_index(layer: Any, point: Sequence[float]) -> Index:
 def segmented(
     model: TrainedModel, layer: Any, selected: Sequence[Any], shown: Index | None, *, tta: bool = False
 ) -> list[Layer]:
-    """The label layers of an image layer: of the image of that index, or with None of all of its stack.
+    """The label layers of the image at index `shown` of a layer, or of its whole stack if that is None.
 
-    Cells of a run that tells them apart; else classes, and approximate cells, which are not shown at first. Raises
-    UserError if the layers are no images that the model takes.
+    They are cells if the run predicts instances, else classes and, hidden at first, approximate cells. Raises UserError
+    if the layers are not images that the model accepts.
     """
     layers = _of_channels(model, layer, selected)
     pixel_um = _pixel_um(layer)
@@ -91,7 +92,7 @@ def segmented(
 
 
 def _of_channels(model: TrainedModel, layer: Any, selected: Sequence[Any]) -> Sequence[Any]:
-    """The layers of the model's channels. Raises UserError if they cannot be told."""
+    """The layers that hold the model's channels. Raises UserError if the selection does not tell them."""
     if layer.rgb or model.channels == 1:
         return [layer]
     alike = [each for each in selected if type(each) is type(layer) and _data(each).shape == _data(layer).shape]
@@ -102,7 +103,7 @@ def _of_channels(model: TrainedModel, layer: Any, selected: Sequence[Any]) -> Se
 
 
 def _image(layers: Sequence[Any], index: Index) -> Array:
-    """An image (C, H, W), or (H, W) of one channel, without what continues it in a stack of several sizes."""
+    """An image (C, H, W), or (H, W) of one channel, without the padding of stacks of several sizes."""
     found = [_data(layer) for layer in layers]
     planes = [each.frame(index[0]) if isinstance(each, Frames) else np.asarray(each[index]) for each in found]
     if layers[0].rgb:
@@ -115,7 +116,7 @@ def _data(layer: Any) -> Any:
 
 
 def _stack_shape(layer: Any) -> Index:
-    """The axes before height and width."""
+    """The lengths of the axes before height and width."""
     return tuple(_data(layer).shape)[: -3 if layer.rgb else -2]
 
 
@@ -125,7 +126,7 @@ def _size(layer: Any) -> Index:
 
 
 def _joined(layer: Any, planes: Sequence[Array], shown: Index | None) -> Array:
-    """Label images as a stack like the layer's; of one of its images, a stack of one."""
+    """Label images as a stack of the layer's shape, or as a stack of one if a single image is shown."""
     stack = _stack_shape(layer) if shown is None else (1,) * len(shown)
     joined = np.zeros((len(planes), *_size(layer)), np.int32)
     for place, plane in zip(joined, planes, strict=True):
@@ -134,7 +135,7 @@ def _joined(layer: Any, planes: Sequence[Array], shown: Index | None) -> Array:
 
 
 def _placed(layer: Any, shown: Index | None) -> dict[str, Any]:
-    """Where napari draws labels: over the image that they are of."""
+    """The keywords that draw labels over the image that they belong to."""
     translate = np.array(layer.translate, float)
     if shown:
         translate[: len(shown)] += np.array(layer.scale)[: len(shown)] * shown
@@ -143,12 +144,12 @@ def _placed(layer: Any, shown: Index | None) -> dict[str, Any]:
 
 
 def _pixel_um(layer: Any) -> float | None:
-    """The side of a pixel if the layer says it in micrometres."""
+    """The side of a pixel in micrometres; None if the layer's unit is another one."""
     return float(layer.scale[-1]) if str(layer.units[-1]) == "micrometer" else None
 
 
 def _features(result: Result, title: str) -> dict[str, Any]:
-    """What napari shows of the label under the pointer."""
+    """The features that napari shows for the label at the pointer."""
     if title == "classes":
         return {"index": [*range(len(result.classes))], "class": [*result.classes]}
     table = dict(result.table)
