@@ -1,4 +1,4 @@
-"""Cells of a page: how many there are and how large, and pictures of those that are told apart wrongly."""
+"""Blocks on cells: their numbers and sizes, and pictures of those that are segmented wrongly."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from yeastexp.system.formatting import format_count, format_number
 from yeastexp.tasks.mask_cells import METHOD
 
 MOST_CROPS = 18
-"""Cells in the gallery."""
+"""The most cells in the gallery."""
 
 TRUE, FOUND = "true-cell", "found-cell"
 CATEGORIES = {TRUE: "true cell (thick, blue)", FOUND: "found cell (thin, orange)"}
 
 Counts = Mapping[str, tuple[float, float]]
-"""True and found cells by image."""
+"""The numbers of true and of found cells by image."""
 
 
 @dataclass(frozen=True)
 class SurveyedCells:
-    """The cells of the images of a page, the sizes of their pixels, and whether the predicted ones are approximate."""
+    """A survey of cells, the pixel sizes of its images, and whether the predicted cells are approximate."""
 
     survey: CellSurvey
     pixel_sizes: Collection[float | None]
@@ -40,18 +40,18 @@ class SurveyedCells:
 
     @property
     def pixel_um(self) -> float | None:
-        """The size of a pixel, where all images have the same."""
+        """The size of a pixel in micrometres if it is known and the same in all images; else None."""
         return next(iter(self.pixel_sizes)) if len(self.pixel_sizes) == 1 else None
 
 
 def ignore_border_of(experiment: Experiment) -> int:
-    """The pixels along the border whose cells the experiment's count leaves out."""
+    """The `ignore_border` of the experiment's metric `count`, in pixels."""
     counted = next((part for part in experiment.metrics if part.name == "count"), None)
     return counted.options.get("ignore_border", 0) if counted else 0
 
 
 def blocks(surveyed: SurveyedCells, counts: Counts | None = None, note: str = "") -> Iterator[Block]:
-    """Counts, which may be others than those surveyed, and sizes as charts, then the worst cells."""
+    """Blocks on cells: charts of counts (by default those of the survey) and of sizes, then the worst cells."""
     survey, approximate = surveyed.survey, surveyed.approximate
     sizes = {
         "true": survey.true_diameters,
@@ -69,7 +69,7 @@ def blocks(surveyed: SurveyedCells, counts: Counts | None = None, note: str = ""
 
 
 def count_chart(name: str, counts: Counts, approximate: bool = False, title: str = "Cells per image") -> Chart:
-    """Bland and Altman's plot of the true and the found numbers of cells."""
+    """A Bland-Altman plot of the true and the found numbers of cells."""
     agreed = agreement(*(zip(*counts.values(), strict=True) if counts else ((), ())))
     mean = agreed.difference
     figure = plots.bland_altman(
@@ -90,20 +90,20 @@ def count_chart(name: str, counts: Counts, approximate: bool = False, title: str
 
 
 def stored_counts(scores: ImageScores) -> Counts:
-    """The counts among the scores of each image; empty if cells were not counted."""
+    """The numbers of cells from stored scores; empty if cells were not counted."""
     true, found = (scores.get(("count", name), {}) for name in ("true", "found"))
     pairs = ((image, number, found.get(image)) for image, number in true.items())
     return {image: (number, other) for image, number, other in pairs if number is not None and other is not None}
 
 
 def stored_blocks(scores: ImageScores, approximate: bool) -> Iterator[Block]:
-    """The chart of counts by the scores of each image, where cells were counted."""
+    """The chart of counts from stored scores, if cells were counted."""
     if counts := stored_counts(scores):
         yield Charts([count_chart("cell-counts", counts, approximate)])
 
 
 def size_chart(sizes: Mapping[str, Sequence[float]], pixel_um: float | None) -> Chart:
-    """Histograms of diameters in pixels by what they are of, over each other."""
+    """A chart of overlaid histograms of diameters; `sizes` are in pixels, by the name of their cells."""
     unit, scale = ("µm", pixel_um) if pixel_um else ("px", 1.0)
     values = {f"{name} ({len(each)})": [scale * diameter for diameter in each] for name, each in sizes.items()}
     figure = plots.histograms(values, x_label=f"equivalent diameter ({unit})", y_label="cells")
@@ -166,7 +166,7 @@ def _heading(event: CellEvent) -> str:
 
 
 def _described(event: CellEvent) -> str:
-    """The event in a sentence, also for screen readers."""
+    """A sentence on an event, which screen readers read aloud."""
     pixels, best = format_count(event.pixels, "pixel"), f"best IoU {event.iou:.2f}"
     true, found = _listed("true", event.true), _listed("found", event.predicted)
     if event.kind == "missed":

@@ -34,7 +34,7 @@ from yeastexp.system.formatting import (
 from yeastexp.tasks.mask_cells import METHOD as MASK_CELLS
 
 MOST_PAIRS = plots.MOST_NAMED
-"""Images in the plot of paired scores: those whose scores differ most."""
+"""The most images in the plot of paired scores: those whose scores differ most."""
 
 METHOD = (
     "Differences are paired by image and relative to the first run: their mean with its 95 % t-interval, and p of a "
@@ -104,7 +104,7 @@ def _means(values: dict[str, Any], labels: Sequence[str]) -> Charts:
 
 
 def _cells(comparison: Comparison, device: str, progress: ProgressBar) -> Iterator[Block]:
-    """Paired differences of the scores of cells, how numbers agree with the true ones, and sizes; or nothing."""
+    """Blocks on cells, if there are any: paired differences of scores, agreement of numbers, and sizes."""
     runs = [_files(run.path) for run in comparison.runs]
     scores = [run.scores if isinstance(run, CrossvalFiles) else run.scores.get("val", {}) for run in runs]
     approximate = ["count" in run.approximate for run in runs]
@@ -154,11 +154,11 @@ CELL_SCORES = {
     ("count", ALL): "count error, share of true cells",
     ("count", "found"): "cells found",
 }
-"""What the runs are compared by in a table, in words."""
+"""The quantities that the runs are compared by in a table, in words."""
 
 
 def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table:
-    """The mean of each run, and the differences of the others from the first, paired by image."""
+    """Charts of the mean of each run, and of the differences of the others from the first, paired by image."""
     rows = []
     for key in (key for key in CELL_SCORES if all(key in each for each in scores)):
         images, form = list(scores[0][key]), formatter(*key)
@@ -215,7 +215,7 @@ def _paired_chart(
 
 
 def _training(paths: Sequence[Path], labels: Sequence[str], metric: str) -> Iterator[Block]:
-    """Curves of those that are runs and have finished an epoch."""
+    """Curves of the runs (not of cross-validations) that have finished an epoch."""
     runs = {label: run_files.read(path) for label, path in zip(labels, paths, strict=True) if run_files.is_run(path)}
     if not any(run.epochs for run in runs.values()):
         return

@@ -29,13 +29,13 @@ class FoldRun:
 
     @property
     def name(self) -> str:
-        """Its name in the page."""
+        """The run's name in the page."""
         return f"seed {self.seed}, fold {self.fold}"
 
 
 @dataclass(frozen=True)
 class CrossvalFiles:
-    """A cross-validation's directory: its experiment, folds, runs begun so far, and its result if it has finished."""
+    """The files of a cross-validation: experiment, folds, runs begun so far, and the result if it has finished."""
 
     path: Path
     experiment: Experiment
@@ -45,18 +45,18 @@ class CrossvalFiles:
 
     @property
     def label(self) -> str:
-        """The last two folders of its path."""
+        """The last two folders of the cross-validation's path."""
         place = self.path.resolve()
         return f"{place.parent.name}/{place.name}"
 
     @property
     def damage(self) -> list[str]:
-        """The files of its runs that cannot be read, a sentence each."""
+        """A sentence on each file of predictions or of a run that cannot be read."""
         return self.lacking + [damage for fold_run in self.fold_runs for damage in fold_run.files.damage]
 
     @cached_property
     def lacking(self) -> list[str]:
-        """Predictions that its result is of and that cannot be read, a sentence each."""
+        """A sentence on each prediction that the result belongs to and that cannot be read."""
         seeds = self.result["seeds"] if self.result else []
         paths = [
             RunDirectory(out_of_fold.fold_folder(self.path, seed, fold)).prediction(name)
@@ -68,7 +68,7 @@ class CrossvalFiles:
         return [f"{path}: is missing or damaged; {remedy}" for path in paths if not _is_mask(path)]
 
     def cells(self, name: str) -> Path:
-        """The ids of cells in the prediction of an image with the first seed."""
+        """The file of predicted cells of an image, with the first seed."""
         fold = next(fold for fold, names in enumerate(self.folds.folds, 1) if name in names)
         return RunDirectory(out_of_fold.fold_folder(self.path, self.seeds[0], fold)).cells(name)
 
@@ -98,7 +98,7 @@ class CrossvalFiles:
 
     @property
     def approximate(self) -> tuple[str, ...]:
-        """The metrics of cells that its task only approximates, as far as plugins are not withheld."""
+        """The metrics of cells that the task only approximates; none if its plugin is not executed."""
         return approximate_in(self.experiment)
 
     @property

@@ -29,7 +29,7 @@ from yeastexp.system.formatting import format_count, format_interval, format_sco
 
 
 def page(path: Path, written: str, say: predictions.Say = predictions.silent) -> Page:
-    """The page of a cross-validation's directory, finished or not; what is no longer as its runs had it is said."""
+    """The page of a cross-validation, finished or not, with notes on inputs that have changed since."""
     files = crossval_folder.read(path)
     for damage in files.damage:
         say(f"warning: {damage}")
@@ -65,7 +65,7 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
 
 
 def source_of(files: CrossvalFiles) -> Source | str:
-    """The data set, or why it is unavailable, or its predictions are."""
+    """The data set, or the reason why it or the predictions are unavailable."""
     source = predictions.source_of(files.fold_runs[0].files) if files.fold_runs else "no fold has been started"
     return next(iter(files.lacking), source)
 
@@ -134,7 +134,7 @@ def _folds(files: CrossvalFiles) -> Iterator[Block]:
 
 
 def _fold_table(finished: Sequence[FoldRun]) -> Table:
-    """A row for each run: the mean over its held-out images by metric."""
+    """A table with a row for each run: the means over its held-out images by metric."""
     first, results = finished[0].files, [fold_run.files.result or {} for fold_run in finished]
     keys = [
         (metric, metric_of(first.experiment, metric).headline(by_class, first.classes))
@@ -198,7 +198,7 @@ def _distribution(files: CrossvalFiles) -> Iterator[Block]:
 
 
 def surveyed_cells(files: CrossvalFiles, source: Source | str) -> SurveyedCells | str:
-    """The cells of the predictions with the first seed; or the reason why not."""
+    """A survey of the cells that were predicted with the first seed; or the reason why there is none."""
     if isinstance(source, str):
         return f"the images are not available ({source})"
     survey, sizes = CellSurvey(cells.MOST_CROPS, cells.ignore_border_of(files.experiment)), set[float | None]()
@@ -215,7 +215,7 @@ def surveyed_cells(files: CrossvalFiles, source: Source | str) -> SurveyedCells 
 
 
 def _cells(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
-    """Numbers of cells by image, means over seeds; sizes and the worst cells with the first seed."""
+    """Blocks on cells: numbers are means over seeds, sizes and the worst cells are those of the first seed."""
     if not (counts := cells.stored_counts(files.scores)):
         return
     surveyed = surveyed_cells(files, source)
@@ -251,7 +251,7 @@ def _prediction_path(fold_run: FoldRun, name: str) -> Path:
 
 
 def _confusion(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
-    """Pixels by class, from the masks that the cross-validation wrote."""
+    """The confusion matrix, from the masks that the cross-validation wrote."""
     if not files.scores:
         return
     if isinstance(source, str):
@@ -268,7 +268,7 @@ def _confusion(files: CrossvalFiles, source: Source | str) -> Iterator[Block]:
 
 
 def _environments(files: CrossvalFiles) -> Iterator[Section]:
-    """The environment of the first run, and what differs in others."""
+    """The environment of the first run, and its differences in other runs."""
     if not files.fold_runs:
         return
     environments = [fold_run.files.environment for fold_run in files.fold_runs]

@@ -14,11 +14,11 @@ from yeastexp.report.run_files import RunFiles
 from yeastexp.system.formatting import format_score
 
 DECADES = 30
-"""The ratio of the largest to the smallest loss or learning rate from which their axis is logarithmic."""
+"""The ratio of the largest to the smallest loss or learning rate above which their axis is logarithmic."""
 
 
 def training_blocks(run: RunFiles) -> Iterator[Block]:
-    """Charts over steps, and all epochs as a table."""
+    """The blocks on the course of training: charts over steps, and all epochs as a table."""
     if not run.epochs:
         yield Paragraph("No epoch has finished, so there are no curves yet.")
         return
@@ -28,7 +28,7 @@ def training_blocks(run: RunFiles) -> Iterator[Block]:
 
 
 def series_of(run: RunFiles, column: str, name: str, look: int | None = None, hint: str = "") -> Series:
-    """A column of `metrics.csv` over steps."""
+    """A column of `metrics.csv` over steps as a series of a plot."""
     points = run.points(column)
     return Series(name, [step for step, _ in points], [value for _, value in points], look, hint=hint)
 
@@ -45,12 +45,12 @@ def curve_chart(
     is_score: bool = False,
     note: str = "",
 ) -> Chart:
-    """Lines over steps or epochs; `levels` are horizontal lines, `event` a vertical one.
+    """A chart of lines over steps or epochs; `levels` are horizontal lines, `event` a vertical one.
 
-    The axis of what is no score is logarithmic if its values span decades. Levels far from all values would flatten
-    the curves: they are left to the note.
+    The axis of losses and learning rates is logarithmic if their values span a wide range; that of scores never is.
     """
     values = [value for curve in series for value in curve.y]
+    # Levels far from all values would flatten the curves: they are stated in the note instead.
     near, far = _split_levels(levels or {}, values)
     logarithmic = not is_score and bool(values) and 0 < DECADES * min(values) < max(values)
     figure = plots.curves(series, x_label=x_label, y_label=y_label, levels=near, event=event, logarithmic=logarithmic)
@@ -63,7 +63,7 @@ def curve_chart(
 
 
 def _split_levels(levels: Mapping[str, float], values: Sequence[float]) -> tuple[dict[str, float], dict[str, float]]:
-    """The levels within the range of the values once more to either side, and the others."""
+    """The levels in or near the range of the values, at most its width away on either side, and the other ones."""
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
     margin = high - low
     near = {name: level for name, level in levels.items() if not margin or low - margin <= level <= high + margin}

@@ -1,4 +1,4 @@
-"""How scores are distributed over images: their names in words, and a chart for each metric."""
+"""Charts of the distribution of scores over images, and the names of scores in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERVALS = "line: mean over images, bar: its 95 % confidence interval"
 
 
 def score_name(metric: str, name: str, approximate: Collection[str] = ()) -> str:
-    """A metric of a class in words; `approximate` are metrics of approximate cells."""
+    """The name of a metric's row in words; `approximate` are metrics of approximate cells."""
     metric = shown(metric, approximate)
     return metric if name == "all" else f"mean {metric}" if name == MEAN else f"{metric} of {name}"
 
@@ -29,7 +29,7 @@ def score_name(metric: str, name: str, approximate: Collection[str] = ()) -> str
 def score_note(
     scores: ImageScores, key: ScoreKey, image: str, classes: Sequence[str], approximate: Collection[str] = ()
 ) -> str:
-    """The score that an image is ranked by and, if it is a mean, those of the foreground classes."""
+    """A note with the score that an image is ranked by and, if it is a mean, those of the foreground classes."""
     metric, name = key
     texts = [f"{score_name(metric, name, approximate)} {format_score(scores[key].get(image))}"]
     if name == MEAN:
@@ -46,7 +46,7 @@ def distribution_chart(
     named: Literal["lowest", "highest"] | None = None,
     zero: bool = False,
 ) -> Chart:
-    """Means with their intervals, a row each, on the dots of their images if they have any."""
+    """A chart of means with their intervals, a row each, over the dots of their images if they have any."""
     figure = plots.distributions(rows, x_label=x_label, named=named, zero=zero)
     description = ". ".join([f"{title}, {x_label}", *map(_described, rows)])
     dotted = any(row.values for row in rows)
@@ -56,7 +56,7 @@ def distribution_chart(
 
 
 def _described(row: Distribution) -> str:
-    """A row in words, for screen readers."""
+    """A row of the chart in words, for screen readers."""
     texts = [] if row.mean is None else [f"mean {format_score(row.mean)}"]
     if row.low is not None and row.high is not None:
         texts.append(f"95 % interval {format_score(row.low)} to {format_score(row.high)}")

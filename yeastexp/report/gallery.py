@@ -1,4 +1,4 @@
-"""Images of a page: what was missed and what was a false alarm, as vector overlays."""
+"""Galleries of a page: images with missed pixels and false alarms as vector overlays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yeastexp.report.outlines import Mask, cell_outlines, outline
 from yeastexp.sample import IGNORE, Sample
 
 LARGEST_SIDE = 720
-"""Pixels, sharp on most screens; larger images are downscaled."""
+"""The largest side of an image in pixels, sharp on most screens; larger images are downscaled."""
 
 CATEGORIES = {
     "missed": "missed (blue area)",
@@ -30,7 +30,7 @@ CATEGORIES = {
 
 @dataclass(frozen=True)
 class PredictedImage:
-    """An image with its ground truth, its prediction (H, W), and its texts; where cells are told apart, their ids."""
+    """An image with its ground truth, its prediction (H, W), its texts, and if the task predicts them, ids of cells."""
 
     sample: Sample
     prediction: Labels
@@ -40,7 +40,7 @@ class PredictedImage:
 
 
 def overlay_gallery(predicted: list[PredictedImage], name: str = "val") -> Gallery:
-    """Images with overlays, and the categories that occur in them."""
+    """A gallery of images with overlays, with a legend of the categories that occur in them."""
     gallery_images = [_with_overlays(image) for image in predicted]
     present = {overlay.category for image in gallery_images for overlay in image.overlays}
     return Gallery(gallery_images, {key: text for key, text in CATEGORIES.items() if key in present}, name)
@@ -75,17 +75,17 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
 
 
 def _outlines(labels: Labels) -> str:
-    """The outlines of the foreground classes."""
+    """SVG path data around the regions of each foreground class."""
     return "".join(outline(labels == label) for label in np.unique(labels[labels > 0]).tolist())
 
 
 def data_url(picture: pictures.Picture) -> str:
-    """A picture as a JPEG file within the page."""
+    """A data URL of a picture as a JPEG file."""
     return f"data:image/jpeg;base64,{base64.b64encode(pictures.jpeg(picture)).decode('ascii')}"
 
 
 def _errors(truth: Labels, prediction: Labels) -> dict[str, Mask]:
-    """Foreground predicted as background, background predicted as foreground, and confused foreground classes."""
+    """Masks (H, W) of wrong pixels by category: missed foreground, false alarms, and confused foreground classes."""
     wrong = (truth != prediction) & (truth != IGNORE)
     return {
         "missed": wrong & (prediction == 0),
@@ -95,7 +95,7 @@ def _errors(truth: Labels, prediction: Labels) -> dict[str, Mask]:
 
 
 def _described(predicted: PredictedImage) -> str:
-    """The errors in words, also for screen readers."""
+    """A sentence on the errors of an image, which screen readers read aloud."""
     truth, prediction = predicted.sample.labels.numpy(), predicted.prediction
     counts = {name: int(mask.sum()) for name, mask in _errors(truth, prediction).items()}
     foreground, positive = int((truth > 0).sum()), int(((prediction > 0) & (truth != IGNORE)).sum())
@@ -108,7 +108,7 @@ def _described(predicted: PredictedImage) -> str:
 
 
 def saved_gallery(folder: Path) -> Gallery | None:
-    """The PNG files that a run drew when it ended; None if there are none."""
+    """A gallery of the PNG files that a run drew when it ended; None if there are none."""
     paths = [folder / f"{rank}.png" for rank in ("worst", "median", "best")]
     saved = [_saved(path) for path in paths if path.is_file()]
     return Gallery(saved) if saved else None

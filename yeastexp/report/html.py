@@ -12,7 +12,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or more; `warning` if a reader must not miss it."""
+    """One or more sentences; `warning` highlights them."""
 
     kind: ClassVar[str] = "paragraph"
     text: str
@@ -39,9 +39,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text under headings, of which some columns are `numeric`; `group_ends` are the last rows of groups.
+    """A table of text cells; `numeric` columns are aligned to the right, `group_ends` are the last rows of groups.
 
-    `shares` maps row and column of a cell to a value from 0 to 1, shown as a tint behind its text.
+    `shares` maps (row, column) of a cell to a value from 0 to 1, shown as a tint behind its text.
     """
 
     kind: ClassVar[str] = "table"
@@ -56,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot as an SVG element, with a description for screen readers and a note for everybody."""
+    """A plot as an SVG element, with a description for screen readers and a note that is displayed."""
 
     kind: ClassVar[str] = "chart"
     title: str
@@ -67,7 +67,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts beside each other if there is room."""
+    """Charts side by side if there is room."""
 
     kind: ClassVar[str] = "charts"
     charts: Sequence[Chart]
@@ -75,7 +75,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Overlay:
-    """The regions of one category over an image, as SVG path data in its pixels; `faint` ones are beside the point."""
+    """The regions of one category over an image, as SVG path data in pixels; `faint` if they are of minor interest."""
 
     category: str
     path: str
@@ -97,9 +97,9 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images side by side; `categories` says what each category of overlays means, `name` is unique on a page.
+    """Images side by side; `categories` explains each category of overlays, `name` is unique on a page.
 
-    `small` ones are crops, of which more stand beside each other.
+    Images of a `small` gallery are crops, so that more of them fit into a row.
     """
 
     kind: ClassVar[str] = "gallery"
@@ -140,13 +140,13 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The id of its heading."""
+        """The id of the heading, for links."""
         return "-".join("".join(char if char.isalnum() else " " for char in self.heading.lower()).split())
 
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page: which kind of report it is, of what, its introduction, and its sections."""
+    """A whole page: the kind of report, its title, introduction, headline facts, and sections."""
 
     kind: str
     title: str
@@ -154,4 +154,4 @@ class Page:
     facts: Facts
     sections: Sequence[Section]
     written: str
-    """When, and by which version."""
+    """When the page was written, and by which version."""

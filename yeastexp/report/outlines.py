@@ -13,7 +13,7 @@ from yeastexp.sample import compacted
 
 Mask = npt.NDArray[np.bool_]
 Corner = tuple[int, int]
-"""x and y of a corner of pixels."""
+"""x and y of a corner of pixels; also a step from one corner to the next."""
 
 TURNS: dict[Corner, tuple[Corner, Corner, Corner]] = {
     (1, 0): ((0, 1), (1, 0), (0, -1)),
@@ -21,19 +21,21 @@ TURNS: dict[Corner, tuple[Corner, Corner, Corner]] = {
     (-1, 0): ((0, -1), (-1, 0), (0, 1)),
     (0, -1): ((1, 0), (0, -1), (-1, 0)),
 }
-"""Where a loop may turn after a step: to the right first, so that regions touching at a corner stay separate."""
+"""The steps that may follow a step: right, straight on, left. Two loops meet where regions touch at a corner; turning
+right there, each stays with its own region, which is on the right."""
 
 
 def outline(mask: Mask, corner: Corner = (0, 0)) -> str:
-    """Closed loops around the regions of a mask (H, W), holes the other way round: `M2 3h5v1h-5z`.
+    """SVG path data of closed loops around the regions of a mask (H, W), such as `M2 3h5v1h-5z`.
 
-    `corner` is where the mask begins in the picture.
+    Loops around holes run the other way. `corner` is the position of the mask in the picture.
     """
     return "".join(_path(loop, corner) for loop in _loops(mask))
 
 
 def cell_outlines(ids: npt.NDArray[np.integer[Any]]) -> str:
-    """The loops of each id above 0 (H, W), so that cells that touch are told apart."""
+    """SVG path data of loops around each id above 0 (H, W), so that touching cells have outlines of their own."""
+    # Each cell is traced within its bounding box: a mask of the whole image for each would take too long.
     compact, known = compacted(ids)
     return "".join(
         outline(compact[box] == number, (box[1].start, box[0].start))
@@ -44,6 +46,7 @@ def cell_outlines(ids: npt.NDArray[np.integer[Any]]) -> str:
 
 def _loops(mask: Mask) -> Iterator[list[Corner]]:
     """The corners at which each loop turns, with the region on the right."""
+    # Every step belongs to one loop and is removed when it is taken; what is left starts the next loop.
     steps = _steps(mask)
     while steps:
         start = at = next(iter(steps))
@@ -64,7 +67,7 @@ def _loops(mask: Mask) -> Iterator[list[Corner]]:
 
 
 def _steps(mask: Mask) -> dict[Corner, list[Corner]]:
-    """The edges between a pixel of the mask and one outside, by the corner where they begin."""
+    """The directed edges between a pixel of the mask and one outside, by the corner where they begin."""
     padded = np.pad(mask, 1)
     above, below = padded[:-1, 1:-1], padded[1:, 1:-1]
     left, right = padded[1:-1, :-1], padded[1:-1, 1:]

@@ -20,7 +20,7 @@ from yeastexp.training.run_directory import RunDirectory
 
 NAME = "report.html"
 MARKER = '<meta name="generator" content="yeastexp report">'
-"""Identifies our pages; it stands within the first `MARKED_BYTES`."""
+"""Marks a file as a page of this package, which may be overwritten; it stands within the first `MARKED_BYTES`."""
 MARKED_BYTES = 1000
 
 
@@ -63,7 +63,7 @@ def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar, s
 
 
 def _refuse_other_files(output: Path) -> None:
-    """Raises UserError if `output` exists and is not one of our reports."""
+    """Raises UserError if `output` exists and is not a report of this package."""
     if output.is_dir():
         raise UserError(f"{output}: is a directory; give a file name")
     if output.exists():

@@ -27,22 +27,19 @@ from yeastexp.training.run_directory import RunDirectory
 CONFUSION_NOTE = "validation images, best checkpoint; shares are of the row, the pixels of one true class"
 
 ProgressBar = Callable[[Iterable[str]], Iterable[str]]
-"""Wraps an iterable to show how far its consumer has come."""
+"""Wraps an iterable to show the progress of the loop over it."""
 
 Say = Callable[[str], None]
-"""Is given each line for the terminal."""
+"""Prints a line on the terminal."""
 
 
 def silent(line: str) -> None:
-    """Say nothing."""
+    """Print nothing; the default of `Say`."""
 
 
 @dataclass(frozen=True)
 class BestPredictions:
-    """The confusion matrix over all validation images, the worst, median and best of them, and some training images.
-
-    `cells` are those that are scored, if any are.
-    """
+    """The confusion matrix of all validation images, galleries of some, and if cells are scored, a survey of them."""
 
     confusion: Table
     gallery: Gallery
@@ -51,7 +48,7 @@ class BestPredictions:
 
 
 def source_of(run: RunFiles) -> Source | str:
-    """The data set that a run was trained on, or why it is unavailable."""
+    """The data set that a run was trained on, or the reason why it is unavailable."""
     if run.experiment.withheld:
         return run.experiment.withheld[0]
     try:
@@ -63,7 +60,10 @@ def source_of(run: RunFiles) -> Source | str:
 
 
 def predict_best(run: RunFiles, source: Source | str, device: str, progress: ProgressBar) -> BestPredictions | str:
-    """Predict the validation images as they are now with the best checkpoint; or the reason why not."""
+    """Predict the validation images with the best checkpoint; returns the reason if that is impossible.
+
+    A page is written all the same, without what could not be computed.
+    """
     if isinstance(source, str):
         return f"the images are not available ({source})"
     if not run.scores.get("val"):
@@ -83,7 +83,7 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
 
 
 def surveyed_cells(run: RunFiles, source: Source | str, device: str, progress: ProgressBar) -> SurveyedCells | str:
-    """The cells of the validation images as the best checkpoint predicts them; or the reason why not."""
+    """Survey the cells of the validation images as the best checkpoint predicts them; or the reason why not."""
     if isinstance(source, str):
         return f"the images are not available ({source})"
     try:
@@ -95,7 +95,7 @@ def surveyed_cells(run: RunFiles, source: Source | str, device: str, progress: P
 
 
 def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Table, SurveyedCells]:
-    """The confusion matrix and all cells, from one prediction of each image."""
+    """The confusion matrix and the survey of all cells, from a single prediction of each image."""
     survey = CellSurvey(cells.MOST_CROPS, cells.ignore_border_of(run.experiment))
     sizes = set[float | None]()
     counts = np.zeros((len(run.classes), len(run.classes)), np.int64)
@@ -110,7 +110,7 @@ def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Tab
 
 
 def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
-    """The counts of an evaluation of the same weights, or new ones."""
+    """The confusion matrix from an evaluation of the same weights if there is one, else counted now."""
     note = CONFUSION_NOTE
     counts = next((evaluation.confusion for evaluation in run.evaluations if _same_weights(run, evaluation)), None)
     if counts is None:
@@ -143,7 +143,8 @@ def _selected(run: RunFiles, images: Images) -> Iterator[PredictedImage]:
 
 
 def _trained_on(images: Images) -> Iterator[PredictedImage]:
-    """The first, the middle and the last, which are of different movies where there are several."""
+    """The first, the middle and the last training image, predicted."""
+    # In the order of the data set, images of one movie usually stand together: these three are of different movies.
     names = images.names
     for name in dict.fromkeys((names[0], names[len(names) // 2], names[-1])):
         yield _predicted(images, name, name, "a training image")
@@ -158,7 +159,7 @@ def _predicted(images: Images, name: str, heading: str, note: str) -> PredictedI
 
 
 def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
-    """The worst, the median and the best image; without the data, the pictures that the run drew when it ended."""
+    """Blocks with the worst, the median and the best image; without the data, with the pictures that the run drew."""
     if isinstance(predictions, BestPredictions):
         yield predictions.gallery
         return
@@ -168,7 +169,7 @@ def gallery_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterato
 
 
 def cell_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[Block]:
-    """Numbers and sizes of cells, and the worst of them, where the task tells cells apart; without the data numbers."""
+    """Blocks on the numbers and sizes of cells and the worst of them; without the data, on their numbers alone."""
     if not isinstance(predictions, BestPredictions):
         yield from cells.stored_blocks(run.scores.get("val", {}), "count" in run.approximate)
     elif predictions.cells:
@@ -176,13 +177,13 @@ def cell_blocks(run: RunFiles, predictions: BestPredictions | str) -> Iterator[B
 
 
 def training_blocks(predictions: BestPredictions | str) -> Iterator[Block]:
-    """Some training images, which say whether labels and images fit and whether the model has learnt them."""
+    """Blocks with training images, which show whether labels fit the images, and whether the model has learnt them."""
     if isinstance(predictions, BestPredictions):
         yield predictions.training
 
 
 def confusion_block(predictions: BestPredictions | str) -> Block:
-    """Pixels by true and predicted class."""
+    """The confusion matrix as a block, or the reason why there is none."""
     if isinstance(predictions, BestPredictions):
         return predictions.confusion
     return Paragraph(f"No confusion matrix: {predictions}.", warning=True)

@@ -39,7 +39,7 @@ class BestCheckpoint:
     step: int
     validation: Validation
     experiment: Mapping[str, Any] | None
-    """Its identity; an earlier version kept none."""
+    """The identity of the experiment; None in checkpoints of an earlier version, which kept none."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ class RunFiles:
     epochs: list[Epoch] = field(default_factory=list)
     per_image: dict[str, ImageScores] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
-    """The files that cannot be read, a sentence each: the page is written without them."""
+    """A sentence on each file that cannot be read; the page is written without it."""
 
     @property
     def label(self) -> str:
-        """The last two folders of its path."""
+        """The last two folders of the run's path."""
         place = self.path.resolve()
         return f"{place.parent.name}/{place.name}"
 
     @property
     def directory(self) -> RunDirectory:
-        """The owner of the names there."""
+        """The run directory, which owns the names in it."""
         return RunDirectory(self.path)
 
     @property
@@ -97,7 +97,7 @@ class RunFiles:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What is no longer as the run had it, a sentence each."""
+        """A sentence on each input that is no longer as the run read it."""
         edited = [f"{self.directory.experiment}: {diff.phrase(self.edits)}"] if self.edits else []
         kinds = ("folds", "plugins", "init_from") if self.experiment.withheld else inputs.HOLDS
         return [
@@ -113,7 +113,7 @@ class RunFiles:
 
     @cached_property
     def scores(self) -> dict[str, ImageScores]:
-        """By split, the scores of each image: those that the run wrote, or those of its best checkpoint so far."""
+        """The scores of each image by split: those that the run wrote, else those of its best checkpoint so far."""
         if self.result and self.per_image:
             return self.per_image
         if self.best is None:
@@ -140,7 +140,7 @@ class RunFiles:
 
     @property
     def approximate(self) -> tuple[str, ...]:
-        """The metrics of cells that its task only approximates, as far as plugins are not withheld."""
+        """The metrics of cells that the task only approximates; none if its plugin is not executed."""
         return approximate_in(self.experiment)
 
     @property
@@ -154,7 +154,7 @@ class RunFiles:
         return list(record.read_all(self.directory).values())
 
     def points(self, column: str) -> list[tuple[float, float]]:
-        """Step and value of every epoch that has a value."""
+        """(step, value) of every epoch that has a value in a column of `metrics.csv`."""
         rows = ((row["step"], row.get(column)) for row in self.epochs)
         return [(step, value) for step, value in rows if step is not None and value is not None]
 
@@ -165,9 +165,9 @@ def is_run(path: Path) -> bool:
 
 
 def read(path: Path) -> RunFiles:
-    """Read a run directory, as far as its tables and its result can be read.
+    """Read a run directory; tables and results that cannot be read are left out and noted in `damage`.
 
-    Raises UserError if the folder is none, or without its experiment and environment.
+    Raises UserError if the folder is not a run directory, or lacks its experiment or environment.
     """
     directory = RunDirectory.existing(path)
     damage: list[str] = []
@@ -189,6 +189,7 @@ def read(path: Path) -> RunFiles:
 def _result_of(directory: RunDirectory, experiment: Experiment) -> dict[str, Any] | None:
     """The result of a run. Raises UserError if the file is damaged, or of another experiment."""
     result = directory.read_result()
+    # The rows of the scores have to be those of the experiment's metrics: pages index one by the other.
     metrics, rows = _known_metrics(experiment), ({*experiment.task.classes, MEAN}, {ALL})
     for metric, by_class in result["val"]["best"].items():
         kind = metric_of(experiment, metric)
@@ -218,7 +219,7 @@ def _scores_of(directory: RunDirectory, result: Mapping[str, Any]) -> dict[str, 
 
 
 def score_column(metric: str, name: str) -> str:
-    """The column of `metrics.csv` that has a metric of a class."""
+    """The column of `metrics.csv` that holds a row of a metric."""
     return f"val/{metric}" if name == "all" else f"val/{metric}/{name}"
 
 
@@ -229,14 +230,14 @@ def headline_key(summary: Summary, loaded: Experiment) -> ScoreKey:
 
 
 def ranking_key(scores: ImageScores, monitor: str) -> ScoreKey:
-    """The scores that images are ranked by: those that select the checkpoint, averaged over classes."""
+    """The metric and row that images are ranked by: those that select the checkpoint, averaged over classes."""
     metrics = [metric for metric, _ in scores]
     metric = monitor if monitor in metrics else metrics[0]
     return metric, "all" if (metric, "all") in scores else MEAN
 
 
 def first_of(metric: PerImageMetric) -> str:
-    """How to call the first of those that are `worst_first`."""
+    """The word for the first image of `worst_first`: 'worst', or 'lowest' if the metric's direction is unknown."""
     return "lowest" if isinstance(metric, WithheldMetric) else "worst"
 
 

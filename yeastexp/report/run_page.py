@@ -21,7 +21,7 @@ from yeastexp.system.progress import format_seconds
 
 
 def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter, say: Say = silent) -> Page:
-    """The page of a run directory, finished or not; what is no longer as the run had it is said as well.
+    """The page of a run directory, finished or not, with notes on inputs that have changed since.
 
     Raises UserError if the folder is none.
     """
@@ -95,7 +95,7 @@ def _data(run: RunFiles, source: Source | str) -> Facts:
 
 
 def _headline(run: RunFiles) -> list[Fact]:
-    """The first score, and that of the baselines that are no constant."""
+    """The headline score, and that of the baselines that are not constant."""
     if not run.summary:
         return [Fact("score", "–", "not validated yet")]
     metric, name = run_files.headline_key(run.summary, run.experiment)
@@ -111,7 +111,7 @@ def _headline(run: RunFiles) -> list[Fact]:
 
 
 def _cells_fact(counted: Mapping[str, Any] | None, approximate: bool) -> list[Fact]:
-    """The cells found in all validation images, where they are told apart."""
+    """The numbers of cells in all validation images, if cells are counted."""
     if not counted:
         return []
     found, true = (format_number(counted[name]["pooled"]) for name in ("found", "true"))

@@ -1,4 +1,4 @@
-"""The page of a sweep: its trials by score and by value, the best one with other seeds, and what that allows to say."""
+"""The page of a sweep: its trials by score and by value, the best one with other seeds, and what follows from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Pag
 from yeastexp.system.formatting import format_count, format_score, format_share
 
 LOOKS = {"pruned": (1, True), "complete": (0, False), "best": (2, False)}
-"""Colour and marker of the trials in all plots, from the lowest to the topmost, and whether they are outlines."""
+"""The looks of the trials in all plots, from the lowest to the topmost, and whether their markers are outlines."""
 
 
 def page(path: Path, written: str) -> Page:
@@ -74,7 +74,7 @@ def _group(record: SweepRecord, trial: TrialRecord) -> str:
 
 
 def _grouped(record: SweepRecord) -> dict[str, list[TrialRecord]]:
-    """The trials that have a score, the best one apart."""
+    """The trials that have a score, with the best one by itself."""
     groups = {
         group: [trial for trial in record.trials if _group(record, trial) == group and trial.score is not None]
         for group in LOOKS

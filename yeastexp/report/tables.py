@@ -1,4 +1,4 @@
-"""Tables of a page, from tables of the command line and from rows of files."""
+"""Tables of a page, made from tables of the command line and from rows of files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from yeastexp.report.html import Table
 from yeastexp.system.formatting import format_number
 
 MOST_ROWS = 300
-"""Of a table in the page; the file that it is read from has all."""
+"""The most rows of a table in the page; the file that it is read from has all."""
 
 
 def from_rich(table: rich.Table) -> Table:
-    """A table as the command line prints it, cell by cell."""
+    """Convert a table of the command line, cell by cell."""
     columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
     return Table(
         caption=_plain(table.title or ""),
@@ -44,7 +44,7 @@ def subsample(rows: Sequence[Any], source: str) -> tuple[list[Any], str]:
 def epoch_table(
     caption: str, epochs: Sequence[Mapping[str, float | None]], source: str, approximate: Collection[str] = ()
 ) -> Table:
-    """The rows of `metrics.csv`."""
+    """A table of the rows of `metrics.csv`."""
     keys = list(dict.fromkeys(key for row in epochs for key in row))
     rows, note = subsample(epochs, source)
     cells = [[format_number(row.get(key)) for key in keys] for row in rows]
@@ -59,7 +59,7 @@ def image_table(
     source: str,
     approximate: Collection[str] = (),
 ) -> Table:
-    """A row for each image, a column for each metric and class."""
+    """A table of scores with a row for each image, and a column for each metric and class."""
     kept, note = subsample(list(images), source)
     names = [(shown(metric, approximate), name) for metric, name in scores]
     headings = ["image", *(metric if name == "all" else f"{metric} {name}" for metric, name in names)]
