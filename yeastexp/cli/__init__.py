@@ -33,7 +33,7 @@ OUT_OF_MEMORY_REMEDY = "try smaller images, or a smaller [patches] size"
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Also of a checkout that is not installed."""
+    """Print the version, also that of a checkout which is not installed, and exit."""
     if value and not context.resilient_parsing:
         from yeastexp.inspection.doctor import version
 
@@ -67,7 +67,7 @@ for command in (
 
 
 def main(started: float) -> None:
-    """Run a command and exit with its status; what a user did wrong is a line on stderr, a bug keeps its traceback.
+    """Run a command and exit with its status; faults of the user are lines on stderr, bugs keep their traceback.
 
     `started` is the `time.monotonic()` at which the program started.
     """
@@ -77,6 +77,7 @@ def main(started: float) -> None:
     try:
         with sigterm_as_ctrl_c(), warnings.catch_warnings(), loading.told(started):
             warnings.showwarning = _show_warning
+            # Not in standalone mode, in which click itself would handle errors, print some of them and exit with 1.
             commands(standalone_mode=False, obj=started)
     except EndedElsewhere as error:
         sys.exit(error.status)
@@ -88,7 +89,7 @@ def main(started: float) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", status=INTERRUPTED)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended; before OSError, its base class
         sys.exit(RUN_FAILED)
     except MemoryError as error:
         asked = f" ({error})" if str(error) else ""
@@ -107,7 +108,8 @@ def main(started: float) -> None:
 
 
 def _fail_if_out_of_memory(error: RuntimeError) -> None:
-    """PyTorch's errors are recognised by class and message, for which it has to be loaded."""
+    """Exit with a line if an error of PyTorch says that memory is exhausted."""
+    # Imported here: these modules load PyTorch, which most commands that fail early never needed.
     from yeastexp.system import failures, memory
 
     if memory.is_exhausted(error):
@@ -127,5 +129,5 @@ def _show_warning(
     file: object = None,
     line: str | None = None,
 ) -> None:
-    """A warning as one line, without the place in the program that gave it."""
+    """Print a warning on one line, without the place in the program that raised it."""
     echo(f"warning: {' '.join(str(message).split())}", err=True)

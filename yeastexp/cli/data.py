@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yeastexp.data.pack import Packed
 
 DRAWN = ("synthetic_yeast", "synthetic_fields")
-"""Data sets that draw their images."""
+"""Data sets that generate their images."""
 
 MOST_LINES = 8
 """Of one kind in what is printed."""
@@ -67,7 +67,7 @@ def packing_options(
     label_dataset: str | None,
     **others: Any,
 ) -> dict[str, Any]:
-    """The options of `PACKING` as `data.pack` takes them."""
+    """Convert the options of `PACKING` into the arguments of `data.pack`."""
     from yeastexp.data import splits
     from yeastexp.data.recordings.recording import Choices
 
@@ -81,7 +81,7 @@ def packing_options(
 
 
 def say_packed(packed: Packed, *, parted: bool) -> None:
-    """Print what was packed, and what is odd about it."""
+    """Print a summary of what was packed, and warnings on what is odd about it."""
     for line in _first(packed.choices):
         echo(f"read     {line}")
     form = "stacked" if packed.stacked else "one array per image, because sizes or types differ"
@@ -102,7 +102,7 @@ def say_packed(packed: Packed, *, parted: bool) -> None:
 
 
 def _first(lines: Sequence[str]) -> Iterator[str]:
-    """The first lines, and how many more there are: thousands of files may have the same fault."""
+    """The first lines, and the number of further ones: thousands of files may have the same fault."""
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
         yield f"and {len(lines) - MOST_LINES:,} more like these"

@@ -35,11 +35,11 @@ MEANT = {
     **dict.fromkeys(("diff",), "compare"),
     **dict.fromkeys(("tune", "search", "optimize"), "sweep"),
 }
-"""What other programs call a command, and what it is called here."""
+"""The commands here by the names that other programs give to the like, for suggestions."""
 
 
 class InstalledCommand(click.Command):
-    """Stands for the command of an entry point until it is called."""
+    """A placeholder for the command of an entry point, which is loaded when it is called."""
 
     def __init__(self, point: importlib.metadata.EntryPoint) -> None:
         package = point.dist.name if point.dist else point.module
@@ -49,11 +49,11 @@ class InstalledCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """The context of the command that the entry point names, which click then invokes."""
+        """Return a context of the loaded command; click then invokes that command and not this placeholder."""
         return self.load().make_context(info_name, args, parent, **extra)
 
     def load(self) -> click.Command:
-        """The command itself. Raises UserError if it cannot be loaded."""
+        """Load the command. Raises UserError if that fails."""
         try:
             command = self.point.load()
             command = command if isinstance(command, click.Command) else command()
@@ -69,7 +69,7 @@ class CommandGroup(click.Group):
     """The package's commands and those that installed packages add; a mistyped name is answered with the nearest."""
 
     def installed(self) -> dict[str, InstalledCommand]:
-        """The commands of entry points by name; a taken name warns."""
+        """The commands of entry points by name. Warns of those whose name is taken, and leaves them out."""
         commands: dict[str, InstalledCommand] = {}
         for point in importlib.metadata.entry_points(group=GROUP):
             if point.name in self.commands or point.name in commands:

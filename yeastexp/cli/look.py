@@ -268,7 +268,7 @@ def schema(experiment: Path | None) -> None:
 
 
 def _json(value: Any) -> list[str]:
-    """The lines of a value as JSON."""
+    """A value as lines of JSON."""
     return json.dumps(value, indent=1, default=str).splitlines()
 
 

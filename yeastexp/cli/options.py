@@ -15,10 +15,10 @@ ANY = click.Path(path_type=Path)
 
 
 class ExperimentFile(click.Path):
-    """A file, or one of those that come with the package, as in `yeastexp:base`."""
+    """The type of an experiment file, which may be a starter that comes with the package, such as `yeastexp:base`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path of the file. Raises UserError if there is no such starter."""
+        """Return the path of the file. Raises UserError if there is no such starter."""
         return starters.find(str(value)) or super().convert(value, param, ctx)
 
 
@@ -92,7 +92,8 @@ _PACKING = (
 
 
 def PACKING(command: Callable[..., None]) -> Callable[..., None]:  # beside the other decorators
-    """The options that say how images and labels are packed."""
+    """Add the options that say how images and labels are packed to a command."""
+    # Decorators apply from the innermost outwards: reversed, `--help` lists the options in their order above.
     for option in reversed(_PACKING):
         command = option(command)
     return command

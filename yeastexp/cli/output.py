@@ -1,4 +1,4 @@
-"""What commands show while they work: progress bars; and counts."""
+"""Progress bars of commands, and counts of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def counts(splits: Mapping[str, int]) -> str:
 
 
 def progress(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, with a progress bar on stderr if that is a terminal, else a line from time to time."""
+    """Iterate over items with a progress bar on stderr if that is a terminal, else with a line from time to time."""
     if not sys.stderr.isatty():
         from yeastexp.system.progress import counted
 
@@ -30,9 +30,9 @@ def progress(items: Iterable[Item]) -> Iterator[Item]:
 
 @contextmanager
 def image_progress(total: int) -> Iterator[Callable[[float], None]]:
-    """A function to call with each fraction of an image that is finished.
+    """Show progress on stderr, as a bar on a terminal, else by a line from time to time.
 
-    A bar on stderr shows them if that is a terminal, else a line from time to time.
+    Gives a function to call with each fraction of an image that is finished.
     """
     from yeastexp.system.progress import counting
 

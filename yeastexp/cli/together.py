@@ -11,9 +11,9 @@ from yeastexp.system.processes import ALONE, Processes
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes that torchrun or srun started, until all of them are done; this one if it was started alone.
+    """Join the processes that torchrun or srun started, and leave together; alone without a launcher.
 
-    If one fails, all of them end: the first with its own error, the others with EndedElsewhere.
+    If one process fails, all end: that one with its own error, the others with EndedElsewhere.
     """
     if processes.launched() == 1:
         yield ALONE

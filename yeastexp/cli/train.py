@@ -45,9 +45,11 @@ def _too_short(budget: str) -> str:
 
 @contextmanager
 def _answered(budget: str | None, started: float) -> Iterator[float | None]:
-    """A budget holds while libraries are loaded, too, which takes long on a busy machine: gives when it has to be
-    answered. A wrong one is said later.
+    """Hold a budget while libraries are loaded as well, which takes long on a busy machine.
+
+    Gives the time at which the command has to end, None without a valid budget. Raises UserError if that has passed.
     """
+    # An invalid budget is reported later, with all other faults of the experiment.
     from yeastexp.config.settings import seconds
 
     try:

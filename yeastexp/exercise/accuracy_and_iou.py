@@ -1,4 +1,4 @@
-"""Accuracy or mean IoU: both scores of predictions with known errors, on images with ever more foreground."""
+"""The study of accuracy and mean IoU: both scores of predictions with known errors, by the share of foreground."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ FOREGROUND = (0.02, 0.05, 0.1, 0.25, 0.5)
 """The nominal foreground fraction of each set of images."""
 
 FACTORS = (0.5, 1.1, 1.1, 1.1, 1.1, 1.1)
-"""Of the foreground of the images in a set: the first is sparser, so that pooling weights it less."""
+"""The foreground of each image of a set, relative to the nominal one: the first is sparser, so that pooling weights it
+less."""
 
 SMALL_PX = 16
-"""Cells of a smaller diameter are buds, or cells cut by the image border."""
+"""The diameter below which cells are buds, or cut by the image border."""
 
 LITTLE, MUCH = 2, 6
-"""Pixels by which outlines are moved."""
+"""The distances in pixels by which outlines are moved."""
 
 ALL_BACKGROUND = "all background"
 DEAD_AS_LIVE = "dead taken as live"
@@ -45,7 +46,7 @@ SPARSEST_MISSED = "one image missed"
 
 @dataclass(frozen=True)
 class Degradation:
-    """A prediction made from the ground truth with a known error, and the look of its points in the plot."""
+    """A way to make a prediction with a known error from the ground truth, and the look of its points in the plot."""
 
     name: str
     predict: Callable[[Sample], Tensor]
@@ -76,11 +77,11 @@ class SetScores:
     scores: Summary
 
     def accuracy(self, aggregation: Aggregation = "per_image") -> float:
-        """The accuracy."""
+        """The accuracy, per image or pooled."""
         return _number(self.scores["accuracy"]["all"][aggregation])
 
     def iou(self, name: str = MEAN, aggregation: Aggregation = "per_image") -> float:
-        """The IoU of a class, or the mean of both."""
+        """The IoU of a class, or the mean of both classes."""
         return _number(self.scores["iou"][name][aggregation])
 
     @property
@@ -91,7 +92,7 @@ class SetScores:
 
 @dataclass(frozen=True)
 class MetricsStudy:
-    """All scores: by degradation, then by set of images from the sparsest."""
+    """The scores of all degradations on all sets of images, by degradation, then from the sparsest set."""
 
     rows: tuple[SetScores, ...]
 
@@ -142,13 +143,13 @@ def _number(value: float | None) -> float:
 
 
 def as_json(result: MetricsStudy) -> dict[str, Any]:
-    """All scores, for scripts."""
+    """All scores as plain values for scripts."""
     rows = [{"prediction": row.degradation.name, "foreground": row.foreground, **row.scores} for row in result.rows]
     return {"images_a_set": len(FACTORS), "size": discs.SIZE, "rows": rows, "findings": findings(result)}
 
 
 def table(result: MetricsStudy) -> Table:
-    """All scores, for people: a group of rows for each degradation, a row for each set of images."""
+    """The table of all scores: a group of rows for each degradation, a row for each set of images."""
     title = f"sets of {len(FACTORS)} images of {discs.SIZE} × {discs.SIZE} pixels; per image, and pooled over pixels"
     caption = f"small cells: diameter below {SMALL_PX} px; one image: the sparsest of each set"
     scores = ("\naccuracy", "mean\nIoU", "IoU\nbackgr.", "IoU\ncells")
@@ -192,7 +193,7 @@ def _series(rows: Sequence[SetScores], name: str, aggregation: Aggregation) -> p
 
 
 def findings(result: MetricsStudy) -> list[str]:
-    """What the scores show, in sentences."""
+    """Sentences on what the scores show."""
     return [
         _nothing_found(result),
         _same_error(result),

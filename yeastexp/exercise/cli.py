@@ -22,7 +22,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Study(Protocol):
-    """What the module of a study offers; `result` is what its `study` returns."""
+    """The interface of a study's module; `result` is what its `study` returns."""
 
     study: Any
 
@@ -30,7 +30,7 @@ class Study(Protocol):
         """The result as a rich table."""
 
     def findings(self, result: Any) -> list[str]:
-        """What the result says, in sentences."""
+        """Sentences on what the result shows."""
 
     def as_json(self, result: Any) -> dict[str, Any]:
         """The result as JSON."""
@@ -76,7 +76,8 @@ def normalization(data: Path | None, output: Path | None, as_json: bool) -> None
 
 
 def _imported(name: str) -> Study:
-    """The module of a study, imported when it is called: `--help` does not wait for PyTorch."""
+    """Import the module of a study."""
+    # Only when a study is called: `--help` should not wait for PyTorch.
     return cast("Study", importlib.import_module(f"yeastexp.exercise.{name}"))
 
 

@@ -14,17 +14,17 @@ from yeastexp.sample import Sample
 
 
 def all_background(sample: Sample) -> Tensor:
-    """No cells."""
+    """No cells at all."""
     return torch.zeros_like(sample.labels)
 
 
 def shrunken(sample: Sample, pixels: float) -> Tensor:
-    """Cells without their pixels within a distance of the background; the image border is no background."""
+    """Cells without the pixels within a distance of the background; the image border does not count as background."""
     return torch.from_numpy(_distance(sample.labels > 0) > pixels).long()
 
 
 def grown(sample: Sample, pixels: float) -> Tensor:
-    """Cells with all pixels within a distance of them."""
+    """Cells, and all pixels within a distance of them."""
     return torch.from_numpy(_distance(sample.labels == 0) <= pixels).long()
 
 
@@ -36,7 +36,7 @@ def shifted(sample: Sample, pixels: int) -> Tensor:
 
 
 def without_small(sample: Sample, diameter_px: float) -> Tensor:
-    """Only the cells (of the map `instances`) whose area is at least that of a disc of this diameter."""
+    """The cells of the map `instances` whose area is at least that of a disc of a given diameter."""
     areas = torch.bincount(sample.maps["instances"].flatten())
     kept = 4 * areas / torch.pi >= diameter_px**2
     kept[0] = False
@@ -49,12 +49,13 @@ def dead_as_live(sample: Sample) -> Tensor:
 
 
 def without_image(sample: Sample, name: str) -> Tensor:
-    """The ground truth, but no cells in the image of this name."""
+    """The ground truth, but no cells in the image of a given name."""
     return all_background(sample) if sample.name == name else sample.labels
 
 
 def _distance(mask: Tensor) -> np.ndarray:
-    """The distance in pixels from each pixel of the mask to the nearest outside; infinite if there is none."""
+    """The distance in pixels from each pixel of the mask to the nearest one outside; infinite if there is none."""
+    # SciPy's transform gives meaningless finite distances if no pixel is outside.
     inside = mask.numpy()
     if inside.all():
         return np.full(inside.shape, np.inf)

@@ -13,14 +13,14 @@ from yeastexp.randomness import generator
 from yeastexp.sample import Sample
 
 SIZE = 256
-"""Side of a field in pixels."""
+"""The side of a field in pixels."""
 
 CELL_RADIUS_PX = 13.2
 BUD_RADIUS_PX = 5.0
 DEAD_RADIUS_PX = 12.0
 
 PITCH_PX = 27.4
-"""Spacing of the hexagonal grid of centres: the largest discs keep a gap of one pixel."""
+"""The spacing of the hexagonal grid of centres, at which the largest discs keep a gap of one pixel."""
 
 KINDS = ("dead", "cell", "bud", "cell", "cell", "cell", "cell")
 """The kinds of successive discs, repeated."""
@@ -28,7 +28,7 @@ KINDS = ("dead", "cell", "bud", "cell", "cell", "cell", "cell")
 RADII_PX = {"cell": CELL_RADIUS_PX, "bud": BUD_RADIUS_PX}
 
 SMALLEST_PX = 4
-"""A remaining area below the square of this adds no further cell."""
+"""The side of the square whose area is the least remaining area that a further cell is placed for."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -45,10 +45,9 @@ def field(share: float, number: int) -> Sample:
 
 
 def _placed(share: float, number: int) -> tuple[Ids, Ids]:
-    """Ids of live and of dead cells, placed on grid points in random order until the share is reached.
-
-    The last cell is shrunk to the remaining area.
-    """
+    """Ids of live and of dead cells, placed on grid points in random order until the share is reached."""
+    # The last cell is shrunk to the remaining area. The area that is left is counted in pixels, not by formula: a disc
+    # may be cut by the border.
     live, dead = np.zeros((2, SIZE, SIZE), np.int64)
     area = share * SIZE**2
     for disc_id, ((row, column), kind) in enumerate(zip(_grid(number), cycle(KINDS), strict=False), start=1):

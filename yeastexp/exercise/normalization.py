@@ -1,4 +1,4 @@
-"""Z-score normalisation over all images, over the training images, or of each image on its own."""
+"""The study of z-score normalisation over all images, over the training images, or of each image on its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRAINING: Scope = "over training images"
 EACH: Scope = "each image on its own"
 
 BRIGHTER = 2.0
-"""The factor by which validation images are brighter in the study's second part."""
+"""The factor that validation images are multiplied by in the study's second part."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class NormalizedImages:
-    """Images after normalisation: the mean and deviation that it used, and the moments of each image by split."""
+    """The result of a normalisation: the mean and deviation that it used, and the moments of each image by split."""
 
     scope: Scope
     statistics: tuple[float, float] | None
@@ -85,17 +85,20 @@ class NormalizedImages:
 
 @dataclass(frozen=True)
 class Leak:
-    """The statistics over all images against those over the training images, in standard deviations of the latter."""
+    """The influence of validation images on the statistics: those over all images against those over training images.
+
+    `mean` is in standard deviations of the training images.
+    """
 
     mean: float
     std_ratio: float
     largest: float
-    """The largest difference of a pixel's value between the two."""
+    """The largest difference between the two normalised values of a pixel."""
 
 
 @dataclass(frozen=True)
 class NormalizationStudy:
-    """The images under each scope and the leak; the same if the validation images had been recorded brighter."""
+    """The result for each scope, and the leak, with the images as they are and with brighter validation images."""
 
     data: str
     rows: Mapping[Scope, NormalizedImages]
@@ -117,7 +120,7 @@ def study(data: Path | None = None) -> NormalizationStudy:
 
 
 def normalized(source: SourceImages) -> dict[Scope, NormalizedImages]:
-    """The images under each scope."""
+    """Normalise the images in each scope."""
     transforms: dict[Scope, ZScore | None] = {
         STORED: None,
         ALL: fitted(source.of(*source.splits)),
@@ -128,7 +131,7 @@ def normalized(source: SourceImages) -> dict[Scope, NormalizedImages]:
 
 
 def fitted(images: Iterable[Tensor]) -> ZScore:
-    """The transform with the statistics of these images."""
+    """A transform fitted on images."""
     scope = ZScore(per="dataset", joint=True)
     return replace(scope, **scope.fit(images))
 
@@ -155,7 +158,9 @@ def moments(image: Tensor) -> Moments:
 
 
 def pooled(parts: Sequence[Moments]) -> Moments:
-    """The moments of all values together."""
+    """The moments of the values of all parts together."""
+    # From the moments of the parts, as all pixels at once might not fit into memory; the exact sums do not depend on
+    # the order of the images.
     values = sum(part.values for part in parts)
     mean = math.fsum(part.values * part.mean for part in parts) / values
     variance = math.fsum(part.values * (part.std**2 + (part.mean - mean) ** 2) for part in parts) / values
@@ -164,7 +169,7 @@ def pooled(parts: Sequence[Moments]) -> Moments:
 
 
 def leak(rows: Mapping[Scope, NormalizedImages]) -> Leak:
-    """What the statistics over all images reveal of the validation images."""
+    """Compare the statistics over all images with those over the training images."""
     overall, training = rows[ALL].statistics, rows[TRAINING].statistics
     assert overall and training, "both scopes have statistics"
     stored = pooled(rows[STORED].all_images)
@@ -179,7 +184,7 @@ def leak(rows: Mapping[Scope, NormalizedImages]) -> Leak:
 
 
 def as_json(result: NormalizationStudy) -> dict[str, Any]:
-    """All values, for scripts."""
+    """All values as plain values for scripts."""
     return {
         "data": result.data,
         "rows": [_json_row(row) for row in result.rows.values()],
@@ -206,7 +211,7 @@ def _json_row(row: NormalizedImages) -> dict[str, Any]:
 
 
 def table(result: NormalizationStudy) -> Table:
-    """All values, for people."""
+    """The table of all values."""
     images = result.rows[ALL].images
     counts = ", ".join(f"{len(listed)} {split}" for split, listed in images.items())
     title = f"{escape(result.data)} ({counts}): mean and standard deviation of all pixels"
@@ -228,7 +233,8 @@ def _cells(row: NormalizedImages) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    """One decimal for large values, three for small ones; no minus before a zero."""
+    """A number with one decimal if it is large, else with three."""
+    # Adding 0.0 turns -0.0 into 0.0, which is written without a minus.
     return f"{value:,.1f}" if abs(value) >= 100 else f"{round(value, 3) + 0.0:.3f}"
 
 
@@ -249,7 +255,7 @@ def _series(row: NormalizedImages) -> list[plots.Series]:
 
 
 def findings(result: NormalizationStudy) -> list[str]:
-    """What the values show, in sentences."""
+    """Sentences on what the values show."""
     return [_stored(result), _over_all(result), _over_training(result), _leak(result), _brighter(result), _each(result)]
 
 

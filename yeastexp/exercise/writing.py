@@ -35,7 +35,7 @@ def results_table(title: str, caption: str | None, first: str, *headings: str) -
 
 
 def show(table: Table, sentences: Sequence[str]) -> None:
-    """Print a table and what it says."""
+    """Print a table, and sentences on what it shows."""
     output = console()
     output.print(table)
     for sentence in sentences:
@@ -43,9 +43,9 @@ def show(table: Table, sentences: Sequence[str]) -> None:
 
 
 def write(folder: Path, name: str, figures: Mapping[str, plots.Figure], results: Mapping[str, Any]) -> list[Path]:
-    """Write plots as PNG and SVG, and results as JSON under `name`, over those of an earlier study.
+    """Write plots as PNG and SVG, and results as JSON under `name`; returns their paths.
 
-    Raises UserError if the folder cannot be written to.
+    Files of an earlier study are overwritten. Raises UserError if the folder cannot be written to.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder")
