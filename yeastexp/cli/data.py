@@ -20,7 +20,7 @@ DRAWN = ("synthetic_yeast", "synthetic_fields")
 """Data sets that generate their images."""
 
 MOST_LINES = 8
-"""Of one kind in what is printed."""
+"""The most lines of one kind that are printed."""
 
 
 @click.command(short_help="Pack images and masks into one HDF5 file.")

@@ -144,6 +144,7 @@ def _picture(crop: CellCrop) -> GalleryImage:
         (FOUND, crop.predicted, event.predicted),
     ):
         named = np.isin(ids, members)
+        # The faint neighbours first, so that the cells that the event is about are drawn over them.
         overlays.append(Overlay(category, cell_outlines(np.where(named, 0, ids)), faint=True))
         overlays.append(Overlay(category, cell_outlines(np.where(named, ids, 0))))
     return GalleryImage(

@@ -1,4 +1,4 @@
-"""The page of a comparison: the differences between runs, and whether the same images tell them apart."""
+"""The page of a comparison: the differences between runs, and whether those of their scores are significant."""
 
 from __future__ import annotations
 
@@ -52,11 +52,9 @@ def page(
     metric: str | None = None,
     class_name: str | None = None,
 ) -> Page:
-    """The page of two runs or more, each compared with the first.
-
-    Raises UserError as `compare` does.
-    """
+    """The page of two or more runs, each compared with the first. Raises UserError as `compare` does."""
     comparison = compare.compare(paths, metric=metric, class_name=class_name, device=device, progress=progress)
+    # From the values of `compare --json`, so that the page and the command cannot differ.
     values = compare.as_json(comparison)
     labels = [run["label"] for run in values["runs"]]
     *differences, scores = (tables.from_rich(table) for table in compare.tables(comparison))
@@ -158,7 +156,7 @@ CELL_SCORES = {
 
 
 def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table:
-    """Charts of the mean of each run, and of the differences of the others from the first, paired by image."""
+    """The table of the mean of each run, and of the differences of the others from the first, paired by image."""
     rows = []
     for key in (key for key in CELL_SCORES if all(key in each for each in scores)):
         images, form = list(scores[0][key]), formatter(*key)
@@ -199,6 +197,7 @@ def _paired_chart(
     labels: tuple[str, str],
 ) -> Chart:
     pairs = [(image, a, b) for image, a, b in zip(images, first, other, strict=True) if a is not None and b is not None]
+    # Only as many rows as can be named. The counts in the description are of all pairs.
     drawn = sorted(pairs, key=lambda pair: -abs(pair[2] - pair[1]))[:MOST_PAIRS]
     note = "the largest loss on top, the largest gain at the bottom"
     if len(pairs) > MOST_PAIRS:

@@ -33,6 +33,7 @@ def page(path: Path, written: str, say: predictions.Say = predictions.silent) ->
     files = crossval_folder.read(path)
     for damage in files.damage:
         say(f"warning: {damage}")
+    # All runs read the same inputs, so that the first one tells what has changed.
     for fold_run in files.fold_runs[:1]:
         for note in fold_run.files.notes:
             say(f"warning: {fold_run.files.path}: {note}")

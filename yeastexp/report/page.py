@@ -40,6 +40,7 @@ def report(
     `output` exists and is not a report.
     """
     target = output or (paths[0] / NAME if len(paths) == 1 else Path(NAME))
+    # Before the work: predictions for the page may take minutes.
     _refuse_other_files(target)
     written = f"{environment.now()}, yeastexp {environment.installed('yeastexp') or 'from a checkout'}"
     if len(paths) > 1:
@@ -79,6 +80,8 @@ def render(page: Page) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script, *_ = loader.get_source(templates, "page.js")
+    # The page's content security policy allows this one script, by its digest, and no other: names of images and texts
+    # of users stand in the page.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     context = {"script": script, "script_digest": f"sha256-{digest}", "marker": MARKER}
     return templates.get_template("page.html").render(page=page, **context)

@@ -23,8 +23,9 @@ from yeastexp.system.progress import format_seconds
 def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter, say: Say = silent) -> Page:
     """The page of a run directory, finished or not, with notes on inputs that have changed since.
 
-    Raises UserError if the folder is none.
+    Raises UserError if the folder is not a run directory.
     """
+    # What cannot be read or predicted any more becomes a note; the page is written with all the rest.
     run = run_files.read(path)
     for note in run.notes:
         say(f"warning: {path}: {note}")

@@ -35,7 +35,10 @@ AGGREGATION_OF_CELLS = (
 
 
 def model_section(path: Path) -> tuple[Section, Inspection | None]:
-    """Parameters and receptive field of a run's or an experiment's model, beside the size of the cells."""
+    """The section on a model's parameters and receptive field beside the size of the cells, with the inspection.
+
+    The inspection is None, and the section says why, if the model cannot be inspected.
+    """
     try:
         inspected = model_inspection.inspect(model_inspection.of_experiment(path))
     except UserError as error:
@@ -75,7 +78,7 @@ def _shape(lengths: Sequence[int]) -> str:
 
 
 def receptive_field_fact(inspected: Inspection | None) -> list[Fact]:
-    """The receptive field beside the size of the cells, for the head of a page; nothing without a model."""
+    """The headline fact on the receptive field beside the size of the cells; empty without an inspection."""
     if not inspected:
         return []
     subject = inspected.subject
@@ -85,7 +88,7 @@ def receptive_field_fact(inspected: Inspection | None) -> list[Fact]:
 
 
 def receptive_field_text(inspected: Inspection) -> str:
-    """Height and width."""
+    """The height and width of the receptive field in words."""
     return (
         " × ".join("whole image" if axis.global_layer else str(axis.size) for axis in inspected.survey.output.axes)
         + " px"
@@ -93,7 +96,7 @@ def receptive_field_text(inspected: Inspection) -> str:
 
 
 def _scale_chart(inspected: Inspection) -> Chart | None:
-    """Receptive field, patch and median cell to scale; None if the receptive field is the whole image."""
+    """A chart of receptive field, patch and median cell to scale; None if the field is the whole image."""
     height, width = inspected.survey.output.axes
     if height.global_layer or width.global_layer:
         return None
@@ -111,7 +114,7 @@ def _scale_chart(inspected: Inspection) -> Chart | None:
 
 
 def confusion_table(counts: npt.NDArray[np.int64], classes: Sequence[str], note: str) -> Table:
-    """Pixels by true class (rows) and predicted class (columns), each beside its share of the row."""
+    """The table of a confusion matrix (K, K): pixels by true and predicted class, each beside its share of the row."""
     totals = counts.sum(axis=1)
     rows, shares = [], {}
     for index, name in enumerate(classes):
@@ -129,7 +132,7 @@ def confusion_table(counts: npt.NDArray[np.int64], classes: Sequence[str], note:
 
 
 def environment_section(environment: Mapping[str, Any], note: str = "") -> Section:
-    """Versions, machine, revision, digests, times."""
+    """The section on the environment: versions, machine, revision, digests and times."""
     rows = [[key, _text(value)] for key, value in _flat(environment)]
     table = Table("environment.json", ["key", "value"], rows)
     blocks: list[Block] = [Paragraph(note), table] if note else [table]
@@ -152,14 +155,14 @@ def _text(value: Any) -> str:
 
 
 def experiment_section(path: Path, command: str = "run", options: str = "") -> Section:
-    """The experiment with every default written out, and the command that repeats it."""
+    """The section with the experiment's file, every default written out, and the command that repeats it."""
     text = RunDirectory(path).experiment.read_text(encoding="utf-8")
     repeat = Paragraph(f"To repeat it: `python -m yeastexp {command} {RunDirectory(path).experiment}{options}`")
     return Section("Experiment", [repeat, Code(text, "experiment.toml")], "with every default written out")
 
 
 def experiment_facts(loaded: Experiment) -> Facts:
-    """The parts of an experiment with their options, a line each."""
+    """A line on each part of an experiment, with its options."""
     train = loaded.train
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     monitor = shown(loaded.monitor, approximate_in(loaded))
@@ -186,7 +189,7 @@ def _names(parts: Sequence[Part]) -> str:
 
 
 def data_facts(loaded: Experiment, environment: Mapping[str, Any], source: Source | str, counts: str) -> Facts:
-    """The data set, its files, the `counts` of its images, and their pixels."""
+    """Lines on the data set, its files, the number (`counts`) and sizes of its images, and the size of a pixel."""
     digests: dict[str, str] = environment["digests"]["data"]
     options = ", ".join(f"{key} {_text(value)}" for key, value in loaded.dataset.options.items())
     facts = [

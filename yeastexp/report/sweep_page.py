@@ -74,7 +74,7 @@ def _group(record: SweepRecord, trial: TrialRecord) -> str:
 
 
 def _grouped(record: SweepRecord) -> dict[str, list[TrialRecord]]:
-    """The trials that have a score, with the best one by itself."""
+    """The trials that have a score by group: the best one, and the others by state."""
     groups = {
         group: [trial for trial in record.trials if _group(record, trial) == group and trial.score is not None]
         for group in LOOKS
