@@ -23,10 +23,10 @@ from yeastexp.system import files
 
 Array = npt.NDArray[Any]
 Form = tuple[tuple[int, ...], type[np.generic]]
-"""Shape, (H, W) or (K, H, W), and type of the values of a file."""
+"""The shape, (H, W) or (K, H, W), and the type of the values of a file."""
 
 STRIP = 256
-"""Rows of a strip: programs that read strips at once need not read all of an image."""
+"""Rows of a strip; programs that read whole strips then need not read all of an image."""
 
 RECORDED = {"identity", "side", "rows", "seconds", "finished"}
 
@@ -34,7 +34,8 @@ RECORDED = {"identity", "side", "rows", "seconds", "finished"}
 class GrowingTiffs:
     """Files that are written together, and the record of how far they came.
 
-    `rows` of them are on disk, whatever happens next; all tiles have one `side`, if that matters.
+    The first `rows` rows of all files are on the disk, whatever happens next. `side` is that of tiles, if outputs
+    depend on it.
     """
 
     def __init__(self, forms: Mapping[Path, Form], identity: Mapping[str, Any], side: int | None = None) -> None:
@@ -47,7 +48,7 @@ class GrowingTiffs:
         self.seconds = 0.0
 
     def begin(self) -> None:
-        """Go on with what a command with the same identity left behind, or make empty files."""
+        """Continue the files that a command with the same identity left behind, or make empty ones."""
         with _writing(next(iter(self.forms))):
             self._begin(_read_record(self.record))
 
@@ -55,24 +56,24 @@ class GrowingTiffs:
         if state and state["identity"] == self.identity and all(part.is_file() for part in self.parts.values()):
             self.rows, self.seconds, self.side = state["rows"], state["seconds"], state["side"]
         else:
-            self.record.unlink(missing_ok=True)  # it is not that of the files that are made now
+            # The record goes first: if the process is killed in between, it must not vouch for rows of empty files.
+            self.record.unlink(missing_ok=True)
             for left in _left(next(iter(self.forms))):
                 left.unlink()
             for target, part in self.parts.items():
                 _create(part, *self.forms[target])
 
     def arrays(self) -> list[Array]:
-        """The pixels of each file: what is assigned to them is written.
-
-        They are mapped into memory anew, for a few assignments: pages that stay mapped would count as this process's
-        memory, until it is all of the files.
-        """
+        """Return the pixels of each file as an array; what is assigned to it is written to the file."""
+        # Mapped anew at each call, for a few assignments: pages that stay mapped would count as this process's memory,
+        # in the end with all of the files.
         return [
             tifffile.memmap(self.parts[target], mode="r+").reshape(shape) for target, (shape, _) in self.forms.items()
         ]
 
     def keep(self, rows: int, seconds: float) -> None:
-        """All rows above are written: keep them from now on."""
+        """Record that the first `rows` rows are written, so that the next process continues from there."""
+        # Pixels reach the disk before the record that says so: after a power cut it may say too little, never too much.
         with _writing(next(iter(self.forms))):
             for part in self.parts.values():
                 with part.open("rb") as file:
@@ -81,7 +82,7 @@ class GrowingTiffs:
             self._write_record(None)
 
     def appear(self, finished: Mapping[str, Any]) -> None:
-        """Let the files be seen, the first one last; `finished` is kept with the record until that is removed."""
+        """Give the files their names, the first one last; `finished` is kept in the record until that is removed."""
         targets = list(self.parts)
         with _writing(targets[0]):
             for target in [*targets[1:], targets[0]]:
@@ -94,10 +95,12 @@ class GrowingTiffs:
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-    """An empty file whose room is taken: a write through memory to a disk that is full would kill the process."""
+    """Create a TIFF file of zeros with all of its blocks allocated."""
+    # Allocated, because writing through mapped memory to a full disk ends in SIGBUS, which kills the process. The
+    # 32-bit offsets of a plain TIFF do not suffice above 2 GB.
     tifffile.memmap(
         path, shape=shape, dtype=dtype, photometric="minisblack", rowsperstrip=STRIP, metadata=None, software=False,
-        bigtiff=math.prod(shape) * np.dtype(dtype).itemsize > 1 << 31,  # offsets of 32 bits do not suffice
+        bigtiff=math.prod(shape) * np.dtype(dtype).itemsize > 1 << 31,
     )  # fmt: skip
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
@@ -109,12 +112,12 @@ def _lock_of(target: Path) -> Path:
 
 
 def record_of(target: Path) -> Path:
-    """Where the progress of a file that grows is kept."""
+    """Return the path of the record about a file that grows."""
     return target.with_name(f".{target.name}.progress")
 
 
 def _left(mask: Path) -> Iterator[Path]:
-    """What a killed process may have left in the folders beside a mask; not what belongs to a mask there."""
+    """Yield what a killed process may have left in the subfolders beside a mask; not what belongs to a mask there."""
     for part in mask.parent.glob(f"*/.{glob.escape(mask.name)}.part"):
         other = part.parent / mask.name
         if not record_of(other).exists() and not _lock_of(other).exists():
@@ -122,14 +125,17 @@ def _left(mask: Path) -> Iterator[Path]:
 
 
 def remember(target: Path, identity: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
-    """Keep, with a file that was written at once, what `finished` will give for it."""
+    """Record for a file that was written at once what `finished` is to return for it."""
     with _writing(target):
         state = {"identity": dict(identity), "side": None, "rows": 0, "seconds": 0.0, "finished": dict(finished)}
         files.write_text(record_of(target), json.dumps(state))
 
 
 def finished(targets: Sequence[Path], identity: Mapping[str, Any], but: str = "") -> dict[str, Any] | None:
-    """What was kept with files that a command with this identity, but for a key, has finished; None if it has not."""
+    """Return what was recorded with files that a command with this identity has finished; None if it has not.
+
+    `but` is a key that the recorded identity may have besides.
+    """
     state = _read_record(record_of(targets[0]))
     if not state or not all(target.is_file() for target in targets):
         return None
@@ -140,6 +146,7 @@ def finished(targets: Sequence[Path], identity: Mapping[str, Any], but: str = ""
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return a record; None if it is not there or damaged, which means to begin anew."""
     try:
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -149,7 +156,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def growing(forms: Mapping[Path, Form], identity: Mapping[str, Any], side: int | None = None) -> Iterator[GrowingTiffs]:
-    """Files that no other process writes meanwhile. Raises UserError if they cannot be written, as on a full disk."""
+    """Hold a lock on files that grow and yield them, begun or continued.
+
+    Raises UserError if another process writes them, or if they cannot be written, as on a full disk.
+    """
     first = next(iter(forms))
     lock = FileLock(_lock_of(first), blocking=False)
     with _writing(first):
@@ -171,7 +181,7 @@ def growing(forms: Mapping[Path, Form], identity: Mapping[str, Any], side: int |
 
 @contextmanager
 def _writing(first: Path) -> Iterator[None]:
-    """A full disk, and whatever else keeps files from being written, in a line."""
+    """Turn an OSError, such as that of a full disk, into a UserError that says how to go on."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a trained model predicts for an image of any size: its mask, probabilities, overlay and count of regions."""
+"""The outputs of a trained model for an image of any size: mask, probabilities, overlay, ids and count of cells."""
 
 from __future__ import annotations
 
@@ -37,25 +37,27 @@ from yeastexp.tasks.telling_apart import TellsInstances
 Array = npt.NDArray[Any]
 Tile = tuple[slice, slice, Tensor]
 """Rows, columns, and the logits (K, h, w) there."""
+# Asked for again for each band, so that a mapped array is let go in between: its pages then count as the file's cache,
+# and not as memory of this process.
 Arrays = Callable[[], Sequence[Array]]
-"""Gives the mask (H, W) and maybe the probabilities ((H, W) or (K, H, W)), to be filled."""
+"""Returns the arrays to be filled, in the order of `_forms`: a mask or ids (H, W), then planes and ids, if any."""
 Advance = Callable[[float], None]
 """Called with each share of an image that is predicted."""
 
 LARGE = 1 << 24
-"""Pixels from which on an image goes through the transforms in pieces as well, if they allow that, and arrays as large
-as it lie in files.
+"""Pixels of an image above which the transforms are applied in pieces as well, if they allow that, and values of an
+array above which it lies in a file.
 """
 
 SHOWN = 4096
-"""Pixels of the longer side of the largest overlay."""
+"""The longer side of the largest overlay, in pixels."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is written of each image: `tile` is the side in pixels of the pieces that it is cut into.
+    """The outputs that are written of each image, and the side of tiles in pixels, `tile`.
 
-    `cells` are approximate ones of a task that tells no instances, and another's in any case.
+    `cells` asks for the approximate cells of a task that tells no instances; other tasks measure theirs in any case.
     """
 
     tta: bool = False
@@ -67,36 +69,36 @@ class Options:
 
 @dataclass(frozen=True)
 class Targets:
-    """Where the outputs of an image go, and whether the files grow there, band by band."""
+    """The files that an image's outputs are written to, and whether they grow band by band (`grow`)."""
 
     mask: Path
     probabilities: Path | None = None
     overlay: Path | None = None
     grow: bool = False
     ids: Path | None = None
-    """Of approximate cells; those of a task that tells instances are the mask."""
+    """The ids of approximate cells; the ids of a task that tells instances are the mask."""
 
     @property
     def planes(self) -> Path:
-        """Where the outputs lie that ids are found in, of an image that is too large for memory, until they are."""
+        """The file with the planes that cells are found in, of an image too large for memory; removed at the end."""
         return self.mask.with_name(f".{self.mask.name}.planes")
 
     @property
     def cells(self) -> Path:
-        """Where the measurements of such an image lie until those of all images are written."""
+        """The file with the measurements of such an image, until those of all images are written to one table."""
         return self.mask.with_name(f".{self.mask.name}.cells")
 
     @property
     def all(self) -> list[Path]:
-        """The mask first."""
+        """All files that the user asked for, the mask first."""
         return [path for path in (self.mask, self.probabilities, self.overlay, self.ids) if path]
 
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """The share of a mask's pixels above class 0, and how many connected regions of those classes there are.
+    """The share of a mask's pixels above class 0, and the number of connected regions of the classes above 0.
 
-    Of a task that tells instances, how many those are.
+    For a task that tells instances `cells` is the number of instances.
     """
 
     foreground_fraction: float
@@ -106,7 +108,7 @@ class MaskSummary:
 
 
 class Written(NamedTuple):
-    """What was written of an image, and the measurements of its instances, if the task tells them."""
+    """The summary of what was written of an image, and the measurements of its cells, if cells are told apart."""
 
     summary: MaskSummary
     cells: Table | None
@@ -120,17 +122,22 @@ def write_outputs(
     identity: Mapping[str, Any],
     advance: Advance,
 ) -> Written:
-    """Predict an image into its files; what a killed process wrote of files that grow, the next one continues from."""
+    """Predict an image and write its files; files that grow are continued from where a killed process left them.
+
+    `identity` says what has to be the same for that. Raises UserError if the outputs are NaN or cannot be written.
+    """
     began = time.monotonic()
     forms = _forms(predictor, image, targets)
     if targets.grow:
         with growing(forms, identity, _side(predictor, image, options)) as tiffs:
             began -= tiffs.seconds
             advance(tiffs.rows / image.size[0])
+            # The side that the killed process chose, not one by the memory that is free now: blended rows would differ.
             options = replace(options, tile=tiffs.side)
             for rows in _fill(predictor, image, options, tiffs.arrays, advance, tiffs.rows):
                 tiffs.keep(rows, time.monotonic() - began)
             summary, table = _finish(predictor, image, tiffs.arrays, targets, began)
+            # Before the record says that the image is finished, which its measurements are part of.
             if table is not None:
                 write_table(targets.cells, table)
             tiffs.appear(vars(summary))
@@ -144,7 +151,8 @@ def write_outputs(
             tiff_file.write(targets.probabilities, arrays[1]())
         if targets.ids:
             _write_ids(targets.ids, arrays[2](), image.pixel_um)
-        del arrays[1:]  # what lies in memory takes several times that of what is written of the mask
+        # Planes and ids take several times the memory of the mask, so they are freed before its file is encoded.
+        del arrays[1:]
         _write_mask(predictor, targets.mask, arrays[0](), image.pixel_um)
     return written
 
@@ -158,16 +166,18 @@ def write_part(
     advance: Advance,
     part: Part,
 ) -> None:
-    """Predict the rows of an image that are a part's, into files of their own, which `write_joined` puts together.
+    """Predict a part's rows of an image and write them to files of their own, which `write_joined` puts together.
 
-    What a killed process wrote of them, the next one continues from.
+    They are continued from where a killed process left them. Raises UserError if the parts would not fit together.
     """
     began, filled = time.monotonic(), _filled(predictor, image, targets)
     if growing_tiff.finished([part.file_of(path) for path in filled], identity, but="rows_of_tiles"):
         return
     _refuse_other_counts(image, [*parts.written(next(iter(filled))), part])
     side = _side(predictor, image, options)
-    if side != options.tile:  # what comes out depends on it, and on other machines it may be another one
+    # Blended outputs depend on the side of the tiles, and by default that follows from the memory that is free, which
+    # differs between the machines that the parts run on.
+    if side != options.tile:
         raise UserError(f"{image.name}: its tiles blend, so all parts have to take the same; add --tile {side}")
     logits, tile = _tiled(predictor, image, options)
     rows = part.rows(image.size[0], tile[0])
@@ -176,6 +186,7 @@ def write_part(
         return
     forms = {part.file_of(path): ((*shape[:-2], length, shape[-1]), dtype) for path, (shape, dtype) in filled.items()}
     scale = _scale(len(predictor.classes))
+    # A part's rows follow from the height of its tiles, so a file begun with other tiles is not continued.
     with growing(forms, {**identity, "rows_of_tiles": tile[0]}) as tiffs:
         began -= tiffs.seconds
         advance(tiffs.rows / length)
@@ -199,9 +210,9 @@ def write_joined(
     identity: Mapping[str, Any],
     advance: Advance,
 ) -> Written:
-    """The outputs of an image of which each row is in the files of a part: those of one process.
+    """Join the rows that the parts of an image have written into the files that a single process would have written.
 
-    Raises UserError with the parts that are missing.
+    Raises UserError that names the parts that are missing.
     """
     began = time.monotonic()
     forms, filled = _forms(predictor, image, targets), _filled(predictor, image, targets)
@@ -230,7 +241,10 @@ def write_joined(
 def _pieces(
     image: StoredImage, filled: Mapping[Path, Form], identity: Mapping[str, Any]
 ) -> list[tuple[slice, Part, float]]:
-    """The rows of each part, top to bottom, with its seconds. Raises UserError unless they are all of an image's."""
+    """Return the rows of each part from top to bottom, with the part and its seconds.
+
+    Raises UserError unless they are exactly the rows of the image.
+    """
     pieces: list[tuple[slice, Part, float]] = []
     first, *_ = filled
     there = parts.written(first)
@@ -254,20 +268,21 @@ def _pieces(
 
 
 def _refuse_other_counts(image: StoredImage, there: Sequence[Part]) -> None:
+    """Raise UserError if parts of an image belong to divisions into different numbers of parts."""
     if len(counts := sorted({part.count for part in there})) > 1:
         told = " and ".join(map(str, counts))
         raise UserError(f"{image.name}: there are parts of {told}; take another folder for one of them")
 
 
 def _filled(predictor: Predictor, image: StoredImage, targets: Targets) -> dict[Path, Form]:
-    """What tiles fill; ids are found when all are there."""
+    """Return the files that are filled tile by tile, by their forms; ids are left out, which need all tiles."""
     forms = _forms(predictor, image, targets)
     found_later = {targets.ids, targets.mask if isinstance(predictor.task, TellsInstances) else None}
     return {path: form for path, form in forms.items() if path not in found_later}
 
 
 def _stored(predictor: Predictor, logits: Tensor, scale: np.uint8) -> Iterator[Array]:
-    """Of a tile's logits, the mask, unless the task tells instances, and the planes."""
+    """Yield what a tile's logits give: the mask, unless the task tells instances, and the planes (P, h, w)."""
     task = predictor.task
     if not isinstance(task, TellsInstances):
         yield task.decode(logits).labels.to(torch.uint8).cpu().numpy() * scale
@@ -275,13 +290,15 @@ def _stored(predictor: Predictor, logits: Tensor, scale: np.uint8) -> Iterator[A
 
 
 def _room(form: Form, folder: Path, stack: ExitStack) -> Callable[[], Array]:
-    """An array of that form, to be asked for again and again.
+    """Return a function that gives an array of a form, the same at each call.
 
-    A large one lies in a file without a name, as long as the disk has room: bands of it are in memory when they are
-    used, and a process that is killed leaves nothing behind.
+    A large array lies in a file without a name if the disk has room: bands of it are in memory while they are used,
+    and a killed process leaves nothing behind.
     """
     shape, dtype = form
     values = math.prod(shape)
+    # The blocks are allocated now, because writing through mapped memory to a full disk ends in SIGBUS, which kills the
+    # process; without room the array lies in memory.
     if values > LARGE and hasattr(os, "posix_fallocate"):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -293,7 +310,7 @@ def _room(form: Form, folder: Path, stack: ExitStack) -> Callable[[], Array]:
 
 
 def remove_records(targets: Targets) -> None:
-    """What was kept beside the files of an image to go on from, which is no longer needed."""
+    """Remove the records, measurements and parts that were kept beside an image's files to go on from."""
     targets.cells.unlink(missing_ok=True)
     targets.planes.unlink(missing_ok=True)
     growing_tiff.record_of(targets.mask).unlink(missing_ok=True)
@@ -304,22 +321,27 @@ def remove_records(targets: Targets) -> None:
 
 
 def write_table(path: Path, table: Table) -> None:
-    """Keep the measurements of an image until those of all are written."""
+    """Keep the measurements of an image in a file until those of all images are written."""
     with files.appearing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **table)
 
 
 def read_table(path: Path) -> Table:
-    """What `write_table` wrote."""
+    """Return the measurements that `write_table` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         return dict(stored)
 
 
 def _forms(predictor: Predictor, image: StoredImage, targets: Targets) -> dict[Path, Form]:
-    """The mask, or ids; then planes, if they are asked for or cells measured in them; then ids of approximate cells."""
+    """Return the files to be filled with the shapes and types of their arrays, in the order that `Arrays` gives them.
+
+    First the mask, or ids if the task tells instances; then planes, if probabilities are asked for or cells found or
+    measured in them; then ids of approximate cells.
+    """
     task, size = predictor.task, image.size
     forms: dict[Path, Form] = {targets.mask: (size, np.uint32 if isinstance(task, TellsInstances) else np.uint8)}
     if targets.probabilities or targets.ids or isinstance(task, TellsInstances):
+        # A task says how many planes it keeps by keeping those of a single pixel.
         count = len(task.kept(torch.zeros(task.outputs, 1, 1)))
         forms[targets.probabilities or targets.planes] = ((count, *size) if count > 1 else size, np.float32)
     if targets.ids:
@@ -335,7 +357,7 @@ def _fill(
     advance: Advance,
     first_row: int = 0,
 ) -> Iterator[int]:
-    """Fill the mask, and the planes if there is an array for them; yields how many rows are complete."""
+    """Fill the mask, and the planes if there is an array for them, from a row on; yield how many rows are complete."""
     task, scale = predictor.task, _scale(len(predictor.classes))
     for rows, columns, logits in logits_in_tiles(predictor, image, options, first_row):
         refuse_nan_outputs(image.name, logits)
@@ -350,13 +372,13 @@ def _fill(
 
 
 def refuse_nan_outputs(name: str, logits: Tensor) -> None:
-    """Raises UserError if the logits on an image are NaN somewhere, which no mask would show."""
+    """Raise UserError if the logits on an image are NaN somewhere, which no mask would show."""
     if bool(logits.isnan().any()):
         raise UserError(f"{name}: the model's outputs for it are NaN; check its values, and train again")
 
 
 def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: Targets, began: float) -> Written:
-    """Find cells, write an overlay; the share of foreground, how many cells there are, and their measurements."""
+    """Find and measure the cells in filled arrays, write the overlay, and return summary and measurements."""
     task, classes = predictor.task, len(predictor.classes)
     scale = 1 if isinstance(task, TellsInstances) else int(_scale(classes))
     ids, found = 0 if isinstance(task, TellsInstances) else 2, None
@@ -393,7 +415,7 @@ def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: T
 
 
 def _write_mask(predictor: Predictor, path: Path, mask: Array, pixel_um: float | None) -> None:
-    """Class indices, or ids."""
+    """Write a mask of class indices or of ids."""
     if isinstance(predictor.task, TellsInstances):
         _write_ids(path, mask, pixel_um)
     else:
@@ -402,7 +424,7 @@ def _write_mask(predictor: Predictor, path: Path, mask: Array, pixel_um: float |
 
 
 def _write_ids(path: Path, ids: Array, pixel_um: float | None) -> None:
-    """Ids in as few bits as hold them. Raises UserError if a PNG file cannot hold so many."""
+    """Write ids in as few bits as hold them; raises UserError if a PNG file cannot hold so many."""
     count = int(ids.max(initial=0))
     if count >= 1 << 16 and path.suffix == ".png":
         raise UserError(f"{path}: {count} cells are more than the 65535 that a PNG file holds; take --format tif")
@@ -417,7 +439,11 @@ def _write_pixels(path: Path, pixels: Array, pixel_um: float | None, palette: Ar
 
 
 def logits_in_tiles(predictor: Predictor, image: StoredImage, options: Options, first_row: int = 0) -> Iterator[Tile]:
-    """Logits on all of an image from a row on, top to bottom; its values are as recorded, or stored normalised."""
+    """Yield the logits on all of an image from a row on, from top to bottom.
+
+    The image's values are as recorded, or stored normalised. Raises UserError if it is too large for memory and a
+    transform depends on all of it.
+    """
     if math.prod(image.size) > LARGE:
         try:
             yield from _through_tiles(predictor, image, options, first_row)
@@ -445,7 +471,7 @@ def _through_tiles(predictor: Predictor, image: StoredImage, options: Options, f
 
 
 def _tiled(predictor: Predictor, image: StoredImage, options: Options) -> tuple[Pieces, tuple[int, int]]:
-    """Logits, and the tiles to ask for. Raises UserError if a transform needs all of the image."""
+    """Return what `_pieces_of_logits` does; raises UserError if a transform needs the whole image."""
     try:
         return _pieces_of_logits(predictor, image, options)
     except tiled_transforms.NeedsWholeImage as error:
@@ -453,23 +479,27 @@ def _tiled(predictor: Predictor, image: StoredImage, options: Options) -> tuple[
 
 
 def _pieces_of_logits(predictor: Predictor, image: StoredImage, options: Options) -> tuple[Pieces, tuple[int, int]]:
+    """Return the logits on an image, computed when a piece is read, and the size of the tiles to ask for."""
+
     def cut(rows: slice, columns: slice) -> Tensor:
         values = torch.from_numpy(image.read(rows, columns).astype(np.float32)).to(predictor.device)
         return predictor.rescaled(values, image.normalization)
 
     transformed = tiled_transforms.transformed(predictor.transforms, Pieces(image.size, cut))
     scores, tile = predictor.scores(transformed, side=options.tile, tta=options.tta)
+    # Where the model takes the image at once, it is run here, not again for each band; the transforms before it and the
+    # restoring after it still work in pieces.
     if predictor.takes_at_once(transformed.size, options.tile):
-        # Only what comes before and after the model is tiled: the model is run once, not again for each band.
         scores, tile = Pieces.of(scores.whole), (next(bands(transformed.size)).stop, transformed.size[1])
     logits = pipeline.restore_pieces(predictor.transforms, scores, image.size)
-    # A tile of the model's grid covers so many more pixels of the image, so that each is computed for one piece.
+    # Where a transform made the image smaller, tiles of the image are that much larger than those of the model, or
+    # several of them would need the same tile of the model.
     factor = -(-image.size[0] // transformed.size[0])
     return logits, (tile[0] * factor, tile[1] * factor)
 
 
 def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | None:
-    """The side of tiles that blend: it changes what comes out, so a process that goes on must not choose it anew."""
+    """Return the side that blended outputs depend on, to be kept for processes that go on; None if tiles are exact."""
     tiling = predictor.tiling
     if options.tile:
         return options.tile
@@ -480,16 +510,14 @@ def _side(predictor: Predictor, image: StoredImage, options: Options) -> int | N
 
 
 def _scale(classes: int) -> np.uint8:
-    """Masks of two classes hold 0 and 255, so that they can be seen."""
+    """Return the factor from class indices to mask values: masks of two classes hold 0 and 255, to be visible."""
     return np.uint8(255 if classes == 2 else 1)
 
 
 def regions(parts: Iterable[npt.NDArray[np.bool_]]) -> int:
-    """The connected regions, touching at a corner or more, of a mask (H, W) that is given in bands of rows.
-
-    Each band is labelled by itself. Only regions at the bands' edges can be parts of one: they are the nodes of a
-    graph whose links are contacts across an edge, and each of its components counts once.
-    """
+    """Count the connected regions (8-connectivity) of a mask (H, W) that is given in bands of rows."""
+    # Each band is labelled by itself. Only regions at the bands' edges can be parts of one region: they are the nodes
+    # of a graph whose links are contacts across an edge, and each of its components counts once.
     total = 0
     contacts = [np.empty((0, 2), np.int64)]
     above: Array | None = None
@@ -507,7 +535,7 @@ def regions(parts: Iterable[npt.NDArray[np.bool_]]) -> int:
 
 
 def _touching(above: Array, below: Array) -> Array:
-    """The pairs (n, 2) of regions that meet at two neighbouring rows."""
+    """Return the pairs (n, 2) of regions that meet at two neighbouring rows, by sides or corners."""
     padded = np.pad(above, 1)
     pairs = np.concatenate([np.stack([padded[shift : shift + len(below)], below], axis=1) for shift in range(3)])
     return np.unique(pairs[pairs.all(axis=1)], axis=0)
@@ -516,12 +544,14 @@ def _touching(above: Array, below: Array) -> Array:
 def overlay(
     image: StoredImage, mask: Array, scale: int, *, numbers: bool = False, side: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """The image (3, h, w), of one above `side` every n-th pixel, with outlines of the classes: mask values by `scale`.
+    """Return the image (3, h, w) with outlines of the classes, which are the mask's values divided by `scale`.
 
-    With `numbers` they are those of cells, with their ids, of an image that is not made smaller.
+    Of an image whose longer side is above `side` pixels every n-th pixel is shown. With `numbers` the outlines are
+    those of cells, with their ids if every pixel is shown.
     """
     height, width = image.size
     step = -(-max(height, width) // (side or SHOWN))
+    # Single rows, so that no more of a large image is in memory than is shown.
     rows = [slice(row, row + 1) for row in range(0, height, step)] if step > 1 else [slice(0, height)]
     values = np.concatenate([image.read(row, slice(0, width))[:, :, ::step] for row in rows], axis=1)
     labels = (mask[::step, ::step] // scale).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Images through a trained run: files, folders and HDF5 files to masks and a table."""
+"""Prediction of image files, folders and HDF5 files with a trained run: masks and tables are written."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from yeastexp.training.run_directory import RunDirectory, Which
 
 Form = Literal["png", "tif"]
 Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
-"""Given the number of images, a context with a function to be called with each share of an image that is predicted."""
+"""Given the number of images, returns a context with a function to call with each share of an image predicted."""
 
 TABLE, CELLS = "predictions.csv", "cells.csv"
 OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
-"""What keeps one image's files from being written, and not those of others."""
+"""Errors that keep one image's files from being written, but not those of others."""
 
 AS_SAID = Choices()
-"""The axes of stacks as their files say them."""
+"""No choices: the axes of stacks are those that their files state."""
 
 ORIGIN = ".predicted.json"
-"""Which checkpoint the results in a folder come from."""
+"""The file in an output folder that says which run and checkpoint its results come from."""
 
 OVERLAYS, PROBABILITIES, IDS = "overlays", "probabilities", "cells"
 
@@ -61,9 +61,9 @@ LEAST_SPAN, LEAST_SPAN_OF_FRACTIONS = 1 / 2, 1 / 16
 
 @dataclass(frozen=True)
 class Source:
-    """An image: its name in messages and in the table, the stem of its files' names, and how it is opened.
+    """An image to be predicted: its name in messages and tables, the stem of its files' names, and how it is opened.
 
-    One of several frames has the name of their stack, and its index.
+    A frame of a stack also has the name of the stack and its index there.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Source:
 
     @property
     def streams(self) -> bool:
-        """Whether it is too large to be read, or written as PNG, at once."""
+        """Whether the image is too large to be read, or written as PNG, at once."""
         return self.values > images.LARGEST
 
 
@@ -112,7 +112,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ApproximateRow(Row):
-    """The same with the cells that `--cells` cuts the mask into, by a watershed."""
+    """A row of the table with the cells that `--cells` cuts the mask into, by a watershed."""
 
     approximate_cells: int
     approximate_cells_per_megapixel: float
@@ -120,6 +120,7 @@ class ApproximateRow(Row):
 
 
 def _row(file: str, image: StoredImage, summary: MaskSummary, tells_instances: bool) -> Row | CellsRow:
+    """Return the row of an image in the table, of the type that all images of a call share."""
     pixels, seconds = math.prod(image.size), round(summary.seconds, 3)
     cells = summary.cells if tells_instances else summary.approximate_cells
     if cells is None:
@@ -155,6 +156,7 @@ class _Call:
 
 @contextmanager
 def _silent(count: int) -> Iterator[Callable[[float], None]]:
+    """Show no progress."""
     yield lambda share: None
 
 
@@ -177,7 +179,7 @@ def predict(
     join: bool = False,
     progress: Progress = _silent,
 ) -> int:
-    """Write a mask for every image, of the same name, and `predictions.csv`; return how many.
+    """Write a mask for every image, of the same name, and `predictions.csv`; return the number of images.
 
     Masks hold 0 and 255 if there are two classes, else class indices; those of a task that tells instances hold ids
     from 1, in reading order, in 16 bits or in 32 where there are more, and `cells.csv` measures each cell. With `cells`
@@ -186,9 +188,9 @@ def predict(
     not say their axes. Images that cannot be predicted are named in a UserError when all others are finished. If a call
     is killed at an image too large for memory, the same call goes on from the rows that are written.
 
-    With a `part`, only its images are predicted, and its rows of those too large for memory, but for what was predicted
-    before; it returns how many it took part in. When all parts are, a call with `join` writes what needs all of them:
-    cells across their rows, the tables, and the `kinds`.
+    With a `part`, only its images are predicted, and its rows of images too large for memory, unless they were before;
+    the images that it took part in are counted. After all parts a call with `join` writes what needs all of them: cells
+    across their rows, the tables, and the `kinds`.
     """
     cores.keep_to_allowed()
     wanted = exports.chosen(kinds)
@@ -214,7 +216,7 @@ def predict(
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
     with closing(reading), progress(len(sources)) as advance:
-        # The generator ends at a fault that would be that of every further image.
+        # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
         stopped = not all(_predict(call, *pair, advance) for pair in _own(part, sources, targets))
     if part or (join and call.faults):
         return _ended(call, stopped)
@@ -228,6 +230,7 @@ def predict(
     if wanted and call.labelled:
         call.faults += exports.write(wanted, call.labelled, output)
         reading.close()
+    # Not before the tables are written: a killed call finds in the records what it need not predict again.
     for its_targets in (each for each in targets if (each.grow or join) and not stopped):
         outputs.remove_records(its_targets)
     if len(call.out_of_range) > 1:
@@ -237,7 +240,8 @@ def predict(
 
 
 def _own(part: Part | None, sources: Sequence[Source], targets: Sequence[Targets]) -> Iterator[tuple[Source, Targets]]:
-    """What a part predicts: some rows of each image that is too large for memory, and every so many of the others."""
+    """Yield the images that a part predicts: rows of those too large for memory, and every n-th of the others."""
+    # Only images that are predicted whole are counted, so that they spread evenly over the parts.
     place = 0
     for source, its_targets in zip(sources, targets, strict=True):
         if part is None or its_targets.grow or part.has(place):
@@ -246,13 +250,14 @@ def _own(part: Part | None, sources: Sequence[Source], targets: Sequence[Targets
 
 
 def _ended(call: _Call, stopped: bool) -> int:
+    """Return the number of images; raises UserError with all faults, as failed if something was written before."""
     if call.faults:
         raise UserError(*call.faults, status=RUN_FAILED if call.rows or stopped else INPUT_WRONG)
     return len(call.rows)
 
 
 def refuse_options_of_runs(path: Path, checkpoint: Which, device: str) -> None:
-    """Raises UserError if an exported model is asked for what only a run has."""
+    """Raise UserError if an exported model is asked for what only a run has."""
     if checkpoint != "best":
         raise UserError(f"{path}: holds one checkpoint; omit --checkpoint {checkpoint}")
     if device == "cuda":
@@ -260,7 +265,7 @@ def refuse_options_of_runs(path: Path, checkpoint: Which, device: str) -> None:
 
 
 def outcome(output: Path, count: int) -> str:
-    """What `predict` wrote of so many images, by the table that it wrote last."""
+    """Return a sentence about what `predict` wrote of so many images, by the table in its output folder."""
     with (output / TABLE).open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     counted = next((name for name in ("cells", "approximate_cells") if name in rows[0]), None)
@@ -276,7 +281,8 @@ def outcome(output: Path, count: int) -> str:
 
 
 def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[float], None]) -> bool:
-    """Predict one image, whose faults are collected; whether others can be written, as they cannot to a full disk."""
+    """Predict one image and collect its faults; return whether further images can be written, unlike to a full disk."""
+    # However an image ends, it advances the progress by 1 in all, so what it has reported is added up.
     shares = 0.0
 
     def advance_by(share: float) -> None:
@@ -299,6 +305,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         elif call.part and targets.grow:
             image = call.predictor.fitting(image)
             outputs.write_part(call.predictor, image, targets, call.options, identity, advance_by, call.part)
+            # A part of an image has no summary; the row counts the image, and only `join` writes a table.
             summary, cells = MaskSummary(math.nan, 0, 0.0), None
         else:
             summary, cells = _written(call, image, targets, identity, advance_by)
@@ -314,8 +321,9 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
             method = METHOD if call.options.cells else ""
             call.labelled.append(_labelled(source, image, targets, cells, method))
     except UserError as error:
+        # A failed write names its file; other faults are those of the image, which they may name already.
         if error.status == RUN_FAILED:
-            call.faults += error.faults  # they name the file that cannot be written
+            call.faults += error.faults
             advance(1 - shares)
             return getattr(error.__cause__, "errno", None) in OF_ONE_NAME
         call.faults += [fault if fault.startswith(source.name) else f"{source.name}: {fault}" for fault in error.faults]
@@ -324,6 +332,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
 
 
 def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table, method: str) -> exports.Labelled:
+    """Return an image with its cells as exports take it; its ids are read from their file when they are needed."""
     path = targets.ids or targets.mask
 
     def labels() -> StoredImage:
@@ -336,7 +345,7 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
 
 
 def _refuse_other_run(output: Path, checkpoint: str) -> None:
-    """Raises UserError if a folder has results of another checkpoint, or of none that is known."""
+    """Raise UserError if a folder has results of another checkpoint, or of an unknown one."""
     try:
         stored = json.loads((output / ORIGIN).read_text(encoding="utf-8"))
         run, same = stored["run"], stored["checkpoint"] == checkpoint
@@ -350,7 +359,7 @@ def _refuse_other_run(output: Path, checkpoint: str) -> None:
 
 
 def _keep_origin(call: _Call) -> None:
-    """Keep which run a folder's results come from, from the first on."""
+    """Write into the output folder which run its results come from."""
     try:
         text = json.dumps({"run": str(call.run), "checkpoint": call.checkpoint})
         files.write_text(call.output / ORIGIN, text)
@@ -361,6 +370,10 @@ def _keep_origin(call: _Call) -> None:
 def _written(
     call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], advance: Callable[[float], None]
 ) -> Written:
+    """Write the outputs of a whole image, and warn once if its values are unlike those of the training images.
+
+    Raises UserError if the image does not fit the run, or memory does not suffice.
+    """
     predictor = call.predictor
     image = predictor.fitting(image)
     if warning := range_warning(predictor, image):
@@ -380,7 +393,7 @@ def _written(
 
 
 def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, reading: Reading) -> Iterator[Source]:
-    """Every image that paths lead to; the faults of stacks and HDF5 files that cannot be read are collected."""
+    """Yield every image that paths lead to; the faults of stacks and HDF5 files that cannot be read are collected."""
     hdf5_paths = [Path(path) for path in inputs if _is_hdf5(Path(path))]
     others = [path for path in inputs if Path(path) not in hdf5_paths]
     for path in images.image_files(others) if others or not hdf5_paths else []:
@@ -402,13 +415,14 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
             if not hdf5_file.is_plain(stem):
                 faults.append(f"{path}: {stem[: hdf5_file.LONGEST_NAME]!r} cannot be the name of an image; rename it")
                 continue
+            # Groups may be fields as well as stacks; only images with names like `GROUP_t…` are frames of one.
             stack, frame = origin.groups.get(stem), origin.frames.get(stem, 0)
             stack = stack if stack and stem.startswith(f"{stack}_t") else None
             yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image), stack, frame)
 
 
 def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
-    """The images of a file of several pages, each frame one."""
+    """Yield the frames of a file with several pages, each as an image."""
     arrays = recording_kinds.arrays(path, choices)
     for recording in [as_recording(array, choices, in_pieces=True) for array in arrays]:
         several = recording.is_stack or len(arrays) > 1
@@ -422,7 +436,7 @@ def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
 
 
 def _read(name: str, recording: Recording, frame: int, reading: Reading) -> StoredImage:
-    """A frame: read at once, or piece by piece if it is too large for that."""
+    """Return a frame, read at once, or piece by piece if it is too large for that."""
     if math.prod(recording.shape) > images.LARGEST:
         dtype = reading.read(recording, frame, slice(0, 1), slice(0, 1)).dtype
         image = StoredImage(name, recording.shape, dtype, partial(reading.read, recording, frame))
@@ -432,6 +446,7 @@ def _read(name: str, recording: Recording, frame: int, reading: Reading) -> Stor
 
 
 def _is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5 by its suffix or by its first bytes."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -439,17 +454,19 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _open(path: Path) -> StoredImage:
-    """An image file: read at once, or piece by piece if it is too large for that."""
+    """Return the image in a file, read at once, or piece by piece if it is too large for that."""
     if math.prod(tiff_file.claimed_shape(path)) > images.LARGEST:
         image = tiff_file.stored_image(path)
     else:
         image = StoredImage.of(str(path), images.read_image(path))
-    with suppress(UserError):  # its pixels can be read, so what else it says may be damaged
+    # The pixels have been read, so damaged metadata cost no more than the size of a pixel.
+    with suppress(UserError):
         return replace(image, pixel_um=recording_kinds.arrays(path, Choices())[0].pixel_um)
     return image
 
 
 def _targets(source: Source, output: Path, options: Options, form: Form | None) -> Targets:
+    """Return the files that an image's outputs go to; raises UserError if it is too large for the format asked for."""
     if form == "png" and source.streams:
         raise UserError(f"{source.name}: is too large for a PNG file; take --format tif")
     suffix = "tif" if source.streams else form or "png"
@@ -463,7 +480,7 @@ def _targets(source: Source, output: Path, options: Options, form: Form | None) 
 
 
 def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:
-    """Raises UserError if two masks have one name, or if one has the place of an image."""
+    """Raise UserError if two images would have one output file, or if an output would replace an input."""
     by_target: dict[Path, Source] = {}
     inputs = {source.path.resolve() for source in sources}
     for source, its_targets in zip(sources, targets, strict=True):
@@ -477,7 +494,8 @@ def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> No
 
 
 def _identity(call: _Call, source: Source) -> dict[str, Any]:
-    """What has to be the same if files that a killed call left are to be continued."""
+    """Return all that has to be the same for files that a killed call left to be continued."""
+    # The device as well: rows of one image from a CPU and a GPU would differ in their last bits.
     stat = source.path.stat()
     return {
         "image": [str(source.path.resolve()), source.stem, stat.st_size, stat.st_mtime_ns],
@@ -491,14 +509,16 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
 
 
 def range_warning(predictor: Predictor, image: StoredImage) -> str | None:
-    """That an image holds other values than the training images; None if it does not.
+    """Return a warning if an image's values are unlike those of the training images; None if they are alike.
 
     Raises UserError if a value is not finite.
     """
+    # The extremes first: they refuse NaN also where nothing is known of the training images.
     ends, known = _extremes(predictor, image), predictor.trained_on
     if known is None:
         return None
-    if len(known.channels) != len(ends):  # one, or those of an earlier version
+    # Ranges of channels are kept neither for images of one channel nor by checkpoints of earlier versions.
+    if len(known.channels) != len(ends):
         known, ends = replace(known, channels=((known.low, known.high),)), [(min(ends)[0], max(end for _, end in ends))]
     others = [
         (channel, *end, *trained)
@@ -522,7 +542,7 @@ def range_warning(predictor: Predictor, image: StoredImage) -> str | None:
 
 
 def _extremes(predictor: Predictor, image: StoredImage) -> list[tuple[float, float]]:
-    """The smallest and the largest value of each channel, as recorded. Raises UserError if one is not finite."""
+    """Return the smallest and the largest value of each channel, as recorded; raises UserError if one is not finite."""
     low, high = np.full(image.shape[0], math.inf), np.full(image.shape[0], -math.inf)
     for rows in bands(image.size):
         piece = image.read(rows, slice(0, image.size[1]))
@@ -534,7 +554,9 @@ def _extremes(predictor: Predictor, image: StoredImage) -> list[tuple[float, flo
 
 
 def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values, recorded: str = "") -> bool:
-    """Whether values lie beyond the known ones by more than their span, or are of another type and a smaller span."""
+    """Whether values exceed the known range by more than its span, or are of another type and a smaller span."""
+    # Another type with a smaller span is the sign of rescaling: 12 bits saved as 8, or floats from 0 to 1. `predict`
+    # knows the type of the training images only by their largest value.
     span = known.high - known.low
     if high > known.high + span or low < known.low - span:
         return True
@@ -544,6 +566,7 @@ def _are_others(low: float, high: float, dtype: np.dtype[Any], known: Values, re
 
 
 def _write(path: Path, rows: Sequence[Row | CellsRow]) -> None:
+    """Write the table of images."""
     text = io.StringIO()
     table = csv.DictWriter(text, [column.name for column in fields(rows[0])], lineterminator="\n")
     table.writeheader()
@@ -552,6 +575,7 @@ def _write(path: Path, rows: Sequence[Row | CellsRow]) -> None:
 
 
 def _write_cells(call: _Call, path: Path) -> None:
+    """Write the table of the cells of all images; a fault is collected."""
     channels, known = call.predictor.experiment.task.channels, any("area_um2" in each for each in call.cells.values())
     columns = cell_table.columns(channels, pixel_um=known, confidence=True)
     tables: Iterable[tuple[str, Table]] = call.cells.items()
