@@ -1,4 +1,4 @@
-"""The cells of a label image measured, in bands of rows, and the table of them.
+"""Measurements of the cells of a label image, taken in bands of rows, and the table of them.
 
 Names and definitions are those of scikit-image's `regionprops_table`, in pixels; that has no `area_um2`,
 `touches_border`, `touching_neighbours` (other cells that share a pixel's side or corner), `intensity_sum` and
@@ -24,21 +24,21 @@ from yeastexp.system import files
 Array = npt.NDArray[Any]
 Table = dict[str, Array]
 Read = Callable[[slice, slice], Array]
-"""Gives rows and columns of an image."""
+"""Returns the given rows and columns of an image."""
 
 HALO = 2
-"""Rows beyond a band on which the outlines in it depend: a border pixel's neighbours, and theirs."""
+"""Rows beyond a band that the outlines in it depend on: the neighbours of border pixels, and their neighbours."""
 
 LARGEST_ID = (1 << 32) - 1
 
 ROWS_AT_ONCE = 1 << 18
-"""Rows of cells whose convex hulls are in memory together."""
+"""The sum of the heights, in rows, of cells whose convex hulls are in memory together."""
 
 LINES_AT_ONCE = 1 << 14
 
 
 def columns(channels: int, *, pixel_um: bool = False, confidence: bool = False) -> list[str]:
-    """The names of a table's columns, in order."""
+    """Return the names of a table's columns, in order."""
     return [
         *("label", "centroid-0", "centroid-1", "area", *(["area_um2"] if pixel_um else [])),
         *("bbox-0", "bbox-1", "bbox-2", "bbox-3", "axis_major_length", "axis_minor_length", "eccentricity"),
@@ -49,9 +49,10 @@ def columns(channels: int, *, pixel_um: bool = False, confidence: bool = False) 
 
 
 def measure(labels: Array, image: Array, *, confidence: Array | None = None, pixel_um: float | None = None) -> Table:
-    """The columns of a label image (H, W), an image (C, H, W) and a map (H, W): a row a cell, by ascending label.
+    """Return the measurements of the cells of a label image (H, W): a row for each cell, by ascending label.
 
-    Pixels of 0 and less belong to no cell. Raises UserError if a label is above `LARGEST_ID`.
+    Intensities are those of an image (C, H, W), confidences those of a map (H, W). Pixels of 0 and less belong to no
+    cell. Raises UserError if a label is above `LARGEST_ID`.
     """
     return measure_in_windows(
         (labels.shape[0], labels.shape[1]),
@@ -71,10 +72,11 @@ def measure_in_windows(
     pixel_um: float | None = None,
     rows: int | None = None,
 ) -> Table:
-    """As `measure`, of what is read in windows of so many rows and the whole width, labels with `HALO` rows more.
+    """Return what `measure` does of an image that is read in windows of `rows` rows and the whole width.
 
-    A window and the table are in memory. No bit depends on `rows`: sums are of integers, or of floats in one order,
-    through the pixels of a cell from left to right and from top to bottom.
+    Labels are read with `HALO` rows more on either side. One window and the table are in memory. No bit depends on
+    `rows`: sums are of integers, or of floats in one order, through the pixels of a cell from left to right and from
+    top to bottom.
     """
     height, width = size
     across = slice(0, width)
@@ -86,6 +88,7 @@ def measure_in_windows(
         inside = read_labels(around, across)
         if inside.itemsize > 4 and inside.max() > LARGEST_ID:
             raise UserError(f"label {inside.max()} is too large; number the cells from 1")
+        # A margin of zeros all around, also where the image ends, spares all neighbours a check for the border.
         labels = np.zeros((window.stop - window.start + 2 * HALO, width + 2), inside.dtype)
         labels[shifted(around, HALO - window.start), 1:-1] = inside
         confidence = [read_confidence(window, across)] if read_confidence else []
@@ -94,7 +97,7 @@ def measure_in_windows(
 
 
 def write_csv(path: Path, tables: Iterable[tuple[str, Table]], columns: Sequence[str]) -> None:
-    """Write a line a cell: the name of its image, then `columns`, empty where a table lacks one.
+    """Write a line for each cell: the name of its image, then `columns`, empty where a table lacks one.
 
     Tables may come from a generator, so that one is in memory at a time. Floats are written with the digits that give
     back their bits. Raises UserError if the file cannot be written.
@@ -114,25 +117,34 @@ def write_csv(path: Path, tables: Iterable[tuple[str, Table]], columns: Sequence
 
 
 class _Cells:
-    """What is known of each cell, a row a cell, in the order in which the windows met them."""
+    """Sums and extremes of each cell over all windows so far, a row for each cell in the order they were met in."""
 
     def __init__(self, channels: int, confidence: bool) -> None:
         self.channels, self.confidence = channels, confidence
         self.ids, self.rows = np.empty(0, np.int64), np.empty(0, np.int64)
-        """All labels, ascending, and the row of each."""
+        """All labels, ascending, and the row of each in the arrays below."""
+        # Sums of squares may overflow in a huge image: they wrap around, and so does what `regions.ellipse_axes`
+        # subtracts from them.
         self.sums = np.zeros((0, 9), np.int64)
         """Pixels; sums of r, c, r², c² and rc; border pixels of each class of `regions.PERIMETER_LENGTHS`."""
         self.least, self.greatest = np.empty((0, 2 + channels)), np.empty((0, 2 + channels))
-        """Of rows, columns and each channel."""
+        """The extremes of rows, of columns and of each channel."""
         self.totals = np.zeros((0, channels + confidence))
-        """Of each channel, and of the confidence."""
+        """The sums of each channel and of the confidence."""
         self.touching = [np.empty(0, np.uint64)]
-        """Pairs of labels, the smaller one in the upper 32 bits."""
+        """Pairs of labels of cells that touch, the smaller label in the upper 32 bits."""
         self.outermost = [np.empty((3, 0), np.int32)]
-        """Groups, rows and values of points, as `regions.convex_areas` wants them; a group is twice a cell's row."""
+        """Groups, rows and values of points, as `regions.convex_areas` takes them; row i has groups 2i and 2i + 1."""
 
     def add(self, top: int, labels: Array, planes: Sequence[Array]) -> None:
-        """Add a window's pixels: labels with `HALO` rows above and below and a column at both sides, planes without."""
+        """Add the pixels of a window whose first row is `top`.
+
+        `labels` has `HALO` rows more above and below and a column more at both sides; `planes` (h, W) have not: the
+        channels, then the confidence, if any.
+        """
+        # Everything but outlines is summed by runs, stretches of one label in a row, of which there are far fewer than
+        # pixels. They are sorted by label, stably: the runs of a cell stay in reading order, so that its sums of floats
+        # have one order whatever the windows are.
         inner = labels[HALO:-HALO, 1:-1]
         starts = np.ones(inner.shape, bool)
         np.not_equal(inner[:, 1:], inner[:, :-1], out=starts[:, 1:])
@@ -153,12 +165,13 @@ class _Cells:
         self._add_outlines(at, ids, labels)
 
     def _rows_of(self, ids: Array) -> Array:
-        """The rows of labels, which ascend; new ones get the next rows."""
+        """Return the rows of labels, which ascend; new labels are given the next rows."""
         place = np.searchsorted(self.ids, ids)
         new = np.append(self.ids, 0)[place] != ids
         known = len(self.ids)
         self.rows = np.insert(self.rows, place[new], known + np.arange(new.sum()))
         self.ids = np.insert(self.ids, place[new], ids[new])
+        # At least doubled, so that copying takes linear time in all.
         if (more := len(self.ids) - len(self.sums)) > 0:
             more = max(more, known)
             self.sums, self.totals = np.pad(self.sums, below := ((0, more), (0, 0))), np.pad(self.totals, below)
@@ -167,6 +180,11 @@ class _Cells:
         return self.rows[np.searchsorted(self.ids, ids)]
 
     def _add_positions(self, at: Array, first: Array, row: Array, column: Array, length: Array) -> None:
+        """Add runs to the sums of rows and columns, and of their products, and to the bounding boxes.
+
+        `first` holds the index of the first run of each cell, `at` the cells' rows.
+        """
+        # Sums over the columns of a run in closed form: of c, and of c² by the formula for sums of squares.
         stop = column + length
         across = (column + stop - 1) * length // 2
         squares = (stop - 1) * stop * (2 * stop - 1) // 6 - (column - 1) * column * (2 * column - 1) // 6
@@ -178,22 +196,29 @@ class _Cells:
     def _add_values(
         self, at: Array, first: Array, index: Array, planes: Sequence[Array], begins: Array, run: Array
     ) -> None:
+        """Add runs to the totals and extremes of the planes.
+
+        `begins` holds the first pixels of all runs, background included, and `run` the indices of the cells' runs.
+        """
         order = np.concatenate([np.arange(len(at)), index])
         for which, plane in enumerate(planes):
             values = np.ascontiguousarray(plane).ravel()
             if which < self.channels:
                 low, high = np.minimum.reduceat(values, begins)[run], np.maximum.reduceat(values, begins)[run]
                 self._extend(at, 2 + which, np.minimum.reduceat(low, first), np.maximum.reduceat(high, first))
-            # `bincount` adds one after the other: first what is known of a cell, then its runs from top to bottom.
+            # `bincount` adds in the order given: first the total of a cell so far, then its runs from top to bottom.
+            # Adding up a window first would round differently with other windows.
             sums = np.add.reduceat(values, begins, dtype=np.float64)[run]
             self.totals[at, which] = np.bincount(order, np.concatenate([self.totals[at, which], sums]))
 
     def _extend(self, at: Array, which: int, low: Array, high: Array) -> None:
+        """Extend extremes of cells to those of a window."""
         self.least[at, which] = np.minimum(self.least[at, which], low)
         self.greatest[at, which] = np.maximum(self.greatest[at, which], high)
 
     def _add_outermost(self, cell: Array, row: Array, column: Array, length: Array) -> None:
-        """Keep the first and last pixels of the rows that may be vertices of a hull."""
+        """Keep the first and last pixels of rows that may be vertices of the cells' convex hulls."""
+        # The hull of a cell is the hull of the vertices of its hulls in all windows, so other points are dropped now.
         new = np.append(True, (np.diff(cell) != 0) | (np.diff(row) != 0))
         left, right = np.flatnonzero(new), np.flatnonzero(np.append(new[1:], True))
         group = np.concatenate([2 * cell[right], 2 * cell[left] + 1])
@@ -202,7 +227,9 @@ class _Cells:
         self.outermost.append(points[:, regions.hull_vertices(*points)].astype(np.int32))
 
     def _add_outlines(self, at: Array, ids: Array, labels: Array) -> None:
-        """Count border pixels by the border pixels beside them, and note which cells touch."""
+        """Count border pixels by the number of border pixels beside them, and note which cells touch."""
+        # Labels of border pixels alone, in a flat array: a neighbour is a fixed offset away. The columns of zeros at
+        # both sides keep offsets that leave a row from meeting a cell.
         middle, step = labels[:, 1:-1], labels.shape[1]
         down, right = middle[1:] != middle[:-1], labels[1:-1, 1:] != labels[1:-1, :-1]
         border = np.zeros((len(labels) - 2, step), bool)
@@ -216,6 +243,7 @@ class _Cells:
                 before, after = outlines[pixel - offset], outlines[pixel + offset]
                 same[at_corner] += before == own
                 same[at_corner] += after == own
+                # The pair is found from the pixel that comes first; its other pixel may lie in the halo.
                 met = np.flatnonzero((after != own) & (after > 0))
                 pair = np.minimum(own, after)[met].astype(np.uint64) << 32 | np.maximum(own, after)[met].astype(
                     np.uint64
@@ -226,7 +254,7 @@ class _Cells:
         self.sums[at, 6:] += counts.reshape(-1, 4)[:, 1:]
 
     def table(self, size: Size, dtype: np.dtype[Any], pixel_um: float | None) -> Table:
-        """The columns, by ascending label."""
+        """Return the columns of the table, by ascending label."""
         sums, totals = self.sums[self.rows], self.totals[self.rows]
         least, greatest = self.least[self.rows], self.greatest[self.rows]
         box = np.concatenate([least[:, :2], greatest[:, :2]], axis=1).astype(np.int64)
@@ -261,12 +289,14 @@ class _Cells:
         return {name: values[name] for name in names}
 
     def _neighbours(self) -> Array:
+        """Return the number of cells that each cell touches, by ascending label."""
         pairs = np.unique(np.concatenate(self.touching))
         ends = np.stack([pairs >> 32, pairs & LARGEST_ID]).astype(np.int64)
         return np.bincount(np.searchsorted(self.ids, ends).ravel(), minlength=len(self.ids))
 
     def _convex_areas(self, heights: Array) -> Array:
-        """The pixels of each cell's convex hull, a part of the cells after the other."""
+        """Return the number of pixels of each cell's convex hull, by ascending label."""
+        # Points of all windows are sorted by cell and row, then hulls are taken of a limited number of cells at a time.
         points = np.concatenate(self.outermost, axis=1)
         self.outermost = [points]
         place = np.argsort(self.rows).astype(np.int32)

@@ -33,18 +33,18 @@ from yeastexp.training.run_directory import RunDirectory, Which
 from yeastexp.training.training_images import Transforms
 
 AT_ONCE = 512 * 512
-"""Pixels of an image that the model is run on at once, whatever it is and whatever memory is free."""
+"""Images of at most so many pixels are predicted at once, whatever the model and the memory that is free."""
 
 PREDICTING = ("plugins", "task", "model", "transform", "transform (order)")
 """The tables of an experiment that predictions depend on."""
 
 SAMPLED = 4
-"""Training images whose values stand for those of all, if the checkpoint does not hold them."""
+"""The number of training images whose values stand for those of all, if the checkpoint holds no values."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run's model at one of its checkpoints, with everything that stood before it in training."""
+    """A run's model at one of its checkpoints, with the transforms and normalisation of its inputs."""
 
     experiment: Experiment
     task: Task
@@ -54,13 +54,13 @@ class Predictor:
     normalization: Mapping[str, Any] | None
     device: torch.device
     values: Values | None = None
-    """Of the training images, if the checkpoint holds them."""
+    """The range of the training images' values, if the checkpoint holds it."""
     notes: tuple[str, ...] = ()
-    """What is no longer as the run had it, and can change predictions."""
+    """Warnings about inputs of the run that have changed since, and can change predictions."""
     edits: diff.Rows = field(default_factory=dict)
     """The keys of the experiment's file that were edited since the checkpoint, none of which changes predictions."""
     tiles: Tiling | None = None
-    """How the model is run on large images, where it is no module whose operators could be read."""
+    """How the model is run on large images, if it is not a module whose operators can be traced (an exported one)."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,11 +73,11 @@ class Predictor:
         return self.tiles or Tiling.of(self.model, self.experiment.task.channels, self._bytes_per_pixel)
 
     def rescaled(self, image: Tensor, stored: Mapping[str, Any] | None) -> Tensor:
-        """An image (C, H, W) that is stored with some normalisation, or none, as training saw its values."""
+        """Return an image (C, H, W), stored with some normalisation or none, with values as in training."""
         return rescaled(image, stored, self.normalization)
 
     def logits(self, sample: Sample, *, side: int | None = None, tta: bool = False) -> Tensor:
-        """Logits (K, H, W) on the pixels of a sample whose values are as training saw them.
+        """Return logits (K, H, W) on the pixels of a sample whose values are as in training.
 
         If memory does not suffice for the whole image, or if it is larger than `side` pixels, it is cut into tiles.
         Several flips and rotations of the image are averaged as the task wants it; with `tta`, all eight.
@@ -88,11 +88,11 @@ class Predictor:
         return pipeline.restore(self.transforms, tiling.assemble(logits, tile), sample.size)
 
     def predict(self, sample: Sample) -> Prediction:
-        """What the model says of a sample whose values are as training saw them."""
+        """Return the prediction for a sample whose values are as in training."""
         return self.task.decode(self.logits(sample))
 
     def scores(self, image: Pieces, *, side: int | None = None, tta: bool = False) -> tuple[Pieces, Size]:
-        """Logits on a transformed image, and the size of the pieces in which they are best asked for."""
+        """Return logits on a transformed image, computed when a piece is read, and the best size of pieces."""
         if self.takes_at_once(image.size, side):
             tile, logits = image.size, partial(tiling.at_once, self.model)
         else:
@@ -103,7 +103,7 @@ class Predictor:
         return averaged(image, logits, self.task, len(SYMMETRIES) if tta else self.task.views), tile
 
     def takes_at_once(self, size: Size, side: int | None = None) -> bool:
-        """Whether the model is run on an image of that size as a whole."""
+        """Whether the model is run on a whole image: if no side is above `side` or, without it, if memory suffices."""
         if side:
             return max(size) <= side
         pixels = size[0] * size[1]
@@ -111,19 +111,20 @@ class Predictor:
 
     @cached_property
     def _bytes_per_pixel(self) -> float:
+        """The bytes of activations that the model holds at once for each pixel."""
         if self.tiles:
             return self.tiles.bytes_per_pixel
         return tiling.bytes_per_pixel(self.model, self.experiment.task.channels)
 
     @cached_property
     def trained_on(self) -> Values | None:
-        """The values of the training images: those in the checkpoint, else of some of the images, if still there."""
+        """The range of the training images' values: as in the checkpoint, else of some images that are still there."""
         return self.values or _values_of(self.experiment)
 
     def fitting(self, image: StoredImage) -> StoredImage:
-        """An image with as many channels as the run was trained on; of a grey one saved as three, one is taken.
+        """Return an image with as many channels as the run was trained on; of equal channels one is taken.
 
-        Raises UserError if it has others.
+        Raises UserError if the image has another number of channels.
         """
         channels = self.experiment.task.channels
         image = one_of_equal_channels(image) if channels == 1 else image
@@ -133,7 +134,10 @@ class Predictor:
         return image
 
     def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-        """Class indices (H, W) of an image (C, H, W) with the values it was recorded with. Raises UserError."""
+        """Return class indices (H, W) of an image (C, H, W) with values as recorded.
+
+        Raises UserError if the image has another number of channels than the run was trained on.
+        """
         image = self.fitting(StoredImage.of(name, image)).whole
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
         prediction = self.predict(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
@@ -141,17 +145,23 @@ class Predictor:
 
 
 def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Predictor:
-    """A checkpoint of a run directory; raises UserError if there is none. Its data need not be there."""
+    """Return the predictor of a checkpoint in a run directory; the data of the run need not be there.
+
+    Raises UserError if there is no such checkpoint, or if it is of another experiment than the run's file.
+    """
     directory = RunDirectory.existing(run)
     inner = (
         "" if directory.checkpoints.is_dir() else nearby.run_meant(run, f"{directory.checkpoints.name}/{checkpoint}.pt")
     )
-    if inner:  # a cross-validation has the experiment of its runs
+    # The directory of a cross-validation holds an experiment file, but checkpoints only in its runs.
+    if inner:
         raise UserError(f"{run}: has no checkpoints of its own, but runs; {inner}")
     loaded = directory.load([f"runtime.device={device}"], data=False)
     place = compute_device(loaded.runtime)
     path = directory.checkpoint(checkpoint)
     state = checkpoints.load(path)
+    # The experiment's file may have been edited since. Weights may load into the model of another experiment of equal
+    # shapes, whose predictions would be wrong without a word.
     edits = diff.edits(state["experiment"], loaded, directory.experiment) if "experiment" in state else {}
     if wrong := {key: values for key, values in edits.items() if key.partition(".")[0] in PREDICTING}:
         raise UserError(f"{directory.experiment}: is not the experiment of {path} ({diff.phrase(wrong)}); put it back")
@@ -171,7 +181,7 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
 
 
 def _changed(run: RunDirectory, loaded: Experiment) -> Iterator[str]:
-    """What predictions depend on and is no longer as the run had it, or that its digests are lost."""
+    """Yield a warning for each plugin or file that has changed since the run, or one that its digests are lost."""
     try:
         recorded = run.read_environment()
     except UserError as error:
@@ -182,7 +192,7 @@ def _changed(run: RunDirectory, loaded: Experiment) -> Iterator[str]:
 
 
 def _values_of(loaded: Experiment) -> Values | None:
-    """The values of some of the training images; None if their data set is gone."""
+    """Return the range of values of some of the training images; None if their data set is gone."""
     try:
         dataset = build.build_dataset(loaded)
         names = dataset.splits["train"]

@@ -1,4 +1,4 @@
-"""A trained run for other Python code: arrays in; labels, cells and probabilities out. No file is written."""
+"""Prediction from Python code: a trained run takes arrays and gives labels, cells and probabilities, without files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from yeastexp.training.run_directory import Which
 Array = npt.NDArray[Any]
 
 SHOWN, LEAST_SHOWN = 1024, 256
-"""Pixels of the longer side of a picture in a notebook, at most and at least."""
+"""The longer side of a picture in a notebook in pixels, at most and at least."""
 
 _computing = threading.RLock()
 """Held while a model is loaded or run. Reading a model's operators replaces its parameters for a moment, and the
@@ -49,7 +49,7 @@ precision of a GPU's convolutions is set for the whole process."""
 
 
 class CellTable:
-    """The columns of `cells.csv` by name, a value a cell: what `Result.cells` is where pandas is not installed."""
+    """The columns of `cells.csv` by name, one value for each cell; `Result.cells` if pandas is not installed."""
 
     def __init__(self, columns: Mapping[str, Array]) -> None:
         self.columns = list(columns)
@@ -59,7 +59,7 @@ class CellTable:
         return self._values[name]
 
     def __len__(self) -> int:
-        """How many cells there are."""
+        """Return the number of cells."""
         return len(self._values["label"])
 
     def __repr__(self) -> str:
@@ -68,14 +68,16 @@ class CellTable:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What a model says of one image; cells are told apart and measured when they are first asked for."""
+    """The prediction for one image; cells are told apart and measured when they are first asked for."""
 
     labels: npt.NDArray[np.uint8]
     """Class indices (H, W)."""
 
     probabilities: npt.NDArray[np.float32]
-    """What `predict --probabilities` writes: of two classes the probability of the second (H, W), of more those of all
-    (K, H, W); of `instances` those of all classes but the first, then the hill (K, H, W).
+    """Probabilities as `predict --probabilities` writes them.
+
+    Of two classes that of the second (H, W), of more those of all (K, H, W); with the task `instances` those of all
+    classes but the first, then the hill (K, H, W).
     """
 
     classes: tuple[str, ...]
@@ -108,7 +110,7 @@ class Result:
 
     @cached_property
     def cells(self) -> Any:
-        """A row a cell with the columns of `cells.csv`, except its image.
+        """The measurements of the cells, a row for each, with the columns of `cells.csv` except the image.
 
         A `pandas.DataFrame` if pandas is installed, else a `CellTable`; both give a column by its name and have as
         their length the number of cells. Raises UserError if the task tells none apart.
@@ -127,6 +129,7 @@ class Result:
 
     @property
     def _said(self) -> str:
+        """A line about the result: size, shares of the classes, number of cells."""
         height, width = self.image.size
         shares = (f"{name} {format_share(float((self.labels == i).mean()))}" for i, name in enumerate(self.classes))
         counted = [format_count(int(self.instances.max(initial=0)), "cell")] if self.tells_cells else []
@@ -136,7 +139,7 @@ class Result:
         return f"Result({self._said})"
 
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """The image in grey (h, w, 3), of a large one every n-th pixel, with outlines of its cells or classes."""
+        """Return the image in grey (h, w, 3), every n-th pixel if it is large, with outlines of cells or classes."""
         shown = self.instances if self.tells_cells else self.labels
         drawn = overlay(self.image, shown, 1, numbers=self.tells_cells, side=SHOWN)
         return np.ascontiguousarray(np.moveaxis(drawn, 0, -1))
@@ -154,9 +157,9 @@ class Result:
 
 
 class TrainedModel:
-    """A run's model, and all that stands before and after it; to be had by `load`.
+    """A run's model with everything that it needs before and after it; `load` returns one.
 
-    It may be used by several threads, one of which computes at a time.
+    Several threads may use it, one of which computes at a time.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -208,7 +211,7 @@ class TrainedModel:
         tta: bool = False,
         tile: int | None = None,
     ) -> Result | list[Result]:
-        """What the model says of an image (H, W) or (C, H, W), or of each in a list: what the command `predict` writes.
+        """Return what the command `predict` writes of an image (H, W) or (C, H, W), or of each image in a list.
 
         Values are those that images were recorded with, of any type of integers or floats; of a data set that is
         stored normalised, `normalization` says how. `pixel_um` is the side of a pixel in micrometres, for areas. With
@@ -228,10 +231,11 @@ class TrainedModel:
     def _stored(
         self, given: object, name: str, pixel_um: float | None, normalization: dict[str, Any] | None
     ) -> StoredImage:
-        """Raises UserError if it is no image that the model takes."""
+        """Return an image as `predict` reads it from files; raises UserError if the model cannot take it."""
+        # These errors are those of tensors on a GPU, or that need gradients, and of ragged lists.
         try:
             array = np.asarray(given)
-        except (TypeError, ValueError, RuntimeError) as error:  # of a tensor on a GPU, or one that needs gradients
+        except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{name}: cannot be made an array ({' '.join(str(error).split())})") from None
         if array.dtype.kind not in "uif":
             kind = f"an array of {array.dtype}" if hasattr(given, "dtype") else type(given).__name__
@@ -239,6 +243,7 @@ class TrainedModel:
         if array.ndim not in (2, 3):
             remedy = "give a list of images" if array.ndim == 4 else "give an array (H, W) or (C, H, W)"
             raise UserError(f"{name}: has the shape {array.shape}; {remedy}")
+        # A guess that only chooses the message: the first dimension is too long for channels and the last one is not.
         channels_last = array.ndim == 3 and (
             array.shape[-1] == self.channels or array.shape[0] > 4 >= array.shape[-1] > 2
         )
@@ -257,6 +262,7 @@ class TrainedModel:
         return self.predictor.fitting(replace(stored, normalization=normalization, pixel_um=pixel_um))
 
     def _result(self, image: StoredImage, options: Options) -> Result:
+        """Predict an image while no other thread computes; warn if its values are unlike the training images'."""
         with _computing:
             if warning := range_warning(self.predictor, image):
                 warnings.warn(warning, stacklevel=3)
@@ -268,11 +274,13 @@ class TrainedModel:
                 raise UserError(f"{image.name}: memory does not suffice; take smaller tiles, as tile=512") from error
 
     def _computed(self, image: StoredImage, options: Options) -> Result:
+        """Assemble the logits and planes of all tiles of an image, and decode them."""
         task = self.predictor.task
         logits: Any = None
         for rows, columns, part in logits_in_tiles(self.predictor, image, options):
             refuse_nan_outputs(image.name, part)
             kept = task.kept(task.activate(part.float())).cpu().numpy()
+            # An image that is predicted in one piece needs no second copy of its logits.
             if logits is None:
                 logits = part if part.shape[1:] == image.size else part.new_empty((len(part), *image.size))
                 planes = np.empty((len(kept), *image.size), np.float32)
@@ -292,12 +300,11 @@ def load(
     device: str = "auto",
     trust_plugins: bool = False,
 ) -> TrainedModel:
-    """The model of a run directory, or of an ONNX file that `export` wrote, ready to predict.
+    """Return the model of a run directory, or of an ONNX file that `export` wrote, ready to predict.
 
-    Of a run it is the `best` or the `last` checkpoint, on "cpu" or "cuda".
-
-    Its data need not be there. Raises UserError if it is no run, or if it brings Python code that has not been run here
-    and `trust_plugins` does not allow that.
+    `checkpoint` ("best" or "last") and `device` ("cpu", "cuda" or "auto") are for runs. The run's data need not be
+    there. Raises UserError if there is no run, or if it brings Python code that was not run here before and
+    `trust_plugins` does not allow that.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint: should be 'best' or 'last', got {checkpoint!r}")

@@ -1,4 +1,4 @@
-"""What tells touching cells apart: a hill in each cell.
+"""Hills: maps that rise inside of each cell and fall to its outline, by which touching cells are told apart.
 
 A hill is the expected time that a random walker needs to leave its cell, as a share of the longest: the solution u of
 ∇²u = -1 inside and u = 0 outside, as √(u / max u) (after Gorelick et al. 2006, doi:10.1109/TPAMI.2006.253, who used it
@@ -17,11 +17,11 @@ Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int32]
 
 PRECISION = 1e-3
-"""Of a hill's height, relative to its top."""
+"""The error of a hill's height that is accepted, relative to its top."""
 
 
 def hills(instances: Array) -> npt.NDArray[np.float32]:
-    """The hill of each cell, (H, W) in [0, 1], from ids (H, W); 0 where there is no cell (id 0 or less).
+    """Return the hill of each cell, (H, W) in [0, 1], from ids (H, W); 0 where there is no cell (id 0 or less).
 
     Cells that the image cuts are taken to be mirrored at its border, for they go on there. The equations of all cells
     are solved by Jacobi's iteration with Chebyshev's acceleration (Golub and Varga 1961,
@@ -36,7 +36,8 @@ def hills(instances: Array) -> npt.NDArray[np.float32]:
     numbered = np.zeros(instances.shape, np.int32)
     numbered[rows, columns] = cell + 1
     radius = _spectral_radii(numbered)
-    # Large cells need many times the steps of small ones, so each is solved with those about as slow to converge.
+    # Large cells need many times the steps of small ones, so each is solved with those about as slow to converge:
+    # 1 - radius within a factor of 2, which means steps within a factor of √2.
     classes = np.floor(np.log2(1 - radius)).astype(np.int64)[cell]
     for slow in np.unique(classes):
         part = classes == slow
@@ -49,7 +50,11 @@ def hills(instances: Array) -> npt.NDArray[np.float32]:
 
 
 def _neighbours(numbered: Labels, cell: Array, rows: Array, columns: Array) -> list[Array]:
-    """For each pixel of a cell, the places of its four neighbours in the list of pixels; outside its cell, the end."""
+    """Return the indices of the four neighbours of each pixel in the list of pixels; the list's length if in no cell.
+
+    A neighbour in another cell counts as in none.
+    """
+    # At the image's border a pixel is clipped to itself, which mirrors the cell there.
     (height, width), place = numbered.shape, np.zeros(numbered.shape, np.int64)
     place[rows, columns] = np.arange(len(rows))
     neighbours = []
@@ -60,11 +65,10 @@ def _neighbours(numbered: Labels, cell: Array, rows: Array, columns: Array) -> l
 
 
 def _spectral_radii(numbered: Labels) -> npt.NDArray[np.float64]:
-    """A bound for that of Jacobi's iteration for each cell: that of a rectangle is known, and a cell within has less.
-
-    A side that is mirrored at one border is twice as long, and one between two borders has no end. A cell that is the
-    whole image has no outline either, and any constant for its solution: there it does not matter when to stop.
-    """
+    """Return an upper bound of the spectral radius of Jacobi's iteration for each cell."""
+    # That of a rectangle is known, and a cell has less than its bounding box. A side that is mirrored at one border is
+    # twice as long, and one between two borders has no end. A cell that is the whole image has no outline at all, so
+    # that its times grow without end and any step is as good to stop at.
     radii = []
     for box in ndimage.find_objects(numbered):
         sides = [part.stop - part.start for part in box]
@@ -79,12 +83,15 @@ def _spectral_radii(numbered: Labels) -> npt.NDArray[np.float64]:
 
 
 def _solved(neighbours: list[Array], radius: float) -> npt.NDArray[np.float64]:
-    """The walkers' times of all pixels (N,), within `PRECISION` of the longest."""
+    """Return the expected times of walkers from all pixels (N,), within `PRECISION` of the longest."""
     up, down, left, right = neighbours
+    # The last element stands for all that is outside, and stays 0.
     before = time = np.zeros(len(up) + 1)
     weight, reached, growth = 1.0, 1.0, 1 / radius + np.sqrt(max(1 / radius**2 - 1, 0)) if radius else np.inf
     while reached > PRECISION / 4:
         relaxed = np.zeros_like(time)
+        # Opposite neighbours are added first. Flips swap the two of a pair and rotations swap the pairs, and floating-
+        # point addition commutes, so no bit changes; a plain sum of four, which is not associative, would.
         relaxed[:-1] = ((time[up] + time[down]) + (time[left] + time[right]) + 1) / 4
         before, time = time, before + weight * (relaxed - before)
         weight = 2 / (2 - radius**2) if weight == 1.0 else 1 / (1 - radius**2 * weight / 4)

@@ -1,4 +1,4 @@
-"""Approximate cells from a mask: what a model, or a threshold, that knows no cells can say of them."""
+"""Approximate cells from a mask, for models and thresholds that tell no cells apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ids = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
 METHOD = "approximate (watershed of the mask)"
-"""Said wherever such cells are shown."""
+"""The phrase that is shown with such cells everywhere."""
 
 DEPTHS_PX = (0.25, 0.5, 1.0)
 SMOOTHINGS_PX = (0.5, 1.0, 2.0)
@@ -30,17 +30,17 @@ FITTED, FITTED_PX = 3, 512
 """Training images that choose how a mask is cut into cells, and the pixels of their sides that suffice."""
 
 LEAST_AREA = 0.02
-"""Of the median area of true cells, below which a region of a mask is no cell."""
+"""The share of the median area of true cells below which a region of a mask is no cell."""
 
 FARTHEST_PX = 512
-"""Longer distances count as this, so that no pixel depends on more rows than so many above and below."""
+"""Longer distances count as this one, so that a pixel depends on at most so many rows above and below."""
 
 ROWS_AROUND = 32
-"""Rows above and below a band that are read at first, for cells are mostly not twice as wide."""
+"""Rows above and below a band that are read at first: most cells are less than twice as wide."""
 
 
 def middle(ids: npt.NDArray[np.int64], side_px: int) -> npt.NDArray[np.int64]:
-    """The middle of an image, of at most so many pixels a side."""
+    """Return the middle of ids (H, W), of at most so many pixels a side."""
     return ids[tuple(slice(start := max(0, (side - side_px) // 2), start + side_px) for side in ids.shape)]
 
 
@@ -58,27 +58,31 @@ class MaskCells:
     least_area: int = 1
 
     def cells(self, mask: Mask) -> Labels:
-        """The cells of a mask (H, W), numbered from 1 in reading order."""
+        """Return the cells of a mask (H, W), numbered from 1 in reading order."""
         labels = np.zeros(mask.shape, np.int32)
         self.fill(lambda rows: mask[rows], lambda: labels)
         return labels
 
     def of_labels(self, labels: Tensor) -> Tensor:
-        """The cells of all classes but the first, of labels (H, W)."""
+        """Return the cells (H, W) of all classes but the first, from labels (H, W)."""
         return torch.from_numpy(self.cells(labels.cpu().numpy() > 0).astype(np.int64)).to(labels.device)
 
     def fill(self, mask: Callable[[slice], Mask], labels: Callable[[], npt.NDArray[Any]]) -> int:
-        """Write the cells of a mask, of which any rows can be had, into an array (H, W); how many there are.
+        """Write the cells of a mask into an array (H, W) and return how many there are.
 
-        The array is asked for again for each band of rows, since it may lie in a file.
+        `mask` gives any rows of the mask. `labels` gives the array, and is called again for each band of rows, because
+        the array may lie in a file.
         """
+        # A pass of any height divides, if it is deep enough: distances, unlike hills, have no height that all passes
+        # within a cell exceed.
         rule = Watershed(0.0, self.depth_px, self.least_area, 0.0, self.smoothing_px, highest_pass=np.inf)
         distance = _Distance(mask, len(labels()))
         return rule.fill(distance.and_foreground, labels)
 
     @classmethod
     def fitted_on(cls, samples: Iterable[Sample]) -> MaskCells:
-        """By the middles of the first samples that have ids of cells; the defaults if the first one has none."""
+        """Return the options fitted on the middles of the first samples with ids of cells; the defaults without any."""
+        # Reading stops at the first sample without a map of ids: a data set has it for all samples or for none.
         images = list[Ids]()
         for sample in itertools.takewhile(lambda sample: "instances" in sample.maps, samples):
             ids = sample.maps["instances"].clamp_min(0).numpy()
@@ -93,7 +97,7 @@ class MaskCells:
 
     @classmethod
     def fitted(cls, images: Iterable[Ids]) -> MaskCells:
-        """The depth and the smoothing that give most of the true cells back from their own mask."""
+        """Return the depth and the smoothing that give most of the true cells back from their own mask."""
         listed = list(images)
 
         def score(candidate: MaskCells) -> float:
@@ -104,18 +108,21 @@ class MaskCells:
 
 @dataclass
 class _Distance:
-    """Distances to the background in any rows of a mask, to the bit those of the whole mask."""
+    """Distances to the background in any rows of a mask, equal to those of the whole mask to the bit."""
 
     mask: Callable[[slice], Mask]
     height: int
     around: int = ROWS_AROUND
 
     def and_foreground(self, rows: slice) -> tuple[Float, Float]:
-        """The distances in some rows (h, W), and 1 in the foreground."""
+        """Return the distances in some rows (h, W), and a map of 1 in the foreground and 0 elsewhere (h, W)."""
+        # Rows are added until no background in unread ones could be nearer than what was found. The number that it took
+        # is kept for the next band, which will mostly need as many.
         while True:
             wide = slice(max(rows.start - self.around, 0), min(rows.stop + self.around, self.height))
             mask = self.mask(wide)
-            if mask.all():  # there is nothing to measure to
+            # Without any background SciPy's distances would be to a pixel outside of the array.
+            if mask.all():
                 distance = np.full(mask.shape, FARTHEST_PX, np.float32)
             else:
                 distance = np.minimum(ndimage.distance_transform_edt(mask), FARTHEST_PX).astype(np.float32)

@@ -10,12 +10,12 @@ UNKNOWN = -1
 
 
 def in_16_bits(shares: Tensor) -> Tensor:
-    """Shares, NaN where they are unknown, as int16."""
+    """Return shares in [0, 1], NaN where they are unknown, as int16."""
     return (shares * STEPS).round_().nan_to_num_(nan=UNKNOWN).to(torch.int16)
 
 
 def as_floats(planes: Tensor) -> Tensor:
-    """What `in_16_bits` gave, as float32 again; floats as they are."""
+    """Return the result of `in_16_bits` as float32 with NaN again; planes of floats are returned as they are."""
     if planes.is_floating_point():
         return planes
     return planes.float().div_(STEPS).masked_fill_(planes < 0, torch.nan)

@@ -1,4 +1,4 @@
-"""Cells from hills: a seeded watershed of an image of any size, band by band, to the same labels as at once."""
+"""Cells from hills: a seeded watershed that labels an image of any size band by band, just as it does at once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 Planes = Callable[[slice], tuple[Float, Float]]
-"""Gives the hills and the probability of foreground (h, W) in some rows."""
+"""Returns the hills and the probability of foreground (h, W) in some rows."""
 
 NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
 FORWARD = [(down, right) for down, right in NEIGHBOURS if (down, right) > (0, 0)]
 
 BAND = 1 << 22
-"""Pixels that are in memory together."""
+"""The pixels of a band, which are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,19 @@ class Watershed:
     highest_pass: float | None = None
 
     def cells(self, hill: Float, foreground: Float) -> Labels:
-        """The cells (H, W) of an image in memory."""
+        """Return the cells (H, W) of an image in memory, numbered from 1 in reading order."""
         labels = np.zeros(hill.shape, np.int32)
         self.fill(lambda rows: (hill[rows], foreground[rows]), lambda: labels)
         return labels
 
     def fill(self, planes: Planes, labels: Callable[[], Array], band: int | None = None) -> int:
-        """Write the cells into an array (H, W) that is asked for again for each band; how many there are."""
+        """Write the cells into an array (H, W), which is asked for again for each band; return how many there are."""
         height, width = labels().shape
         graph = _Graph(width)
         rows_of_band = max(1, (band or BAND) // width)
         bands = [slice(row, min(row + rows_of_band, height)) for row in range(0, height, rows_of_band)]
+        # Provisional names are written first and replaced by numbers in a second pass, because the last row may still
+        # decide which cell the first one belongs to.
         for rows in bands:
             labels()[rows] = graph.add(rows, *self._heights(planes, rows, height))
         number = graph.numbered(self)
@@ -67,15 +69,19 @@ class Watershed:
         return int(number.max(initial=0))
 
     def _heights(self, planes: Planes, rows: slice, height: int) -> tuple[Float, Float]:
-        """Smoothed hills in some rows and one more on either side, -inf outside of the foreground and of the image,
-        and the foreground in the rows alone.
+        """Return the smoothed hills (h + 2, W) in some rows and one more on either side, and the foreground (h, W).
+
+        Hills are -inf outside of the foreground and of the image.
         """
+        # SciPy cuts its Gaussian off at four standard deviations, so with these rows more no bit depends on the bands.
         margin = 1 + math.ceil(4 * self.smoothing_px)
         wide = slice(max(rows.start - margin, 0), min(rows.stop + margin, height))
         hill, foreground = planes(wide)
         inside = foreground > 0.5
         smooth = np.where(inside, hill, 0)
-        if self.smoothing_px:  # within the foreground alone: a small cell would sink below its top otherwise
+        # Divided by the share of the Gaussian that lies in the foreground: otherwise the zeros around a small cell
+        # would pull it below the least height.
+        if self.smoothing_px:
             share = ndimage.gaussian_filter(inside.astype(np.float32), self.smoothing_px)
             smooth = ndimage.gaussian_filter(smooth, self.smoothing_px) / np.maximum(share, 1e-6)
         height_map = np.where(inside, smooth, -np.inf).astype(np.float32)
@@ -87,31 +93,38 @@ class Watershed:
 
 @dataclass
 class _Graph:
-    """The tops of an image and the passes between them, gathered band by band from the top.
+    """The tops of an image and the passes between them, gathered band by band from the first row on.
 
-    Each band names its pixels by where they lead to within it: to a top, or to a pixel in a row of a neighbouring band,
-    whose name is then an alias of this one. Names are counted from 1 over all bands; 0 is no name.
+    In each band a pixel is named by the place that the steepest way up leads to: a top, or a pixel in the next row of a
+    neighbouring band, whose name there is then an alias of this one. Names are counted from 1 over all bands; 0 is no
+    name.
     """
 
     width: int
     names: int = 0
     place: list[Array] = field(default_factory=list)
-    """By name, the flat place in the image that its pixels lead to, and the height there."""
+    """By name, the flat place in the image that its pixels lead to; the other lists are by name, too."""
     height: list[Array] = field(default_factory=list)
+    """The height at that place."""
     area: list[Array] = field(default_factory=list)
     foreground: list[Array] = field(default_factory=list)
-    """By name, the sum of its pixels' foreground in 255ths: a whole number, whatever order they are added up in."""
+    """The sum of its pixels' foreground in 255ths: integers, so that the bands do not change it by rounding."""
     first: list[Array] = field(default_factory=list)
+    """The flat place of its first pixel in reading order."""
     alias: list[tuple[Array, Array]] = field(default_factory=list)
     passes: list[tuple[Array, Array, Array]] = field(default_factory=list)
     """Two names and the height of a pass between them."""
     last_names: Array | None = None
     last_height: Array | None = None
     downward: tuple[Array, Array] | None = None
-    """Names that lead into the next band, and the columns of the pixels there."""
+    """The names of the last band that lead into the next one, and the columns that they lead to."""
 
     def add(self, rows: slice, height: Float, foreground: Float) -> Array:
-        """The names (h, W) of the pixels of the next band; `height` (h + 2, W) has a row more on either side."""
+        """Add the next band and return the names (h, W) of its pixels.
+
+        `height` (h + 2, W) has a row more on either side, `foreground` (h, W) has not.
+        """
+        # The rows beside the band are where ways may lead; their pixels are named by their own bands.
         inside = np.isfinite(height)
         inside[[0, -1]] = False
         target = _targets(height)[inside]
@@ -134,7 +147,7 @@ class _Graph:
         return names[1:-1]
 
     def _join(self, names: Array, height: Float, targets: Array) -> None:
-        """Connect the names of a band to those of the band above, and remember what leads further down."""
+        """Connect the names of a band to those of the band above, and remember which lead into the band below."""
         own = np.arange(len(targets)) + 1 + self.names
         if self.last_names is not None and self.last_height is not None and self.downward is not None:
             upward = targets < self.width
@@ -150,7 +163,9 @@ class _Graph:
         names[0] = 0
 
     def numbered(self, rule: Watershed) -> Labels:
-        """The cell of each name, numbered in reading order, 0 for none."""
+        """Return the cell of each name, numbered in reading order, 0 for none."""
+        # Aliases form chains where a way leads through several bands; each pass halves their lengths. They never form
+        # circles, for a way only leads up.
         top = np.arange(self.names + 1)
         for names, others in self.alias:
             top[names] = others
@@ -176,13 +191,15 @@ class _Graph:
         chosen = np.flatnonzero(is_cell)
         number = np.zeros(len(tops) + 1, np.int32)
         number[chosen[np.argsort(beginning[chosen])]] = np.arange(1, len(chosen) + 1)
-        return np.concatenate([[0], number[cell]]).astype(np.int32)  # a cell of -1 finds the last number, 0
+        # The number of cell -1 is the last one, which is 0: no cell.
+        return np.concatenate([[0], number[cell]]).astype(np.int32)
 
 
 def _targets(height: Float) -> Array:
-    """For each pixel the flat place that the steepest way up leads to, which ends in the first and in the last row.
+    """Return for each pixel (H, W) the flat place that the steepest way up leads to.
 
-    Of equals the pixel that comes first is the higher, so that no way leads in circles, and plateaus have one top.
+    Ways end in the first and in the last row. Of equal heights the pixel that comes first counts as the higher one, so
+    that no way leads in circles, and plateaus have one top.
     """
     rows, columns = height.shape
     padded = np.pad(height, 1, constant_values=-np.inf)
@@ -194,6 +211,7 @@ def _targets(height: Float) -> Array:
         np.maximum(best, there, out=best)
     step[[0, -1]] = 0
     step[np.isneginf(height)] = 0
+    # Each turn doubles the steps that all ways have gone, so there are about log2 of the longest way's steps.
     climbing = np.flatnonzero(step)
     flat = np.arange(rows * columns)
     flat[climbing] += step.ravel()[climbing]
@@ -206,7 +224,8 @@ def _targets(height: Float) -> Array:
 
 
 def _passes(names: Array, height: Float) -> tuple[Array, Array, Array]:
-    """The names (N,) and (N,) of pixels that touch, and the highest pass between them (N,)."""
+    """Return pairs of names, (N,) and (N,), whose pixels touch, and the highest pass between the two (N,)."""
+    # A way from one top to another crosses between two pixels that touch, and is as high there as the lower of them.
     firsts, seconds, passes = [], [], []
     rows, columns = names.shape
     for down, right in FORWARD:
@@ -221,18 +240,27 @@ def _passes(names: Array, height: Float) -> tuple[Array, Array, Array]:
 
 
 def _highest(firsts: Array, seconds: Array, passes: Array) -> tuple[Array, Array, Array]:
-    """The highest pass between each two, from the highest to the lowest; of equals, that between the first ones."""
+    """Return the highest pass between each two, sorted from the highest to the lowest, ties by their first and second.
+
+    Two sides of a pass that are the same are left out.
+    """
     apart = firsts != seconds
     low, high = np.minimum(firsts, seconds)[apart], np.maximum(firsts, seconds)[apart]
     order = np.lexsort((high, low, -passes[apart]))
     low, high, passes = low[order], high[order], passes[apart][order]
+    # `unique` gives the first place of each pair, which is that of its highest pass.
     _, highest = np.unique(low * (high.max(initial=0) + 1) + high, return_index=True)
     highest.sort()
     return low[highest], high[highest], passes[highest]
 
 
 def _merged(tops: Array, firsts: Array, seconds: Array, passes: Array, rule: Watershed) -> Array:
-    """The cell (N,) that each top belongs to, named by one of its tops; -1 for those that belong to none."""
+    """Return the cell (N,) that each top belongs to, named by one of its tops; -1 for tops that belong to none.
+
+    Passes come sorted from the highest to the lowest.
+    """
+    # As in Kruskal's algorithm: when a pass is reached, all that higher passes join is joined, so it is the highest way
+    # between its two sides, and their highest tops are known. `parent` is a union-find forest.
     parent, peak = list(range(len(tops))), tops.tolist()
     highest = rule.least_height if rule.highest_pass is None else rule.highest_pass
 
