@@ -41,7 +41,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def norms(norm: Norm, channels: int) -> list[nn.Module]:
-    """The layer of a norm, if any; groups are 8, or the greatest common divisor of 8 and the channels."""
+    """Return the layer of a norm, if any; group norm has as many groups as gcd(8, channels)."""
     if norm == "batch":
         return [BatchNorm(channels)]
     if norm == "instance":
@@ -52,7 +52,7 @@ def norms(norm: Norm, channels: int) -> list[nn.Module]:
 
 
 def convolution(inner: int, outer: int, side: int, norm: Norm, stride: int = 1) -> list[nn.Module]:
-    """A zero-padded convolution and its norm; it has a bias only without a norm."""
+    """Return a zero-padded convolution and its norm; it has a bias only without a norm."""
     bias = norm == "none"
     return [nn.Conv2d(inner, outer, side, stride, side // 2, bias=bias), *norms(norm, outer)]
 
@@ -60,7 +60,10 @@ def convolution(inner: int, outer: int, side: int, norm: Norm, stride: int = 1) 
 def double_convolution(
     inner: int, outer: int, norm: Norm, dropout: float = 0.0, residual: bool = False, stride: int = 1
 ) -> nn.Sequential:
-    """Two 3×3 convolutions, the first with a stride, each with norm and ReLU; optionally residual and with dropout."""
+    """Return two 3×3 convolutions, the first with a stride, each with norm and ReLU.
+
+    With `residual` a shortcut is added before the last ReLU; with `dropout` whole channels are dropped at the end.
+    """
     first = convolution(inner, outer, 3, norm, stride)
     second = convolution(outer, outer, 3, norm)
     last = [nn.Dropout2d(dropout)] if dropout else []
@@ -84,7 +87,9 @@ class Residual(nn.Module):
 
 
 def extended(images: Tensor, multiple: int) -> Tensor:
-    """Images (B, C, H, W) with their last row and column repeated until both sides are multiples."""
+    """Return images (B, C, H, W) with the last row and column repeated until both sides are multiples of a number."""
+    # At the far sides only: padding on both sides would move the grid of poolings by an amount that depends on the
+    # size, and tiles would have another grid than the whole image.
     # An image needs no gradient, so the backward pass of this (slow on CUDA, where it is deterministic) never runs.
     height, width = images.shape[-2:]
     return functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")

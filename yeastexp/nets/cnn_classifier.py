@@ -75,7 +75,7 @@ def _stage(inner: int, outer: int, side: int, count: int) -> nn.Sequential:
 
 
 def _each(stages: int, given: int | tuple[int, ...], key: str) -> tuple[int, ...]:
-    """A number for each stage; raises UserError if a list has another length."""
+    """Return a number for each stage; raises UserError if a list has another length."""
     numbers = (given,) * stages if isinstance(given, int) else given
     if len(numbers) != stages:
         raise UserError(f"{list(numbers)} has {len(numbers)} numbers for the {stages} stages of 'widths'", key=key)

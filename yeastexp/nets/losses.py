@@ -36,7 +36,7 @@ class CrossEntropy(nn.Module):
         return terms.sum() / self.count(labels).clamp_min(torch.finfo(logits.dtype).tiny)
 
     def count(self, labels: Tensor) -> Tensor:
-        """The labelled pixels, each weighted by its class's weight."""
+        """Return the number of labelled pixels, each weighted by its class's weight."""
         labelled = labels != IGNORE
         if self.weights is None:
             return labelled.count_nonzero()
@@ -56,6 +56,7 @@ class Dice(nn.Module):
         self.smooth = smooth
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # Unlabelled pixels are zeroed in the probabilities, and equal no label in the target.
         labelled = (labels != IGNORE)[:, None]
         probabilities = (logits.softmax(dim=1) * labelled)[:, 1:]
         target = torch.stack([labels == label for label in range(1, logits.shape[1])], dim=1)
@@ -95,12 +96,13 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         terms = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-        wrong = -torch.expm1(-terms)  # 1 - p, exact for p near 1; at 0 a power below 1 has no slope
+        # 1 - p without cancellation for p near 1. It is kept above 0, where the slope of a power below 1 is infinite.
+        wrong = -torch.expm1(-terms)
         weighted = wrong.clamp_min(torch.finfo(logits.dtype).tiny).pow(self.gamma) * terms
         return weighted.sum() / self.count(labels).clamp_min(1)
 
     def count(self, labels: Tensor) -> Tensor:
-        """The labelled pixels."""
+        """Return the number of labelled pixels."""
         return (labels != IGNORE).count_nonzero()
 
 
@@ -129,11 +131,13 @@ class BoundaryCrossEntropy(nn.Module):
         return (terms * weights).sum() / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
     def count(self, labels: Tensor) -> Tensor:
-        """The weights of the labelled pixels."""
+        """Return the sum of the weights of all pixels."""
         return self.weights(labels, self.classes).sum()
 
     def weights(self, labels: Tensor, classes: int) -> Tensor:
-        """The weight of each pixel (B, H, W): 0 if unlabelled, else 1, or more near another class."""
+        """Return the weight of each pixel (B, H, W): 0 if unlabelled, else 1, or more near another class."""
+        # Another class is near if the largest and the smallest label within the radius differ. Unlabelled pixels are
+        # below all labels for the one and above all for the other, so that they never count as a class.
         labelled = labels != IGNORE
         side = 2 * self.radius_px + 1
         near = torch.where(labelled, labels, -1).float()[:, None]

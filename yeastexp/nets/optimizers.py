@@ -43,7 +43,7 @@ def sgd(
 
 
 def decayed_apart(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Two parameter groups: weights with decay; vectors (biases, norm weights) without."""
+    """Return two parameter groups: weights, with decay, and vectors (biases, norm weights), without."""
     listed = list(parameters)
     groups = (
         {"params": [p for p in listed if p.ndim > 1], "weight_decay": weight_decay},

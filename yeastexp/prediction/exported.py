@@ -32,7 +32,7 @@ FORMAT = 1
 SUFFIX = ".onnx"
 
 IMAGE, NORMALIZED, OUTPUTS = "image", "normalized", "outputs"
-"""Values of the graph: what it is given, what the network in it is given, and what that gives."""
+"""Names of values in the graph: its input, the input of the network in it, and the network's output."""
 
 REMEDY = "export the run again"
 
@@ -47,7 +47,7 @@ class PlainPart:
 
 @dataclass(frozen=True)
 class Description:
-    """What travels with exported weights."""
+    """The metadata of an exported model."""
 
     format: int
     version: str
@@ -59,12 +59,12 @@ class Description:
     classes: tuple[str, ...]
     task: PlainPart
     learnt: dict[str, Any]
-    """What the task learnt of the training images."""
+    """The state that the task fitted on the training images."""
     outputs: tuple[str, ...]
     """The names of the output channels."""
     transforms: tuple[PlainPart, ...]
     inside: bool
-    """Whether the graph holds them, with the data's normalisation: else they come before it."""
+    """Whether the graph holds the transforms and the data's normalisation; else they are applied before it."""
     normalization: dict[str, Any] | None
     values: dict[str, Any] | None
     stride: int
@@ -73,20 +73,20 @@ class Description:
     inexact: str
     off_grid: str
     multiple: int
-    """What height and width have to be multiples of."""
+    """The number that height and width have to be multiples of."""
     smallest: int
     """The least height and width, in pixels."""
     stays_behind: tuple[str, ...] = ()
-    """Which parts are Python of the run's plugins, and no file holds: `predict` needs the run for them."""
+    """The parts that are Python code of the run's plugins, which no file holds: `predict` needs the run for them."""
     proof: tuple[dict[str, Any], ...] = ()
 
     def as_json(self) -> str:
-        """The text that files hold."""
+        """Return the text that files hold."""
         return json.dumps(asdict(self))
 
     @classmethod
     def of(cls, text: str) -> Description:
-        """What `as_json` gave. Raises ValueError, TypeError or KeyError if that is damaged."""
+        """Return the description that `as_json` wrote; raises ValueError, TypeError or KeyError if it is damaged."""
         stored: dict[str, Any] = json.loads(text)
         if stored["format"] != FORMAT:
             raise ValueError(f"it is of format {stored['format']}, not {FORMAT}")
@@ -95,6 +95,7 @@ class Description:
         stored["margins"] = tuple(map(tuple, stored["margins"]))
         stored |= {name: tuple(stored[name]) for name in ("classes", "outputs", "stays_behind", "proof")}
         described = cls(**stored)
+        # Sizes alone are checked by type: a float or a string there would fail much later, as the side of a tile.
         wanted = {field.name for field in fields(cls) if field.type == "int"}
         if wrong := [name for name in sorted(wanted) if type(getattr(described, name)) is not int]:
             raise ValueError(f"'{wrong[0]}' is no whole number")
@@ -102,7 +103,7 @@ class Description:
 
 
 def onnx_package(name: str, purpose: str) -> Any:
-    """`onnx` or `onnxruntime`. Raises UserError with the command that installs it if it is not there."""
+    """Import `onnx` or `onnxruntime`; raises UserError with the command that installs it if it is not there."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -133,25 +134,26 @@ class OnnxNetwork(nn.Module):
 
 
 OTHERS = (".pt", ".pt2", ".zip")
-"""What else `export` writes."""
+"""The suffixes of other files that `export` writes."""
 
 
 def is_exported(path: Path) -> bool:
-    """Whether `predict` is given such a file in place of a run. Raises UserError if it is an export of another kind."""
+    """Whether a path names an ONNX file in place of a run; raises UserError if it is an export of another kind."""
     if path.suffix.lower() in OTHERS and path.is_file():
         raise UserError(f"{path}: is no run directory; of exported models predict takes ONNX files, as model.onnx")
     return path.suffix.lower() == SUFFIX and not path.is_dir()
 
 
 def load_exported(path: Path) -> Predictor:
-    """An exported file as a predictor. Raises UserError if it cannot be one."""
+    """Return the predictor of an exported file; raises UserError if the file is none, damaged, or needs its run."""
     onnx = onnx_package("onnx", str(path))
     if not path.is_file():
         raise UserError(f"{path}: no such file; name an ONNX file that export wrote, or a run directory")
     try:
         model = onnx.load(path, load_external_data=False)
         stored = {entry.key: entry.value for entry in model.metadata_props}
-    except Exception as error:  # whatever protobuf makes of other bytes
+    # What protobuf raises on bytes that are no ONNX file is documented nowhere.
+    except Exception as error:
         raise UserError(f"{path}: is no ONNX file, or damaged ({in_one_line(error)}); {REMEDY}") from None
     if KEY not in stored:
         raise UserError(f"{path}: says nothing of task and transforms, as files of export do; {REMEDY}")
@@ -168,6 +170,7 @@ def load_exported(path: Path) -> Predictor:
 
 
 def _predictor(path: Path, model: Any, described: Description) -> Predictor:
+    """Build a predictor from an ONNX model and its description; raises UserError if its metadata are damaged."""
     place = Place(str(path))
     try:
         task = Part("task", described.task.name, _options("task", described.task), "task", place)
@@ -199,7 +202,8 @@ def _predictor(path: Path, model: Any, described: Description) -> Predictor:
 
 
 def _options(kind: str, part: PlainPart) -> dict[str, Any]:
-    """The typed options of a part of this package. Raises UserError if it is none, or its options are wrong."""
+    """Return the typed options of a part; raises UserError if it is not of this package, or its options are wrong."""
+    # A file from somebody else must not choose code: of the parts that are registered, those of plugins are refused.
     entry = KINDS[kind].find(part.name)
     if entry.foreign:
         raise UserError(f"'{part.name}' is no {kind} of this package")
@@ -211,24 +215,28 @@ def _options(kind: str, part: PlainPart) -> dict[str, Any]:
 
 
 def network_of(model: Any, described: Description, place: Path) -> OnnxNetwork:
-    """The network alone, without what normalises images before it, for that is done in the way of a run.
+    """Return the network of a model, without the nodes that normalise images before it.
 
-    A tile must be normalised by the statistics of the whole image, and in the same arithmetic as in PyTorch.
+    Raises UserError if ONNX Runtime cannot run it.
     """
+    # Normalisation is left to the transforms, as in a run: a tile must be normalised by the statistics of the whole
+    # image, and in PyTorch's arithmetic.
     given = without_normalization(model) if described.inside else IMAGE
     try:
         return OnnxNetwork(model.SerializeToString(), given, described.multiple, described.smallest)
     except UserError:
         raise
-    except Exception as error:  # the classes of ONNX Runtime have no common base
+    # The exceptions of ONNX Runtime have no common base class.
+    except Exception as error:
         raise UserError(f"{place}: cannot be run by ONNX Runtime ({in_one_line(error)[:300]}); {REMEDY}") from None
 
 
 def without_normalization(model: Any) -> str:
-    """Drop the nodes before the value `NORMALIZED`, if there is one; the name of what the rest is given."""
+    """Remove the nodes before the value `NORMALIZED` from a model, if there is one; return the name of its input."""
     graph = model.graph
     if not any(NORMALIZED in node.output for node in graph.node):
         return IMAGE
+    # From the output back to NORMALIZED: what is not met serves the normalisation alone.
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
     needed, waiting = set[int](), [OUTPUTS]
     while waiting:
@@ -243,6 +251,7 @@ def without_normalization(model: Any) -> str:
     graph.node.extend(kept)
     graph.initializer.extend(constants)
     graph.input[0].name = NORMALIZED
-    for node in graph.node:  # some ask the image for its size, which is the same
+    # Some of the nodes that are kept read the size of the image, which is that of the normalised one.
+    for node in graph.node:
         node.input[:] = [NORMALIZED if name == IMAGE else name for name in node.input]
     return NORMALIZED

@@ -15,7 +15,7 @@ from yeastexp.data.transforms.checked import checked
 from yeastexp.randomness import generator
 
 PROBE = 32
-"""Pixels of a side of the piece, its margins aside, on which a transform is tested for what it depends on."""
+"""The side, in pixels and without margins, of the piece on which it is tried whether a transform is local."""
 
 
 class NeedsWholeImage(Exception):
@@ -23,7 +23,10 @@ class NeedsWholeImage(Exception):
 
 
 def transformed(transforms: Sequence[BasicTransform2D], image: Pieces) -> Pieces:
-    """What a model is given of an image. Raises NeedsWholeImage if that cannot be had piece by piece."""
+    """Return an image after all transforms, computed when a piece is read.
+
+    Raises NeedsWholeImage if a transform depends on more than a piece and its margins.
+    """
     for transform in transforms:
         if transform.has("image") or transform.has("batch"):
             image = _with_new_values(transform, image)
@@ -33,6 +36,8 @@ def transformed(transforms: Sequence[BasicTransform2D], image: Pieces) -> Pieces
 
 
 def _with_new_values(transform: BasicTransform2D, image: Pieces) -> Pieces:
+    """Return an image with the values of a transform; raises NeedsWholeImage if its margins do not suffice for them."""
+    # Statistics are those of the whole image, so that each piece is normalised as the whole would be.
     params = transform.statistics(image) if transform.has("statistics") else _drawn(transform)
 
     def values(piece: Tensor) -> Tensor:
@@ -55,11 +60,10 @@ def _with_new_values(transform: BasicTransform2D, image: Pieces) -> Pieces:
 
 
 def _is_local(image: Pieces, margin: int) -> bool:
-    """Whether a piece from the middle is, to the last bit, what it is as a part of a larger piece.
-
-    What `image` of a plugin depends on cannot be read off it, so it is tried: the mean of all it is given, or a ramp
-    from its first row on, differs between the two.
-    """
+    """Whether a piece from the middle is, to the last bit, what it is as a part of a larger piece."""
+    # What a plugin's code depends on cannot be told from it, so it is tried: the mean of all that it is given, or a
+    # ramp that begins at its first row, differs between the two. The inner piece is not centred in the larger one, and
+    # so what is symmetric about the centre differs as well.
     side = PROBE + 2 * margin
     if min(image.size) < side:
         return False
@@ -71,7 +75,10 @@ def _is_local(image: Pieces, margin: int) -> bool:
 
 
 def _on_new_grid(transform: BasicTransform2D, image: Pieces) -> Pieces:
-    """Every n-th row and column from some first ones on, if that is all that `geometry` does."""
+    """Return an image with the geometry of a transform, if that only takes every n-th row and column.
+
+    Raises NeedsWholeImage if it does anything else.
+    """
     matrix, size = transform.geometry(image.size, _drawn(transform))
     grid = _grid(matrix, size, image) if transform.has("restore") and isinstance(matrix, np.ndarray) else None
     if grid is None:
@@ -89,7 +96,10 @@ def _on_new_grid(transform: BasicTransform2D, image: Pieces) -> Pieces:
 
 
 def _grid(matrix: np.ndarray, size: tuple[int, int], image: Pieces) -> list[tuple[int, int]] | None:
-    """Step and first position of rows and of columns; None if pixels are mixed, mirrored, or lie beyond the image."""
+    """Return step and first position of rows and of columns.
+
+    Returns None if a matrix (3, 3) mixes or mirrors pixels, or reads beyond the image.
+    """
     lines = [(int(matrix[axis, axis]), int(matrix[axis, 2])) for axis in (0, 1)]
     (down, top), (across, left) = lines
     straight = np.array_equal(matrix, [[down, 0, top], [0, across, left], [0, 0, 1]])
@@ -101,4 +111,5 @@ def _grid(matrix: np.ndarray, size: tuple[int, int], image: Pieces) -> list[tupl
 
 
 def _drawn(transform: BasicTransform2D) -> Any:
+    """Return the parameters of a transform of whole images, which are deterministic: any generator gives the same."""
     return transform.draw(generator(0, "whole image"))

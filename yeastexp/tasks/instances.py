@@ -29,16 +29,16 @@ Ids = npt.NDArray[np.int64]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 INSIDE, OUTSIDE = 1.1, 0.1
-"""Weights of the hill's squared error: outside of cells it is known from the classes."""
+"""Weights of the hill's squared error inside and outside of cells; outside, the classes say that there is no cell."""
 
 DEPTHS = (0.1, 0.2, 0.3)
-"""Of the pass between two cells below the lower top, from which the training images choose one."""
+"""Candidates for `least_depth`, of which the training images choose one."""
 
 FITTED, FITTED_PX = 8, 1024
-"""Training images that do so, and the pixels of their sides that suffice."""
+"""The number of training images that choose, and the side of the part of each that is used, in pixels."""
 
 FITTED_MASKS = 3
-"""Training images that choose how a mask is cut into cells, for baselines."""
+"""The number of training images that choose how a mask is cut into cells, for baselines."""
 
 
 @task("instances")
@@ -81,7 +81,8 @@ class Instances(Semantic):
         )
 
     def fit(self, samples: Iterable[Sample]) -> None:
-        """What depends on the size and the shape of cells. Raises UserError if there are none."""
+        """Choose the options that depend on the size and the shape of cells; raises UserError if there are no cells."""
+        # Samples are read one after the other, and only the parts that are fitted on are kept.
         areas, fitted_on = [np.zeros(0, np.int64)], list[Ids]()
         for sample in samples:
             ids = sample.maps["instances"].clamp_min(0).numpy()
@@ -103,7 +104,7 @@ class Instances(Semantic):
             self.mask_cells = MaskCells.fitted(fitted_on[:FITTED_MASKS])
 
     def _best_depth(self, images: Sequence[Ids]) -> float:
-        """The first of `DEPTHS` under which true hills give most of the true cells, and few others."""
+        """Return the first of `DEPTHS` under which true hills give the best F1 of true cells."""
         known = [(ids, hills(ids), (ids > 0).astype(np.float32)) for ids in images]
 
         def score(depth: float) -> float:
@@ -120,6 +121,7 @@ class Instances(Semantic):
 
     def targets(self, sample: Sample) -> Tensor:
         instances = sample.maps["instances"].cpu().numpy()
+        # Where pixels are unlabelled nothing is known of cells either, so the loss skips the hill there as well.
         hill = torch.from_numpy(hills(instances)).to(sample.labels.device)
         hill.masked_fill_(sample.labels == IGNORE, torch.nan)
         return torch.stack([sample.labels.to(torch.int16), in_16_bits(hill)])
@@ -164,16 +166,17 @@ class Instances(Semantic):
         return Prediction(self._classes_of(instances, outputs[1:-1]), instances)
 
     def _classes_of(self, instances: Tensor, logits: Tensor) -> Tensor:
-        """The class of each pixel (H, W): that which most pixels of its cell are likeliest to have."""
+        """Return the class of each pixel (H, W): the most frequent likeliest class in its cell, 0 outside of cells."""
         if len(logits) == 1:
             return (instances > 0).long()
+        # Votes are counted in one `bincount` over pairs of cell and class, and padded to whole rows of classes.
         likeliest = logits.max(dim=0).indices
         votes = torch.bincount((instances * len(logits) + likeliest).flatten(), minlength=len(logits))
         votes = torch.cat([votes, votes.new_zeros(-len(votes) % len(logits))]).view(-1, len(logits))
         return torch.where(instances > 0, 1 + votes.max(dim=1).indices[instances], 0)
 
     def of_classes(self, labels: Tensor) -> Prediction:
-        """The mask cut into cells by the distance to the background, which is an approximation."""
+        """Return the mask cut into approximate cells by the distance to the background."""
         return Prediction(labels, self.mask_cells.of_labels(labels))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""The parts of a prediction on the workers of a Dask cluster: sent out, waited for, and what they failed with."""
+"""Prediction in parts on the workers of a Dask cluster: sends the parts, waits for them, and collects their faults."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from yeastexp.system.formatting import format_count
 from yeastexp.system.progress import Say, say
 
 CONNECT_SECONDS = 10.0
-"""How long a scheduler, and then the first worker, is waited for."""
+"""The time to wait for a scheduler, and then for the first worker."""
 
 LOOK_SECONDS = 2.0
-"""How often it is looked whether there still are a scheduler and workers."""
+"""The time between two checks whether there are still a scheduler and workers."""
 
 RETRIES = 3
-"""How often a part begins again whose process was ended; Dask does so as often where the worker was."""
+"""How often a part is begun again after its process was killed; Dask does so as often after a worker was."""
 
 AGAIN = "the same command does what is missing"
 ALIKE = "start workers in the environment that this command runs in"
@@ -54,11 +54,13 @@ def predict_parts(
         request = pickle.dumps(
             Request(run.absolute(), absolute, output.absolute(), options, trust.is_trusting(), versions())
         )
+        # Inputs that do not exist here either are no sign of other folders; `predict` names them.
         seen = tuple(path.absolute() for path in (run, *map(Path, inputs)) if path.exists())
         say(f"{format_count(count, 'part')} on {format_count(len(workers), 'worker')} of {address}")
         futures: dict[distributed.Future[bytes], Part] = {}
         for index in range(count):
-            worker = [*workers][index % len(workers)]  # another one if it dies
+            # Workers are given parts in turn, which Dask does not promise by itself; if one dies, another takes over.
+            worker = [*workers][index % len(workers)]
             task = Task(request, Part(index + 1, count), beside[get_address_host(worker)], marker, seen)
             key = f"{marker.name}-{task.part}"
             future = client.submit(work, task, key=key, workers=[worker], allow_other_workers=True, retries=RETRIES)
@@ -76,7 +78,7 @@ def predict_parts(
 def _errors(
     client: distributed.Client, address: str, waiting: dict[distributed.Future[bytes], Part], say: Say
 ) -> Iterator[BaseException | None]:
-    """What each part failed with, if it did, as they end; says which have ended well."""
+    """Yield for each part, as it ends, its error or None; warnings and finished parts are printed."""
     said: set[str] = set()
     none_left = f"no worker is left; waiting for another one to join {address}"
     while waiting:
@@ -103,7 +105,7 @@ def _errors(
 
 
 def _outcome(future: distributed.Future[bytes], part: Part) -> Outcome:
-    """That of a part which Dask has ended with, be it for the part's faults or for the cluster's."""
+    """Return the outcome of a finished future, whether the part failed or the cluster did."""
     try:
         outcome: Outcome = pickle.loads(future.result())
         return outcome
@@ -116,7 +118,8 @@ def _outcome(future: distributed.Future[bytes], part: Part) -> Outcome:
 
 
 def _refuse_without_package(client: distributed.Client, address: str) -> None:
-    """Raises UserError if a worker cannot import what it is to do, for receiving it would end the worker."""
+    """Raise UserError if a worker cannot import this package."""
+    # Asked before a task is sent, for a worker that cannot unpickle a task ends, and the next one would as well.
     there = client.run(importlib.import_module, work.__module__, on_error="return")
     for worker, result in there.items():
         if isinstance(result, Exception):
@@ -125,8 +128,12 @@ def _refuse_without_package(client: distributed.Client, address: str) -> None:
 
 @contextmanager
 def _connected(address: str) -> Iterator[distributed.Client]:
-    """A client of the cluster that `local:N` starts, or that has its scheduler at an address."""
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it would say is said in a line
+    """Yield a client of the cluster that `local:N` starts, or whose scheduler has an address.
+
+    Raises UserError if no scheduler answers, or if it has no workers.
+    """
+    # Dask logs tracebacks of lost connections, which `_errors` reports in a line.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     kind, _, number = address.partition(":")
     if kind == "local":
         if not number.isdecimal() or not int(number):
@@ -156,7 +163,9 @@ def _connected(address: str) -> Iterator[distributed.Client]:
 
 @contextmanager
 def _marker(output: Path) -> Iterator[Path]:
-    """A file in the output folder as long as this command waits for its parts."""
+    """Keep a file in the output folder as long as this command waits for its parts."""
+    # Workers see by it that they have the same folder, and that somebody still waits for them: Dask does not stop a
+    # task that runs when its client is killed.
     marker = output.absolute() / f".dask-{uuid.uuid4().hex[:8]}"
     try:
         files.write_text(marker, "a command waits for the parts of what is predicted into this folder\n")

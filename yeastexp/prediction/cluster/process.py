@@ -1,4 +1,4 @@
-"""The process that predicts one part for a worker of a Dask cluster, and ends with it.
+"""The process that predicts one part for a worker of a Dask cluster, and ends when the worker does.
 
 Standard input gives the part and stays open as long as the worker lives; standard output takes the `Outcome`.
 """
@@ -24,14 +24,15 @@ from yeastexp.system.processes import Processes, working_together
 
 
 def versions() -> dict[str, Any]:
-    """What has to be the same for all parts: versions of packages, and the revision of this one."""
+    """Return what has to be the same for all parts: versions of packages, and the revision of this one."""
     return {**environment.versions(), "source": environment.source()}
 
 
 def main() -> None:
     """Predict the part that standard input names."""
+    # The pipe of standard output is for the answer alone: anything that Python or a library prints goes to stderr.
     answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what is printed is not the answer
+    os.dup2(2, 1)
     task: Task = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_worker, daemon=True).start()
     with answer:
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 def _outcome(task: Task) -> Outcome:
+    """Predict a part and return its count, its warnings and its error, whichever that is."""
     count, error, request = 0, None, pickle.loads(task.request)
     trusting = trust.trusting() if request.trusting else nullcontext()
     with warnings.catch_warnings(record=True) as caught, trusting, working_together(Processes(on_machine=task.beside)):
@@ -53,14 +55,15 @@ def _outcome(task: Task) -> Outcome:
 
 
 def _refuse_other_versions(asked: Mapping[str, Any]) -> None:
-    """Raises UserError if a part would be computed by other programs than the others."""
+    """Raise UserError if this part would be computed by other versions than the other parts."""
     if wrong := [f"{name} {here}, not {asked.get(name)}" for name, here in versions().items() if asked[name] != here]:
         fault = f"a worker on {os.uname().nodename} has {', '.join(wrong)}"
         raise UserError(f"{fault}; start workers in the environment that this command runs in")
 
 
 def _end_with_worker() -> None:
-    """Leave at once when standard input ends: another worker begins this part any moment."""
+    """Exit as soon as standard input ends, which means that the worker has died."""
+    # At once, without cleaning up: Dask gives the part to another worker, which must not find this process writing.
     sys.stdin.buffer.read()
     os._exit(1)
 

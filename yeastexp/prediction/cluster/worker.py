@@ -1,6 +1,7 @@
-"""What a worker of a Dask cluster does with one part: watch over a process of its own that predicts it.
+"""The task of a worker of a Dask cluster: watch over a process that predicts one part.
 
-PyTorch is loaded by that process alone: signals, threads and memory of the worker stay Dask's.
+PyTorch is loaded by that process alone: signals, threads and memory of the worker stay Dask's, and running out of
+memory ends the process, not the worker.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from yeastexp.errors import UserError
 from yeastexp.prediction.parts import Part
 
 POLL_SECONDS = 1.0
-"""How often a worker looks whether the command that it works for is still there."""
+"""The time between two checks whether the command that waits for the part still runs."""
 
 PROCESS = "yeastexp.prediction.cluster.process"
 
 
 class Ended(RuntimeError):
-    """The process of a part was ended from outside, as by a system without memory."""
+    """Raised if the process of a part was killed, as by a system without memory."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What every part is asked for, with absolute paths, by a process with these `versions`."""
+    """The prediction that all parts belong to, with absolute paths and the `versions` of the process that asks."""
 
     run: Path
     inputs: tuple[str, ...]
@@ -46,10 +47,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Task:
-    """A part, and beside how many others on the same machine; `request` is pickled, as it needs PyTorch.
+    """A part, and the number of workers on the same machine, `beside`; `request` is pickled, because it needs PyTorch.
 
-    `marker` is a file that is there as long as somebody waits; it and what else has to be `seen` show whether a worker
-    has the same folders.
+    `marker` is a file that exists as long as somebody waits for the part. A worker has the same folders if it finds
+    that file and all paths of `seen`.
     """
 
     request: bytes
@@ -61,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many images a part has taken part in, what it warns of, and what it failed with, if it did."""
+    """The number of images that a part has taken part in, its warnings, and its error, if it failed."""
 
     count: int = 0
     notes: tuple[str, ...] = ()
@@ -69,22 +70,27 @@ class Outcome:
 
 
 def work(task: Task) -> bytes:
-    """Predict a part; gives the pickled `Outcome`. Raises Ended if its process was killed."""
+    """Predict a part and return the pickled `Outcome`.
+
+    Raises Ended if the process was killed, and UserError if the worker has other folders or nobody waits any more.
+    """
     worker = distributed.get_worker()
     if unseen := [path for path in (task.marker, *task.seen) if not path.exists()]:
         fault = f"the worker {worker.address} does not see {unseen[0]}"
         raise UserError(f"{fault}; workers need the run, the images and the output folder under the same paths")
+    # Dask sets OMP_NUM_THREADS to 1 in its workers, because it runs one task in each thread; here one takes them all.
     surroundings = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "OMP_NUM_THREADS": str(worker.state.nthreads),  # Dask sets 1 for all that a worker does
+        "OMP_NUM_THREADS": str(worker.state.nthreads),
     }
     command = [sys.executable, "-m", PROCESS]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, env=surroundings, start_new_session=True) as process:
         assert process.stdin is not None and process.stdout is not None, "both are pipes"
         try:
-            with suppress(BrokenPipeError):  # it has ended already
+            # If the process has ended already, its exit status says more than the broken pipe.
+            with suppress(BrokenPipeError):
                 process.stdin.write(pickle.dumps(task))
             while not wait([process.stdout.fileno()], POLL_SECONDS):
                 if not task.marker.exists():

@@ -1,4 +1,4 @@
-"""Predicted cells in the formats of other programs, a writer each: `KINDS` has them, `contract` says what they do."""
+"""Writers of predicted cells in the formats of other programs: `KINDS` lists them, `contract` says what they do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[str, Kind] = {
 
 
 def chosen(names: Sequence[str]) -> list[Kind]:
-    """The kinds of these names, each once. Raises UserError if one is unknown, or needs a package that is not there."""
+    """Return the kinds of some names, each once; raises UserError if one is unknown or needs a missing package."""
     for name in names:
         if name not in KINDS:
             raise UserError(f"--as {name}: no such kind of file{did_you_mean(name, KINDS)}")
@@ -33,7 +33,7 @@ def chosen(names: Sequence[str]) -> list[Kind]:
 
 
 def write(kinds: Sequence[Kind], images: Sequence[Labelled], output: Path) -> list[str]:
-    """Write images in each kind; what is wrong with one does not keep the others from being written. Returns faults."""
+    """Write images in each kind and return all faults; a fault in one kind does not stop the others."""
     faults: list[str] = []
     for kind in kinds if images else ():
         try:
@@ -44,5 +44,5 @@ def write(kinds: Sequence[Kind], images: Sequence[Labelled], output: Path) -> li
 
 
 def told(names: Sequence[str], output: Path) -> list[str]:
-    """What was written in these kinds, a line each."""
+    """Return a line for each kind that says where its files were written."""
     return [f"{kind.title}: {output / kind.form}" for kind in chosen(names)]

@@ -14,15 +14,16 @@ from yeastexp.prediction.exports.contract import Labelled, writing
 
 
 class Coco:
-    """Areas and boxes are those of the pixels; the ids of cells are kept as `cell`, for those of COCO go on counting.
+    """Run lengths, areas and boxes of the pixels of each cell; its id is kept as `cell`, its confidence as the score.
 
-    The confidence, where there is one, is the score.
+    The ids of annotations count through all images, as COCO wants it.
     """
 
     name, title, form, needs = "coco", "COCO JSON", "coco.json", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A file for all."""
+        """Write one file for all images."""
+        # Annotations are appended one by one to the text of the other tables, so that they are never all in memory.
         methods = dict.fromkeys(image.method for image in images if image.method)
         head = {
             "info": {"description": ", ".join(["cells predicted by yeastexp", *methods])},
@@ -39,12 +40,14 @@ class Coco:
 
 
 def _image(number: int, image: Labelled) -> dict[str, Any]:
+    """Return the entry of an image, named as its file unless that holds several images."""
     height, width = image.size
     is_file = image.path.stem == image.stem
     return {"id": number, "file_name": image.path.name if is_file else image.stem, "width": width, "height": height}
 
 
 def _annotations(number: int, image: Labelled) -> Iterator[dict[str, Any]]:
+    """Yield the annotation of each cell, without the id that counts through all images."""
     for (label, mask, top, left), row in zip(image.cells(), image.measurements(), strict=True):
         score = {"score": row["confidence_mean"]} if "confidence_mean" in row else {}
         yield {
@@ -60,7 +63,9 @@ def _annotations(number: int, image: Labelled) -> Iterator[dict[str, Any]]:
 
 
 def runs(mask: npt.NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> list[int]:
-    """Lengths of the runs of background and cell in turn, down the columns of an image of `size`."""
+    """Return the lengths of runs of background and cell in turn, down the columns of an image of `size` (H, W)."""
+    # From the mask of the cell alone: its pixels are placed in the image, whose columns follow each other without a
+    # gap, so that a run may go on from the bottom of one column to the top of the next.
     columns, rows = np.nonzero(mask.T)
     place = (left + columns) * size[0] + top + rows
     breaks = np.flatnonzero(np.diff(place) > 1)

@@ -1,4 +1,4 @@
-"""What every writer of predicted cells is given, and what it is: label images with their measurements, in order."""
+"""The contract of writers of predicted cells, and the labelled images that they are given."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Labelled:
-    """An image whose cells were predicted: where it came from, its table, and what opens it and its labels (1, H, W).
+    """An image whose cells were predicted, with their table; `image` opens it and `open` its labels (1, H, W).
 
-    `name` is that of the tables, `stem` that of its files. Frames of a `stack` have its name and their index. `method`
+    `name` is its name in tables, `stem` that of its files. Frames of a `stack` have its name and their index. `method`
     says that cells are approximate, if they are.
     """
 
@@ -47,37 +47,44 @@ class Labelled:
         return int(self.table["label"].max(initial=0))
 
     def cells(self) -> Iterator[tuple[int, Array, int, int]]:
-        """The id of each cell, its mask (h, w), and the row and column where that begins."""
+        """Yield the id of each cell, its mask (h, w), and the row and column where the mask begins."""
         table, labels = self.table, self.open()
         boxes = np.stack([table[f"bbox-{side}"] for side in range(4)], axis=1).tolist()
         for label, (top, left, bottom, right) in zip(table["label"].tolist(), boxes, strict=True):
             yield label, labels.read(slice(top, bottom), slice(left, right))[0] == label, top, left
 
     def measurements(self) -> Iterator[dict[str, Any]]:
-        """The row of each cell, without its label."""
+        """Yield the measurements of each cell by name, without its label."""
         names = [name for name in self.table if name != "label"]
         columns = (self.table[name].tolist() for name in names)
         return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 class Kind(Protocol):
-    """A format of cells: what it is called, what is written where, and the package that it needs, if it does."""
+    """A format of cells, written by `predict --as NAME`."""
 
     name: str
     title: str
+    """The name that messages say."""
     form: str
+    """The path of its files in the output folder, with placeholders."""
     needs: str
+    """The package that it needs; empty if none."""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """Write images into files that appear whole. Raises UserError if the format cannot hold them."""
+        """Write images into files, each of which appears only when it is whole.
+
+        Raises UserError if the format cannot hold the images, or a file cannot be written.
+        """
         ...
 
 
 def stacks(images: Sequence[Labelled]) -> Iterator[tuple[str, list[Labelled]]]:
-    """Images that belong into one file, by the stem of its name: the frames of a stack, or a single image.
+    """Yield the images of each file, by the stem of its name: the frames of a stack, or a single image.
 
     Raises UserError if two files would have one name.
     """
+    # The second part of a key keeps a single image apart from a stack of its name, which the check below refuses.
     together: dict[tuple[str, bool], list[Labelled]] = {}
     for image in images:
         together.setdefault((image.stack or image.stem, image.stack is None), []).append(image)
@@ -91,7 +98,8 @@ def stacks(images: Sequence[Labelled]) -> Iterator[tuple[str, list[Labelled]]]:
 
 
 def rows_of(frames: Mapping[int, Labelled], size: Size) -> Callable[[int, slice], Array]:
-    """Reads rows (h, W) of the labels of a frame, which are 0 where there is none."""
+    """Return a function that reads rows (h, W) of the labels of a frame; frames that are missing are 0 everywhere."""
+    # Rows are asked for frame after frame, so one open file suffices.
     opened = functools.lru_cache(1)(lambda frame: frames[frame].open())
 
     def read(frame: int, rows: slice) -> Array:
@@ -104,7 +112,7 @@ def rows_of(frames: Mapping[int, Labelled], size: Size) -> Callable[[int, slice]
 
 @contextmanager
 def writing(path: Path, becoming: Callable[[Path], AbstractContextManager[Path]] = files.appearing) -> Iterator[Path]:
-    """A temporary path that becomes `path`. Raises UserError if it cannot be written."""
+    """Yield a temporary path that becomes `path` at the end; raises UserError if it cannot be written."""
     try:
         with becoming(path) as temporary:
             yield temporary

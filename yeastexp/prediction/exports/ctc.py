@@ -1,4 +1,4 @@
-"""The Cell Tracking Challenge's folders of results: `01_RES/mask000.tif`, of 16 bit, a frame each, without tracks."""
+"""Result folders of the Cell Tracking Challenge: `01_RES/mask000.tif`, 16 bits, one file for each frame, no tracks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ SEQUENCE, FRAME = re.compile(r"\d{2,}"), re.compile(r"t(\d{3,})")
 
 
 class TrackingChallenge:
-    """A sequence is a stack, or the images of a folder. Where these are called as in the challenge, names are kept."""
+    """Sequences of frames: stacks, or the images of a folder. Names that follow the challenge are kept."""
 
     name, title, form, needs = "ctc", "Cell Tracking Challenge", "ctc/01_RES/maskNNN.tif (no tracks)", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A folder a sequence. Ids are those of each frame: nothing links cells of two frames, so no res_track.txt."""
+        """Write a folder for each sequence.
+
+        Ids are those of each frame. Nothing links cells of two frames, so there is no `res_track.txt`.
+        """
         for image in images:
             if image.most > MOST:
                 raise UserError(
@@ -34,7 +37,7 @@ class TrackingChallenge:
         for name, numbered in _sequences(images).items():
             _refuse_sizes(list(numbered.values()))
             digits = max(3, len(str(max(numbered))))
-            # The whole folder, for frames of an earlier call would be taken for some of this sequence.
+            # The whole folder is replaced: frames that an earlier call left would be taken for frames of this sequence.
             with writing(output / self.name / f"{name}_RES", files.replacing) as path:
                 for number, image in numbered.items():
                     tiff_file.write_pages(
@@ -44,11 +47,12 @@ class TrackingChallenge:
 
 
 def _sequences(images: Sequence[Labelled]) -> dict[str, dict[int, Labelled]]:
-    """The images of each sequence by the numbers of the frames."""
+    """Return the images of each sequence by the numbers of the frames, and sequences by their names."""
     together: dict[tuple[Path, str | None], list[Labelled]] = {}
     for image in images:
         together.setdefault((image.path if image.stack else image.path.parent, image.stack), []).append(image)
     names = [stack or place.name for place, stack in together]
+    # Names are kept for all sequences or for none, or else a name given here could be that of another one.
     keep = len(set(names)) == len(names) and all(SEQUENCE.fullmatch(name) for name in names)
     sequences: dict[str, dict[int, Labelled]] = {}
     for count, (name, ((_, stack), members)) in enumerate(zip(names, together.items(), strict=True), 1):
@@ -63,6 +67,7 @@ def _sequences(images: Sequence[Labelled]) -> dict[str, dict[int, Labelled]]:
 
 
 def _refuse_sizes(members: Sequence[Labelled]) -> None:
+    """Raise UserError if the frames of a sequence differ in size."""
     sizes: dict[Size, Labelled] = {}
     for image in members:
         sizes.setdefault(image.size, image)

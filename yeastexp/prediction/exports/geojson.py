@@ -1,4 +1,4 @@
-"""QuPath's GeoJSON: a detection a cell, with its outline along the corners of pixels and its measurements."""
+"""QuPath's GeoJSON: one detection for each cell, with its outline along the edges of pixels and its measurements."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from yeastexp.prediction.exports.contract import Labelled, stacks, writing
 
 
 class GeoJson:
-    """The id of a cell is the name of its object; frames are told by the plane."""
+    """Detections that are named by the ids of cells; the frame of a stack is that of the plane."""
 
     name, title, form, needs = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A file an image, or a stack."""
+        """Write a file for each image or stack."""
         for stem, members in stacks(images):
             with writing(output / self.name / f"{stem}.geojson") as path, path.open("w", encoding="utf-8") as text:
                 text.write('{"type": "FeatureCollection", "features": [')
@@ -34,6 +34,9 @@ def _cells(image: Labelled) -> Iterator[tuple[Labelled, int, list[list[outlines.
 
 
 def _feature(image: Labelled, label: int, parts: list[list[outlines.Ring]], row: dict[str, Any]) -> dict[str, Any]:
+    """Return a cell as a GeoJSON feature."""
+    # GeoJSON repeats the first vertex of a ring, knows neither NaN nor infinity, and QuPath wants a UUID, which is
+    # derived from the names so that the same cell is given the same one.
     coordinates = [[[*ring, ring[0]] for ring in part] for part in parts]
     whole = len(coordinates) == 1
     geometry = {

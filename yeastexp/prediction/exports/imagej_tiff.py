@@ -13,21 +13,22 @@ from yeastexp.errors import UserError
 from yeastexp.prediction.exports.contract import Labelled, rows_of, stacks, writing
 
 LARGEST = (1 << 32) - (1 << 20)
-"""Bytes of a TIFF file that ImageJ opens, without its tags."""
+"""The most bytes of pixels in a TIFF file that ImageJ opens; the rest of its 4 GB is left for tags."""
 
 
 class ImageJTiff:
-    """Ids in 16 bits, above 65,535 cells in float32, since ImageJ has no integers of 32."""
+    """Ids in 16 bits or, above 65,535 cells, in float32, because ImageJ has no 32-bit integers."""
 
     name, title, form, needs = "tif", "ImageJ TIFF", "tif/NAME.tif", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A file an image, or a stack, in which frames that are not there are empty."""
+        """Write a file for each image or stack; missing frames are empty."""
         for stem, members in stacks(images):
             target = output / self.name / f"{stem}.tif"
             most, pixel_um = max(image.most for image in members), members[0].pixel_um
             dtype = np.dtype(np.uint16 if most < 1 << 16 else np.float32)
             shape = (max(image.frame for image in members) + 1, *members[0].size)
+            # Float32 holds integers exactly up to 2²⁴.
             if math.prod(shape) * dtype.itemsize > LARGEST or most > 1 << 24:
                 raise UserError(f"{target}: is too large for ImageJ, which takes 4 GB a file; take --format tif")
             with writing(target) as path:

@@ -16,16 +16,16 @@ from yeastexp.system import files
 
 VERSION, FORMAT = "0.4", 2
 CHUNK = 512
-"""Pixels of the side of a chunk. An image of a longer side is there in half the size as well, down to this one."""
+"""The side of a chunk in pixels. Larger images are also stored at half the size, and so on, down to one chunk."""
 
 
 class OmeZarr:
-    """The image, frames and channels as they were, and `labels/cells`, both with smaller resolutions."""
+    """The image with its frames and channels, and `labels/cells`, both in several resolutions."""
 
     name, title, form, needs = "zarr", "OME-Zarr", "zarr/NAME.zarr", "zarr"
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A folder an image, or a stack, in which frames that are not there are empty."""
+        """Write a folder for each image or stack; missing frames are empty."""
         for stem, members in stacks(images):
             with writing(output / self.name / f"{stem}.zarr", files.replacing) as path:
                 zarr = optional(self.needs, path, self.title)
@@ -40,7 +40,10 @@ class OmeZarr:
 
 
 def means(values: Array) -> Array:
-    """Of two by two pixels (…, H, W), of which the last ones count twice where there is an odd number; rounded."""
+    """Return the means of 2×2 pixels of an array (…, H, W), rounded for integers.
+
+    An odd last row or column counts twice.
+    """
     height, width = values.shape[-2:]
     padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(0, height % 2), (0, width % 2)], mode="edge")
     mean = sum(padded[..., row::2, column::2] * 0.25 for row in range(2) for column in range(2))
@@ -48,7 +51,7 @@ def means(values: Array) -> Array:
 
 
 def every_second(labels: Array) -> Array:
-    """Of the rows and columns (…, H, W): ids stay ids."""
+    """Return every second row and column of labels (…, H, W), since means of ids would be other ids."""
     return labels[..., ::2, ::2]
 
 
@@ -59,7 +62,10 @@ def _fill(
     members: Sequence[Labelled],
     opened: Callable[[Labelled], StoredImage],
 ) -> None:
-    """Write frames into arrays of a group, a row of chunks in memory, and what their axes are; labels have no C."""
+    """Write frames into the arrays of a group, one for each resolution, and the group's axes and scales.
+
+    A row of chunks is in memory at a time. `axes` of labels have no "c".
+    """
     first, is_image = opened(members[0]), "c" in axes
     sizes = [first.size]
     while max(sizes[-1]) > CHUNK:
@@ -106,7 +112,7 @@ def _fill(
 
 
 def _rows(array: Any) -> Iterator[slice]:
-    """Those of each row of chunks."""
+    """Yield the rows of pixels of each row of chunks."""
     height = array.shape[-2]
     return (slice(row, min(row + CHUNK, height)) for row in range(0, height, CHUNK))
 

@@ -10,25 +10,27 @@ from scipy import ndimage
 
 Array = npt.NDArray[Any]
 Ring = list[tuple[int, int]]
-"""The x and y of its vertices; the first is not repeated."""
+"""The vertices (x, y) of a closed ring; the first one is not repeated."""
 
 RIGHT, DOWN, LEFT, UP = range(4)
 STEPS = {RIGHT: (0, 1), DOWN: (1, 0), LEFT: (0, -1), UP: (-1, 0)}
-"""How many rows and columns an edge leads on. The pixel that it bounds lies to its right."""
+"""The rows and columns that an edge leads on by, with the pixel that it bounds on its right-hand side."""
 
 BESIDE = {RIGHT: (-1, 0), DOWN: (0, 1), LEFT: (1, 0), UP: (0, -1)}
-"""Where the pixel on the other side of the edge lies, seen from the one that it bounds."""
+"""The offset from the pixel that an edge bounds to the pixel on its other side."""
 
 BEGINS = {RIGHT: (0, 0), DOWN: (0, 1), LEFT: (1, 1), UP: (1, 0)}
-"""The corner of its pixel that an edge begins at."""
+"""The corner of its pixel that an edge begins at, in rows and columns."""
 
 
 def polygons(mask: Array, top: int = 0, left: int = 0) -> list[list[Ring]]:
-    """Those of a mask (h, w) that lies at a row and a column of an image, whose upper left corner is (0, 0).
+    """Return the outlines of a mask (h, w) that begins at row `top` and column `left` of an image.
 
     Pixels that share no side are in different polygons. The first ring of each goes round it, the others round its
-    holes, and rings touch at single points at most: all are valid polygons.
+    holes, and rings touch at single points at most: all are valid polygons. The image's upper left corner is (0, 0).
     """
+    # Each side of a pixel that faces another part is a directed edge, with a key of the vertex where it begins and its
+    # direction; rings follow from edge to edge. Keys find the next edge in constant time, whatever the cell's size.
     parts, count = ndimage.label(mask)
     padded = np.pad(parts, 1)
     height, width = parts.shape
@@ -59,5 +61,6 @@ def polygons(mask: Array, top: int = 0, left: int = 0) -> list[list[Ring]]:
             # Where pixels meet at a corner alone, turning left keeps the outer ring and that of a hole apart.
             onward = ((vertex + steps[direction]) * 4 + turn % 4 for turn in (direction - 1, direction, direction + 1))
             edge = next(candidate for candidate in onward if edges.get(candidate) == part)
-        found[part - 1][area > 0].append(ring)  # rows count downwards, so the sum is below 0 around pixels
+        # Rows count downwards, so the sum is below 0 for a ring around pixels and above 0 for one around a hole.
+        found[part - 1][area > 0].append(ring)
     return [outer + holes for outer, holes in found]

@@ -1,4 +1,4 @@
-"""ImageJ's regions of interest in a zip, for Fiji's ROI manager: outlines along the corners of pixels."""
+"""ImageJ's regions of interest in a zip file, for Fiji's ROI manager: outlines along the edges of pixels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from yeastexp.prediction.exports import outlines
 from yeastexp.prediction.exports.contract import Labelled, stacks, writing
 
 MOVE, LINE, CLOSE = 0.0, 1.0, 4.0
-"""Instructions of a path."""
+"""The instructions of a composite region's path."""
 
 
 class Roi:
-    """Names are ids, of stacks with the frame before them. Cells of one ring are traced regions, others composite."""
+    """Regions named by ids, in stacks with the frame before them; a cell of several rings is a composite region."""
 
     name, title, form, needs = "roi", "ImageJ ROI", "roi/NAME.zip", ""
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
-        """A zip an image, or a stack."""
+        """Write a zip file for each image or stack."""
         for stem, members in stacks(images):
             with (
                 writing(output / self.name / f"{stem}.zip") as path,
@@ -32,12 +32,12 @@ class Roi:
                     for label, mask, top, left in image.cells():
                         rings = [ring for part in outlines.polygons(mask, top, left) for ring in part]
                         name = f"{image.frame + 1:04}-{label:04}" if image.stack else f"{label:04}"
-                        # A date of its own would make two files of the same cells differ.
+                        # `ZipInfo` has a fixed date; that of today would make two files of the same cells differ.
                         archive.writestr(zipfile.ZipInfo(f"{name}.roi"), region(rings, name, image).tobytes())
 
 
 def region(rings: Sequence[outlines.Ring], name: str, image: Labelled) -> ImagejRoi:
-    """A region by its rings; on the frame of its image, if that is one."""
+    """Return the region with some rings, on the frame of its image if that is in a stack."""
     points = np.array([point for ring in rings for point in ring])
     roi = ImagejRoi.frompoints(points, name=name)
     if len(rings) == 1:
@@ -49,7 +49,8 @@ def region(rings: Sequence[outlines.Ring], name: str, image: Labelled) -> Imagej
             roitype=ROI_TYPE.RECT, left=left, top=top, right=right, bottom=bottom, name=name,
             multi_coordinates=np.array(path, np.float32), shape_roi_size=len(path),
         )  # fmt: skip
-    if image.stack and image.channels > 1:  # ImageJ counts slices of all channels, frames by themselves
+    # A position counts the slices of all channels, so with several channels only the frame's own number is right.
+    if image.stack and image.channels > 1:
         roi.t_position = image.frame + 1
     elif image.stack:
         roi.position = image.frame + 1
@@ -57,5 +58,6 @@ def region(rings: Sequence[outlines.Ring], name: str, image: Labelled) -> Imagej
 
 
 def _path(ring: outlines.Ring) -> list[float]:
+    """Return a ring as instructions of a path."""
     (x, y), *others = ring
     return [MOVE, x, y, *(value for point in others for value in (LINE, *point)), CLOSE]
