@@ -48,6 +48,7 @@ class UNet(nn.Module):
         self.multiple = space_to_depth * 2 ** (levels - 1)
         self.space_to_depth = space_to_depth
         self.pools = downsampling == "pool"
+        # Without pooling every level but the finest, which is the one with `width` channels, begins with a stride.
         self.down = nn.ModuleList(
             double_convolution(inner, outer, norm, dropout, residual, stride=1 if self.pools or outer == width else 2)
             for inner, outer in zip([channels * space_to_depth**2, *widths], widths, strict=False)
@@ -65,6 +66,7 @@ class UNet(nn.Module):
         for block in self.down:
             features = block(functional.max_pool2d(features, 2) if skips and self.pools else features)
             skips.append(features)
+        # The coarsest features are no skip: they are what is upsampled first.
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))

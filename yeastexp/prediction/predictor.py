@@ -174,6 +174,7 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
         fault = "its [[transform]] list is not that of the experiment file; it is of another experiment"
         raise UserError(f"{path}: {fault}") from None
     normalization, values = preprocessing.normalization, preprocessing.values
+    # What a task has fitted on the training labels is part of the checkpoint, so the data need not be there.
     task = build.build_task(loaded)
     task.load_state_dict(preprocessing.task)
     notes = tuple(_changed(directory, loaded))

@@ -172,7 +172,7 @@ class TrainedModel:
 
     @property
     def channels(self) -> int:
-        """How many channels images must have."""
+        """The number of channels that images must have."""
         return self.predictor.experiment.task.channels
 
     def __repr__(self) -> str:

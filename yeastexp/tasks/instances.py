@@ -140,7 +140,7 @@ class Instances(Semantic):
         return torch.cat([super().deactivate(activated[..., :-1, :, :]), activated[..., -1:, :, :]], dim=-3)
 
     def kept(self, activated: Tensor) -> Tensor:
-        """The probabilities of all classes but the first, then the hill."""
+        """Return the probabilities of all classes but the first, then the hill (P, H, W)."""
         return activated[1:]
 
     def find_instances(self, planes: Callable[[slice], Planes], labels: Callable[[], npt.NDArray[Any]]) -> int:
@@ -151,11 +151,11 @@ class Instances(Semantic):
         return self.watershed.fill(hill_and_foreground, labels)
 
     def confidence(self, planes: Planes) -> Planes:
-        """The probability of all classes but the first."""
+        """Return the probability of all classes but the first (h, W)."""
         return np.asarray(planes[:-1].sum(axis=0, dtype=np.float32))
 
     def output_names(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """Logits of the classes, then the hill."""
+        """Return the names of the classes, for their logits, then that of the hill."""
         return (*classes, "hill")
 
     def decode(self, outputs: Tensor) -> Prediction:

@@ -25,7 +25,7 @@ Views = Annotated[
 ]
 
 CONFIDENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Logits of the true class."""
+"""The logits of the true class in outputs that are certain."""
 
 
 @task("semantic")
@@ -46,7 +46,7 @@ class Semantic(Task):
         self.mask_cells = MaskCells()
 
     def fit(self, samples: Iterable[Sample]) -> None:
-        """How masks are cut into cells, by the first training images with ids of cells, if there are any."""
+        """Choose how masks are cut into cells by the first training images with ids of cells, if there are any."""
         self.mask_cells = MaskCells.fitted_on(samples)
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Semantic(Task):
         return activated.clamp_min(torch.finfo(activated.dtype).tiny).log()
 
     def kept(self, activated: Tensor) -> Tensor:
-        """Of two probabilities, which sum to 1, the second alone."""
+        """Return the probabilities (P, H, W); of two classes, which sum to 1, the second alone."""
         return activated[1:] if len(activated) == 2 else activated
 
     def decode(self, outputs: Tensor) -> Prediction:
@@ -83,7 +83,7 @@ class Semantic(Task):
         return Prediction(labels, approximate=partial(self.mask_cells.of_labels, labels))
 
     def confidence(self, planes: Planes) -> Planes:
-        """The probability of all classes but the first (h, W), by the kept planes (P, h, W)."""
+        """Return the probability of all classes but the first (h, W) from the kept planes (P, h, W)."""
         return np.asarray(planes[1 if len(planes) > 1 else 0 :].sum(axis=0, dtype=np.float32))
 
     def certain(self, targets: Tensor) -> Iterator[Tensor]:

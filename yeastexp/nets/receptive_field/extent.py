@@ -1,4 +1,4 @@
-"""Which pixels each position of a tensor depends on, along one axis of the image."""
+"""Extents: the pixels that each position of a tensor depends on, along one axis of the image."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What the positions of one map (B, C, H, W) depend on.
+    """The pixels that the positions of one map (B, C, H, W) depend on.
 
     Shifting the image by `cumulative_stride` pixels along an axis shifts the map by a whole number of positions and
     changes nothing else, so tiles whose corners are multiples of it repeat what the whole image gives. It may be

@@ -1,4 +1,4 @@
-"""What the outputs of PyTorch's operators depend on: one rule for each operator, mostly a choice of input positions."""
+"""Rules for what the outputs of PyTorch's operators depend on, one for each operator; most choose input positions."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class LayerCall:
     shape: Shape
     extents: Extents
     kernel: tuple[int, ...] = ()
-    """Of a pooling or convolution outside of layers: (height, width)."""
+    """The kernel (height, width) of a pooling or convolution outside of layers; empty for other calls."""
 
     @property
     def label(self) -> str:
@@ -688,7 +688,7 @@ def _alike(first: Extents, second: Extents) -> bool:
 
 
 def _kernel(arguments: dict[str, Any], dims: int) -> tuple[int, ...]:
-    """Of an operator that has one."""
+    """Return the kernel of a pooling or convolution from its arguments; empty for other operators."""
     size = arguments.get("kernel_size")
     if size is not None:
         listed = tuple(size)
