@@ -21,7 +21,7 @@ from yeastexp.data.annotations.layouts import Layout, recognised_layout
 from yeastexp.data.hdf5_file import is_plain
 from yeastexp.data.images import HOLDERS, image_files, read_image, read_labels, size_of
 from yeastexp.data.label_sources import AnnotationFile, Drawn, NoLabels, Source, as_annotation, files_of_labels, path_of
-from yeastexp.data.recordings import kinds
+from yeastexp.data.recordings import kinds, tiff
 from yeastexp.data.recordings.recording import (
     UNKNOWN,
     Choices,
@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 SHOWN = 5
 """Names in a message before it says how many more there are."""
 
-WORDS = "(masks?|labels?|labell?ed|seg|segmentation|gt|instances?|truth)"
+WORDS = "(masks?|labels?|labell?ed|seg|segmentation|gt|instances?|truth|simple segmentation|object identities)"
 MARKED = re.compile(rf"[ _.-](cp[ _-]?)?{WORDS}$|^{WORDS}[ _.-]|^(man_(seg|track)|mask)(?=\d)", re.IGNORECASE)
 """What tells the name of a label file from that of its image: Cellpose writes `a_masks`, others `mask_a`."""
 
@@ -123,7 +123,7 @@ def paired(
     entries: dict[str, Entry] = {name: (as_recording(array, choices), None) for name, array in arrays.items()}
     if any(recording.is_stack and name not in label_of for name, (recording, _) in entries.items()):
         frames = _by_frame(entries, label_of)
-        if frames.keys() & (of_frames := _renamed(frames, label_files)).keys() - label_of.keys():
+        if (frames.keys() - entries.keys()) & (of_frames := _renamed(frames, label_files)).keys():
             entries, label_of = frames, of_frames
     faults = []
     if lonely := [name for name in entries if name not in label_of]:
@@ -273,6 +273,7 @@ def _frames(recording: Recording, frame: int | None, array: LabelFile) -> Iterat
     if image.is_file() and array.path.exists() and image.samefile(array.path):
         raise UserError(f"{image}: is given as an image and as its label; {REMEDY}")
     frames = recording.frames if frame is None else 1
+    array = _planes_of(array, frames)
     there = _stacked(array)
     axes = [axis for axis in recording.axes if axis in "TZ" and recording.length(axis) > 1 and frame is None]
     if there == [recording.length(axis) for axis in axes]:
@@ -300,6 +301,14 @@ def _frames(recording: Recording, frame: int | None, array: LabelFile) -> Iterat
         return
     for index in range(frames):
         yield Pair(recording.image_name(index), recording, index, labels, index)
+
+
+def _planes_of(array: StoredArray, frames: int) -> StoredArray:
+    """Labels of as many frames, if planes that a file tags as the colours of one image are these."""
+    if frames == 1 or array.axes or not tiff_file.may_be_a_stack(array.path, of_any_program=True):
+        return array
+    planes = tiff.arrays(array.path, array.name, True, planes=True)[0]
+    return planes if _stacked(planes) == [frames] else array
 
 
 def _drawn(recording: Recording, frames: Sequence[int], file: AnnotationFile) -> Iterator[Pair]:

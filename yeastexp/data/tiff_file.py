@@ -89,12 +89,16 @@ def stack_fault(path: Path) -> str | None:
         return None
 
 
-def may_be_a_stack(path: Path) -> bool:
-    """Whether a file of three planes is tagged RGB by tifffile, as any three are by default; they may be frames."""
+def may_be_a_stack(path: Path, *, of_any_program: bool = False) -> bool:
+    """Whether a file of three planes is tagged RGB by tifffile, as any three are by default; they may be frames.
+
+    With `of_any_program` also if nothing shows that tifffile wrote it, which leaves its mark out on demand.
+    """
     try:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
-            return bool(tiff.is_shaped and page.photometric == RGB and page.planarconfig == SEPARATE)
+            known = tiff.is_shaped or of_any_program
+            return bool(known and page.photometric == RGB and page.planarconfig == SEPARATE)
     except Exception:  # as in `claimed_shape`
         return False
 

@@ -231,12 +231,13 @@ def test_frames_are_paired_and_kept_together(tmp_path: Path) -> None:
         split_into_folds(contents.names, 3, groups=data.groups)
 
 
-def test_a_file_for_each_frame_of_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["_mask", ""])
+def test_a_file_for_each_frame_of_labels(tmp_path: Path, mark: str) -> None:
     where = stacks(tmp_path)
     for path in list((tmp_path / "labels").iterdir()):
         path.unlink()
     for name, frame in itertools.product("ab", range(4)):
-        Image.fromarray(cells()[frame]).save(tmp_path / "labels" / f"{name}_t{frame:04d}_mask.png")
+        Image.fromarray(cells()[frame]).save(tmp_path / "labels" / f"{name}_t{frame:04d}{mark}.png")
     pack.pack(*where, tmp_path / "data.h5", kind="instance")
     np.testing.assert_array_equal(Reader(tmp_path / "data.h5").read("b_t0002")["instances"], cells()[2])
 

@@ -44,7 +44,7 @@ def holds_several(path: Path, choices: Choices) -> bool:
     """Whether a file holds what is read image by image, not at once: a stack, or a file of a microscope."""
     if _kind(path) in ("OME-Zarr", "ND2", "LIF") or tiff_file.stack_fault(path) is not None:
         return True
-    return choices.axes is not None and tiff_file.may_be_a_stack(path)
+    return choices.axes is not None and tiff_file.may_be_a_stack(path, of_any_program=True)
 
 
 def stem(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -37,11 +37,12 @@ def arrays(path: Path, name: str, labels: bool, *, planes: bool = False) -> list
     with decoding(path), tifffile.TiffFile(path) as tiff:
         kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
         _refuse_cut_short(path, tiff)
-        planes = planes and tiff_file.may_be_a_stack(path)
+        planes = planes and tiff_file.may_be_a_stack(path, of_any_program=True)
         alone = tiff_file.stack_fault(path) is None and not planes
         ome = _ome_images(tiff.ome_metadata if tiff.is_ome else None)
         if alone:
             read = images.read_labels if labels else images.read_image
+            read = partial(_read_or_ask, read) if tiff_file.may_be_a_stack(path, of_any_program=True) else read
             return [one_image(path, name, kind, read, *_said(tiff, ome, 0))]
         series = list(tiff.series)
         if tiff.is_ome and sum(_pages(each) for each in series) > len(tiff.pages):
@@ -63,6 +64,14 @@ def arrays(path: Path, name: str, labels: bool, *, planes: bool = False) -> list
             )
             for index in range(len(series))
         ]
+
+
+def _read_or_ask(read: Callable[[Path], Array], path: Path) -> Array:
+    """What `read` gives of planes that are tagged as colours, which faults that colours have are blamed on."""
+    try:
+        return read(path)
+    except UserError as error:
+        raise UserError(*(f"{fault}; if its planes are frames, add --axes TYX" for fault in error.faults)) from None
 
 
 def _refuse_cut_short(path: Path, tiff: tifffile.TiffFile) -> None:
@@ -107,7 +116,7 @@ def _array(
     if page.photometric == tiff_file.PALETTE and not labels:
         axes, shape = f"{letters[:lead]}S{rows}", (*shape, 3)
         samples = True
-    if labels and sample_axis == "S":  # equal channels are one
+    if labels and sample_axis == "S" and not planes:  # equal channels are one
         axes, shape, samples = letters[:lead] + rows, shape[:lead], False
     height, width = (page.imagelength, page.imagewidth)
     if tiff_file.is_transposed(page):
@@ -129,6 +138,8 @@ def _opened(path: Path, index: int, lead: Sequence[int], samples: bool, labels: 
             stored = _stored(path, tiff, series, number)
             stored = replace(stored, alpha=False) if planes else stored
             place = f"{path} (page {number + 1})"
+            if labels and planes:
+                return images.as_integers(place, stored.values)
             page = images.as_labels(place, stored)[None] if labels else images.as_image(place, stored)
             return page if samples else page[0]
 
