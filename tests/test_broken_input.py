@@ -561,7 +561,8 @@ PICTURES = {
     "a mask in colour": Broken(
         instead(lambda path: save(path, noise((32, 32, 3))), "masks/b.png"),
         PACK,
-        "masks/b.png: is coloured, so it does not say which label a pixel has; save it as grey",
+        "masks/b.png: is coloured, so it does not say which label a pixel has; save it as grey, or say what its "
+        "colours mean, as --colours cell=#ff0000",
     ),
     "a mask of fractions": Broken(
         instead(tiff(noise(dtype=np.float32) / np.float32(7)), "masks/b.tif"),

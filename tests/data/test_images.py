@@ -341,7 +341,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         ),
         (
             tiff(ramp((3, 4, 3), np.uint8), photometric="rgb"),
-            "is coloured, so it does not say which label a pixel has; save it as grey",
+            "is coloured, so it does not say which label a pixel has; save it as grey, or say what its colours mean, "
+            "as --colours cell=#ff0000",
         ),
         (pillow("RGBA"), "has transparent pixels, whose values are unknown; save it without alpha channel"),
     ],

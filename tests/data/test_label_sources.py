@@ -254,3 +254,8 @@ def test_a_further_map(tmp_path: Path) -> None:
         pack.pack([where], [tmp_path / "cells"], tmp_path / "no.h5", maps=maps)
     with pytest.raises(UserError, match="there is no further map of this name; take instances or dead"):
         pack.pack([where], [tmp_path / "cells"], tmp_path / "no.h5", maps={"buds": str(tmp_path / "dead")})
+    for kind in ("auto", "instance"):
+        with pytest.raises(UserError, match=r"^--map instances: the labels themselves are ids of cells; omit it"):
+            ids_twice = {"instances": str(tmp_path / "cells")}
+            pack.pack([where], [tmp_path / "cells"], tmp_path / "no.h5", kind=kind, maps=ids_twice)
+    assert not (tmp_path / "no.h5").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -568,6 +569,7 @@ SCHEMES = {
     "one folder, a prefix": ("all/{}.tif", "all/mask_{}.tif", "all", "all"),
     "a glob of labels in a folder of all": ("all/{}.tif", "all/{}_cells.tif", "all", "all/*_cells.tif"),
     "two folders, a suffix": ("images/{}.tif", "labels/{}_labels.tif", "images", "labels"),
+    "two folders, as ilastik names them": ("images/{}.tif", "labels/{}_Object Identities.tif", "images", "labels"),
     "two folders, the first channel": ("images/{}_0000.tif", "labels/{}.tif", "images", "labels"),
     "two folders, frames": ("01/t00{}.tif", "01_GT/man_seg00{}.tif", "01", "01_GT"),
     "two folders, frames and results": ("01/t00{}.tif", "01_RES/mask00{}.tif", "01", "01_RES"),
@@ -669,6 +671,54 @@ def test_planes_that_are_tagged_as_colours_are_frames_if_it_is_said(tmp_path, co
     assert (done.channels, done.warnings) == (1, ())
     read = Reader(tmp_path / "data.h5").read
     assert all(np.array_equal(read(f"movie_t000{index}")["raw"].squeeze(), values[index]) for index in range(count))
+
+
+@pytest.mark.filterwarnings("ignore:.*photometric")
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("metadata", [{}, None], ids=["said by tifffile", "by no program"])
+def test_labels_in_planes_that_are_tagged_as_colours_are_those_of_frames(tmp_path, metadata, count):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    values, labels = picture(0, (count, 40, 40)), np.zeros((count, 40, 40), np.uint16)
+    labels[:, 5:20, 5:20], labels[1:, 25:35, 25:35] = 1, 300
+    colours = {"photometric": "rgb", "planarconfig": "separate", "metadata": metadata}
+    tifffile.imwrite(tmp_path / "images" / "movie.tif", values, imagej=True, metadata={"axes": "TYX"})
+    tifffile.imwrite(tmp_path / "labels" / "movie.tif", labels, **colours)
+    where, options = ([tmp_path / "images"], [tmp_path / "labels"]), {"kind": "instance", "test": ("*",)}
+    pack.pack(*where, tmp_path / "of_frames.h5", **options)
+    tifffile.imwrite(tmp_path / "images" / "movie.tif", values, **colours)
+    with pytest.raises(UserError, match=r"; if its planes are frames, add --axes TYX$"):
+        pack.pack(*where, tmp_path / "none.h5", **options)
+    pack.pack(*where, tmp_path / "said.h5", choices=Choices("TYX"), **options)
+    for index, name in itertools.product(range(count), ("of_frames.h5", "said.h5")):
+        arrays = Reader(tmp_path / name).read(f"movie_t000{index}")
+        np.testing.assert_array_equal(arrays["raw"].squeeze(), values[index])
+        np.testing.assert_array_equal(arrays["instances"], labels[index])
+
+
+def test_options_that_change_nothing_are_told(tmp_path):
+    for index in range(2):
+        painted(tmp_path / "images" / f"{index}.png")
+        painted(tmp_path / "labels" / f"{index}.png", labels=True)
+    where, choices = ([tmp_path / "images"], [tmp_path / "labels"]), Choices("TYX", "max", "raw", "label")
+    done = pack.pack(*where, tmp_path / "data.h5", kind="instance", choices=choices, part_groups=True)
+    assert done.warnings == tuple(
+        f"{why}, so it changes nothing; omit it"
+        for why in (
+            "--axes TYX: no file is a stack",
+            "--z max: no image has planes in depth",
+            "--dataset raw: no image is in an HDF5 file",
+            "--label-dataset label: no labels are in an HDF5 file",
+            "--part-groups: there are no groups",
+        )
+    )
+
+
+@pytest.mark.parametrize("said", ["dead", "dead=", "=dead/"])
+def test_a_map_without_a_name_or_a_place_is_refused(tmp_path, said):
+    command = [str(tmp_path), str(tmp_path), "-o", str(tmp_path / "data.h5"), "--map", said]
+    fault = f"--map {said}: does not say where the labels are; write --map dead=dead_cells/"
+    assert str(CliRunner().invoke(commands.pack, command).exception) == fault
 
 
 # What labels of cells never look like

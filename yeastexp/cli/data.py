@@ -74,10 +74,17 @@ def packing_options(
     return {
         "val": None if val is None else splits.parse_choice(val),
         "test": None if test is None else splits.parse_choice(test),
-        "maps": {key: place for key, _, place in (text.partition("=") for text in maps)},
+        "maps": dict(_map_and_place(text) for text in maps),
         "choices": Choices(axes, z, dataset, label_dataset),
         **others,
     }
+
+
+def _map_and_place(text: str) -> tuple[str, str]:
+    name, _, place = text.partition("=")
+    if not name or not place:
+        raise UserError(f"--map {text}: does not say where the labels are; write --map dead=dead_cells/")
+    return name, place
 
 
 def say_packed(packed: Packed, *, parted: bool) -> None:

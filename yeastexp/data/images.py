@@ -34,6 +34,7 @@ HOLDERS = (".h5", ".hdf5", ".hdf")
 OTHER_FORMATS = (".czi", ".oif", ".oib", ".vsi", ".ims", ".dv", ".npy", ".npz", ".gif", ".webp")
 """Kinds of files that hold images and are not read."""
 
+UNCOLOUR = "save it as grey, or say what its colours mean, as --colours cell=#ff0000"
 CONVERT = "convert them to OME-TIFF with Fiji (Bio-Formats > Exporter) or with bftools' bfconvert"
 
 LARGEST = 1 << 27
@@ -98,7 +99,7 @@ def as_labels(place: str | Path, stored: Stored) -> Array:
     """What a file holds as labels (H, W). Raises UserError if it cannot be that."""
     mask = as_integers(place, _without_alpha(place, stored.values) if stored.alpha else stored.values)
     if any((channel != mask[0]).any() for channel in mask[1:]):
-        raise UserError(f"{place}: is coloured, so it does not say which label a pixel has; save it as grey")
+        raise UserError(f"{place}: is coloured, so it does not say which label a pixel has; {UNCOLOUR}")
     return np.ascontiguousarray(mask[0])
 
 

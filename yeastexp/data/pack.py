@@ -129,6 +129,7 @@ def pack(
     meant = said.kind
     with later():
         meant = said.refuse_or_recognise(survey)
+        _refuse_ids_twice(meant, further)
     if not survey.values:
         raise UserError(*faults)
     pairs = {name: pairs[name] for name in survey.raw}  # in a dry run, unreadable files are left out
@@ -159,7 +160,13 @@ def pack(
         kind=meant,
         label_values=tuple(sorted(survey.values)),
         foreground=survey.foreground / max(survey.pixels, 1),
-        warnings=(*_stacks(pairs), *facts.warnings, *odd, *survey.warnings(meant)),
+        warnings=(
+            *_stacks(pairs),
+            *_without_effect(pairs.values(), choices or Choices(), part_groups and not groups),
+            *facts.warnings,
+            *odd,
+            *survey.warnings(meant),
+        ),
         pixel_um=facts.pixel_um,
         origin=origin,
         label_files=said.titles,
@@ -291,6 +298,24 @@ def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, Pair]) -> None
         raise UserError(f"{output}: is one of the files that are read; name another one to write")
 
 
+def _without_effect(pairs: Iterable[Pair], choices: Choices, no_groups: bool) -> list[str]:
+    """The options that nothing was found for, which may be misspelt, or meant for other files."""
+    pairs = list(pairs)
+    images = [pair.image for pair in pairs]
+    stacks = [*images, *(pair.labels for pair in pairs if isinstance(pair.labels, Recording))]
+    in_hdf5 = any(isinstance(pair.labels, Drawn) and pair.labels.file.kind.name == "hdf5" for pair in pairs)
+    unused = {
+        f"--axes {choices.axes}: no file is a stack": choices.axes and not any(each.axes for each in stacks),
+        f"--z {choices.z}: no image has planes in depth": choices.z and not any(each.z for each in stacks),
+        f"--dataset {choices.dataset}: no image is in an HDF5 file": choices.dataset
+        and not any(each.array.kind == "HDF5" for each in images),
+        f"--label-dataset {choices.label_dataset}: no labels are in an HDF5 file": choices.label_dataset
+        and not in_hdf5,
+        "--part-groups: there are no groups": no_groups,
+    }
+    return [f"{why}, so it changes nothing; omit it" for why, is_so in unused.items() if is_so]
+
+
 def _stacks(pairs: Mapping[str, Pair]) -> list[str]:
     if not (names := _may_be_frames(pairs)):
         return []
@@ -315,12 +340,18 @@ def _further(
     """The pairs of further label maps. Raises UserError if an image has none."""
     further: dict[str, dict[str, Pair]] = {}
     for key, place in maps.items():
-        if key not in MAPS or (key == "instances" and kind == "instance"):
+        if key not in MAPS:
             raise UserError(f"--map {key}={place}: there is no further map of this name; take {' or '.join(MAPS)}")
+        _refuse_ids_twice(kind, maps)
         further[key] = paired(images, [place], choices).by_name
         if odd := sorted(pairs.keys() ^ further[key].keys()):
             raise UserError(f"--map {key}={place}: '{odd[0]}' is in one of both labels alone; give each image both")
     return further
+
+
+def _refuse_ids_twice(kind: Kind, maps: Iterable[str]) -> None:
+    if kind == "instance" and "instances" in maps:
+        raise UserError("--map instances: the labels themselves are ids of cells; omit it, or add --labels mask")
 
 
 def _unlike_names(pairs: Iterable[Pair]) -> list[str]:
@@ -329,7 +360,7 @@ def _unlike_names(pairs: Iterable[Pair]) -> list[str]:
     if all(image.stem.removesuffix(".ome") == labels.stem.removesuffix(".ome") for image, labels in files):
         return []
     shown = ", ".join(f"{image.name} with {labels.name}" for image, labels in list(files)[:2])
-    more = f" and {len(files) - 2} more pairs like these" if len(files) > 2 else ""
+    more = f" and {format_count(len(files) - 2, 'more pair')} like these" if len(files) > 2 else ""
     return [f"{shown}{more}"]
 
 
