@@ -24,23 +24,23 @@ KEPT = 2**28
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """Some patches of a batch, by their places in it, and the pixels that they are cut from."""
+    """Some patches of a batch, given by their `places` (indices) in it, and the pixels that they are cut from."""
 
     places: np.ndarray
     pixels: Pixels
     images: np.ndarray
-    """Of each patch, the number of its image in `pixels`."""
+    """The index in `pixels` of the image of each patch."""
     foreground: list[np.ndarray]
-    """The flat places of each image's pixels whose label is above 0, where patches are centred on such."""
+    """For each image the flat indices of its pixels with a label above 0; empty if no patch is centred on them."""
 
 
 def bytes_of(sizes: np.ndarray, channels: int, planes: int = 1, quantized: bool = False) -> int:
-    """What images (C, H, W) of these sizes (N, 2) take as pixels: float32 values, and planes of 32 bits or of 16."""
+    """Bytes of images of sizes (N, 2): float32 channels, and further planes of 32 bits, or of 16 if `quantized`."""
     return int(sizes.prod(axis=1).sum()) * (4 * channels + (2 if quantized else 4) * planes)
 
 
 def _planes(sample: Sample) -> Planes:
-    """Those of a prepared image: its float maps are soft planes, and so are those of 16 bits."""
+    """The planes of a prepared image, by the types of its maps: float and int16 ones are soft, int64 ones labels."""
     floats = [plane for plane in sample.maps.values() if plane.is_floating_point()]
     small = [plane for plane in sample.maps.values() if plane.dtype == torch.int16]
     labels = [sample.labels, *(plane for plane in sample.maps.values() if plane.dtype == torch.int64)]
@@ -62,7 +62,7 @@ class CachedImages:
     def reading(
         cls, read: Callable[[int], Sample], sizes: np.ndarray, device: torch.device, foreground: bool = False
     ) -> CachedImages:
-        """The images of a function, which gives image i in `sizes[i]` pixels, laid out one by one."""
+        """Cache the images `read(i)`, of `sizes[i]`; only one is in memory beside those laid out."""
         ends = sizes.prod(axis=1).cumsum()
         laid: list[Tensor | None] = []
         for index, (begin, end) in enumerate(itertools.pairwise([0, *ends.tolist()])):
@@ -142,7 +142,7 @@ class LazyImages:
 
 
 def _foreground(pixels: Pixels) -> list[np.ndarray]:
-    """The flat places of each image's pixels whose label is above 0."""
+    """For each image the flat indices of its pixels with a label above 0."""
     ends = pixels.offsets + pixels.sizes.prod(axis=1)
     labels = pixels.labels[0].cpu().numpy()
     return [

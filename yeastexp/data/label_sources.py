@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class AnnotationFile:
-    """A file of annotations of a kind, which is read once the images are known."""
+    """A file of annotations, to be read once the images are known."""
 
     path: Path
     kind: Kind
@@ -30,7 +30,7 @@ class AnnotationFile:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a file of annotations says of one image."""
+    """The labels of one image in a file of annotations."""
 
     file: AnnotationFile
     annotation: Annotation
@@ -39,7 +39,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class NoLabels:
-    """What an image has that nobody annotated, in a file of its own."""
+    """Stands for the labels of an image that nobody annotated."""
 
     path: Path
 
@@ -91,7 +91,7 @@ class LabelReading:
         return np.asarray(values)
 
     def told(self) -> list[str]:
-        """What was odd about outlines, a line each."""
+        """Lines about what was odd about the outlines read so far."""
         return told(self.counts)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ def path_of(source: Source) -> Path:
 
 
 def title_of(source: Source) -> str:
-    """What that file is."""
+    """A short description of the file that labels are in."""
     if isinstance(source, NoLabels):
         return "not annotated"
     return source.array.kind if isinstance(source, Recording) else source.file.kind.title

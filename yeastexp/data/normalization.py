@@ -35,7 +35,7 @@ def per_channel(numbers: PerChannel, image: Tensor) -> float | Tensor:
 
 
 def one_or_each(numbers: Iterable[float]) -> PerChannel:
-    """What `per_channel` takes: the number of a single channel, or those of several."""
+    """Numbers of channels as `per_channel` takes them: a single one as it is, several as a tuple."""
     listed = tuple(numbers)
     return listed[0] if len(listed) == 1 else listed
 
@@ -72,12 +72,12 @@ class Values:
 
     @classmethod
     def of(cls, images: Iterable[Tensor], normalization: Mapping[str, Any] | None) -> Values:
-        """Of images (C, H, W) that are stored with some normalisation, or none."""
+        """The extreme values of images (C, H, W), with the normalisation undone that they are stored with, if any."""
         return cls.between([ends_of(image) for image in images], normalization)
 
     @classmethod
     def between(cls, ends: Sequence[Tensor], normalization: Mapping[str, Any] | None) -> Values:
-        """From the `ends_of` each image."""
+        """The extreme values of images whose `ends_of` are given; as in `of`."""
         values = rescaled(torch.cat(list(ends), dim=1), normalization, None)
         channels = zip(values.amin((1, 2)).tolist(), values.amax((1, 2)).tolist(), strict=True)
         return cls(float(values.min()), float(values.max()), tuple(channels) if len(values) > 1 else ())

@@ -62,12 +62,12 @@ class Pair:
 
     @property
     def group(self) -> str | None:
-        """What the image belongs to with others, as the stack that it is a frame of."""
+        """The group of the image, such as the stack that it is a frame of."""
         return self.image.array.name if self.image.is_stack else self.of_group
 
     @property
     def paths(self) -> tuple[Path, Path]:
-        """The files of both."""
+        """The files of the image and of its labels."""
         return self.image.array.path, path_of(self.labels)
 
 
@@ -145,7 +145,7 @@ def paired(
 
 
 def _laid_out(layout: Layout) -> dict[str, Pair]:
-    """The pairs of a folder as others lay it out, images that are not annotated among them."""
+    """The pairs of a folder in a known layout, including images that are not annotated."""
     pairs: dict[str, Pair] = {}
     for pair in layout.pairs:
         image = of_channels(pair.images, pair.name, layout.title, read_image)
@@ -158,7 +158,7 @@ def _laid_out(layout: Layout) -> dict[str, Pair]:
 
 
 def _painted(colours: Mapping[str, int], path: Path) -> Array:
-    """Classes like an image of one channel (1, H, W), of a mask in colours."""
+    """The classes of a mask painted in colours, as an image of one channel (1, H, W)."""
     return np.asarray(of_colours(path, read_image(path), colours).classes)[None]
 
 
@@ -174,7 +174,7 @@ def _names_images(file: LabelFile) -> TypeGuard[AnnotationFile]:
 def _annotated(
     arrays: Mapping[str, StoredArray], files: Sequence[AnnotationFile], count: int, choices: Choices
 ) -> dict[str, Pair]:
-    """Pairs by files that speak of many images, by their names."""
+    """Pairs of images with annotation files that name many images each."""
     if len(files) < count:
         raise UserError(f"{files[0].path}: names images, but other labels do not; pack them apart")
     frames: dict[str, tuple[Recording, int]] = {}
@@ -206,7 +206,7 @@ def _size(recording: Recording) -> tuple[int, int]:
 
 
 def _by_name(paths: Iterable[Path], read: Callable[[Path], Sequence[Named]]) -> dict[str, Named]:
-    """What files hold by name. Raises UserError if a name is no name, or that of two."""
+    """What files hold, by name. Raises UserError if a name cannot be that of an image, or two things have it."""
     by_name: dict[str, Named] = {}
     for path in paths:
         for held in read(path):
@@ -258,7 +258,7 @@ def _by_frame(entries: Mapping[str, Entry], label_of: Mapping[str, LabelFile]) -
 
 
 def _stacked(array: LabelFile) -> list[int]:
-    """The lengths of what there is beside rows and columns."""
+    """The lengths of the axes other than rows and columns."""
     if isinstance(array, AnnotationFile):
         return []
     return [size for axis, size in zip(array.axes, array.shape, strict=True) if axis not in "YX" and size > 1]
@@ -312,7 +312,7 @@ def _planes_of(array: StoredArray, frames: int) -> StoredArray:
 
 
 def _drawn(recording: Recording, frames: Sequence[int], file: AnnotationFile) -> Iterator[Pair]:
-    """Frames of a recording with what a file of annotations says of them, which may be nothing of some of a stack."""
+    """The frames of a recording as pairs, without labels where a file annotates only some of a stack."""
     names = {recording.image_name(frame): frame for frame in frames}
     annotation = file.kind.read(file.path, frames=dict.fromkeys(names, _size(recording)))
     _refuse_absent(file, annotation)
@@ -325,7 +325,7 @@ def _drawn(recording: Recording, frames: Sequence[int], file: AnnotationFile) ->
 
 
 def _apart(pictures: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Images and labels without the files that are in both lists but belong to one."""
+    """Images and labels, each without the files that belong to the other list, if a file is in both."""
     both = {_place(path) for path in pictures} & {_place(path) for path in masks}
     if not both or all(path.suffix.lower() in (*HOLDERS, ".zarr") for path in (*pictures, *masks)):
         return pictures, masks
@@ -358,7 +358,7 @@ def _renamed(images: Iterable[str], labels: dict[str, LabelFile]) -> dict[str, L
 
 
 def _by_base(names: Iterable[str], mark: re.Pattern[str] | None) -> dict[str, str]:
-    """Names by what they are without a mark; nothing if one has none, or another one than the first."""
+    """Names by what is left of them without `mark`; empty unless the same text matches it in all of them."""
     if mark is None:
         return {name: name for name in names}
     found = {name: mark.search(name) for name in names}

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of values that come in parts."""
+"""Mean and standard deviation of values that are given in parts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """The standard deviation, over the count."""
+        """The standard deviation with divisor `count`."""
         return math.sqrt(self.squares / self.count)
 
     def add(self, values: Tensor) -> None:
-        """Take a part in."""
+        """Add values to the moments."""
         variance, mean = torch.var_mean(values.double(), correction=0)
         self.merge(values.numel(), float(mean), float(variance) * values.numel())
 
     def merge(self, count: int, mean: float, squares: float) -> None:
-        """Take a part in whose count, mean and sum of squared deviations are known."""
+        """Add values of which count, mean and sum of squared deviations from that mean are given."""
         delta, total = mean - self.mean, self.count + count
         self.squares += squares + delta**2 * self.count * count / total
         self.mean += delta * count / total
@@ -60,5 +60,5 @@ def moments_of(parts: Iterable[Tensor], joint: bool = False) -> list[RunningMome
 
 
 def planes(image: Tensor, joint: bool = False) -> Tensor:
-    """What statistics are taken of, along the first axis: each channel of an image (C, H, W), or all of it."""
+    """A view of an image (C, H, W) with the values of one statistic in each entry: its channels, or (`joint`) all."""
     return image[None] if joint else image

@@ -56,7 +56,7 @@ def reoriented(image: Pieces, symmetry: Symmetry) -> Pieces:
 
 
 def inverse(symmetry: Symmetry) -> Symmetry:
-    """What undoes a symmetry."""
+    """The symmetry that undoes another."""
     up, left, exchanged = symmetry
     return (left, up, True) if exchanged else symmetry
 

@@ -31,7 +31,7 @@ class CellposeNpy:
             return file.read(6) == BEGINNING or path.name.endswith("_seg.npy")
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """Those of the image, or of the frames, that the file lies beside."""
+        """The labels of the image, or of the frames of the stack, that the file lies beside."""
         masks, is_pickled = _masks(path)
         if masks.ndim == 3 and len(masks) == len(frames):
             planes = dict(zip(frames, masks, strict=True))
@@ -79,11 +79,11 @@ def _masks(path: Path) -> tuple[npt.NDArray[Any], bool]:
 
 
 class _Refused(Exception):
-    """What a pickle holds that is not admitted."""
+    """Raised for anything in a pickle that is not admitted."""
 
 
 class _Type:
-    """A type of values, as pickles build it."""
+    """Stands for a NumPy type while a pickle builds it."""
 
     def __init__(self, name: str, *_: Any) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[biuf]\d{1,2}|O8|[SU]\d+", name):
@@ -101,7 +101,7 @@ class _Type:
 
 
 class _Array:
-    """An array, as pickles build it: nothing of NumPy is called before all has been checked."""
+    """Stands for an array while a pickle builds it: NumPy is not called before everything has been checked."""
 
     state: Any = None
 
@@ -117,7 +117,7 @@ class _Array:
 
 
 class _Scalar:
-    """A single value, which is never looked at."""
+    """Stands for a NumPy scalar, whose value is not needed."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -144,7 +144,7 @@ class _Unpickler(pickle._Unpickler):
     """
 
     def set_items(self, items: list[Any]) -> None:
-        """Into the dictionary on the top of the stack."""
+        """Put entries into the dictionary on top of the stack."""
         target, keys = self.stack[-1], items[::2]  # type: ignore[attr-defined]
         if not isinstance(target, dict) or not all(isinstance(key, str | int) for key in keys):
             raise _Refused("a dictionary with unusual keys")

@@ -28,7 +28,7 @@ class Coco:
         return json_file.begins_as_json(path) and is_coco(json_file.load(path))
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """Those of all its images."""
+        """The labels of all images that the file names."""
         file = Node(path, json_file.load(path))
         images, absent = _images(file, frames)
         numbers, classes = _categories(file)
@@ -67,7 +67,7 @@ def is_coco(content: Any) -> bool:
 
 
 def _images(file: Node, frames: Frames) -> tuple[dict[str, str | None], list[str]]:
-    """The names of images by their ids, None of those that are not there; and these."""
+    """The names of images by id, None for images that are not in `frames`; and the file names of the absent ones."""
     images: dict[str, str | None] = {}
     absent: list[str] = []
     taken: set[str] = set()

@@ -1,4 +1,4 @@
-"""What every reader of a label format gives, whatever the format: label maps of images by name, and what was odd."""
+"""The contract of readers of label formats: label maps of images by name, with counts of what was odd about them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Kind(Protocol):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Of the names of its files."""
+        """The suffixes of the names of its files."""
         ...
 
     def recognises(self, path: Path) -> bool:
@@ -75,7 +75,7 @@ class Kind(Protocol):
         ...
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """What it says of these images. Raises UserError if it is damaged, or does not fit them."""
+        """Read the annotation of these images. Raises UserError if the file is damaged, or does not fit them."""
         ...
 
 
@@ -99,7 +99,7 @@ def of_shapes(
 
 
 def of_values(path: Path, values: Array, size: Size, *, ids: bool = False) -> Labels:
-    """Labels from an array of them. Raises UserError if it holds fractions or has another size than the image."""
+    """Labels from an array (H, W). Raises UserError if it holds fractions, or differs in size from the image."""
     if values.shape != size:
         shape = " × ".join(map(str, values.shape)) or "single value"
         raise UserError(

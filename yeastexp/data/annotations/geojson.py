@@ -30,7 +30,7 @@ class GeoJson:
         return json_file.begins_as_json(path) and is_geojson(json_file.load(path))
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """Those of the image, or of the frames, that the file lies beside."""
+        """The labels of the image, or of the frames of the stack, that the file lies beside."""
         file = Node(path, json_file.load(path))
         collection = file if isinstance(file.value, list) else file.get("features")
         features = [file] if collection is None else list(collection.items())

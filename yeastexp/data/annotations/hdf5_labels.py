@@ -40,7 +40,7 @@ class Hdf5Labels:
             return file.read(8) == BEGINNING
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """Those of the image, or of the frames, that the file lies beside."""
+        """The labels of the image, or of the frames of the stack, that the file lies beside."""
         if h5py.is_hdf5(path):
             trials.refuse_if_fatal(path, lambda: _opened(path, lambda file: self._annotation(path, file, frames)))
         return _opened(path, lambda file: self._annotation(path, file, frames))

@@ -45,7 +45,7 @@ class ImageJ:
         return beginning in (b"PK\x03\x04", b"PK\x05\x06") and path.suffix.lower() == ".zip"
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """Those of the image, or of the frames, that the file lies beside."""
+        """The labels of the image, or of the frames of the stack, that the file lies beside."""
         rois: list[tuple[ImagejRoi, Shape, bool]] = []
         lines = 0
         for place, data in _members(path):

@@ -1,4 +1,4 @@
-"""JSON files from strangers: read within limits, and asked for keys of a type, with one line where they lack them."""
+"""Untrusted JSON files: read within limits, with one line of error where a key is absent or of another type."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def begins_as_json(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """What a file holds. Raises UserError if it is no JSON, or too large."""
+    """The root value of a file. Raises UserError if the file is not JSON, or too large."""
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise UserError(f"{path}: has {format_bytes(size)}, more than is read; cut it into several")
@@ -46,14 +46,14 @@ def load(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Node:
-    """A value in a file, and where it stands, as `shapes[3].points`."""
+    """A value in a file, and the path to it for messages, such as `shapes[3].points`."""
 
     path: Path
     value: Any
     place: str = ""
 
     def fault(self, wrong: str, remedy: str = "save the file again") -> UserError:
-        """The one line about it."""
+        """A UserError about this value."""
         said = printable(f"{self.place or 'the file'} {wrong}; {remedy}")  # names in the file may hold line breaks
         return UserError(f"{self.path}: {said}")
 
@@ -64,12 +64,12 @@ class Node:
 
     @property
     def text(self) -> str:
-        """A text, or a number as one."""
+        """The value as text; a number is converted."""
         return str(self.value) if isinstance(self.value, int | float) else str(self._of(str))
 
     @property
     def number(self) -> float:
-        """A number that can be a coordinate, a length or an area in pixels."""
+        """The value as a number within the range of coordinates, lengths or areas in pixels."""
         value = self._of(int | float)
         if not abs(value) <= FARTHEST:
             raise self.fault(f"is {str(value)[:20]}, which lies outside of any image", "give coordinates in pixels")
@@ -77,21 +77,21 @@ class Node:
 
     @property
     def whole(self) -> int:
-        """A whole number."""
+        """The value as a whole number."""
         if not self.number.is_integer():
             raise self.fault("is not a whole number")
         return int(self.number)
 
     def keys_in_order(self) -> list[str]:
-        """Those of an object."""
+        """The keys of the object."""
         return list(self._of(dict))
 
     def get_list(self) -> list[Any]:
-        """A list as it is."""
+        """The value as a list, with its entries unchecked."""
         return list(self._of(list))
 
     def items(self) -> Iterator[Node]:
-        """Those of a list."""
+        """The entries of the list."""
         return (Node(self.path, value, f"{self.place}[{index}]") for index, value in enumerate(self._of(list)))
 
     def get(self, key: str) -> Node | None:

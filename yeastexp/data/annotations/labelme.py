@@ -33,7 +33,7 @@ class Labelme:
         return json_file.begins_as_json(path) and is_labelme(json_file.load(path))
 
     def read(self, path: Path, *, frames: Frames) -> Annotation:
-        """Those of the one image that the file lies beside."""
+        """The labels of the one image that the file lies beside."""
         name, file = only_frame(path, frames, self.title), Node(path, json_file.load(path))
         for key, pixels in zip(("imageHeight", "imageWidth"), frames[name], strict=True):
             if (node := file.get(key)) and node.whole != pixels:

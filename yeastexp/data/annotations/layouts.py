@@ -44,7 +44,7 @@ class Layout:
 
 
 def recognised_layout(folder: Path) -> Layout | None:
-    """What a folder holds if it is laid out as one of these; else None. Raises UserError if files of it are missing."""
+    """The layout of a folder, or None if it is none of these. Raises UserError if the layout lacks files."""
     if not folder.is_dir():
         return None
     layouts: tuple[Callable[[Path], Layout | None], ...] = (_nnunet, _tracking_challenge, _image_and_mask_folders)

@@ -14,23 +14,24 @@ Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
 EDGES = 1 << 12
-"""Edges that are looked at together, so that memory does not grow with the length of an outline."""
+"""Edges that are processed at a time, so that memory does not grow with the length of an outline."""
 
 NEAR = 1e-12
-"""How near a pixel centre to a vertex is the vertex, as in scikit-image."""
+"""Distance within which a vertex counts as lying on a pixel centre, as in scikit-image."""
 
 FARTHEST = 1e7
-"""Pixels from the corner beyond which a coordinate cannot be one of an image."""
+"""Largest coordinate, in pixels, that an outline in an image can have."""
 
 OVERLAPPING, CUT, OUTSIDE, EMPTY, HIDDEN = "overlapping", "cut", "outside", "empty", "hidden"
-"""What is counted of outlines; of two that overlap, the later one is counted, and its pixels are kept."""
+"""The oddities of outlines that are counted. Of two that overlap, the later one is counted and keeps its pixels."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One cell: the union of parts. Rings (n, 2) of a part hold x and y; what lies in an even number of them is out.
+    """One cell: the union of its parts, each of rings (n, 2) of x and y, filled by the even-odd rule.
 
-    A `mask` at (row, column) stands for the parts where there are pixels and no outline.
+    If the file has pixels in place of an outline, `mask` (h, w) holds them, with its first pixel at `corner` (row,
+    column), and there are no parts.
     """
 
     parts: tuple[tuple[Array, ...], ...] = ()
@@ -39,7 +40,7 @@ class Shape:
     corner: tuple[int, int] = (0, 0)
 
     def pixels(self, size: Size) -> tuple[Array, slice, slice, bool]:
-        """Those of an image that it covers, in a box (rows, columns) of it; and whether it goes on outside."""
+        """The cell's mask in a box of an image, the box's rows and columns, and whether the cell goes on outside."""
         if self.mask is not None:
             return _placed(self.mask, self.corner, size)
         vertices = np.concatenate([ring for part in self.parts for ring in part] or [np.zeros((0, 2))])
@@ -58,7 +59,11 @@ class Shape:
 
 
 def filled(ring: Array, size: Size) -> Array:
-    """Pixels (H, W) whose centres, which are whole numbers, lie in a closed ring (n, 2) of x and y, or on it."""
+    """The mask (H, W) of pixels whose centres lie inside a closed ring (n, 2) of x and y, or on it.
+
+    Pixel centres have whole coordinates. An edge is visited only in the rows that it crosses, and a cumulative sum
+    gives the parity of every pixel: far faster than testing all pixels against all edges.
+    """
     height, width = size
     inside = np.zeros(size, bool)
     if not len(ring) or not inside.size:
@@ -85,7 +90,7 @@ def filled(ring: Array, size: Size) -> Array:
 
 
 def _rows_of(y0: Array, y1: Array, height: int) -> Iterable[tuple[Array, Array]]:
-    """Rows that edges cross or touch, and the edges, so many at a time that memory stays bounded."""
+    """Pairs (row, edge) where an edge crosses or touches a row, as two arrays, in portions of bounded memory."""
     low = np.clip(np.ceil(np.minimum(y0, y1)), 0, height).astype(np.intp)
     count = np.clip(np.floor(np.maximum(y0, y1)) + 1, 0, height).astype(np.intp) - low
     edges = np.flatnonzero((count > 0) & (y0 != y1))
@@ -98,7 +103,7 @@ def _rows_of(y0: Array, y1: Array, height: int) -> Iterable[tuple[Array, Array]]
 
 
 def _crossing(start: Array, end: Array, rows: Array) -> tuple[Array, Array]:
-    """The column nearest to where each edge crosses its row, and on which side of it (sign) it does."""
+    """The column nearest to the crossing of each edge with its row, and the side of it (sign) on which that lies."""
     (x0, y0), (x1, y1) = start.T, end.T
     column = np.rint(x0 + (rows - y0) * (x1 - x0) / (y1 - y0))
     # In the terms of scikit-image, so that what lies exactly on an edge is decided alike.
@@ -138,7 +143,7 @@ def drawn(shapes: Sequence[Shape], size: Size) -> tuple[Array, Array, Counter[st
 
 
 def from_corners(shapes: Sequence[Shape]) -> list[Shape]:
-    """Shapes whose whole numbers are the corners of pixels, in coordinates where these are their centres."""
+    """Shapes with whole coordinates at pixel corners, shifted so that whole coordinates are pixel centres."""
     return [replace(shape, parts=tuple(tuple(ring - 0.5 for ring in part) for part in shape.parts)) for shape in shapes]
 
 
@@ -173,7 +178,7 @@ def count_corners(shapes: Iterable[Shape], usual: bool) -> bool:
 
 
 def ellipse(center: tuple[float, float], radii: tuple[float, float], vertices: int = 256) -> Array:
-    """A ring (n, 2) of x and y around an ellipse, so near that it holds its border."""
+    """A polygon (n, 2) of x and y whose sides touch an ellipse from outside, so that its border is inside."""
     angles = np.linspace(0, 2 * np.pi, vertices, endpoint=False)
     unit: Array = np.stack([np.cos(angles), np.sin(angles)], axis=1) / np.cos(np.pi / vertices)
     return unit * radii + center

@@ -70,7 +70,7 @@ def _axes(stored: Any) -> str:
 
 @contextmanager
 def _opened(path: Path, dataset: str) -> Iterator[Select]:
-    """Reads parts of an array."""
+    """Open an array, to read parts of it."""
     with opened(path) as file:
         stored = file[dataset]
 

@@ -48,7 +48,7 @@ def holds_several(path: Path, choices: Choices) -> bool:
 
 
 def stem(path: Path) -> str:
-    """What the images of a file are called."""
+    """The name that images of a file are given."""
     return path.stem.removesuffix(".ome")
 
 

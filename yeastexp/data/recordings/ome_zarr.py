@@ -90,7 +90,7 @@ def _sizes(scale: Mapping[str, Any], dataset: Mapping[str, Any], ndim: int) -> l
 
 @contextmanager
 def _opened(path: Path, place: str, labels: bool) -> Iterator[Select]:
-    """Reads parts of an array."""
+    """Open an array, to read parts of it."""
     zarr = optional("zarr", path, "OME-Zarr")
     with decoding(path):
         stored = zarr.open(str(path), mode="r")[place]

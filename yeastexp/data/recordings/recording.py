@@ -1,4 +1,4 @@
-"""An array in a file whose axes are known, as a number of images (C, H, W) that are read one at a time."""
+"""Arrays in files, with their axes, as sequences of images (C, H, W) that are read one at a time."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from yeastexp.system.formatting import format_count
 
 Array = npt.NDArray[Any]
 Select = Callable[[tuple[int | slice, ...]], Array]
-"""Reads a part of an array: along each axis the place that is wanted, or all."""
+"""A function that reads part of an array, given an index or a slice for each axis."""
 
 LETTERS = {"T": "frames", "C": "channels", "Z": "planes in depth", "Y": "rows", "X": "columns"}
 NUMBER = np.dtype(np.uint8)
 WHOLE = slice(None)
 UNKNOWN = "?"
-"""The letter of an axis of which a file does not say what it is."""
+"""The letter of an axis whose meaning the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """An array in a file: `axes` has a letter for each of `shape`. Opened, it is read in parts.
+    """An array in a file that is opened to be read in parts; `axes` has a letter for each length of `shape`.
 
-    Without axes it is one image (C, H, W), of which the shape is known once it is read. `name` is what its images are
-    called, `kind` what the file is. Samples of colour (S) are channels like others.
+    Without axes it is one image (C, H, W), whose shape is known once it is read. Its images are named after `name`;
+    `kind` names the file format in messages. Samples of colour (S) are channels like others.
     """
 
     path: Path
@@ -49,25 +49,25 @@ class StoredArray:
     """Whether rows and columns can be read without the rest of a plane."""
 
     def open(self) -> AbstractContextManager[Select]:
-        """Open the file; one image without axes is read by each call of what it gives."""
+        """Open the file as a function that reads part of it; without axes, each call reads the whole image."""
         if not self.axes:
             return _at_once(self.path, cast(Callable[[Path], Array], self.opened))
         return cast(Callable[[], AbstractContextManager[Select]], self.opened)()
 
     @property
     def unknown(self) -> int:
-        """The length of the axis that is not known; 1 if all are."""
+        """The length of the axis whose meaning is unknown; 1 if there is none."""
         return math.prod(size for axis, size in zip(self.axes, self.shape, strict=True) if axis == UNKNOWN)
 
     @property
     def size(self) -> str:
-        """Its shape, as `5 × 64 × 64`."""
+        """The shape as text, such as `5 × 64 × 64`."""
         return " × ".join(map(str, self.shape))
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What was said of files that do not say it themselves: axes, the plane in depth, the arrays in HDF5 files."""
+    """Options for files that leave something open: their axes, the plane in depth, the arrays in HDF5 files."""
 
     axes: str | None = None
     z: str | None = None
@@ -109,7 +109,7 @@ class Recording:
 
     @property
     def channels(self) -> int:
-        """Of each image."""
+        """The number of channels of each image."""
         return self.length("C") * self.length("S")
 
     @property
@@ -118,11 +118,11 @@ class Recording:
         return self.channels, self.length("Y"), self.length("X")
 
     def length(self, axis: str) -> int:
-        """Along an axis; 1 if there is none."""
+        """The length of an axis; 1 if there is no such axis."""
         return self.array.shape[self.axes.index(axis)] if axis in self.axes else 1
 
     def image_name(self, frame: int) -> str:
-        """The name of the array, of several frames with the index: `stack_t0003`."""
+        """The name of an image: that of the array, with the index if there are several frames, as in `stack_t0003`."""
         width = max(4, len(str(self.frames - 1)))
         return f"{self.array.name}_t{frame:0{width}d}" if self.is_stack else self.array.name
 
@@ -132,6 +132,7 @@ class Recording:
             return select(())
         parts = {"T": frame, "Z": self._plane, "1": 0, "Y": rows, "X": columns}
         at = tuple(parts.get(axis, WHOLE) for axis in self.axes)
+        # An index removes its axis, so the order is that of the axes read by a slice.
         there = [axis for axis, part in zip(self.axes, at, strict=True) if isinstance(part, slice)]
         order = [there.index(axis) for axis in "ZCSYX" if axis in there]
         with decoding(self.array.path):
@@ -155,11 +156,11 @@ class Recording:
 
     @property
     def letters(self) -> str:
-        """The axes that there are."""
+        """The axes without those of length 1 that have no letter."""
         return self.axes.replace("1", "")
 
     def described(self) -> str:
-        """What is read of it, in a line."""
+        """A line that says what the file is and which part of it is read."""
         if not self.axes:
             return self.array.kind
         held = [format_count(self.frames, "frame")] if self.is_stack else []
@@ -171,9 +172,9 @@ class Recording:
 
 
 def as_recording(array: StoredArray, choices: Choices, *, in_pieces: bool = False) -> Recording:
-    """An array as images. Raises UserError with a question if that takes more than is known, or does not fit.
+    """An array as images. Raises UserError, with the option to add, if its axes leave open how, or do not fit.
 
-    Images too large for memory do not fit, unless they will be read `in_pieces` and can be.
+    Images too large for memory are refused, unless the caller reads `in_pieces` and the file can be read so.
     """
     if not array.axes:
         return Recording(array, "")
@@ -211,7 +212,7 @@ def as_recording(array: StoredArray, choices: Choices, *, in_pieces: bool = Fals
 
 
 def _said(array: StoredArray, axes: str) -> str:
-    """Letters of the axes of an array, as they were given for all of them, or for those longer than 1."""
+    """The letters of `--axes` for every axis of an array; they may be given for axes longer than 1 alone."""
     if len(axes) == len(array.shape):
         return axes
     long = [index for index, size in enumerate(array.shape) if size > 1]
@@ -228,7 +229,7 @@ def _said(array: StoredArray, axes: str) -> str:
 
 @dataclass
 class Reading:
-    """Reads images of many recordings, of which the file that was read last stays open."""
+    """Reads images of many recordings and keeps the file of the last one open, as frames mostly follow one another."""
 
     _stack: ExitStack = field(default_factory=ExitStack)
     _last: StoredArray | None = None
@@ -256,7 +257,7 @@ def one_image(
     channel_names: tuple[str, ...] = (),
     pixel_um: float | None = None,
 ) -> StoredArray:
-    """A file of one image (C, H, W), which is read at once; its shape is known then."""
+    """The array of a file of one image (C, H, W) that is read as a whole; its shape is unknown until then."""
     return StoredArray(path, name, kind, "", (), NUMBER, read, channel_names, pixel_um)
 
 
@@ -266,7 +267,7 @@ def _at_once(path: Path, read: Callable[[Path], Array]) -> Iterator[Select]:
 
 
 def of_channels(paths: Sequence[Path], name: str, kind: str, read: Callable[[Path], Array]) -> StoredArray:
-    """An image of which each channel has a file of its own."""
+    """The array of an image whose channels are in files of their own."""
 
     def together(path: Path) -> Array:
         first, *others = (read(each) for each in paths)

@@ -130,7 +130,7 @@ def _array(
 
 @contextmanager
 def _opened(path: Path, index: int, lead: Sequence[int], samples: bool, labels: bool, planes: bool) -> Iterator[Select]:
-    """Reads parts of a series, page by page."""
+    """Open a series, to read parts of it page by page."""
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[index]
 
