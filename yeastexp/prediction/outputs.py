@@ -249,6 +249,7 @@ def _pieces(
     first, *_ = filled
     there = parts.written(first)
     _refuse_other_counts(image, there)
+    # A part without rows, of an image with fewer rows of tiles than parts, has written nothing, and none are missing.
     for part in there:
         at = [part.file_of(path) for path in filled]
         if (kept := growing_tiff.finished(at, identity, but="rows_of_tiles")) is not None:
@@ -381,8 +382,10 @@ def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: T
     """Find and measure the cells in filled arrays, write the overlay, and return summary and measurements."""
     task, classes = predictor.task, len(predictor.classes)
     scale = 1 if isinstance(task, TellsInstances) else int(_scale(classes))
+    # Ids are the first array of `_forms` or, beside a mask and planes, the third.
     ids, found = 0 if isinstance(task, TellsInstances) else 2, None
 
+    # Bands are copied, so that no view keeps the whole of a mapped array open.
     def parts() -> Iterator[Array]:
         return (np.array(arrays()[0][rows]) for rows in bands(image.size))
 

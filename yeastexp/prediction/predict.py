@@ -218,6 +218,7 @@ def predict(
     with closing(reading), progress(len(sources)) as advance:
         # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
         stopped = not all(_predict(call, *pair, advance) for pair in _own(part, sources, targets))
+    # Tables and exports need all images: a part has only its own, and joining is repeated once the faults are gone.
     if part or (join and call.faults):
         return _ended(call, stopped)
     if call.rows:
@@ -227,6 +228,7 @@ def predict(
             call.faults += files.unwritten(output / TABLE, error).faults
     if call.cells:
         _write_cells(call, output / CELLS)
+    # Exports read the images once more, which opens their files again.
     if wanted and call.labelled:
         call.faults += exports.write(wanted, call.labelled, output)
         reading.close()
@@ -296,6 +298,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         tells_instances = isinstance(call.predictor.task, TellsInstances)
         measured = tells_instances or call.options.cells
         needed = [*targets.all, *([targets.cells] if measured else [])]
+        # Only these leave records behind; other images are predicted anew.
         kept = targets.grow or call.part or call.join
         finished = growing_tiff.finished(needed, identity) if kept else None
         if finished:
@@ -313,6 +316,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
                 if cells is not None:
                     outputs.write_table(targets.cells, cells)
                 growing_tiff.remember(targets.mask, identity, vars(summary))
+        # With the first result: a call that could write none leaves the folder to other runs.
         if not call.rows:
             _keep_origin(call)
         call.rows.append(_row(source.name, image, summary, tells_instances))

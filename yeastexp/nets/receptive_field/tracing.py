@@ -93,7 +93,7 @@ class Trace:
     failure: UserError | None
     """Why the run ended early; None if it did not."""
     refused: bool
-    """Whether the model's own forward raised `failure`, and not a rule or a check of this package."""
+    """Whether forward raised anything but a UserError, as a model does at a size that it does not take."""
     # Two runs that differ in these two depend on the image's size although their extents look alike: a model that
     # multiplies by H, or crops to 600 rows, which only larger images have.
     numbers: tuple[tuple[str, tuple[Any, ...]], ...]
