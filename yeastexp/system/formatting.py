@@ -6,40 +6,40 @@ import math
 from collections.abc import Callable
 
 ABSENT = "–"
-"""What stands where there is no value."""
+"""The text in place of a missing value."""
 
 
 def format_score(value: float | None) -> str:
-    """A score or loss with four decimals, or four digits from 10 on."""
+    """Return a score or loss with four decimals, or with four digits if it is 10 or more."""
     if value is None or math.isnan(value):
         return ABSENT
     return f"{value:.4f}" if abs(value) < 10 else format_number(value)
 
 
 def format_interval(low: float | None, high: float | None, form: Callable[[float | None], str] = format_score) -> str:
-    """The interval of a score."""
+    """Return the interval of a score as text."""
     return ABSENT if ABSENT in (ends := (form(low), form(high))) else " – ".join(ends)
 
 
 def format_p(p: float) -> str:
-    """A p value."""
+    """Return a p value with four decimals, or one digit if it is below 0.0001."""
     return ABSENT if math.isnan(p) else f"{p:.4f}" if p >= 0.0001 else f"{p:.0e}"
 
 
 def format_difference(value: float, low: float, high: float) -> str:
-    """A difference of scores with its sign, and as many digits as show two of the width of its interval."""
+    """Return a difference of scores with its sign, and decimals that show two digits of its interval's width."""
     width = high - low
     decimals = min(8, max(4, 1 - math.floor(math.log10(width / 2)))) if width > 0 else 4
     return ABSENT if math.isnan(value) else f"{value:+z.{decimals}f}"
 
 
 def format_difference_interval(low: float, high: float) -> str:
-    """The interval of a difference of scores."""
+    """Return the interval of a difference of scores as text."""
     return ABSENT if math.isnan(low) else f"{format_difference(low, low, high)} to {format_difference(high, low, high)}"
 
 
 def format_number(value: float | None, digits: int = 4, scale: float = 0.0) -> str:
-    """A value of any kind to some digits, none of a whole number lost; 0 if less than a thousandth of a scale."""
+    """Return a number to `digits` digits, whole numbers in full, and 0 for less than a thousandth of `scale`."""
     if value is None:
         return ABSENT
     value = 0.0 if abs(value) < scale / 1000 else float(value)
@@ -47,12 +47,12 @@ def format_number(value: float | None, digits: int = 4, scale: float = 0.0) -> s
 
 
 def format_count(number: int, noun: str) -> str:
-    """As '1 image' or '3,000 images'."""
+    """Return a number with a noun, as '1 image' or '3,000 images'."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_signed(value: float, digits: int = 3) -> str:
-    """A difference of counts with its sign, to some digits."""
+    """Return a difference of counts with its sign, to `digits` digits."""
     if math.isnan(value):
         return ABSENT
     text = format_number(value, digits)
@@ -60,7 +60,7 @@ def format_signed(value: float, digits: int = 3) -> str:
 
 
 def format_share(part: float) -> str:
-    """A share in per cent, with as many digits as tell it from none and from all."""
+    """Return a share in per cent, with enough digits to tell it from 0 % and from 100 %."""
     percent = 100 * part
     if 0 < percent < 0.01:
         return "less than 0.01 %"
@@ -70,7 +70,7 @@ def format_share(part: float) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """A number of bytes in powers of 1000, as '12.3 MB'."""
+    """Return a number of bytes in units of powers of 1000, as '12.3 MB'."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"

@@ -193,7 +193,7 @@ class RunContext:
 
     @property
     def device(self) -> torch.device:
-        """Where a step is computed."""
+        """The device of the model and its batches."""
         return self.assembly.device
 
     @property
@@ -202,7 +202,7 @@ class RunContext:
         return self.directory.path
 
     def log(self, line: str) -> None:
-        """One line, with the time, in `log.txt`."""
+        """Append a line, with the time, to `log.txt`."""
         self.directory.log(line)
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""How gradients become weights: groups of batches, and mixed precision."""
+"""The optimizer step: accumulation groups, weighing of batches, and mixed precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALLEST_SCALE = 2.0**-10
 
 @dataclass(frozen=True)
 class Options:
-    """How a step is computed: in which precision, and whether the model is compiled."""
+    """The precision of a step, and whether the model is compiled."""
 
     precision: Precision = "float32"
     compile: bool = False

@@ -43,7 +43,7 @@ class Validation:
         return math.fsum(self.losses.values()) / len(self.losses)
 
     def state_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it."""
+        """Return the validation as plain values and tensors."""
         return {"scores": {name: dict(vars(found)) for name, found in self.scores.items()}, "losses": self.losses}
 
     @classmethod
@@ -87,7 +87,7 @@ class Progress:
         return first + (schedule.updates - first) * through[0] // through[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it."""
+        """Return the progress as plain values and tensors."""
         kept = {"last": self.last_validation, "best": self.best_validation}
         return {
             "best": dict(vars(self.best)),

@@ -95,7 +95,7 @@ class Tracker:
         _add_scalars(self.writer, final, step)
 
     def flush(self) -> None:
-        """Let readers see everything so far."""
+        """Write all events so far to disk; errors of the writer's thread are raised here."""
         for writer in (self.writer, *self.baselines.values()):
             writer.flush()
 

@@ -64,6 +64,6 @@ class AverageWeights:
         return {"model": self.model.state_dict(), "updates": self.average.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Restore a `state_dict`; the averaged weights are restored by the optimization."""
         self.model.load_state_dict(state["model"])
         self.average.updates = state["updates"]

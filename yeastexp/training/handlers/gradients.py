@@ -40,7 +40,7 @@ class ClipGradients:
         return {"norms": [norm.clone() for norm in self.norms]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Restore a `state_dict`."""
         self.norms[:] = [norm.to(self.device) for norm in state["norms"]]
 
 
@@ -66,9 +66,9 @@ class StepScheduler:
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's own."""
+        """The state of the scheduler."""
         return self.scheduler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Restore a `state_dict`."""
         self.scheduler.load_state_dict(state)

@@ -71,6 +71,6 @@ class ReadLosses:
         return {"unread": list(self.unread), "epoch": list(self.epoch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Restore a `state_dict`."""
         self.unread = [loss.to(self.device) for loss in state["unread"]]
         self.epoch = list(state["epoch"])
