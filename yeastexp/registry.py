@@ -75,6 +75,7 @@ class Schema:
             if parameter.annotation is parameter.empty:
                 hint = "the hint is the schema of the TOML key"
                 raise UserError(f"option '{parameter.name}' has no type hint; {hint}, and {called}")
+            # In the signature of a dataclass this placeholder stands for `default_factory`.
             if repr(parameter.default) == "<factory>":
                 raise UserError(f"option '{parameter.name}' has a default factory; give it a plain, immutable default")
             if parameter.name == "name":

@@ -329,6 +329,7 @@ class _Checker:
         if name not in KINDS[kind] and self.withheld:
             options = {key: value for key, value in values.items() if key not in ("name", *known)}
             return Part(kind, name, options, table, self.tree.place((*at, "name")))
+        # Likewise, a plugin that could not be loaded may define the part: its own fault is enough.
         if name not in KINDS[kind] and any(f"{quote}{name}{quote}" in text for text in self.unsound for quote in "'\""):
             self.own_loss |= kind == "task"  # which nobody can know before
             return None

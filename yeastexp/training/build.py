@@ -123,6 +123,7 @@ class Assembly:
         Raises UserError if the task returns no scalar, or one without gradient although the outputs have one.
         """
         value: Any = self.task.loss(outputs, targets, self.criterion)
+        # In validation the outputs have no gradient, and then the loss needs none.
         if isinstance(value, Tensor) and not value.ndim and value.requires_grad >= outputs.requires_grad:
             return value
         part = self._says_loss
@@ -203,6 +204,8 @@ def assemble(experiment: Experiment) -> Assembly:
         task.fit(dataset.read(name) for name in dataset.splits["train"])
     augmentations = tuple(part.build() for part in experiment.augmentations)
     images = training_images(experiment, task, dataset, transforms, augmentations, device)
+    # Patches are planned on the images of the data set alone. The scenes behind them are taken by augmentations, in
+    # place of such a patch.
     sampler = PatchSampler(
         images.source,
         plan_patches(experiment.patches, images.source.sizes[: images.count]),
