@@ -496,6 +496,9 @@ def test_what_is_refused_before_anything_is_predicted(semantic: Path, here: Path
         status, _, err = call("predict", semantic, "in", "-o", "out", *arguments)
         assert status == 2 and re.search(said, err) and err.count("\n") == 1
         assert not Path("out").exists()
+    Path("out").touch()
+    status, _, err = call("predict", semantic, "in", "-o", "out")
+    assert (status, err) == (2, "out: is a file, but results are written into a folder; name one\n")
 
 
 @pytest.mark.parametrize("first", [{}, {"cells": True, "kinds": ["coco"]}])

@@ -349,7 +349,9 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
 
 
 def _refuse_other_run(output: Path, checkpoint: str) -> None:
-    """Raise UserError if a folder has results of another checkpoint, or of an unknown one."""
+    """Raise UserError if a folder has results of another checkpoint, or of an unknown one, or is a file."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file, but results are written into a folder; name one")
     try:
         stored = json.loads((output / ORIGIN).read_text(encoding="utf-8"))
         run, same = stored["run"], stored["checkpoint"] == checkpoint
