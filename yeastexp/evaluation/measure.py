@@ -69,6 +69,8 @@ def metrics_of(
     """
     classes, own = len(experiment.task.classes), build.build_metrics(experiment)
     metrics: dict[str, PerImageMetric] = {}
+    # The boundary F1 is made anew even if the experiment has one: evaluations of several runs are compared, and the
+    # tolerance is part of what is compared.
     for name in (*standard_of(experiment), *own):
         tolerant = BoundaryF1(classes, tolerance_px) if name == "boundary_f1" else None
         metrics[name] = tolerant or own.get(name) or KINDS["metric"][name](classes)
@@ -258,6 +260,7 @@ def measure(
         counting[INSTANCES] = InstanceCounts(classes)
     digests: dict[str, str] = {}
 
+    # Of the stored values: a digest tells whether two evaluations saw the same image, whatever each run made of it.
     def samples() -> Iterator[Sample]:
         # Digests are taken while `score` draws the samples, so that no image is read twice or kept.
         for name in progress(among.share(images.names)):
@@ -278,6 +281,7 @@ def measure_baselines(
 ) -> dict[str, Summary]:
     """The summaries of baselines on the same images, by name, with those metrics that can score baselines."""
     task, classes, among = images.predictor.task, images.predictor.classes, processes.current()
+    # Processes share the images as in `measure`, so that the rows of both are gathered in the same order.
     share = replace(images, names=tuple(among.share(images.names)))
     return {
         name: summarise(

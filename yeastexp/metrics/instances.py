@@ -236,10 +236,11 @@ class InstanceMetric(PerImageMetric):
 
 @metric("average_precision")
 class AveragePrecision(InstanceMetric):
-    """Cells matched / (matched + false + missed ones), the mean over IoUs of .50, .55, … .95; also at .50, .75, .90.
+    """TP / (TP + FP + FN) of cells matched one to one, the mean over IoUs of .50, .55, … .95; also at .50, .75, .90.
 
-    Matched one to one, as many as can be (Caicedo et al. 2019). Cells within `ignore_border` pixels of the border are
-    left out; a matched one goes by its true cell. An image without cells, true or predicted, has no score.
+    As many cells as possible are matched (Caicedo et al. 2019). Cells within `ignore_border` pixels of the border are
+    left out; a matched pair is kept or left out as its true cell is. An image without true and predicted cells has no
+    score.
     """
 
     parts = ("AP50", "AP75", "AP90")
@@ -274,9 +275,9 @@ class PanopticQuality(InstanceMetric):
 
 @metric("seg")
 class Seg(InstanceMetric):
-    """SEG of the Cell Tracking Challenge: mean over true cells of the IoU with the predicted one that has most of it.
+    """SEG of the Cell Tracking Challenge: mean IoU of true cells with the predicted cell that covers most of each.
 
-    A true cell scores 0 if no predicted one has more than half of it; false cells cost nothing (Maška et al. 2014).
+    A true cell scores 0 if no predicted cell covers more than half of it; false cells cost nothing (Maška et al. 2014).
     Cells within `ignore_border` pixels of the border are left out.
     """
 
@@ -290,10 +291,11 @@ class Seg(InstanceMetric):
 
 @metric("count")
 class Count(InstanceMetric):
-    """Error of the number of cells as a share of the true number; with the numbers themselves, and those of errors.
+    """Counting error |found - true| / true, with the numbers of true and found cells and of cells by kind of error.
 
-    A split cell has two or more predicted ones mostly inside it, a merged one has most of two or more true ones; missed
-    and false are the others without a match at an IoU of one half. Pooled, errors of opposite sign do not cancel.
+    A split cell has two or more predicted cells mostly inside it, a merged one covers most of two or more true cells;
+    missed and false are the others without a match at an IoU of one half. Pooled, errors of opposite sign do not
+    cancel.
     """
 
     higher_is_better = False

@@ -243,7 +243,7 @@ class Recall(ByClass):
 
 @metric("boundary_f1")
 class BoundaryF1(PerImageMetric):
-    """F1 of the boundary pixels of each class: one counts as a hit within `tolerance_px` of one of the other map.
+    """F1 score of each class's boundary pixels, which are hits within `tolerance_px` of the other map's boundary.
 
     2 P R / (P + R), with P the share of predicted boundary pixels near a true one and R the share of true ones near a
     predicted one (Csurka et al. 2013, BMVC). A boundary pixel has one of its four neighbours outside its class; the

@@ -132,6 +132,7 @@ def _runs(paths: Sequence[Path]) -> list[Run]:
             directory.refuse_folder_of_runs()
         if resolved.count(place) > 1:
             raise UserError(f"{path}: is named twice; name different runs")
+    # Short labels only if they tell all runs apart: runs of two folders may share both names.
     short = [f"{place.parent.name}/{place.name}" for place in resolved]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
     return [

@@ -85,6 +85,7 @@ def _of_repeats(record: SweepRecord, best: float, complete: list[TrialRecord]) -
         return
     scores = [format_score(trial.score) for trial in ended]
     mean = math.fsum(trial.score or 0.0 for trial in ended) / len(ended)
+    # The best of many trials was partly lucky: how much worse its repeats score estimates the bias of the selection.
     gap = best - mean if record.higher_is_better else mean - best
     compared = f"{format_score(abs(gap))} {'worse' if gap >= 0 else 'better'} than when it was selected"
     yield (

@@ -97,6 +97,7 @@ def packed(path: Path) -> list[Layer]:
     reader = Reader(path)
     contents = reader.contents
     names, forms = contents.names, reader.forms
+    # One cache for all layers: those of an image are drawn together, and a read gives its channels and all its maps.
     read = lru_cache(KEPT)(lambda index: reader.read(names[index]))
     sizes = [reader.shape(name)[1:] for name in names]
     placed = _placed(contents.pixel_um)
@@ -192,6 +193,7 @@ def _channels(
     layers = list[Layer]()
     for channel in range(channels):
         frames = Frames(sizes, dtype, lambda index, channel=channel: read(index)[channel])  # type: ignore[misc]
+        # Limits from three images, as reading all of a large stack would take too long.
         looked_at = [frames.frame(index) for index in {0, len(frames) // 2, len(frames) - 1}]
         low, high = min(float(each.min()) for each in looked_at), max(float(each.max()) for each in looked_at)
         colours = COLOURS.get(channels, MORE_COLOURS)

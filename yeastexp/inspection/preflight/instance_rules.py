@@ -50,6 +50,7 @@ def findings(images: Statistics, needed: bool) -> Iterator[Finding]:
             "choose training images with cells, or pack the masks again with --labels instance",
             names(train),
         )
+    # An id that distant cells share is in several pieces too; it is reported for the graver of its faults alone.
     known = set[tuple[str, int]]()
     for field, about, what, why, remedy in FAULTS:
         shown = {

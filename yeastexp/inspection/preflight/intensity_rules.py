@@ -90,6 +90,7 @@ def value_ranges(images: Statistics, classes: Sequence[str]) -> Iterator[Finding
     low, high = min(varied, key=lambda image: image.std), max(varied, key=lambda image: image.std)
     ranges = " to ".join(f"{format_number(one.low)} – {format_number(one.high)} ({one.name})" for one in (low, high))
     if transformed > MAX_CONTRAST_RATIO:
+        # Named are the images outside a range around the median whose ends differ by the ratio that is tolerated.
         median, limit = float(np.median([given.std for _, given in inputs])), MAX_CONTRAST_RATIO**0.5
         yield Finding(
             "warning",

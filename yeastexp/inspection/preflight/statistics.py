@@ -136,6 +136,7 @@ def measure(sample: Sample, split: str, dtype: str | None, transforms: Transform
     components = _component_sizes(labels)
     transformed = sample if transforms is None else pipeline.whole(transforms, sample)
     stored, given = (some.maps.get("instances") for some in (sample, transformed))
+    # Ids are checked as stored. Sizes are compared with patches, so that they are measured again if transforms resize.
     instances = None if stored is None else cells.measure(stored)
     resized = instances if given is None or transformed.size == sample.size else cells.measure(given)
     return ImageStatistics(
