@@ -24,7 +24,7 @@ SAME_PIXEL = 0.01
 """The relative difference of pixel sizes up to which no note is made."""
 
 ENVIRONMENT = ("versions", "platform", "device", "threads")
-"""What can change the last bits of a score."""
+"""The keys of the environment that can change the last bits of a score."""
 
 
 def evaluate(

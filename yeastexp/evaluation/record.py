@@ -109,7 +109,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
 
 
 def title(evaluation: Evaluation) -> str:
-    """Which checkpoint was evaluated on which images, and whether it was trained or selected on them."""
+    """The title of an evaluation: its images, its checkpoint, and whether that was trained or selected on them."""
     count = len(evaluation.images)
     images = f"{format_count(count, 'image')} of {escape(evaluation.data)} ({evaluation.split})"
     known = [

@@ -1,4 +1,4 @@
-"""Where the images of an evaluation come from: the data that a run was trained on, or another file."""
+"""The source of an evaluation's images: the data that a run was trained on, or another file."""
 
 from __future__ import annotations
 

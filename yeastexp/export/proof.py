@@ -1,4 +1,4 @@
-"""What an exported network gives beside what PyTorch gives, on images of three sizes."""
+"""The proof of an export: outputs of the exported network compared with PyTorch's on images of three sizes."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ NORMAL_95 = 1.96
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two numbers of each pair agree (Bland and Altman 1986, Lancet 327, doi:10.1016/S0140-6736(86)90837-8).
+    """The agreement of paired numbers (Bland and Altman 1986, Lancet 327, doi:10.1016/S0140-6736(86)90837-8).
 
     `difference` is the mean of second minus first with its t-interval; `low` and `high` are the limits of agreement,
     the mean ± 1.96 standard deviations (of n - 1), within which 95 % of the differences are expected. NaN if there are
@@ -68,7 +68,7 @@ class Agreement:
 
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> Agreement:
-    """How far the `second` numbers lie from the `first`, pair by pair; pairs with a NaN are left out."""
+    """Measure how far the `second` numbers lie from the `first`, pair by pair; pairs with a NaN are left out."""
     differences = _numbers([b - a for a, b in zip(first, second, strict=True)])
     mean = interval(differences.tolist())
     spread = NORMAL_95 * float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
@@ -131,7 +131,7 @@ def _all_sums(differences: Values) -> Values:
 
 
 def _count_as_far(differences: Values, observed: float) -> int:
-    """How many of `FLIPS` random flips have a sum at least as far from 0 as the one observed."""
+    """Count the random flips, of `FLIPS`, whose sum is at least as far from 0 as the observed one."""
     # A fixed seed, so that a comparison that is repeated prints the same p.
     source = np.random.Generator(np.random.Philox(0))
     count = 0

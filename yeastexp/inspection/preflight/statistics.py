@@ -83,7 +83,7 @@ class ImageStatistics(LabelStatistics):
     at_low: float
     """The share of the pixels at the lowest value of their channel, in the channel with the most."""
     at_high: float
-    """The same of the highest value."""
+    """The share of the pixels at the highest value of their channel, in the channel with the most."""
     constant: bool
     """Whether all pixels of a channel have one value."""
     components: int
@@ -105,10 +105,10 @@ class ImageStatistics(LabelStatistics):
 
 
 Statistics = Sequence[ImageStatistics]
-"""Of several images."""
+"""The statistics of several images and their labels."""
 
 Labels = Sequence[LabelStatistics]
-"""Of several images."""
+"""The statistics of the labels of several images."""
 
 AnyStatistics = TypeVar("AnyStatistics", bound=LabelStatistics)
 
