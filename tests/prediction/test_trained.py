@@ -142,7 +142,10 @@ def test_values_count_and_not_their_type(runs: dict[str, Path], dtype: str) -> N
 @pytest.mark.parametrize(
     ("image", "fault"),
     [
-        (np.zeros((2, 8, 8), np.uint8), "image: has 2 channels; the run was trained on 1; save it as a grey image"),
+        (
+            np.zeros((2, 8, 8), np.uint8),
+            "image: has 2 channels; the run was trained on 1; give one, as image[0], or a list of images",
+        ),
         (
             np.zeros((8, 8, 1), np.uint8),
             "image: has the shape (8, 8, 1), channels last; give (C, H, W), as np.moveaxis",
@@ -171,8 +174,11 @@ def test_what_is_no_image_is_a_line(runs: dict[str, Path], image: Any, fault: st
     ("options", "fault"),
     [
         ({"tile": 0}, "tile: should be a number of pixels from 1 on, got 0"),
+        ({"tile": 12.5}, "tile: should be a number of pixels from 1 on, got 12.5"),
         ({"pixel_um": -1.0}, "pixel_um: should be the side of a pixel in micrometres, got -1.0"),
-        ({"normalization": {"mean": 1}}, "attribute 'normalization' has no 'mean' and 'std'"),
+        ({"pixel_um": "0.1"}, "pixel_um: should be the side of a pixel in micrometres, got '0.1'"),
+        ({"normalization": {"mean": 1}}, "normalization has no 'mean' and 'std'; give 'mean' and 'std'"),
+        ({"normalization": 5}, "normalization: should be a table with 'mean' and 'std', got 5"),
     ],
 )
 def test_wrong_options_are_a_line(runs: dict[str, Path], options: dict[str, Any], fault: str) -> None:

@@ -40,20 +40,26 @@ def one_or_each(numbers: Iterable[float]) -> PerChannel:
     return listed[0] if len(listed) == 1 else listed
 
 
-def refuse_incomplete(normalization: Mapping[str, Any] | None, channels: int | None = None) -> None:
-    """Raises UserError if a file's normalisation has no mean and standard deviation for all or for each channel."""
+OF_A_FILE, GIVEN = ("attribute 'normalization'", "make the file again"), ("normalization", "give 'mean' and 'std'")
+"""What a normalisation that is not complete is called, and what to do about it."""
+
+
+def refuse_incomplete(
+    normalization: Mapping[str, Any] | None, channels: int | None = None, said: tuple[str, str] = OF_A_FILE
+) -> None:
+    """Raises UserError if a normalisation has no mean and standard deviation for all or for each channel."""
     if normalization is None:
         return
+    place, remedy = said
     listed: list[list[Any]] = [
         value if isinstance(value, list) else [value] for value in map(normalization.get, ("mean", "std"))
     ]
     numbers = [number for value in listed for number in value]
     complete = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
     if not complete or len(listed[0]) != len(listed[1]) or not all(std > 0 for std in listed[1]):
-        raise UserError("attribute 'normalization' has no 'mean' and 'std'; make the file again")
+        raise UserError(f"{place} has no 'mean' and 'std'; {remedy}")
     if len(listed[0]) not in (1, channels):
-        fault = f"attribute 'normalization' is of {len(listed[0])} channels, but images have {channels}"
-        raise UserError(f"{fault}; make the file again")
+        raise UserError(f"{place} is of {len(listed[0])} channels, but images have {channels}; {remedy}")
 
 
 def ends_of(image: Tensor) -> Tensor:

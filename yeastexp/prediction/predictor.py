@@ -121,15 +121,15 @@ class Predictor:
         """The range of the training images' values: as in the checkpoint, else of some images that are still there."""
         return self.values or _values_of(self.experiment)
 
-    def fitting(self, image: StoredImage) -> StoredImage:
+    def fitting(self, image: StoredImage, grey: str = "save it as a grey image") -> StoredImage:
         """Return an image with as many channels as the run was trained on; of equal channels one is taken.
 
-        Raises UserError if the image has another number of channels.
+        Raises UserError if the image has another number of channels; `grey` is the remedy for a run of grey images.
         """
         channels = self.experiment.task.channels
         image = one_of_equal_channels(image) if channels == 1 else image
         if image.shape[0] != channels:
-            remedy = "save it as a grey image" if channels == 1 else "give it images with as many"
+            remedy = grey if channels == 1 else "give it images with as many"
             raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
         return image
 

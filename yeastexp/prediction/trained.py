@@ -23,7 +23,7 @@ from PIL import Image
 
 from yeastexp.config import trust
 from yeastexp.contracts import Prediction
-from yeastexp.data.normalization import refuse_incomplete
+from yeastexp.data.normalization import GIVEN, refuse_incomplete
 from yeastexp.data.pieces import StoredImage
 from yeastexp.errors import UserError
 from yeastexp.prediction.cell_table import measure
@@ -219,9 +219,13 @@ class TrainedModel:
         is cut into tiles, which give what the whole image gives. Warns if values are unlike those of the training
         images. Raises UserError if it is no such image, or has another number of channels, or NaN.
         """
-        if tile is not None and tile < 1:
-            raise UserError(f"tile: should be a number of pixels from 1 on, got {tile}")
+        if tile is not None and not (isinstance(tile, int | np.integer) and tile >= 1):
+            raise UserError(f"tile: should be a number of pixels from 1 on, got {tile!r}")
         options = Options(tta, tile=tile)
+        if pixel_um is not None and not (isinstance(pixel_um, int | float | np.number) and 0 < pixel_um < np.inf):
+            raise UserError(f"pixel_um: should be the side of a pixel in micrometres, got {pixel_um!r}")
+        if not isinstance(normalization, Mapping | None):
+            raise UserError(f"normalization: should be a table with 'mean' and 'std', got {normalization!r}")
         given = (pixel_um, None if normalization is None else dict(normalization))
         if isinstance(image, list | tuple):
             stored = [self._stored(each, f"images[{index}]", *given) for index, each in enumerate(image)]
@@ -252,14 +256,13 @@ class TrainedModel:
             raise UserError(f"{name}: has the shape {array.shape}, channels last; {remedy}")
         if not array.size:
             raise UserError(f"{name}: has the shape {array.shape}, and so no pixels")
-        if pixel_um is not None and not 0 < pixel_um < np.inf:
-            raise UserError(f"pixel_um: should be the side of a pixel in micrometres, got {pixel_um}")
         # A copy, for cells are measured later, and the caller may read the next image into the same array.
         array = array.astype(array.dtype.newbyteorder("="))
         array = array if array.ndim == 3 else array[None]
-        refuse_incomplete(normalization, len(array))
+        refuse_incomplete(normalization, len(array), GIVEN)
         stored = StoredImage.of(name, array)
-        return self.predictor.fitting(replace(stored, normalization=normalization, pixel_um=pixel_um))
+        stored = replace(stored, normalization=normalization, pixel_um=pixel_um)
+        return self.predictor.fitting(stored, grey="give one, as image[0], or a list of images")
 
     def _result(self, image: StoredImage, options: Options) -> Result:
         """Predict an image while no other thread computes; warn if its values are unlike the training images'."""
