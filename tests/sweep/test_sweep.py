@@ -26,8 +26,10 @@ from optuna.trial import TrialState
 from pages import Page
 
 import yeastexp
+from yeastexp.config.experiment import Experiment
 from yeastexp.errors import INTERRUPTED, UserError
 from yeastexp.evaluation.sweep import proposals, storage, workers
+from yeastexp.evaluation.sweep import sweep as sweeps
 from yeastexp.evaluation.sweep.findings import findings, spread_of
 from yeastexp.evaluation.sweep.folder import SamplerName, SweepFolder, SweepRecord
 from yeastexp.evaluation.sweep.proposals import FollowTrial, is_worse_than_best, proposed, sampler_of, scores_at
@@ -140,10 +142,49 @@ def test_a_sweep_of_something_else_is_refused(changes: dict[str, Any], other: st
         sweep(asked, silent)
     (finished.path / "sweep.json").rename(finished.path / "aside")
     try:
-        with pytest.raises(UserError, match=r"is no folder of a sweep|is a sweep of another"):
+        with pytest.raises(UserError, match=f"study 'sweep' of .*: is a sweep of another {other}; bring back"):
             sweep(asked, silent)
+        assert not (finished.path / "sweep.json").exists()
     finally:
         (finished.path / "aside").rename(finished.path / "sweep.json")
+
+
+def test_what_is_known_is_written_anew_where_it_was_removed(
+    finished: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the message about a damaged one asks for."""
+    record, aside = finished.read(), (finished.path / "sweep.json").rename(finished.path / "aside")
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", None)
+    try:
+        assert sweep(requested(finished.path.parent, repeats=2), silent).read() == record
+    finally:
+        aside.replace(finished.path / "sweep.json")
+
+
+def test_processes_that_begin_at_once_take_the_experiment_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a job array do: while one still looks for the fastest threads, another has found others."""
+    asked = requested(tmp_path)
+    there = SweepFolder(tmp_path / "sweep")
+    settled = sweeps.settled
+
+    def overtaken(loaded: Experiment, at_once: int) -> Experiment:
+        assert there.is_sweep, "a process that begins now sees whose folder it is"
+        first = replace(loaded, runtime=replace(loaded.runtime, threads=7))
+        there.directory.write_experiment(first)
+        return settled(loaded, at_once)
+
+    def interrupted(part: object) -> None:
+        assert there.directory.load().runtime.threads == 7
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "settled", overtaken)
+    monkeypatch.setattr(sweeps._Part, "train_trials", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(asked, silent)
+    with pytest.raises(KeyboardInterrupt):  # and not with a line about the folder
+        sweep(asked, silent)
 
 
 def test_an_interrupted_trial_is_gone_on_with(finished: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:

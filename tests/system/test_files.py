@@ -175,3 +175,20 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with files.replacing(tmp_path / "folder") as temporary:
         (temporary / "x").write_text("text")
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "left.txt", "folder", ".left.txt.part"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_of_several_processes_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    path = tmp_path / "a.txt"
+
+    def linked(new: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(new))
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", linked)
+    with files.appearing(path, unless_there=True) as temporary:
+        temporary.write_text("late")
+        files.write_text(path, "first", unless_there=True)
+    assert path.read_text() == "first"
+    files.write_text(path, "new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]

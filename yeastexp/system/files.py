@@ -23,10 +23,11 @@ LONGEST_NAME = 200
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path, *, unless_there: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which is renamed to it if the block succeeds and removed if it raises.
 
-    A temporary file that a killed process left for the same `path` is overwritten. OSErrors name `path`.
+    With `unless_there` a file that another process, on whichever machine, put at `path` meanwhile stays. A temporary
+    file that a killed process left for the same `path` is overwritten. OSErrors name `path`.
     """
     with folder(path.parent), _named(path, path):
         temporary, descriptor = _reserve(path)
@@ -38,7 +39,10 @@ def appearing(path: Path) -> Iterator[Path]:
                 # Contents first: a power failure after the rename must not leave the name with an empty file. Syncing
                 # the folder makes the rename itself last.
                 _sync(temporary)
-                temporary.replace(path)
+                if unless_there:
+                    _first(temporary, path)
+                else:
+                    temporary.replace(path)
                 _sync(path.parent)
         finally:
             # After the rename another process may have begun a temporary file of this name, which is its own.
@@ -46,6 +50,17 @@ def appearing(path: Path) -> Iterator[Path]:
                 if _is_at(temporary, descriptor):
                     temporary.unlink()
             os.close(descriptor)
+
+
+def _first(temporary: Path, path: Path) -> None:
+    """Link a file to `path` unless that exists."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if not path.exists():
+            temporary.replace(path)
 
 
 def _reserve(path: Path) -> tuple[Path, int]:
@@ -194,9 +209,9 @@ def _in_place(temporary: Path, folder: Path, old: Path) -> bool:
     return True
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, unless_there: bool = False) -> None:
     """Write a UTF-8 text file at once: a reader sees the old file or the new one, never a part."""
-    with appearing(path) as temporary:
+    with appearing(path, unless_there=unless_there) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

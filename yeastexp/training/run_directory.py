@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import math
 import os
@@ -233,10 +234,10 @@ class RunDirectory:
         if not self.path.is_dir():
             raise failures.gone(self.path)
 
-    def _write(self, path: Path, text: str) -> None:
+    def _write(self, path: Path, text: str, *, unless_there: bool = False) -> None:
         if self.writes:
             self.refuse_gone()
-            files.write_text(path, text)
+            files.write_text(path, text, unless_there=unless_there)
 
     def load(self, settings: Sequence[str] = (), *, data: bool = True, execute: bool = True) -> Experiment:
         """Return the experiment; without `data` its data set need not exist.
@@ -245,15 +246,17 @@ class RunDirectory:
         """
         return load_experiment(self.experiment, settings, data=data, received=True, execute=execute)
 
-    def write_experiment(self, experiment: Experiment) -> None:
+    def write_experiment(self, experiment: Experiment, *, unless_there: bool = False) -> None:
         """Write the resolved experiment, with which the directory counts as a run that can be resumed."""
-        self._write(self.experiment, experiment.resolved())
+        self._write(self.experiment, experiment.resolved(), unless_there=unless_there)
 
     def copy_plugins(self, plugins: Sequence[Path]) -> None:
         """Keep copies of plugin files."""
         for plugin in plugins if self.writes else ():
             self.plugins.mkdir(exist_ok=True)
-            shutil.copy2(plugin, self.plugins / plugin.name)
+            copy = self.plugins / plugin.name
+            if not (copy.is_file() and filecmp.cmp(plugin, copy, shallow=False)):  # others may be reading it
+                shutil.copy2(plugin, copy)
 
     def read_environment(self) -> dict[str, Any]:
         """Return the contents of `environment.json`. Raises UserError if it is missing or damaged."""

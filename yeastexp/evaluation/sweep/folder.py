@@ -112,6 +112,11 @@ class SweepFolder:
         return (self.path / RECORD).is_file()
 
     @property
+    def was_sweep(self) -> bool:
+        """Whether there are traces of one, though its record may have been removed."""
+        return self.journal.is_file() or self.workers.is_dir()
+
+    @property
     def directory(self) -> RunDirectory:
         """The folder as a run directory, which holds the experiment of all trials and its plugins."""
         return RunDirectory(self.path)

@@ -116,6 +116,8 @@ def sweep(request: Request, say: Say) -> SweepFolder:
     with storage.opened(folder.journal, request.storage) as shared:
         study = _study(shared, folder.path.name, blank.higher_is_better)
         _refuse_other_study(study, folder, blank)
+        if not folder.is_sweep:  # before anything else, for others that begin now look for it
+            folder.write(blank)
         _freeze(folder, loaded, request.jobs)
         worker = Worker(folder.workers, study)
         with worker.alive(), workers.further(request.jobs - 1, request.command(folder.path), folder.workers):
@@ -162,7 +164,7 @@ def _refuse_other(folder: SweepFolder, blank: SweepRecord) -> None:
     """Raises UserError if the folder holds another sweep, a run, or is a file."""
     if folder.is_sweep:
         _refuse_digests(str(folder.path), folder.read().digests, blank.digests)
-    elif folder.directory.is_run or (folder.path.exists() and not folder.path.is_dir()):
+    elif not folder.was_sweep and (folder.directory.is_run or (folder.path.exists() and not folder.path.is_dir())):
         raise UserError(f"{folder.path}: is no folder of a sweep; name another with -o")
     else:
         folder.directory.refuse_links()
@@ -190,12 +192,13 @@ def _refuse_other_study(study: Study, folder: SweepFolder, blank: SweepRecord) -
 def _freeze(folder: SweepFolder, loaded: Experiment, jobs: int) -> None:
     """Copy the experiment that all trials start from into the folder, so that later edits of its file do not matter.
 
-    Threads and precision are fixed in it: if each trial took what it found fastest, none could be repeated.
+    Threads and precision are fixed: trials with what each found fastest could not be repeated. If several processes
+    begin at once, the experiment of the first one stays.
     """
     if folder.directory.is_run:
         return
     folder.directory.copy_plugins(loaded.plugins)
-    folder.directory.write_experiment(settled(loaded, jobs))
+    folder.directory.write_experiment(settled(loaded, jobs), unless_there=True)
 
 
 class _Part:
