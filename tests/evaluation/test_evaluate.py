@@ -337,6 +337,9 @@ def test_what_is_not_there_is_said(finished: Path, tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}/new.h5: has no 'test' images; choose from train, val, or 'all'"
     with pytest.raises(UserError, match=f"^{tmp_path}: not a run directory; 'run' prints its path on the last line"):
         evaluate(tmp_path)
+    with pytest.raises(UserError, match=r"^--ignore-border: no metric of this evaluation counts cells"):
+        evaluate(finished, ignore_border=3)
+    assert not (finished / "evaluations").exists()
     (finished / "checkpoints" / "best.pt").unlink()
     with pytest.raises(UserError, match=r"best\.pt: no such checkpoint; the run ended before its first one"):
         evaluate(finished)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import Measured, approximate_in, measure, measure_baselines, metrics_of, tolerance_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Source, Split, file_source, image_digest, missing, training_source
 from yeastexp.metrics import baselines
 from yeastexp.metrics.baselines import Baseline
+from yeastexp.metrics.instances import InstanceMetric
 from yeastexp.metrics.summary import completed
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import environment, files, processes
@@ -42,7 +44,8 @@ def evaluate(
 
     Without `data`, the images are those of the data set that the run was trained on. Without `split`, they are the
     validation images, or all images of a file that the run was not trained on. `ignore_border` replaces the option of
-    that name of the experiment's metrics of cells. Raises UserError if the images cannot be read or scored.
+    that name of the experiment's metrics of cells. Raises UserError if there are none of these, or if the images cannot
+    be read or scored.
     """
     predictor = load_predictor(run, checkpoint, device)
     RunDirectory(run).refuse_links()
@@ -57,6 +60,11 @@ def evaluate(
     refuse_unequal({**{name: str(of) for name, of in environment.versions().items()}, **of_source}, among)
     tolerance_px = tolerance_of(experiment) if tolerance_px is None else tolerance_px
     metrics = metrics_of(experiment, tolerance_px, source.dataset.maps, ignore_border)
+    if ignore_border is not None and not any(isinstance(metric, InstanceMetric) for metric in metrics.values()):
+        raise UserError(
+            "--ignore-border: no metric of this evaluation counts cells, so none can be left out; omit it (cells "
+            "are counted by metrics as average_precision, of data with the map 'instances')"
+        )
     # Even for a foreign file the training data are needed, if they are there: baselines are fitted on them, and they
     # tell whether any of these images was trained on under another name.
     gone = None if source.own else missing(run, experiment, predictor.edits)
