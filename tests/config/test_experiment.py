@@ -372,6 +372,10 @@ FOREIGN = {
     "plugin with a null character": ({"plugins = []": 'plugins = ["a\\u0000"]'}, "1:12: plugins: no file 'a\0'"),
 }
 TOGETHER = {
+    "fewer patches than shards": (
+        {"epochs = 2": "epochs = 2\nbatch_size = 4\n[runtime]\nshards = 6"},
+        "31:1: [runtime] shards: a batch of 4 has no 6 parts; set [train] batch_size = 6",
+    ),
     "two lengths": (
         {"epochs = 2": "epochs = 2\nsteps = 3"},
         "29:1: [train] steps: stands beside 'epochs'; keep one of them",

@@ -14,7 +14,7 @@ from yeastexp import contracts, nets, plugins, tasks
 from yeastexp.config import starters, toml_document, trust
 from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
 from yeastexp.config.renamed import home_of
-from yeastexp.config.settings import SCHEMAS, SETTINGS
+from yeastexp.config.settings import SCHEMAS, SETTINGS, Runtime, Train
 from yeastexp.config.toml_document import Document, Keys, Place, Setting
 from yeastexp.data import datasets, transforms
 from yeastexp.data.datasets.form import fault_of_dataset, fault_of_sample
@@ -421,6 +421,10 @@ class _Checker:
         if runtime.get("cache") == "device" and runtime.get("workers"):
             fault = "worker processes cut patches from memory; set 'workers = 0', or another cache"
             self.fault(("runtime", "cache"), f"[runtime] cache: {fault}")
+        batch, shards = settings["train"].get("batch_size", Train.batch_size), runtime.get("shards", Runtime.shards)
+        if batch < shards:
+            fault = f"a batch of {batch} has no {shards} parts; set [train] batch_size = {shards}"
+            self.fault(("runtime", "shards"), f"[runtime] shards: {fault}")
 
     def guarded(self, part: Part, *given: Any, instance_of: type = object) -> Any:
         """Make a part and return it; None, with a fault recorded, if that fails or makes something else."""

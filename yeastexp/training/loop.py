@@ -24,12 +24,8 @@ from yeastexp.training.tensorboard import Tracker
 
 
 def refuse_shards(experiment: Experiment, among: Processes) -> None:
-    """Raises UserError if a batch is smaller than the number of shards, or processes would have unequal numbers."""
-    shards, batch = experiment.runtime.shards, experiment.train.batch_size
-    if batch < shards:
-        raise UserError(
-            f"[runtime] shards: a batch of {batch} has no {shards} parts; set [train] batch_size = {shards}"
-        )
+    """Raises UserError if processes would have unequal numbers of shards."""
+    shards = experiment.runtime.shards
     if shards % among.count:
         raise UserError(
             f"[runtime] shards: {shards} cannot be shared by {among.count} processes; set it to {among.count}, or to a "
