@@ -47,6 +47,8 @@ ELSEWHERE = {
     "export.md": "tests/export/test_export.py",
     "report runs/base_sweep": "tests/sweep/test_sweep.py",
     "compare runs/base_sweep/trials/001 runs/base_sweep/trials/002": "tests/sweep/test_sweep.py",
+    "run few.toml --set train.steps=1000": "tests/config/test_shipped.py",
+    "run experiments/starting_point.toml": "tests/config/test_shipped.py",
     "run experiments/base.toml": "tests/test_readme.py",
     "check mine.toml": "tests/test_your_own_part.py",
     **dict.fromkeys(commands_in((HOME / "README.md").read_text(encoding="utf-8")), "tests/test_readme.py"),

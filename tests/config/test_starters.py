@@ -44,12 +44,12 @@ def test_every_starter_is_a_file_that_the_checkout_documents(name: str, tmp_path
         (
             "yeastexp:hdf",
             "no starter experiment 'hdf'; did you mean 'hdf5'? "
-            "(known: base, cells, distance, handlers, hdf5, quick, quick_cells, starting_point)",
+            "(known: base, cells, distance, from_yeast, handlers, hdf5, quick, quick_cells, starting_point)",
         ),
         (
             "yeastexp:../setup",
             "no starter experiment '../setup' "
-            "(known: base, cells, distance, handlers, hdf5, quick, quick_cells, starting_point)",
+            "(known: base, cells, distance, from_yeast, handlers, hdf5, quick, quick_cells, starting_point)",
         ),
         ("experiments/hdf5.toml", "no file '{folder}/experiments/hdf5.toml'; did you mean 'yeastexp:hdf5'?"),
         ("parent.toml", "no file '{folder}/parent.toml'"),

@@ -26,7 +26,8 @@ IN_PYTHON = """
 import yeastexp as yx
 assert {place!r} in yx.__file__, yx.__file__
 data = yx.dataset["synthetic_yeast"](images=2, size=64)
-print(yx.load("runs/mine/001").predict(data.arrays(data.splits["val"][0])["raw"]))
+for run in ("runs/mine/001", "yeast"):
+    print(yx.load(run).predict(data.arrays(data.splits["val"][0])["raw"]))
 """
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from yeastexp.config import diff
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import Prediction, Task
+from yeastexp.data.datasets.drawn import Drawn
 from yeastexp.data.normalization import Values, rescaled
 from yeastexp.data.pieces import Pieces, Size, StoredImage, one_of_equal_channels
 from yeastexp.data.transforms import pipeline
@@ -196,6 +197,10 @@ def _values_of(loaded: Experiment) -> Values | None:
     """Return the range of values of some of the training images; None if their data set is gone."""
     try:
         dataset = build.build_dataset(loaded)
+        # Weights that come with the package keep no range: they are for images of any scale, and what they were
+        # trained on is drawn.
+        if isinstance(dataset, Drawn):
+            return None
         names = dataset.splits["train"]
         return Values.of(
             (dataset.read(name).image for name in names[:: -(-len(names) // SAMPLED)]), dataset.normalization

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from yeastexp.config import trust
+from yeastexp.config import shipped, trust
 from yeastexp.contracts import Prediction
 from yeastexp.data.normalization import GIVEN, refuse_incomplete
 from yeastexp.data.pieces import StoredImage
@@ -313,7 +313,7 @@ def load(
         raise UserError(f"checkpoint: should be 'best' or 'last', got {checkpoint!r}")
     with _computing, trust.trusting() if trust_plugins else nullcontext():
         cores.keep_to_allowed()
-        if is_exported(path := Path(run)):
+        if is_exported(path := shipped.located(Path(run))):
             refuse_options_of_runs(path, checkpoint, device)
             predictor = load_exported(path)
         else:

@@ -1,0 +1,179 @@
+"""The weights that come with the package, and the tables and the plot of `starting-point.md`, which judge them.
+
+    python -m docs.starting_point
+    python -m docs.starting_point ship RUN
+    python -m docs.starting_point curves NAME IMAGES LABELS --val FRAMES --start RUN
+
+The first command writes the page from `starting_point/runs.csv`; the second makes `yeastexp/weights/yeast` of a run of
+`experiments/starting_point.toml`; the third trains what `runs.csv` lacks, one run after the other, on one thread.
+Scores there are those of the last weights on the images of `--val`, which nothing was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from yeastexp.config import shipped
+from yeastexp.drawing import plots
+from yeastexp.system import files
+from yeastexp.training import checkpoints
+from yeastexp.training.run_directory import RunDirectory
+
+HERE = Path(__file__).parent
+DOCUMENT, RUNS, PLOT = HERE / "starting-point.md", HERE / "starting_point/runs.csv", HERE / "starting_point/frames.png"
+COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
+SCRATCH, SYNTHETIC = "scratch", "synthetic"
+
+Row = Mapping[str, str]
+
+
+def rows() -> list[Row]:
+    """All runs: a row each, with the keys `COLUMNS`."""
+    with RUNS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(images: str) -> str:
+    """Markdown: a row for each number of steps and frames, with the scores of all seeds from scratch and the start."""
+    lines = [
+        "| steps | frames | AP50 from scratch | AP50 from the start | IoU from scratch | IoU from the start |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    found = [row for row in rows() if row["images"] == images]
+    for steps, frames in sorted({(int(row["steps"]), int(row["frames"])) for row in found}):
+        chosen = [row for row in found if (int(row["steps"]), int(row["frames"])) == (steps, frames)]
+        cells = [
+            " ".join(f"{float(row[score]):.3f}" for row in chosen if row["start"] == start)
+            for score, start in itertools.product(("AP50", "IoU"), (SCRATCH, SYNTHETIC))
+        ]
+        lines.append(f"| {steps or 'none'} | {frames or 'none'} | {' | '.join(cells)} |".replace("  ", " "))
+    return "\n".join(lines) + "\n"
+
+
+def draw(images: str, steps: int, path: Path = PLOT) -> None:
+    """AP50 against the number of frames, the mean over seeds, from scratch and from the start."""
+    found = [row for row in rows() if row["images"] == images and int(row["steps"]) == steps]
+    series = []
+    for start, name in ((SCRATCH, "from scratch"), (SYNTHETIC, "from the start")):
+        frames = sorted({int(row["frames"]) for row in found if row["start"] == start})
+        means = [
+            mean(float(row["AP50"]) for row in found if (int(row["frames"]), row["start"]) == (count, start))
+            for count in frames
+        ]
+        series.append(plots.Series(name, frames, means))
+    plots.save(plots.curves(series, x_label="annotated frames", y_label=f"AP50 after {steps:,} steps"), path)
+
+
+def ship(run: Path, name: str = "yeast") -> str:
+    """Make the weights `name` of the package of a run's last ones, and return the SHA-256 that `shipped` has to know.
+
+    Kernels are kept in 16 bits: it halves the file, and no score changes in its third digit.
+    """
+    folder = shipped.FOLDER / name
+    state = checkpoints.load(RunDirectory(run).checkpoint("last"))
+    model = {key: value.half() if value.ndim == 4 else value for key, value in state["model"].items()}
+    kept = {key: state[key] for key in ("step", "experiment", "normalization", "transforms", "task")}
+    (folder / shipped.WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(folder / shipped.WEIGHTS, {**kept, "values": None, "model": model})
+    shutil.copy(RunDirectory(run).experiment, folder)
+    environment = json.loads(RunDirectory(run).environment.read_text(encoding="utf-8"))
+    public = {key: environment[key] for key in ("seed", "versions", "device", "threads", "started", "digests")}
+    files.write_text(folder / RunDirectory(run).environment.name, json.dumps(public, indent=1) + "\n")
+    return files.digest(folder / shipped.WEIGHTS)
+
+
+def train(
+    name: str, images: Path, labels: Path, val: Sequence[str], start: Path, wanted: Iterable[tuple[int, ...]]
+) -> None:
+    """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row."""
+    known = {tuple(row[key] for key in COLUMNS[:5]) for row in rows()} if RUNS.exists() else set()
+    for (frames, steps, seed), source in itertools.product(wanted, (SCRATCH, SYNTHETIC)):
+        key = (name, str(frames), str(steps), str(seed), source)
+        if key in known:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            scores = _trained(
+                Path(folder), images, labels, val, frames, steps, seed, start if source == SYNTHETIC else None
+            )
+        with RUNS.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow([*key, *(f"{score:.4f}" for score in scores)])
+
+
+def _trained(
+    folder: Path, images: Path, labels: Path, val: Sequence[str], frames: int, steps: int, seed: int, start: Path | None
+) -> list[float]:
+    """AP50, mean AP, relative error of the count, and foreground IoU of one run, whose files go into `folder`."""
+    paths = {path.stem: path for path in sorted(images.iterdir())}
+    candidates = [stem for stem in paths if stem not in val]
+    # Frames evenly spaced in time: neighbours are nearly the same image.
+    chosen = [candidates[index] for index in np.unique(np.linspace(0, len(candidates) - 1, frames).round().astype(int))]
+    for source in (images, labels):
+        (folder / source.name).mkdir()
+        for stem in (*chosen, *val):
+            shutil.copy(source / paths[stem].name, folder / source.name)
+    starter = "from_yeast" if start else "cells"
+    text = f'extends = "yeastexp:{starter}"\n[dataset]\npath = "data.h5"\n[train]\nsteps = {steps}\nseed = {seed}\n'
+    text += f'init_from = "{start.resolve().as_posix()}"\n' if start else ""
+    # One validation, at the end: its seconds are no part of what is compared.
+    (folder / "mine.toml").write_text(f"{text}[validation]\nevery = 1000000\n[runtime]\nthreads = 1\n")
+    command = [sys.executable, "-m", "yeastexp"]
+    packing = ["pack", images.name, labels.name, "--labels", "instance", "--val", ",".join(val), "-o", "data.h5"]
+    for arguments in (packing, ["run", "mine.toml"]):
+        subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    result = json.loads((folder / "runs/mine/001/result.json").read_text(encoding="utf-8"))
+    last = result["val"]["last"]
+    places = (("average_precision", "AP50"), ("average_precision", "all"), ("count", "all"), ("iou", "cell"))
+    return [last[metric][entry]["per_image"] for metric, entry in places]
+
+
+def main() -> None:
+    """Do what the command line asks for; see above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("ship").add_argument("run", type=Path)
+    curves = commands.add_parser("curves")
+    curves.add_argument("name")
+    curves.add_argument("images", type=Path)
+    curves.add_argument("labels", type=Path)
+    curves.add_argument("--val", required=True, help="names of the images to score, with commas")
+    curves.add_argument("--start", type=Path, default=Path("yeast"))
+    for name, values in (("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2")):
+        curves.add_argument(f"--{name}", default=values)
+    given = parser.parse_args()
+    if given.command == "ship":
+        print(ship(given.run))
+    elif given.command == "curves":
+        frames, steps, seeds = ([*map(int, text.split(","))] for text in (given.frames, given.steps, given.seeds))
+        train(
+            given.name, given.images, given.labels, given.val.split(","), shipped.located(given.start),
+            itertools.product(frames, steps, seeds),
+        )  # fmt: skip
+    else:
+        update()
+
+
+def update() -> None:
+    """Write the tables of the page, and its plot."""
+    page = DOCUMENT.read_text(encoding="utf-8")
+    for images in sorted({row["images"] for row in rows()}):
+        before, _, rest = page.partition(f"<!-- {images} -->\n")
+        _, _, after = rest.partition(f"<!-- end of {images} -->")
+        page = f"{before}<!-- {images} -->\n{table(images)}<!-- end of {images} -->{after}"
+    DOCUMENT.write_text(page, encoding="utf-8")
+    draw("yeast_phase", 1000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Weights that come with the package: found by name, checked by digest, and good for images that nobody annotated."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from conftest import Call
+
+import yeastexp as yx
+from yeastexp.config import shipped
+from yeastexp.config.loading import load_experiment
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
+from yeastexp.data.images import write_png
+from yeastexp.errors import UserError
+from yeastexp.metrics.matching import f1, overlap
+from yeastexp.training import checkpoints
+from yeastexp.training.run import train
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def test_weights_are_small_and_those_of_the_starter() -> None:
+    for name in shipped.DIGESTS:
+        run = shipped.located(Path(name))
+        assert run == shipped.FOLDER / name and (run / shipped.WEIGHTS).stat().st_size < 2 * 10**6
+        paths = EXPERIMENTS / "starting_point.toml", run / shipped.EXPERIMENT
+        starter, used = (load_experiment(path, ["train.seed=0"]) for path in paths)
+        made, wanted = (experiment.identity() for experiment in (used, starter))
+        assert all(
+            made[table] == wanted[table] for table in ("task", "dataset", "transform", "augment", "model", "loss")
+        )
+        assert made["train"]["batch_size"] == wanted["train"]["batch_size"]
+
+
+def test_cells_are_found_that_nobody_annotated() -> None:
+    """Images of the other generator, none of which the weights were trained on."""
+    data, model = SyntheticYeast(images=4, size=192, seed=11), yx.load("yeast", device="cpu")
+    samples = [data.read(name) for name in data.splits["val"]]
+    found = [model.predict(sample.image.numpy()).instances for sample in samples]
+    tables = [overlap(sample.maps["instances"].numpy(), cells) for cells, sample in zip(found, samples, strict=True)]
+    assert f1(tables) > 0.6
+
+
+def test_a_run_directory_of_that_name_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yeast").mkdir()
+    # A folder of images may have the name, too.
+    assert shipped.located(Path("yeast")) == shipped.FOLDER / "yeast"
+    (tmp_path / "yeast" / shipped.EXPERIMENT).touch()
+    assert shipped.located(Path("yeast")) == Path("yeast")
+    assert shipped.located(Path("runs/yeast")) == Path("runs/yeast")
+
+
+def test_predict_takes_the_name_and_images_of_any_scale(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for scale in (1, 250):
+        write_png(Path(f"images/{scale}.png"), (tiny.image(0, 48)["raw"] // 10 * scale).astype(np.uint16))
+    status, out, err = call("predict", "yeast", "images", "-o", "found", "--device", "cpu")
+    assert (status, "warning" in err, len(recwarn)) == (0, False, 0), err
+    assert "2 label images" in out and Path("found/cells.csv").is_file()
+    status, _, err = call("evaluate", "yeast")
+    assert status == 2 and "'predict' and [train] init_from alone" in err
+
+
+def test_damaged_weights_are_refused(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(shipped.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
+    weights = tmp_path / "weights" / "yeast" / shipped.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match="missing or damaged; install yeastexp again"):
+        yx.load("yeast")
+    status, _, err = call("run", str(EXPERIMENTS / "quick_cells.toml"), "--set", "train.init_from=yeast")
+    assert status == 2 and "install yeastexp again" in err
+    weights.unlink()
+    with pytest.raises(UserError, match="missing or damaged"):
+        yx.load("yeast")
+
+
+def test_training_starts_from_them_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(
+        'extends = "yeastexp:cells"\naugment = []\n[dataset]\nname = "synthetic_yeast"\nimages = 4\nsize = 96\n'
+        '[task]\nviews = 1\n[train]\nsteps = 1\ninit_from = "yeast"\n[patches]\nsize = 32\n'
+    )
+    run = train(load_experiment(Path("mine.toml")))
+    assert "tensors" in run.log_file.read_text() and 'init_from = "yeast"' in run.experiment.read_text()
+    assert run.load(data=False).train.init_from == shipped.FOLDER / "yeast"
+    weights = checkpoints.load(shipped.FOLDER / "yeast" / shipped.WEIGHTS)["model"]
+    trained = checkpoints.load(run.checkpoint("last"))["model"]
+    distances = [float((trained[key] - value).abs().max()) for key, value in weights.items() if value.ndim == 4]
+    assert max(distances) < 0.05  # one step of AdamW
+    assert run.read_environment()["digests"]["init_from"] == {"weights/yeast/best.pt": shipped.DIGESTS["yeast"]}
+
+
+def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (EXPERIMENTS.parent / "docs" / "starting-point.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    Path("few.toml").write_text(text)
+    assert "\npython -m yeastexp run few.toml --set train.steps=1000\n" in page
+    assert call("synth", "-o", "data.h5", "--images", "3", "--size", "96")[0] == 0
+    words = "run few.toml --set train.steps=1 --set augment=[] --set task.views=1 --set patches.size=32"
+    status, out, err = call(*words.split())
+    assert status == 0 and out.endswith("runs/few/001\n"), err
+    resolved = Path("runs/few/001/experiment.toml").read_text()
+    assert 'init_from = "yeast"' in resolved and "learning_rate = 0.0005" in resolved
