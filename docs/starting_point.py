@@ -64,7 +64,7 @@ def table(images: str) -> str:
 
 def draw(images: str, steps: int, path: Path = PLOT) -> None:
     """AP50 against the number of frames, the mean over seeds, from scratch and from the start."""
-    found = [row for row in rows() if row["images"] == images and int(row["steps"]) == steps]
+    found = [row for row in rows() if row["images"] == images and int(row["steps"]) in (0, steps)]
     series = []
     for start, name in ((SCRATCH, "from scratch"), (SYNTHETIC, "from the start")):
         frames = sorted({int(row["frames"]) for row in found if row["start"] == start})

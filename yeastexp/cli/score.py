@@ -203,6 +203,8 @@ def predict(
     tracks), tif (label images for ImageJ with the size of a pixel, tif/NAME.tif), zarr (OME-Zarr with labels,
     zarr/NAME.zarr). docs/formats.md says what each keeps.
 
+    In place of RUN, 'yeast' stands for weights that come with the package, for images that nobody annotated.
+
     Images that do not fit into memory are cut into tiles that overlap by the model's receptive field, which does not
     change the result. If interrupted, the same command continues.
 

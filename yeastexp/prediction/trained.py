@@ -305,6 +305,8 @@ def load(
 ) -> TrainedModel:
     """Return the model of a run directory, or of an ONNX file that `export` wrote, ready to predict.
 
+    "yeast" stands for the weights that come with the package.
+
     `checkpoint` ("best" or "last") and `device` ("cpu", "cuda" or "auto") are for runs. The run's data need not be
     there. Raises UserError if there is no run, or if it brings Python code that was not run here before and
     `trust_plugins` does not allow that.
