@@ -943,7 +943,9 @@ RUNS: dict[str, tuple[Callable[[Path], object], Broken]] = {
     ),
     "writing onto a file": (
         lambda run: Path("file").touch(),
-        Broken(nothing, "predict run images -o file", f"file/a.png: {NO_ROOM.format('File exists')}", 1),
+        Broken(
+            nothing, "predict run images -o file", "file: is a file, but results are written into a folder; name one"
+        ),
     ),
     "writing where nothing can be written": (
         lambda run: None,

@@ -65,7 +65,8 @@ def test_a_worker_that_dies_is_replaced_and_the_files_are_those_of_one_process(
     assert (status, said) == (0, "6 masks in out\n"), told
     assert told.startswith("2 parts on 2 workers of local:2\n")
     assert {"part 1/2: 3 images", "part 2/2: 3 images"} < {*told.splitlines()}
-    assert len(killed) == 1 and not killed[0].is_running()
+    # Its parent may not have waited for it yet, and psutil calls what is not waited for running.
+    assert len(killed) == 1 and (not killed[0].is_running() or killed[0].status() == psutil.STATUS_ZOMBIE)
     assert contents("out") == contents("whole")
 
 
