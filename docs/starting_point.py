@@ -25,7 +25,7 @@ from statistics import mean
 
 import numpy as np
 
-from yeastexp.config import shipped
+from yeastexp.config import pretrained
 from yeastexp.drawing import plots
 from yeastexp.system import files
 from yeastexp.training import checkpoints
@@ -34,7 +34,7 @@ from yeastexp.training.run_directory import RunDirectory
 HERE = Path(__file__).parent
 DOCUMENT, RUNS, PLOT = HERE / "starting-point.md", HERE / "starting_point/runs.csv", HERE / "starting_point/frames.png"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
-SCRATCH, SYNTHETIC = "scratch", "synthetic"
+SCRATCH, PRETRAINED = "scratch", "pretrained"
 
 Row = Mapping[str, str]
 
@@ -48,7 +48,7 @@ def rows() -> list[Row]:
 def table(images: str) -> str:
     """Markdown: a row for each number of steps and frames, with the scores of all seeds from scratch and the start."""
     lines = [
-        "| steps | frames | AP50 from scratch | AP50 from the start | IoU from scratch | IoU from the start |",
+        "| steps | frames | AP50 from scratch | AP50 pretrained | IoU from scratch | IoU pretrained |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     found = [row for row in rows() if row["images"] == images]
@@ -56,17 +56,17 @@ def table(images: str) -> str:
         chosen = [row for row in found if (int(row["steps"]), int(row["frames"])) == (steps, frames)]
         cells = [
             " ".join(f"{float(row[score]):.3f}" for row in chosen if row["start"] == start)
-            for score, start in itertools.product(("AP50", "IoU"), (SCRATCH, SYNTHETIC))
+            for score, start in itertools.product(("AP50", "IoU"), (SCRATCH, PRETRAINED))
         ]
         lines.append(f"| {steps or 'none'} | {frames or 'none'} | {' | '.join(cells)} |".replace("  ", " "))
     return "\n".join(lines) + "\n"
 
 
 def draw(images: str, steps: int, path: Path = PLOT) -> None:
-    """AP50 against the number of frames, the mean over seeds, from scratch and from the start."""
+    """AP50 against the number of frames, the mean over seeds, from scratch and pretrained."""
     found = [row for row in rows() if row["images"] == images and int(row["steps"]) in (0, steps)]
     series = []
-    for start, name in ((SCRATCH, "from scratch"), (SYNTHETIC, "from the start")):
+    for start, name in ((SCRATCH, "from scratch"), (PRETRAINED, "pretrained")):
         frames = sorted({int(row["frames"]) for row in found if row["start"] == start})
         means = [
             mean(float(row["AP50"]) for row in found if (int(row["frames"]), row["start"]) == (count, start))
@@ -77,35 +77,35 @@ def draw(images: str, steps: int, path: Path = PLOT) -> None:
 
 
 def ship(run: Path, name: str = "yeast") -> str:
-    """Make the weights `name` of the package of a run's last ones, and return the SHA-256 that `shipped` has to know.
+    """Make the package's weights `name` of the last ones of a run, and return the SHA-256 for `pretrained.DIGESTS`.
 
     Kernels are kept in 16 bits: it halves the file, and no score changes in its third digit.
     """
-    folder = shipped.FOLDER / name
+    folder = pretrained.FOLDER / name
     state = checkpoints.load(RunDirectory(run).checkpoint("last"))
     model = {key: value.half() if value.ndim == 4 else value for key, value in state["model"].items()}
     kept = {key: state[key] for key in ("step", "experiment", "normalization", "transforms", "task")}
-    (folder / shipped.WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.save(folder / shipped.WEIGHTS, {**kept, "values": None, "model": model})
+    (folder / pretrained.WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save(folder / pretrained.WEIGHTS, {**kept, "values": None, "model": model})
     shutil.copy(RunDirectory(run).experiment, folder)
-    environment = json.loads(RunDirectory(run).environment.read_text(encoding="utf-8"))
+    environment = RunDirectory(run).read_environment()
     public = {key: environment[key] for key in ("seed", "versions", "device", "threads", "started", "digests")}
     files.write_text(folder / RunDirectory(run).environment.name, json.dumps(public, indent=1) + "\n")
-    return files.digest(folder / shipped.WEIGHTS)
+    return files.digest(folder / pretrained.WEIGHTS)
 
 
 def train(
     name: str, images: Path, labels: Path, val: Sequence[str], start: Path, wanted: Iterable[tuple[int, ...]]
 ) -> None:
     """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row."""
-    known = {tuple(row[key] for key in COLUMNS[:5]) for row in rows()} if RUNS.exists() else set()
-    for (frames, steps, seed), source in itertools.product(wanted, (SCRATCH, SYNTHETIC)):
+    known = {tuple(row[key] for key in COLUMNS[:5]) for row in rows()}
+    for (frames, steps, seed), source in itertools.product(wanted, (SCRATCH, PRETRAINED)):
         key = (name, str(frames), str(steps), str(seed), source)
         if key in known:
             continue
         with tempfile.TemporaryDirectory() as folder:
             scores = _trained(
-                Path(folder), images, labels, val, frames, steps, seed, start if source == SYNTHETIC else None
+                Path(folder), images, labels, val, frames, steps, seed, start if source == PRETRAINED else None
             )
         with RUNS.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow([*key, *(f"{score:.4f}" for score in scores)])
@@ -132,8 +132,7 @@ def _trained(
     packing = ["pack", images.name, labels.name, "--labels", "instance", "--val", ",".join(val), "-o", "data.h5"]
     for arguments in (packing, ["run", "mine.toml"]):
         subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    result = json.loads((folder / "runs/mine/001/result.json").read_text(encoding="utf-8"))
-    last = result["val"]["last"]
+    last = RunDirectory(folder / "runs" / "mine" / "001").read_result()["val"]["last"]
     places = (("average_precision", "AP50"), ("average_precision", "all"), ("count", "all"), ("iou", "cell"))
     return [last[metric][entry]["per_image"] for metric, entry in places]
 
@@ -157,7 +156,7 @@ def main() -> None:
     elif given.command == "curves":
         frames, steps, seeds = ([*map(int, text.split(","))] for text in (given.frames, given.steps, given.seeds))
         train(
-            given.name, given.images, given.labels, given.val.split(","), shipped.located(given.start),
+            given.name, given.images, given.labels, given.val.split(","), pretrained.located(given.start),
             itertools.product(frames, steps, seeds),
         )  # fmt: skip
     else:

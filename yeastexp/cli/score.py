@@ -203,7 +203,7 @@ def predict(
     tracks), tif (label images for ImageJ with the size of a pixel, tif/NAME.tif), zarr (OME-Zarr with labels,
     zarr/NAME.zarr). docs/formats.md says what each keeps.
 
-    In place of RUN, 'yeast' stands for weights that come with the package, for images that nobody annotated.
+    In place of RUN, 'yeast' stands for pretrained weights that come with the package, for images that nobody annotated.
 
     Images that do not fit into memory are cut into tiles that overlap by the model's receptive field, which does not
     change the result. If interrupted, the same command continues.
@@ -215,6 +215,7 @@ def predict(
 
     Example: python -m yeastexp predict runs/base/001 my_images/ -o masks
     """
+    from yeastexp.config import pretrained
     from yeastexp.data.recordings.recording import Choices
     from yeastexp.prediction.exports import told
     from yeastexp.prediction.parts import Part
@@ -244,7 +245,9 @@ def predict(
         number = format_count(count, "image")
         echo(f"part {own}: {number} in {output}; when all {own.count} parts are done, --join in place of --part")
     else:
-        echo(outcome(output, count), *told(kinds, output))
+        # A run of that name may lie in runs/, which is not what was taken.
+        weights = ["with the pretrained weights of the package"] * (pretrained.located(run_directory) != run_directory)
+        echo(outcome(output, count), *told(kinds, output), *weights)
 
 
 @click.command(short_help="Write one HTML page about a run.")

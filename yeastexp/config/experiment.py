@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import Field, StringConstraints
 
 from yeastexp import plugins
-from yeastexp.config import shipped
+from yeastexp.config import pretrained
 from yeastexp.config.settings import SETTINGS, Patches, Runtime, Train, Validation
 from yeastexp.config.toml_document import Keys, Place
 from yeastexp.errors import UserError
@@ -202,7 +202,7 @@ def _with_defaults(part: Part) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return options as TOML has them: without None, and with paths as text."""
-    return each(lambda _, leaf: shipped.written(leaf) if isinstance(leaf, Path) else leaf, value)
+    return each(lambda _, leaf: pretrained.written(leaf) if isinstance(leaf, Path) else leaf, value)
 
 
 def each(change: Callable[[Keys, Any], Any], value: Any, keys: Keys = ()) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from yeastexp import contracts, nets, plugins, tasks
-from yeastexp.config import shipped, starters, toml_document, trust
+from yeastexp.config import pretrained, starters, toml_document, trust
 from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
 from yeastexp.config.renamed import home_of
 from yeastexp.config.settings import SCHEMAS, SETTINGS, Runtime, Train
@@ -285,7 +285,7 @@ class _Checker:
         try:
             folder = self.tree.place(keys).folder
             if marked and marked.holding:
-                path = shipped.located(path, folder)
+                path = pretrained.located(path, folder)
             path = (folder / path.expanduser()).resolve()
         except (RuntimeError, ValueError) as error:  # no such user's home; a circle of links; a null character
             self.fault(keys, f"{label}: no path ({error}), got {json.dumps(str(path))}")

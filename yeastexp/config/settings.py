@@ -80,7 +80,7 @@ class Train:
     init_from: Annotated[
         Path | None,
         MustExist("run", holding="checkpoints/best.pt"),
-        Field(description="a run whose best weights training starts from; 'yeast': those of the package"),
+        Field(description="a run whose best weights training starts from; 'yeast': the pretrained ones of the package"),
     ] = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from yeastexp.config import shipped
+from yeastexp.config import pretrained
 from yeastexp.data import hdf5_file, images, tiff_file
 from yeastexp.data.normalization import Values
 from yeastexp.data.pieces import StoredImage, bands, refuse_nan
@@ -194,7 +194,7 @@ def predict(
     across their rows, the tables, and the `kinds`.
     """
     cores.keep_to_allowed()
-    run = shipped.located(run)
+    run = pretrained.located(run)
     wanted = exports.chosen(kinds)
     if is_exported(run):
         refuse_options_of_runs(run, checkpoint, device)

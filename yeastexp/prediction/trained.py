@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from yeastexp.config import shipped, trust
+from yeastexp.config import pretrained, trust
 from yeastexp.contracts import Prediction
 from yeastexp.data.normalization import GIVEN, refuse_incomplete
 from yeastexp.data.pieces import StoredImage
@@ -305,7 +305,7 @@ def load(
 ) -> TrainedModel:
     """Return the model of a run directory, or of an ONNX file that `export` wrote, ready to predict.
 
-    "yeast" stands for the weights that come with the package.
+    "yeast" stands for the pretrained weights that come with the package.
 
     `checkpoint` ("best" or "last") and `device` ("cpu", "cuda" or "auto") are for runs. The run's data need not be
     there. Raises UserError if there is no run, or if it brings Python code that was not run here before and
@@ -315,7 +315,7 @@ def load(
         raise UserError(f"checkpoint: should be 'best' or 'last', got {checkpoint!r}")
     with _computing, trust.trusting() if trust_plugins else nullcontext():
         cores.keep_to_allowed()
-        if is_exported(path := shipped.located(Path(run))):
+        if is_exported(path := pretrained.located(Path(run))):
             refuse_options_of_runs(path, checkpoint, device)
             predictor = load_exported(path)
         else:

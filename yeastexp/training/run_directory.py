@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from yeastexp.config import shipped, toml_document
+from yeastexp.config import pretrained, toml_document
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
@@ -126,7 +126,7 @@ class RunDirectory:
     @property
     def meant(self) -> str:
         """The end of a message about a path that is no run directory: the one that may be meant."""
-        if str(self.path) in shipped.DIGESTS:
+        if str(self.path) in pretrained.DIGESTS:
             return "the weights of that name come with the package, for 'predict' and [train] init_from alone"
         return nearby.run_meant(self.path, self.experiment.name) or "'run' prints its path on the last line"
 

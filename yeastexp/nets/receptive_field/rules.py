@@ -183,7 +183,7 @@ def reduction(call: Call) -> Extent:
     """The output depends on all positions along the reduced dimensions."""
     dim = call.arguments.get("dim")
     # PyTorch takes an empty list of dimensions for all of them.
-    dims = _listed(dim) if dim not in (None, []) else range(call.source.ndim)
+    dims = listed(dim) if dim not in (None, []) else range(call.source.ndim)
     extent = call.mark_global(call.extent.reduce(dims))
     if call.arguments.get("keepdim") or not dims:
         return extent
@@ -222,7 +222,7 @@ TABLE: dict[str, Rule] = {
     "affine_grid_generator": lambda call: call.extent.collapsed(len(call.shapes[0])),
     # A cumulative sum reads only the positions up to its own, but no tile has all of them, so it counts as global.
     "cumsum cumprod cummax cummin logcumsumexp sort topk _fft_r2c _fft_c2r _fft_c2c": (
-        lambda call: call.mark_global(call.extent.reduce(_listed(call["dim"])))
+        lambda call: call.mark_global(call.extent.reduce(listed(call["dim"])))
     ),
     # Reductions that lack PyTorch's tag.
     "median nanmedian kthvalue mode": reduction,
@@ -256,7 +256,7 @@ def _roll(call: Call) -> Extent:
     """Positions are shifted circularly; without `dims` the flattened tensor would be, across rows."""
     if not call["dims"]:
         raise Unsupported("it rolls without dims")
-    shifts = zip(_listed(call["dims"]), _listed(call["shifts"]), strict=True)
+    shifts = zip(listed(call["dims"]), listed(call["shifts"]), strict=True)
     lengths = call.source.shape
     return call.gather((dim, (np.arange(lengths[dim])[:, None] - shift) % lengths[dim]) for dim, shift in shifts)
 
@@ -289,7 +289,7 @@ def _convolution(call: Call) -> Extent:
         extent = replace(extent, table=grouped.repeat(channels // groups, axis=2))
     count = call.source.ndim - 2
     positions = transposed_positions if call["transposed"] else kernel_positions
-    settings = (_listed(call[name], count) for name in ("stride", "padding", "dilation"))
+    settings = (listed(call[name], count) for name in ("stride", "padding", "dilation"))
     for dim, stride, padding, dilation in zip(range(2, 2 + count), *settings, strict=True):
         sizes = call.shapes[0][dim], call.source.shape[dim], call["weight"].shape[dim]
         extent = extent.gather(dim, positions(*sizes, stride=stride, before=padding, dilation=dilation))
@@ -300,10 +300,10 @@ def _convolution(call: Call) -> Extent:
 def _pool(call: Call) -> Extent:
     """Each output reads the positions of its window."""
     count = _spatial_dims(call)
-    kernels = _listed(call["kernel_size"], count)
-    strides = _listed(call["stride"], count) or kernels
-    paddings = _listed(call["padding"], count)
-    dilations = _listed(call.arguments.get("dilation", 1), count)
+    kernels = listed(call["kernel_size"], count)
+    strides = listed(call["stride"], count) or kernels
+    paddings = listed(call["padding"], count)
+    dilations = listed(call.arguments.get("dilation", 1), count)
     extent = call.extent
     # Global by its kernel, not by what it covers: a 3×3 pool in a small image behind a large field covers all of it,
     # too. With padding a kernel as large as the map still slides over it.
@@ -527,7 +527,7 @@ def _col2im(call: Call) -> Extent:
     taps, apart, joint = _blocks(call, *call.shapes[0])
     extent = call.extent.reshape(call.source.shape, [apart[dim] for dim in BLOCKS]).permute(BLOCKS)
     extent = extent.reshape(apart, joint)
-    kernels, *settings = (_listed(call[name], 2) for name in ("kernel_size", "stride", "padding", "dilation"))
+    kernels, *settings = (listed(call[name], 2) for name in ("kernel_size", "stride", "padding", "dilation"))
     for dim, chosen, kernel, *setting in zip((2, 3), taps, kernels, *settings, strict=True):
         block = transposed_positions(call.shapes[0][dim], len(chosen), kernel, *setting)
         extent = extent.gather(dim, np.where(block >= 0, np.arange(kernel) * len(chosen) + block, block))
@@ -544,7 +544,7 @@ def _blocks(call: Call, batch: int, channels: int, *lengths: int) -> tuple[list[
     The first shape has the taps of the kernel in dimensions of their own, the second has them merged with the blocks.
     """
     taps = []
-    settings = (_listed(call[name], 2) for name in ("kernel_size", "stride", "padding", "dilation"))
+    settings = (listed(call[name], 2) for name in ("kernel_size", "stride", "padding", "dilation"))
     for length, kernel, stride, padding, dilation in zip(lengths, *settings, strict=True):
         count = (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         taps.append(kernel_positions(count, length, kernel, stride, padding, dilation))
@@ -655,8 +655,8 @@ def _max_unpool(call: Call) -> Extent:
     if name != "aten::max_pool2d_with_indices":
         raise Unsupported("its indices do not come straight from max-pooling")
     extent = union(call.extents, call.source.ndim)
-    kernels = _listed(pool["kernel_size"], 2)
-    settings = kernels, _listed(pool["stride"], 2) or kernels, _listed(pool["padding"], 2), _listed(pool["dilation"], 2)
+    kernels = listed(pool["kernel_size"], 2)
+    settings = kernels, listed(pool["stride"], 2) or kernels, listed(pool["padding"], 2), listed(pool["dilation"], 2)
     for dim, *setting in zip((-2, -1), *settings, strict=True):
         extent = extent.gather(dim, transposed_positions(call.shapes[0][dim], call.source.shape[dim], *setting))
     return extent
@@ -746,7 +746,7 @@ def _spatial_dims(call: Call) -> int:
     return int(digit[1])
 
 
-def _listed(value: Any, count: int | None = None) -> list[int]:
+def listed(value: Any, count: int | None = None) -> list[int]:
     """Return a number or a list as a list, of `count` numbers if it holds one that stands for all dimensions."""
     listed = list(value) if isinstance(value, list | tuple) else [value]
     return listed * count if count and len(listed) == 1 else listed

@@ -25,6 +25,7 @@ from yeastexp.nets.receptive_field.rules import (
     LayerRule,
     Result,
     Variation,
+    listed,
     pointwise,
     reduction,
     variation,
@@ -689,9 +690,7 @@ def _alike(first: Extents, second: Extents) -> bool:
 
 def _kernel(arguments: dict[str, Any], dims: int) -> tuple[int, ...]:
     """Return the kernel of a pooling or convolution from its arguments; empty for other operators."""
-    size = arguments.get("kernel_size")
-    if size is not None:
-        listed = tuple(size)
-        return listed * dims if len(listed) == 1 else listed
+    if (size := arguments.get("kernel_size")) is not None:
+        return tuple(listed(size, dims))
     weight = arguments.get("weight")
     return tuple(weight.shape[2:]) if isinstance(weight, Tensor) and weight.ndim == dims + 2 else ()

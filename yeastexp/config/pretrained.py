@@ -1,4 +1,4 @@
-"""Trained weights that come with the package, named where a run is: `predict yeast`, `init_from = "yeast"`.
+"""Pretrained weights that come with the package, named where a run is: `predict yeast`, `init_from = "yeast"`.
 
 Each is a run directory without what training leaves (optimizer, logs, scores). `docs/starting-point.md` has the command
 that makes one, and what it is worth.

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from conftest import Call
+from conftest import Call, WriteExperiment
 
 import yeastexp as yx
-from yeastexp.config import shipped
+from docs import starting_point
+from yeastexp.config import pretrained
 from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
@@ -25,10 +26,10 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def test_weights_are_small_and_those_of_the_starter() -> None:
-    for name in shipped.DIGESTS:
-        run = shipped.located(Path(name))
-        assert run == shipped.FOLDER / name and (run / shipped.WEIGHTS).stat().st_size < 2 * 10**6
-        paths = EXPERIMENTS / "starting_point.toml", run / shipped.EXPERIMENT
+    for name in pretrained.DIGESTS:
+        run = pretrained.located(Path(name))
+        assert run == pretrained.FOLDER / name and (run / pretrained.WEIGHTS).stat().st_size < 2 * 10**6
+        paths = EXPERIMENTS / "starting_point.toml", run / pretrained.EXPERIMENT
         starter, used = (load_experiment(path, ["train.seed=0"]) for path in paths)
         made, wanted = (experiment.identity() for experiment in (used, starter))
         assert all(
@@ -50,10 +51,10 @@ def test_a_run_directory_of_that_name_goes_first(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yeast").mkdir()
     # A folder of images may have the name, too.
-    assert shipped.located(Path("yeast")) == shipped.FOLDER / "yeast"
-    (tmp_path / "yeast" / shipped.EXPERIMENT).touch()
-    assert shipped.located(Path("yeast")) == Path("yeast")
-    assert shipped.located(Path("runs/yeast")) == Path("runs/yeast")
+    assert pretrained.located(Path("yeast")) == pretrained.FOLDER / "yeast"
+    (tmp_path / "yeast" / pretrained.EXPERIMENT).touch()
+    assert pretrained.located(Path("yeast")) == Path("yeast")
+    assert pretrained.located(Path("runs/yeast")) == Path("runs/yeast")
 
 
 def test_predict_takes_the_name_and_images_of_any_scale(
@@ -64,15 +65,16 @@ def test_predict_takes_the_name_and_images_of_any_scale(
         write_png(Path(f"images/{scale}.png"), (tiny.image(0, 48)["raw"] // 10 * scale).astype(np.uint16))
     status, out, err = call("predict", "yeast", "images", "-o", "found", "--device", "cpu")
     assert (status, "warning" in err, len(recwarn)) == (0, False, 0), err
-    assert "2 label images" in out and Path("found/cells.csv").is_file()
+    assert "2 label images" in out and out.endswith("\nwith the pretrained weights of the package\n")
+    assert Path("found/cells.csv").is_file()
     status, _, err = call("evaluate", "yeast")
     assert status == 2 and "'predict' and [train] init_from alone" in err
 
 
 def test_damaged_weights_are_refused(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(shipped.FOLDER, tmp_path / "weights")
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
-    weights = tmp_path / "weights" / "yeast" / shipped.WEIGHTS
+    shutil.copytree(pretrained.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    weights = tmp_path / "weights" / "yeast" / pretrained.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(UserError, match="missing or damaged; install yeastexp again"):
         yx.load("yeast")
@@ -91,12 +93,12 @@ def test_training_starts_from_them_by_name(tmp_path: Path, monkeypatch: pytest.M
     )
     run = train(load_experiment(Path("mine.toml")))
     assert "tensors" in run.log_file.read_text() and 'init_from = "yeast"' in run.experiment.read_text()
-    assert run.load(data=False).train.init_from == shipped.FOLDER / "yeast"
-    weights = checkpoints.load(shipped.FOLDER / "yeast" / shipped.WEIGHTS)["model"]
+    assert run.load(data=False).train.init_from == pretrained.FOLDER / "yeast"
+    weights = checkpoints.load(pretrained.FOLDER / "yeast" / pretrained.WEIGHTS)["model"]
     trained = checkpoints.load(run.checkpoint("last"))["model"]
     distances = [float((trained[key] - value).abs().max()) for key, value in weights.items() if value.ndim == 4]
     assert max(distances) < 0.05  # one step of AdamW
-    assert run.read_environment()["digests"]["init_from"] == {"weights/yeast/best.pt": shipped.DIGESTS["yeast"]}
+    assert run.read_environment()["digests"]["init_from"] == {"weights/yeast/best.pt": pretrained.DIGESTS["yeast"]}
 
 
 def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +113,23 @@ def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch
     assert status == 0 and out.endswith("runs/few/001\n"), err
     resolved = Path("runs/few/001/experiment.toml").read_text()
     assert 'init_from = "yeast"' in resolved and "learning_rate = 0.0005" in resolved
+
+
+def test_the_page_has_the_scores_of_its_runs() -> None:
+    page = starting_point.DOCUMENT.read_text(encoding="utf-8")
+    assert all(starting_point.table(images) in page for images in ("yeast_phase", "yeast_trap"))
+
+
+def test_a_run_becomes_weights_of_the_package(
+    experiment_file: WriteExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train(load_experiment(experiment_file({"epochs = 2": "epochs = 1"})))
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "DIGESTS", {"yeast": starting_point.ship(run.path)})
+    image = tiny.image(5)["raw"]
+    before, after = (
+        yx.load(name, checkpoint, device="cpu").predict(image).probabilities
+        for name, checkpoint in ((run.path, "last"), ("yeast", "best"))
+    )
+    assert np.abs(before - after).max() < 1e-3  # kernels have 16 bits
