@@ -101,6 +101,25 @@ def test_training_starts_from_them_by_name(tmp_path: Path, monkeypatch: pytest.M
     assert run.read_environment()["digests"]["init_from"] == {"weights/yeast/best.pt": pretrained.DIGESTS["yeast"]}
 
 
+def test_weights_that_do_not_fit_fail_in_check_and_can_be_left_out(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(
+        'extends = "yeastexp:quick_cells"\n[model]\nwidth = 8\n[train]\nepochs = 1\ninit_from = "yeast"\n'
+    )
+    fault = (
+        f"[train] init_from: no tensor of {pretrained.FOLDER / 'yeast'} fits this model; name a run of a similar one"
+    )
+    for command in ("check", "run"):
+        status, _, err = call(command, "mine.toml")
+        assert status == 2 and f"{fault}, or 'random'\n" in err
+    assert load_experiment(Path("mine.toml"), ["train.init_from=random"]).train.init_from is None
+    status, _, err = call("run", "mine.toml", "--set", "train.init_from=random")
+    assert status == 0, err
+    assert "init_from" not in Path("runs/mine/001/experiment.toml").read_text()
+
+
 def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (EXPERIMENTS.parent / "docs" / "starting-point.md").read_text(encoding="utf-8")

@@ -280,11 +280,13 @@ class _Checker:
         rooted_values: dict[str, Any] = each(rooted, values if problems else typed)
         return None if problems else rooted_values
 
-    def rooted(self, keys: Keys, label: str, marked: MustExist | None, path: Path) -> Path:
+    def rooted(self, keys: Keys, label: str, marked: MustExist | None, path: Path) -> Path | None:
         """Return a path as absolute from the folder of the file that has it. A fault if it is marked and missing."""
         try:
             folder = self.tree.place(keys).folder
             if marked and marked.holding:
+                if path == pretrained.RANDOM:
+                    return None
                 path = pretrained.located(path, folder)
             path = (folder / path.expanduser()).resolve()
         except (RuntimeError, ValueError) as error:  # no such user's home; a circle of links; a null character

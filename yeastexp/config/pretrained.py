@@ -13,6 +13,9 @@ from yeastexp.errors import UserError
 from yeastexp.system import files
 
 FOLDER = Path(__file__).parents[1] / "weights"
+RANDOM = Path("random")
+"""In place of a run: no weights to start from, in a file that extends one with some."""
+
 EXPERIMENT, WEIGHTS = "experiment.toml", "checkpoints/best.pt"
 DIGESTS: Mapping[str, str] = {"yeast": "d3a7385d6dae9671cea435146465435c8b2dd4c54de1f0765aa4e6d199711fbb"}
 """The SHA-256 of the weights of each, so that a truncated installation is told from a bad prediction."""

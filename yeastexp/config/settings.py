@@ -80,7 +80,10 @@ class Train:
     init_from: Annotated[
         Path | None,
         MustExist("run", holding="checkpoints/best.pt"),
-        Field(description="a run whose best weights training starts from; 'yeast': the pretrained ones of the package"),
+        Field(
+            description="a run whose best weights training starts from; 'yeast': the pretrained ones of the package; "
+            "'random': none, where a file extends one with some"
+        ),
     ] = None
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 

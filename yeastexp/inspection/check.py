@@ -23,6 +23,7 @@ from yeastexp.system import environment
 from yeastexp.system.progress import Say
 from yeastexp.training import build
 from yeastexp.training.build import Assembly
+from yeastexp.training.loop import initialize
 from yeastexp.training.timing import assembled, seconds_per_step
 from yeastexp.training.validation import build_validator
 
@@ -91,6 +92,7 @@ def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None
     assembly, step, _ = assembled(loaded)
     dataset = assembly.dataset
     held_out = [LabelStatistics(sample.name, "val", count_labels(sample.labels)) for sample in assembly.samples("val")]
+    initialize(assembly)
     optimization = build.optimization_of(assembly)
     scheduler = assembly.scheduler(optimization.optimizer, updates := _updates(assembly))
     trainer = build.build_trainer(assembly, optimization)

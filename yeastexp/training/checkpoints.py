@@ -235,7 +235,9 @@ def start_from(model: nn.Module, checkpoint: Path) -> str:
         name: tensor for name, tensor in weights.items() if name in current and current[name].shape == tensor.shape
     }
     if not fitting:
-        raise UserError(f"{run}: none of its tensors fits this model; [train] init_from needs a similar one")
+        raise UserError(
+            f"[train] init_from: no tensor of {run} fits this model; name a run of a similar one, or 'random'"
+        )
     refuse_non_finite(model, fitting, checkpoint)
     model.load_state_dict(fitting, strict=False)
     left = sorted(current.keys() - fitting.keys())

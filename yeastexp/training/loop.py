@@ -78,13 +78,20 @@ def holding(directory: RunDirectory) -> Iterator[Interruption]:
         yield interruption
 
 
+def initialize(assembly: Assembly) -> list[str]:
+    """Give a model the weights that its experiment names, and return a line to log: which fitted.
+
+    Raises UserError if none fits.
+    """
+    run = assembly.experiment.train.init_from
+    return [checkpoints.start_from(assembly.model, RunDirectory(run).checkpoint("best"))] if run else []
+
+
 def begin(run: RunContext) -> None:
     """Build engines and handlers, and save the checkpoint of step 0.
 
     With that checkpoint a run that is interrupted in its first epoch can be resumed with the same initial weights.
     """
-    if init_from := run.assembly.experiment.train.init_from:
-        run.log(checkpoints.start_from(run.assembly.model, RunDirectory(init_from).checkpoint("best")))
     run.build()
     with _closed_on_failure(run.tracker):
         attach_handlers(run)

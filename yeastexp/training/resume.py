@@ -25,6 +25,7 @@ from yeastexp.training.loop import (
     continue_from,
     described,
     holding,
+    initialize,
     refuse_differences,
     refuse_shards,
 )
@@ -83,6 +84,8 @@ def resume(
             _extend(context, trained, state)
         if state is None:
             directory.log("no good checkpoint; from the beginning")
+            for line in initialize(assembly):
+                directory.log(line)
             begin(context)
         else:
             continue_from(context, state)

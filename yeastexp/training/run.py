@@ -25,7 +25,15 @@ from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, as_planned, never
 from yeastexp.training.device import torch_as_it_was
-from yeastexp.training.loop import begin, carry_out, holding, open_directory, refuse_differences, refuse_shards
+from yeastexp.training.loop import (
+    begin,
+    carry_out,
+    holding,
+    initialize,
+    open_directory,
+    refuse_differences,
+    refuse_shards,
+)
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.timing import TRIAL_SECONDS, assembled, is_timed
 from yeastexp.training.validation import scored_baselines
@@ -97,12 +105,13 @@ def run(
     runtime = replace(counted.runtime, cache=assembly.images.kept)
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     refuse_differences(assembly.experiment, among)
+    initial = initialize(assembly)
     # No directory is claimed before all that can be refused is refused.
     claimed = (folder or RunDirectory.claim(loaded.name).path) if among.writes else Path()
     directory = RunDirectory(among.agreed(claimed), among.writes)
     with holding(directory) as interruption:
         open_directory(directory, assembly)
-        for line in measured:
+        for line in (*measured, *initial):
             directory.log(line)
         context = RunContext(
             assembly,
