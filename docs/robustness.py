@@ -1,25 +1,45 @@
-"""Writes two tables and the plot of `robustness.md` from the scores of runs in `robustness/runs.csv`.
+"""Two tables and the plot of `robustness.md`, from the scores of runs in `robustness/runs.csv`.
 
     python -m docs.robustness
+    python -m docs.robustness score RUN DATA SETTINGS --views 1,4,8
+    python -m docs.robustness price DATA --seeds 0,1,2
 
-A row there is a run's foreground IoU on each set of images, with so many views averaged at prediction.
+A row there is a run's foreground IoU on each set of images, with so many views averaged at prediction. The first
+command writes the page; the second adds the rows of a run; the third trains `hdf5.toml` on packed images, complete and
+without each of its augmentations, wherever a row is missing.
 """
 
 from __future__ import annotations
 
+import argparse
+import copy
 import csv
-from collections.abc import Callable, Mapping
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
+import numpy as np
+
+from benchmarks import robustness
+from yeastexp.config import loading, starters
+from yeastexp.data.datasets.hdf5 import hdf5
 from yeastexp.drawing import plots
+from yeastexp.prediction.predictor import load_predictor
+from yeastexp.training.run import train
+from yeastexp.training.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
 DOCUMENT, RUNS, PLOT = HERE / "robustness.md", HERE / "robustness" / "runs.csv", HERE / "robustness" / "price.png"
 HOME = "in distribution"
 TAKEN = "1", "4", "8"
-BEFORE, AFTER = "before", "pasted_cells, batch 8"
-FULL, WITHOUT = "pasted_cells, batch 4", "pasted_cells, batch 4, without "
+BEFORE, SCRATCH, AFTER = "before", "pasted_cells, batch 8", "pretrained"
+STEPS = 1000
+FULL, WITHOUT, TURNS = "1,000 steps", "1,000 steps, without ", "1,000 steps, rotations and reflections alone"
 
 Row = Mapping[str, str]
 
@@ -93,8 +113,84 @@ def draw(path: Path = PLOT) -> None:
     )
 
 
+def scores(run: Path, data: Path, views: int) -> list[float]:
+    """The foreground IoU of a run's best weights, with so many views averaged, on each set of images made of `data`."""
+    predictor = load_predictor(run)
+    task = copy.copy(predictor.task)
+    task.views = views
+    predictor = replace(predictor, task=task)
+    found = []
+    for _, images in robustness.fields(hdf5(data), False):
+        predicted = (predictor.classes_of(view.image[None].astype(np.float32), run.name) for view in images)
+        found.append(
+            mean(
+                robustness.foreground_iou(np.asarray(one, np.int64), view.labels)
+                for one, view in zip(predicted, images, strict=True)
+            )
+        )
+    return found
+
+
+def score(run: Path, data: Path, settings: str, views: Iterable[int]) -> None:
+    """Add a row for each number of views to `runs.csv`."""
+    experiment = RunDirectory(run).load(data=False)
+    for count in views:
+        row = [settings, experiment.train.seed, experiment.train.steps, count]
+        found = [f"{value:.4f}" for value in scores(run, data, count)]
+        with RUNS.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow([*row, *found])
+
+
+def priced() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The tables of `hdf5.toml`, complete and without one augmentation after the other, by the name of the settings."""
+    tables = tomllib.loads((starters.folder() / "hdf5.toml").read_text(encoding="utf-8"))
+    yield FULL, tables
+    augmentations = tables["augment"]
+    for left_out in augmentations:
+        rest = [table for table in augmentations if table is not left_out]
+        yield WITHOUT + left_out["name"], {**tables, "augment": rest}
+    turns = [table for table in augmentations if table["name"] in ("reflect", "rotate90")]
+    yield TURNS, {**tables, "augment": turns}
+
+
+def price(data: Path, seeds: Iterable[int]) -> None:
+    """Train and score what the plot lacks, one run after the other, on one thread and in bfloat16."""
+    for seed in seeds:
+        for settings, tables in priced():
+            if any(row["seed"] == str(seed) for row in rows(settings, "4")):
+                continue
+            changes = {
+                "dataset.path": str(data.resolve()), "train.steps": STEPS, "train.seed": seed,
+                "train.precision": "bfloat16", "runtime.threads": 1, "validation.every": 10**6,
+            }  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder, chdir(folder):
+                run = train(loading.experiment({"name": "priced", **tables}, changes))
+                score(run.path, data, settings, [4])
+
+
 def main() -> None:
-    """Update the page and the plot."""
+    """Do what the command line asks for; see above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command")
+    scoring = commands.add_parser("score")
+    scoring.add_argument("run", type=Path)
+    scoring.add_argument("data", type=Path)
+    scoring.add_argument("settings")
+    scoring.add_argument("--views", default="1,4,8")
+    pricing = commands.add_parser("price")
+    pricing.add_argument("data", type=Path)
+    pricing.add_argument("--seeds", default="0,1,2")
+    given = parser.parse_args()
+    if given.command == "score":
+        score(given.run, given.data, given.settings, map(int, given.views.split(",")))
+    elif given.command == "price":
+        price(given.data.resolve(), map(int, given.seeds.split(",")))
+    else:
+        update()
+
+
+def update() -> None:
+    """Write the tables of the page, and its plot."""
     page = DOCUMENT.read_text(encoding="utf-8")
     for name, table in (("fields", by_field()), ("settings", by_settings())):
         before, _, rest = page.partition(f"<!-- {name} -->\n")
