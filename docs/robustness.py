@@ -37,7 +37,8 @@ HERE = Path(__file__).parent
 DOCUMENT, RUNS, PLOT = HERE / "robustness.md", HERE / "robustness" / "runs.csv", HERE / "robustness" / "price.png"
 HOME = "in distribution"
 TAKEN = "1", "4", "8"
-BEFORE, SCRATCH, AFTER = "before", "pasted_cells, batch 8", "pretrained"
+BEFORE, SCRATCH, TODAY = "before", "pasted_cells, batch 8", "pretrained, pasted_cells, batch 8"
+COMPARED = BEFORE, "before, batch 4", "pasted_cells, batch 4", SCRATCH, TODAY
 STEPS = 1000
 FULL, WITHOUT, TURNS = "1,000 steps", "1,000 steps, without ", "1,000 steps, rotations and reflections alone"
 
@@ -67,14 +68,15 @@ def home(row: Row) -> float:
 
 def by_field() -> str:
     """Markdown: a row a set of images, a column for what the file was and is."""
-    lines = ["| images | before, seeds 0, 1, 2 | today, seeds 0, 1 |", "| --- | ---: | ---: |"]
+    columns = ("before", rows(BEFORE, "1")), ("from scratch", rows(SCRATCH, "4")), ("today", rows(TODAY, "4"))
+    heads = " | ".join(f"{name}, seeds {', '.join(row['seed'] for row in column)}" for name, column in columns)
+    lines = [f"| images | {heads} |", "| --- |" + " ---: |" * len(columns)]
     scores: dict[str, Callable[[Row], float]] = {
         field: lambda row, field=field: float(row[field])
         for field in fields()  # type: ignore[misc]
     }
     for name, score in {**scores, "mean out of distribution": abroad}.items():
-        columns = (rows(BEFORE, "1"), rows(AFTER, "4"))
-        told = " | ".join(", ".join(f"{score(row):.3f}" for row in column) for column in columns)
+        told = " | ".join(", ".join(f"{score(row):.3f}" for row in column) for _, column in columns)
         lines.append(f"| {name} | {told} |")
     return "\n".join(lines) + "\n"
 
@@ -85,7 +87,7 @@ def by_settings() -> str:
     titles = [f"{title}, {head}" for title in ("in distribution", "out of it", "colonies") for head in heads]
     lines = ["| settings | seeds | " + " | ".join(titles) + " |", "| --- | ---: |" + " ---: |" * len(titles)]
     colonies = lambda row: float(row["colonies"])  # noqa: E731
-    for settings in (BEFORE, "before, batch 4", AFTER, FULL, "pasted_cells, batch 4, as in cells.toml"):
+    for settings in COMPARED:
         told = [
             f"{mean(map(score, rows(settings, views))):.3f}" for score in (home, abroad, colonies) for views in TAKEN
         ]
@@ -94,18 +96,16 @@ def by_settings() -> str:
 
 
 def draw(path: Path = PLOT) -> None:
-    """What each augmentation costs in distribution and gains out of it, beside all others, seed 0."""
-    with RUNS.open(encoding="utf-8", newline="") as file:
-        found = {row["settings"] for row in csv.DictReader(file) if row["settings"].startswith(WITHOUT)}
-    single = {settings.removeprefix(WITHOUT): settings for settings in sorted(found) if " all" not in settings}
-    single["pasted_cells"] = "before, batch 4"
-    (full,) = (row for row in rows(FULL, "8") if row["seed"] == "0")
-    rest = {name: next(row for row in rows(settings, "8") if row["seed"] == "0") for name, settings in single.items()}
+    """What each augmentation costs in distribution and gains out of it, beside all others: the means over seeds."""
+    full, single = rows(FULL, "4"), [settings for settings, _ in priced() if settings.startswith(WITHOUT)]
+    gains = [
+        [mean(map(score, full)) - mean(map(score, rows(settings, "4"))) for settings in single]
+        for score in (home, abroad)
+    ]
     plots.save(
         plots.paired(
-            list(rest),
-            [home(full) - home(row) for row in rest.values()],
-            [abroad(full) - abroad(row) for row in rest.values()],
+            [settings.removeprefix(WITHOUT) for settings in single],
+            *gains,
             labels=("in distribution", "mean out of distribution"),
             x_label="foreground IoU with it minus without it",
         ),
