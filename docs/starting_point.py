@@ -125,7 +125,7 @@ def _trained(
             shutil.copy(source / paths[stem].name, folder / source.name)
     starter = "from_yeast" if start else "cells"
     text = f'extends = "yeastexp:{starter}"\n[dataset]\npath = "data.h5"\n[train]\nsteps = {steps}\nseed = {seed}\n'
-    text += f'init_from = "{start.resolve().as_posix()}"\n' if start else ""
+    text += f'init_from = "{start.resolve().as_posix() if start else pretrained.RANDOM}"\n'
     # One validation, at the end: its seconds are no part of what is compared.
     (folder / "mine.toml").write_text(f"{text}[validation]\nevery = 1000000\n[runtime]\nthreads = 1\n")
     command = [sys.executable, "-m", "yeastexp"]

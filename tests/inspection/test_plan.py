@@ -16,6 +16,7 @@ from docs import planning
 from yeastexp.config import starters
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
+from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.datasets.yeast_scene import Look, render
 from yeastexp.data.images import write_png
 from yeastexp.errors import UserError
@@ -36,6 +37,7 @@ def quick_starters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("starters")
     for path in starters.folder().glob("*.toml"):
         text = path.read_text().replace('"pasted_cells"', '"pasted_cells"\ncount = 2\nsize = 64')
+        text = text.replace('init_from = "yeast"', "")
         (folder / path.name).write_text(text.replace("residual = true", "residual = true\nwidth = 2"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(starters, "folder", lambda: folder)
@@ -85,7 +87,8 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     packed(tmp_path, discs(128, 24))
     file = written(tmp_path, call)
     task = {"channels": 1, "classes": ["background", "cell"]}
-    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task}
+    rate = {"learning_rate": plan.GENTLE}  # discs are what the pretrained weights take for cells
+    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, "optimizer": rate}
     text = (tmp_path / "mine.toml").read_text()
     for told in (
         '"data.h5"  # 3 train, 1 val',
@@ -126,6 +129,7 @@ USUAL = Measured(
     touching=0.5,
     range=(0.0, 4095.0),
     contrast_ratio=1.5,
+    found=0.49,
     brighter=3,
     darker=0,
 )
@@ -145,6 +149,8 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),
         ({"brighter": 7, "darker": 1}, "negatives", {}),
         ({"brighter": 0, "darker": 5}, "negatives", {}),
+        ({"found": 0.5}, "learning_rate", {"optimizer.learning_rate": 0.0005}),
+        ({"found": None}, "learning_rate", {}),
     ],
 )
 def test_a_rule_sets_a_key_where_the_starter_is_not_right(
@@ -183,6 +189,29 @@ def test_images_are_measured(tmp_path: Path) -> None:
         inner[0, :50] = 1
         image["gt"], image["instances"] = inner, inner.astype(np.int32)
     assert not Measured.of(packed(tmp_path, arrays, force=True)).has_whole_cell
+
+
+def test_the_pretrained_weights_are_tried_on_the_training_images(tmp_path: Path, call: Call) -> None:
+    data = SyntheticYeast(images=5, size=192, seed=11)
+    arrays = {name: dict(data.arrays(name)) for name in (*data.splits["train"], *data.splits["val"])}
+    found = Measured.of(packed(tmp_path, arrays)).found
+    assert found is not None and found > 0.6
+    kept = written(tmp_path, call)["optimizer"]["learning_rate"]
+    assert kept == starters_learning_rate("from_yeast") and kept < starters_learning_rate("cells")
+    for image in arrays.values():
+        image["raw"] = np.flipud(image["raw"])
+    other = Measured.of(packed(tmp_path, arrays, force=True)).found
+    assert other is not None and other < 0.1
+    for image in arrays.values():
+        del image["instances"]
+    assert Measured.of(packed(tmp_path, arrays, force=True)).found is None
+
+
+def starters_learning_rate(name: str) -> float:
+    path = starters.find(f"yeastexp:{name}")
+    assert path is not None
+    rate: float = load_experiment(path, data=False).optimizer.options["learning_rate"]
+    return rate
 
 
 def test_channels_without_information_do_not_decide_the_polarity(tmp_path: Path) -> None:

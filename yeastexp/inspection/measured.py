@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from yeastexp.config import pretrained
 from yeastexp.data import folds
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.folds import Thumbnail
@@ -19,6 +20,8 @@ from yeastexp.data.transforms.colonies import holds_whole_cell
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight.statistics import count_labels
 from yeastexp.metrics import cells
+from yeastexp.metrics.matching import f1, overlap
+from yeastexp.prediction.predictor import load_predictor
 from yeastexp.sample import IGNORE, Sample
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -28,6 +31,10 @@ CLEAR = 0.15
 
 RING_SHARE, RING_PX = 0.2, 8
 """The width of the surroundings: a share of the cells' diameter, and the most pixels."""
+
+
+TRIED, TRIED_PX = 3, 768
+"""The number of training images on which the pretrained weights are tried, and the side of what is taken of each."""
 
 
 @dataclass
@@ -109,6 +116,9 @@ class Measured:
     """The lowest and the highest value of all images."""
     contrast_ratio: float
     """The largest standard deviation of an image over the smallest."""
+    found: float | None
+    """The F1 score, at an IoU of one half, of the cells that the pretrained weights find in some training images; None
+    without ids, and if the images have several channels."""
     brighter: int
     darker: int
     """The numbers of training images whose cells are brighter, or darker, than their surroundings in each channel that
@@ -159,6 +169,7 @@ class Measured:
             touching=sum(image.touching for image in sums.cells) / max(1, count),
             range=(min(low for low, _ in sums.ranges), max(high for _, high in sums.ranges)),
             contrast_ratio=max(spreads) / min(spreads) if spreads else 1.0,
+            found=found_by_pretrained(dataset, train) if count and train and shapes[first][0] == 1 else None,
             brighter=signs.count(1),
             darker=signs.count(-1),
         )
@@ -167,6 +178,23 @@ class Measured:
     def smallest_side(self) -> int:
         """The shortest side of all images in pixels."""
         return min(self.smallest)
+
+
+def found_by_pretrained(dataset: Hdf5, names: Sequence[str]) -> float:
+    """The F1 score, at an IoU of one half, of the pretrained weights on some evenly chosen images with ids."""
+    predictor = load_predictor(pretrained.located(Path("yeast")), device="cpu")
+    tables = []
+    for index in np.unique(np.linspace(0, len(names) - 1, TRIED).round().astype(int)):
+        sample = dataset.read(names[index])
+        if (instances := sample.maps.get("instances")) is None:
+            continue
+        corners = [max(0, (side - TRIED_PX) // 2) for side in sample.size]
+        rows, columns = (slice(corner, corner + TRIED_PX) for corner in corners)
+        cut = Sample(sample.image[:, rows, columns], sample.labels[rows, columns], sample.name)
+        cells_found = predictor.predict(cut).instances
+        assert cells_found is not None, "the weights tell cells apart"
+        tables.append(overlap(instances[rows, columns].numpy(), cells_found.numpy()))
+    return f1(tables)
 
 
 def _most(diameters: Sequence[float]) -> tuple[float, float]:

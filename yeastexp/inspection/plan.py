@@ -44,6 +44,14 @@ MIXED = 6
 """Polarity counts as mixed if at least one in so many images has cells of the rarer polarity."""
 
 
+KNOWN = 0.5
+"""The F1 score of the pretrained weights from which on training is to change them little; between 0.04, where it made
+scores worse, and 0.8, where it made them better, nothing was tried (docs/planning.md)."""
+
+GENTLE = 0.0005
+"""The learning rate of `from_yeast.toml`."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A key of the file with its value and the reason; value None marks an augmentation that is left out."""
@@ -97,11 +105,19 @@ def negatives(measured: Measured) -> Iterator[Choice]:
         yield Choice("augment.invert_contrast", {}, reason)
 
 
+def learning_rate(measured: Measured) -> Iterator[Choice]:
+    """Lower the learning rate, if the pretrained weights already find the cells."""
+    if measured.found is not None and measured.found >= KNOWN:
+        reason = f"the pretrained weights find these cells (F1 {measured.found:.2f}), and are to change little"
+        yield Choice("optimizer.learning_rate", GENTLE, reason)
+
+
 RULES: tuple[Rule, ...] = (
     task,
     validation_by_group,
     pasted_cells,
     negatives,
+    learning_rate,
 )
 
 
@@ -242,6 +258,8 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
     else:
         diameters = "no cells to compare it with"
     yield f"receptive field: an output depends on {field} × {field} px, {diameters}"
+    if measured.found is not None and measured.found < KNOWN:
+        yield f"weights: the pretrained ones find few of these cells (F1 {measured.found:.2f}) ← the usual learning rate"
     if measured.has_ids:
         yield "metric: average_precision picks the checkpoint ← cells are to be told apart"
     else:

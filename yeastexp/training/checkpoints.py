@@ -19,9 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yeastexp.config import pretrained
 from yeastexp.errors import UserError
 from yeastexp.system import files
 from yeastexp.training.finite import masks_of, non_finite
+
+MOST_NAMED = 4
+"""Of tensors that initial weights leave at random, so many are named."""
 
 FORMAT = 4
 NEXT, LAST, PREVIOUS = "next.pt", "last.pt", "previous.pt"
@@ -234,13 +238,15 @@ def start_from(model: nn.Module, checkpoint: Path) -> str:
     fitting = {
         name: tensor for name, tensor in weights.items() if name in current and current[name].shape == tensor.shape
     }
-    if not fitting:
+    named = pretrained.written(run)
+    # Biases and the counters of batch norms fit models that share nothing else.
+    if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise UserError(
-            f"[train] init_from: no tensor of {run} fits this model; name a run of a similar one, or 'random'"
+            f"[train] init_from: no kernel of '{named}' fits this model; name a run of a similar one, or 'random'"
         )
     refuse_non_finite(model, fitting, checkpoint)
     model.load_state_dict(fitting, strict=False)
     left = sorted(current.keys() - fitting.keys())
-    return f"initial weights from {run}: {len(fitting)} of {len(current)} tensors" + (
-        f"; not fitted: {', '.join(left)}" if left else ""
-    )
+    told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
+    more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+    return f"initial weights from '{named}': {len(fitting)} of {len(current)} tensors{told}{more}"

@@ -105,7 +105,8 @@ def run(
     runtime = replace(counted.runtime, cache=assembly.images.kept)
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     refuse_differences(assembly.experiment, among)
-    initial = initialize(assembly)
+    for line in (initial := initialize(assembly)):
+        say(line)
     # No directory is claimed before all that can be refused is refused.
     claimed = (folder or RunDirectory.claim(loaded.name).path) if among.writes else Path()
     directory = RunDirectory(among.agreed(claimed), among.writes)
