@@ -259,7 +259,8 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
         diameters = "no cells to compare it with"
     yield f"receptive field: an output depends on {field} × {field} px, {diameters}"
     if measured.found is not None and measured.found < KNOWN:
-        yield f"weights: the pretrained ones find few of these cells (F1 {measured.found:.2f}) ← the usual learning rate"
+        found = f"the pretrained ones find few of these cells (F1 {measured.found:.2f})"
+        yield f"weights: {found} ← the usual learning rate"
     if measured.has_ids:
         yield "metric: average_precision picks the checkpoint ← cells are to be told apart"
     else:
