@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -32,7 +33,7 @@ from yeastexp.training import checkpoints
 from yeastexp.training.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
-DOCUMENT, RUNS, PLOT = HERE / "starting-point.md", HERE / "starting_point/runs.csv", HERE / "starting_point/frames.png"
+DOCUMENT, RUNS = HERE / "starting-point.md", HERE / "starting_point/runs.csv"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 
@@ -62,18 +63,33 @@ def table(images: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(images: str, steps: int, path: Path = PLOT) -> None:
-    """AP50 against the number of frames, the mean over seeds, from scratch and pretrained."""
-    found = [row for row in rows() if row["images"] == images and int(row["steps"]) in (0, steps)]
-    series = []
-    for start, name in ((SCRATCH, "from scratch"), (PRETRAINED, "pretrained")):
-        frames = sorted({int(row["frames"]) for row in found if row["start"] == start})
-        means = [
-            mean(float(row["AP50"]) for row in found if (int(row["frames"]), row["start"]) == (count, start))
-            for count in frames
-        ]
-        series.append(plots.Series(name, frames, means))
-    plots.save(plots.curves(series, x_label="annotated frames", y_label=f"AP50 after {steps:,} steps"), path)
+def draw(images: str, folder: Path = HERE / "starting_point") -> None:
+    """AP50 and IoU against the number of frames and against the number of steps: means over seeds."""
+    found = [row for row in rows() if row["images"] == images]
+    drawn = (("frames", "steps", (250, 1000, 5000), "annotated frames"), ("steps", "frames", (2, 8), "training steps"))
+    for key, fixed, values, x_label in drawn:
+        panels = {
+            f"{score}, {images.replace('_', ' ')}": [
+                _curve(found, score, key, fixed, value, start, look)
+                for start in (SCRATCH, PRETRAINED)
+                for look, value in enumerate(values)
+            ]
+            for score in ("AP50", "IoU")
+        }
+        plots.save(
+            plots.scatter(panels, x_label=x_label, y_label="mean over seeds", joined=True), folder / f"{key}.png"
+        )
+
+
+def _curve(found: Sequence[Row], score: str, key: str, fixed: str, value: int, start: str, look: int) -> plots.Series:
+    """The means of a score over seeds against `key`, of the runs whose `fixed` is `value`; without training at 0."""
+    scores: dict[int, list[float]] = defaultdict(list)
+    for row in found:
+        untrained = row["steps"] == "0"
+        if row["start"] == start and (untrained or int(row[fixed]) == value):
+            scores[int(row[key])].append(float(row[score]))
+    name = f"{value:,} {fixed}, {'from scratch' if start == SCRATCH else start}"
+    return plots.Series(name, sorted(scores), [mean(scores[x]) for x in sorted(scores)], look, start == SCRATCH)
 
 
 def ship(run: Path, name: str = "yeast") -> str:
@@ -95,11 +111,17 @@ def ship(run: Path, name: str = "yeast") -> str:
 
 
 def train(
-    name: str, images: Path, labels: Path, val: Sequence[str], start: Path, wanted: Iterable[tuple[int, ...]]
+    name: str,
+    images: Path,
+    labels: Path,
+    val: Sequence[str],
+    start: Path,
+    wanted: Iterable[tuple[int, ...]],
+    starts: Sequence[str] = (SCRATCH, PRETRAINED),
 ) -> None:
     """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row."""
     known = {tuple(row[key] for key in COLUMNS[:5]) for row in rows()}
-    for (frames, steps, seed), source in itertools.product(wanted, (SCRATCH, PRETRAINED)):
+    for (frames, steps, seed), source in itertools.product(wanted, starts):
         key = (name, str(frames), str(steps), str(seed), source)
         if key in known:
             continue
@@ -148,7 +170,8 @@ def main() -> None:
     curves.add_argument("labels", type=Path)
     curves.add_argument("--val", required=True, help="names of the images to score, with commas")
     curves.add_argument("--start", type=Path, default=Path("yeast"))
-    for name, values in (("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2")):
+    lists = ("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2"), ("starts", f"{SCRATCH},{PRETRAINED}")
+    for name, values in lists:
         curves.add_argument(f"--{name}", default=values)
     given = parser.parse_args()
     if given.command == "ship":
@@ -157,7 +180,7 @@ def main() -> None:
         frames, steps, seeds = ([*map(int, text.split(","))] for text in (given.frames, given.steps, given.seeds))
         train(
             given.name, given.images, given.labels, given.val.split(","), pretrained.located(given.start),
-            itertools.product(frames, steps, seeds),
+            itertools.product(frames, steps, seeds), given.starts.split(","),
         )  # fmt: skip
     else:
         update()
@@ -171,7 +194,7 @@ def update() -> None:
         _, _, after = rest.partition(f"<!-- end of {images} -->")
         page = f"{before}<!-- {images} -->\n{table(images)}<!-- end of {images} -->{after}"
     DOCUMENT.write_text(page, encoding="utf-8")
-    draw("yeast_phase", 1000)
+    draw("yeast_phase")
 
 
 if __name__ == "__main__":
