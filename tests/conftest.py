@@ -11,6 +11,7 @@ import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ import torch
 
 from yeastexp import plugins
 from yeastexp.__main__ import main
+from yeastexp.data.transforms.pasted_cells import PastedCells
 from yeastexp.inspection import plan
 from yeastexp.inspection.preflight import patch_rules
 from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.prediction import tiling
-from yeastexp.training import contact_sheet, handlers
+from yeastexp.sample import Sample
+from yeastexp.training import contact_sheet, handlers, training_images
+from yeastexp.training.training_images import composed_scenes
 
 Call = Callable[..., tuple[int, str, str]]
 WriteExperiment = Callable[..., Path]
@@ -101,6 +105,24 @@ def real_previews(quick_previews: pytest.MonkeyPatch) -> Iterator[None]:
     """For files whose tests show what a preview costs and leaves alone: `usefixtures("real_previews")`."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(handlers, "draw_contact_sheet", contact_sheet.draw_contact_sheet)
+        yield
+
+
+FEW = 3
+
+
+@pytest.fixture(scope="module")
+def few_scenes() -> Iterator[None]:
+    """For files that run starters as they are: `pasted_cells` composes a few scenes, and takes each of them often."""
+
+    def composed(prepared: Any, augmentations: tuple[Any, ...], seed: int) -> tuple[list[Sample], dict[int, int]]:
+        fewer = tuple(replace(each, count=FEW) if isinstance(each, PastedCells) else each for each in augmentations)
+        scenes, firsts = composed_scenes(prepared, fewer, seed)
+        counts = [each.count for each in augmentations if isinstance(each, PastedCells)]
+        return [scenes[index % len(scenes)] for index in range(sum(counts))] if scenes else [], firsts
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training_images, "composed_scenes", composed)
         yield
 
 

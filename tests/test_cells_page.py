@@ -12,14 +12,23 @@ import pytest
 from docs import cells, exercise
 from yeastexp.cli import commands
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
+pytestmark = pytest.mark.usefixtures("networks_read_once", "few_scenes")
 
 PAGE = cells.DOCUMENT.read_text(encoding="utf-8")
 BLOCKS = list(exercise.BLOCK.finditer(PAGE))
 RECORDED = [
     line[2:] for block in BLOCKS if block["recorded"] for line in block["content"].splitlines() if line[:2] == "$ "
 ]
-SHORT = ["--set", "train.steps=2", "--set", "runtime.threads=1", "--set", "augment.1.count=2", "--set", "model.width=2"]
+SHORT = [
+    "--set",
+    "train.steps=2",
+    "--set",
+    "runtime.threads=1",
+    "--set",
+    "model.width=2",
+    "--set",
+    "train.init_from=random",
+]
 
 LARGEST_PICTURE = 200_000
 """Bytes."""

@@ -19,11 +19,12 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
+pytestmark = pytest.mark.usefixtures("networks_read_once", "few_scenes")
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
 SHORT = ["--set", "train.steps=2", "--set", "patches.size=32", "--set", "train.batch_size=2", "--set", "model.width=2"]
+SHORT += ["--set", "train.init_from=random"]
 SMALL = ["--set", "dataset.images=6", "--set", "dataset.size=64"]
 """For the synthetic images of base.toml; the README's other experiments have images of their own."""
 
@@ -114,8 +115,6 @@ def run_all(address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             words += ["--steps", "2"]
         if words[0] in ("run", "check", "crossval", "preview", "sweep") and "experiments/base.toml" in words:
             words += SMALL
-        if words[0] in ("run", "check") and "mine.toml" in words:
-            words += ["--set", "augment.1.count=2"]
         monkeypatch.setattr(sys, "argv", ["yeastexp", *words])
         try:
             main()

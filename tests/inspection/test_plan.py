@@ -129,7 +129,7 @@ USUAL = Measured(
     touching=0.5,
     range=(0.0, 4095.0),
     contrast_ratio=1.5,
-    found=0.49,
+    found=0.1,
     brighter=3,
     darker=0,
 )
@@ -149,7 +149,7 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),
         ({"brighter": 7, "darker": 1}, "negatives", {}),
         ({"brighter": 0, "darker": 5}, "negatives", {}),
-        ({"found": 0.5}, "learning_rate", {"optimizer.learning_rate": 0.0005}),
+        ({"found": 0.3}, "learning_rate", {"optimizer.learning_rate": 0.0005}),
         ({"found": None}, "learning_rate", {}),
     ],
 )

@@ -33,7 +33,7 @@ RING_SHARE, RING_PX = 0.2, 8
 """The width of the surroundings: a share of the cells' diameter, and the most pixels."""
 
 
-TRIED, TRIED_PX = 3, 768
+TRIED, TRIED_PX = 5, 512
 """The number of training images on which the pretrained weights are tried, and the side of what is taken of each."""
 
 
