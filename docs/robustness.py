@@ -114,8 +114,8 @@ def draw(path: Path = PLOT) -> None:
 
 
 def scores(run: Path, data: Path, views: int) -> list[float]:
-    """The foreground IoU of a run's best weights, with so many views averaged, on each set of images made of `data`."""
-    predictor = load_predictor(run)
+    """The foreground IoU of a run's last weights, with so many views averaged, on each set of images made of `data`."""
+    predictor = load_predictor(run, "last")
     task = copy.copy(predictor.task)
     task.views = views
     predictor = replace(predictor, task=task)

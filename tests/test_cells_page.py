@@ -19,16 +19,7 @@ BLOCKS = list(exercise.BLOCK.finditer(PAGE))
 RECORDED = [
     line[2:] for block in BLOCKS if block["recorded"] for line in block["content"].splitlines() if line[:2] == "$ "
 ]
-SHORT = [
-    "--set",
-    "train.steps=2",
-    "--set",
-    "runtime.threads=1",
-    "--set",
-    "model.width=2",
-    "--set",
-    "train.init_from=random",
-]
+SHORT = ["--set", "train.steps=2", "--set", "runtime.threads=1", "--set", "model.width=2"]
 
 LARGEST_PICTURE = 200_000
 """Bytes."""

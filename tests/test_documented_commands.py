@@ -60,7 +60,6 @@ NOT_RUN = ("predict runs/mine/001 images/ -o out --part $SLURM_ARRAY_TASK_ID/16"
 
 RUN = [page for page in PAGES if page not in ELSEWHERE and {*FENCED[page]} - {*ELSEWHERE, *NOT_RUN}]
 SHORT = ["--set", "train.steps=2", "--set", "patches.size=32", "--set", "train.batch_size=2", "--set", "model.width=2"]
-SHORT += ["--set", "train.init_from=random"]
 
 
 def test_commands_are_found() -> None:

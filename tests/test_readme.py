@@ -24,7 +24,6 @@ pytestmark = pytest.mark.usefixtures("networks_read_once", "few_scenes")
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
 SHORT = ["--set", "train.steps=2", "--set", "patches.size=32", "--set", "train.batch_size=2", "--set", "model.width=2"]
-SHORT += ["--set", "train.init_from=random"]
 SMALL = ["--set", "dataset.images=6", "--set", "dataset.size=64"]
 """For the synthetic images of base.toml; the README's other experiments have images of their own."""
 

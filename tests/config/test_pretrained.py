@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from conftest import Call, WriteExperiment
 
 import yeastexp as yx
@@ -19,6 +20,7 @@ from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 from yeastexp.errors import UserError
 from yeastexp.metrics.matching import f1, overlap
+from yeastexp.nets.unet import UNet
 from yeastexp.training import checkpoints
 from yeastexp.training.run import train
 
@@ -101,21 +103,41 @@ def test_training_starts_from_them_by_name(tmp_path: Path, monkeypatch: pytest.M
     assert run.read_environment()["digests"]["init_from"] == {"weights/yeast/best.pt": pretrained.DIGESTS["yeast"]}
 
 
-def test_weights_that_do_not_fit_fail_in_check_and_can_be_left_out(
+def test_weights_that_do_not_fit_are_said_and_can_be_left_out(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(
-        'extends = "yeastexp:quick_cells"\n[model]\nwidth = 8\n[train]\nepochs = 1\ninit_from = "yeast"\n'
+        'extends = "yeastexp:quick_cells"\n[model]\nwidth = 8\n[train]\nsteps = 1\ninit_from = "yeast"\n'
     )
-    fault = "[train] init_from: no kernel of 'yeast' fits this model; name a run of a similar one, or 'random'\n"
-    for command in ("check", "run"):
-        status, _, err = call(command, "mine.toml")
-        assert status == 2 and fault in err
-    assert load_experiment(Path("mine.toml"), ["train.init_from=random"]).train.init_from is None
-    status, _, err = call("run", "mine.toml", "--set", "train.init_from=random")
-    assert status == 0, err
-    assert "init_from" not in Path("runs/mine/001/experiment.toml").read_text()
+    commands = (["check"], ["check", "--data", "--steps", "1"], ["run"])
+    said = r"initial weights at random: the pretrained ones \('yeast'\) fit 0 of \d+ kernels of this model\n"
+    for command, *more in commands:
+        status, _, err = call(command, "mine.toml", *more)
+        assert status == 0 and re.search(said, err)
+    # Weights of a run were meant: that they do not fit is an error, before a directory is claimed.
+    fault = "[train] init_from: no kernel of '{}' fits this model; name a run of a similar model, or 'random' to begin"
+    other = [f"--set={setting}" for setting in ("train.init_from=runs/mine/001", "model.width=4", "name=x")]
+    for command, *more in commands:
+        status, _, err = call(command, "mine.toml", *more, *other)
+        assert status == 2 and fault.format(tmp_path / "runs/mine/001") in err
+    assert not Path("runs/x").exists()
+    status, _, err = call("run", "mine.toml", "--set", "train.init_from=random", "--set", "name=y")
+    assert status == 0 and "initial weights" not in err
+    assert "init_from" not in Path("runs/y/001/experiment.toml").read_text()
+    shutil.copytree("runs/y/001", "random")
+    assert load_experiment(Path("mine.toml"), ["train.init_from=random"]).train.init_from == tmp_path / "random"
+
+
+def test_the_last_layer_of_another_task_begins_at_random(tmp_path: Path) -> None:
+    weights = checkpoints.load(pretrained.FOLDER / "yeast" / pretrained.WEIGHTS)["model"]
+    for task, fitted in (("instances", True), ("semantic", False)):
+        model = UNet(1, 3, residual=True)  # as many outputs for three classes as for two and the hills
+        said = checkpoints.start_from(model, pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, task)
+        assert torch.equal(model.head.weight, weights["head.weight"].float()) == fitted
+        assert said.endswith("tensors" if fitted else "; at random: head.bias, head.weight")
+    said = checkpoints.start_from(UNet(1, 3), pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, "instances")
+    assert "at random: the pretrained ones" in said  # all that fits a U-Net of plain blocks is its path upwards
 
 
 def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,6 @@ def quick_starters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("starters")
     for path in starters.folder().glob("*.toml"):
         text = path.read_text().replace('"pasted_cells"', '"pasted_cells"\ncount = 2\nsize = 64')
-        text = text.replace('init_from = "yeast"', "")
         (folder / path.name).write_text(text.replace("residual = true", "residual = true\nwidth = 2"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(starters, "folder", lambda: folder)
@@ -191,13 +190,22 @@ def test_images_are_measured(tmp_path: Path) -> None:
     assert not Measured.of(packed(tmp_path, arrays, force=True)).has_whole_cell
 
 
-def test_the_pretrained_weights_are_tried_on_the_training_images(tmp_path: Path, call: Call) -> None:
+def test_the_pretrained_weights_are_tried_on_the_training_images(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = SyntheticYeast(images=5, size=192, seed=11)
     arrays = {name: dict(data.arrays(name)) for name in (*data.splits["train"], *data.splits["val"])}
     found = Measured.of(packed(tmp_path, arrays)).found
     assert found is not None and found > 0.6
     kept = written(tmp_path, call)["optimizer"]["learning_rate"]
     assert kept == starters_learning_rate("from_yeast") and kept < starters_learning_rate("cells")
+    # The cells need not lie in the middle of a large image, and a run that has the name is none of the weights.
+    corner = {name: {key: np.pad(one, ((900, 0), (0, 0))) for key, one in arrays[name].items()} for name in arrays}
+    (tmp_path / "yeast").mkdir()
+    (tmp_path / "yeast" / "experiment.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    moved = Measured.of(packed(tmp_path, corner, force=True)).found
+    assert moved is not None and moved > 0.6
     for image in arrays.values():
         image["raw"] = np.flipud(image["raw"])
     other = Measured.of(packed(tmp_path, arrays, force=True)).found

@@ -181,5 +181,5 @@ def test_initial_weights_fit_by_name_and_shape(tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "checkpoints" / "best.pt", {"model": old.state_dict()})
     with pytest.raises(UserError, match="no kernel of"):  # but the counter of the batch norm
         checkpoints.start_from(new, tmp_path / "checkpoints" / "best.pt")
-    with pytest.raises(UserError, match=r"no kernel of .* fits this model; name a run of a similar one, or 'random'"):
+    with pytest.raises(UserError, match=r"no kernel of .* fits this model; name a run of a similar model, or 'random'"):
         checkpoints.start_from(nn.Linear(3, 3), tmp_path / "checkpoints" / "best.pt")

@@ -285,7 +285,7 @@ class _Checker:
         try:
             folder = self.tree.place(keys).folder
             if marked and marked.holding:
-                if path == pretrained.RANDOM:
+                if str(path) == pretrained.RANDOM and not pretrained.is_run(path, folder):
                     return None
                 path = pretrained.located(path, folder)
             path = (folder / path.expanduser()).resolve()

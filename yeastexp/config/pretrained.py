@@ -13,12 +13,17 @@ from yeastexp.errors import UserError
 from yeastexp.system import files
 
 FOLDER = Path(__file__).parents[1] / "weights"
-RANDOM = Path("random")
+RANDOM = "random"
 """In place of a run: no weights to start from, in a file that extends one with some."""
 
 EXPERIMENT, WEIGHTS = "experiment.toml", "checkpoints/best.pt"
 DIGESTS: Mapping[str, str] = {"yeast": "d3a7385d6dae9671cea435146465435c8b2dd4c54de1f0765aa4e6d199711fbb"}
 """The SHA-256 of the weights of each, so that a truncated installation is told from a bad prediction."""
+
+
+def is_run(path: Path, folder: Path | None = None) -> bool:
+    """Whether a run directory is there, which goes before what the name means otherwise."""
+    return ((folder or Path.cwd()) / path / EXPERIMENT).is_file()
 
 
 def located(path: Path, folder: Path | None = None) -> Path:
@@ -28,7 +33,7 @@ def located(path: Path, folder: Path | None = None) -> Path:
     it, too. Raises UserError if the weights are missing or damaged.
     """
     name = str(path)
-    if name not in DIGESTS or ((folder or Path.cwd()) / path / EXPERIMENT).is_file():
+    if name not in DIGESTS or is_run(path, folder):
         return path
     run = FOLDER / name
     weights = run / WEIGHTS

@@ -92,7 +92,8 @@ def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None
     assembly, step, _ = assembled(loaded)
     dataset = assembly.dataset
     held_out = [LabelStatistics(sample.name, "val", count_labels(sample.labels)) for sample in assembly.samples("val")]
-    initialize(assembly)
+    for line in initialize(assembly):
+        say(line)
     optimization = build.optimization_of(assembly)
     scheduler = assembly.scheduler(optimization.optimizer, updates := _updates(assembly))
     trainer = build.build_trainer(assembly, optimization)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from yeastexp.config import pretrained
+from yeastexp.config import pretrained, starters
 from yeastexp.data import folds
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.folds import Thumbnail
@@ -117,8 +117,8 @@ class Measured:
     contrast_ratio: float
     """The largest standard deviation of an image over the smallest."""
     found: float | None
-    """The F1 score, at an IoU of one half, of the cells that the pretrained weights find in some training images; None
-    without ids, and if the images have several channels."""
+    """The F1 score, at an IoU above one half, of the cells that the pretrained weights find in some training images;
+    None if these have no ids or several channels."""
     brighter: int
     darker: int
     """The numbers of training images whose cells are brighter, or darker, than their surroundings in each channel that
@@ -180,21 +180,25 @@ class Measured:
         return min(self.smallest)
 
 
-def found_by_pretrained(dataset: Hdf5, names: Sequence[str]) -> float:
-    """The F1 score, at an IoU of one half, of the pretrained weights on some evenly chosen images with ids."""
-    predictor = load_predictor(pretrained.located(Path("yeast")), device="cpu")
+def found_by_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
+    """The F1 score, at an IoU above one half, of the pretrained weights on parts of some images that have ids.
+
+    A part lies about the median place of the cells; None if there is no cell.
+    """
+    predictor = load_predictor(pretrained.located(Path("yeast"), starters.folder()), device="cpu")
     tables = []
     for index in np.unique(np.linspace(0, len(names) - 1, TRIED).round().astype(int)):
         sample = dataset.read(names[index])
-        if (instances := sample.maps.get("instances")) is None:
+        instances = sample.maps.get("instances")
+        if instances is None or not (instances > 0).any():
             continue
-        corners = [max(0, (side - TRIED_PX) // 2) for side in sample.size]
-        rows, columns = (slice(corner, corner + TRIED_PX) for corner in corners)
-        cut = Sample(sample.image[:, rows, columns], sample.labels[rows, columns], sample.name)
-        cells_found = predictor.predict(cut).instances
-        assert cells_found is not None, "the weights tell cells apart"
-        tables.append(overlap(instances[rows, columns].numpy(), cells_found.numpy()))
-    return f1(tables)
+        middle = np.median(np.argwhere(instances.numpy() > 0), axis=0).astype(int)
+        rows, columns = (slice(max(0, place - TRIED_PX // 2), place + TRIED_PX // 2) for place in middle)
+        part = Sample(sample.image[:, rows, columns], sample.labels[rows, columns], sample.name)
+        predicted = predictor.predict(part).instances
+        assert predicted is not None, "the weights tell cells apart"
+        tables.append(overlap(instances[rows, columns].numpy(), predicted.numpy()))
+    return f1(tables) if any(len(table.true_ids) for table in tables) else None
 
 
 def _most(diameters: Sequence[float]) -> tuple[float, float]:

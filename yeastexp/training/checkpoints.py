@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from yeastexp.config import pretrained
 from yeastexp.errors import UserError
 from yeastexp.system import files
+from yeastexp.system.formatting import format_count
 from yeastexp.training.finite import masks_of, non_finite
 
 MOST_NAMED = 4
@@ -231,18 +232,31 @@ def refuse_non_finite(model: nn.Module, weights: dict[str, Tensor], place: Path)
         )
 
 
-def start_from(model: nn.Module, checkpoint: Path) -> str:
-    """Copy those tensors of another run's checkpoint that fit into a model, and return a line about which fitted."""
-    run, weights = checkpoint.parents[1], load(checkpoint)["model"]
-    current = model.state_dict()
+def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> str:
+    """Copy those tensors of another run's checkpoint that fit into a model, and return a line about which did.
+
+    Names and shapes have to agree. If the run's task was another one than `task`, the last layer is left at random, as
+    its outputs meant something else. Raises UserError if no kernel fits. The package's weights, with which starters
+    begin, are left out instead, and that if less than half of the kernels fit: whoever changed the model meant it.
+    """
+    run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
+    trained, named = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
+    last = _last_layer(model) if task and trained not in (None, task) else set()
     fitting = {
-        name: tensor for name, tensor in weights.items() if name in current and current[name].shape == tensor.shape
+        name: tensor
+        for name, tensor in state["model"].items()
+        if name in current and current[name].shape == tensor.shape and name not in last
     }
-    named = pretrained.written(run)
     # Biases and the counters of batch norms fit models that share nothing else.
-    if not any(tensor.ndim > 1 for tensor in fitting.values()):
+    kernels = {name for name, tensor in current.items() if tensor.ndim > 1} or current.keys()
+    fit = len(kernels & fitting.keys())
+    if named != str(run) and 2 * fit < len(kernels):
+        told = f"the pretrained ones ('{named}') fit {fit} of {format_count(len(kernels), 'kernel')} of this model"
+        return f"initial weights at random: {told}"
+    if not fit:
         raise UserError(
-            f"[train] init_from: no kernel of '{named}' fits this model; name a run of a similar one, or 'random'"
+            f"[train] init_from: no kernel of '{named}' fits this model; name a run of a similar model, or 'random' to "
+            "begin without"
         )
     refuse_non_finite(model, fitting, checkpoint)
     model.load_state_dict(fitting, strict=False)
@@ -250,3 +264,10 @@ def start_from(model: nn.Module, checkpoint: Path) -> str:
     told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
     more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
     return f"initial weights from '{named}': {len(fitting)} of {len(current)} tensors{told}{more}"
+
+
+def _last_layer(model: nn.Module) -> set[str]:
+    """Return the names of the tensors of the layer that comes last in the model's definition."""
+    *_, last = dict(model.named_parameters())
+    layer = last.rpartition(".")[0]
+    return {name for name in model.state_dict() if name.rpartition(".")[0] == layer}

@@ -79,12 +79,12 @@ def holding(directory: RunDirectory) -> Iterator[Interruption]:
 
 
 def initialize(assembly: Assembly) -> list[str]:
-    """Give a model the weights that its experiment names, and return a line to log: which fitted.
+    """Give a model the weights that its experiment names, and return a line about which fitted; none if it names none.
 
-    Raises UserError if none fits.
+    Raises UserError if those of another run do not fit.
     """
-    run = assembly.experiment.train.init_from
-    return [checkpoints.start_from(assembly.model, RunDirectory(run).checkpoint("best"))] if run else []
+    run, task = assembly.experiment.train.init_from, assembly.experiment.task.part.name
+    return [checkpoints.start_from(assembly.model, RunDirectory(run).checkpoint("best"), task)] if run else []
 
 
 def begin(run: RunContext) -> None:

@@ -96,6 +96,7 @@ def run(
     with deadline.at(budget.ends - deadline.LEAVING_SECONDS, budget.over) if budget else nullcontext():
         patience = min(TRIAL_SECONDS, TIMING * budget.seconds if budget else math.inf)
         assembly, step, measured = assembled(loaded, patience)
+        measured = (*measured, *initialize(assembly))
         for line in measured:
             say(line)
         baselines = scored_baselines(assembly, thumbnails) if budget else None
@@ -105,14 +106,12 @@ def run(
     runtime = replace(counted.runtime, cache=assembly.images.kept)
     assembly = replace(assembly, experiment=replace(counted, runtime=runtime))
     refuse_differences(assembly.experiment, among)
-    for line in (initial := initialize(assembly)):
-        say(line)
     # No directory is claimed before all that can be refused is refused.
     claimed = (folder or RunDirectory.claim(loaded.name).path) if among.writes else Path()
     directory = RunDirectory(among.agreed(claimed), among.writes)
     with holding(directory) as interruption:
         open_directory(directory, assembly)
-        for line in (*measured, *initial):
+        for line in measured:
             directory.log(line)
         context = RunContext(
             assembly,

@@ -22,6 +22,7 @@ from yeastexp.system.formatting import format_count
 from yeastexp.system.progress import Say
 from yeastexp.training import build
 from yeastexp.training.device import configure_torch
+from yeastexp.training.loop import initialize
 from yeastexp.training.timing import assembled
 from yeastexp.training.training_images import Transforms
 
@@ -91,6 +92,8 @@ def preflight(
         return Preflight(loaded, splits, ordered([*findings, NOT_TRIED]), images, [], None)
     say("timing a step, and comparing labels with their images under each augmentation")
     assembly, _, _ = assembled(written)
+    for line in initialize(assembly):
+        say(line)
     alignments = alignment.check_alignment(assembly)
     findings += alignment.findings(alignments)
     say(f"overfitting one batch, in at most {format_count(steps, 'step')}")

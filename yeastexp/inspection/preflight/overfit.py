@@ -71,7 +71,7 @@ class Overfit:
     @property
     def falling(self) -> bool:
         """Whether the loss was still decreasing in the last steps."""
-        before = self.losses[-max(2, len(self.losses) // 5)]
+        before = self.losses[-min(len(self.losses), max(2, len(self.losses) // 5))]
         return before - self.losses[-1] > FALLING * (before - self.minimum)
 
 
