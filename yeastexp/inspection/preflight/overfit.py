@@ -24,7 +24,7 @@ PATCHES = 4
 """The most patches of the batch: more take longer to overfit, and show no more."""
 
 STEPS = 300
-"""The most steps by default; the experiments of this package were measured to need 57 to 210."""
+"""The most steps by default; the experiments of this package were measured to need 8 to 210."""
 
 FITTED = 0.1
 """The share of the loss left (`Overfit.left`) at which a batch counts as fitted: predictions are right but for
