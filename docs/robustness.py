@@ -97,9 +97,10 @@ def by_settings() -> str:
 
 def draw(path: Path = PLOT) -> None:
     """What each augmentation costs in distribution and gains out of it, beside all others: the means over seeds."""
-    full, single = rows(FULL, "4"), [settings for settings, _ in priced() if settings.startswith(WITHOUT)]
+    full = {row["seed"]: row for row in rows(FULL, "4")}
+    single = [settings for settings, _ in priced() if settings.startswith(WITHOUT)]
     gains = [
-        [mean(map(score, full)) - mean(map(score, rows(settings, "4"))) for settings in single]
+        [mean(score(full[row["seed"]]) - score(row) for row in rows(settings, "4")) for settings in single]
         for score in (home, abroad)
     ]
     plots.save(
