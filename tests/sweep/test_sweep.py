@@ -187,6 +187,12 @@ def test_processes_that_begin_at_once_take_the_experiment_of_the_first(
         sweep(asked, silent)
 
 
+def test_trials_that_initial_weights_would_tell_apart_are_warned_of(tmp_path: Path) -> None:
+    request = requested(tmp_path, trials=1, repeats=0, settings=(*EVERY, "train.init_from=yeast"))
+    with pytest.warns(UserWarning, match="model.width: a trial whose model the initial weights do not fit begins at"):
+        assert len(sweep(request, silent).read().trials) == 1
+
+
 def test_an_interrupted_trial_is_gone_on_with(finished: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = finished.path.parent
     look, asked = FollowTrial.look, requested(folder, output=folder / "interrupted")

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -109,6 +110,7 @@ def sweep(request: Request, say: Say) -> SweepFolder:
     loaded = load_experiment(request.experiment, request.settings)
     trust.remember(loaded.plugins)
     dimensions = space.read(request.space, request.experiment, request.settings)
+    _warn_of_initial_weights(loaded, dimensions)
     folder = SweepFolder(request.output or Path("runs") / f"{loaded.name}_sweep")
     blank = _blank(request, loaded, dimensions)
     _refuse_other(folder, blank)
@@ -126,6 +128,17 @@ def sweep(request: Request, say: Say) -> SweepFolder:
             part.train_repeats(request.repeats)
             part.write(finished=True)
     return folder
+
+
+def _warn_of_initial_weights(loaded: Experiment, dimensions: Sequence[Dimension]) -> None:
+    """Warn if trials differ in their network and begin with weights, which would fit some of them alone."""
+    swept = [dimension.key for dimension in dimensions if dimension.key.partition(".")[0] == "model"]
+    if swept and loaded.train.init_from:
+        remedy = "--set train.init_from=random makes all trials begin alike"
+        warnings.warn(
+            f"{', '.join(swept)}: a trial whose model the initial weights do not fit begins at random; {remedy}",
+            stacklevel=3,
+        )
 
 
 def _blank(request: Request, loaded: Experiment, dimensions: Sequence[Dimension]) -> SweepRecord:
