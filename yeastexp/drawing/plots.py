@@ -289,6 +289,7 @@ def paired(
         step = max(1, math.ceil(len(rows) / MOST_NAMED))
         axes.set_yticks(list(places)[::step], [_shortened(row[0]) for row in rows][::step])
         axes.set(xlabel=x_label, ylim=(len(rows) - 0.4, -0.6))
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # by itself it lets labels of four digits overlap
         axes.grid(axis="y", visible=False)
         _legend(figure, axes)
         return _laid_out(figure)
