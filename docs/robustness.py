@@ -35,7 +35,7 @@ from yeastexp.training.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
 DOCUMENT, RUNS, PLOT = HERE / "robustness.md", HERE / "robustness" / "runs.csv", HERE / "robustness" / "price.png"
-HOME = "in distribution"
+IN_DISTRIBUTION = "in distribution"
 TAKEN = "1", "4", "8"
 BEFORE, SCRATCH, TODAY = "before", "pasted_cells, batch 8", "pretrained, pasted_cells, batch 8"
 COMPARED = BEFORE, "before, batch 4", "pasted_cells, batch 4", SCRATCH, TODAY
@@ -56,14 +56,14 @@ def fields() -> list[str]:
     return list(rows(BEFORE, "1")[0])[4:]
 
 
-def abroad(row: Row) -> float:
+def out_of_distribution(row: Row) -> float:
     """The mean over all sets but that in distribution."""
-    return mean(float(row[field]) for field in fields() if field != HOME)
+    return mean(float(row[field]) for field in fields() if field != IN_DISTRIBUTION)
 
 
-def home(row: Row) -> float:
+def in_distribution(row: Row) -> float:
     """The mean over the images in distribution."""
-    return float(row[HOME])
+    return float(row[IN_DISTRIBUTION])
 
 
 def by_field() -> str:
@@ -75,7 +75,7 @@ def by_field() -> str:
         field: lambda row, field=field: float(row[field])
         for field in fields()  # type: ignore[misc]
     }
-    for name, score in {**scores, "mean out of distribution": abroad}.items():
+    for name, score in {**scores, "mean out of distribution": out_of_distribution}.items():
         told = " | ".join(", ".join(f"{score(row):.3f}" for row in column) for _, column in columns)
         lines.append(f"| {name} | {told} |")
     return "\n".join(lines) + "\n"
@@ -89,7 +89,9 @@ def by_settings() -> str:
     colonies = lambda row: float(row["colonies"])  # noqa: E731
     for settings in COMPARED:
         told = [
-            f"{mean(map(score, rows(settings, views))):.3f}" for score in (home, abroad, colonies) for views in TAKEN
+            f"{mean(map(score, rows(settings, views))):.3f}"
+            for score in (in_distribution, out_of_distribution, colonies)
+            for views in TAKEN
         ]
         lines.append(f"| {settings} | {len(rows(settings, '1'))} | {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
@@ -101,7 +103,7 @@ def draw(path: Path = PLOT) -> None:
     single = [settings for settings, _ in priced() if settings.startswith(WITHOUT)]
     gains = [
         [mean(score(full[row["seed"]]) - score(row) for row in rows(settings, "4")) for settings in single]
-        for score in (home, abroad)
+        for score in (in_distribution, out_of_distribution)
     ]
     plots.save(
         plots.paired(
@@ -120,16 +122,16 @@ def scores(run: Path, data: Path, views: int) -> list[float]:
     task = copy.copy(predictor.task)
     task.views = views
     predictor = replace(predictor, task=task)
-    found = []
+    ious = []
     for _, images in robustness.fields(hdf5(data), False):
         predicted = (predictor.classes_of(view.image[None].astype(np.float32), run.name) for view in images)
-        found.append(
+        ious.append(
             mean(
-                robustness.foreground_iou(np.asarray(one, np.int64), view.labels)
-                for one, view in zip(predicted, images, strict=True)
+                robustness.foreground_iou(np.asarray(mask, np.int64), view.labels)
+                for mask, view in zip(predicted, images, strict=True)
             )
         )
-    return found
+    return ious
 
 
 def score(run: Path, data: Path, settings: str, views: Iterable[int]) -> None:
@@ -137,9 +139,9 @@ def score(run: Path, data: Path, settings: str, views: Iterable[int]) -> None:
     experiment = RunDirectory(run).load(data=False)
     for count in views:
         row = [settings, experiment.train.seed, experiment.train.steps, count]
-        found = [f"{value:.4f}" for value in scores(run, data, count)]
+        ious = [f"{value:.4f}" for value in scores(run, data, count)]
         with RUNS.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([*row, *found])
+            csv.writer(file).writerow([*row, *ious])
 
 
 def priced() -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -128,7 +128,7 @@ USUAL = Measured(
     touching=0.5,
     range=(0.0, 4095.0),
     contrast_ratio=1.5,
-    found=0.1,
+    pretrained_f1=0.1,
     brighter=3,
     darker=0,
 )
@@ -148,8 +148,8 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),
         ({"brighter": 7, "darker": 1}, "negatives", {}),
         ({"brighter": 0, "darker": 5}, "negatives", {}),
-        ({"found": 0.3}, "learning_rate", {"optimizer.learning_rate": 0.0005}),
-        ({"found": None}, "learning_rate", {}),
+        ({"pretrained_f1": 0.3}, "learning_rate", {"optimizer.learning_rate": 0.0005}),
+        ({"pretrained_f1": None}, "learning_rate", {}),
     ],
 )
 def test_a_rule_sets_a_key_where_the_starter_is_not_right(
@@ -195,7 +195,7 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
 ) -> None:
     data = SyntheticYeast(images=5, size=192, seed=11)
     arrays = {name: dict(data.arrays(name)) for name in (*data.splits["train"], *data.splits["val"])}
-    found = Measured.of(packed(tmp_path, arrays)).found
+    found = Measured.of(packed(tmp_path, arrays)).pretrained_f1
     assert found is not None and found > 0.6
     kept = written(tmp_path, call)["optimizer"]["learning_rate"]
     assert kept == starters_learning_rate("from_yeast") and kept < starters_learning_rate("cells")
@@ -204,15 +204,15 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     (tmp_path / "yeast").mkdir()
     (tmp_path / "yeast" / "experiment.toml").touch()
     monkeypatch.chdir(tmp_path)
-    moved = Measured.of(packed(tmp_path, corner, force=True)).found
+    moved = Measured.of(packed(tmp_path, corner, force=True)).pretrained_f1
     assert moved is not None and moved > 0.6
     for image in arrays.values():
         image["raw"] = np.flipud(image["raw"])
-    other = Measured.of(packed(tmp_path, arrays, force=True)).found
+    other = Measured.of(packed(tmp_path, arrays, force=True)).pretrained_f1
     assert other is not None and other < 0.1
     for image in arrays.values():
         del image["instances"]
-    assert Measured.of(packed(tmp_path, arrays, force=True)).found is None
+    assert Measured.of(packed(tmp_path, arrays, force=True)).pretrained_f1 is None
 
 
 def starters_learning_rate(name: str) -> float:

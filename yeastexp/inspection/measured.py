@@ -116,7 +116,7 @@ class Measured:
     """The lowest and the highest value of all images."""
     contrast_ratio: float
     """The largest standard deviation of an image over the smallest."""
-    found: float | None
+    pretrained_f1: float | None
     """The F1 score, at an IoU above one half, of the cells that the pretrained weights find in some training images;
     None if these have no ids or several channels."""
     brighter: int
@@ -169,7 +169,7 @@ class Measured:
             touching=sum(image.touching for image in sums.cells) / max(1, count),
             range=(min(low for low, _ in sums.ranges), max(high for _, high in sums.ranges)),
             contrast_ratio=max(spreads) / min(spreads) if spreads else 1.0,
-            found=found_by_pretrained(dataset, train) if count and train and shapes[first][0] == 1 else None,
+            pretrained_f1=f1_of_pretrained(dataset, train) if count and train and shapes[first][0] == 1 else None,
             brighter=signs.count(1),
             darker=signs.count(-1),
         )
@@ -180,7 +180,7 @@ class Measured:
         return min(self.smallest)
 
 
-def found_by_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
+def f1_of_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
     """The F1 score, at an IoU above one half, of the pretrained weights on parts of some images that have ids.
 
     A part lies about the median place of the cells; None if there is no cell.

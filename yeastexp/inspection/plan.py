@@ -107,8 +107,8 @@ def negatives(measured: Measured) -> Iterator[Choice]:
 
 def learning_rate(measured: Measured) -> Iterator[Choice]:
     """Lower the learning rate, if the pretrained weights already find the cells."""
-    if measured.found is not None and measured.found >= KNOWN:
-        reason = f"the pretrained weights find these cells (F1 {measured.found:.2f}), and are to change little"
+    if measured.pretrained_f1 is not None and measured.pretrained_f1 >= KNOWN:
+        reason = f"the pretrained weights find these cells (F1 {measured.pretrained_f1:.2f}), and are to change little"
         yield Choice("optimizer.learning_rate", GENTLE, reason)
 
 
@@ -258,9 +258,9 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
     else:
         diameters = "no cells to compare it with"
     yield f"receptive field: an output depends on {field} × {field} px, {diameters}"
-    if measured.found is not None and measured.found < KNOWN:
-        found = f"the pretrained ones find few of these cells (F1 {measured.found:.2f})"
-        yield f"weights: {found} ← the usual learning rate"
+    if measured.pretrained_f1 is not None and measured.pretrained_f1 < KNOWN:
+        score = f"the pretrained ones find few of these cells (F1 {measured.pretrained_f1:.2f})"
+        yield f"weights: {score} ← the usual learning rate"
     if measured.has_ids:
         yield "metric: average_precision picks the checkpoint ← cells are to be told apart"
     else:

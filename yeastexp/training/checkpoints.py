@@ -240,8 +240,8 @@ def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> s
     begin, are left out instead, and that if less than half of the kernels fit: whoever changed the model meant it.
     """
     run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
-    trained, named = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
-    last = _last_layer(model) if task and trained not in (None, task) else set()
+    task_before, run_name = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
+    last = _last_layer(model) if task and task_before not in (None, task) else set()
     fitting = {
         name: tensor
         for name, tensor in state["model"].items()
@@ -250,24 +250,24 @@ def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> s
     # Biases and the counters of batch norms fit models that share nothing else.
     kernels = {name for name, tensor in current.items() if tensor.ndim > 1} or current.keys()
     fit = len(kernels & fitting.keys())
-    if named != str(run) and 2 * fit < len(kernels):
-        told = f"the pretrained ones ('{named}') fit {fit} of {format_count(len(kernels), 'kernel')} of this model"
+    if run_name != str(run) and 2 * fit < len(kernels):
+        told = f"the pretrained ones ('{run_name}') fit {fit} of {format_count(len(kernels), 'kernel')} of this model"
         return f"initial weights at random: {told}"
     if not fit:
         raise UserError(
-            f"[train] init_from: no kernel of '{named}' fits this model; name a run of a similar model, or 'random' to "
-            "begin without"
+            f"[train] init_from: no kernel of '{run_name}' fits this model; name a run of a similar model, or 'random' "
+            "to begin without"
         )
     refuse_non_finite(model, fitting, checkpoint)
     model.load_state_dict(fitting, strict=False)
     left = sorted(current.keys() - fitting.keys())
     told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
     more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
-    return f"initial weights from '{named}': {len(fitting)} of {len(current)} tensors{told}{more}"
+    return f"initial weights from '{run_name}': {len(fitting)} of {len(current)} tensors{told}{more}"
 
 
 def _last_layer(model: nn.Module) -> set[str]:
     """Return the names of the tensors of the layer that comes last in the model's definition."""
-    *_, last = dict(model.named_parameters())
-    layer = last.rpartition(".")[0]
+    names = list(dict(model.named_parameters()))
+    layer = names[-1].rpartition(".")[0] if names else None
     return {name for name in model.state_dict() if name.rpartition(".")[0] == layer}
