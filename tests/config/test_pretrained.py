@@ -21,7 +21,7 @@ from yeastexp.data.images import write_png
 from yeastexp.errors import UserError
 from yeastexp.metrics.matching import f1, overlap
 from yeastexp.nets.unet import UNet
-from yeastexp.training import checkpoints
+from yeastexp.training import checkpoints, initial_weights
 from yeastexp.training.run import train
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -133,10 +133,10 @@ def test_the_last_layer_of_another_task_begins_at_random(tmp_path: Path) -> None
     weights = checkpoints.load(pretrained.FOLDER / "yeast" / pretrained.WEIGHTS)["model"]
     for task, fitted in (("instances", True), ("semantic", False)):
         model = UNet(1, 3, residual=True)  # as many outputs for three classes as for two and the hills
-        said = checkpoints.start_from(model, pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, task)
+        said = initial_weights.start_from(model, pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, task)
         assert torch.equal(model.head.weight, weights["head.weight"].float()) == fitted
         assert said.endswith("tensors" if fitted else "; at random: head.bias, head.weight")
-    said = checkpoints.start_from(UNet(1, 3), pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, "instances")
+    said = initial_weights.start_from(UNet(1, 3), pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, "instances")
     assert "at random: the pretrained ones" in said  # all that fits a U-Net of plain blocks is its path upwards
 
 

@@ -11,7 +11,6 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import kills
@@ -25,10 +24,11 @@ from tiny import EXPERIMENT, write_data, write_experiment
 from yeastexp.cli import commands
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images
-from yeastexp.data.folds import Folds
+from yeastexp.data.folds import Folds, thumbnail
 from yeastexp.errors import UserError
 from yeastexp.evaluation import crossval as crossval_module
 from yeastexp.evaluation.crossval import CrossvalScores, crossval, summarise
+from yeastexp.evaluation.out_of_fold import fold_folder
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.system import jobs
 from yeastexp.training import checkpoints, timing
@@ -274,10 +274,11 @@ def test_folds_of_a_file_are_not_split_anew(done: Path) -> None:
 def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    settings = ["validation.patience=9", "train.epochs=1"]
+    settings = ["validation.patience=9", "train.epochs=1", f"train.init_from={fold_folder(done, 0, 1)}"]
     crossval(done.parents[2] / "tiny.toml", settings, folds=2, console=quiet(), say=said.append)
+    assert said[0].startswith("[train] init_from: 4 of 6 held-out images resemble an image that the initial weights")
     assert (
-        said[0]
+        said[1]
         == "[validation] patience chooses the last step by the held-out images: their scores are optimistically biased"
     )
 
@@ -286,13 +287,13 @@ def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_look_alikes_in_different_folds_are_named(blocks: bool) -> None:
     """With a remedy, if there is one that was not taken."""
     image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(0))
-    dataset = SimpleNamespace(read=lambda name: SimpleNamespace(image=image))
-    (said,) = crossval_module._duplicates(dataset, Folds((("a",), ("b",)), blocks=blocks))
+    thumbnails = dict.fromkeys("abcde", thumbnail(image))
+    (said,) = crossval_module._duplicates(thumbnails, Folds((("a",), ("b",)), blocks=blocks))
     told = "images in different folds are near-duplicates, so that scores are optimistically biased: "
     told += "'b' and 'a' (correlation 1.000)"
     assert said == told + ("" if blocks else "; --group-by or --blocks keeps such images together")
     three = Folds((("a", "b", "c"), ("d", "e")), blocks=blocks)
-    (said,) = crossval_module._duplicates(dataset, three)
+    (said,) = crossval_module._duplicates(thumbnails, three)
     assert said.count("correlation") == 3 and " and 3 more" in said
 
 

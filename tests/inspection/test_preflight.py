@@ -22,7 +22,7 @@ from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.transforms import BasicTransform2D
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.inspection import preflight
-from yeastexp.inspection.preflight import alignment, data_rules, overfit, patch_rules, registration
+from yeastexp.inspection.preflight import alignment, data_rules, duplicates, overfit, patch_rules, registration
 from yeastexp.inspection.preflight.finding import Finding, named
 from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
 from yeastexp.registry import loss as register_loss
@@ -30,6 +30,7 @@ from yeastexp.registry import model as register_model
 from yeastexp.registry import transform as register_transform
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training import build
+from yeastexp.training.run_directory import RunDirectory
 
 YEAST = SyntheticYeast(images=6, size=96, val=2)
 CLASSES = ("background", "cell")
@@ -194,6 +195,25 @@ def test_near_duplicates_are_named_with_what_they_look_like() -> None:
     finding = found(statistics(samples))["near-duplicates across splits"]
     assert finding.severity == "warning" and finding.images == ("yeast_004",)
     assert "1 of 2 val images resemble a training image: yeast_004 like yeast_002 (1.000)" in finding.what
+
+
+def test_images_that_initial_weights_were_trained_on_are_found(tmp_path: Path) -> None:
+    """Among drawn ones by their numbers, as long as both data sets draw alike; and said if a run's images are gone."""
+    before = RunDirectory(tmp_path / "before")
+    before.checkpoint("best").parent.mkdir(parents=True)
+    before.checkpoint("best").touch()
+    before.write_experiment(load_experiment(QUICK, ["dataset.val=1"]))
+    settings = [f"train.init_from={before.path}", "dataset.val=2"]
+    images = statistics(yeast())
+    (finding,) = duplicates.known_to_weights(load_experiment(QUICK, settings), images)
+    assert finding.severity == "warning" and len(finding.images) == 1
+    assert "1 of 2 held-out images resemble an image that they were trained on: " in finding.what
+    assert not [*duplicates.known_to_weights(load_experiment(QUICK, [*settings, "dataset.seed=7"]), images)]
+    assert not [*duplicates.known_to_weights(load_experiment(QUICK), images)]
+    text = before.experiment.read_text().replace('"synthetic_yeast"', '"gone"')
+    before.experiment.write_text(text)
+    (finding,) = duplicates.known_to_weights(load_experiment(QUICK, settings), images)
+    assert finding.about == "initial weights of images that are gone" and "gone" in finding.what
 
 
 def test_maps_that_the_labels_contradict() -> None:

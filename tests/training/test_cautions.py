@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from rich.console import Console
 from tiny import EXPERIMENT, quiet, write_experiment
 
 from yeastexp.config.loading import load_experiment
-from yeastexp.data import hdf5_file
+from yeastexp.data import folds, hdf5_file
 from yeastexp.report import report
 from yeastexp.training import cautions
 from yeastexp.training.run import run
@@ -109,6 +110,32 @@ def _frame(name: str, source: np.random.Generator) -> dict[str, np.ndarray]:
     found = tiny.image(int(name[-1]))
     noise = source.integers(0, 3, found["raw"].shape, dtype=np.uint16) if name > "e" else 0
     return {**found, "raw": found["raw"] + noise}
+
+
+OTHERS = ("b_1", 1), ("b_9", 9)
+
+
+def test_initial_weights_that_know_held_out_images_are_told(here: Path) -> None:
+    """By the images themselves, whatever their file: of the run that is named, and of the one which that began with."""
+    write_experiment(here)
+    for first in (0, 2, 4):  # four images each, of which the last validates
+        splits = {"train": [f"a_{first + index}" for index in range(3)], "val": [f"a_{first + 3}"]}
+        hdf5_file.write(here / f"{first}.h5", splits, lambda name: tiny.image(int(name[-1])), provenance={})
+    before, told = "runs/tiny/001", {}
+    for number, (data, start) in enumerate(((0, None), (4, before), (2, before), (2, "runs/tiny/002"), (0, before)), 1):
+        settings = [f"dataset.path={data}.h5", "train.epochs=1", *([f"train.init_from={start}"] if start else [])]
+        told[number] = notes(run(here / "tiny.toml", settings, console=quiet()))
+    said = {number: [note for note in of if note.startswith("[train] init_from: ")] for number, of in told.items()}
+    assert [len(of) for of in said.values()] == [0, 0, 0, 1, 0]  # a_5 is in training images of the second run alone
+    assert said[4][0].startswith("[train] init_from: 1 of 1 held-out image resemble an image that the initial weights")
+    assert "(a_5 like a_5 of " in said[4][0] and "optimistically biased" in said[4][0]
+    again = load_experiment(here / "tiny.toml", ["train.init_from=runs/tiny/002"])
+    held_out = {name: folds.thumbnail(torch.from_numpy(tiny.image(number)["raw"][None])) for name, number in OTHERS}
+    (note,) = cautions.of_initial_weights(again, held_out)
+    assert "1 of 2 held-out images" in note and f"(b_1 like a_1 of {here / before} (1.000); " in note
+    (here / "0.h5").unlink()
+    (note,) = cautions.of_initial_weights(again, held_out)
+    assert "is not known" in note and "0.h5" in note
 
 
 @pytest.mark.parametrize(("scheduler", "fall"), [("one_cycle", True), ("constant", False)])

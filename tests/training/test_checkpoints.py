@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from yeastexp.errors import UserError
-from yeastexp.training import checkpoints
+from yeastexp.training import checkpoints, initial_weights
 from yeastexp.training.progress import Best
 
 CPU = torch.device("cpu")
@@ -174,12 +174,12 @@ def test_initial_weights_fit_by_name_and_shape(tmp_path: Path) -> None:
     old = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1))
     checkpoints.save(tmp_path / "checkpoints" / "best.pt", {"model": old.state_dict()})
     new = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 1))
-    line = checkpoints.start_from(new, tmp_path / "checkpoints" / "best.pt")
+    line = initial_weights.start_from(new, tmp_path / "checkpoints" / "best.pt")
     assert line == f"initial weights from '{tmp_path}': 2 of 4 tensors; at random: 1.bias, 1.weight"
     assert torch.equal(new[0].weight, old[0].weight)
     old, new = (nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width)) for width in (2, 3))
     checkpoints.save(tmp_path / "checkpoints" / "best.pt", {"model": old.state_dict()})
     with pytest.raises(UserError, match="no kernel of"):  # but the counter of the batch norm
-        checkpoints.start_from(new, tmp_path / "checkpoints" / "best.pt")
+        initial_weights.start_from(new, tmp_path / "checkpoints" / "best.pt")
     with pytest.raises(UserError, match=r"no kernel of .* fits this model; name a run of a similar model, or 'random'"):
-        checkpoints.start_from(nn.Linear(3, 3), tmp_path / "checkpoints" / "best.pt")
+        initial_weights.start_from(nn.Linear(3, 3), tmp_path / "checkpoints" / "best.pt")

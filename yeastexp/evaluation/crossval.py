@@ -23,7 +23,7 @@ from yeastexp.config import trust
 from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import images, tiff_file
-from yeastexp.data.folds import Folds, near_duplicates, read, split_into_folds, thumbnail
+from yeastexp.data.folds import Folds, Thumbnail, near_duplicates, read, split_into_folds, thumbnail
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
 from yeastexp.evaluation.measure import approximate_in, scores_cells
@@ -37,7 +37,7 @@ from yeastexp.system.formatting import format_count, format_interval
 from yeastexp.system.jobs import Job, side_by_side
 from yeastexp.system.processes import Processes, working_together
 from yeastexp.tasks.mask_cells import METHOD
-from yeastexp.training import build, checkpoints, inputs
+from yeastexp.training import build, cautions, checkpoints, inputs
 from yeastexp.training.loop import refuse_differences
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import is_concluded, resume
@@ -124,7 +124,8 @@ def crossval(
         notes: list[str] = []
         if among.writes:
             _begin(folder, loaded, chosen)
-            notes += [*_leaks(loaded, dataset), *_duplicates(dataset, chosen)]
+            thumbnails = {name: thumbnail(dataset.read(name).image) for name in names}
+            notes += [*_leaks(loaded, dataset, thumbnails), *_duplicates(thumbnails, chosen)]
         for note in notes:
             say(note)
         fold_runs = list(_fold_runs(folder, loaded, chosen, repeats))
@@ -179,9 +180,9 @@ def _refuse_other_inputs(fold_runs: Sequence[FoldRun], loaded: Experiment) -> No
             raise UserError(f"{directory}: {changed[0]}; bring back what it was begun with, or name another output")
 
 
-def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
+def _leaks(loaded: Experiment, dataset: Any, thumbnails: Mapping[str, Thumbnail]) -> list[str]:
     """Notes on how the held-out images influence their own scores."""
-    notes = []
+    notes = [*cautions.of_initial_weights(loaded, thumbnails)]
     if loaded.validation.patience:
         notes.append(
             "[validation] patience chooses the last step by the held-out images: their scores are optimistically biased"
@@ -191,10 +192,9 @@ def _leaks(loaded: Experiment, dataset: Any) -> list[str]:
     return notes
 
 
-def _duplicates(dataset: Any, chosen: Folds) -> list[str]:
+def _duplicates(thumbnails: Mapping[str, Thumbnail], chosen: Folds) -> list[str]:
     """A note on images that nearly equal one of another fold, if there are any."""
-    names = [name for fold in chosen.folds for name in fold]
-    pairs = near_duplicates({name: thumbnail(dataset.read(name).image) for name in names}, chosen)
+    pairs = near_duplicates(thumbnails, chosen)
     if not pairs:
         return []
     closest = sorted(pairs, key=lambda pair: -pair[2])[:PAIRS_NAMED]

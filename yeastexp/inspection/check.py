@@ -23,7 +23,7 @@ from yeastexp.system import environment
 from yeastexp.system.progress import Say
 from yeastexp.training import build
 from yeastexp.training.build import Assembly
-from yeastexp.training.loop import initialize
+from yeastexp.training.initial_weights import initialize
 from yeastexp.training.timing import assembled, seconds_per_step
 from yeastexp.training.validation import build_validator
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import AdditiveLoss
-from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
+from yeastexp.data.folds import Thumbnail, most_similar
+from yeastexp.errors import UserError
 from yeastexp.metrics import cells
 from yeastexp.metrics.summary import Summary
 from yeastexp.system.formatting import format_count, format_score, format_share
 from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
+from yeastexp.training.initial_weights import known_images
 from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Progress
 
 RARE = 0.05
 """Below this share of foreground pixels, patches and loss should take it into account."""
+
+HELD_OUT = {"val": "validation", "test": "test"}
 
 NAMED = 3
 """The number of pairs of images that a sentence names."""
@@ -79,19 +84,40 @@ def of_cells(assembly: Assembly) -> Iterator[str]:
 def of_splits(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:
     """Warn if validation or test images resemble training images, as neighbouring frames do."""
     splits = assembly.dataset.splits
-    known = {**thumbnails, **{sample.name: thumbnail(sample.image) for sample in assembly.samples("test")}}
-    train = [name for name in splits["train"] if name in known]
-    for split, title in (("val", "validation"), ("test", "test")):
-        held_out = [name for name in splits.get(split, ()) if name in known]
-        alike = sorted(most_similar(known, held_out, train), key=lambda pair: -pair[2])
-        if alike:
-            pairs = ", ".join(f"{name} like {other} ({correlation:.3f})" for name, other, correlation in alike[:NAMED])
+    train = [name for name in splits["train"] if name in thumbnails]
+    for split, title in HELD_OUT.items():
+        held_out = [name for name in splits.get(split, ()) if name in thumbnails]
+        if alike := most_similar(thumbnails, held_out, train):
             yield (
-                f"{len(alike)} of {len(held_out)} {title} images resemble a training image ({pairs}"
-                f"{', …' if len(alike) > NAMED else ''}; correlation of thumbnails), as neighbouring frames and "
-                "overlapping fields do: scores on new fields will be worse; split by field or day ([dataset] val, "
-                "crossval --group-by or --blocks), or report it"
+                f"{len(alike)} of {len(held_out)} {title} images resemble a training image ({pairs(alike)}), as "
+                "neighbouring frames and overlapping fields do: scores on new fields will be worse; split by field or "
+                "day ([dataset] val, crossval --group-by or --blocks), or report it"
             )
+
+
+def of_initial_weights(experiment: Experiment, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:
+    """Warn if held-out images, those of `thumbnails`, resemble images that the initial weights were trained on."""
+    try:
+        alike = known_images(experiment, thumbnails, list(thumbnails))
+    except UserError as error:
+        yield (
+            f"[train] init_from: whether the initial weights were trained on held-out images is not known ({error}); "
+            "if they were, scores are optimistically biased"
+        )
+        return
+    if alike:
+        yield (
+            f"[train] init_from: {len(alike)} of {format_count(len(thumbnails), 'held-out image')} resemble an image "
+            f"that the initial weights were trained on ({pairs(alike)}): scores are optimistically biased; hold out "
+            "others ([dataset] val), or begin without these weights"
+        )
+
+
+def pairs(alike: list[tuple[str, str, float]]) -> str:
+    """The most similar pairs of images, in words."""
+    closest = sorted(alike, key=lambda pair: -pair[2])
+    named = ", ".join(f"{name} like {other} ({correlation:.3f})" for name, other, correlation in closest[:NAMED])
+    return f"{named}{', …' if len(closest) > NAMED else ''}; correlation of thumbnails"
 
 
 def of_baselines(assembly: Assembly, summary: Summary, baselines: Mapping[str, Summary]) -> Iterator[str]:

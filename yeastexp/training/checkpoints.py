@@ -19,14 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yeastexp.config import pretrained
 from yeastexp.errors import UserError
 from yeastexp.system import files
-from yeastexp.system.formatting import format_count
 from yeastexp.training.finite import masks_of, non_finite
-
-MOST_NAMED = 4
-"""Of tensors that initial weights leave at random, so many are named."""
 
 FORMAT = 4
 NEXT, LAST, PREVIOUS = "next.pt", "last.pt", "previous.pt"
@@ -230,44 +225,3 @@ def refuse_non_finite(model: nn.Module, weights: dict[str, Tensor], place: Path)
             f"{place}: its weights are NaN or infinite ('{name}'); use another checkpoint, or train again with a lower "
             "[optimizer] learning_rate"
         )
-
-
-def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> str:
-    """Copy those tensors of another run's checkpoint that fit into a model, and return a line about which did.
-
-    Names and shapes have to agree. If the run's task was another one than `task`, the last layer is left at random, as
-    its outputs meant something else. Raises UserError if no kernel fits. The package's weights, with which starters
-    begin, are left out instead, and that if less than half of the kernels fit: whoever changed the model meant it.
-    """
-    run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
-    task_before, run_name = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
-    last = _last_layer(model) if task and task_before not in (None, task) else set()
-    fitting = {
-        name: tensor
-        for name, tensor in state["model"].items()
-        if name in current and current[name].shape == tensor.shape and name not in last
-    }
-    # Biases and the counters of batch norms fit models that share nothing else.
-    kernels = {name for name, tensor in current.items() if tensor.ndim > 1} or current.keys()
-    fit = len(kernels & fitting.keys())
-    if run_name != str(run) and 2 * fit < len(kernels):
-        told = f"the pretrained ones ('{run_name}') fit {fit} of {format_count(len(kernels), 'kernel')} of this model"
-        return f"initial weights at random: {told}"
-    if not fit:
-        raise UserError(
-            f"[train] init_from: no kernel of '{run_name}' fits this model; name a run of a similar model, or 'random' "
-            "to begin without"
-        )
-    refuse_non_finite(model, fitting, checkpoint)
-    model.load_state_dict(fitting, strict=False)
-    left = sorted(current.keys() - fitting.keys())
-    told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
-    more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
-    return f"initial weights from '{run_name}': {len(fitting)} of {len(current)} tensors{told}{more}"
-
-
-def _last_layer(model: nn.Module) -> set[str]:
-    """Return the names of the tensors of the layer that comes last in the model's definition."""
-    names = list(dict(model.named_parameters()))
-    layer = names[-1].rpartition(".")[0] if names else None
-    return {name for name in model.state_dict() if name.rpartition(".")[0] == layer}

@@ -78,15 +78,6 @@ def holding(directory: RunDirectory) -> Iterator[Interruption]:
         yield interruption
 
 
-def initialize(assembly: Assembly) -> list[str]:
-    """Give a model the weights that its experiment names, and return a line about which fitted; none if it names none.
-
-    Raises UserError if those of another run do not fit.
-    """
-    run, task = assembly.experiment.train.init_from, assembly.experiment.task.part.name
-    return [checkpoints.start_from(assembly.model, RunDirectory(run).checkpoint("best"), task)] if run else []
-
-
 def begin(run: RunContext) -> None:
     """Build engines and handlers, and save the checkpoint of step 0.
 

@@ -19,13 +19,13 @@ from yeastexp.system import environment, files, processes
 from yeastexp.training import build, checkpoints, inputs
 from yeastexp.training.context import RunContext
 from yeastexp.training.device import configure_torch
+from yeastexp.training.initial_weights import initialize
 from yeastexp.training.loop import (
     begin,
     carry_out,
     continue_from,
     described,
     holding,
-    initialize,
     refuse_differences,
     refuse_shards,
 )

@@ -25,11 +25,11 @@ from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, as_planned, never
 from yeastexp.training.device import torch_as_it_was
+from yeastexp.training.initial_weights import initialize
 from yeastexp.training.loop import (
     begin,
     carry_out,
     holding,
-    initialize,
     open_directory,
     refuse_differences,
     refuse_shards,

@@ -12,7 +12,15 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.config.loading import load_experiment
 from yeastexp.data import folds
 from yeastexp.errors import UserError
-from yeastexp.inspection.preflight import alignment, data_rules, instance_rules, overfit, patch_rules, registration
+from yeastexp.inspection.preflight import (
+    alignment,
+    data_rules,
+    duplicates,
+    instance_rules,
+    overfit,
+    patch_rules,
+    registration,
+)
 from yeastexp.inspection.preflight.alignment import Alignment
 from yeastexp.inspection.preflight.finding import Finding, Severity, ordered
 from yeastexp.inspection.preflight.overfit import Overfit
@@ -22,7 +30,7 @@ from yeastexp.system.formatting import format_count
 from yeastexp.system.progress import Say
 from yeastexp.training import build
 from yeastexp.training.device import configure_torch
-from yeastexp.training.loop import initialize
+from yeastexp.training.initial_weights import initialize
 from yeastexp.training.timing import assembled
 from yeastexp.training.training_images import Transforms
 
@@ -80,6 +88,7 @@ def preflight(
         findings.append(Finding("error", "unreadable images", what, why, remedy, tuple(faults)))
     findings += data_rules.findings(images, loaded.task.classes)
     findings += data_rules.single_images(dataset.splits)
+    findings += duplicates.known_to_weights(loaded, images)
     findings += registration.findings(registrations)
     findings += instance_rules.findings(images, needed="instances" in build.build_task(loaded).maps)
     findings += patch_rules.findings(loaded, images, build.build_model(loaded))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from yeastexp.config.experiment import Experiment
 from yeastexp.data import folds
+from yeastexp.errors import UserError
 from yeastexp.inspection.preflight.finding import Finding, listed, named
 from yeastexp.inspection.preflight.statistics import ImageStatistics, Statistics, in_split, names
 from yeastexp.system.formatting import format_count
+from yeastexp.training.initial_weights import known_images
 
 
 def duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Finding]:
@@ -80,3 +83,28 @@ def near_duplicates(images: Statistics, classes: Sequence[str]) -> Iterator[Find
                 "split by field or day ('val' of [dataset]; crossval --group-by or --blocks), or report it",
                 tuple(name for name, _, _ in alike),
             )
+
+
+def known_to_weights(experiment: Experiment, images: Statistics) -> Iterator[Finding]:
+    """Findings on held-out images that resemble those that the experiment's initial weights were trained on."""
+    held_out = [image for image in images if image.split != "train"]
+    thumbnails = {image.name: image.thumbnail for image in held_out}
+    why, names_of = "Scores on images that were trained on are optimistically biased", tuple(names(held_out))
+    remedy = "hold out others ('val' of [dataset]), or begin without these weights ([train] init_from)"
+    try:
+        alike = known_images(experiment, thumbnails, list(thumbnails))
+    except UserError as error:
+        what = f"whether they were trained on held-out images is not known: {'; '.join(error.faults)}"
+        yield Finding("warning", "initial weights of images that are gone", what, why, remedy, names_of)
+        return
+    if alike:
+        pairs = [f"{name} like {other} ({r:.3f})" for name, other, r in sorted(alike, key=lambda pair: -pair[2])]
+        yield Finding(
+            "warning",
+            "held-out images known to the initial weights",
+            f"{len(alike)} of {format_count(len(held_out), 'held-out image')} resemble an image that they were trained "
+            f"on: {named(pairs)}, correlation of thumbnails",
+            why,
+            remedy,
+            tuple(name for name, _, _ in alike),
+        )

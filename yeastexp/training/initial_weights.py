@@ -1,0 +1,98 @@
+"""The weights that training starts from: which tensors of another run fit, and which images they have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from yeastexp.config import pretrained
+from yeastexp.config.experiment import Experiment
+from yeastexp.data.datasets.drawn import Drawn
+from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
+from yeastexp.errors import UserError
+from yeastexp.system.formatting import format_count
+from yeastexp.training import build
+from yeastexp.training.build import Assembly
+from yeastexp.training.checkpoints import load, refuse_non_finite
+from yeastexp.training.run_directory import RunDirectory
+
+MOST_NAMED = 4
+"""Of tensors that initial weights leave at random, so many are named."""
+
+
+def initialize(assembly: Assembly) -> list[str]:
+    """Give a model the weights that its experiment names, and return a line about which fitted; none if it names none.
+
+    Raises UserError if those of another run do not fit.
+    """
+    run, task = assembly.experiment.train.init_from, assembly.experiment.task.part.name
+    return [start_from(assembly.model, RunDirectory(run).checkpoint("best"), task)] if run else []
+
+
+def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> str:
+    """Copy those tensors of another run's checkpoint that fit into a model, and return a line about which did.
+
+    Names and shapes have to agree. If the run's task was another one than `task`, the last layer is left at random, as
+    its outputs meant something else. Raises UserError if no kernel fits. The package's weights, with which starters
+    begin, are left out instead, and that if less than half of the kernels fit: whoever changed the model meant it.
+    """
+    run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
+    task_before, run_name = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
+    last = _last_layer(model) if task and task_before not in (None, task) else set()
+    fitting = {
+        name: tensor
+        for name, tensor in state["model"].items()
+        if name in current and current[name].shape == tensor.shape and name not in last
+    }
+    # Biases and the counters of batch norms fit models that share nothing else.
+    kernels = {name for name, tensor in current.items() if tensor.ndim > 1} or current.keys()
+    fit = len(kernels & fitting.keys())
+    if run_name != str(run) and 2 * fit < len(kernels):
+        told = f"the pretrained ones ('{run_name}') fit {fit} of {format_count(len(kernels), 'kernel')} of this model"
+        return f"initial weights at random: {told}"
+    if not fit:
+        raise UserError(
+            f"[train] init_from: no kernel of '{run_name}' fits this model; name a run of a similar model, or 'random' "
+            "to begin without"
+        )
+    refuse_non_finite(model, fitting, checkpoint)
+    model.load_state_dict(fitting, strict=False)
+    left = sorted(current.keys() - fitting.keys())
+    told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
+    more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+    return f"initial weights from '{run_name}': {len(fitting)} of {len(current)} tensors{told}{more}"
+
+
+def _last_layer(model: nn.Module) -> set[str]:
+    """Return the names of the tensors of the layer that comes last in the model's definition."""
+    names = list(dict(model.named_parameters()))
+    layer = names[-1].rpartition(".")[0] if names else None
+    return {name for name in model.state_dict() if name.rpartition(".")[0] == layer}
+
+
+def known_images(
+    experiment: Experiment, thumbnails: Mapping[str, Thumbnail], held_out: Sequence[str]
+) -> list[tuple[str, str, float]]:
+    """Return held-out images that resemble one that the initial weights were trained on, with it and the correlation.
+
+    The runs which those weights began with count as well. `thumbnails` are those of the held-out images. Raises
+    UserError if the training images of a run cannot be read any more.
+    """
+    most: dict[str, tuple[str, str, float]] = {}
+    own, run = experiment.dataset.build(), experiment.train.init_from
+    while run is not None:
+        loaded = RunDirectory(run).load(execute=False)
+        source, train = loaded.dataset.build(), build.build_dataset(loaded).splits["train"]
+        if isinstance(source, Drawn):
+            # Drawing thousands of pictures takes an hour, and no microscope has recorded one of them.
+            same = isinstance(own, Drawn) and own.draws_like(source)
+            pairs = [(name, f"{name} of {run}", 1.0) for name in held_out if same and name in train]
+        else:
+            seen = {f"{name} of {run}": thumbnail(source.read(name).image) for name in train}
+            pairs = most_similar({**thumbnails, **seen}, held_out, list(seen))
+        for pair in pairs:
+            most[pair[0]] = max(pair, most.get(pair[0], pair), key=lambda pair: pair[2])
+        run = loaded.train.init_from
+    return list(most.values())
