@@ -28,6 +28,11 @@ class Sample:
         """Height and width in pixels."""
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
+    @property
+    def true_cells(self) -> Tensor:
+        """Ids (H, W) of the map `instances`; IGNORE where the labels are, for what is found there is not known."""
+        return self.maps["instances"].masked_fill(self.labels == IGNORE, IGNORE)
+
 
 def channel_mean(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The mean (H, W) of an image's channels (C, H, W), of several each in its standard deviations from its mean."""
@@ -43,5 +48,5 @@ def compacted(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
     Ids of annotations may be any numbers, and tables by id as long as the largest.
     """
-    known, index = np.unique(np.append(0, ids.clip(0)), return_inverse=True)
+    known, index = np.unique(np.append(np.zeros(1, ids.dtype), ids.clip(0)), return_inverse=True)
     return index[1:].reshape(ids.shape), known

@@ -151,6 +151,27 @@ def test_many_ids_and_negative_class_indices(tmp_path):
         pack.pack(*where, tmp_path / "no.h5", kind="instance")
 
 
+@pytest.mark.parametrize("ignore", [None, -1])
+def test_negative_values_among_ids_are_no_ids(tmp_path: Path, ignore: int | None) -> None:
+    """They are unlabelled if --ignore says so, and refused otherwise."""
+    labels = np.zeros((48, 48), np.int16)
+    for number, row in enumerate(range(4, 44, 10), 1):
+        labels[row : row + 6, 4:40] = number
+    labels[:3] = -1
+    (tmp_path / "labels").mkdir()
+    for name in "01":
+        write_png(tmp_path / "images" / f"{name}.png", np.arange(48 * 48, dtype=np.uint16).reshape(48, 48) * int(name))
+        tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", labels)
+    where = [tmp_path / "images"], [tmp_path / "labels"], tmp_path / "ids.h5"
+    if ignore is None:
+        with pytest.raises(UserError, match="instance labels are not negative"):
+            pack.pack(*where, kind="instance")
+        return
+    pack.pack(*where, kind="instance", ignore=ignore)
+    kept = Reader(tmp_path / "ids.h5").read("0")
+    assert kept["instances"].max() == 4 and (kept["gt"][:3] == -1).all() and (kept["instances"][:3] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("values", "shown"),
     [((0, 1, 255), "0, 1, 255"), ((0, 2), "0, 2"), (tuple(range(9)), "0, 1, 2, 3, 4, … 8"), ((1, 2, 3, 4, 5), None)],

@@ -52,6 +52,25 @@ def test_cells_are_parts_of_the_mask_where_there_are_no_ids() -> None:
     assert {cutout.label for cutout in cutouts} <= {1, 2} and cutouts
 
 
+def test_cells_that_unlabelled_pixels_cut_are_the_last_choice() -> None:
+    """Pasted as a whole cell, one would teach an outline where an annotator only stopped."""
+    rows, columns = np.mgrid[:60, :60]
+    discs = [np.hypot(rows - row, columns - column) <= 8 for row, column in ((15, 15), (15, 40), (42, 30))]
+    ids, labels = np.zeros((60, 60), np.int64), np.zeros((60, 60), np.int64)
+    for number, disc in enumerate(discs, 1):
+        ids[disc], labels[disc] = number, 1
+    ids[45:], labels[45:] = 0, IGNORE
+
+    def sizes(labels: np.ndarray, ids: np.ndarray) -> list[int]:
+        maps = {"instances": torch.from_numpy(ids)}
+        sample = Sample(torch.zeros(1, 60, 60), torch.from_numpy(labels), "", maps=maps)
+        return [int(cutout.mask.sum()) for cutout in colonies.cut_out([sample])]
+
+    whole, cut = int(discs[0].sum()), int((ids == 3).sum())
+    assert 0 < cut < whole and sizes(labels, ids) == [whole, whole]
+    assert sizes(np.where(ids == 3, 1, np.where(labels < 0, IGNORE, 0)), np.where(ids == 3, 3, 0)) == [cut]
+
+
 def test_images_without_a_whole_cell_are_refused() -> None:
     empty = Sample(torch.zeros(1, 30, 30), torch.zeros(30, 30, dtype=torch.int64), "")
     with pytest.raises(UserError, match="pasted_cells: the training images hold no whole cell; omit it"):

@@ -249,6 +249,21 @@ def test_a_metric_that_all_runs_have_is_compared(runs: tuple[Path, Path]) -> Non
     assert compare(runs, metric="accuracy").class_name == "all"
 
 
+def test_scores_that_are_counted_in_different_ways_are_refused(
+    runs: tuple[Path, Path], validations: tuple[Path, Path]
+) -> None:
+    """A run's own option counts, and the default where a run leaves it out; those of other metrics do not."""
+    of_cells = '[[metric]]\nname = "average_precision"\n'
+    for one, other in (runs, validations):
+        changed(other, "[train]", f"{of_cells}ignore_border = 12\n[train]")
+        for option in ("", "ignore_border = 0\n"):
+            changed(one, "[train]", f"{of_cells}{option}[train]")
+            fault = f"counts 'average_precision' with ignore_border = 12, but {one} with 0; choose another --metric"
+            assert refused([one, other], metric="average_precision") == f"{other}: {fault}"
+            changed(one, f"{of_cells}{option}", "")
+        assert compare([one, other], metric="iou").selection.metric == "iou"
+
+
 def test_runs_of_one_name_are_told_by_their_paths(runs: tuple[Path, Path], tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere" / "runs" / "001"
     shutil.copytree(runs[1], elsewhere)

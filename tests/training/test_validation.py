@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from yeastexp.config.loading import load_experiment
 from yeastexp.contracts import Prediction
 from yeastexp.data.transforms.downscale import Downscale
+from yeastexp.drawing import cells
 from yeastexp.metrics.pixels import Accuracy, IoU
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.training.build import Assembly, assemble
 from yeastexp.training.device import configure_torch
-from yeastexp.training.validation import build_validator, score, validate
+from yeastexp.training.validation import build_validator, panel, score, validate
 
 CPU = torch.device("cpu")
 
@@ -50,6 +51,19 @@ class Images:
 def assembly(tmp_path: Path) -> Assembly:
     """A tiny experiment, whose two validation images are read from its file."""
     return assemble(configure_torch(load_experiment(write_experiment(tmp_path))))
+
+
+def test_pictures_mark_no_error_where_nobody_annotated(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = torch.zeros(8, 8, dtype=torch.int64)
+    ids[1:3, 1:7], ids[5:7, 1:7] = 1, 2
+    marked: list[dict[str, tuple[int, ...]]] = []
+    monkeypatch.setattr(cells, "panel", lambda image, true, predicted, *wrong: marked.append(wrong[0] | wrong[1]))
+    for unlabelled in (False, True):
+        labels, maps = (ids > 0).long(), {"instances": ids.clone()}
+        labels[4:] = IGNORE if unlabelled else 0
+        maps["instances"][4:] = 0
+        panel(Sample(torch.zeros(1, 8, 8), labels, "", maps=maps), Prediction((ids > 0).long(), ids))
+    assert [(errors["missed"], errors["false"]) for errors in marked] == [((), (2,)), ((), ())]
 
 
 def test_validation_is_of_the_original_pixels(assembly: Assembly) -> None:

@@ -192,12 +192,15 @@ def _table(label: str, options: Mapping[str, Any]) -> str:
     return label + tomli_w.dumps({name: _plain(options)}).removeprefix(f"[{name}]")
 
 
+def defaults(kind: str, name: str) -> dict[str, Any]:
+    """Return the options of a part that have defaults, with these; none if its plugin is not loaded."""
+    if name not in KINDS[kind]:
+        return {}
+    return {p.name: p.default for p in KINDS[kind].find(name).schema.parameters if p.default is not p.empty}
+
+
 def _with_defaults(part: Part) -> dict[str, Any]:
-    if part.name not in KINDS[part.kind]:
-        return part.options
-    schema = KINDS[part.kind].find(part.name).schema
-    defaults = {p.name: p.default for p in schema.parameters if p.default is not p.empty}
-    return {**defaults, **part.options}
+    return {**defaults(part.kind, part.name), **part.options}
 
 
 def _plain(value: Any) -> Any:

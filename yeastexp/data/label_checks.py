@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from yeastexp.errors import UserError
 from yeastexp.metrics.cells import measure, of_fewer_bits
+from yeastexp.sample import compacted
 
 Array = npt.NDArray[Any]
 
@@ -81,8 +82,7 @@ class LabelChecks:
             self._add_ids(name, labels)
 
     def _add_ids(self, name: str, labels: Array) -> None:
-        values, places = np.unique(labels, return_inverse=True)
-        numbered = places.reshape(labels.shape) + int(values[0] > 0)
+        numbered, values = compacted(labels)
         areas = np.bincount(numbered.ravel())[1:]
         self.ids += len(areas)
         self.specks += int((areas < SPECK_PX).sum())
@@ -94,7 +94,7 @@ class LabelChecks:
             self.scattered += int(sizes.max() < WHOLE * sizes.sum())
             self.pieces += count
             self.fragmented += count > 1
-            self.most_pieces = max(self.most_pieces, (count, f"id {values[values > 0][index - 1]} of '{name}'"))
+            self.most_pieces = max(self.most_pieces, (count, f"id {values[index]} of '{name}'"))
         if self.fragmented > fragmented:
             distant = measure(torch.from_numpy(labels.astype(np.int64))).distant
             self.distant += [f"id {number} of '{name}'" for number in distant]

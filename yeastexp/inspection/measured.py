@@ -189,15 +189,14 @@ def f1_of_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
     tables = []
     for index in np.unique(np.linspace(0, len(names) - 1, TRIED).round().astype(int)):
         sample = dataset.read(names[index])
-        instances = sample.maps.get("instances")
-        if instances is None or not (instances > 0).any():
+        if "instances" not in sample.maps or not ((ids := sample.true_cells) > 0).any():
             continue
-        middle = np.median(np.argwhere(instances.numpy() > 0), axis=0).astype(int)
+        middle = np.median(np.argwhere(ids.numpy() > 0), axis=0).astype(int)
         rows, columns = (slice(max(0, place - TRIED_PX // 2), place + TRIED_PX // 2) for place in middle)
         part = Sample(sample.image[:, rows, columns], sample.labels[rows, columns], sample.name)
         predicted = predictor.predict(part).instances
         assert predicted is not None, "the weights tell cells apart"
-        tables.append(overlap(instances[rows, columns].numpy(), predicted.numpy()))
+        tables.append(overlap(ids[rows, columns].numpy(), predicted.numpy()))
     return f1(tables) if any(len(table.true_ids) for table in tables) else None
 
 

@@ -55,7 +55,7 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
     cells = true_cells = None
     if predicted.cells is not None:
         cells = pictures.sampled(predicted.cells, grey)
-        true_cells = pictures.sampled(predicted.sample.maps["instances"].numpy(), grey)
+        true_cells = pictures.sampled(predicted.sample.true_cells.numpy(), grey)
     overlays = {
         "unlabelled": outline(truth == IGNORE),
         **{name: outline(mask) for name, mask in _errors(truth, prediction).items()},

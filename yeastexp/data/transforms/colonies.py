@@ -129,7 +129,9 @@ def _all_cutouts(sample: Sample) -> Iterator[tuple[float, Cutout]]:
         fade = np.where(mask, 0, np.clip((HALO_PX - away) / (HALO_PX - 3), 0, 1)).astype(np.float32)
         _fill(excess, away, others)
         label = int(np.bincount(sample.labels.numpy()[around][mask].clip(0)).argmax())
-        yield 1 - float(others[ring].mean()), Cutout(excess, mask, fade, label)
+        # Where labels end beside a cell, they may have cut it: it is taken if there is hardly any other one.
+        free = 0.0 if unknown[around][ring].any() else 1 - float(others[ring].mean())
+        yield free, Cutout(excess, mask, fade, label)
 
 
 def _fill(excess: Image, away: npt.NDArray[np.float64], others: Mask) -> None:

@@ -46,6 +46,8 @@ def compare(
     if any(out_of_fold.is_crossval(path) for path in paths):
         return _compare_crossvals(runs, metric, class_name, data, split)
     run_scores.refuse_unknown_metric(runs, metric)
+    if metric != "boundary_f1":  # which all are evaluated with under the tolerance of the first
+        run_scores.refuse_other_options(runs, metric)
     tolerance = tolerance_of(runs[0].experiment)
     selection = Selection(metric, checkpoint, data, split or run_scores.default_split(runs, data), tolerance)
     scores = run_scores.scores_of(runs, selection, device, progress)

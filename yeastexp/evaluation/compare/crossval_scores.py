@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
+from yeastexp.evaluation.compare import run_scores
 from yeastexp.evaluation.compare.result import ByClass, Run, RunScores, Spread, and_more
 from yeastexp.evaluation.out_of_fold import OutOfFold
 from yeastexp.evaluation.source import image_digest
@@ -56,14 +57,11 @@ def _refuse_different_folds(scores: Sequence[OutOfFold]) -> None:
 
 
 def _refuse_different_data(runs: Sequence[Run], scores: Sequence[OutOfFold], metric: str) -> None:
-    """Raises UserError if images of the same names, or the metric's options, differ."""
+    """Raises UserError if images of the same names differ, or what the metric counts."""
+    run_scores.refuse_other_options(runs, metric)
     for run in runs[1:]:
-        *data, how, _ = run.provenance(metric)
-        *first_data, first_how, _ = runs[0].provenance(metric)
-        if how != first_how:
-            raise UserError(
-                f"{run.path}: counts '{metric}' with other options than {runs[0].path}; choose another --metric"
-            )
+        *data, _, _ = run.provenance(metric)
+        *first_data, _, _ = runs[0].provenance(metric)
         # What was recorded settles most cases. Only if it differs are the images read and compared one by one: the same
         # images may have been packed anew.
         if data == first_data:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp.config.diff import Rows
-from yeastexp.config.experiment import Experiment
+from yeastexp.config.experiment import Experiment, defaults
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import Interval, Paired
 from yeastexp.training.run_directory import Which
@@ -46,8 +46,13 @@ class Run:
         options = {key: value for key, value in dataset.options.items() if not isinstance(value, Path)}
         version, plugins = recorded["versions"].get("yeastexp"), recorded["digests"]["plugins"]
         generated = None if self.data_digests else (version, plugins)
-        how = [part.options for part in self.experiment.metrics if part.name == metric]
+        how = self.options(metric)
         return dataset.name, options, sorted(self.data_digests.values()), generated, how, self.experiment.task
+
+    def options(self, metric: str) -> dict[str, Any]:
+        """The options that a metric counts with: those of the experiment, else the defaults."""
+        written = next((part.options for part in self.experiment.metrics if part.name == metric), {})
+        return {**defaults("metric", metric), **written}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,18 @@ def refuse_unknown_metric(runs: Sequence[Run], metric: str) -> None:
         raise UserError(f"--metric: '{metric}' is no metric of all these runs{did_you_mean(metric, known)}")
 
 
+def refuse_other_options(runs: Sequence[Run], metric: str) -> None:
+    """Raises UserError if runs count a metric in different ways, whose difference would not be one of predictions."""
+    first = runs[0].options(metric)
+    for run in runs[1:]:
+        own = run.options(metric)
+        for option in (key for key in {**first, **own} if own.get(key) != first.get(key)):
+            raise UserError(
+                f"{run.path}: counts '{metric}' with {option} = {own.get(option)}, but {runs[0].path} with "
+                f"{first.get(option)}; choose another --metric"
+            )
+
+
 def default_split(runs: Sequence[Run], data: Path | None) -> Split:
     """The split that is compared by default: validation images, or all images of a file that no run was trained on."""
     if data is None:
