@@ -271,6 +271,16 @@ def test_folds_of_a_file_are_not_split_anew(done: Path) -> None:
         crossval(done / "experiment.toml", folds=done / "folds.json", blocks=True, console=quiet())
 
 
+def test_no_folder_is_claimed_for_initial_weights_that_do_not_fit(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = [f"train.init_from={fold_folder(done, 0, 1)}", "model.width=3", "model.residual=true"]
+    with pytest.raises(UserError, match=r"\[train\] init_from: no kernel of"):
+        crossval(done.parents[2] / "tiny.toml", settings, folds=2, console=quiet())
+    assert not [*tmp_path.iterdir()]
+
+
 def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []

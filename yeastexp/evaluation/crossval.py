@@ -38,6 +38,7 @@ from yeastexp.system.jobs import Job, side_by_side
 from yeastexp.system.processes import Processes, working_together
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training import build, cautions, checkpoints, inputs
+from yeastexp.training.initial_weights import refuse_unfitting
 from yeastexp.training.loop import refuse_differences
 from yeastexp.training.progress import Validation
 from yeastexp.training.resume import is_concluded, resume
@@ -115,6 +116,7 @@ def crossval(
         groups = getattr(dataset, "groups", {})
         chosen = split_into_folds(names, folds, group_by, blocks=blocks, groups=groups)
     refuse_differences(loaded, among)
+    refuse_unfitting(loaded)
     # One process claims the folder and tells the others; were each to claim, each would get a folder of its own.
     claimed = (output or files.claim_directory(Path("runs") / f"{loaded.name}_crossval")) if among.writes else Path()
     folder = among.agreed(claimed)

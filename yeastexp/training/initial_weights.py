@@ -27,8 +27,17 @@ def initialize(assembly: Assembly) -> list[str]:
 
     Raises UserError if those of another run do not fit.
     """
-    run, task = assembly.experiment.train.init_from, assembly.experiment.task.part.name
-    return [start_from(assembly.model, RunDirectory(run).checkpoint("best"), task)] if run else []
+    return _started(assembly.model, assembly.experiment)
+
+
+def refuse_unfitting(experiment: Experiment) -> None:
+    """Raises UserError if the initial weights do not fit, without reading an image."""
+    _started(build.build_model(experiment), experiment)
+
+
+def _started(model: nn.Module, experiment: Experiment) -> list[str]:
+    run, task = experiment.train.init_from, experiment.task.part.name
+    return [start_from(model, RunDirectory(run).checkpoint("best"), task)] if run else []
 
 
 def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> str:
