@@ -78,6 +78,9 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match="no folds as 'crossval' writes them"):
         folds.read(path)
+    path.unlink()
+    with pytest.raises(UserError, match="no such file; give a number of folds, or a file that 'crossval' wrote"):
+        folds.read(path)
 
 
 class Squares:

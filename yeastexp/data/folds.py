@@ -100,6 +100,8 @@ def read(path: Path) -> Folds:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         assigned = tuple(tuple(map(str, fold)) for fold in stored["folds"])
         return Folds(assigned, stored["group_by"], stored["seed"], stored.get("blocks", False))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a number of folds, or a file that 'crossval' wrote") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no folds as 'crossval' writes them ({error})") from None
 

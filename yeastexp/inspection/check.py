@@ -25,6 +25,7 @@ from yeastexp.training import build
 from yeastexp.training.build import Assembly
 from yeastexp.training.initial_weights import initialize
 from yeastexp.training.timing import assembled, seconds_per_step
+from yeastexp.training.training_images import fewer_scenes
 from yeastexp.training.validation import build_validator
 
 PATIENCE = 3.0
@@ -80,14 +81,17 @@ def _check_headline(assembly: Assembly, name: str, metric: PerImageMetric, rows:
 
 
 @plugins.blamed()
-def check(path: Path, settings: Sequence[str] = (), say: Say = lambda line: None) -> CheckResult:
+def check(
+    path: Path, settings: Sequence[str] = (), say: Say = lambda line: None, *, scenes: float = 1.0
+) -> CheckResult:
     """Check a file, take one training step, and score two images with a model that is discarded; writes nothing.
 
+    Of the scenes that `pasted_cells` makes, a share `scenes` is composed, with which a run would need less memory.
     Raises UserError with every fault of the file, or with the first one of the data or of a part.
     """
     # All that a run would do once is done here, for a fault of a plugin's metric or scheduler is better found now than
     # after hours: scoring, the whole course of the learning rate, and the choice of a metric's row.
-    loaded = load_experiment(path, settings)
+    loaded = fewer_scenes(load_experiment(path, settings), scenes)
     say(f"{path}: reading its images, then timing a step")
     assembly, step, _ = assembled(loaded)
     dataset = assembly.dataset

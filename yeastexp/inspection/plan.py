@@ -112,6 +112,9 @@ def learning_rate(measured: Measured) -> Iterator[Choice]:
         yield Choice("optimizer.learning_rate", GENTLE, reason)
 
 
+SCENES = 0.05
+"""The share of pasted scenes that the check of a new file composes: all would take most of its time."""
+
 RULES: tuple[Rule, ...] = (
     task,
     validation_by_group,
@@ -181,7 +184,7 @@ def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
             temporary.write_text("\n".join(_lines(measured, where, choices)) + "\n", encoding="utf-8")
             model = build.build_model(load_experiment(temporary, settings))
             field = min(axis.size for axis in receptive_field(model, measured.channels).axes)
-            checked = check(temporary, settings)
+            checked = check(temporary, settings, scenes=SCENES)
         except UserError as error:
             faults = (fault.replace(str(temporary), str(output)) for fault in error.faults)
             raise UserError(*faults, status=error.status) from None
@@ -281,8 +284,8 @@ def _comments(measured: Measured, choices: Sequence[Choice], field: int, checked
 def _polarity(measured: Measured) -> str:
     """The comment on polarity, if no rule has set a key for it."""
     if measured.brighter and measured.darker:
-        where = f"brighter than their surroundings in {measured.brighter} training images, darker in {measured.darker}"
-        return f"polarity: cells are {where}"
+        brighter = format_count(measured.brighter, "training image")
+        return f"polarity: cells are brighter than their surroundings in {brighter}, darker in {measured.darker}"
     if clear := measured.brighter + measured.darker:
         most = "brighter" if measured.brighter else "darker"
         share = f"{clear} of {format_count(measured.splits['train'], 'training image')}"

@@ -80,7 +80,12 @@ def _entry(per_image: Interval, pooled: float) -> dict[str, Any]:
 def monitored(summary: Summary, metric: str) -> float:
     """The value that selects the best checkpoint: the mean over images and classes; NaN if there is none."""
     by_class = summary[metric]
-    return _number(by_class.get(MEAN, by_class.get(ALL, {}))["per_image"])
+    return _number(by_class[monitored_row(by_class)]["per_image"])
+
+
+def monitored_row(rows: Collection[str]) -> str:
+    """The row of a metric that selects the best checkpoint."""
+    return MEAN if MEAN in rows else ALL
 
 
 def shown(metric: str, approximate: Collection[str]) -> str:

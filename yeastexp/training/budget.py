@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from bisect import bisect_right
 from collections import deque
@@ -17,6 +16,7 @@ from yeastexp.system import processes
 from yeastexp.system.deadline import LEAVING_SECONDS
 from yeastexp.training.build import Assembly
 from yeastexp.training.timing import seconds_of_validation, seconds_per_step
+from yeastexp.training.training_images import fewer_scenes
 
 RESERVE = 0.06
 """Share of a budget that is not planned with, in case the machine slows down."""
@@ -72,14 +72,7 @@ class Budget:
 
     def fewer_scenes(self, experiment: Experiment) -> Experiment:
         """Return the experiment with the scenes of `pasted_cells` reduced in proportion to a short budget."""
-        share = min(1.0, self.seconds / COMPOSING_SECONDS)
-        augmentations = tuple(
-            replace(part, options={**part.options, "count": math.ceil(share * part.build().count)})
-            if part.name == "pasted_cells"
-            else part
-            for part in experiment.augmentations
-        )
-        return replace(experiment, augmentations=augmentations)
+        return fewer_scenes(experiment, min(1.0, self.seconds / COMPOSING_SECONDS))
 
     def refuse_if_over(self) -> None:
         """Raises UserError if the time is over already."""

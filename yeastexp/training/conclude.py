@@ -9,6 +9,7 @@ import numpy as np
 
 from yeastexp.metrics.pixels import MEAN
 from yeastexp.metrics.summary import completed, final_table, image_rows, rows_of, summarise
+from yeastexp.system.formatting import format_count
 from yeastexp.system.terminal import printable
 from yeastexp.training import cautions, checkpoints
 from yeastexp.training.build import Assembly
@@ -54,7 +55,7 @@ def conclude(run: RunContext) -> None:
         ],
     }
     chosen = f"best checkpoint (step {progress.best.step}), selected on these images"
-    title = f"{len(best.losses)} validation images; {chosen}"
+    title = f"{format_count(len(best.losses), 'validation image')}; {chosen}"
     tables = [final_table(title, summaries["best"], summaries["last"], baselines, assembly.approximate)]
     if assembly.dataset.splits.get("test"):
         test = validate(assembly, assembly.model, "test", run.among)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -155,6 +156,17 @@ class _Transformed(Sequence[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return pipeline.whole(self.prepared.transforms, self.prepared.stored(index))
+
+
+def fewer_scenes(experiment: Experiment, share: float) -> Experiment:
+    """Return an experiment of whose scenes of `pasted_cells` this share is composed."""
+    augmentations = tuple(
+        replace(part, options={**part.options, "count": math.ceil(share * part.build().count)})
+        if part.name == "pasted_cells"
+        else part
+        for part in experiment.augmentations
+    )
+    return replace(experiment, augmentations=augmentations)
 
 
 def composed_scenes(prepared: Prepared, augmentations: Transforms, seed: int) -> tuple[list[Sample], dict[int, int]]:

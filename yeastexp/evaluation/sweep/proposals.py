@@ -17,8 +17,7 @@ from optuna.trial import TrialState
 
 from yeastexp.evaluation.sweep.folder import PrunerName, SamplerName
 from yeastexp.evaluation.sweep.space import Choice, Dimension, Value
-from yeastexp.metrics.pixels import ALL, MEAN
-from yeastexp.metrics.summary import rows_of
+from yeastexp.metrics.summary import monitored_row, rows_of
 from yeastexp.training.context import RunContext
 from yeastexp.training.progress import Validation
 
@@ -116,7 +115,7 @@ class FollowTrial:
             values = list(validation.losses.values())
         else:
             rows = rows_of(validation.scores[self.context.monitor], self.context.assembly.classes)
-            values = rows[MEAN if MEAN in rows else ALL].tolist()
+            values = rows[monitored_row(rows)].tolist()
         return [value if math.isfinite(value) else None for value in values]
 
     def _is_worse(self, epoch: int, images: Sequence[float | None]) -> bool:

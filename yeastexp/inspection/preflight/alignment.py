@@ -123,12 +123,14 @@ def _patches(assembly: Assembly, side: int) -> tuple[Tensor, Tensor]:
     images = np.sort(source.integers(len(kept.sizes), size=DRAWS))
     room = kept.sizes[images] - side
     corners = np.where(room >= 0, source.integers(np.maximum(room, 0) + 1), room // 2)
+    # Without the soft planes of the targets, which augmentations of an image are never given.
+    soft = assembly.sampler.soft
     cut = [
-        pipeline.patches(part.pixels, part.images, corners[part.places], side, (), [[] for _ in part.places])
+        pipeline.cut(part.pixels, part.images, corners[part.places], side, (), [[] for _ in part.places], soft=soft)
         for part in kept.laid(images)
     ]
-    values, labels = (torch.cat(parts).cpu() for parts in zip(*cut, strict=True))
-    return values, labels
+    values, planes, _ = (torch.cat(parts).cpu() for parts in zip(*cut, strict=True))
+    return values, planes[:, 0].long()
 
 
 def _painted(images: Tensor, side: int, seed: int) -> _Discs:
