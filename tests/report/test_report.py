@@ -55,6 +55,12 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def shown(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Its page."""
+    return Page(report([whole], output=tmp_path_factory.mktemp("shown") / "page.html"))
+
+
+@pytest.fixture(scope="module")
 def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three folds and two seeds; not to be written to."""
     folder = tmp_path_factory.mktemp("folded")
@@ -86,8 +92,8 @@ def assert_self_contained(page: Page) -> None:
     assert set(re.findall(r"url\(([^)#]*)", page.source)) <= {""}
 
 
-def test_the_numbers_are_those_of_the_runs_files(run: Path) -> None:
-    page, found = Page(report([run])), result(run)
+def test_the_numbers_are_those_of_the_runs_files(whole: Path, shown: Page) -> None:
+    page, found = shown, result(whole)
     rows = {tuple(row[:2]): row[2:] for row in page.table("validation images; best checkpoint")[1:]}
     for metric, by_class in found["val"]["best"].items():
         for name, row in by_class.items():
@@ -97,18 +103,18 @@ def test_the_numbers_are_those_of_the_runs_files(run: Path) -> None:
             assert rows[metric, name] == expected + [format_score(one[metric][name]["per_image"]) for one in beside]
     (test_row,) = [row for row in page.table("test images, scored once") if row[:2] == ["iou", "cell"]]
     assert test_row[2] == format_score(found["test"]["iou"]["cell"]["per_image"])
-    epochs = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    epochs = list(csv.DictReader((whole / "metrics.csv").read_text().splitlines()))
     rows_shown = page.table("metrics.csv")
     assert [row[1] for row in rows_shown[1:]] == [row["step"] for row in epochs]
     column = rows_shown[0].index("train/loss")
     assert [row[column] for row in rows_shown[1:]] == [f"{float(row['train/loss']):.4g}" for row in epochs]
 
 
-def test_every_image_stands_in_a_table_the_worst_first(run: Path) -> None:
-    page = Page(report([run]))
+def test_every_image_stands_in_a_table_the_worst_first(whole: Path, shown: Page) -> None:
+    page = shown
     for split, count in (("val", 5), ("test", 3)):
         headings, *rows = page.table(f"{count} {split} images, the worst by mean iou first")
-        written = csv.DictReader((run / "per_image.csv").read_text().splitlines())
+        written = csv.DictReader((whole / "per_image.csv").read_text().splitlines())
         scores = {
             row["image"]: float(row["score"])
             for row in written
@@ -135,19 +141,18 @@ def test_the_page_needs_nothing_beside_it(run: Path) -> None:
     assert policy and policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_every_drawing_says_what_it_shows(run: Path) -> None:
-    page = Page(report([run]))
-    drawings = [given for given in page.all("div") if given.get("role") == "img"]
+def test_every_drawing_says_what_it_shows(shown: Page) -> None:
+    drawings = [given for given in shown.all("div") if given.get("role") == "img"]
     assert len(drawings) >= 7 and all(given["aria-label"] for given in drawings)
-    alternatives = [str(given["alt"]) for given in page.all("img")]
+    alternatives = [str(given["alt"]) for given in shown.all("img")]
     assert all(
         re.search(r"\d+ of \d+ foreground pixels missed; \d+ of \d+ predicted pixels are false alarms", one)
         for one in alternatives
     )
 
 
-def test_the_confusion_matrix_has_every_pixel_and_the_counts_of_an_evaluation(run: Path) -> None:
-    counted = Page(report([run])).table("true and predicted")[1:]
+def test_the_confusion_matrix_has_every_pixel_and_the_counts_of_an_evaluation(run: Path, shown: Page) -> None:
+    counted = shown.table("true and predicted")[1:]
     numbers = [[int(row[column].replace(",", "")) for column in (1, 3)] for row in counted]
     assert np.sum(numbers) == 5 * 32 * 32
     _, found = evaluate(run)
@@ -157,8 +162,8 @@ def test_the_confusion_matrix_has_every_pixel_and_the_counts_of_an_evaluation(ru
     assert f"5 images of data (val); best checkpoint (step {found.step})" in page.text
 
 
-def test_a_run_without_result_is_told_of_as_far_as_it_came(run: Path) -> None:
-    complete = Page(report([run])).table("validation images; best checkpoint")
+def test_a_run_without_result_is_told_of_as_far_as_it_came(run: Path, shown: Page) -> None:
+    complete = shown.table("validation images; best checkpoint")
     unfinished(run)
     page = Page(report([run]))
     assert "This run has no result" in page.text and f"resume {run}" in page.text
