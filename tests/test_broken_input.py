@@ -879,7 +879,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], Broken]] = {
     "without its experiment": (lambda run: (run / "experiment.toml").unlink(), Broken(nothing, PREDICT, NO_RUN)),
     "without a checkpoint": (
         best(Path.unlink),
-        Broken(nothing, PREDICT, f"{BEST}: no such checkpoint; the run ended before its first one"),
+        Broken(nothing, PREDICT, f"{BEST}: no such checkpoint; --checkpoint last takes the other one"),
     ),
     "of a newer version": (
         edited("experiment.toml", lambda text: text.replace("[train]\n", "[train]\nfuture = 1\n")),
@@ -978,7 +978,7 @@ def resaved(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object
     return best(write)
 
 
-DIGEST = "damaged (its contents do not match their digest)"
+DIGEST = "damaged (its contents do not match their digest); --checkpoint last takes the other one"
 RUNS |= {
     "with other weights": (
         resaved(lambda state: state["model"]["head.weight"].fill_(torch.nan)),
@@ -993,7 +993,8 @@ RUNS |= {
         Broken(
             nothing,
             PREDICT,
-            f"{BEST}: has format 99, of another version of yeastexp; this one reads format {checkpoints.FORMAT}",
+            f"{BEST}: has format 99, of another version of yeastexp; this one reads format {checkpoints.FORMAT}; "
+            "--checkpoint last takes the other one",
         ),
     ),
 }

@@ -73,6 +73,12 @@ def test_predict_takes_the_name_and_images_of_any_scale(
     assert Path("found/cells.csv").is_file()
     status, _, err = call("evaluate", "yeast")
     assert status == 2 and "'predict' and [train] init_from alone" in err
+    said = "did you mean 'yeast', the weights that come with the package?"
+    for name in ("yeasts", "Yeast"):
+        status, _, err = call("predict", name, "images", "-o", "other")
+        assert (status, err) == (2, f"{name}: not a run directory; {said}\n")
+        status, _, err = call("check", str(EXPERIMENTS / "quick.toml"), "--set", f"train.init_from={name}")
+        assert status == 2 and err.rstrip().endswith(said)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

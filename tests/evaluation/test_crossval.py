@@ -281,6 +281,19 @@ def test_no_folder_is_claimed_for_initial_weights_that_do_not_fit(
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("folds", [0, 1])
+def test_fewer_than_two_folds_are_refused(
+    folds: int, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^--folds {folds}: leaves no other fold to train on; give 2 or more$"):
+        crossval(done.parents[2] / "tiny.toml", folds=folds, console=quiet())
+    Folds((("a", "b"),)).write(tmp_path / "one.json")
+    with pytest.raises(UserError, match="1 in it, which leaves no other fold to train on"):
+        crossval(done.parents[2] / "tiny.toml", folds=tmp_path / "one.json", console=quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+
+
 def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []

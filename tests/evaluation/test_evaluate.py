@@ -341,6 +341,9 @@ def test_what_is_not_there_is_said(finished: Path, tmp_path: Path) -> None:
         evaluate(finished, ignore_border=3)
     assert not (finished / "evaluations").exists()
     (finished / "checkpoints" / "best.pt").unlink()
+    with pytest.raises(UserError, match=r"best\.pt: no such checkpoint; --checkpoint last takes the other one"):
+        evaluate(finished)
+    shutil.rmtree(finished / "checkpoints")
     with pytest.raises(UserError, match=r"best\.pt: no such checkpoint; the run ended before its first one"):
         evaluate(finished)
 

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import tiny
 from conftest import Call
 from roifile import ROI_TYPE, ImagejRoi, roiread
 from skimage.draw import polygon2mask
@@ -520,6 +521,19 @@ def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first
         if then:
             then()
             del before[record]
+
+
+def test_results_of_other_images_are_kept_apart(semantic: Path, here: Path, call: Call) -> None:
+    """They would be in no table any more, or be replaced by those of an image of the same name."""
+    for folder, numbers in (("more", (0, 1)), ("few", (0,))):
+        for number in numbers:
+            write_png(Path(folder) / f"{number}.png", tiny.image(number)["raw"])
+    predict(semantic, ["few"], Path("out"))
+    predict(semantic, [str(here / "few")], Path("out"), overlay=True)  # the same ones by other paths
+    before = contents(Path("out"))
+    status, _, err = call("predict", semantic, "more", "-o", "out")
+    said = "out: holds results of 1 other image (few/0.png); name another folder, or predict all of them in one call\n"
+    assert (status, err.replace(f"{here}/", ""), contents(Path("out"))) == (2, said, before)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

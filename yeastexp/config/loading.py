@@ -40,7 +40,7 @@ IDLE = "does nothing: it has none of the hooks image, batch, labels and geometry
 
 def _lacking(marked: MustExist, path: Path) -> str | None:
     if not os.path.exists(path):  # noqa: PTH110  # pathlib raises of a long one
-        meant = nearby.run_meant(path, marked.holding) if marked.holding else ""
+        meant = (pretrained.meant(path) or nearby.run_meant(path, marked.holding)) if marked.holding else ""
         return f"no {marked.what} '{path}'" + (f"; {meant}" if meant else "")
     if marked.holding and not (path / marked.holding).is_file():
         meant = nearby.run_meant(path, marked.holding) or f"name a {marked.what} that does"

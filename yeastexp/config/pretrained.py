@@ -6,6 +6,7 @@ that makes one, and what it is worth.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def located(path: Path, folder: Path | None = None) -> Path:
     if not weights.is_file() or files.digest(weights) != DIGESTS[name]:
         raise UserError(f"{weights}: missing or damaged; install yeastexp again")
     return run
+
+
+def meant(path: Path) -> str:
+    """Return a suggestion for a path that is nowhere and nearly the name of weights of the package; else empty."""
+    near = difflib.get_close_matches(path.name.lower(), DIGESTS, n=1, cutoff=0.8)
+    return f"did you mean '{near[0]}', the weights that come with the package?" if near and not path.exists() else ""
 
 
 def written(path: Path) -> str:

@@ -30,6 +30,9 @@ MIN_CORRELATION = 0.95
 AT_ONCE = 1024
 """Thumbnails that are compared with as many others at once, to bound the memory."""
 
+FEWEST = 2
+"""Folds: one to hold out, one to train on."""
+
 Thumbnail = npt.NDArray[np.float64]
 
 
@@ -70,6 +73,8 @@ def split_into_folds(
     in another fold. The order of `names` does not matter. `groups` are those that the data set knows, where none are
     matched. Raises UserError if there are fewer groups than folds.
     """
+    if folds < FEWEST:
+        raise UserError(f"--folds {folds}: leaves no other fold to train on; give {FEWEST} or more")
     names = sorted(names, key=images.natural if blocks else None)
     known = by_pattern(names, group_by) if group_by else groups or {}
     whole = members(names, known)
@@ -99,6 +104,8 @@ def read(path: Path) -> Folds:
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         assigned = tuple(tuple(map(str, fold)) for fold in stored["folds"])
+        if len(assigned) < FEWEST:
+            raise ValueError(f"{len(assigned)} in it, which leaves no other fold to train on")
         return Folds(assigned, stored["group_by"], stored["seed"], stored.get("blocks", False))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a number of folds, or a file that 'crossval' wrote") from None

@@ -160,7 +160,15 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
     loaded = directory.load([f"runtime.device={device}"], data=False)
     place = compute_device(loaded.runtime)
     path = directory.checkpoint(checkpoint)
-    state = checkpoints.load(path)
+    try:
+        state = checkpoints.load(path)
+    except UserError as error:
+        other: Which = "last" if checkpoint == "best" else "best"
+        try:
+            checkpoints.load(directory.checkpoint(other))
+        except UserError:
+            raise error from None
+        raise UserError(f"{error}; --checkpoint {other} takes the other one", status=error.status) from None
     # The experiment's file may have been edited since. Weights may load into the model of another experiment of equal
     # shapes, whose predictions would be wrong without a word.
     edits = diff.edits(state["experiment"], loaded, directory.experiment) if "experiment" in state else {}

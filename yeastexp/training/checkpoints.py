@@ -99,7 +99,8 @@ def load(path: Path) -> dict[str, Any]:
     `weights_only` refuses pickled objects, whose loading could run code of whoever wrote the file.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; the run ended before its first one")
+        early = "" if any(path.parent.glob("*.pt")) else "; the run ended before its first one"
+        raise UserError(f"{path}: no such checkpoint{early}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that it goes on to refuse

@@ -47,7 +47,10 @@ def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> s
     its outputs meant something else. Raises UserError if no kernel fits. The package's weights, with which starters
     begin, are left out instead, and that if less than half of the kernels fit: whoever changed the model meant it.
     """
-    run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
+    try:
+        run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
+    except UserError as error:
+        raise UserError(f"[train] init_from: {error}; name another run, or 'random' to begin without") from None
     task_before, run_name = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
     last = _last_layer(model) if task and task_before not in (None, task) else set()
     fitting = {

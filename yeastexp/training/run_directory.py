@@ -128,7 +128,8 @@ class RunDirectory:
         """The end of a message about a path that is no run directory: the one that may be meant."""
         if str(self.path) in pretrained.DIGESTS:
             return "the weights of that name come with the package, for 'predict' and [train] init_from alone"
-        return nearby.run_meant(self.path, self.experiment.name) or "'run' prints its path on the last line"
+        near = pretrained.meant(self.path) or nearby.run_meant(self.path, self.experiment.name)
+        return near or "'run' prints its path on the last line"
 
     @property
     def is_finished(self) -> bool:
