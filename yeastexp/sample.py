@@ -28,11 +28,6 @@ class Sample:
         """Height and width in pixels."""
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
-    @property
-    def true_cells(self) -> Tensor:
-        """Ids (H, W) of the map `instances`; IGNORE where the labels are, for what is found there is not known."""
-        return self.maps["instances"].masked_fill(self.labels == IGNORE, IGNORE)
-
 
 def channel_mean(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """The mean (H, W) of an image's channels (C, H, W), of several each in its standard deviations from its mean."""

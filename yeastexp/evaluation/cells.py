@@ -15,7 +15,7 @@ import numpy.typing as npt
 from yeastexp.drawing import pictures
 from yeastexp.drawing.pictures import Limits
 from yeastexp.metrics.instances import cell_errors
-from yeastexp.metrics.matching import Overlap, matches, overlap
+from yeastexp.metrics.matching import Overlap, annotated_cells, matches, overlap
 from yeastexp.sample import Sample
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -104,7 +104,7 @@ class CellSurvey:
 
     def add(self, sample: Sample, predicted: Ids) -> None:
         """Add an image: the true cells are in its map `instances`, the predicted ones in `predicted`, (H, W)."""
-        true = sample.true_cells.numpy()
+        true = annotated_cells(sample).numpy()
         table = overlap(true, predicted, self.ignore_border)
         self.true_diameters += _diameters(table.true_pixels)
         self.predicted_diameters += _diameters(table.predicted_pixels)

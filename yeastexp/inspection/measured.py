@@ -20,7 +20,7 @@ from yeastexp.data.transforms.colonies import holds_whole_cell
 from yeastexp.errors import UserError
 from yeastexp.inspection.preflight.statistics import count_labels
 from yeastexp.metrics import cells
-from yeastexp.metrics.matching import f1, overlap
+from yeastexp.metrics.matching import annotated_cells, f1, overlap
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.sample import IGNORE, Sample
 
@@ -191,7 +191,7 @@ def f1_of_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
     tables = []
     for index in np.unique(np.linspace(0, len(names) - 1, TRIED).round().astype(int)):
         sample = dataset.read(names[index])
-        if "instances" not in sample.maps or not ((ids := sample.true_cells) > 0).any():
+        if "instances" not in sample.maps or not ((ids := annotated_cells(sample)) > 0).any():
             continue
         middle = np.median(np.argwhere(ids.numpy() > 0), axis=0).astype(int)
         rows, columns = (slice(max(0, place - TRIED_PX // 2), place + TRIED_PX // 2) for place in middle)

@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
+from torch import Tensor
+
+from yeastexp.sample import IGNORE, Sample
 
 Labels = npt.NDArray[np.integer[Any]]
 Ints = npt.NDArray[np.int64]
@@ -53,6 +56,11 @@ class Overlap:
         """The indices of the pairs whose IoU is at least `percent` / 100."""
         # Compared as integers: a rounded quotient could miss an IoU that equals the threshold.
         return np.flatnonzero(100 * self.shared >= percent * self.union)
+
+
+def annotated_cells(sample: Sample) -> Tensor:
+    """The ids (H, W) of a map `instances`; IGNORE where the labels are, for what is found there is not known."""
+    return sample.maps["instances"].masked_fill(sample.labels == IGNORE, IGNORE)
 
 
 def overlap(truth: Labels, predicted: Labels, ignore_border: int = 0) -> Overlap:

@@ -11,6 +11,7 @@ import numpy as np
 from yeastexp.data import images
 from yeastexp.drawing import pictures
 from yeastexp.drawing.pictures import Labels
+from yeastexp.metrics.matching import annotated_cells
 from yeastexp.report.html import Gallery, GalleryImage, Overlay
 from yeastexp.report.outlines import Mask, cell_outlines, outline
 from yeastexp.sample import IGNORE, Sample
@@ -55,7 +56,7 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
     cells = true_cells = None
     if predicted.cells is not None:
         cells = pictures.sampled(predicted.cells, grey)
-        true_cells = pictures.sampled(predicted.sample.true_cells.numpy(), grey)
+        true_cells = pictures.sampled(annotated_cells(predicted.sample).numpy(), grey)
     overlays = {
         "unlabelled": outline(truth == IGNORE),
         **{name: outline(mask) for name, mask in _errors(truth, prediction).items()},

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import AdditiveLoss
-from yeastexp.data.folds import Thumbnail, most_similar
+from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
 from yeastexp.errors import UserError
 from yeastexp.metrics import cells
 from yeastexp.metrics.summary import Summary
@@ -79,6 +79,15 @@ def of_cells(assembly: Assembly) -> Iterator[str]:
                 f"{side} px, up to {longest[name]} px in {name}, and never learnt whole; set it to "
                 f"{-(-longest[name] // 8) * 8} or more, or make images smaller with 'downscale'"
             )
+
+
+def of_images(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:
+    """Warn of held-out images that resemble what is trained on; `thumbnails` are of training and validation images."""
+    known = {**thumbnails, **{sample.name: thumbnail(sample.image) for sample in assembly.samples("test")}}
+    yield from of_splits(assembly, known)
+    train = assembly.dataset.splits["train"]
+    held_out = {name: shown for name, shown in known.items() if name not in train}
+    yield from of_initial_weights(assembly.experiment, held_out)
 
 
 def of_splits(assembly: Assembly, thumbnails: Mapping[str, Thumbnail]) -> Iterator[str]:

@@ -15,9 +15,10 @@ from yeastexp.config.experiment import Part
 from yeastexp.data.transforms import BasicTransform2D, pipeline
 from yeastexp.drawing import cells, pictures
 from yeastexp.drawing.pictures import Limits, Picture
+from yeastexp.metrics.matching import annotated_cells
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.system.formatting import format_number
+from yeastexp.system.formatting import format_count, format_number
 from yeastexp.training.build import Assembly
 from yeastexp.training.training_images import checked_labels
 
@@ -228,7 +229,7 @@ def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: 
 
 
 def _outlines(sample: Sample) -> pictures.Labels:
-    return (sample.true_cells if "instances" in sample.maps else sample.labels).numpy()
+    return (annotated_cells(sample) if "instances" in sample.maps else sample.labels).numpy()
 
 
 def _named_transforms(assembly: Assembly) -> list[tuple[str, BasicTransform2D]]:
@@ -327,7 +328,8 @@ def _head(assembly: Assembly) -> Iterator[Picture]:
     experiment, plan = assembly.experiment, assembly.sampler.plan
     yield _heading(experiment.name)
     text = [
-        f"{len(assembly.dataset.splits['train'])} training images; patches of {plan.side}×{plan.side} pixels, "
+        f"{format_count(len(assembly.dataset.splits['train']), 'training image')}; "
+        f"patches of {plan.side}×{plan.side} pixels, "
         f"{assembly.sampler.size} a step, {len(plan.images)} an epoch",
         "[[transform]] applies to every image, in this order; [[augment]] to patches in training only, each shown "
         "alone with params that have an effect",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from yeastexp.config.experiment import LENGTH
 from yeastexp.contracts import Handler
-from yeastexp.data.folds import Thumbnail, thumbnail
+from yeastexp.data.folds import Thumbnail
 from yeastexp.data.patches import Batch
 from yeastexp.data.prefetch import Tensors, prefetch_to_device
 from yeastexp.data.shards import Shards, ShardSampler
@@ -172,16 +172,11 @@ class RunContext:
     def cautions(self) -> list[str]:
         """The warnings that do not depend on the scores, one sentence each."""
         self.scored_baselines()
-        test = {sample.name: thumbnail(sample.image) for sample in self.assembly.samples("test")}
-        known = {**self.thumbnails, **test}
-        training = self.assembly.dataset.splits["train"]
-        held_out = {name: of for name, of in known.items() if name not in training}
         return [
             *cautions.of_loss(self.assembly),
             *cautions.of_labels(self.assembly),
             *cautions.of_cells(self.assembly),
-            *cautions.of_splits(self.assembly, known),
-            *cautions.of_initial_weights(self.assembly.experiment, held_out),
+            *cautions.of_images(self.assembly, self.thumbnails),
         ]
 
     # What a user's handler may rely on

@@ -19,7 +19,7 @@ from yeastexp.drawing import cells, pictures
 from yeastexp.errors import UserError
 from yeastexp.metrics import baselines
 from yeastexp.metrics.instances import cell_errors
-from yeastexp.metrics.matching import overlap
+from yeastexp.metrics.matching import annotated_cells, overlap
 from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
 from yeastexp.randomness import generator
@@ -234,7 +234,7 @@ def panel(sample: Sample, prediction: Prediction) -> pictures.Picture:
     image = sample.image.numpy()
     if prediction.instances is None or "instances" not in sample.maps:
         return pictures.panel(image, sample.labels.numpy(), prediction.labels.cpu().numpy())
-    true, predicted = sample.true_cells.numpy(), prediction.instances.cpu().numpy()
+    true, predicted = annotated_cells(sample).numpy(), prediction.instances.cpu().numpy()
     errors = cell_errors(overlap(true, predicted))
     of_true: dict[str, Collection[int]] = {"missed": errors.missed, "split": errors.split}
     of_predicted: dict[str, Collection[int]] = {"false": errors.false, "merged": errors.merged}

@@ -22,6 +22,7 @@ from yeastexp.metrics.pixels import ALL
 from yeastexp.metrics.summary import ScoreTable
 from yeastexp.system.formatting import (
     ABSENT,
+    format_count,
     format_difference,
     format_difference_interval,
     format_interval,
@@ -88,12 +89,13 @@ def _scores_table(comparison: Comparison) -> Table:
 
 def title(comparison: Comparison) -> str:
     """The title of a comparison: its metric and images, and whether these selected the checkpoint."""
-    selection, metric, count = comparison.selection, _metric(comparison), len(comparison.images)
+    selection, metric = comparison.selection, _metric(comparison)
+    count = format_count(len(comparison.images), "image")
     if comparison.out_of_fold:
-        return f"{metric}: {count} images, out-of-fold predictions of the last checkpoints"
+        return f"{metric}: {count}, out-of-fold predictions of the last checkpoints"
     data = f" of {selection.data}" if selection.data else ""
     chosen = ", selected on these images" if comparison.selected else ""
-    return f"{metric}: {count} images{data} ({selection.split}), {selection.checkpoint} checkpoints{chosen}"
+    return f"{metric}: {count}{data} ({selection.split}), {selection.checkpoint} checkpoints{chosen}"
 
 
 def _metric(comparison: Comparison) -> str:

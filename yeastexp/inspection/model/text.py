@@ -10,7 +10,7 @@ from typing import Any
 from yeastexp.inspection.model.analysis import EFFECTIVE_SHARE, EffectiveField, Inspection, LayerRow
 from yeastexp.nets.costs import Parameters
 from yeastexp.nets.receptive_field import Axis, ReceptiveField
-from yeastexp.system.formatting import format_bytes
+from yeastexp.system.formatting import format_bytes, format_count
 
 HEADINGS = ("layer", "kind", "output C×H×W", "weights", "biases", "norm", "stride", "field", "MACs")
 LABEL = 21
@@ -214,8 +214,8 @@ def _effective_lines(effective: EffectiveField) -> Iterator[str]:
     half, most = effective.gradient.side(0.5), effective.gradient.side(EFFECTIVE_SHARE)
     yield f"{100 * EFFECTIVE_SHARE:.0f} % of the gradient within {most}×{most} pixels, half of it within {half}×{half}"
     yield (
-        f"mean of {effective.gradient.positions} outputs in {effective.images} validation images, best checkpoint, "
-        f"step {effective.step}"
+        f"mean of {effective.gradient.positions} outputs in "
+        f"{format_count(effective.images, 'validation image')}, best checkpoint, step {effective.step}"
     )
 
 
