@@ -299,7 +299,8 @@ def test_leaks_are_named(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     said: list[str] = []
     settings = ["validation.patience=9", "train.epochs=1", f"train.init_from={fold_folder(done, 0, 1)}"]
     crossval(done.parents[2] / "tiny.toml", settings, folds=2, console=quiet(), say=said.append)
-    assert said[0].startswith("[train] init_from: 4 of 6 held-out images resemble an image that the initial weights")
+    trained = "held-out images resemble images that the initial weights were trained on: 4 of 6"
+    assert said[0].startswith(f"[train] init_from: {trained}")
     assert (
         said[1]
         == "[validation] patience chooses the last step by the held-out images: their scores are optimistically biased"

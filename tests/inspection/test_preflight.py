@@ -207,13 +207,13 @@ def test_images_that_initial_weights_were_trained_on_are_found(tmp_path: Path) -
     images = statistics(yeast())
     (finding,) = duplicates.known_to_weights(load_experiment(QUICK, settings), images)
     assert finding.severity == "warning" and len(finding.images) == 1
-    assert "1 of 2 held-out images resemble an image that they were trained on: " in finding.what
+    assert "held-out images resemble images that they were trained on: 1 of 2 (" in finding.what
     assert not [*duplicates.known_to_weights(load_experiment(QUICK, [*settings, "dataset.seed=7"]), images)]
     assert not [*duplicates.known_to_weights(load_experiment(QUICK), images)]
     text = before.experiment.read_text().replace('"synthetic_yeast"', '"gone"')
     before.experiment.write_text(text)
     (finding,) = duplicates.known_to_weights(load_experiment(QUICK, settings), images)
-    assert finding.about == "initial weights of images that are gone" and "gone" in finding.what
+    assert finding.about == "training images of the initial weights" and "gone" in finding.what
 
 
 def test_maps_that_the_labels_contradict() -> None:

@@ -534,6 +534,9 @@ def test_results_of_other_images_are_kept_apart(semantic: Path, here: Path, call
     status, _, err = call("predict", semantic, "more", "-o", "out")
     said = "out: holds results of 1 other image (few/0.png); name another folder, or predict all of them in one call\n"
     assert (status, err.replace(f"{here}/", ""), contents(Path("out"))) == (2, said, before)
+    Path("broken.h5").write_bytes(b"no HDF5 file")  # a fault of another input switches nothing off
+    status, _, err = call("predict", semantic, "more", "broken.h5", "-o", "out")
+    assert (status, err.count("\n"), contents(Path("out"))) == (2, 2, before) and "broken.h5: " in err
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

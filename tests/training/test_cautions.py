@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import Call
 from rich.console import Console
 from tiny import EXPERIMENT, quiet, write_experiment
 
@@ -115,7 +116,7 @@ def _frame(name: str, source: np.random.Generator) -> dict[str, np.ndarray]:
 OTHERS = ("b_1", 1), ("b_9", 9)
 
 
-def test_initial_weights_that_know_held_out_images_are_told(here: Path) -> None:
+def test_initial_weights_trained_on_held_out_images_are_told(here: Path, call: Call) -> None:
     """By the images themselves, whatever their file: of the run that is named, and of the one which that began with."""
     write_experiment(here)
     for first in (0, 2, 4):  # four images each, of which the last validates
@@ -127,12 +128,16 @@ def test_initial_weights_that_know_held_out_images_are_told(here: Path) -> None:
         told[number] = notes(run(here / "tiny.toml", settings, console=quiet()))
     said = {number: [note for note in of if note.startswith("[train] init_from: ")] for number, of in told.items()}
     assert [len(of) for of in said.values()] == [0, 0, 0, 1, 0]  # a_5 is in training images of the second run alone
-    assert said[4][0].startswith("[train] init_from: 1 of 1 held-out image resemble an image that the initial weights")
-    assert "(a_5 like a_5 of " in said[4][0] and "optimistically biased" in said[4][0]
+    trained = "held-out images resemble images that the initial weights were trained on: 1 of 1 ("
+    assert said[4][0].startswith(f"[train] init_from: {trained}a_5 like a_5 of ")
+    assert "optimistically biased" in said[4][0]
+    settings = ("dataset.path=2.h5", "train.init_from=runs/tiny/002")
+    _, out, _ = call("check", "tiny.toml", "--data", *(word for setting in settings for word in ("--set", setting)))
+    assert "initial weights trained on held-out images" in out and "resemble images that they were trained on" in out
     again = load_experiment(here / "tiny.toml", ["train.init_from=runs/tiny/002"])
     held_out = {name: folds.thumbnail(torch.from_numpy(tiny.image(number)["raw"][None])) for name, number in OTHERS}
     (note,) = cautions.of_initial_weights(again, held_out)
-    assert "1 of 2 held-out images" in note and f"(b_1 like a_1 of {here / before} (1.000); " in note
+    assert f"were trained on: 1 of 2 (b_1 like a_1 of {here / before} (1.000); " in note
     (here / "0.h5").unlink()
     (note,) = cautions.of_initial_weights(again, held_out)
     assert "is not known" in note and "0.h5" in note

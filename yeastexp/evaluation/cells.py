@@ -104,7 +104,7 @@ class CellSurvey:
 
     def add(self, sample: Sample, predicted: Ids) -> None:
         """Add an image: the true cells are in its map `instances`, the predicted ones in `predicted`, (H, W)."""
-        true = annotated_cells(sample).numpy()
+        true = annotated_cells(sample.maps["instances"], sample.labels).numpy()
         table = overlap(true, predicted, self.ignore_border)
         self.true_diameters += _diameters(table.true_pixels)
         self.predicted_diameters += _diameters(table.predicted_pixels)

@@ -191,7 +191,10 @@ def f1_of_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
     tables = []
     for index in np.unique(np.linspace(0, len(names) - 1, TRIED).round().astype(int)):
         sample = dataset.read(names[index])
-        if "instances" not in sample.maps or not ((ids := annotated_cells(sample)) > 0).any():
+        if (
+            "instances" not in sample.maps
+            or not ((ids := annotated_cells(sample.maps["instances"], sample.labels)) > 0).any()
+        ):
             continue
         middle = np.median(np.argwhere(ids.numpy() > 0), axis=0).astype(int)
         rows, columns = (slice(max(0, place - TRIED_PX // 2), place + TRIED_PX // 2) for place in middle)

@@ -18,10 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from yeastexp.metrics.matching import Ints, Overlap, matches, overlap
+from yeastexp.metrics.matching import Ints, Overlap, annotated_cells, matches, overlap
 from yeastexp.metrics.pixels import SHARE, PerImageMetric
 from yeastexp.registry import metric
-from yeastexp.sample import IGNORE
 
 PERCENTS = tuple(range(50, 100, 5))
 """The IoUs, in per cent, that `average_precision` is taken at."""
@@ -214,7 +213,7 @@ class InstanceMetric(PerImageMetric):
     def counts(  # type: ignore[override]  # it asks for maps, by their names
         self, prediction: Tensor, labels: Tensor, *, instances: Tensor, predicted_instances: Tensor
     ) -> Tensor:
-        truth = instances.masked_fill(labels == IGNORE, IGNORE)
+        truth = annotated_cells(instances, labels)
         table = overlap(truth.cpu().numpy(), predicted_instances.cpu().numpy(), self.ignore_border)
         # The number of labelled pixels tells an image that has no cells from one that has no labels: in counts of cells
         # both are zeros, but a count error of 0 would be a perfect score for an image that nobody annotated.

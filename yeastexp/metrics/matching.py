@@ -16,7 +16,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 from torch import Tensor
 
-from yeastexp.sample import IGNORE, Sample
+from yeastexp.sample import IGNORE
 
 Labels = npt.NDArray[np.integer[Any]]
 Ints = npt.NDArray[np.int64]
@@ -58,9 +58,9 @@ class Overlap:
         return np.flatnonzero(100 * self.shared >= percent * self.union)
 
 
-def annotated_cells(sample: Sample) -> Tensor:
-    """The ids (H, W) of a map `instances`; IGNORE where the labels are, for what is found there is not known."""
-    return sample.maps["instances"].masked_fill(sample.labels == IGNORE, IGNORE)
+def annotated_cells(instances: Tensor, labels: Tensor) -> Tensor:
+    """The ids (H, W) of a map `instances`, which has 0 where nobody annotated; IGNORE there, as in the labels."""
+    return instances.masked_fill(labels == IGNORE, IGNORE)
 
 
 def overlap(truth: Labels, predicted: Labels, ignore_border: int = 0) -> Overlap:

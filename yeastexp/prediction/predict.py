@@ -216,8 +216,7 @@ def predict(
     call = _Call(predictor, run, output, digest, options, part, join)
     reading = Reading()
     sources = list(sources_of(inputs, call.faults, choices, reading))
-    if not call.faults:  # an image that cannot be read now may have been before
-        _refuse_other_images(output, sources)
+    _refuse_other_images(call, sources)
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
     with closing(reading), progress(len(sources)) as advance:
@@ -369,19 +368,23 @@ def _refuse_other_run(output: Path, checkpoint: str) -> None:
         raise UserError(f"{output}: holds results of another run or checkpoint ({run}); name another folder")
 
 
-def _refuse_other_images(output: Path, sources: Sequence[Source]) -> None:
-    """Raise UserError if a folder has results of images that are not predicted now: its tables would lose them."""
+def _refuse_other_images(call: _Call, sources: Sequence[Source]) -> None:
+    """Raise UserError if a folder has results of images that are not predicted now: its tables would lose them.
+
+    A recording that cannot be read any more is among them, so its fault is told as well.
+    """
     try:
-        with (output / TABLE).open(encoding="utf-8", newline="") as file:
+        with (call.output / TABLE).open(encoding="utf-8", newline="") as file:
             before = [row["file"] for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, csv.Error):
         return
     now = {os.path.abspath(source.name) for source in sources}  # noqa: PTH100  # names of frames are no paths
     if others := [name for name in before if os.path.abspath(name) not in now]:  # noqa: PTH100
         count = format_count(len(others), "other image")
         raise UserError(
-            f"{output}: holds results of {count} ({others[0]}{', …' if len(others) > 1 else ''}); name another folder, "
-            "or predict all of them in one call"
+            *call.faults,
+            f"{call.output}: holds results of {count} ({others[0]}{', …' if len(others) > 1 else ''}); name another "
+            "folder, or predict all of them in one call",
         )
 
 

@@ -56,7 +56,9 @@ def _with_overlays(predicted: PredictedImage) -> GalleryImage:
     cells = true_cells = None
     if predicted.cells is not None:
         cells = pictures.sampled(predicted.cells, grey)
-        true_cells = pictures.sampled(annotated_cells(predicted.sample).numpy(), grey)
+        true_cells = pictures.sampled(
+            annotated_cells(predicted.sample.maps["instances"], predicted.sample.labels).numpy(), grey
+        )
     overlays = {
         "unlabelled": outline(truth == IGNORE),
         **{name: outline(mask) for name, mask in _errors(truth, prediction).items()},

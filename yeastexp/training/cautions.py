@@ -116,8 +116,8 @@ def of_initial_weights(experiment: Experiment, thumbnails: Mapping[str, Thumbnai
         return
     if alike:
         yield (
-            f"[train] init_from: {len(alike)} of {format_count(len(thumbnails), 'held-out image')} resemble an image "
-            f"that the initial weights were trained on ({pairs(alike)}): scores are optimistically biased; hold out "
+            "[train] init_from: held-out images resemble images that the initial weights were trained on: "
+            f"{len(alike)} of {len(thumbnails)} ({pairs(alike)}), whose scores are optimistically biased; hold out "
             "others ([dataset] val), or begin without these weights"
         )
 

@@ -229,7 +229,9 @@ def _images(assembly: Assembly, examples: Sequence[Example], side: int, limits: 
 
 
 def _outlines(sample: Sample) -> pictures.Labels:
-    return (annotated_cells(sample) if "instances" in sample.maps else sample.labels).numpy()
+    return (
+        annotated_cells(sample.maps["instances"], sample.labels) if "instances" in sample.maps else sample.labels
+    ).numpy()
 
 
 def _named_transforms(assembly: Assembly) -> list[tuple[str, BasicTransform2D]]:

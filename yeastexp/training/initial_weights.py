@@ -1,4 +1,4 @@
-"""The weights that training starts from: which tensors of another run fit, and which images they have seen."""
+"""The weights that training starts from: which tensors of another run fit, and which images they were trained on."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def initialize(assembly: Assembly) -> list[str]:
 
     Raises UserError if those of another run do not fit.
     """
-    return _started(assembly.model, assembly.experiment)
+    return _initialize(assembly.model, assembly.experiment)
 
 
 def refuse_unfitting(experiment: Experiment) -> None:
     """Raises UserError if the initial weights do not fit, without reading an image."""
-    _started(build.build_model(experiment), experiment)
+    _initialize(build.build_model(experiment), experiment)
 
 
-def _started(model: nn.Module, experiment: Experiment) -> list[str]:
+def _initialize(model: nn.Module, experiment: Experiment) -> list[str]:
     run, task = experiment.train.init_from, experiment.task.part.name
     return [start_from(model, RunDirectory(run).checkpoint("best"), task)] if run else []
 
@@ -92,19 +92,20 @@ def known_images(
     The runs which those weights began with count as well. `thumbnails` are those of the held-out images. Raises
     UserError if the training images of a run cannot be read any more.
     """
-    most: dict[str, tuple[str, str, float]] = {}
-    own, run = experiment.dataset.build(), experiment.train.init_from
+    closest: dict[str, tuple[str, str, float]] = {}
+    run = experiment.train.init_from
     while run is not None:
-        loaded = RunDirectory(run).load(execute=False)
-        source, train = loaded.dataset.build(), build.build_dataset(loaded).splits["train"]
-        if isinstance(source, Drawn):
+        before = RunDirectory(run).load(execute=False)
+        dataset, train = before.dataset.build(), build.build_dataset(before).splits["train"]
+        if isinstance(dataset, Drawn):
             # Drawing thousands of pictures takes an hour, and no microscope has recorded one of them.
-            same = isinstance(own, Drawn) and own.draws_like(source)
-            pairs = [(name, f"{name} of {run}", 1.0) for name in held_out if same and name in train]
+            present = experiment.dataset.build()
+            alike = isinstance(present, Drawn) and present.draws_like(dataset)
+            pairs = [(name, f"{name} of {run}", 1.0) for name in held_out if alike and name in train]
         else:
-            seen = {f"{name} of {run}": thumbnail(source.read(name).image) for name in train}
-            pairs = most_similar({**thumbnails, **seen}, held_out, list(seen))
+            trained_on = {f"{name} of {run}": thumbnail(dataset.read(name).image) for name in train}
+            pairs = most_similar({**thumbnails, **trained_on}, held_out, list(trained_on))
         for pair in pairs:
-            most[pair[0]] = max(pair, most.get(pair[0], pair), key=lambda pair: pair[2])
-        run = loaded.train.init_from
-    return list(most.values())
+            closest[pair[0]] = max(pair, closest.get(pair[0], pair), key=lambda pair: pair[2])
+        run = before.train.init_from
+    return list(closest.values())

@@ -234,7 +234,10 @@ def panel(sample: Sample, prediction: Prediction) -> pictures.Picture:
     image = sample.image.numpy()
     if prediction.instances is None or "instances" not in sample.maps:
         return pictures.panel(image, sample.labels.numpy(), prediction.labels.cpu().numpy())
-    true, predicted = annotated_cells(sample).numpy(), prediction.instances.cpu().numpy()
+    true, predicted = (
+        annotated_cells(sample.maps["instances"], sample.labels).numpy(),
+        prediction.instances.cpu().numpy(),
+    )
     errors = cell_errors(overlap(true, predicted))
     of_true: dict[str, Collection[int]] = {"missed": errors.missed, "split": errors.split}
     of_predicted: dict[str, Collection[int]] = {"false": errors.false, "merged": errors.merged}

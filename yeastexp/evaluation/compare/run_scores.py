@@ -33,11 +33,12 @@ def refuse_other_options(runs: Sequence[Run], metric: str) -> None:
     """Raises UserError if runs count a metric in different ways, whose difference would not be one of predictions."""
     first = runs[0].options(metric)
     for run in runs[1:]:
-        own = run.options(metric)
-        for option in (key for key in {**first, **own} if own.get(key) != first.get(key)):
+        options = run.options(metric)
+        if different := [key for key in {**first, **options} if options.get(key) != first.get(key)]:
+            values = [of_run.get(different[0]) for of_run in (options, first)]
             raise UserError(
-                f"{run.path}: counts '{metric}' with {option} = {own.get(option)}, but {runs[0].path} with "
-                f"{first.get(option)}; choose another --metric"
+                f"{run.path}: counts '{metric}' with {different[0]} = {values[0]}, but {runs[0].path} with "
+                f"{values[1]}; choose another --metric"
             )
 
 

@@ -94,16 +94,16 @@ def known_to_weights(experiment: Experiment, images: Statistics) -> Iterator[Fin
     try:
         alike = known_images(experiment, thumbnails, list(thumbnails))
     except UserError as error:
-        what = f"whether they were trained on held-out images is not known: {'; '.join(error.faults)}"
-        yield Finding("warning", "initial weights of images that are gone", what, why, remedy, names_of)
+        what = f"whether they were held-out ones is not known: {'; '.join(error.faults)}"
+        yield Finding("warning", "training images of the initial weights", what, why, remedy, names_of)
         return
     if alike:
         pairs = [f"{name} like {other} ({r:.3f})" for name, other, r in sorted(alike, key=lambda pair: -pair[2])]
         yield Finding(
             "warning",
-            "held-out images known to the initial weights",
-            f"{len(alike)} of {format_count(len(held_out), 'held-out image')} resemble an image that they were trained "
-            f"on: {named(pairs)}, correlation of thumbnails",
+            "initial weights trained on held-out images",
+            f"held-out images resemble images that they were trained on: {len(alike)} of {len(held_out)} "
+            f"({named(pairs)}, correlation of thumbnails)",
             why,
             remedy,
             tuple(name for name, _, _ in alike),
