@@ -41,6 +41,21 @@ def robustness(data: Path, runs: tuple[Path, ...], synthetic: bool, pictures: Pa
 
 
 @commands.command()
+@click.argument("data", type=PATH)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Packed file to write.")
+def fields(data: Path, output: Path) -> None:
+    """The foreign fields of `robustness` as a packed file with ids of cells, which `evaluate --data` scores.
+
+    Example: python -m benchmarks fields phase.h5 -o fields.h5
+    """
+    from benchmarks import robustness as robustness_of
+    from yeastexp.data.datasets.hdf5 import hdf5
+
+    robustness_of.pack(hdf5(data), output)
+    click.echo(output)
+
+
+@commands.command()
 @ROUNDS
 @ONLY
 def training(rounds: int, only: tuple[str, ...]) -> None:

@@ -29,10 +29,16 @@ DIRECTIONS = 10
 
 @dataclass(frozen=True)
 class View:
-    """An image (H, W) in units of its own standard deviation about its mean, and its labels (H, W)."""
+    """An image (H, W) in units of its own standard deviation about its mean, and the ids of its cells (H, W)."""
 
     image: Floats
-    labels: Labels
+    cells: Labels
+    """0 is background. Cells need not be connected: a wall may cross one."""
+
+    @property
+    def labels(self) -> Labels:
+        """1 where a cell is (H, W)."""
+        return (self.cells > 0).astype(np.int64)
 
 
 Change = Callable[[View, np.random.Generator], View]
@@ -46,9 +52,16 @@ def scaled(factor: float) -> Change:
         grey = ndimage.zoom(view.image if factor >= 1 else smooth, factor, order=3, mode="reflect", grid_mode=True)
         soft = ndimage.gaussian_filter(view.labels.astype(float), 0.7, mode="nearest")  # else ties make cells smaller
         soft = ndimage.zoom(soft, factor, order=1, mode="nearest", grid_mode=True)
-        return View(grey + 0.1 * source.normal(size=grey.shape), (soft > 0.5).astype(np.int64))
+        ids = ndimage.zoom(_spread(view.cells), factor, order=0, mode="nearest", grid_mode=True)
+        return View(grey + 0.1 * source.normal(size=grey.shape), np.where(soft > 0.5, ids, 0))
 
     return change
+
+
+def _spread(cells: Labels) -> Labels:
+    """The id of the nearest cell at every pixel (H, W)."""
+    nearest = ndimage.distance_transform_edt(cells == 0, return_distances=False, return_indices=True)
+    return np.asarray(cells[tuple(nearest)]) if cells.any() else cells
 
 
 def contrast(view: View, source: np.random.Generator) -> View:
@@ -57,61 +70,66 @@ def contrast(view: View, source: np.random.Generator) -> View:
     slope = source.uniform(-0.6, 0.6, 2)
     shade = slope[0] * rows[:, None] + slope[1] * columns[None, :] + source.uniform(-0.4, 0.4) * rows[:, None] ** 2
     share = np.clip((view.image + 3) / 12, 0, None) ** source.uniform(0.7, 1.4)
-    return View(12 * share + shade + source.normal(0, 0.35, view.image.shape), view.labels)
+    return View(12 * share + shade + source.normal(0, 0.35, view.image.shape), view.cells)
 
 
 def inverted(view: View, source: np.random.Generator) -> View:
     """Bright for dark."""
-    return View(-view.image, view.labels)
+    return View(-view.image, view.cells)
 
 
 def crowded(view: View, source: np.random.Generator) -> View:
     """More cells: those of the image, with their halos, turned and put down wherever they do not cover another."""
-    image, labels = view.image.copy(), view.labels.copy()
+    image, cells = view.image.copy(), view.cells.copy()
     patches = list(_patches(view))
     for _ in range(60 * len(patches)):
-        if labels.mean() > 0.3 or not patches:
+        if (cells > 0).mean() > 0.3 or not patches:
             break
         patch = patches[int(source.integers(len(patches)))]
         turned = _turned(patch, int(source.integers(4)), bool(source.integers(2)))
-        height, width = turned.labels.shape
         row, column = (
-            int(source.integers(-n // 3, room - n // 3)) for n, room in zip((height, width), labels.shape, strict=True)
+            int(source.integers(-n // 3, room - n // 3))
+            for n, room in zip(turned.cells.shape, cells.shape, strict=True)
         )
-        _put_down(image, labels, turned, row, column)
-    return View(image, labels)
+        _put_down(image, cells, turned, row, column)
+    return View(image, cells)
 
 
 def _turned(view: View, quarters: int, flipped: bool) -> View:
-    image, labels = np.rot90(view.image, quarters), np.rot90(view.labels, quarters)
-    return View(image[::-1], labels[::-1]) if flipped else View(image, labels)
+    image, cells = np.rot90(view.image, quarters), np.rot90(view.cells, quarters)
+    return View(image[::-1], cells[::-1]) if flipped else View(image, cells)
 
 
 def _patches(view: View) -> Iterator[View]:
     """Each group of cells that does not touch the image's border, on a margin for its halo."""
-    groups = ndimage.label(view.labels > 0)[0]
+    groups = ndimage.label(view.cells > 0)[0]
     for index, box in enumerate(ndimage.find_objects(groups), start=1):
         low = [one.start - 2 * HALO_PX for one in box]
         high = [one.stop + 2 * HALO_PX for one in box]
         if min(low) < 0 or high[0] > groups.shape[0] or high[1] > groups.shape[1]:
             continue
         cut = slice(low[0], high[0]), slice(low[1], high[1])
-        yield View(view.image[cut], (groups[cut] == index).astype(np.int64))
+        yield View(view.image[cut], np.where(groups[cut] == index, view.cells[cut], 0))
 
 
-def _put_down(image: Floats, labels: Labels, patch: View, row: int, column: int) -> None:
+def _put_down(image: Floats, cells: Labels, patch: View, row: int, column: int) -> None:
     """Blend a patch into an image in place, unless its cells would touch others."""
-    height, width = patch.labels.shape
+    height, width = patch.cells.shape
     there = slice(max(row, 0), row + height), slice(max(column, 0), column + width)
     here = slice(max(-row, 0), None), slice(max(-column, 0), None)
-    room = labels[there].shape
-    cells, grey = patch.labels[here][: room[0], : room[1]], patch.image[here][: room[0], : room[1]]
-    if not cells.size or (ndimage.binary_dilation(cells > 0, iterations=4) & (labels[there] > 0)).any():
+    room = cells[there].shape
+    added, grey = patch.cells[here][: room[0], : room[1]], patch.image[here][: room[0], : room[1]]
+    if not added.size or (ndimage.binary_dilation(added > 0, iterations=4) & (cells[there] > 0)).any():
         return
-    far = ndimage.distance_transform_edt(cells == 0)
-    weight = np.clip((2 * HALO_PX - far) / HALO_PX, 0, 1) * (labels[there] == 0)
+    far = ndimage.distance_transform_edt(added == 0)
+    weight = np.clip((2 * HALO_PX - far) / HALO_PX, 0, 1) * (cells[there] == 0)
     image[there] += weight * (grey - image[there])
-    labels[there] |= cells
+    _add(cells, there, added)
+
+
+def _add(cells: Labels, there: tuple[slice, slice], added: Labels) -> None:
+    """Give the cells of a patch new ids, in place."""
+    cells[there] = np.where(added > 0, added + cells.max(), cells[there])
 
 
 def structures(view: View, source: np.random.Generator) -> View:
@@ -123,7 +141,7 @@ def structures(view: View, source: np.random.Generator) -> View:
     fringe = ndimage.gaussian_filter(drawn, 5.0)
     covered = ndimage.gaussian_filter(solid.astype(float), 0.8)
     image = view.image * (1 - 0.85 * covered) + light - 0.6 * fringe
-    return View(image, np.where(solid, 0, view.labels))
+    return View(image, np.where(solid, 0, view.cells))
 
 
 def _strip(shape: tuple[int, ...], source: np.random.Generator) -> Floats:
@@ -181,28 +199,28 @@ def _dust(drawn: Floats, solid: npt.NDArray[np.bool_], source: np.random.Generat
 def colonies(view: View, source: np.random.Generator) -> View:
     """Dense colonies of cells about half as large, and buds, between bright walls with corners."""
     shrunk = [scaled(float(source.uniform(0.42, 0.6)))(patch, source) for patch in _patches(view)]
-    alone = [patch for patch in shrunk if patch.labels.any() and _solidity(patch.labels) > 0.88]
-    image, labels = _emptied(view, source), np.zeros_like(view.labels)
+    alone = [patch for patch in shrunk if patch.cells.any() and _solidity(patch.cells) > 0.88]
+    image, cells = _emptied(view, source), np.zeros_like(view.cells)
     for _ in range(int(source.integers(2, 5)) if alone else 0):
-        middle = source.uniform(0.15, 0.85, 2) * labels.shape
+        middle = source.uniform(0.15, 0.85, 2) * cells.shape
         for _ in range(int(source.integers(15, 50))):
             patch = alone[int(source.integers(len(alone)))]
             if source.random() < 0.2:
                 patch = scaled(float(source.uniform(0.4, 0.7)))(patch, source)
-            _push_up(image, labels, _turned(patch, int(source.integers(4)), bool(source.integers(2))), middle, source)
-    return walls(View(image, labels), source)
+            _push_up(image, cells, _turned(patch, int(source.integers(4)), bool(source.integers(2))), middle, source)
+    return walls(View(image, cells), source)
 
 
-def _solidity(labels: Labels) -> float:
+def _solidity(cells: Labels) -> float:
     """Of a mask's smallest upright ellipse, the share that it fills: near one for a single cell."""
-    rows, columns = np.nonzero(labels)
+    rows, columns = np.nonzero(cells)
     spread = np.linalg.eigvalsh(np.cov(rows, columns) + np.eye(2) / 12)
     return float(len(rows) / (4 * np.pi * np.sqrt(np.prod(spread))))
 
 
 def _emptied(view: View, source: np.random.Generator) -> Floats:
     """Background alone: pixels of cells and their halos are those of other places, mirrored and shifted."""
-    near: npt.NDArray[np.bool_] = ndimage.binary_dilation(view.labels > 0, iterations=2 * HALO_PX)
+    near: npt.NDArray[np.bool_] = ndimage.binary_dilation(view.cells > 0, iterations=2 * HALO_PX)
     image, covered = view.image.copy(), near.copy()
     for _ in range(200):
         if not covered.any():
@@ -214,11 +232,11 @@ def _emptied(view: View, source: np.random.Generator) -> Floats:
     return image
 
 
-def _push_up(image: Floats, labels: Labels, patch: View, middle: Floats, source: np.random.Generator) -> None:
+def _push_up(image: Floats, cells: Labels, patch: View, middle: Floats, source: np.random.Generator) -> None:
     """Put a cell beside others, as near to the middle of its colony as some directions to come from allow, in place."""
-    mask = patch.labels > 0
+    mask = patch.cells > 0
     turns = source.uniform(0, 2 * np.pi, DIRECTIONS)
-    ends = (_end(labels, mask, middle, np.array([np.sin(turn), np.cos(turn)])) for turn in turns)
+    ends = (_end(cells, mask, middle, np.array([np.sin(turn), np.cos(turn)])) for turn in turns)
     away, row, column = min(ends)
     if away == np.inf:
         return
@@ -226,16 +244,16 @@ def _push_up(image: Floats, labels: Labels, patch: View, middle: Floats, source:
     excess = patch.image - np.median(patch.image[ring] if ring.any() else patch.image)
     fade = np.clip(1 - ndimage.distance_transform_edt(~mask) / (1.5 * HALO_PX), 0, 1)
     there = slice(row, row + mask.shape[0]), slice(column, column + mask.shape[1])
-    image[there] += np.where(labels[there] > 0, 0.25, 1) * fade * excess
-    labels[there] |= mask
+    image[there] += np.where(cells[there] > 0, 0.25, 1) * fade * excess
+    _add(cells, there, patch.cells)
 
 
-def _end(labels: Labels, mask: npt.NDArray[np.bool_], middle: Floats, towards: Floats) -> tuple[float, int, int]:
+def _end(cells: Labels, mask: npt.NDArray[np.bool_], middle: Floats, towards: Floats) -> tuple[float, int, int]:
     """How far from the middle, and where, a cell that comes from there touches another one; infinitely, if outside."""
     end = (np.inf, 0, 0)
-    for away in range(max(labels.shape) // 2, -1, -1):
+    for away in range(max(cells.shape) // 2, -1, -1):
         row, column = (int(n) for n in np.round(middle + away * towards - np.array(mask.shape) / 2))
-        room = labels[max(row, 0) : row + mask.shape[0], max(column, 0) : column + mask.shape[1]]
+        room = cells[max(row, 0) : row + mask.shape[0], max(column, 0) : column + mask.shape[1]]
         if room.shape == mask.shape:
             if (room[mask] > 0).any():
                 return end
@@ -256,7 +274,7 @@ def walls(view: View, source: np.random.Generator) -> View:
     solid = drawn > 0
     image = np.where(solid, ndimage.gaussian_filter(view.image, 2.0), view.image)
     light = ndimage.gaussian_filter(drawn, 1.0) - 0.5 * ndimage.gaussian_filter(drawn, 4.0)
-    return View(image + light, np.where(solid, 0, view.labels))
+    return View(image + light, np.where(solid, 0, view.cells))
 
 
 def _from_stretch(shape: tuple[int, ...], begin: Floats, end: Floats) -> Floats:
@@ -312,10 +330,10 @@ FIELDS: dict[str, Change] = {
 }
 
 
-def foreign(image: Floats, labels: Labels, change: Change, key: tuple[int, ...]) -> View:
-    """An image of the home field changed; the same key gives the same."""
+def foreign(image: Floats, cells: Labels, change: Change, key: tuple[int, ...]) -> View:
+    """An image of the home field changed; the same key gives the same. `cells` holds ids, or 1 for all cells."""
     standard = (image - image.mean()) / image.std()
-    return change(View(standard, (labels > 0).astype(np.int64)), np.random.default_rng(key))
+    return change(View(standard, np.maximum(cells, 0)), np.random.default_rng(key))
 
 
 SYNTHETIC: dict[str, dict[str, Any]] = {
@@ -353,4 +371,4 @@ def synthetic(settings: dict[str, Any]) -> list[View]:
     """The images of a synthetic field, in camera counts; the same settings give the same."""
     drawn = SyntheticYeast(SYNTHETIC_IMAGES, seed=SYNTHETIC_SEED, **settings)
     samples = [drawn.read(name) for split in drawn.splits.values() for name in split]
-    return [View(sample.image[0].double().numpy(), sample.labels.numpy()) for sample in samples]
+    return [View(sample.image[0].double().numpy(), sample.maps["instances"].numpy()) for sample in samples]

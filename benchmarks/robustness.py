@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from benchmarks.foreign import FIELDS, SYNTHETIC, View, foreign, synthetic
-from yeastexp.data import images
+from yeastexp.data import hdf5_file, images
 from yeastexp.data.datasets.hdf5 import Hdf5, hdf5
 from yeastexp.drawing import pictures
 from yeastexp.metrics import baselines
 from yeastexp.prediction.predictor import load_predictor
+from yeastexp.sample import Sample
 
 Answer = Callable[[npt.NDArray[np.float32], str], npt.NDArray[np.int64]]
 """From an image (1, H, W) and its name to its classes (H, W)."""
@@ -26,17 +29,38 @@ def fields(data: Hdf5, of_synthetic_yeast: bool) -> Iterator[tuple[str, list[Vie
     """The validation images as they are, then each foreign field: made of them, or of synthetic yeast."""
     samples = [data.read(name) for name in data.splits["val"]]
     grey = [sample.image[0].double().numpy() for sample in samples]
-    truth = [(sample.labels > 0).long().numpy() for sample in samples]
-    yield HOME, [View(image, labels) for image, labels in zip(grey, truth, strict=True)]
+    truth = [_cells(sample) for sample in samples]
+    yield HOME, [View(image, cells) for image, cells in zip(grey, truth, strict=True)]
     if of_synthetic_yeast:
         yield from ((name, synthetic(settings)) for name, settings in SYNTHETIC.items())
         return
     for position, (name, change) in enumerate(FIELDS.items()):
         made = [
-            foreign(image, labels, change, (0, position, index))
-            for index, (image, labels) in enumerate(zip(grey, truth, strict=True))
+            foreign(image, cells, change, (0, position, index))
+            for index, (image, cells) in enumerate(zip(grey, truth, strict=True))
         ]
         yield name, made
+
+
+def _cells(sample: Sample) -> npt.NDArray[np.int64]:
+    """The ids of a sample's cells (H, W); those of connected regions where it has none."""
+    ids = sample.maps["instances"].numpy() if "instances" in sample.maps else ndimage.label(sample.labels > 0)[0]
+    return np.asarray(ids, np.int64)
+
+
+def pack(data: Hdf5, output: Path) -> None:
+    """Write the foreign images that are made of `data` as a packed file with ids of cells; see `fields`."""
+    views = {
+        f"{field.replace(' ', '_').replace('×', 'x')}_{index}": view
+        for field, made in fields(data, False)
+        if field != HOME
+        for index, view in enumerate(made)
+    }
+    arrays: dict[str, dict[str, npt.NDArray[Any]]] = {
+        name: {"raw": view.image.astype(np.float32), "gt": view.labels.astype(np.uint8), "instances": view.cells}
+        for name, view in views.items()
+    }
+    hdf5_file.write(output, {"test": list(arrays)}, arrays.__getitem__, provenance={})
 
 
 def foreground_iou(predicted: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:

@@ -6,7 +6,8 @@
 
 The first command writes the page from `starting_point/runs.csv`; the second makes `yeastexp/weights/yeast` of a run of
 `experiments/starting_point.toml`; the third trains what `runs.csv` lacks, one run after the other, on one thread.
-Scores there are those of the last weights on the images of `--val`, which nothing was trained on.
+Scores there are those of the last weights on the images of `--val`, which nothing was trained on, or on those of the
+packed file `--data`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -118,25 +120,29 @@ def train(
     start: Path,
     wanted: Iterable[tuple[int, ...]],
     starts: Sequence[str] = (SCRATCH, PRETRAINED),
+    data: Path | None = None,
 ) -> None:
-    """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row."""
+    """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row.
+
+    Scores are on the images `val`, or on those of a packed file `data`.
+    """
     known = {tuple(row[key] for key in COLUMNS[:5]) for row in rows()}
     for (frames, steps, seed), source in itertools.product(wanted, starts):
         key = (name, str(frames), str(steps), str(seed), source)
         if key in known:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            scores = _trained(
-                Path(folder), images, labels, val, frames, steps, seed, start if source == PRETRAINED else None
-            )
+            begun = start if source == PRETRAINED else None
+            run = _trained(Path(folder), images, labels, val, frames, steps, seed, begun)
+            scores = _scores(_evaluated(run, data) if data else RunDirectory(run).read_result()["val"]["last"])
         with RUNS.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow([*key, *(f"{score:.4f}" for score in scores)])
 
 
 def _trained(
     folder: Path, images: Path, labels: Path, val: Sequence[str], frames: int, steps: int, seed: int, start: Path | None
-) -> list[float]:
-    """AP50, mean AP, relative error of the count, and foreground IoU of one run, whose files go into `folder`."""
+) -> Path:
+    """The directory of one run, whose files go into `folder`."""
     paths = {path.stem: path for path in sorted(images.iterdir())}
     candidates = [stem for stem in paths if stem not in val]
     # Frames evenly spaced in time: neighbours are nearly the same image.
@@ -150,13 +156,29 @@ def _trained(
     text += f'init_from = "{start.resolve().as_posix() if start else pretrained.RANDOM}"\n'
     # One validation, at the end: its seconds are no part of what is compared.
     (folder / "mine.toml").write_text(f"{text}[validation]\nevery = 1000000\n[runtime]\nthreads = 1\n")
-    command = [sys.executable, "-m", "yeastexp"]
     packing = ["pack", images.name, labels.name, "--labels", "instance", "--val", ",".join(val), "-o", "data.h5"]
     for arguments in (packing, ["run", "mine.toml"]):
-        subprocess.run([*command, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    last = RunDirectory(folder / "runs" / "mine" / "001").read_result()["val"]["last"]
+        _output(arguments, folder)
+    return folder / "runs" / "mine" / "001"
+
+
+def _evaluated(run: Path, data: Path) -> Mapping[str, Any]:
+    """The scores of a run's last weights on all images of a packed file."""
+    words = ["evaluate", str(run), "--data", str(data.resolve()), "--checkpoint", "last", "--json"]
+    found: Mapping[str, Any] = json.loads(_output(words, run))["summary"]
+    return found
+
+
+def _scores(metrics: Mapping[str, Any]) -> list[float]:
+    """AP50, mean AP, relative error of the count, and foreground IoU."""
     places = (("average_precision", "AP50"), ("average_precision", "all"), ("count", "all"), ("iou", "cell"))
-    return [last[metric][entry]["per_image"] for metric, entry in places]
+    return [metrics[metric][entry]["per_image"] for metric, entry in places]
+
+
+def _output(arguments: Sequence[str], folder: Path) -> str:
+    """What a command of the package prints."""
+    command = [sys.executable, "-m", "yeastexp", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> None:
@@ -169,6 +191,7 @@ def main() -> None:
     curves.add_argument("images", type=Path)
     curves.add_argument("labels", type=Path)
     curves.add_argument("--val", required=True, help="names of the images to score, with commas")
+    curves.add_argument("--data", type=Path, help="packed file of images to score instead")
     curves.add_argument("--start", type=Path, default=Path("yeast"))
     lists = ("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2"), ("starts", f"{SCRATCH},{PRETRAINED}")
     for name, values in lists:
@@ -180,7 +203,7 @@ def main() -> None:
         frames, steps, seeds = ([*map(int, text.split(","))] for text in (given.frames, given.steps, given.seeds))
         train(
             given.name, given.images, given.labels, given.val.split(","), pretrained.located(given.start),
-            itertools.product(frames, steps, seeds), given.starts.split(","),
+            itertools.product(frames, steps, seeds), given.starts.split(","), given.data,
         )  # fmt: skip
     else:
         update()

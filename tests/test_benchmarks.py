@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import benchmarks
@@ -15,6 +16,7 @@ from benchmarks import foreign, robustness
 from benchmarks.__main__ import commands
 from benchmarks.foreign import FIELDS, SYNTHETIC
 from yeastexp.data import hdf5_file
+from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 
 SIZE = 160
@@ -61,6 +63,24 @@ def test_what_each_field_changes() -> None:
     assert all((made(name).labels <= truth).all() for name in ("structures", "walls"))
     assert made("colonies").labels.sum() > truth.sum()
     assert (made("crowded").labels >= truth).all() and made("crowded").labels.sum() > truth.sum()
+
+
+def test_fields_are_packed_with_the_ids_of_their_cells(data: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(commands, ["fields", str(data), "-o", str(tmp_path / "fields.h5")])
+    assert result.exit_code == 0 and result.output == f"{tmp_path / 'fields.h5'}\n"
+    packed = Hdf5(tmp_path / "fields.h5")
+    samples = [packed.read(name) for name in packed.splits["test"]]
+    assert [sample.name for sample in samples] == [
+        f"{name.replace(' ', '_').replace('×', 'x')}_{index}" for name in FIELDS for index in range(2)
+    ]
+    cells = {sample.name: len(sample.maps["instances"].unique()) - 1 for sample in samples}
+    assert {cells[f"{name}_{index}"] for name in ("contrast", "half_size", "inverted") for index in range(2)} == {3}
+    for sample in samples:
+        assert torch.equal(sample.maps["instances"] > 0, sample.labels > 0)
+    # Cells that are put down are those of the image, each with an id of its own.
+    crowded = packed.read("crowded_0").maps["instances"]
+    areas = [int((crowded == cell).sum()) for cell in crowded.unique() if cell]
+    assert len(areas) > 3 and max(areas) <= discs(2)["gt"].sum() / 3 * 1.05
 
 
 def test_scores_of_a_known_answer() -> None:
