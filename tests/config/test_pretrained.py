@@ -143,9 +143,11 @@ def test_the_last_layer_of_another_task_begins_at_random(tmp_path: Path) -> None
         model = UNet(1, 3, residual=True)  # as many outputs for three classes as for two and the hills
         said = initial_weights.start_from(model, pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, task)
         assert torch.equal(model.head.weight, weights["head.weight"].float()) == fitted
-        assert said.endswith("tensors" if fitted else "; at random: head.bias, head.weight")
+        assert said.complete == fitted
+        assert said.told[0].endswith("tensors" if fitted else "; at random: head.bias, head.weight")
     said = initial_weights.start_from(UNet(1, 3), pretrained.FOLDER / "yeast" / pretrained.WEIGHTS, "instances")
-    assert "at random: the pretrained ones" in said  # all that fits a U-Net of plain blocks is its path upwards
+    # All that fits a U-Net of plain blocks is its path upwards.
+    assert "at random: the pretrained ones" in said.told[0] and not said.complete
 
 
 def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,15 @@ def test_a_budget_holds_so_many_steps(assembly: Assembly, clock: list[float], mo
     assert later == int((100 - 30 - 6 - 6 - 6) / 0.75)
 
 
+@pytest.mark.parametrize(("seconds", "affordable"), [(10.0, True), (10.1, False)])
+def test_initial_weights_are_scored_where_it_takes_a_small_share(
+    assembly: Assembly, monkeypatch: pytest.MonkeyPatch, seconds: float, affordable: bool
+) -> None:
+    monkeypatch.setattr(budget_module, "seconds_of_validation", lambda *anything: seconds)
+    budget = Budget("100s", 1000.0)
+    assert (budget.affords_validation(assembly), budget.validation) == (affordable, seconds)
+
+
 @pytest.mark.parametrize(
     ("written", "count", "wanted"), [("60s", 100, 20), ("5m", 100, 100), ("2h", 100, 100), ("7s", 40, 1)]
 )

@@ -113,6 +113,21 @@ def _frame(name: str, source: np.random.Generator) -> dict[str, np.ndarray]:
     return {**found, "raw": found["raw"] + noise}
 
 
+def test_a_run_below_the_weights_that_it_began_with_says_so(here: Path) -> None:
+    for file in ("before/experiment.toml", "before/checkpoints/best.pt"):
+        (here / file).parent.mkdir(exist_ok=True)
+        (here / file).touch()
+    assembly = assembled(load_experiment(write_experiment(here), ["train.init_from=before"]))[0]
+    scored = {at: {"iou": {row: {"per_image": at} for row in ("background", "cell", "mean")}} for at in (0.1, 0.8, 0.9)}
+    others = {"threshold": scored[0.1], "initial weights": scored[0.9]}
+    (note,) = cautions.of_baselines(assembly, scored[0.8], others)
+    assert note == (
+        "iou of cell is 0.8000, worse than the 0.9000 of the weights that it began with, which need no training; try "
+        f"'predict {here}/before', more annotated images, a lower [optimizer] learning_rate"
+    )
+    assert not [*cautions.of_baselines(assembly, scored[0.9], {"initial weights": scored[0.8]})]
+
+
 OTHERS = ("b_1", 1), ("b_9", 9)
 
 

@@ -174,7 +174,7 @@ def test_initial_weights_fit_by_name_and_shape(tmp_path: Path) -> None:
     old = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1))
     checkpoints.save(tmp_path / "checkpoints" / "best.pt", {"model": old.state_dict()})
     new = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 1))
-    line = initial_weights.start_from(new, tmp_path / "checkpoints" / "best.pt")
+    (line,) = initial_weights.start_from(new, tmp_path / "checkpoints" / "best.pt").told
     assert line == f"initial weights from '{tmp_path}': 2 of 4 tensors; at random: 1.bias, 1.weight"
     assert torch.equal(new[0].weight, old[0].weight)
     old, new = (nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width)) for width in (2, 3))

@@ -279,6 +279,8 @@ def test_other_initial_weights_are_refused_only_where_they_are_read_again(here: 
     said = f"'{best}' has changed and holds other weights now; "
     with pytest.warns(UserWarning, match=f"{said}the run goes on from its own checkpoint"):
         assert resume(second, console=quiet())
+    scored = json.loads((second / "result.json").read_text())["baselines"]["initial weights"]
+    assert scored == json.loads((first / "result.json").read_text())["val"]["best"]
     for path in [second / "result.json", *(second / "checkpoints").glob("[lp]*.pt")]:
         path.unlink()
     assert f"{said}bring back what the run began with" in refusal(second)

@@ -331,6 +331,9 @@ def test_initial_weights_come_from_another_run(here: Path, finished: Path) -> No
     assert f"{count} of {count} tensors" in (folder / "log.txt").read_text()
     early, late = weights(folder), weights(finished, "best.pt")
     assert max(float((early[name] - late[name]).abs().max()) for name in early if "weight" in name) < 0.1
+    before, after = (json.loads((of / "result.json").read_text()) for of in (finished, folder))
+    assert after["baselines"]["initial weights"] == before["val"]["best"]
+    assert after["baselines"].keys() - before["baselines"].keys() == {"initial weights"}
 
 
 def test_labels_that_are_no_classes_are_shown(here: Path) -> None:

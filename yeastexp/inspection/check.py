@@ -96,7 +96,7 @@ def check(
     assembly, step, _ = assembled(loaded)
     dataset = assembly.dataset
     held_out = [LabelStatistics(sample.name, "val", count_labels(sample.labels)) for sample in assembly.samples("val")]
-    for line in initialize(assembly):
+    for line in initialize(assembly).told:
         say(line)
     optimization = build.optimization_of(assembly)
     scheduler = assembly.scheduler(optimization.optimizer, updates := _updates(assembly))

@@ -24,6 +24,9 @@ RESERVE = 0.06
 TIMING = 0.02
 """Share of a budget for timing steps before the plan, and again for timing a validation."""
 
+INITIAL = 0.1
+"""Share of a budget that a validation may take for the initial weights to be scored as well."""
+
 CLOSING = 0.01
 CLOSING_SECONDS = 5.0
 """Share of a budget, and seconds in addition, for tables, pictures and files at the end and for leaving Python."""
@@ -87,16 +90,21 @@ class Budget:
     def _too_short(self) -> str:
         return f"[train] budget: {self.written} is too short"
 
+    def affords_validation(self, assembly: Assembly) -> bool:
+        """Measure the time of a validation, and return whether one more than planned is a small share of the budget."""
+        self.validation = seconds_of_validation(assembly, TIMING * self.seconds)
+        return not processes.current().any(self.validation > INITIAL * self.seconds)
+
     def plan(self, assembly: Assembly, step: float | None = None) -> Experiment:
         """Return the experiment with the number of steps that fit in the budget. Raises UserError if none does.
 
-        `step` is the time of a step in seconds, which is measured here if it is None; a validation always is.
+        `step` is the time of a step in seconds, which is measured here if it is None, as is that of a validation.
         """
         train = assembly.experiment.train
         self.refuse_if_over()
         share = TIMING * self.seconds
         step = seconds_per_step(assembly, share, at_most=2 * share) if step is None else step
-        self.validation = seconds_of_validation(assembly, share)
+        self.validation = self.validation or seconds_of_validation(assembly, share)
         self.steps.append(step)
         self.step_then = step
         self._after_validation = 1 + assembly.pixels("test") / assembly.pixels("val")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from yeastexp.config import pretrained
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import AdditiveLoss
 from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
@@ -14,7 +15,7 @@ from yeastexp.system.formatting import format_count, format_score, format_share
 from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
-from yeastexp.training.initial_weights import known_images
+from yeastexp.training.initial_weights import INITIAL_WEIGHTS, known_images
 from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Progress
 
@@ -144,13 +145,20 @@ def of_baselines(assembly: Assembly, summary: Summary, baselines: Mapping[str, S
     if sign * value > sign * known[best]:
         return
     compared = "worse than" if value != known[best] else "no better than"
+    initial = best == INITIAL_WEIGHTS
+    of_best = "weights that it began with, which need" if initial else f"baseline '{best}', which needs"
     yield (
-        f"{name} of {row} is {format_score(value)}, {compared} the {format_score(known[best])} of the baseline "
-        f"'{best}', which needs no training; try {', '.join(_remedies(assembly))}"
+        f"{name} of {row} is {format_score(value)}, {compared} the {format_score(known[best])} of the {of_best} no "
+        f"training; try {', '.join(_remedies(assembly, best))}"
     )
 
 
-def _remedies(assembly: Assembly) -> Iterator[str]:
+def _remedies(assembly: Assembly, best: str) -> Iterator[str]:
+    if best == INITIAL_WEIGHTS and (run := assembly.experiment.train.init_from):
+        yield f"'predict {pretrained.written(run)}'"
+        yield "more annotated images"
+        yield "a lower [optimizer] learning_rate"
+        return
     patches, loss = assembly.experiment.patches, assembly.experiment.loss_name
     counts = [(int((mask > 0).sum()), int((mask >= 0).sum())) for mask in assembly.images.labels()]
     share = sum(count for count, _ in counts) / max(1, sum(labelled for _, labelled in counts))

@@ -21,7 +21,7 @@ from yeastexp.data.patches import Batch
 from yeastexp.data.prefetch import Tensors, prefetch_to_device
 from yeastexp.data.shards import Shards, ShardSampler
 from yeastexp.errors import UserError
-from yeastexp.metrics.summary import Summary
+from yeastexp.metrics.summary import Summary, summarise
 from yeastexp.system import processes
 from yeastexp.system.interruption import Interruption
 from yeastexp.system.processes import ALONE, Processes
@@ -30,6 +30,7 @@ from yeastexp.training import cautions, checkpoints
 from yeastexp.training.budget import Budget
 from yeastexp.training.build import Assembly, Preprocessing, build_trainer, optimization_of, schedule_of
 from yeastexp.training.finite import check_weights, masks_of
+from yeastexp.training.initial_weights import INITIAL_WEIGHTS
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
 from yeastexp.training.progress import Best, Progress
 from yeastexp.training.run_directory import RunDirectory
@@ -163,10 +164,15 @@ class RunContext:
         return rate
 
     def scored_baselines(self) -> dict[str, Summary]:
-        """Return the scores of the baselines, which are fitted at the first call, not before the first step."""
+        """Return the scores of the baselines, which are fitted at the first call, not before the first step.
+
+        The weights that training started from are one more, if they were scored.
+        """
         if self.baselines is None:
             self.baselines = scored_baselines(self.assembly, self.thumbnails)
-        return self.baselines
+        if (initial := self.progress.initial_validation) is None:
+            return self.baselines
+        return {**self.baselines, INITIAL_WEIGHTS: summarise(initial.scores, self.assembly.classes)}
 
     @cached_property
     def cautions(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -18,15 +19,23 @@ from yeastexp.training.build import Assembly
 from yeastexp.training.checkpoints import load, refuse_non_finite
 from yeastexp.training.run_directory import RunDirectory
 
+INITIAL_WEIGHTS = "initial weights"
+"""What their scores are called beside those of the baselines."""
+
 MOST_NAMED = 4
 """Of tensors that initial weights leave at random, so many are named."""
 
 
-def initialize(assembly: Assembly) -> list[str]:
-    """Give a model the weights that its experiment names, and return a line about which fitted; none if it names none.
+@dataclass(frozen=True)
+class Start:
+    """What a model begins with: a line about which weights fitted, and whether all did, so that it predicts already."""
 
-    Raises UserError if those of another run do not fit.
-    """
+    told: tuple[str, ...] = ()
+    complete: bool = False
+
+
+def initialize(assembly: Assembly) -> Start:
+    """Give a model the weights that its experiment names, if any. Raises UserError if those of a run do not fit."""
     return _initialize(assembly.model, assembly.experiment)
 
 
@@ -35,13 +44,13 @@ def refuse_unfitting(experiment: Experiment) -> None:
     _initialize(build.build_model(experiment), experiment)
 
 
-def _initialize(model: nn.Module, experiment: Experiment) -> list[str]:
+def _initialize(model: nn.Module, experiment: Experiment) -> Start:
     run, task = experiment.train.init_from, experiment.task.part.name
-    return [start_from(model, RunDirectory(run).checkpoint("best"), task)] if run else []
+    return start_from(model, RunDirectory(run).checkpoint("best"), task) if run else Start()
 
 
-def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> str:
-    """Copy those tensors of another run's checkpoint that fit into a model, and return a line about which did.
+def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> Start:
+    """Copy those tensors of another run's checkpoint that fit into a model.
 
     Names and shapes have to agree. If the run's task was another one than `task`, the last layer is left at random, as
     its outputs meant something else. Raises UserError if no kernel fits. The package's weights, with which starters
@@ -63,7 +72,7 @@ def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> s
     fit = len(kernels & fitting.keys())
     if run_name != str(run) and 2 * fit < len(kernels):
         told = f"the pretrained ones ('{run_name}') fit {fit} of {format_count(len(kernels), 'kernel')} of this model"
-        return f"initial weights at random: {told}"
+        return Start((f"initial weights at random: {told}",))
     if not fit:
         raise UserError(
             f"[train] init_from: no kernel of '{run_name}' fits this model; name a run of a similar model, or 'random' "
@@ -74,7 +83,8 @@ def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> s
     left = sorted(current.keys() - fitting.keys())
     told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
     more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
-    return f"initial weights from '{run_name}': {len(fitting)} of {len(current)} tensors{told}{more}"
+    line = f"initial weights from '{run_name}': {len(fitting)} of {len(current)} tensors{told}{more}"
+    return Start((line,), complete=not left)
 
 
 def _last_layer(model: nn.Module) -> set[str]:

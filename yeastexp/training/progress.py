@@ -71,6 +71,8 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
     last_validation: Validation | None = None
     best_validation: Validation | None = None
+    initial_validation: Validation | None = None
+    """That before the first step, if training started from weights of another run."""
     remade: Remade | None = None
 
     def scheduled(self, schedule: AccumulationSchedule, update: int) -> int:
@@ -88,7 +90,7 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress as plain values and tensors."""
-        kept = {"last": self.last_validation, "best": self.best_validation}
+        kept = {"last": self.last_validation, "best": self.best_validation, "initial": self.initial_validation}
         return {
             "best": dict(vars(self.best)),
             "stopped": self.stopped,
@@ -105,3 +107,4 @@ class Progress:
         self.rows = [dict(row) for row in state["rows"]]
         self.last_validation = Validation.of(state["validations"]["last"])
         self.best_validation = Validation.of(state["validations"]["best"])
+        self.initial_validation = Validation.of(state["validations"].get("initial"))

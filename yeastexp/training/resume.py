@@ -31,6 +31,7 @@ from yeastexp.training.loop import (
 )
 from yeastexp.training.progress import Validation
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.validation import initial_validation
 
 
 def resume(
@@ -84,8 +85,10 @@ def resume(
             _extend(context, trained, state)
         if state is None:
             directory.log("no good checkpoint; from the beginning")
-            for line in initialize(assembly):
+            start = initialize(assembly)
+            for line in start.told:
                 directory.log(line)
+            context.progress.initial_validation = initial_validation(assembly, start, among)
             begin(context)
         else:
             continue_from(context, state)

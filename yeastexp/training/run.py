@@ -36,7 +36,7 @@ from yeastexp.training.loop import (
 )
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.timing import TRIAL_SECONDS, assembled, is_timed
-from yeastexp.training.validation import scored_baselines
+from yeastexp.training.validation import initial_validation, scored_baselines
 
 
 def train(
@@ -96,10 +96,15 @@ def run(
     with deadline.at(budget.ends - deadline.LEAVING_SECONDS, budget.over) if budget else nullcontext():
         patience = min(TRIAL_SECONDS, TIMING * budget.seconds if budget else math.inf)
         assembly, step, measured = assembled(loaded, patience)
-        measured = (*measured, *initialize(assembly))
+        start = initialize(assembly)
+        measured = (*measured, *start.told)
         for line in measured:
             say(line)
         baselines = scored_baselines(assembly, thumbnails) if budget else None
+        if start.complete and budget and not budget.affords_validation(assembly):
+            start = replace(start, complete=False)
+            say("initial weights are not scored: it would take too large a share of the budget")
+        initial = initial_validation(assembly, start, among)
         counted = budget.plan(assembly, step) if budget else assembly.experiment
     # Where 'auto' keeps the images depends on the memory that is free now, and patches that are cut on a GPU differ in
     # their last bits. The choice is written into the run's experiment, so that 'resume' makes the same one.
@@ -128,6 +133,7 @@ def run(
             observer=observer,
             among=among,
         )
+        context.progress.initial_validation = initial
         begin(context)
         carry_out(context)
     return directory.path

@@ -29,6 +29,7 @@ from yeastexp.system import full_precision
 from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
 from yeastexp.training.build import Assembly
+from yeastexp.training.initial_weights import Start
 from yeastexp.training.outputs import NAMED, checked_outputs
 from yeastexp.training.progress import Validation
 from yeastexp.training.training_images import Transforms
@@ -191,6 +192,14 @@ def validate(assembly: Assembly, model: nn.Module, split: str = "val", among: Pr
     state: Any = build_validator(assembly, model, among).run(assembly.samples(split, among))
     validation: Validation = state.validation
     return validation
+
+
+def initial_validation(assembly: Assembly, start: Start, among: Processes) -> Validation | None:
+    """Return the validation of the weights that training starts from; None if some of them are at random."""
+    if not start.complete:
+        return None
+    with torch.random.fork_rng(devices=[assembly.device] if assembly.device.type == "cuda" else []):
+        return validate(assembly, assembly.model, "val", among)
 
 
 def scored_baselines(assembly: Assembly, thumbnails: dict[str, Thumbnail] | None = None) -> dict[str, Summary]:

@@ -101,7 +101,7 @@ def preflight(
         return Preflight(loaded, splits, ordered([*findings, NOT_TRIED]), images, [], None)
     say("timing a step, and comparing labels with their images under each augmentation")
     assembly, _, _ = assembled(written)
-    for line in initialize(assembly):
+    for line in initialize(assembly).told:
         say(line)
     alignments = alignment.check_alignment(assembly)
     findings += alignment.findings(alignments)
