@@ -1,4 +1,4 @@
-"""The weights that come with the package, and the tables and the plot of `starting-point.md`, which judge them.
+"""The weights that come with the package, and the tables and plots of `starting-point.md`, which judge them.
 
     python -m docs.starting_point
     python -m docs.starting_point ship RUN
@@ -65,22 +65,27 @@ def table(images: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(images: str, folder: Path = HERE / "starting_point") -> None:
-    """AP50 and IoU against the number of frames and against the number of steps: means over seeds."""
-    found = [row for row in rows() if row["images"] == images]
-    drawn = (("frames", "steps", (250, 1000, 5000), "annotated frames"), ("steps", "frames", (2, 8), "training steps"))
-    for key, fixed, values, x_label in drawn:
+def draw(folder: Path = HERE / "starting_point") -> None:
+    """AP50 and IoU on each set of images against the number of frames, and of steps: means over seeds."""
+    drawn = ("frames", "steps", (250, 1000, 5000), "annotated frames"), ("steps", "frames", (2, 8), "training steps")
+    for images, (key, fixed, values, x_label) in itertools.product(sets(), drawn):
+        found = [row for row in rows() if row["images"] == images]
         panels = {
             f"{score}, {images.replace('_', ' ')}": [
-                _curve(found, score, key, fixed, value, start, look)
+                curve
                 for start in (SCRATCH, PRETRAINED)
                 for look, value in enumerate(values)
+                if len((curve := _curve(found, score, key, fixed, value, start, look)).x) > 1
             ]
             for score in ("AP50", "IoU")
         }
-        plots.save(
-            plots.scatter(panels, x_label=x_label, y_label="mean over seeds", joined=True), folder / f"{key}.png"
-        )
+        figure = plots.scatter(panels, x_label=x_label, y_label="mean over seeds", joined=True)
+        plots.save(figure, folder / f"{images.replace(', ', '_').replace(' ', '_')}_{key}.png")
+
+
+def sets() -> list[str]:
+    """The names of the sets of images."""
+    return sorted({row["images"] for row in rows()})
 
 
 def _curve(found: Sequence[Row], score: str, key: str, fixed: str, value: int, start: str, look: int) -> plots.Series:
@@ -210,14 +215,14 @@ def main() -> None:
 
 
 def update() -> None:
-    """Write the tables of the page, and its plot."""
+    """Write the tables of the page, and its plots."""
     page = DOCUMENT.read_text(encoding="utf-8")
-    for images in sorted({row["images"] for row in rows()}):
+    for images in sets():
         before, _, rest = page.partition(f"<!-- {images} -->\n")
         _, _, after = rest.partition(f"<!-- end of {images} -->")
         page = f"{before}<!-- {images} -->\n{table(images)}<!-- end of {images} -->{after}"
     DOCUMENT.write_text(page, encoding="utf-8")
-    draw("yeast_phase")
+    draw()
 
 
 if __name__ == "__main__":

@@ -108,6 +108,21 @@ def test_the_result_says_what_it_is_made_of(done: Path) -> None:
     assert row["baselines"]["all background"] == 0.0 and row["baselines"]["threshold"] > 0.9
 
 
+def test_a_baseline_is_one_of_all_folds(done: Path, tmp_path: Path) -> None:
+    fold_runs = []
+    for fold in (1, 2, 3):
+        folder = fold_folder(tmp_path, 0, fold)
+        folder.mkdir()
+        result = json.loads((fold_folder(done, 0, fold) / "result.json").read_text())
+        result["baselines"] |= {
+            "in all": result["val"]["last"],
+            **({} if fold == 2 else {"in two": result["val"]["last"]}),
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+        fold_runs.append(crossval_module.FoldRun(0, fold, folder))
+    assert crossval_module._baselines(fold_runs).keys() == {"all background", "threshold", "in all"}
+
+
 def test_spreads_are_those_of_means() -> None:
     table = np.array([[0.1, 0.2, np.nan], [0.3, 0.6, 0.5]])
     found = summarise(CrossvalScores(["a", "b", "c"], [0, 1], {("iou", "cell"): table}, {}, []))["iou"]["cell"]

@@ -346,12 +346,14 @@ def _predict(fold_run: FoldRun) -> None:
 
 def _baselines(fold_runs: Sequence[FoldRun]) -> dict[str, dict[Key, float | None]]:
     """The baselines' mean scores over the images of all folds; baselines do not depend on the seed."""
+    of_folds = [RunDirectory(fold_run.folder).read_result()["baselines"] for fold_run in fold_runs]
+    # A short budget may have had no time for the initial weights in some folds.
+    in_all = [name for name in of_folds[0] if all(name in of_fold for of_fold in of_folds)]
     # Folds may differ in size: their means are weighted by the numbers of images that have a score.
     sums: dict[str, dict[Key, list[float]]] = {}
-    for fold_run in fold_runs:
-        result = RunDirectory(fold_run.folder).read_result()
-        for baseline, summary in result["baselines"].items():
-            for metric, by_class in summary.items():
+    for of_fold in of_folds:
+        for baseline in in_all:
+            for metric, by_class in of_fold[baseline].items():
                 for name, row in by_class.items():
                     total = sums.setdefault(baseline, {}).setdefault((metric, name), [0.0, 0.0])
                     total[0] += (row["per_image"] or 0.0) * row["images"]
