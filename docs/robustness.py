@@ -141,7 +141,7 @@ def score(run: Path, data: Path, settings: str, views: Iterable[int]) -> None:
         row = [settings, experiment.train.seed, experiment.train.steps, count]
         ious = [f"{value:.4f}" for value in scores(run, data, count)]
         with RUNS.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([*row, *ious])
+            csv.writer(file, lineterminator="\n").writerow([*row, *ious])
 
 
 def priced() -> Iterator[tuple[str, Mapping[str, Any]]]:

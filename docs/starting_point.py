@@ -141,7 +141,7 @@ def train(
             run = _trained(Path(folder), images, labels, val, frames, steps, seed, begun)
             scores = _scores(_evaluated(run, data) if data else RunDirectory(run).read_result()["val"]["last"])
         with RUNS.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([*key, *(f"{score:.4f}" for score in scores)])
+            csv.writer(file, lineterminator="\n").writerow([*key, *(f"{score:.4f}" for score in scores)])
 
 
 def _trained(
