@@ -21,6 +21,7 @@ from yeastexp.data.folds import Thumbnail
 from yeastexp.errors import UserError
 from yeastexp.system import deadline, processes
 from yeastexp.system.console import console
+from yeastexp.system.formatting import format_count
 from yeastexp.system.progress import say_to
 from yeastexp.training.budget import TIMING, Budget
 from yeastexp.training.context import RunContext, as_planned, never
@@ -104,6 +105,8 @@ def run(
         if start.complete and budget and not budget.affords_validation(assembly):
             start = replace(start, complete=False)
             say("initial weights are not scored: it would take too large a share of the budget")
+        elif start.complete:
+            say(f"scoring these weights on {format_count(len(assembly.dataset.splits['val']), 'validation image')}")
         initial = initial_validation(assembly, start, among)
         counted = budget.plan(assembly, step) if budget else assembly.experiment
     # Where 'auto' keeps the images depends on the memory that is free now, and patches that are cut on a GPU differ in
