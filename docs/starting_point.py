@@ -70,7 +70,7 @@ def draw(folder: Path = HERE / "starting_point") -> None:
     drawn = ("frames", "steps", (250, 1000, 5000), "annotated frames"), ("steps", "frames", (2, 8), "training steps")
     for images, (key, fixed, values, x_label) in itertools.product(sets(), drawn):
         found = [row for row in rows() if row["images"] == images]
-        panels = {
+        panels: dict[str, list[plots.Series]] = {
             f"{score}, {images.replace('_', ' ')}": [
                 curve
                 for start in (SCRATCH, PRETRAINED)
@@ -79,6 +79,8 @@ def draw(folder: Path = HERE / "starting_point") -> None:
             ]
             for score in ("AP50", "IoU")
         }
+        if not any(curve.hollow for curves in panels.values() for curve in curves):
+            continue  # too few were trained from scratch for a curve
         figure = plots.scatter(panels, x_label=x_label, y_label="mean over seeds", joined=True)
         plots.save(figure, folder / f"{images.replace(', ', '_').replace(' ', '_')}_{key}.png")
 
