@@ -129,13 +129,17 @@ def few_scenes() -> Iterator[None]:
 REMEMBERED: dict[object, Any] = {}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def networks_read_once() -> Iterator[None]:
-    """For files whose networks are those of the package: what is read off one's operators is read once a session."""
+    """What is read off the operators of a network of the package is read once a session; of other networks, always."""
 
     def once(read: Callable[..., Any]) -> Callable[..., Any]:
         def remembered(model: torch.nn.Module, *others: Any, **options: Any) -> Any:
-            key = (read, repr(model), others, tuple(options.items()))
+            layers = list(model.modules()) if isinstance(model, torch.nn.Module) else [model]
+            if not all(type(layer).__module__.startswith(("torch.nn.", "yeastexp.")) for layer in layers):
+                return read(model, *others, **options)
+            types = frozenset(parameter.dtype for parameter in model.parameters())
+            key = (read, repr(model), types, others, tuple(options.items()))
             if key not in REMEMBERED:
                 REMEMBERED[key] = read(model, *others, **options)
             return REMEMBERED[key]

@@ -12,7 +12,7 @@ import pytest
 from docs import cells, exercise
 from yeastexp.cli import commands
 
-pytestmark = pytest.mark.usefixtures("networks_read_once", "few_scenes")
+pytestmark = pytest.mark.usefixtures("few_scenes")
 
 PAGE = cells.DOCUMENT.read_text(encoding="utf-8")
 BLOCKS = list(exercise.BLOCK.finditer(PAGE))

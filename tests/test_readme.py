@@ -19,11 +19,12 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 
-pytestmark = pytest.mark.usefixtures("networks_read_once", "few_scenes")
+pytestmark = pytest.mark.usefixtures("few_scenes")
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
-SHORT = ["--set", "train.steps=2", "--set", "patches.size=32", "--set", "train.batch_size=2", "--set", "model.width=2"]
+SHORTENED = "train.steps=2", "patches.size=32", "train.batch_size=2", "model.width=2", "model.levels=2"
+SHORT = [word for setting in SHORTENED for word in ("--set", setting)]
 SMALL = ["--set", "dataset.images=6", "--set", "dataset.size=64"]
 """For the synthetic images of base.toml; the README's other experiments have images of their own."""
 

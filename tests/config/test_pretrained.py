@@ -24,7 +24,7 @@ from yeastexp.nets.unet import UNet
 from yeastexp.training import checkpoints, initial_weights
 from yeastexp.training.run import train
 
-pytestmark = pytest.mark.usefixtures("networks_read_once", "few_scenes")
+pytestmark = pytest.mark.usefixtures("few_scenes")
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

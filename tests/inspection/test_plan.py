@@ -27,8 +27,6 @@ from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE
 from yeastexp.training import build
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 MOST_LINES = 40
 
 Arrays = dict[str, dict[str, np.ndarray]]

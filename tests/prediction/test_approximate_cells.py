@@ -27,8 +27,6 @@ from yeastexp.tasks.mask_cells import METHOD, MaskCells
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 DATA = SyntheticYeast(images=6, size=96)
 

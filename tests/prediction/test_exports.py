@@ -37,8 +37,6 @@ from yeastexp.prediction.exports import outlines
 from yeastexp.prediction.predict import predict
 from yeastexp.training.run import run
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 DATA = SyntheticYeast(images=6, size=96)
 SIZE = (60, 83)

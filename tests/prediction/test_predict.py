@@ -38,8 +38,6 @@ from yeastexp.sample import IGNORE, Sample
 from yeastexp.tasks.semantic import Semantic
 from yeastexp.training.run import run
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

@@ -24,8 +24,6 @@ from yeastexp.report import cells, gallery, predictions, report, run_files
 from yeastexp.report.html import Charts, Gallery, GalleryImage, Paragraph
 from yeastexp.training.run import run
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 QUICK = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
 
 

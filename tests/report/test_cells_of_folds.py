@@ -26,8 +26,6 @@ from yeastexp.report import cells, crossval_folder, crossval_page, report
 from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import build_dataset
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 QUICK = Path(__file__).parents[2] / "experiments" / "quick_cells.toml"
 OF_CELLS = re.compile(r"average_precision|\bcount\b|cells found|found cells")
 NOT_SCORES = re.compile(r"\[task\]|^average_precision, count: |^(True|Found) cell of |^count = \d")

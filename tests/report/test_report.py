@@ -28,8 +28,6 @@ from yeastexp.metrics import baselines
 from yeastexp.report import MARKER, report
 from yeastexp.system.formatting import format_interval, format_score
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 HOSTILE_IMAGE = '"><img src=x onerror=alert(1)> & '
 HOSTILE_CLASS = "\"><script>alert(2)<!--'&amp;{{1}}`x`"
 

@@ -32,8 +32,6 @@ from yeastexp.tasks.instances import Instances
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 
-pytestmark = pytest.mark.usefixtures("networks_read_once")
-
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SHORT = [
     "train.steps=100",
