@@ -93,6 +93,14 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """Files are not forced out: that guards them against a failing computer alone, and takes some seconds in all."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def quick_previews() -> Iterator[pytest.MonkeyPatch]:
     """A few pixels in place of the preview of a run, which takes more time than all else of a tiny run."""
     with pytest.MonkeyPatch.context() as patched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -39,6 +40,7 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
 
 
+@functools.cache  # what is imported stays, whatever is installed meanwhile
 def installed(package: str) -> str | None:
     """Return the version of a package; None if it is not installed, but run from its source folder."""
     try:
