@@ -7,6 +7,7 @@ import os
 # Before PyTorch looks: tests run side by side, a process and a thread each, and so does what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools
 import gc
 import shutil
 import sys
@@ -23,10 +24,12 @@ import torch
 
 from yeastexp import plugins
 from yeastexp.__main__ import main
+from yeastexp.data.datasets import drawn
 from yeastexp.data.transforms.pasted_cells import PastedCells
 from yeastexp.inspection import plan
+from yeastexp.inspection.model import analysis
 from yeastexp.inspection.preflight import patch_rules
-from yeastexp.nets.receptive_field import receptive_field
+from yeastexp.nets.receptive_field import receptive_field, survey
 from yeastexp.prediction import tiling
 from yeastexp.sample import Sample
 from yeastexp.training import contact_sheet, handlers, training_images
@@ -90,6 +93,14 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("state")
         patched.setenv("XDG_STATE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_drawn_once() -> Iterator[None]:
+    """More of the pictures that data sets draw are remembered, as other tests ask for the same."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(drawn, "_remembered", functools.lru_cache(maxsize=256)(drawn._drawn))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -157,6 +168,7 @@ def networks_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for place in (plan, patch_rules, tiling):
             patched.setattr(place, "receptive_field", once(receptive_field))
+        patched.setattr(analysis, "survey", once(survey))
         for name in ("_operators", "peak_bytes"):
             patched.setattr(tiling, name, once(getattr(tiling, name)))
         yield
