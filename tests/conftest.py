@@ -7,7 +7,6 @@ import os
 # Before PyTorch looks: tests run side by side, a process and a thread each, and so does what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import functools
 import gc
 import shutil
 import sys
@@ -24,7 +23,6 @@ import torch
 
 from yeastexp import plugins
 from yeastexp.__main__ import main
-from yeastexp.data.datasets import drawn
 from yeastexp.data.transforms.pasted_cells import PastedCells
 from yeastexp.inspection import plan
 from yeastexp.inspection.model import analysis
@@ -93,14 +91,6 @@ def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("state")
         patched.setenv("XDG_STATE_HOME", str(folder))
         yield folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def pictures_drawn_once() -> Iterator[None]:
-    """More of the pictures that data sets draw are remembered, as other tests ask for the same."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(drawn, "_remembered", functools.lru_cache(maxsize=256)(drawn._drawn))
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,33 +10,35 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from yeastexp.errors import UserError
-from yeastexp.nets.operators import BATCH_NORM, carried_out
+from yeastexp.nets.operators import BATCH_NORM, call_operator
 from yeastexp.nets.receptive_field import receptive_field
 
 
 class Compared(TorchDispatchMode):
-    """Carries out each operator in both ways."""
+    """Calls each operator in both ways."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[Any] = []
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        wanted, found = overload(*args, **(kwargs or {})), carried_out(overload, args, kwargs)
+        wanted, found = overload(*args, **(kwargs or {})), call_operator(overload, args, kwargs)
         if overload is BATCH_NORM:
-            assert [told(each) for each in found] == [told(each) for each in wanted]
+            assert [layout(each) for each in found] == [layout(each) for each in wanted]
             self.seen.append(args[5])
         return found
 
 
-def told(tensor: Tensor) -> tuple[object, ...]:
+def layout(tensor: Tensor) -> tuple[object, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device.type
 
 
 @pytest.mark.parametrize("statistics", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_a_batch_norm_is_told_by_its_shapes(memory: torch.memory_format, dtype: torch.dtype, statistics: bool) -> None:
+def test_a_batch_norm_has_the_shapes_that_pytorch_gives_it(
+    memory: torch.memory_format, dtype: torch.dtype, statistics: bool
+) -> None:
     for device in ("meta", "cpu"):
         layer = nn.BatchNorm2d(3, track_running_stats=statistics, device=device).eval()
         images = torch.zeros(2, 3, 5, 4, device=device, dtype=dtype).to(memory_format=memory)

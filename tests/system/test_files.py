@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +26,19 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
         temporary.write_text("whole")
     assert path.read_text() == "whole"
     assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_file_is_forced_out_before_its_name_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a power failure leaves the old file or the whole new one."""
+    path = tmp_path / "a.txt"
+    forced: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: forced.append((stat.S_ISDIR(os.fstat(number).st_mode), path.exists()))
+    )
+    files.write_text(path, "whole")
+    assert forced == [(False, False), (True, True)]
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Carries out operators on the meta device, where tensors have shapes but no values."""
+"""Calls operators on the meta device, where tensors have shapes but no values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 BATCH_NORM = torch.ops.aten.native_batch_norm.default
 
 
-def carried_out(overload: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
-    """Return what an operator returns; without values, a batch norm in evaluation is told by its shapes."""
+def call_operator(overload: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
+    """Return what an operator returns; on the meta device, a batch norm in evaluation is not decomposed."""
     # PyTorch computes the shapes of a batch norm by a dozen operators in Python, which take most of the time of a
     # network's run without values. Before it comes here, PyTorch has compared the numbers of channels.
     if overload is BATCH_NORM and args[0].is_meta and args[3] is not None and not args[5]:

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from yeastexp.data.pieces import Pieces, Size, shifted
 from yeastexp.errors import UserError, in_one_line
 from yeastexp.nets import attributes
-from yeastexp.nets.operators import carried_out
+from yeastexp.nets.operators import call_operator
 from yeastexp.nets.receptive_field import ReceptiveField, receptive_field, trace
 from yeastexp.system import full_precision, memory
 
@@ -461,7 +461,7 @@ class _PeakMemory(TorchDispatchMode):
         self.peak = 0
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = carried_out(overload, args, kwargs)
+        results = call_operator(overload, args, kwargs)
         for tensor in tree_leaves(results):
             if isinstance(tensor, Tensor):
                 self.sizes[StorageWeakRef(tensor.untyped_storage())] = tensor.untyped_storage().nbytes()
@@ -479,7 +479,7 @@ class _Operators(TorchDispatchMode):
         self.operators: list[str] = []
 
     def __torch_dispatch__(self, overload: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = carried_out(overload, args, kwargs)
+        results = call_operator(overload, args, kwargs)
         name = overload.name().partition(".")[0].removeprefix("aten::")
         leaves = tree_leaves((args, kwargs))
         given = [self.parameters.get(id(leaf), "") for leaf in leaves if isinstance(leaf, Tensor)]

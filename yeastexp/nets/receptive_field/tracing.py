@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from yeastexp.errors import UserError
 from yeastexp.nets import attributes
-from yeastexp.nets.operators import carried_out
+from yeastexp.nets.operators import call_operator
 from yeastexp.nets.receptive_field.extent import Extent, Unsupported, union
 from yeastexp.nets.receptive_field.rules import (
     LAYER_RULES,
@@ -297,7 +297,7 @@ class _Tracer(TorchDispatchMode):
             given = (torch.ops.aten.alias(args[0]), *args[1:])
             self.tracked[id(given[0])] = was = self.tracked.get(id(args[0])) or self.track(args[0], CONSTANT)
             was.tensor = given[0]
-        output = carried_out(overload, args, kwargs)
+        output = call_operator(overload, args, kwargs)
         outputs = _tensors(output)
         self.record.append(_OperatorRecord(tuple(self.layers), self.opaque, overload, args, kwargs, outputs))
         try:
