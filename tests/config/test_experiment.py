@@ -309,6 +309,14 @@ RANGES = {
         {"epochs = 2": "epochs = 2\nema_decay = 1.0"},
         "29:1: [train] ema_decay: should be less than 1, got 1.0",
     ),
+    "nothing to share": (
+        {"epochs = 2": "epochs = 2\ninit_share = 0.5"},
+        "29:1: [train] init_share: has no effect without 'init_from'",
+    ),
+    "nothing but initial weights": (
+        {"epochs = 2": "epochs = 2\ninit_share = 1"},
+        "29:1: [train] init_share: should be less than 1, got 1",
+    ),
     "channels": ({"channels = 1": "channels = 0"}, "3:1: [task] channels: should be greater than or equal to 1, got 0"),
     "one class": (
         {'classes = ["background", "cell"]': 'classes = ["cell"]'},

@@ -139,6 +139,37 @@ def test_another_run_starts_from_the_average(here: Path) -> None:
         assert max(float((weights[name] - start[name]).abs().max()) for name in start if "weight" in name) < 1e-9
 
 
+# A share of the initial weights
+
+
+@pytest.mark.parametrize("average", [[], ["train.ema_decay=0.9"]])
+def test_a_share_of_the_initial_weights_is_kept_in_what_is_saved(here: Path, average: list[str]) -> None:
+    """What is saved is the mean, by hand, of what training ends with and what it began with; training is the same."""
+    start = state(first := trained(here, []), "best.pt")["model"]
+    settings = [f"train.init_from='{first}'", *average]
+    without, kept = state(trained(here, settings)), state(shared := trained(here, [*settings, "train.init_share=0.25"]))
+    end = without["model"]
+    assert same(kept["handlers"]["initial share"]["model"], end)
+    assert checkpoints.first_difference(kept["optimizer"], without["optimizer"]) is None
+    for name, tensor in kept["model"].items():
+        expected = 0.75 * end[name] + 0.25 * start[name] if tensor.is_floating_point() else end[name]
+        torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7)
+    assert not same(kept["model"], end)
+    assert same(load_predictor(shared, device="cpu").model.state_dict(), state(shared, "best.pt")["model"])
+
+
+def test_weights_that_began_at_random_have_no_share(here: Path) -> None:
+    first = trained(here, [])
+    text = EXPERIMENT.replace('["background", "cell"]', '["background", "cell", "wall"]')
+    for began, mixed in ((f"'{first}'", True), ("random", False)):
+        kept = state(trained(here, [f"train.init_from={began}", "train.init_share=0.5"], text))
+        assert ("initial share" in kept["handlers"]) == mixed
+        if mixed:
+            trained_weights, found = kept["handlers"]["initial share"]["model"], kept["model"]
+            equal = {name for name in found if torch.equal(found[name], trained_weights[name])}
+            assert {name for name in equal if "tracked" not in name} == {"head.weight", "head.bias"}
+
+
 # Early stopping
 
 

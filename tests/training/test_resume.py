@@ -111,6 +111,16 @@ def test_one_after_the_other_leaves_no_trace(here: Path, whole: Path) -> None:
     assert len(RunDirectory(folder).read_environment()["resumed"]) == 4
 
 
+@pytest.mark.parametrize("average", ["", "ema_decay = 0.9"])
+def test_a_share_of_initial_weights_is_kept_through_an_interruption(here: Path, average: str) -> None:
+    ran(here, settings=["train.epochs=1"]).rename(here / "initial")
+    text = EXPERIMENT.replace("epochs = 2", f"epochs = 2\ninit_from = 'initial'\ninit_share = 0.25\n{average}")
+    whole = ran(here, text).rename(here / "whole")
+    folder = broken(here, 6, text=text)
+    assert resume(folder, console=quiet())
+    assert kills.differences(whole, folder) == []
+
+
 @pytest.mark.parametrize("place", ["save_best", "save", "scored_baselines"])
 def test_power_may_fail_at_any_place(here: Path, whole: Path, place: str) -> None:
     function = getattr(RunContext, place)

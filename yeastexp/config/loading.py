@@ -414,6 +414,9 @@ class _Checker:
         if (monitor := validation.get("monitor")) and monitor not in (*metric_names, "loss"):
             known = did_you_mean(monitor, [*metric_names, "loss"])
             self.fault(("validation", "monitor"), f"[validation] monitor: no metric '{monitor}'{known}")
+        # With 'random', as with weights that do not fit, what extends a file with a share need not take it back.
+        if settings["train"].get("init_share") and "init_from" not in self.tree.values["train"]:
+            self.fault(("train", "init_share"), "[train] init_share: has no effect without 'init_from'")
         for key, other in (("folds", "fold"), ("fold", "folds")):
             if validation.get(key) and not validation.get(other):
                 self.fault(("validation", key), f"[validation] {key}: has no effect without '{other}'")

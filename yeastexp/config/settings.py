@@ -85,6 +85,10 @@ class Train:
             "'random': none, where a file extends one with some"
         ),
     ] = None
+    init_share: Annotated[
+        float,
+        Field(ge=0, lt=1, description="share of the initial weights in those that are saved and scored"),
+    ] = 0.0
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 
 

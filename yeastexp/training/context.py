@@ -80,6 +80,8 @@ class RunContext:
     observer: Callable[[RunContext], Handler] | None = None
     among: Processes = ALONE
     handlers: dict[str, Handler] = field(default_factory=dict)
+    fitted: frozenset[str] = frozenset()
+    """The tensors of the model that begin as initial weights, not at random."""
 
     optimization: OptimizationStep = field(init=False)
     trainer: Engine = field(init=False)

@@ -28,9 +28,13 @@ MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class Start:
-    """What a model begins with: a line about which weights fitted, and whether all did, so that it predicts already."""
+    """What a model begins with: a line about which weights fitted, their names, and whether all did.
+
+    Then the model predicts already.
+    """
 
     told: tuple[str, ...] = ()
+    fitted: frozenset[str] = frozenset()
     complete: bool = False
 
 
@@ -84,7 +88,7 @@ def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> S
     told = f"; at random: {', '.join(left[:MOST_NAMED])}" if left else ""
     more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
     line = f"initial weights from '{run_name}': {len(fitting)} of {len(current)} tensors{told}{more}"
-    return Start((line,), complete=not left)
+    return Start((line,), frozenset(fitting), complete=not left)
 
 
 def _last_layer(model: nn.Module) -> set[str]:

@@ -94,7 +94,7 @@ class OptimizationStep:
     options: Options
     device: torch.device
     averaged: nn.Module | None = None
-    """The moving average of the model, if a handler keeps one."""
+    """The average of the model over updates, or with its initial weights, if a handler keeps one."""
 
     def __post_init__(self) -> None:
         self.scaler = torch.amp.GradScaler(self.device.type) if self.options.precision == "float16" else None
@@ -160,7 +160,7 @@ class OptimizationStep:
         return self.scale >= before  # only a skipped step lowers the scale; `step` itself does not tell
 
     def state_dict(self) -> dict[str, Any]:
-        """`model` has the `measured` weights; `AverageWeights` keeps those in training if they are others."""
+        """`model` has the `measured` weights; handlers keep those in training if they are others."""
         return {
             "model": self.measured.state_dict(),
             "optimizer": self.optimizer.state_dict(),

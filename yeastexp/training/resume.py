@@ -89,6 +89,7 @@ def resume(
             for line in start.told:
                 directory.log(line)
             context.progress.initial_validation = initial_validation(assembly, start, among)
+            context.fitted = start.fitted
             begin(context)
         else:
             continue_from(context, state)

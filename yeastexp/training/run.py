@@ -136,7 +136,7 @@ def run(
             observer=observer,
             among=among,
         )
-        context.progress.initial_validation = initial
+        context.progress.initial_validation, context.fitted = initial, start.fitted
         begin(context)
         carry_out(context)
     return directory.path

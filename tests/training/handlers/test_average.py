@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from yeastexp.nets.optimizers import sgd
-from yeastexp.training.handlers.average import Average, AverageWeights
+from yeastexp.training.handlers.average import Average, AverageWeights, KeepInitialShare
 from yeastexp.training.optimization import OptimizationStep, Options
 from yeastexp.training.step import TrainingEvents
 
@@ -99,3 +99,24 @@ def test_the_state_of_the_average_is_the_weights_in_training(trainer: Engine, va
     other.load_state_dict(one.state_dict())
     assert other.average.updates == 1 and steps[1].model.weight.item() == 1.0
     assert other.average.model.weight.item() == 2.0
+
+
+def test_the_mean_with_initial_weights_by_hand(trainer: Engine, validator: Engine) -> None:
+    """Statistics as well, but no counts, and no tensor that began at random; nothing adds up over updates."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    nn.init.constant_(model[0].weight, 8.0)
+    nn.init.constant_(model[0].bias, 8.0)
+    optimization = OptimizationStep(model, sgd(model.parameters(), 0.1), Options(), torch.device("cpu"))
+    handler = KeepInitialShare(optimization, 0.25, {"0.weight", "1.running_mean", "1.num_batches_tracked"})
+    handler.attach(trainer, validator)
+    assert optimization.measured is handler.mean and not handler.mean.training
+    for value in (4.0, 0.0):
+        for tensor in (*model[0].parameters(), model[1].running_mean):
+            nn.init.constant_(tensor, value)
+        model[1].num_batches_tracked += 1
+        trainer.fire_event(TrainingEvents.UPDATE_COMPLETED)
+        assert handler.mean[0].weight.item() == 0.75 * value + 2.0
+        assert handler.mean[0].bias.item() == value
+        assert handler.mean[1].running_mean.item() == 0.75 * value
+    assert int(handler.mean[1].num_batches_tracked) == 2
+    assert not any(weight.requires_grad for weight in handler.mean.parameters())

@@ -7,7 +7,7 @@ from yeastexp.errors import UserError
 from yeastexp.metrics.summary import shown
 from yeastexp.training.contact_sheet import draw_contact_sheet
 from yeastexp.training.context import RunContext
-from yeastexp.training.handlers.average import AverageWeights
+from yeastexp.training.handlers.average import AverageWeights, KeepInitialShare
 from yeastexp.training.handlers.checkpoints import CollectEpochs, KeepCheckpoints
 from yeastexp.training.handlers.display import DrawPictures, LogToTensorBoard, ShowProgress
 from yeastexp.training.handlers.gradients import ClipGradients, StepScheduler
@@ -66,6 +66,8 @@ def _of_updates(context: RunContext) -> dict[str, Handler]:
         handlers["scheduler"] = StepScheduler(scheduler, context.scheduler_steps)
     if train.ema_decay is not None:
         handlers["average"] = AverageWeights(context.optimization, train.ema_decay)
+    if train.init_share and train.init_from:
+        handlers["initial share"] = KeepInitialShare(context.optimization, train.init_share, context.fitted)
     if context.profiled:
         handlers["profile"] = Profile(context.profiled, context.directory.profile, context.console)
     return handlers

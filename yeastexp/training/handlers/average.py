@@ -1,8 +1,9 @@
-"""An exponential moving average of the weights, `[train] ema_decay`."""
+"""Averages of the weights: over updates, `[train] ema_decay`, and with the initial ones, `[train] init_share`."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -39,6 +40,10 @@ class Average:
                 own.copy_(new)
 
 
+def _named(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
 def _tensors(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
@@ -60,10 +65,56 @@ class AverageWeights:
         trainer.add_event_handler(TrainingEvents.UPDATE_COMPLETED, lambda: self.average.update(self.model))
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights in training and the number of updates; the averaged weights are the checkpoint's `model`."""
+        """The weights in training and the number of updates; the average is what the optimization saves.
+
+        If `KeepInitialShare` makes other weights of it, that handler keeps the average.
+        """
         return {"model": self.model.state_dict(), "updates": self.average.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a `state_dict`; the averaged weights are restored by the optimization."""
         self.model.load_state_dict(state["model"])
         self.average.updates = state["updates"]
+
+
+class KeepInitialShare:
+    """Keeps the mean (1 - share) · w + share · w₀ of trained and initial weights, which is then measured.
+
+    Fine-tuning on a few images fits them, and forgets what else the initial weights knew; their mean keeps much of both
+    (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). Training itself goes on without it. Running
+    statistics of norm layers are averaged like weights. Tensors that are not `fitted`, which began at random, and
+    integer buffers are those in training. With a moving average, w is that average.
+    """
+
+    def __init__(self, optimization: OptimizationStep, share: float, fitted: Collection[str]) -> None:
+        self.source = optimization.measured
+        self.share = share
+        self.mean = copy.deepcopy(self.source).eval().requires_grad_(False)
+        self.initial = {
+            name: tensor.clone()
+            for name, tensor in _named(self.mean).items()
+            if name in fitted and tensor.is_floating_point()
+        }
+        optimization.averaged = self.mean
+
+    def attach(self, trainer: Engine, validator: Engine) -> None:
+        """Take the mean after each optimizer step."""
+        trainer.add_event_handler(TrainingEvents.UPDATE_COMPLETED, self.update)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the mean of the present weights with the initial ones."""
+        torch._foreach_copy_(_tensors(self.mean), _tensors(self.source))
+        if self.initial:
+            mean = _named(self.mean)
+            torch._foreach_lerp_([mean[name] for name in self.initial], list(self.initial.values()), self.share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The initial weights, and those that they are averaged with; the mean is the checkpoint's `model`."""
+        return {"model": self.source.state_dict(), "initial": self.initial}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a `state_dict`; the mean is restored by the optimization."""
+        self.source.load_state_dict(state["model"])
+        named = _named(self.mean)
+        self.initial = {name: tensor.to(named[name].device) for name, tensor in state["initial"].items()}
