@@ -149,7 +149,7 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),
         ({"brighter": 7, "darker": 1}, "negatives", {}),
         ({"brighter": 0, "darker": 5}, "negatives", {}),
-        ({"pretrained_f1": 0.3}, "initial_share", {"train.init_share": 0.35}),
+        ({"pretrained_f1": 0.3}, "initial_share", {"train.init_share": 0.25}),
         ({"pretrained_f1": None}, "initial_share", {}),
     ],
 )
