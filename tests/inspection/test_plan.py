@@ -87,8 +87,8 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     packed(tmp_path, discs(128, 24))
     file = written(tmp_path, call)
     task = {"channels": 1, "classes": ["background", "cell"]}
-    share = {"init_share": plan.SHARE}  # discs are what the pretrained weights take for cells
-    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, "train": share}
+    pace = {"optimizer": {"learning_rate": plan.GENTLE}, "train": {"init_share": plan.SHARE}}  # discs are what the pretrained weights take for cells
+    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, **pace}
     text = (tmp_path / "mine.toml").read_text()
     for told in (
         '"data.h5"  # 3 train, 1 val',
@@ -149,8 +149,8 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"darker": 1, "diameter_px": 13.9}, "negatives", {}),
         ({"brighter": 7, "darker": 1}, "negatives", {}),
         ({"brighter": 0, "darker": 5}, "negatives", {}),
-        ({"pretrained_f1": 0.3}, "initial_share", {"train.init_share": 0.25}),
-        ({"pretrained_f1": None}, "initial_share", {}),
+        ({"pretrained_f1": 0.3}, "known_cells", {"optimizer.learning_rate": 0.001, "train.init_share": 0.25}),
+        ({"pretrained_f1": None}, "known_cells", {}),
     ],
 )
 def test_a_rule_sets_a_key_where_the_starter_is_not_right(
@@ -198,8 +198,9 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     arrays = {name: dict(data.arrays(name)) for name in (*data.splits["train"], *data.splits["val"])}
     found = Measured.of(packed(tmp_path, arrays)).pretrained_f1
     assert found is not None and found > 0.6
-    kept = written(tmp_path, call)["train"]["init_share"]
-    assert kept == starters_share("from_yeast") > starters_share("cells")
+    keys = written(tmp_path, call)
+    kept = keys["optimizer"]["learning_rate"], keys["train"]["init_share"]
+    assert kept == starters_pace("from_yeast") and kept[0] < starters_pace("cells")[0]
     # Cells that nobody annotated are no mistakes of the weights.
     below = {name: {key: image.copy() for key, image in of.items()} for name, of in arrays.items()}
     for image in below.values():
@@ -223,10 +224,11 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     assert Measured.of(packed(tmp_path, arrays, force=True)).pretrained_f1 is None
 
 
-def starters_share(name: str) -> float:
+def starters_pace(name: str) -> tuple[float, float]:
     path = starters.find(f"yeastexp:{name}")
     assert path is not None
-    return load_experiment(path, data=False).train.init_share
+    starter = load_experiment(path, data=False)
+    return starter.optimizer.options["learning_rate"], starter.train.init_share
 
 
 def test_channels_without_information_do_not_decide_the_polarity(tmp_path: Path) -> None:
