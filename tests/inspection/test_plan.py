@@ -87,7 +87,8 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     packed(tmp_path, discs(128, 24))
     file = written(tmp_path, call)
     task = {"channels": 1, "classes": ["background", "cell"]}
-    pace = {"optimizer": {"learning_rate": plan.GENTLE}, "train": {"init_share": plan.SHARE}}  # discs are what the pretrained weights take for cells
+    # Discs are what the pretrained weights take for cells.
+    pace = {"optimizer": {"learning_rate": plan.GENTLE}, "train": {"init_share": plan.SHARE}}
     assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, **pace}
     text = (tmp_path / "mine.toml").read_text()
     for told in (

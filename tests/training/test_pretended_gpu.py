@@ -41,8 +41,13 @@ EXPERIMENT = tiny.changed(
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The experiment, with its data beside it."""
-    return tiny.write_experiment(tmp_path_factory.mktemp("pretended"), EXPERIMENT)
+    """The experiment, with its data beside it, and a run with whose weights it begins."""
+    path = tiny.write_experiment(tmp_path_factory.mktemp("pretended"), EXPERIMENT)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(path.parent)
+        run(path, ["runtime.device=cpu"], console=tiny.quiet()).rename("first")
+    path.write_text(EXPERIMENT.replace("epochs = 1", "epochs = 1\ninit_from = 'first'\ninit_share = 0.25"))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +189,9 @@ MUTANTS = {
     ),
     "patches that do not wait for their images": Mutant(
         "data.prefetch:prefetch_to_device", "copying.wait_stream(training)", "pass", whole
+    ),
+    "initial weights that stay on the CPU": Mutant(
+        "training.handlers.average:KeepInitialShare.__init__", "tensor.clone()", "tensor.cpu()", whole
     ),
     "targets of validation that stay on the CPU": Mutant(
         "training.validation:_on", "labels=sample.labels.to(device)", "labels=sample.labels", whole
