@@ -161,7 +161,7 @@ def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch
     status, out, err = call(*words.split())
     assert status == 0 and out.endswith("runs/few/001\n"), err
     resolved = Path("runs/few/001/experiment.toml").read_text()
-    assert 'init_from = "yeast"' in resolved and "learning_rate = 0.0005" in resolved
+    assert all(key in resolved for key in ('init_from = "yeast"', "init_share = 0.25", "learning_rate = 0.001"))
 
 
 def test_the_page_has_the_scores_of_its_runs() -> None:
