@@ -37,7 +37,9 @@ from yeastexp.training.run_directory import RunDirectory
 HERE = Path(__file__).parent
 DOCUMENT, RUNS = HERE / "starting-point.md", HERE / "starting_point/runs.csv"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
-SCRATCH, PRETRAINED = "scratch", "pretrained"
+SCRATCH, PRETRAINED, SHARED = "scratch", "pretrained", "shared"
+"""At random; from the weights with `BEFORE`; from them with the keys of `from_yeast.toml`."""
+BEFORE = "optimizer.learning_rate=0.0005", "train.init_share=0"
 
 Row = Mapping[str, str]
 
@@ -62,6 +64,27 @@ def table(images: str) -> str:
             for score, start in itertools.product(("AP50", "IoU"), (SCRATCH, PRETRAINED))
         ]
         lines.append(f"| {steps or 'none'} | {frames or 'none'} | {' | '.join(cells)} |".replace("  ", " "))
+    return "\n".join(lines) + "\n"
+
+
+def shares() -> str:
+    """Markdown: means over seeds with the keys `BEFORE`, and with those of `from_yeast.toml`, of the same seeds."""
+    lines = [
+        "| images | steps | frames | mean AP before | now | AP50 before | now | IoU before | now |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    scores: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows():
+        scores[row["images"], int(row["steps"]), int(row["frames"])][row["start"]].append(row)
+    for (images, steps, frames), found in sorted(scores.items()):
+        before, now = ({row["seed"]: row for row in found[start]} for start in (PRETRAINED, SHARED))
+        if now and before.keys() >= now.keys():
+            means = (
+                f"{mean(float(of[seed][score]) for seed in now):.3f}"
+                for score in ("AP", "AP50", "IoU")
+                for of in (before, now)
+            )
+            lines.append(f"| {images.replace('_', ' ')} | {steps} | {frames} | {' | '.join(means)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -126,7 +149,7 @@ def train(
     val: Sequence[str],
     start: Path,
     wanted: Iterable[tuple[int, ...]],
-    starts: Sequence[str] = (SCRATCH, PRETRAINED),
+    starts: Sequence[str] = (SCRATCH, SHARED),
     data: Path | None = None,
 ) -> None:
     """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row.
@@ -139,15 +162,24 @@ def train(
         if key in known:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            begun = start if source == PRETRAINED else None
-            run = _trained(Path(folder), images, labels, val, frames, steps, seed, begun)
+            begun = None if source == SCRATCH else start
+            settings = BEFORE if source == PRETRAINED else ()
+            run = _trained(Path(folder), images, labels, val, frames, steps, seed, begun, settings)
             scores = _scores(_evaluated(run, data) if data else RunDirectory(run).read_result()["val"]["last"])
         with RUNS.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow([*key, *(f"{score:.4f}" for score in scores)])
 
 
 def _trained(
-    folder: Path, images: Path, labels: Path, val: Sequence[str], frames: int, steps: int, seed: int, start: Path | None
+    folder: Path,
+    images: Path,
+    labels: Path,
+    val: Sequence[str],
+    frames: int,
+    steps: int,
+    seed: int,
+    start: Path | None,
+    settings: Sequence[str] = (),
 ) -> Path:
     """The directory of one run, whose files go into `folder`."""
     paths = {path.stem: path for path in sorted(images.iterdir())}
@@ -164,7 +196,7 @@ def _trained(
     # One validation, at the end: its seconds are no part of what is compared.
     (folder / "mine.toml").write_text(f"{text}[validation]\nevery = 1000000\n[runtime]\nthreads = 1\n")
     packing = ["pack", images.name, labels.name, "--labels", "instance", "--val", ",".join(val), "-o", "data.h5"]
-    for arguments in (packing, ["run", "mine.toml"]):
+    for arguments in (packing, ["run", "mine.toml", *(word for setting in settings for word in ("--set", setting))]):
         _output(arguments, folder)
     return folder / "runs" / "mine" / "001"
 
@@ -200,7 +232,7 @@ def main() -> None:
     curves.add_argument("--val", required=True, help="names of the images to score, with commas")
     curves.add_argument("--data", type=Path, help="packed file of images to score instead")
     curves.add_argument("--start", type=Path, default=Path("yeast"))
-    lists = ("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2"), ("starts", f"{SCRATCH},{PRETRAINED}")
+    lists = ("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2"), ("starts", f"{SCRATCH},{SHARED}")
     for name, values in lists:
         curves.add_argument(f"--{name}", default=values)
     given = parser.parse_args()
@@ -219,10 +251,10 @@ def main() -> None:
 def update() -> None:
     """Write the tables of the page, and its plots."""
     page = DOCUMENT.read_text(encoding="utf-8")
-    for images in sets():
-        before, _, rest = page.partition(f"<!-- {images} -->\n")
-        _, _, after = rest.partition(f"<!-- end of {images} -->")
-        page = f"{before}<!-- {images} -->\n{table(images)}<!-- end of {images} -->{after}"
+    for name, text in {**{images: table(images) for images in sets()}, "shares": shares()}.items():
+        before, _, rest = page.partition(f"<!-- {name} -->\n")
+        _, _, after = rest.partition(f"<!-- end of {name} -->")
+        page = f"{before}<!-- {name} -->\n{text}<!-- end of {name} -->{after}"
     DOCUMENT.write_text(page, encoding="utf-8")
     draw()
 
