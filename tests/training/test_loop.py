@@ -155,6 +155,7 @@ def test_a_share_of_the_initial_weights_is_kept_in_what_is_saved(here: Path, ave
         expected = 0.75 * end[name] + 0.25 * start[name] if tensor.is_floating_point() else end[name]
         torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7)
     assert not same(kept["model"], end)
+    assert "25 % of them stay in what is saved and scored" in (shared / "log.txt").read_text()
     assert same(load_predictor(shared, device="cpu").model.state_dict(), state(shared, "best.pt")["model"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -13,7 +13,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.drawn import Drawn
 from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
 from yeastexp.errors import UserError
-from yeastexp.system.formatting import format_count
+from yeastexp.system.formatting import format_count, format_share
 from yeastexp.training import build
 from yeastexp.training.build import Assembly
 from yeastexp.training.checkpoints import load, refuse_non_finite
@@ -49,8 +49,11 @@ def refuse_unfitting(experiment: Experiment) -> None:
 
 
 def _initialize(model: nn.Module, experiment: Experiment) -> Start:
-    run, task = experiment.train.init_from, experiment.task.part.name
-    return start_from(model, RunDirectory(run).checkpoint("best"), task) if run else Start()
+    run, share = experiment.train.init_from, experiment.train.init_share
+    start = start_from(model, RunDirectory(run).checkpoint("best"), experiment.task.part.name) if run else Start()
+    if share and start.fitted:
+        start = replace(start, told=(*start.told, f"{format_share(share)} of them stay in what is saved and scored"))
+    return start
 
 
 def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> Start:
