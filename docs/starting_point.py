@@ -76,13 +76,13 @@ def shares() -> str:
     scores: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows():
         scores[row["images"], int(row["steps"]), int(row["frames"])][row["start"]].append(row)
-    for (images, steps, frames), found in sorted(scores.items()):
-        before, now = ({row["seed"]: row for row in found[start]} for start in (PRETRAINED, SHARED))
+    for (images, steps, frames), by_start in sorted(scores.items()):
+        before, now = ({row["seed"]: row for row in by_start[start]} for start in (PRETRAINED, SHARED))
         if now and before.keys() >= now.keys():
             means = (
-                f"{mean(float(of[seed][score]) for seed in now):.3f}"
+                f"{mean(float(by_seed[seed][score]) for seed in now):.3f}"
                 for score in ("AP", "AP50", "IoU")
-                for of in (before, now)
+                for by_seed in (before, now)
             )
             lines.append(f"| {images.replace('_', ' ')} | {steps} | {frames} | {' | '.join(means)} |")
     return "\n".join(lines) + "\n"

@@ -88,8 +88,8 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     file = written(tmp_path, call)
     task = {"channels": 1, "classes": ["background", "cell"]}
     # Discs are what the pretrained weights take for cells.
-    pace = {"optimizer": {"learning_rate": plan.GENTLE}, "train": {"init_share": plan.SHARE}}
-    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, **pace}
+    gentle = {"optimizer": {"learning_rate": plan.GENTLE}, "train": {"init_share": plan.SHARE}}
+    assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, **gentle}
     text = (tmp_path / "mine.toml").read_text()
     for told in (
         '"data.h5"  # 3 train, 1 val',
@@ -201,7 +201,7 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     assert found is not None and found > 0.6
     keys = written(tmp_path, call)
     kept = keys["optimizer"]["learning_rate"], keys["train"]["init_share"]
-    assert kept == starters_pace("from_yeast") and kept[0] < starters_pace("cells")[0]
+    assert kept == rate_and_share("from_yeast") and kept[0] < rate_and_share("cells")[0]
     # Cells that nobody annotated are no mistakes of the weights.
     below = {name: {key: image.copy() for key, image in of.items()} for name, of in arrays.items()}
     for image in below.values():
@@ -225,7 +225,7 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     assert Measured.of(packed(tmp_path, arrays, force=True)).pretrained_f1 is None
 
 
-def starters_pace(name: str) -> tuple[float, float]:
+def rate_and_share(name: str) -> tuple[float, float]:
     path = starters.find(f"yeastexp:{name}")
     assert path is not None
     starter = load_experiment(path, data=False)

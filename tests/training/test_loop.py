@@ -155,7 +155,7 @@ def test_a_share_of_the_initial_weights_is_kept_in_what_is_saved(here: Path, ave
         expected = 0.75 * end[name] + 0.25 * start[name] if tensor.is_floating_point() else end[name]
         torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7)
     assert not same(kept["model"], end)
-    assert "25 % of them stay in what is saved and scored" in (shared / "log.txt").read_text()
+    assert "the mean of trained and initial weights, the latter at 25 %" in (shared / "log.txt").read_text()
     assert same(load_predictor(shared, device="cpu").model.state_dict(), state(shared, "best.pt")["model"])
 
 
@@ -166,8 +166,8 @@ def test_weights_that_began_at_random_have_no_share(here: Path) -> None:
         kept = state(trained(here, [f"train.init_from={began}", "train.init_share=0.5"], text))
         assert ("initial share" in kept["handlers"]) == mixed
         if mixed:
-            trained_weights, found = kept["handlers"]["initial share"]["model"], kept["model"]
-            equal = {name for name in found if torch.equal(found[name], trained_weights[name])}
+            end, mean = kept["handlers"]["initial share"]["model"], kept["model"]
+            equal = {name for name in mean if torch.equal(mean[name], end[name])}
             assert {name for name in equal if "tracked" not in name} == {"head.weight", "head.bias"}
 
 

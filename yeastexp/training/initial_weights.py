@@ -28,10 +28,7 @@ MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class Start:
-    """What a model begins with: a line about which weights fitted, their names, and whether all did.
-
-    Then the model predicts already.
-    """
+    """Initial weights: lines about them, the names of tensors that fitted, and whether all did: it predicts already."""
 
     told: tuple[str, ...] = ()
     fitted: frozenset[str] = frozenset()
@@ -52,7 +49,8 @@ def _initialize(model: nn.Module, experiment: Experiment) -> Start:
     run, share = experiment.train.init_from, experiment.train.init_share
     start = start_from(model, RunDirectory(run).checkpoint("best"), experiment.task.part.name) if run else Start()
     if share and start.fitted:
-        start = replace(start, told=(*start.told, f"{format_share(share)} of them stay in what is saved and scored"))
+        line = f"saved and scored: the mean of trained and initial weights, the latter at {format_share(share)}"
+        start = replace(start, told=(*start.told, line))
     return start
 
 

@@ -32,7 +32,7 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         # One call for all tensors: a call for each would take longer than the arithmetic.
-        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        pairs = list(zip(_named(self.model).values(), _named(model).values(), strict=True))
         smooth = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_([own for own, _ in smooth], [new for _, new in smooth], 1 - decay)
         for own, new in pairs:
@@ -42,10 +42,6 @@ class Average:
 
 def _named(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
 
 
 class AverageWeights:
@@ -90,9 +86,11 @@ class KeepInitialShare:
         self.source = optimization.measured
         self.share = share
         self.mean = copy.deepcopy(self.source).eval().requires_grad_(False)
+        # Kept, as walks through the layers would cost more than the arithmetic; states are loaded in place.
+        self.tensors, self.trained = _named(self.mean), list(_named(self.source).values())
         self.initial = {
             name: tensor.clone()
-            for name, tensor in _named(self.mean).items()
+            for name, tensor in self.tensors.items()
             if name in fitted and tensor.is_floating_point()
         }
         optimization.averaged = self.mean
@@ -104,10 +102,10 @@ class KeepInitialShare:
     @torch.no_grad()
     def update(self) -> None:
         """Take the mean of the present weights with the initial ones."""
-        torch._foreach_copy_(_tensors(self.mean), _tensors(self.source))
+        torch._foreach_copy_(list(self.tensors.values()), self.trained)
         if self.initial:
-            mean = _named(self.mean)
-            torch._foreach_lerp_([mean[name] for name in self.initial], list(self.initial.values()), self.share)
+            shared = [self.tensors[name] for name in self.initial]
+            torch._foreach_lerp_(shared, list(self.initial.values()), self.share)
 
     def state_dict(self) -> dict[str, Any]:
         """The initial weights, and those that they are averaged with; the mean is the checkpoint's `model`."""
@@ -116,5 +114,4 @@ class KeepInitialShare:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a `state_dict`; the mean is restored by the optimization."""
         self.source.load_state_dict(state["model"])
-        named = _named(self.mean)
-        self.initial = {name: tensor.to(named[name].device) for name, tensor in state["initial"].items()}
+        self.initial = {name: tensor.to(self.tensors[name].device) for name, tensor in state["initial"].items()}
