@@ -37,9 +37,9 @@ from yeastexp.training.run_directory import RunDirectory
 HERE = Path(__file__).parent
 DOCUMENT, RUNS = HERE / "starting-point.md", HERE / "starting_point/runs.csv"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
-SCRATCH, PRETRAINED, SHARED = "scratch", "pretrained", "shared"
-"""At random; from the weights with `BEFORE`; from them with the keys of `from_yeast.toml`."""
-BEFORE = "optimizer.learning_rate=0.0005", "train.init_share=0"
+SCRATCH, PRETRAINED, BEFORE = "scratch", "pretrained", "before"
+"""At random; from the weights with the keys of `from_yeast.toml`; from them with its `FORMER_KEYS`."""
+FORMER_KEYS = "optimizer.learning_rate=0.0005", "train.init_share=0"
 
 Row = Mapping[str, str]
 
@@ -68,7 +68,7 @@ def table(images: str) -> str:
 
 
 def shares() -> str:
-    """Markdown: means over seeds with the keys `BEFORE`, and with those of `from_yeast.toml`, of the same seeds."""
+    """Markdown: means over seeds with the `FORMER_KEYS` of `from_yeast.toml`, and with those of today, of the same seeds."""
     lines = [
         "| images | steps | frames | mean AP before | now | AP50 before | now | IoU before | now |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -77,10 +77,10 @@ def shares() -> str:
     for row in rows():
         scores[row["images"], int(row["steps"]), int(row["frames"])][row["start"]].append(row)
     for (images, steps, frames), by_start in sorted(scores.items()):
-        before, now = ({row["seed"]: row for row in by_start[start]} for start in (PRETRAINED, SHARED))
-        if now and before.keys() >= now.keys():
+        before, now = ({row["seed"]: row for row in by_start[start]} for start in (BEFORE, PRETRAINED))
+        if before and now.keys() >= before.keys():
             means = (
-                f"{mean(float(by_seed[seed][score]) for seed in now):.3f}"
+                f"{mean(float(by_seed[seed][score]) for seed in before):.3f}"
                 for score in ("AP", "AP50", "IoU")
                 for by_seed in (before, now)
             )
@@ -149,7 +149,7 @@ def train(
     val: Sequence[str],
     start: Path,
     wanted: Iterable[tuple[int, ...]],
-    starts: Sequence[str] = (SCRATCH, SHARED),
+    starts: Sequence[str] = (SCRATCH, PRETRAINED),
     data: Path | None = None,
 ) -> None:
     """Train and score each run of `wanted` (frames, steps, seed), from scratch and from `start`, that lacks a row.
@@ -163,7 +163,7 @@ def train(
             continue
         with tempfile.TemporaryDirectory() as folder:
             begun = None if source == SCRATCH else start
-            settings = BEFORE if source == PRETRAINED else ()
+            settings = FORMER_KEYS if source == BEFORE else ()
             run = _trained(Path(folder), images, labels, val, frames, steps, seed, begun, settings)
             scores = _scores(_evaluated(run, data) if data else RunDirectory(run).read_result()["val"]["last"])
         with RUNS.open("a", encoding="utf-8", newline="") as file:
@@ -232,7 +232,7 @@ def main() -> None:
     curves.add_argument("--val", required=True, help="names of the images to score, with commas")
     curves.add_argument("--data", type=Path, help="packed file of images to score instead")
     curves.add_argument("--start", type=Path, default=Path("yeast"))
-    lists = ("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2"), ("starts", f"{SCRATCH},{SHARED}")
+    lists = ("frames", "2,8"), ("steps", "1000"), ("seeds", "0,1,2"), ("starts", f"{SCRATCH},{PRETRAINED}")
     for name, values in lists:
         curves.add_argument(f"--{name}", default=values)
     given = parser.parse_args()
