@@ -68,7 +68,7 @@ def table(images: str) -> str:
 
 
 def shares() -> str:
-    """Markdown: means over seeds with the `FORMER_KEYS` of `from_yeast.toml`, and with those of today, of the same seeds."""
+    """Markdown: means over the same seeds with the `FORMER_KEYS` of `from_yeast.toml`, and with those of today."""
     lines = [
         "| images | steps | frames | mean AP before | now | AP50 before | now | IoU before | now |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -142,7 +142,7 @@ class Runtime:
     ] = False
     deterministic: bool = True
     checkpoint_minutes: Annotated[
-        float, Field(gt=0, description="most time between checkpoints; there is one after every epoch anyway")
+        float, Field(gt=0, description="most time between checkpoints, which follow every epoch that takes seconds")
     ] = 10.0
 
 

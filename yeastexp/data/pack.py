@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -118,14 +118,7 @@ def pack(
     splits: dict[str, tuple[str, ...]] = {}
     with later():
         splits = _splits(found, val, test, {} if part_groups else groups)
-    survey = Survey(said.ignore, said.kind, dry_run)
-    with Pixels(said.kind == "class", said.ignore) as pixels:
-        for name in progress(tuple(pairs)):
-            with later():
-                survey.add(pairs[name], *pixels.read(pairs[name]))
-                for key, its_pairs in further.items():
-                    survey.add_map(key, its_pairs[name], pixels.labels_of(its_pairs[name]))
-        odd = pixels.labels.told()
+    survey, odd = _survey(pairs, further, said, dry_run, later, progress)
     meant = said.kind
     with later():
         meant = said.refuse_or_recognise(survey)
@@ -203,6 +196,25 @@ def _splits(
     return splits | ({UNLABELLED: unlabelled} if unlabelled else {})
 
 
+def _survey(
+    pairs: Mapping[str, Pair],
+    further: Mapping[str, Mapping[str, Pair]],
+    said: _Said,
+    dry_run: bool,
+    later: Callable[[], AbstractContextManager[None]],
+    progress: Progress,
+) -> tuple[Survey, Sequence[str]]:
+    """What all images and labels hold, and warnings about odd labels. Faults of files go through `later`."""
+    survey = Survey(said.ignore, said.kind, dry_run)
+    with Pixels(said.kind == "class", said.ignore) as pixels:
+        for name in progress(tuple(pairs)):
+            with later():
+                survey.add(pairs[name], *pixels.read(pairs[name]))
+                for key, its_pairs in further.items():
+                    survey.add_map(key, its_pairs[name], pixels.labels_of(its_pairs[name]))
+        return survey, pixels.labels.told()
+
+
 @contextmanager
 def _told_later(faults: list[str], later: bool) -> Iterator[None]:
     """Add the faults of a UserError to `faults` and go on, if `later`: a dry run reports those of all files at once."""
@@ -241,22 +253,7 @@ def normalize(
     count = 1 if joint else reader.shape(fitted[0])[0]
     if odd := [name for name in contents.names if not joint and reader.shape(name)[0] != count]:
         raise UserError(f"{source}: images '{fitted[0]}' and '{odd[0]}' differ in channels; make two files of them")
-    moments, low, high = [RunningMoments() for _ in range(count)], [math.inf] * count, [-math.inf] * count
-    for name in progress(fitted):
-        values = _finite(source, name, reader.read(name)["raw"])
-        for index, plane in enumerate(values[None] if joint else values):
-            # Deviations from the image's own mean, merged afterwards: a sum of squares loses its digits where the mean
-            # is large beside the spread, as in 16-bit recordings.
-            mean = float(plane.mean())
-            moments[index].merge(plane.size, mean, float(np.square(plane - mean).sum()))
-            low[index], high[index] = min(low[index], float(plane.min())), max(high[index], float(plane.max()))
-    # Both are asked: of equal values the mean can be rounded, and the standard deviation is then tiny, not 0.
-    for index, channel in enumerate(moments):
-        if low[index] == high[index] or channel.std == 0:
-            which = "all pixels" if fit == "all" else "all pixels of the training images"
-            which += f" in channel {index + 1}" if count > 1 else ""
-            raise UserError(f"{source}: {which} have the value {low[index]:g}, so their spread is 0; check the images")
-    means, deviations = ([getattr(channel, name) for channel in moments] for name in ("mean", "std"))
+    means, deviations = _mean_and_std(reader, progress(fitted), fit, count)
 
     def read(name: str) -> dict[str, Array]:
         arrays = reader.read(name)
@@ -289,6 +286,31 @@ def normalize(
         std=one_or_each(deviations),
         fit=fit,
     )
+
+
+def _mean_and_std(reader: Reader, names: Iterable[str], fit: Fit, count: int) -> tuple[list[float], list[float]]:
+    """The means and standard deviations of `count` channels, or of all values if it is 1, over the images `names`.
+
+    Raises UserError if a value is not finite, or if all of a channel are equal.
+    """
+    moments, low, high = [RunningMoments() for _ in range(count)], [math.inf] * count, [-math.inf] * count
+    for name in names:
+        values = _finite(reader.path, name, reader.read(name)["raw"])
+        for index, plane in enumerate(values if count > 1 else values[None]):
+            # Deviations from the image's own mean, merged afterwards: a sum of squares loses its digits where the mean
+            # is large beside the spread, as in 16-bit recordings.
+            mean = float(plane.mean())
+            moments[index].merge(plane.size, mean, float(np.square(plane - mean).sum()))
+            low[index], high[index] = min(low[index], float(plane.min())), max(high[index], float(plane.max()))
+    # Both are asked: of equal values the mean can be rounded, and the standard deviation is then tiny, not 0.
+    for index, channel in enumerate(moments):
+        if low[index] == high[index] or channel.std == 0:
+            which = "all pixels" if fit == "all" else "all pixels of the training images"
+            which += f" in channel {index + 1}" if count > 1 else ""
+            raise UserError(
+                f"{reader.path}: {which} have the value {low[index]:g}, so their spread is 0; check the images"
+            )
+    return [channel.mean for channel in moments], [channel.std for channel in moments]
 
 
 def _refuse_to_replace_a_source(output: Path, pairs: Mapping[str, Pair]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
 from yeastexp.training.finite import NonFiniteLoss
+from yeastexp.training.handlers import checkpoints
 from yeastexp.training.handlers.checkpoints import CollectEpochs, KeepCheckpoints
 from yeastexp.training.handlers.losses import ReadLosses
 from yeastexp.training.optimization import AccumulationSchedule
@@ -51,19 +53,28 @@ def saved(trainer: Engine, validator: Engine, losses: ReadLosses) -> Keep:
     """Runs groups of two in epochs of three, seven steps at most; the steps that are saved, negative: in the table."""
 
     def run(
-        minutes: float = NEVER, pause_at: int = 99, loss: Callable[[int], float] = float, last: int = 7
+        minutes: float = NEVER,
+        pause_at: int = 99,
+        loss: Callable[[int], float] = float,
+        last: int = 7,
+        saving: Callable[[], object] = lambda: None,
     ) -> list[int]:
         steps: list[int] = []
+
+        def save() -> None:
+            steps.append(trainer.state.iteration)
+            saving()
+
         KeepCheckpoints(
             minutes,
             AccumulationSchedule(2, [1] * 3, last),
             losses,
-            lambda: steps.append(trainer.state.iteration),
+            save,
             lambda: steps.append(-trainer.state.iteration),
             lambda: trainer.state.iteration >= last,
             lambda step: step >= pause_at,
         ).attach(trainer, validator)
-        trainer.run(map(loss, range(1, 99)), max_epochs=3, epoch_length=3)
+        trainer.run(map(loss, range(1, 99)), max_epochs=-(-last // 3), epoch_length=3)
         return steps
 
     return run
@@ -75,15 +86,29 @@ def test_a_checkpoint_and_the_table_are_written_after_each_epoch(saved: Keep, tr
     assert (trainer.state.iteration, trainer.state.epoch) == (7, 3)
 
 
+def test_short_epochs_are_not_each_saved(saved: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of 3 s: saving, which takes 0.5 s, has a twentieth of the time from the second checkpoint on."""
+    now = 0.0
+
+    def passed(seconds: float) -> float:
+        nonlocal now
+        now += seconds
+        return 0.0
+
+    monkeypatch.setattr(checkpoints, "SHARE", 0.05)
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: now))
+    steps = saved(loss=lambda step: 1.0 + passed(1.0), last=35, saving=lambda: passed(0.5))
+    assert steps == [step for at in (3, 15, 27, 35) for step in (at, -at)]
+
+
 def test_within_an_epoch_a_checkpoint_lies_between_groups(saved: Keep) -> None:
-    assert saved(ALWAYS) == [2, 3, -3, 5, 6, -6, 7, -7]
+    assert saved(ALWAYS) == [2, -2, 3, -3, 5, -5, 6, -6, 7, -7]
 
 
-@pytest.mark.parametrize(("pause_at", "kept"), [(1, [2]), (2, [2]), (3, [3, -3]), (4, [3, -3, 5]), (6, [3, -3, 6, -6])])
+@pytest.mark.parametrize(("pause_at", "kept"), [(1, [2]), (2, [2]), (3, [3]), (4, [3, 5]), (6, [3, 6])])
 def test_a_pause_waits_for_the_end_of_a_group(saved: Keep, trainer: Engine, pause_at: int, kept: list[int]) -> None:
-    """At the end of an epoch the table is written as well."""
-    assert saved(pause_at=pause_at) == kept
-    assert trainer.state.iteration == abs(kept[-1])
+    assert saved(pause_at=pause_at) == [step for at in kept for step in (at, -at)]
+    assert trainer.state.iteration == kept[-1]
 
 
 def test_weights_that_a_bad_loss_has_spoilt_are_not_kept(saved: Keep) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints and `metrics.csv`: written after each epoch, and checkpoints also within one."""
+"""Checkpoints and `metrics.csv`: written after epochs, and within long ones."""
 
 from __future__ import annotations
 
@@ -54,8 +54,12 @@ class CollectEpochs:
         self.progress.rows.append(row)
 
 
+SHARE = 0.05
+"""The most that checkpoints after epochs may take of a run's time. An epoch of a few small images is a single step."""
+
+
 class KeepCheckpoints:
-    """Saves a checkpoint after each epoch, every `minutes` within one, and when training pauses.
+    """Saves a checkpoint after each epoch that is not over at once, every `minutes` within one, and at the end.
 
     Ignite's `Checkpoint` deletes the old file before the new one is written, so that a full disk leaves none.
     """
@@ -88,7 +92,7 @@ class KeepCheckpoints:
 
     def start(self) -> None:
         """Start the clock since the last checkpoint."""
-        self.saved = time.monotonic()
+        self.saved, self.seconds = time.monotonic(), 0.0
 
     def within_epoch(self, trainer: Engine) -> None:
         """Save if the last checkpoint is old or training pauses, and end the last epoch if it is incomplete."""
@@ -113,13 +117,17 @@ class KeepCheckpoints:
             trainer.terminate()
 
     def after_epoch(self, trainer: Engine) -> None:
-        """Save, write `metrics.csv`, and end training if it is over or pauses."""
-        self.keep()
-        self.write_epochs()
-        if self.over() or self.pauses(trainer.state.iteration):
+        """Save and write `metrics.csv` unless both were done just now, and end training if it is over or pauses."""
+        ends = self.over() or self.pauses(trainer.state.iteration)
+        if ends or self.agree(SHARE * (time.monotonic() - self.saved) >= self.seconds):
+            self.keep()
+        if ends:
             trainer.terminate()
 
     def keep(self) -> None:
-        """Save now."""
+        """Save now, and measure how long that takes."""
+        began = time.monotonic()
         self.save()
+        self.write_epochs()
         self.saved = time.monotonic()
+        self.seconds = self.saved - began
