@@ -576,7 +576,7 @@ PICTURES = {
         pictures, f"pack {LONG} masks -o out.h5", f"{LONG}: no such file or folder; name a folder, a file or a glob"
     ),
     "more to validate than there is": Broken(
-        pictures, f"{PACK} --val 99", "--val: 99 of 3 images cannot be chosen; give a number from 1 to 3"
+        pictures, f"{PACK} --val 99", "--val: 99 of 3 images cannot be chosen; give a number from 1 to 2"
     ),
     "a number of thousands of digits": Broken(
         pictures,

@@ -81,7 +81,7 @@ def test_other_images_validate_and_test_stays(packed, val, train, chosen):
 @pytest.mark.parametrize(
     ("val", "message"),
     [
-        (5, "5 of 4 images cannot be chosen; give a number from 1 to 4"),
+        (5, "5 of 4 images cannot be chosen; give a number from 1 to 3"),
         (("x",), "none of the images is called 'x'; there are 4, from 'a' to 'd'"),
         (("e",), "none of the images is called 'e'; there are 4, from 'a' to 'd'"),
         ((), "no image is chosen; name at least one"),

@@ -309,6 +309,8 @@ BAD_HDF5: dict[str, tuple[Callable[[h5py.File], None], str]] = {
         lambda file: file.__setitem__("raw", h5py.ExternalLink("/etc/passwd", "raw")),
         "'raw' is a link, which may lead out of the file; copy the data into the file",
     ),
+    "a name twice": (stored("raw", STACK, ["a", "a"]), "'names' names an image twice; make the file again"),
+    "an empty group": (lambda file: file.create_group("raw") and None, "holds no image"),
     "a name without array": (stored("raw/a", STACK[0], ["a", "b"]), "'raw' has no array 'b'; make the file again"),
     "figures of no kind": (
         stored("raw", STACK, normalization='{"mean": 1}'),

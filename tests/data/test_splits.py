@@ -56,9 +56,9 @@ TOO_FEW = "training and validation need one image each at least (--test '*' pack
         ("abc", 3, None, f"of 3 in all 0 train, 3 val; {TOO_FEW}"),
         ("a", None, None, f"of 1 in all 0 train, 1 val; {TOO_FEW}"),
         ("ab", None, 1, f"of 2 in all 0 train, 1 val, 1 test; {TOO_FEW}"),
-        ("abc", 0, None, "--val: 0 of 3 images cannot be chosen; give a number from 1 to 3"),
-        ("abc", 4, None, "--val: 4 of 3 images cannot be chosen; give a number from 1 to 3"),
-        ("abc", 3, 1, "--val: 3 of 2 images cannot be chosen; give a number from 1 to 2"),
+        ("abc", 0, None, "--val: 0 of 3 images cannot be chosen; give a number from 1 to 2"),
+        ("abc", 4, None, "--val: 4 of 3 images cannot be chosen; give a number from 1 to 2"),
+        ("abc", 3, 1, "--val: 3 of 2 images cannot be chosen; give a number from 1 to 1"),
         ("ab", 1, 2, "--val: 1 of 0 images cannot be chosen; no image is left"),
         ("abc", 1.0, None, "--val: 1.0 is not a fraction; give a number between 0 and 1, or a whole number of images"),
         ("abc", None, ("x",), "--test: none of the images is called 'x'; there are 3, from 'a' to 'c'"),
@@ -99,8 +99,8 @@ def test_a_name_with_brackets_is_a_name_before_it_is_a_glob():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (0, "0 of 2 images cannot be chosen; give a number from 1 to 2"),
-        (3, "3 of 2 images cannot be chosen; give a number from 1 to 2"),
+        (0, "0 of 2 images cannot be chosen; give a number from 1 to 1"),
+        (3, "3 of 2 images cannot be chosen; give a number from 1 to 1"),
         (1.5, "1.5 is not a fraction; give a number between 0 and 1, or a whole number of images"),
         ((), "no image is chosen; name at least one"),
         (("frame_01.png",), "none of the images is called 'frame_01.png'; did you mean 'frame_01'?"),

@@ -152,3 +152,10 @@ def test_a_packed_file_holds_the_same(call: Call, tmp_path: Path) -> None:
     for name in ("field_000", "field_002"):
         one, other = stored.read(name), drawn.read(name)
         assert one.image.equal(other.image) and one.maps["instances"].equal(other.maps["instances"])
+
+
+@pytest.mark.parametrize("option", ["--size", "--seed"])
+def test_a_value_out_of_bounds_is_named_by_its_option(call: Call, tmp_path: Path, option: str) -> None:
+    value = {"--size": "4096", "--seed": str(10**20)}[option]
+    status, _, err = call("synth", "-o", tmp_path / "a.h5", "--dataset", "synthetic_fields", option, value)
+    assert status == 2 and err.startswith(f"{option}: should ")

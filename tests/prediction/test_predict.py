@@ -168,6 +168,14 @@ def test_an_hdf5_file(finished: Path, here: Path) -> None:
         assert (here / "out" / f"{name}.png").read_bytes() == (here / "out" / f"{of}.png").read_bytes()
 
 
+@pytest.mark.parametrize("given", ["packed", "packed/*.h5"])
+def test_hdf5_files_of_a_folder_and_of_a_glob(finished: Path, here: Path, given: str) -> None:
+    (here / "packed").mkdir()
+    tiny.write_data(here / "packed" / "some.h5", 2, 1)
+    assert predict.predict(finished, [given], here / "out") == 3
+    assert rows(here / "out")[0]["file"] == "packed/some.h5/square_0"
+
+
 def test_a_normalised_hdf5_file_gives_what_its_images_give(finished: Path, here: Path) -> None:
     values = tiny.image(0)["raw"]
     with h5py.File(here / "some.h5", "w") as file:

@@ -123,7 +123,8 @@ def test_a_run_below_the_weights_that_it_began_with_says_so(here: Path) -> None:
     (note,) = cautions.of_baselines(assembly, scored[0.8], others)
     assert note == (
         "iou of cell is 0.8000, worse than the 0.9000 of the weights that it began with, which need no training; try "
-        f"'predict {here}/before', more annotated images, a lower [optimizer] learning_rate"
+        f"'predict {here}/before', more annotated images, a lower [optimizer] learning_rate, "
+        "a larger [train] init_share than 0"
     )
     assert not [*cautions.of_baselines(assembly, scored[0.9], {"initial weights": scored[0.8]})]
 

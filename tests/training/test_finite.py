@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from yeastexp.errors import UserError
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.training import checkpoints, finite, optimization
 from yeastexp.training.finite import NonFiniteLoss, check_gradients, check_weights, masks_of, non_finite
-from yeastexp.training.resume import resume
+from yeastexp.training.resume import is_concluded, resume
 from yeastexp.training.run import run
+from yeastexp.training.run_directory import RunDirectory
 
 NAN, INF = float("nan"), float("inf")
 
@@ -37,9 +40,20 @@ class Rooted(nn.Module):
         self.batches += torch.is_grad_enabled()
         return value + (logits - logits).square().mean().sqrt() if self.batches >= self.at else value
 
+@loss("unscored")
+class Unscored(nn.Module):
+    '''Cross-entropy, which is no number of whole images.'''
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+
+    def forward(self, logits, labels):
+        value = functional.cross_entropy(logits, labels, ignore_index=-1)
+        return value if torch.is_grad_enabled() else value * torch.nan
+
 @model("masked")
 class Masked(nn.Module):
-    '''It has a buffer that is meant to hold -inf.'''
+    '''It has a buffer that is meant to hold -inf, and is added to as an attention mask is.'''
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -47,7 +61,14 @@ class Masked(nn.Module):
         self.register_buffer("mask", torch.full((3,), -torch.inf))
 
     def forward(self, images):
-        return self.layer(images)
+        return self.layer(images) + self.mask.exp().sum()
+
+@model("blind")
+class Blind(Masked):
+    '''Its outputs are NaN in evaluation.'''
+
+    def forward(self, images):
+        return super().forward(images) * (1 if self.training else torch.nan)
 """
 
 
@@ -128,10 +149,34 @@ def test_weights_that_are_not_finite_are_not_used(here: Path) -> None:
     assert non_finite(checkpoints.load(path)["model"]) is None
 
 
-def test_a_mask_of_infinities_is_no_fault(here: Path) -> None:
-    text = EXPERIMENT.replace('name = "unet"\nwidth = 2\nlevels = 2', 'name = "masked"')
+def of_model(here: Path, name: str) -> Path:
+    """An experiment with a model of the plugin."""
+    text = EXPERIMENT.replace('name = "unet"\nwidth = 2\nlevels = 2', f'name = "{name}"')
+    return write_experiment(here, 'plugins = ["rooted.py"]\n' + text)
+
+
+@pytest.mark.parametrize("average", [[], ["train.ema_decay=0.9"]])
+def test_a_mask_of_infinities_is_no_fault(here: Path, average: list[str]) -> None:
+    folder = run(of_model(here, "masked"), average, console=quiet())
+    assert load_predictor(folder).model.mask.eq(-INF).all()
+    assert math.isfinite(RunDirectory(folder).read_result()["last"]["loss"])
+
+
+def test_outputs_that_are_no_numbers_are_not_scored(here: Path) -> None:
+    """All classes would be the first, without a word."""
+    said = r"\[model\] name: gives NaN for the whole image '.*', though its weights are finite"
+    with pytest.raises(NonFiniteLoss, match=said) as caught:
+        run(of_model(here, "blind"), console=quiet())
+    last = checkpoints.load(here / "runs/tiny/001/checkpoints/last.pt")
+    assert caught.value.status == 1 and last["step"] == 4 and last["model"]["layer.weight"].isfinite().all()
+
+
+def test_a_validation_loss_that_is_no_number_is_said_and_is_null_in_json(here: Path) -> None:
+    text = EXPERIMENT.replace('"cross_entropy"', '"unscored"')
     folder = run(write_experiment(here, 'plugins = ["rooted.py"]\n' + text), console=quiet())
-    assert not load_predictor(folder).model.mask.isfinite().any()
+    result = json.loads((folder / "result.json").read_text(), parse_constant=pytest.fail)
+    assert result["last"]["loss"] is None and result["best"]["loss"] is None and is_concluded(RunDirectory(folder))
+    assert "the validation loss of '" in result["notes"][0] and "more image" in result["notes"][0]
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])

@@ -62,7 +62,7 @@ def doctor() -> None:
     """Print a page about the machine and the installation, to be pasted into a bug report.
 
     Versions of packages, cores, memory, GPUs, room on disks, and whether a convolution can be computed; no paths.
-    What is broken is said with its remedy, and the exit status is 1; notes are what may become a problem.
+    What is broken is reported with its remedy, and the exit status is 1; notes are what may become a problem.
 
     Example: python -m yeastexp doctor
     """
@@ -84,7 +84,7 @@ def doctor() -> None:
 @JSON
 @TRUST
 def check(experiment: Path, settings: tuple[str, ...], with_data: bool, steps: int | None, as_json: bool) -> None:
-    """Report every fault of an experiment file, try one training step, and score one image; nothing is written.
+    """Report every fault of an experiment file, try one training step, and score two images; nothing is written.
 
     Masks that are empty or of one class are listed, too.
 

@@ -191,10 +191,10 @@ def predict(
     corner, of any size, so that specks count, and cells that touch are one.
 
     Runs of the task 'instances' write label images instead: 0 is background, cells count from 1 in reading order, in 16
-    bits (32 above 65,535 cells, as TIFF). cells.csv has a row a cell (size, shape, position, intensities, neighbours),
-    predictions.csv the number and density of cells. With --cells, runs of 'semantic' write such label images into
-    OUTPUT/cells, and cells.csv, beside their masks; these cells are approximate (watershed of the mask), fitted on the
-    training labels where they have ids of cells.
+    bits (above 65,535 cells 32, with --format tif). cells.csv has a row a cell (size, shape, position, intensities,
+    neighbours), predictions.csv the number and density of cells. With --cells, runs of 'semantic' write such label
+    images into OUTPUT/cells, and cells.csv, beside their masks; these cells are approximate (watershed of the mask),
+    fitted on the training labels where they have ids of cells.
 
     Stacks (TIFF of several pages, OME-Zarr) give one image a frame: stack_t0000, stack_t0001, … --as, once a KIND,
     writes the cells for other programs as well, with the names of the images, the frames of a stack together: roi

@@ -66,7 +66,7 @@ def sweep(
     joins the sweep; if interrupted, it goes on. What another process leaves behind unfinished is taken up. A larger
     --trials adds some.
 
-    Example: python -m yeastexp sweep experiments/base.toml --space experiments/space.toml --trials 20
+    Example: python -m yeastexp sweep experiments/base.toml --space docs/sweep/space.toml --trials 20
     """
     try:
         import optuna  # noqa: F401

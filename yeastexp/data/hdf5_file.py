@@ -41,6 +41,9 @@ Arrays = Mapping[str, Array]
 Form = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape and type of an array."""
 
+BEGINNING = b"\x89HDF\r\n\x1a\n"
+"""What an HDF5 file begins with."""
+
 LAYOUT = 1
 UNLABELLED = "unlabelled"
 """The split of images without labels, which neither train nor score, but can be predicted."""
@@ -336,6 +339,7 @@ def stored_images(path: Path) -> list[StoredImage]:
             names = _strings(file, "names")
         else:
             names = tuple(sorted(stored)) if isinstance(stored, h5py.Group) else _numbers(_length(file, "raw"))
+        _refuse_odd_names(names)
         forms = _forms(file, "raw", names)
         normalization, pixel_um = _json(file, "normalization"), _pixel_um(file)
         for name, (shape, _) in forms.items():
@@ -532,15 +536,20 @@ def _names(file: h5py.File) -> tuple[str, ...]:
     if "names" not in set(file):
         raise UserError("has no 'names'; make the file again")
     names = _strings(file, "names")
-    if not names:
-        raise UserError("holds no image")
-    if len(set(names)) < len(names):
-        raise UserError("'names' names an image twice; make the file again")
+    _refuse_odd_names(names)
     if odd := [name for name in names if not is_plain(name)]:
         raise UserError(
             f"'names' holds {odd[0][:LONGEST_NAME]!r}, which cannot be the name of an image; make the file again"
         )
     return names
+
+
+def _refuse_odd_names(names: Sequence[str]) -> None:
+    """Raises UserError if there is no image, or if two have the same name."""
+    if not names:
+        raise UserError("holds no image")
+    if len(set(names)) < len(names):
+        raise UserError("'names' names an image twice; make the file again")
 
 
 def _splits(file: h5py.File, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

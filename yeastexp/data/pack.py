@@ -176,7 +176,7 @@ def _refuse_odd_options(kind: str, colours: str | None, pixel_um: float | None) 
     Raises UserError if an option has no valid value.
     """
     if pixel_um is not None and not (math.isfinite(pixel_um) and pixel_um > 0):
-        raise UserError(f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
+        raise UserError(f"--pixel-um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0")
     if kind not in KINDS and kind not in FORMATS:
         raise UserError(f"--labels {kind}: is no kind of labels; there are {', '.join((*KINDS, *FORMATS))}")
     if colours is not None and kind not in ("auto", "class"):

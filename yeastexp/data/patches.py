@@ -67,7 +67,7 @@ class PatchSampler(WithPlugins):
         self.planes = tuple(planes)
         self.scenes = dict(scenes or {})
         self.classes = classes
-        self.draws, self.windows = Generators(seed, "augment"), Generators(seed, "window")
+        self.draws, self.corners = Generators(seed, "augment"), Generators(seed, "window")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -159,7 +159,7 @@ class PatchSampler(WithPlugins):
         if self.plan.corners is not None and planned:
             return np.asarray(self.plan.corners[index])
         room = (size := block.pixels.sizes[image]) - self.plan.side
-        source = self.windows(epoch, index)
+        source = self.corners(epoch, index)
         corner: np.ndarray = source.integers(np.maximum(room, 0) + 1)
         if self.foreground and source.random() < self.foreground and len(places := block.foreground[image]):
             centre = np.array(np.divmod(places[source.integers(len(places))], size[1]))

@@ -140,6 +140,7 @@ def _last(names: Sequence[str], choice: int | float, total: int) -> tuple[str, .
         raise UserError(f"{choice} is not a fraction; give a number between 0 and 1, or a whole number of images")
     count = choice if isinstance(choice, int) else max(1, round(choice * total))
     if not 0 < count <= len(names):
-        remedy = f"give a number from 1 to {len(names)}" if names else "no image is left"
+        # One at least is to train.
+        remedy = f"give a number from 1 to {len(names) - 1}" if len(names) > 1 else "no image is left"
         raise UserError(f"{count} of {len(names)} images cannot be chosen; {remedy}")
     return tuple(names[-count:])

@@ -58,9 +58,6 @@ LONGEST_NAME, SHORTEST_NAME = 128, 5
 WRITTEN = (1980, 1, 1, 0, 0, 0)
 """The time of all files in a package: equal runs give equal bytes."""
 
-NO_TEXT = ("yes", "no", "on", "off", "true", "false", "null")
-"""Words that YAML reads as something else."""
-
 Yaml = Any
 """A value that JSON can hold."""
 

@@ -174,11 +174,6 @@ class Measured:
             darker=signs.count(-1),
         )
 
-    @property
-    def smallest_side(self) -> int:
-        """The shortest side of all images in pixels."""
-        return min(self.smallest)
-
 
 def f1_of_pretrained(dataset: Hdf5, names: Sequence[str]) -> float | None:
     """The F1 score, at an IoU of at least 0.51, of the pretrained weights on parts of some images that have ids.

@@ -193,4 +193,4 @@ def _assigned(table: Overlap, iou: npt.NDArray[np.float64], pairs: Ints) -> Ints
     return np.asarray(chosen[chosen >= 0])
 
 
-__all__ = ["Overlap", "f1", "matches", "overlap"]
+__all__ = ["Overlap", "annotated_cells", "f1", "matches", "overlap"]

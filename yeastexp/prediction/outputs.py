@@ -28,7 +28,7 @@ from yeastexp.prediction import growing_tiff, parts, tiled_transforms, tiling
 from yeastexp.prediction.cell_table import Table, measure_in_windows
 from yeastexp.prediction.growing_tiff import Form, growing
 from yeastexp.prediction.parts import Part
-from yeastexp.prediction.predictor import Predictor
+from yeastexp.prediction.predictor import Predictor, refuse_nan_outputs
 from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import files
 from yeastexp.tasks.semantic import Semantic
@@ -370,12 +370,6 @@ def _fill(
         advance((rows.stop - rows.start) * (columns.stop - columns.start) / math.prod(image.size))
         if columns.stop == image.size[1]:
             yield rows.stop
-
-
-def refuse_nan_outputs(name: str, logits: Tensor) -> None:
-    """Raise UserError if the logits on an image are NaN somewhere, which no mask would show."""
-    if bool(logits.isnan().any()):
-        raise UserError(f"{name}: the model's outputs for it are NaN; check its values, and train again")
 
 
 def _finish(predictor: Predictor, image: StoredImage, arrays: Arrays, targets: Targets, began: float) -> Written:

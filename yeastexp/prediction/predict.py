@@ -55,7 +55,6 @@ ORIGIN = ".predicted.json"
 OVERLAYS, PROBABILITIES, IDS = "overlays", "probabilities", "cells"
 
 HDF5 = (".h5", ".hdf5")
-HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
 
 LEAST_SPAN, LEAST_SPAN_OF_FRACTIONS = 1 / 2, 1 / 16
 """The least share of the training images' range that values of another type should span."""
@@ -424,9 +423,11 @@ def _written(
 
 def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, reading: Reading) -> Iterator[Source]:
     """Yield every image that paths lead to; the faults of stacks and HDF5 files that cannot be read are collected."""
-    hdf5_paths = [Path(path) for path in inputs if _is_hdf5(Path(path))]
-    others = [path for path in inputs if Path(path) not in hdf5_paths]
-    for path in images.image_files(others) if others or not hdf5_paths else []:
+    found = images.image_files(inputs)
+    hdf5_paths = [path for path in found if _is_hdf5(path)]
+    for path in found:
+        if path in hdf5_paths:
+            continue
         if not recording_kinds.holds_several(path, choices):
             yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
             continue
@@ -434,7 +435,7 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
             yield from _frames(path, choices, reading)
         except UserError as error:
             faults += error.faults
-    for path in dict.fromkeys(hdf5_paths):
+    for path in hdf5_paths:
         try:
             stored, origin = hdf5_file.stored_images(path), hdf5_file.origin_of(path)
         except UserError as error:
@@ -480,7 +481,7 @@ def _is_hdf5(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return path.suffix.lower() in HDF5 or file.read(len(HDF5_BEGINS)) == HDF5_BEGINS
+        return path.suffix.lower() in HDF5 or file.read(len(hdf5_file.BEGINNING)) == hdf5_file.BEGINNING
 
 
 def _open(path: Path) -> StoredImage:

@@ -89,8 +89,10 @@ class Predictor:
         return pipeline.restore(self.transforms, tiling.assemble(logits, tile), sample.size)
 
     def predict(self, sample: Sample) -> Prediction:
-        """Return the prediction for a sample whose values are as in training."""
-        return self.task.decode(self.logits(sample))
+        """Return the prediction for a sample whose values are as in training. Raises UserError if outputs are NaN."""
+        logits = self.logits(sample)
+        refuse_nan_outputs(sample.name, logits)
+        return self.task.decode(logits)
 
     def scores(self, image: Pieces, *, side: int | None = None, tta: bool = False) -> tuple[Pieces, Size]:
         """Return logits on a transformed image, computed when a piece is read, and the best size of pieces."""
@@ -143,6 +145,12 @@ class Predictor:
         values = self.rescaled(torch.from_numpy(image.astype(np.float32)), None)
         prediction = self.predict(Sample(values, torch.full(image.shape[-2:], IGNORE), name))
         return np.asarray(prediction.labels.cpu().numpy().astype(np.uint8))
+
+
+def refuse_nan_outputs(name: str, logits: Tensor) -> None:
+    """Raise UserError if the logits on an image are NaN somewhere, which no mask would show."""
+    if bool(logits.isnan().any()):
+        raise UserError(f"{name}: the model's outputs for it are NaN; check its values, and train again")
 
 
 def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") -> Predictor:

@@ -28,9 +28,9 @@ from yeastexp.data.pieces import StoredImage
 from yeastexp.errors import UserError
 from yeastexp.prediction.cell_table import measure
 from yeastexp.prediction.exported import is_exported, load_exported
-from yeastexp.prediction.outputs import Options, logits_in_tiles, overlay, refuse_nan_outputs
+from yeastexp.prediction.outputs import Options, logits_in_tiles, overlay
 from yeastexp.prediction.predict import range_warning, refuse_options_of_runs
-from yeastexp.prediction.predictor import Predictor, load_predictor
+from yeastexp.prediction.predictor import Predictor, load_predictor, refuse_nan_outputs
 from yeastexp.system import cores, memory
 from yeastexp.system.formatting import format_count, format_share
 from yeastexp.tasks.mask_cells import METHOD

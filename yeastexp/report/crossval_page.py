@@ -147,7 +147,7 @@ def _fold_table(finished: Sequence[FoldRun]) -> Table:
         scores = [format_score(last[metric][name]["per_image"]) for metric, name in keys]
         count = max(row["images"] for by_class in last.values() for row in by_class.values())
         seconds = fold_run.files.environment.get("seconds") or 0
-        loss = f"{result['last']['loss']:.4f}"
+        loss = format_score(result["last"]["loss"])
         rows.append([str(fold_run.seed), str(fold_run.fold), str(count), *scores, loss, f"{seconds:.0f}"])
     headings = ["seed", "fold", "images", *(score_name(*key, first.approximate) for key in keys), "loss", "seconds"]
     group_ends = {index for index, (a, b) in enumerate(pairwise(finished)) if a.seed != b.seed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from yeastexp.config import pretrained
@@ -17,7 +18,7 @@ from yeastexp.tasks.mask_cells import METHOD
 from yeastexp.training.build import Assembly, learning_rates
 from yeastexp.training.initial_weights import INITIAL_WEIGHTS, known_images
 from yeastexp.training.optimization import AccumulationSchedule
-from yeastexp.training.progress import Progress
+from yeastexp.training.progress import Progress, Validation
 
 RARE = 0.05
 """Below this share of foreground pixels, patches and loss should take it into account."""
@@ -48,6 +49,16 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
                 "which the error of the hills, a mean over labelled pixels, is weighed as well, so batches do not "
                 "train quite as a larger one would"
             )
+
+
+def of_losses(validation: Validation) -> Iterator[str]:
+    """Warn if the loss of an image is no number: outputs are, so it is the loss function's doing."""
+    if odd := [name for name, loss in validation.losses.items() if not math.isfinite(loss)]:
+        others = f" and of {format_count(len(odd) - 1, 'more image')}" if len(odd) > 1 else ""
+        yield (
+            f"the validation loss of '{odd[0]}'{others} is {validation.losses[odd[0]]}, so it has no mean; look for a "
+            "division by 0 in [loss], as of an image without labels or without a class"
+        )
 
 
 def of_labels(assembly: Assembly) -> Iterator[str]:
@@ -158,6 +169,7 @@ def _remedies(assembly: Assembly, best: str) -> Iterator[str]:
         yield f"'predict {pretrained.written(run)}'"
         yield "more annotated images"
         yield "a lower [optimizer] learning_rate"
+        yield f"a larger [train] init_share than {assembly.experiment.train.init_share:g}"
         return
     patches, loss = assembly.experiment.patches, assembly.experiment.loss_name
     counts = [(int((mask > 0).sum()), int((mask >= 0).sum())) for mask in assembly.images.labels()]

@@ -66,6 +66,16 @@ def check_weights(weights: Mapping[str, Tensor], step: int, masks: Collection[st
         )
 
 
+def check_outputs(outputs: Tensor, image: str, named: str) -> None:
+    """Raises NonFiniteLoss, which begins with `named`, if outputs on an image are NaN, which no mask would show."""
+    if outputs.isnan().any():
+        raise NonFiniteLoss(
+            f"{named}: gives NaN for the whole image '{image}', though its weights are finite; look for what it does "
+            f"only in evaluation, and for a root, a logarithm or a division at 0. {KEPT}",
+            status=RUN_FAILED,
+        )
+
+
 def non_finite(weights: Mapping[str, Tensor], masks: Collection[str] = ()) -> str | None:
     """Return the name of the first tensor with NaN or infinite values, or None; `masks` may have some by design."""
     return next((name for name, tensor in weights.items() if name not in masks and not _is_finite(tensor)), None)

@@ -42,6 +42,11 @@ class Validation:
         """The mean over images, the same whatever their order."""
         return math.fsum(self.losses.values()) / len(self.losses)
 
+    @property
+    def finite_loss(self) -> float | None:
+        """The mean loss as JSON can hold it: None if it is NaN or infinite."""
+        return self.loss if math.isfinite(self.loss) else None
+
     def state_dict(self) -> dict[str, Any]:
         """Return the validation as plain values and tensors."""
         return {"scores": {name: dict(vars(found)) for name, found in self.scores.items()}, "losses": self.losses}

@@ -117,7 +117,7 @@ def _is_concluded(run: RunDirectory, before: Experiment, loaded: Experiment, set
 def _is_of(result: dict[str, Any], state: dict[str, Any]) -> bool:
     """Whether a result was computed from the weights in a checkpoint, and not in another run of the same length."""
     last = Validation.of(state["validations"]["last"])
-    return result["steps"] == state["step"] and last is not None and repr(result["last"]["loss"]) == repr(last.loss)
+    return result["steps"] == state["step"] and last is not None and result["last"]["loss"] == last.finite_loss
 
 
 def _result(run: RunDirectory) -> dict[str, Any] | None:

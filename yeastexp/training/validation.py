@@ -29,6 +29,7 @@ from yeastexp.system import full_precision
 from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
 from yeastexp.training.build import Assembly
+from yeastexp.training.finite import check_outputs
 from yeastexp.training.initial_weights import Start
 from yeastexp.training.outputs import NAMED, checked_outputs
 from yeastexp.training.progress import Validation
@@ -120,6 +121,7 @@ def build_validator(
         if assembly.experiment.runtime.shards > 1:
             torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device, named)
+        check_outputs(outputs, sample.name, named)
         losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
         prediction = task.decode(outputs)
         if fault := fault_of_prediction(prediction, outputs, task, len(assembly.classes)):

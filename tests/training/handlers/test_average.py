@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from ignite.engine import Engine
 from torch import nn
 
+from yeastexp.contracts import Handler
 from yeastexp.nets.optimizers import sgd
 from yeastexp.training.handlers.average import Average, AverageWeights, KeepInitialShare
 from yeastexp.training.optimization import OptimizationStep, Options
@@ -120,3 +122,18 @@ def test_the_mean_with_initial_weights_by_hand(trainer: Engine, validator: Engin
         assert handler.mean[1].running_mean.item() == 0.75 * value
     assert int(handler.mean[1].num_batches_tracked) == 2
     assert not any(weight.requires_grad for weight in handler.mean.parameters())
+
+
+@pytest.mark.parametrize(
+    "averaged", [lambda of: AverageWeights(of, 0.5), lambda of: KeepInitialShare(of, 0.25, {"mask"})]
+)
+def test_a_mask_of_infinite_values_is_no_mean(
+    trainer: Engine, validator: Engine, averaged: Callable[[OptimizationStep], Handler]
+) -> None:
+    model = nn.Linear(1, 1)
+    model.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    optimization = OptimizationStep(model, sgd(model.parameters(), 0.1), Options(), torch.device("cpu"))
+    averaged(optimization).attach(trainer, validator)
+    trainer.fire_event(TrainingEvents.UPDATE_COMPLETED)
+    assert optimization.measured is not model
+    assert optimization.measured.get_buffer("mask").tolist() == [0.0, -math.inf]

@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 
 from yeastexp.data.annotations.contract import Annotation, Frames, Labels, of_values
+from yeastexp.data.hdf5_file import BEGINNING
 from yeastexp.errors import UserError, did_you_mean, in_one_line
 from yeastexp.system import trials
 from yeastexp.system.formatting import format_count
 
-BEGINNING = b"\x89HDF\r\n\x1a\n"
 USUAL = ("label", "labels", "masks", "mask", "segmentation", "instances", "gt", "exported_data", "data")
 """Names of datasets of labels, the first of which is taken."""
 

@@ -22,7 +22,7 @@ Choice = tuple[str, ...] | Annotated[int, Field(ge=1)]
 
 
 class Hdf5:
-    """The labelled images of a file, in whatever splits it has; `val` deals them anew, `part_groups` or not."""
+    """The labelled images of a file, in whatever splits it has; `val` chooses other ones, `part_groups` or not."""
 
     def __init__(self, path: Path, val: Choice | None = None, part_groups: bool = False) -> None:
         self._reader = Reader(path)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yeastexp.data import images, tiff_file
+from yeastexp.data import hdf5_file, images, tiff_file
 from yeastexp.data.recordings import hdf5, microscopes, ome_zarr, tiff
 from yeastexp.data.recordings.recording import Choices, StoredArray, one_image
 from yeastexp.data.tiff_file import BEGINNINGS
 from yeastexp.errors import UserError
 
-HDF5_BEGINS = b"\x89HDF\r\n\x1a\n"
 BEGINS = {images.PNG: "PNG", images.JPEG: "JPEG", images.BMP: "BMP"} | dict.fromkeys(BEGINNINGS, "TIFF")
-BEGINS |= dict.fromkeys(microscopes.ND2_BEGINS, "ND2") | {microscopes.LIF_BEGINS: "LIF", HDF5_BEGINS: "HDF5"}
+BEGINS |= dict.fromkeys(microscopes.ND2_BEGINS, "ND2") | {microscopes.LIF_BEGINS: "LIF", hdf5_file.BEGINNING: "HDF5"}
 """What files of a kind begin with; a file of another kind is refused when it is read."""
 
 OF_IMAGES = ("HDF5", "ND2", "LIF")

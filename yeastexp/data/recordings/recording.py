@@ -104,7 +104,7 @@ class Recording:
 
     @property
     def is_stack(self) -> bool:
-        """Whether there is an axis of frames, even of one frame."""
+        """Whether there are several frames."""
         return self.frames > 1
 
     @property

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
+from yeastexp.training.finite import masks_of
 from yeastexp.training.optimization import OptimizationStep
 from yeastexp.training.step import TrainingEvents
 
@@ -18,13 +19,15 @@ class Average:
     """An exponential moving average of a model's weights, as a model.
 
     In update n the average is multiplied by min(decay, (1 + n) / (10 + n)), so that the initial weights soon vanish.
-    Running statistics of norm layers are averaged like the weights that they belong to; integer buffers are copied.
+    Running statistics of norm layers are averaged like the weights that they belong to; integer buffers are copied, and
+    so are masks of -inf, as of attention, which have no mean.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
+        self.averaged = _with_means(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -32,16 +35,22 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         # One call for all tensors: a call for each would take longer than the arithmetic.
-        pairs = list(zip(_named(self.model).values(), _named(model).values(), strict=True))
-        smooth = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in smooth], [new for _, new in smooth], 1 - decay)
-        for own, new in pairs:
-            if not own.is_floating_point():
-                own.copy_(new)
+        mean, present = _named(self.model), _named(model)
+        torch._foreach_lerp_(
+            [mean[name] for name in self.averaged], [present[name] for name in self.averaged], 1 - decay
+        )
+        for name in mean.keys() - self.averaged:
+            mean[name].copy_(present[name])
 
 
 def _named(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _with_means(model: nn.Module) -> set[str]:
+    """The names of parameters and buffers that can be averaged."""
+    named = _named(model)
+    return {name for name, tensor in named.items() if tensor.is_floating_point()} - masks_of(named)
 
 
 class AverageWeights:
@@ -78,8 +87,8 @@ class KeepInitialShare:
 
     Fine-tuning on a few images fits them, and forgets what else the initial weights knew; their mean keeps much of both
     (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). Training itself goes on without it. Running
-    statistics of norm layers are averaged like weights. Tensors that are not `fitted`, which began at random, and
-    integer buffers are those in training. With a moving average, w is that average.
+    statistics of norm layers are averaged like weights. Tensors that are not `fitted`, which began at random, integer
+    buffers and masks of -inf are those in training. With a moving average, w is that average.
     """
 
     def __init__(self, optimization: OptimizationStep, share: float, fitted: Collection[str]) -> None:
@@ -88,10 +97,9 @@ class KeepInitialShare:
         self.mean = copy.deepcopy(self.source).eval().requires_grad_(False)
         # Kept, as walks through the layers would cost more than the arithmetic; states are loaded in place.
         self.tensors, self.trained = _named(self.mean), list(_named(self.source).values())
+        averaged = _with_means(self.mean)
         self.initial = {
-            name: tensor.clone()
-            for name, tensor in self.tensors.items()
-            if name in fitted and tensor.is_floating_point()
+            name: tensor.clone() for name, tensor in self.tensors.items() if name in fitted and name in averaged
         }
         optimization.averaged = self.mean
 
