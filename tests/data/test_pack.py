@@ -292,7 +292,7 @@ def test_a_pixel_has_a_size(tmp_path, pixel_um):
     with pytest.raises(UserError) as caught:
         pack.pack(*folders(tmp_path, ["a", "b"]), tmp_path / "data.h5", pixel_um=pixel_um)
     assert str(caught.value) == (
-        f"pixel_um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0"
+        f"--pixel-um: {pixel_um} is not the size of a pixel; give a number of micrometres above 0"
     )
 
 
