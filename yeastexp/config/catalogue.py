@@ -58,6 +58,8 @@ def reference() -> str:
     lines = ["# Parts", "", "Written by `python -m yeastexp list --markdown > docs/parts.md`."]
     for kind, registry in KINDS.items():
         lines += ["", f"## {kind}"]
+        if not registry.entries():
+            lines += ["", "None is built in; [here](your-own-part.md) is how to write one."]
         for entry in registry.entries():
             part = described(entry)
             lines += ["", f"### `{part['name']}`", "", part["doc"]]

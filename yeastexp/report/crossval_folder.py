@@ -46,8 +46,7 @@ class CrossvalFiles:
     @property
     def label(self) -> str:
         """The last two folders of the cross-validation's path."""
-        place = self.path.resolve()
-        return f"{place.parent.name}/{place.name}"
+        return run_files.last_two(self.path)
 
     @property
     def damage(self) -> list[str]:

@@ -58,8 +58,7 @@ class RunFiles:
     @property
     def label(self) -> str:
         """The last two folders of the run's path."""
-        place = self.path.resolve()
-        return f"{place.parent.name}/{place.name}"
+        return last_two(self.path)
 
     @property
     def directory(self) -> RunDirectory:
@@ -253,3 +252,9 @@ def representatives(scores: Mapping[str, float | None], higher_is_better: bool =
     if len(ordered) < 3:
         return dict(zip(("worst", "best") if len(ordered) == 2 else ("only",), ordered, strict=False))
     return {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]}
+
+
+def last_two(path: Path) -> str:
+    """Return the last two folders of a path."""
+    place = path.resolve()
+    return f"{place.parent.name}/{place.name}"
