@@ -31,7 +31,6 @@ from yeastexp.nets.receptive_field import receptive_field, survey
 from yeastexp.prediction import tiling
 from yeastexp.sample import Sample
 from yeastexp.training import contact_sheet, handlers, training_images
-from yeastexp.training.handlers import checkpoints
 from yeastexp.training.training_images import composed_scenes
 
 Call = Callable[..., tuple[int, str, str]]
@@ -42,14 +41,6 @@ WriteExperiment = Callable[..., Path]
 def registries_as_they_were() -> Iterator[None]:
     """Put back what is registered and which plugins are loaded."""
     with plugins.preserved():
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def epochs_as_if_they_were_long() -> Iterator[None]:
-    """Save after each epoch of a tiny run, of milliseconds, as after that of a real one, which takes seconds."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(checkpoints, "SHARE", 1e9)
         yield
 
 

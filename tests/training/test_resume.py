@@ -16,7 +16,7 @@ from tiny import EXPERIMENT, quiet, write_data
 
 from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
-from yeastexp.training import checkpoints, loop
+from yeastexp.training import checkpoints, handlers, loop
 from yeastexp.training.context import RunContext
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
@@ -45,9 +45,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ran(folder: Path, text: str = ALL_OPTIONS, settings: Sequence[str] = ()) -> Path:
-    """The directory of a finished run."""
+    """The directory of a finished run, each epoch of which is saved as if it took seconds."""
     (folder / "tiny.toml").write_text(text)
-    return run(folder / "tiny.toml", settings, console=quiet()).resolve()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(handlers.checkpoints, "SHARE", 1e9)
+        return run(folder / "tiny.toml", settings, console=quiet()).resolve()
 
 
 @pytest.fixture(scope="module")
