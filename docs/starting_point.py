@@ -23,7 +23,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ DOCUMENT, RUNS = HERE / "starting-point.md", HERE / "starting_point/runs.csv"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
 SCRATCH, PRETRAINED, BEFORE = "scratch", "pretrained", "before"
 """At random; from the weights with the keys of `from_yeast.toml`; from them with its `FORMER_KEYS`."""
+SHOWN = "AP50", "AP", "IoU"
 FORMER_KEYS = "optimizer.learning_rate=0.0005", "train.init_share=0"
 
 Row = Mapping[str, str]
@@ -51,26 +52,31 @@ def rows() -> list[Row]:
 
 
 def table(images: str) -> str:
-    """Markdown: a row for each number of steps and frames, with the scores of all seeds from scratch and the start."""
-    lines = [
-        "| steps | frames | AP50 from scratch | AP50 pretrained | IoU from scratch | IoU pretrained |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    """Markdown: a row for each number of steps and frames; mean and standard deviation over seeds of each score."""
+    headings = (f"{title} from scratch | pretrained" for title in ("AP50", "mean AP", "IoU"))
+    lines = [f"| steps | frames | {' | '.join(headings)} |", "|" + " ---: |" * 8]
     found = [row for row in rows() if row["images"] == images]
     for steps, frames in sorted({(int(row["steps"]), int(row["frames"])) for row in found}):
         chosen = [row for row in found if (int(row["steps"]), int(row["frames"])) == (steps, frames)]
         cells = [
-            " ".join(f"{float(row[score]):.3f}" for row in chosen if row["start"] == start)
-            for score, start in itertools.product(("AP50", "IoU"), (SCRATCH, PRETRAINED))
+            _mean_and_deviation([float(row[score]) for row in chosen if row["start"] == start])
+            for score, start in itertools.product(SHOWN, (SCRATCH, PRETRAINED))
         ]
         lines.append(f"| {steps or 'none'} | {frames or 'none'} | {' | '.join(cells)} |".replace("  ", " "))
     return "\n".join(lines) + "\n"
 
 
+def _mean_and_deviation(scores: Sequence[float]) -> str:
+    """The mean and, of several, the standard deviation (of n - 1); empty without scores."""
+    if len(scores) > 1:
+        return f"{mean(scores):.3f} ± {stdev(scores):.3f}"
+    return f"{scores[0]:.3f}" if scores else ""
+
+
 def shares() -> str:
     """Markdown: means over the same seeds with the `FORMER_KEYS` of `from_yeast.toml`, and with those of today."""
     lines = [
-        "| images | steps | frames | mean AP before | now | AP50 before | now | IoU before | now |",
+        "| images | steps | frames | AP50 before | now | mean AP before | now | IoU before | now |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     scores: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
@@ -81,7 +87,7 @@ def shares() -> str:
         if before and now.keys() >= before.keys():
             means = (
                 f"{mean(float(by_seed[seed][score]) for seed in before):.3f}"
-                for score in ("AP", "AP50", "IoU")
+                for score in SHOWN
                 for by_seed in (before, now)
             )
             lines.append(f"| {images.replace('_', ' ')} | {steps} | {frames} | {' | '.join(means)} |")
