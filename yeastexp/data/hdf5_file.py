@@ -33,6 +33,7 @@ from yeastexp.data.splits import plain_splits
 from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.system import files
 from yeastexp.system.interruption import Interruption
+from yeastexp.system.progress_bar import ProgressBar
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -109,7 +110,7 @@ def write(
     normalization: Mapping[str, Any] | None = None,
     origin: Origin | None = None,
     force: bool = False,
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    progress: ProgressBar[str] = iter,
     forms: Mapping[str, Mapping[str, Form]] | None = None,
 ) -> None:
     """Write the images of `splits`, one in memory at a time; the same input gives the same bytes.

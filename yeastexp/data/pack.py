@@ -31,12 +31,12 @@ from yeastexp.errors import UserError
 from yeastexp.sample import IGNORE
 from yeastexp.system import files
 from yeastexp.system.formatting import format_count
+from yeastexp.system.progress_bar import ProgressBar
 
 Array = npt.NDArray[Any]
 Fit = Literal["all", "train"]
 FOLDER = "folder"
 """The value of `group_by` that groups images by the folders they are in."""
-Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def pack(
     part_groups: bool = False,
     dry_run: bool = False,
     force: bool = False,
-    progress: Progress = iter,
+    progress: ProgressBar[str] = iter,
 ) -> Packed:
     """Write pairs of images and labels to one file, without rescaling; nothing is written if `dry_run`.
 
@@ -202,7 +202,7 @@ def _survey(
     said: _Said,
     dry_run: bool,
     later: Callable[[], AbstractContextManager[None]],
-    progress: Progress,
+    progress: ProgressBar[str],
 ) -> tuple[Survey, Sequence[str]]:
     """What all images and labels hold, and warnings about odd labels. Faults of files go through `later`."""
     survey = Survey(said.ignore, said.kind, dry_run)
@@ -233,7 +233,7 @@ def normalize(
     fit: Fit = "all",
     joint: bool = False,
     force: bool = False,
-    progress: Progress = iter,
+    progress: ProgressBar[str] = iter,
 ) -> Normalized:
     """Write a copy of a file whose raw values are float32 with mean 0 and standard deviation 1.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.drawn import Drawn
 from yeastexp.system import environment
+from yeastexp.system.progress_bar import ProgressBar
 
 
 def synth(
@@ -15,7 +15,7 @@ def synth(
     dataset: Drawn,
     *,
     force: bool = False,
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    progress: ProgressBar[str] = iter,
 ) -> None:
     """Write the images of a synthetic data set, so that the data set `hdf5` reads the same samples from the file."""
     provenance = {

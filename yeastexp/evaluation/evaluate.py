@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from yeastexp.metrics.summary import completed
 from yeastexp.prediction.predictor import Predictor, load_predictor
 from yeastexp.system import environment, files, processes
 from yeastexp.system.processes import refuse_unequal
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.tasks import telling_apart
 from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory, Which
@@ -38,7 +39,7 @@ def evaluate(
     tolerance_px: float | None = None,
     ignore_border: int | None = None,
     device: str = "auto",
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    progress: ProgressBar[str] = iter,
 ) -> tuple[Path, Evaluation]:
     """Score a checkpoint on whole images. Returns the folder in `RUN/evaluations` that was written, and its content.
 

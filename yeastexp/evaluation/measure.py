@@ -6,7 +6,7 @@ All derive from integer counts of each image, so that they do not depend on the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from yeastexp.metrics.summary import Summary, rows_of, summarise
 from yeastexp.registry import KINDS
 from yeastexp.sample import Sample
 from yeastexp.system import processes
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.tasks import telling_apart
 from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training import build
@@ -246,7 +247,7 @@ def _worst(values: Sequence[float | None], names: Sequence[str], sign: int) -> d
 def measure(
     images: Images,
     metrics: Mapping[str, PerImageMetric],
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    progress: ProgressBar[str] = iter,
 ) -> Measured:
     """Score a model on whole images; each of several processes predicts its share, and all return the whole."""
     predictor, among = images.predictor, processes.current()

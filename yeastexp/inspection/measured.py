@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from yeastexp.metrics import cells
 from yeastexp.metrics.matching import annotated_cells, f1, overlap
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.sample import IGNORE, Sample
-
-Progress = Callable[[Iterable[str]], Iterable[str]]
+from yeastexp.system.progress_bar import ProgressBar
 
 CLEAR = 0.15
 """The contrast of cells with their surroundings, in standard deviations of the image, above which it is clear."""
@@ -125,7 +124,7 @@ class Measured:
     tells."""
 
     @classmethod
-    def of(cls, path: Path, progress: Progress = iter) -> Measured:
+    def of(cls, path: Path, progress: ProgressBar[str] = iter) -> Measured:
         """Read all images of a file, one at a time. Raises UserError if their channels differ."""
         dataset, contents = Hdf5(path), Reader(path).contents
         names = contents.labelled

@@ -23,10 +23,11 @@ from yeastexp.data.hdf5_file import refuse_overwriting
 from yeastexp.data.pack import Packed, pack
 from yeastexp.errors import UserError
 from yeastexp.inspection.check import CheckResult, check
-from yeastexp.inspection.measured import Measured, Progress
+from yeastexp.inspection.measured import Measured
 from yeastexp.nets.receptive_field import receptive_field
 from yeastexp.system import files, memory
 from yeastexp.system.formatting import format_bytes, format_count, format_number, format_share
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.system.terminal import printable
 from yeastexp.training import build
 
@@ -125,7 +126,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def new(data: Path, output: Path, *, force: bool = False, progress: Progress = iter) -> None:
+def new(data: Path, output: Path, *, force: bool = False, progress: ProgressBar[str] = iter) -> None:
     """Write an experiment on packed data to `output`, after `check` has accepted it.
 
     Raises UserError if the data or the experiment cannot be used, or if `output` exists, unless `force`.
@@ -144,7 +145,7 @@ def new_from_images(
     options: Mapping[str, Any],
     *,
     force: bool = False,
-    progress: Progress = iter,
+    progress: ProgressBar[str] = iter,
 ) -> Packed:
     """Pack images and labels into a file beside `output`, and write an experiment on it: both, or nothing.
 
@@ -170,7 +171,7 @@ def new_from_images(
     return replace(packed, output=data)
 
 
-def _write(data: Path, output: Path, title: str, progress: Progress) -> None:
+def _write(data: Path, output: Path, title: str, progress: ProgressBar[str]) -> None:
     """Measure the data, write the experiment, check it, and write it once more with what was measured as comments."""
     measured = Measured.of(data, progress)
     if missing := [split for split in ("train", "val") if not measured.splits.get(split)]:

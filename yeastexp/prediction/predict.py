@@ -39,7 +39,7 @@ from yeastexp.tasks.telling_apart import TellsInstances
 from yeastexp.training.run_directory import RunDirectory, Which
 
 Form = Literal["png", "tif"]
-Progress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
+ImageProgress = Callable[[int], AbstractContextManager[Callable[[float], None]]]
 """Given the number of images, returns a context with a function to call with each share of an image predicted."""
 
 TABLE, CELLS = "predictions.csv", "cells.csv"
@@ -178,7 +178,7 @@ def predict(
     device: str = "auto",
     part: Part | None = None,
     join: bool = False,
-    progress: Progress = _silent,
+    progress: ImageProgress = _silent,
 ) -> int:
     """Write a mask for every image, of the same name, and `predictions.csv`; return the number of images.
 

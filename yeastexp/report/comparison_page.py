@@ -21,7 +21,6 @@ from yeastexp.report.crossval_folder import CrossvalFiles
 from yeastexp.report.curves import curve_chart, series_of
 from yeastexp.report.distributions import distribution_chart, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section, Table
-from yeastexp.report.predictions import ProgressBar
 from yeastexp.report.run_files import ImageScores, RunFiles
 from yeastexp.system.formatting import (
     format_count,
@@ -31,6 +30,7 @@ from yeastexp.system.formatting import (
     format_p,
     format_score,
 )
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.tasks.mask_cells import METHOD as MASK_CELLS
 
 MOST_PAIRS = plots.MOST_NAMED
@@ -47,7 +47,7 @@ def page(
     paths: Sequence[Path],
     written: str,
     device: str = "auto",
-    progress: ProgressBar = iter,
+    progress: ProgressBar[str] = iter,
     *,
     metric: str | None = None,
     class_name: str | None = None,
@@ -101,7 +101,7 @@ def _means(values: dict[str, Any], labels: Sequence[str]) -> Charts:
     )
 
 
-def _cells(comparison: Comparison, device: str, progress: ProgressBar) -> Iterator[Block]:
+def _cells(comparison: Comparison, device: str, progress: ProgressBar[str]) -> Iterator[Block]:
     """Blocks on cells, if there are any: paired differences of scores, agreement of numbers, and sizes."""
     runs = [_files(run.path) for run in comparison.runs]
     scores = [run.scores if isinstance(run, CrossvalFiles) else run.scores.get("val", {}) for run in runs]
@@ -140,7 +140,7 @@ def _files(path: Path) -> RunFiles | CrossvalFiles:
     return crossval_folder.read(path) if out_of_fold.is_crossval(path) else run_files.read(path)
 
 
-def _surveyed(run: RunFiles | CrossvalFiles, device: str, progress: ProgressBar) -> SurveyedCells | str:
+def _surveyed(run: RunFiles | CrossvalFiles, device: str, progress: ProgressBar[str]) -> SurveyedCells | str:
     if isinstance(run, CrossvalFiles):
         return crossval_page.surveyed_cells(run, crossval_page.source_of(run))
     return predictions.surveyed_cells(run, predictions.source_of(run), device, progress)

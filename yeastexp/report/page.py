@@ -14,8 +14,9 @@ from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.sweep.folder import SweepFolder
 from yeastexp.report import comparison_page, crossval_page, run_page, sweep_page
 from yeastexp.report.html import Page
-from yeastexp.report.predictions import ProgressBar, Say, silent
+from yeastexp.report.predictions import Say, silent
 from yeastexp.system import environment, files
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.training.run_directory import RunDirectory
 
 NAME = "report.html"
@@ -31,7 +32,7 @@ def report(
     metric: str | None = None,
     class_name: str | None = None,
     device: str = "auto",
-    progress: ProgressBar = iter,
+    progress: ProgressBar[str] = iter,
     say: Say = silent,
 ) -> Path:
     """Write the page of a run, a cross-validation or a sweep, or the comparison of several, and return its path.
@@ -53,7 +54,7 @@ def report(
     return target
 
 
-def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar, say: Say) -> Page:
+def _page_of_one(path: Path, written: str, device: str, progress: ProgressBar[str], say: Say) -> Page:
     if not RunDirectory(path).is_run:
         raise UserError(f"{path}: neither a run nor a cross-validation nor a sweep; {RunDirectory(path).meant}")
     if SweepFolder(path).is_sweep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,12 @@ from yeastexp.report.gallery import PredictedImage
 from yeastexp.report.html import Block, Gallery, Paragraph, Table
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system import files
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.training.device import configure_torch
 from yeastexp.training.run_directory import RunDirectory
 
 CONFUSION_NOTE = "validation images, best checkpoint; shares are of the row, the pixels of one true class"
 
-ProgressBar = Callable[[Iterable[str]], Iterable[str]]
-"""Wraps an iterable to show the progress of the loop over it."""
 
 Say = Callable[[str], None]
 """Prints a line on the terminal."""
@@ -59,7 +58,7 @@ def source_of(run: RunFiles) -> Source | str:
         return str(error)
 
 
-def predict_best(run: RunFiles, source: Source | str, device: str, progress: ProgressBar) -> BestPredictions | str:
+def predict_best(run: RunFiles, source: Source | str, device: str, progress: ProgressBar[str]) -> BestPredictions | str:
     """Predict the validation images with the best checkpoint; returns the reason if that is impossible.
 
     A page is written all the same, without what could not be computed.
@@ -82,7 +81,7 @@ def predict_best(run: RunFiles, source: Source | str, device: str, progress: Pro
         return str(error)
 
 
-def surveyed_cells(run: RunFiles, source: Source | str, device: str, progress: ProgressBar) -> SurveyedCells | str:
+def surveyed_cells(run: RunFiles, source: Source | str, device: str, progress: ProgressBar[str]) -> SurveyedCells | str:
     """Survey the cells of the validation images as the best checkpoint predicts them; or the reason why not."""
     if isinstance(source, str):
         return f"the images are not available ({source})"
@@ -94,7 +93,7 @@ def surveyed_cells(run: RunFiles, source: Source | str, device: str, progress: P
         return str(error)
 
 
-def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Table, SurveyedCells]:
+def _surveyed(run: RunFiles, images: Images, progress: ProgressBar[str]) -> tuple[Table, SurveyedCells]:
     """The confusion matrix and the survey of all cells, from a single prediction of each image."""
     survey = CellSurvey(cells.MOST_CROPS, cells.ignore_border_of(run.experiment))
     sizes = set[float | None]()
@@ -109,7 +108,7 @@ def _surveyed(run: RunFiles, images: Images, progress: ProgressBar) -> tuple[Tab
     return sections.confusion_table(counts, run.classes, f"{CONFUSION_NOTE}; computed for this page"), surveyed
 
 
-def _confusion(run: RunFiles, images: Images, progress: ProgressBar) -> Table:
+def _confusion(run: RunFiles, images: Images, progress: ProgressBar[str]) -> Table:
     """The confusion matrix from an evaluation of the same weights if there is one, else counted now."""
     note = CONFUSION_NOTE
     counts = next((evaluation.confusion for evaluation in run.evaluations if _same_weights(run, evaluation)), None)

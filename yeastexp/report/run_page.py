@@ -14,13 +14,14 @@ from yeastexp.metrics.summary import final_table, shown
 from yeastexp.report import curves, predictions, run_files, sections, tables
 from yeastexp.report.distributions import distribution_chart, distribution_charts, score_name
 from yeastexp.report.html import Block, Chart, Charts, Details, Fact, Facts, Page, Paragraph, Section
-from yeastexp.report.predictions import ProgressBar, Say, silent
+from yeastexp.report.predictions import Say, silent
 from yeastexp.report.run_files import RunFiles
 from yeastexp.system.formatting import format_count, format_interval, format_number, format_score
 from yeastexp.system.progress import format_seconds
+from yeastexp.system.progress_bar import ProgressBar
 
 
-def page(path: Path, written: str, device: str = "auto", progress: ProgressBar = iter, say: Say = silent) -> Page:
+def page(path: Path, written: str, device: str = "auto", progress: ProgressBar[str] = iter, say: Say = silent) -> Page:
     """The page of a run directory, finished or not, with notes on inputs that have changed since.
 
     Raises UserError if the folder is not a run directory.

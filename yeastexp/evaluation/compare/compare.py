@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from yeastexp.evaluation.compare.result import Comparison, Run, RunScores, Selec
 from yeastexp.evaluation.measure import STANDARD, WithheldMetric, approximate_in, metric_of, standard_of, tolerance_of
 from yeastexp.evaluation.source import Split
 from yeastexp.metrics.intervals import holm, interval, paired
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.training.run_directory import RunDirectory, Which
 
 
@@ -29,7 +30,7 @@ def compare(
     split: Split | None = None,
     device: str = "auto",
     output: Path | None = None,
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+    progress: ProgressBar[str] = iter,
 ) -> Comparison:
     """Compare runs image by image, the first with each of the others.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from yeastexp.errors import UserError, did_you_mean
@@ -14,6 +14,7 @@ from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Split
 from yeastexp.registry import KINDS
 from yeastexp.system import files
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.training.run_directory import RunDirectory
 
 
@@ -52,9 +53,7 @@ def default_split(runs: Sequence[Run], data: Path | None) -> Split:
     return "val" if any(digest in run.data_digests.values() for run in runs) else "all"
 
 
-def scores_of(
-    runs: Sequence[Run], selection: Selection, device: str, progress: Callable[[Iterable[str]], Iterable[str]]
-) -> list[RunScores]:
+def scores_of(runs: Sequence[Run], selection: Selection, device: str, progress: ProgressBar[str]) -> list[RunScores]:
     """The scores that the runs stored themselves; if any of them has none, those of evaluations of all runs."""
     # Never some of each: a run's own scores name no digests of images, so that nothing would tell whether both kinds
     # are of the same pixels.
@@ -84,9 +83,7 @@ def _of_result(run: Run, selection: Selection) -> RunScores | None:
     return RunScores(by_class, directory.per_image, images, selected=selection.split == "val") if by_class else None
 
 
-def _evaluated(
-    run: Run, selection: Selection, device: str, progress: Callable[[Iterable[str]], Iterable[str]]
-) -> RunScores:
+def _evaluated(run: Run, selection: Selection, device: str, progress: ProgressBar[str]) -> RunScores:
     """The scores of an earlier evaluation of the selection, or of one that is made now."""
     folder, evaluation = _earlier(run, selection) or evaluate(
         run.path,

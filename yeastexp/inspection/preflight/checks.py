@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,12 @@ from yeastexp.inspection.preflight.registration import Registration
 from yeastexp.inspection.preflight.statistics import ImageStatistics, measure
 from yeastexp.system.formatting import format_count
 from yeastexp.system.progress import Say
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.training import build
 from yeastexp.training.device import configure_torch
 from yeastexp.training.initial_weights import initialize
 from yeastexp.training.timing import assembled
 from yeastexp.training.training_images import Transforms
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 NOT_TRIED = Finding(
     "note",
@@ -68,7 +67,7 @@ def preflight(
     settings: Sequence[str] = (),
     *,
     steps: int = overfit.STEPS,
-    progress: Progress = iter,
+    progress: ProgressBar[Any] = iter,
     say: Say = lambda line: None,
 ) -> Preflight:
     """Check all images, one at a time, then the alignment of labels under transforms, then overfit one batch.
@@ -122,7 +121,7 @@ def _transforms(loaded: Experiment, dataset: Any) -> tuple[Transforms | None, Fi
 
 
 def _read_all(
-    dataset: Any, transforms: Transforms | None, progress: Progress
+    dataset: Any, transforms: Transforms | None, progress: ProgressBar[Any]
 ) -> tuple[list[ImageStatistics], list[Registration], dict[str, str]]:
     """The statistics of all images, the registration of some of them, and the faults of those that cannot be read."""
     images, registrations, faults = [], [], {}

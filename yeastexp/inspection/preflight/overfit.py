@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from yeastexp.inspection.preflight.finding import Finding
 from yeastexp.metrics.pixels import confusion
 from yeastexp.sample import IGNORE
 from yeastexp.system.formatting import format_count
+from yeastexp.system.progress_bar import ProgressBar
 from yeastexp.training.build import Assembly, build_trainer
 from yeastexp.training.finite import NonFiniteLoss, check_finite
 from yeastexp.training.training_images import Prepared
@@ -37,8 +38,6 @@ DROPOUTS = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),
 )
-
-Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def left(loss: float, constant: float, minimum: float) -> float:
     return (loss - minimum) / (constant - minimum) if constant > minimum else math.nan
 
 
-def overfit(assembly: Assembly, steps: int, progress: Progress) -> Overfit | None:
+def overfit(assembly: Assembly, steps: int, progress: ProgressBar[Any]) -> Overfit | None:
     """Train the experiment's model on one batch of a few patches with cells until it fits, or for `steps` steps.
 
     Loss and optimizer are those of the experiment, at a constant learning rate, without augmentation and dropout. The
