@@ -326,6 +326,9 @@ def test_dead_cells_taken_for_live() -> None:
     assert metric.maps == ("dead",)
     counts = metric.counts(prediction, torch.zeros_like(dead), dead=dead)
     assert counts.tolist() == [1, 3] and float(metric.score(counts)) == 1 / 3
+    large = torch.where(dead == 9, 1 << 40, dead)
+    assert metric.counts(prediction, torch.zeros_like(dead), dead=large).tolist() == [1, 3]
+    assert metric.counts(prediction, torch.zeros_like(dead), dead=-dead).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("classes", [2, 15, 16, 300])

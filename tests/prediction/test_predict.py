@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -174,6 +175,19 @@ def test_hdf5_files_of_a_folder_and_of_a_glob(finished: Path, here: Path, given:
     tiny.write_data(here / "packed" / "some.h5", 2, 1)
     assert predict.predict(finished, [given], here / "out") == 3
     assert rows(here / "out")[0]["file"] == "packed/some.h5/square_0"
+
+
+def test_files_that_cannot_be_named_or_followed_cost_no_others(finished: Path, here: Path) -> None:
+    (here / "in" / "loop.png").symlink_to("loop.png")
+    try:
+        shutil.copy(here / "in" / "a.png", os.fsencode(here / "in") + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    with pytest.raises(UserError, match=r"loop\.png: cannot be opened") as caught:
+        predict.predict(finished, ["in"], here / "out")
+    told = "its name is not UTF-8, as names in tables have to be; rename it"
+    assert sorted(fault.endswith(told) for fault in caught.value.faults) == [False, True]
+    assert [row["file"] for row in rows(here / "out")] == ["in/a.png", "in/b.png"]
 
 
 def test_a_normalised_hdf5_file_gives_what_its_images_give(finished: Path, here: Path) -> None:

@@ -217,8 +217,13 @@ def _pictures(paths: Iterable[Path], suffixes: Sequence[str] = SUFFIXES) -> Iter
     """
     named = [p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".")]
     named = [path for path in named if not path.is_dir() or is_zarr(path)]
-    others = {path.with_suffix("") for path in named if path.suffix.lower() not in LOSSY}
-    return (path for path in named if path.suffix.lower() not in LOSSY or path.with_suffix("") not in others)
+    return without_previews(named)
+
+
+def without_previews(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield all but JPEG files beside another of their name, which are the previews of those."""
+    others = {path.with_suffix("") for path in paths if path.suffix.lower() not in LOSSY}
+    return (path for path in paths if path.suffix.lower() not in LOSSY or path.with_suffix("") not in others)
 
 
 def _read(path: Path) -> Stored:

@@ -74,6 +74,8 @@ class LabelReading:
 
     classes: bool = False
     """Whether classes are wanted of annotations that have them, not ids."""
+    class_names: tuple[str, ...] = ()
+    """The classes of all files together: each file numbers its own in its own order."""
     counts: Counter[str] = field(default_factory=Counter)
     _reading: Reading = field(default_factory=Reading)
 
@@ -83,12 +85,19 @@ class LabelReading:
             return np.asarray(self._reading.read(source, frame)[0])
         labels = source.annotation.labels(source.name)
         self.counts.update(labels.counts)
-        values = labels.classes if self.classes else labels.instances
+        values = self._renumbered(source.annotation, labels.classes) if self.classes else labels.instances
         values = labels.values if values is None else values
         if values is None:
             held, other = ("no classes", "instance") if self.classes else ("classes alone", "class")
             raise UserError(f"{source.file.path}: has {held}; give --labels {other}")
         return np.asarray(values)
+
+    def _renumbered(self, annotation: Annotation, classes: Array | None) -> Array | None:
+        """The indices of a file's classes (H, W) as those of `class_names`."""
+        own = annotation.class_names
+        if classes is None or own == self.class_names or not set(own) <= set(self.class_names):
+            return classes
+        return np.array([self.class_names.index(name) for name in own], classes.dtype)[classes]
 
     def told(self) -> list[str]:
         """Lines about what was odd about the outlines read so far."""

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -132,7 +132,7 @@ def pack(
     origin = Origin(groups, facts.frames, facts.channel_names if len(facts.channel_names) == channels else ())
     stored = _Stored(pairs, further, survey, meant)
     if not dry_run:
-        with Pixels(meant == "class", said.ignore) as pixels:
+        with Pixels(replace(said, kind=meant)) as pixels:
             write(
                 output,
                 splits,
@@ -191,6 +191,8 @@ def _splits(
     by_name = found.by_name.items()
     if found.layout and test is None:
         test = tuple(name for name, pair in by_name if pair.split == "test") or None
+    if found.layout and val is None:
+        val = tuple(name for name, pair in by_name if pair.split == "val") or None
     splits = split([name for name, pair in by_name if not isinstance(pair.labels, NoLabels)], val, test, groups)
     unlabelled = tuple(name for name, pair in by_name if isinstance(pair.labels, NoLabels))
     return splits | ({UNLABELLED: unlabelled} if unlabelled else {})
@@ -206,7 +208,7 @@ def _survey(
 ) -> tuple[Survey, Sequence[str]]:
     """What all images and labels hold, and warnings about odd labels. Faults of files go through `later`."""
     survey = Survey(said.ignore, said.kind, dry_run)
-    with Pixels(said.kind == "class", said.ignore) as pixels:
+    with Pixels(said) as pixels:
         for name in progress(tuple(pairs)):
             with later():
                 survey.add(pairs[name], *pixels.read(pairs[name]))
@@ -398,8 +400,9 @@ def _groups(pairs: Mapping[str, Pair], group_by: str | None) -> dict[str, str]:
 class Pixels:
     """Reads images with their labels; files stay open between images, as consecutive ones are often of one file."""
 
-    def __init__(self, classes: bool = False, ignore: int | None = None) -> None:
-        self._images, self.labels, self._ignore = Reading(), LabelReading(classes), ignore
+    def __init__(self, said: _Said) -> None:
+        self._images, self._ignore = Reading(), said.ignore
+        self.labels = LabelReading(said.kind == "class", said.class_names)
 
     def __enter__(self) -> Pixels:
         return self
@@ -453,7 +456,7 @@ class _Said:
             ignore = layout.ignore
         left = sum(isinstance(pair.labels, NoLabels) for pair in pairs)
         files = {each.file.path: each.annotation for each in drawn}
-        classes = layout.class_names if layout else next((each.class_names for each in files.values()), ())
+        classes = layout.class_names if layout else _all_of(each.class_names for each in files.values())
         notes = _unlike_names(pairs)
         notes += [f"{path}: {note}" for path, annotation in files.items() for note in annotation.notes]
         notes += [layout.title, *layout.notes] if layout else []
@@ -472,6 +475,11 @@ class _Said:
         if self.drawn and not survey.foreground:
             raise UserError(f"{self.drawn}: holds no cell; annotate the images, or omit them")
         return survey.recognised()
+
+
+def _all_of(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The names in any of the lists, in the order in which they first appear."""
+    return tuple(dict.fromkeys(name for names in lists for name in names))
 
 
 class _Stored:

@@ -153,6 +153,10 @@ def _laid_out(layout: Layout) -> dict[str, Pair]:
         labels: Source = NoLabels(image.path)
         if pair.labels is not None:
             labels = Recording(one_image(pair.labels, pair.name, layout.title, read_labels), "")
+        if pair.name in pairs:
+            raise UserError(
+                f"{pairs[pair.name].paths[0]} and {image.path}: have the same name '{pair.name}'; rename one"
+            )
         pairs[pair.name] = Pair(pair.name, Recording(image, ""), 0, labels, 0, pair.group, pair.split)
     return pairs
 

@@ -290,11 +290,11 @@ class DeadCellFalsePositives(PerImageMetric):
     def counts(  # type: ignore[override]  # it asks for a map, by its name
         self, prediction: Tensor, labels: Tensor, *, dead: Tensor
     ) -> Tensor:
-        labelled = labels != IGNORE
-        # Ids may have gaps and the first is the background: only objects with a labelled pixel are counted.
-        pixels = torch.bincount(dead[labelled])
-        foreground = torch.bincount(dead[labelled & (prediction > 0)], minlength=len(pixels))
-        return torch.stack([(2 * foreground > pixels)[1:].sum(), (pixels > 0)[1:].sum()])
+        # Only objects with a labelled pixel are counted. Ids are numbered anew, as they may be as large as their type.
+        counted = (labels != IGNORE) & (dead > 0)
+        ids, index, pixels = torch.unique(dead[counted], return_inverse=True, return_counts=True)
+        foreground = torch.bincount(index[prediction[counted] > 0], minlength=len(ids))
+        return torch.stack([(2 * foreground > pixels).sum(), torch.tensor(len(ids), device=pixels.device)])
 
     def score(self, counts: Tensor) -> Tensor:
         return _ratio(counts[0], counts[1])

@@ -224,6 +224,7 @@ def predict(
     # Tables and exports need all images: a part has only its own, and joining is repeated once the faults are gone.
     if part or (join and call.faults):
         return _ended(call, stopped)
+    of_images = len(call.faults)
     if call.rows:
         try:
             _write(output / TABLE, call.rows)
@@ -235,8 +236,9 @@ def predict(
     if wanted and call.labelled:
         call.faults += exports.write(wanted, call.labelled, output)
         reading.close()
-    # Not before the tables are written: a killed call finds in the records what it need not predict again.
-    for its_targets in (each for each in targets if (each.grow or join) and not stopped):
+    # Not before the tables are written: a repeated call finds in the records what it need not predict again.
+    written = len(call.faults) == of_images and not stopped
+    for its_targets in (each for each in targets if (each.grow or join) and written):
         outputs.remove_records(its_targets)
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
@@ -428,6 +430,9 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
     for path in found:
         if path in hdf5_paths:
             continue
+        if not _is_unicode(str(path)):
+            faults.append(f"{str(path)!r}: its name is not UTF-8, as names in tables have to be; rename it")
+            continue
         if not recording_kinds.holds_several(path, choices):
             yield Source(str(path), path.stem, path, math.prod(tiff_file.claimed_shape(path)), partial(_open, path))
             continue
@@ -446,9 +451,11 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
             if not hdf5_file.is_plain(stem):
                 faults.append(f"{path}: {stem[: hdf5_file.LONGEST_NAME]!r} cannot be the name of an image; rename it")
                 continue
-            # Groups may be fields as well as stacks; only images with names like `GROUP_t…` are frames of one.
-            stack, frame = origin.groups.get(stem), origin.frames.get(stem, 0)
-            stack = stack if stack and stem.startswith(f"{stack}_t") else None
+            # Groups may be fields as well as stacks; only images with a number of their frame, and names like
+            # `GROUP_t…`, are frames of one.
+            stack, frame = origin.groups.get(stem), origin.frames.get(stem)
+            if frame is None or not (stack and stem.startswith(f"{stack}_t")):
+                stack, frame = None, 0
             yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image), stack, frame)
 
 
@@ -474,6 +481,15 @@ def _read(name: str, recording: Recording, frame: int, reading: Reading) -> Stor
     else:
         image = StoredImage.of(name, reading.read(recording, frame))
     return replace(image, pixel_um=recording.array.pixel_um)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether text can be encoded; bytes of a file's name that are not UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -513,13 +529,13 @@ def _targets(source: Source, output: Path, options: Options, form: Form | None) 
 def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:
     """Raise UserError if two images would have one output file, or if an output would replace an input."""
     by_target: dict[Path, Source] = {}
-    inputs = {source.path.resolve() for source in sources}
+    inputs = {os.path.realpath(source.path) for source in sources}  # Path.resolve raises on a link to itself
     for source, its_targets in zip(sources, targets, strict=True):
         for target in its_targets.all:
             if target in by_target:
                 other = by_target[target].name
                 raise UserError(f"{source.name}: its mask would have the name of that of {other}; predict them apart")
-            if target.resolve() in inputs:
+            if os.path.realpath(target) in inputs:
                 raise UserError(f"{target}: is one of the images; choose another folder for the masks")
             by_target[target] = source
 

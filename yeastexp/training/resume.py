@@ -224,6 +224,9 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
             f"--set: [scheduler] '{name}' was fitted to {steps} steps: in a run of {context.steps} steps the learning "
             f"rate would have been another from update {update} on; start a new run"
         )
+    if state["stopped"] == "early":
+        # Its patience is at an end, and without a new count so would be the longer run's, at the next validation.
+        state["best"] = {**state["best"], "validations_since": 0}
     state["stopped"] = None
     run.put_result_aside(steps)
     run.write_experiment(context.assembly.experiment)

@@ -16,6 +16,8 @@ from PIL import Image
 from skimage.draw import polygon
 
 from yeastexp.data.annotations import KINDS, recognised
+from yeastexp.data.hdf5_file import Reader
+from yeastexp.data.pack import pack
 from yeastexp.errors import UserError
 
 LABELS = label_image()
@@ -152,3 +154,23 @@ def test_damaged_json(tmp_path: Path, spoil: Callable[[str], str], message: str)
     with pytest.raises(UserError) as caught:
         recognised(path)
     assert str(caught.value).startswith(f"{path}: {message}") and "\n" not in str(caught.value)
+
+
+def test_classes_are_numbered_alike_in_all_files(tmp_path: Path) -> None:
+    """Each file numbers its own in the order in which they appear in it."""
+    (near, far), names = ([[1, 1], [9, 1], [9, 9], [1, 9]], [[21, 21], [29, 21], [29, 29], [21, 29]]), "abc"
+    drawn = [[("bud", near), ("dead", far)], [("dead", near), ("bud", far)], [("dead", near)]]
+    for folder in ("images", "outlines"):
+        (tmp_path / folder).mkdir()
+    for name, shapes in zip(names, drawn, strict=True):
+        Image.fromarray(np.random.default_rng(0).integers(0, 99, SIZE).astype(np.uint8)).save(
+            tmp_path / f"images/{name}.png"
+        )
+        outlines = [shape(ring, label) for label, ring in shapes]
+        write(tmp_path / f"outlines/{name}.json", outlines, imagePath=f"{name}.png")
+    done = pack([tmp_path / "images"], [tmp_path / "outlines"], tmp_path / "data.h5", kind="class", val=1)
+    assert done.label_values == (0, 1, 2)
+    reader = Reader(tmp_path / "data.h5")
+    assert reader.contents.provenance["classes"] == ["background", "bud", "dead"]
+    found = [reader.read(name)["gt"] for name in names]
+    assert [(labels[5, 5], labels[25, 25]) for labels in found] == [(1, 2), (2, 1), (2, 0)]

@@ -20,8 +20,10 @@ from yeastexp.data import pack
 from yeastexp.data.annotations.layouts import recognised_layout
 from yeastexp.data.datasets.hdf5 import hdf5
 from yeastexp.data.hdf5_file import Reader, stored_images
+from yeastexp.data.recordings.recording import Choices, Reading
 from yeastexp.errors import UserError
 from yeastexp.inspection.measured import Measured
+from yeastexp.prediction import predict
 from yeastexp.sample import IGNORE
 
 
@@ -113,6 +115,7 @@ def test_the_cell_tracking_challenge(tmp_path: Path) -> None:
     assert layout.notes == (
         "01: 2 of 3 frames have labels",
         "02: labels are the markers of tracks, which may be smaller than cells",
+        "03: left out, for it has no labels",
     )
 
 
@@ -141,13 +144,28 @@ def test_folders_of_images_and_masks(tmp_path: Path) -> None:
     write(tmp_path / "split", "train/images/a.tif", "train/masks/a.tif", "test/images/b.tif", "test/masks/b.tif")
     layout = recognised_layout(tmp_path / "split")
     assert layout is not None and [(pair.name, pair.split) for pair in layout.pairs] == [("a", "train"), ("b", "test")]
+    write(tmp_path / "split", "val/images/a.tif", "val/masks/a.tif")
+    layout = recognised_layout(tmp_path / "split")
+    named = [("train_a", "train"), ("val_a", "val"), ("test_b", "test")]
+    assert layout is not None and [(pair.name, pair.split) for pair in layout.pairs] == named
+
+
+def test_images_beside_masks_may_be_photographs(tmp_path: Path) -> None:
+    """A JPEG file of an image's name is its preview."""
+    write(tmp_path, "images/a.jpg", "images/b.tif", "images/b.jpg", "masks/a.tif", "masks/b.tif")
+    layout = recognised_layout(tmp_path)
+    assert layout is not None and [pair.images[0].name for pair in layout.pairs] == ["a.jpg", "b.tif"]
 
 
 def test_folders_that_miss_something(tmp_path: Path) -> None:
     write(tmp_path, "images/a.tif", "images/b.tif", "masks/a.tif")
     with pytest.raises(UserError, match="has no labels for the images 'b'; add or remove them"):
         recognised_layout(tmp_path)
-    write(tmp_path, "masks/b.tif", "masks/b_mask.tif")
+    write(tmp_path, "images/b.png", "masks/b.tif")
+    with pytest.raises(UserError, match="have the same name 'b'; rename one"):
+        recognised_layout(tmp_path)
+    (tmp_path / "images/b.png").unlink()
+    write(tmp_path, "masks/b_mask.tif")
     with pytest.raises(UserError, match="are labels of one image; remove one"):
         recognised_layout(tmp_path)
 
@@ -171,6 +189,7 @@ def cells(index: int) -> np.ndarray:
 LAYOUTS = {
     "StarDist": ("images/im{0}.tif", "masks/im{0}.tif"),
     "StarDist, split": ("{1}/images/im{0}.tif", "{1}/masks/im{0}.tif"),
+    "StarDist, each split from 0 on": ("{1}/images/im{2}.tif", "{1}/masks/im{2}.tif"),
     "YeaZ": ("images/im{0}.tif", "masks/im{0}_mask.tif"),
     "Cell Tracking Challenge": ("01/t00{0}.tif", "01_GT/SEG/man_seg00{0}.tif"),
     "Cell Tracking Challenge, results": ("01/t00{0}.tif", "01_RES/mask00{0}.tif"),
@@ -183,11 +202,13 @@ def test_a_packed_folder_has_every_pixel_of_it(tmp_path: Path, images: str, labe
     expected = {}
     for index in range(4):
         split = "test" if index == 3 else "train"
-        image, mask = root / images.format(index, split), root / labels.format(index, split)
+        numbers = index, split, index % 3
+        image, mask = root / images.format(*numbers), root / labels.format(*numbers)
         for path, values in ((image, picture(index)), (mask, cells(index))):
             path.parent.mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(path, values)
-        expected[image.stem if "images" in images else f"01_t00{index}"] = index
+        name = f"{split}_{image.stem}" if "{2}" in images else image.stem
+        expected[name if "images" in images else f"01_t00{index}"] = index
     part = {"part_groups": True} if images.startswith("01") else {}
     done = pack.pack([root], [root], tmp_path / "data.h5", **part)  # type: ignore[arg-type]
     assert done.kind == "instance" and sum(done.splits.values()) == 4
@@ -227,6 +248,9 @@ def test_frames_without_labels_are_kept_unlabelled(tmp_path: Path) -> None:
     assert hdf5(path, 1, part_groups=True).splits == hdf5(path).splits
     assert Measured.of(path).splits == {"train": 1, "val": 1}
     assert len(stored_images(path)) == 5
+    # They have no numbers of frames, so exports take them for images of their own.
+    found = predict.sources_of([str(path)], [], Choices(), Reading())
+    assert {(source.stack, source.frame) for source in found} == {(None, 0)}
 
 
 def yeaz(path: Path, labels: dict[int, np.ndarray]) -> None:

@@ -59,6 +59,7 @@ def saved(trainer: Engine, validator: Engine, losses: ReadLosses, monkeypatch: p
         loss: Callable[[int], float] = float,
         last: int = 7,
         saving: Callable[[], object] = lambda: None,
+        best: int = 0,
     ) -> list[int]:
         steps: list[int] = []
 
@@ -74,6 +75,7 @@ def saved(trainer: Engine, validator: Engine, losses: ReadLosses, monkeypatch: p
             lambda: steps.append(-trainer.state.iteration),
             lambda: trainer.state.iteration >= last,
             lambda step: step >= pause_at,
+            lambda: best,
         ).attach(trainer, validator)
         trainer.run(map(loss, range(1, 99)), max_epochs=-(-last // 3), epoch_length=3)
         return steps
@@ -100,6 +102,11 @@ def test_short_epochs_are_not_each_saved(saved: Keep, monkeypatch: pytest.Monkey
     monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: now))
     steps = saved(loss=lambda step: 1.0 + passed(1.0), last=35, saving=lambda: passed(0.5))
     assert steps == [step for at in (3, 15, 27, 35) for step in (at, -at)]
+
+
+def test_the_best_checkpoint_is_never_of_a_later_step(saved: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "SHARE", 0.0)
+    assert saved(last=11, best=6) == [3, -3, 6, -6, 11, -11]
 
 
 def test_within_an_epoch_a_checkpoint_lies_between_groups(saved: Keep) -> None:

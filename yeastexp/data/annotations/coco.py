@@ -50,7 +50,7 @@ class Coco:
                 continue
             shape = _shape(node["segmentation"], category or 0, frames[name])
             if shape.parts and (area := node.get("area")):
-                areas += area.number
+                areas += area.area
             shapes[name].append(shape)
         if not any(shapes.values()) and not foreign:
             raise file["annotations"].fault("holds no outline of an area", "annotate the images, or remove the file")
@@ -128,7 +128,7 @@ def _runs(node: Node, size: Size) -> Array:
     if claimed != size:
         raise node["size"].fault(f"is {list(claimed)}, but the image has {size[0]} × {size[1]} pixels")
     counts = node["counts"]
-    runs = decompressed(counts) if isinstance(counts.value, str) else [run.whole for run in counts.items()]
+    runs = decompressed(counts) if isinstance(counts.value, str) else [run.count for run in counts.items()]
     if any(run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
         raise counts.fault(f"is of {sum(runs):,} pixels, but the image has {size[0] * size[1]:,}")
     values = np.arange(len(runs)) % 2 == 1

@@ -69,11 +69,26 @@ class Node:
 
     @property
     def number(self) -> float:
-        """The value as a number within the range of coordinates, lengths or areas in pixels."""
+        """The value as a number within the range of coordinates and lengths in pixels."""
         value = self._of(int | float)
         if not abs(value) <= FARTHEST:
             raise self.fault(f"is {str(value)[:20]}, which lies outside of any image", "give coordinates in pixels")
         return float(value)
+
+    @property
+    def area(self) -> float:
+        """The value as an area in pixels, which may be far larger than any length."""
+        value = self._of(int | float)
+        if not 0 <= value <= 2**53:
+            raise self.fault("is no number of pixels")
+        return float(value)
+
+    @property
+    def count(self) -> int:
+        """The value as a whole number of pixels."""
+        if not self.area.is_integer():
+            raise self.fault("is not a whole number")
+        return int(self.area)
 
     @property
     def whole(self) -> int:

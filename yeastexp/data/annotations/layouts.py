@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yeastexp.data.annotations import json_file
 from yeastexp.data.annotations.json_file import Node
+from yeastexp.data.images import LOSSY, without_previews
 from yeastexp.errors import UserError
 from yeastexp.system.formatting import format_count
 
@@ -27,7 +28,7 @@ class Pair:
     labels: Path | None
     group: str | None = None
     split: str | None = None
-    """Train or test, if the folder says it."""
+    """Train, val or test, if the folder says it."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,15 @@ def _classes_of_nnunet(node: Node) -> tuple[list[str], int | None]:
 
 def _tracking_challenge(folder: Path) -> Layout | None:
     """The Cell Tracking Challenge: `01/t000.tif`, `01_GT/SEG/man_seg000.tif`, or `01_GT/TRA/man_track000.tif`."""
-    sequences = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and SEQUENCE.fullmatch(path.name) and _truth(path) is not None
-    ]
+    sequences = {
+        path: _truth(path) for path in sorted(folder.iterdir()) if path.is_dir() and SEQUENCE.fullmatch(path.name)
+    }
     pairs: list[Pair] = []
     notes: list[str] = []
-    for sequence in sequences:
-        truth, mark = _truth(sequence) or (sequence, "")
+    for sequence, found in sequences.items():
+        if found is None:
+            continue
+        truth, mark = found
         frames = {match[1]: path for path in sorted(sequence.iterdir()) if (match := FRAME.fullmatch(path.name))}
         labels = {
             match[1]: path
@@ -131,6 +132,7 @@ def _tracking_challenge(folder: Path) -> Layout | None:
             notes.append(f"{name}: labels are results of a program, not ground truth")
         if len(labels) < len(frames):
             notes.append(f"{name}: {len(labels):,} of {format_count(len(frames), 'frame')} have labels")
+    notes += [f"{path.name}: left out, for it has no labels" for path, found in sequences.items() if found is None]
     return Layout("Cell Tracking Challenge", tuple(pairs), "instance", notes=tuple(notes)) if pairs else None
 
 
@@ -144,10 +146,12 @@ def _truth(sequence: Path) -> tuple[Path, str] | None:
 
 
 def _image_and_mask_folders(folder: Path) -> Layout | None:
-    """StarDist's and YeaZ's `images/` and `masks/`, or `train/` and `test/` that hold them; labels are ids of cells."""
+    """StarDist's and YeaZ's `images/` and `masks/`, or folders of splits that hold them; labels are ids of cells."""
     whole = _folders(folder)
-    parts = {None: whole} if whole else {name: _folders(folder / name) for name in ("train", "test")}
+    parts = {None: whole} if whole else {name: _folders(folder / name) for name in ("train", "val", "test")}
     pairs = [pair for split, folders in parts.items() if folders for pair in _in_folders(*folders, split)]
+    if len({pair.name for pair in pairs}) < len(pairs):
+        pairs = [replace(pair, name=f"{pair.split}_{pair.name}") for pair in pairs]  # each folder counts from 0
     return Layout("images and masks", tuple(pairs)) if pairs else None
 
 
@@ -164,7 +168,11 @@ def _in_folders(images: Path, masks: Path, split: str | None) -> Iterator[Pair]:
         if (name := LABELLED.sub("", _stem(path))) in labels:
             raise UserError(f"{labels[name]} and {path}: are labels of one image; remove one")
         labels[name] = path
-    pictures = {_stem(path): path for path in _files(images, *PICTURES)}
+    pictures: dict[str, Path] = {}
+    for path in without_previews(_files(images, *PICTURES, *LOSSY)):
+        if (name := _stem(path)) in pictures:
+            raise UserError(f"{pictures[name]} and {path}: have the same name '{name}'; rename one")
+        pictures[name] = path
     _refuse_lonely(images.parent, sorted(pictures.keys() - labels.keys()), sorted(labels.keys() - pictures.keys()))
     for name, path in pictures.items():
         yield Pair(name, (path,), labels[name], split=split)

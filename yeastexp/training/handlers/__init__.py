@@ -38,6 +38,7 @@ def attach_handlers(context: RunContext) -> None:
         lambda: context.tracker.epochs(context.progress.rows),
         lambda: context.over,
         pause.pauses,
+        lambda: context.progress.best.step,
         agree,
     )
     context.handlers = {

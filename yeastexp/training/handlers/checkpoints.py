@@ -73,6 +73,7 @@ class KeepCheckpoints:
         write_epochs: Callable[[], None],
         over: Callable[[], bool],
         pauses: Callable[[int], bool],
+        best: Callable[[], int],
         agree: Callable[[bool], bool] = lambda due: due,
     ) -> None:
         self.minutes = minutes
@@ -82,6 +83,7 @@ class KeepCheckpoints:
         self.write_epochs = write_epochs
         self.over = over
         self.pauses = pauses
+        self.best = best
         self.agree = agree
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
@@ -118,8 +120,10 @@ class KeepCheckpoints:
 
     def after_epoch(self, trainer: Engine) -> None:
         """Save and write `metrics.csv` unless both were done just now, and end training if it is over or pauses."""
-        ends = self.over() or self.pauses(trainer.state.iteration)
-        if ends or self.agree(SHARE * (time.monotonic() - self.saved) >= self.seconds):
+        step = trainer.state.iteration
+        ends = self.over() or self.pauses(step)
+        # A new best checkpoint is saved already, and must not be of a later step than the newest one.
+        if ends or self.best() == step or self.agree(SHARE * (time.monotonic() - self.saved) >= self.seconds):
             self.keep()
         if ends:
             trainer.terminate()
