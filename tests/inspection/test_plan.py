@@ -143,6 +143,11 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         ({"channels": 2}, "task", {"task.channels": 2, "task.classes": ["background", "cell"]}),
         ({"classes": 3}, "task", {"task.channels": 1, "task.classes": ["background", "class_1", "class_2"]}),
         ({"class_names": ("none", "bud")}, "task", {"task.channels": 1, "task.classes": ["none", "bud"]}),
+        (
+            {"classes": 4, "class_names": ("background", "dead cell", " dead/cell", "background")},
+            "task",
+            {"task.channels": 1, "task.classes": ["background", "dead_cell", "dead_cell_2", "background_2"]},
+        ),
         ({"has_whole_cell": False}, "pasted_cells", {"augment.pasted_cells": None}),
         ({"has_whole_cell": False, "has_ids": False}, "pasted_cells", {"augment.pasted_cells": None}),
         ({"darker": 1}, "negatives", {"augment.invert_contrast": {}}),
@@ -335,9 +340,11 @@ def test_names_in_the_data_write_no_keys(tmp_path: Path, call: Call) -> None:
     assert "plugins" not in file and file["task"] == {"channels": 2, "classes": ["background", "cell"]}
     (tmp_path / "mine.toml").unlink()
     packed(tmp_path, arrays, provenance={"classes": ["background", odd]}, force=True)
-    status, _, err = call("new", tmp_path / "data.h5", "-o", tmp_path / "mine.toml")
-    assert status == 2 and "[task] classes.1: wants no spaces" in err and len(err.splitlines()) == 1
-    assert not (tmp_path / "mine.toml").exists()
+    file = written(tmp_path, call)
+    assert "plugins" not in file and file["task"]["classes"] == [
+        "background",
+        'GFP"_plugins_=_["other.py"]_#\U0001f9eb',
+    ]
 
 
 def test_the_data_are_not_overwritten(tmp_path: Path, call: Call) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from tiny import EXPERIMENT, quiet, write_experiment
@@ -169,6 +170,23 @@ def test_outputs_that_are_no_numbers_are_not_scored(here: Path) -> None:
         run(of_model(here, "blind"), console=quiet())
     last = checkpoints.load(here / "runs/tiny/001/checkpoints/last.pt")
     assert caught.value.status == 1 and last["step"] == 4 and last["model"]["layer.weight"].isfinite().all()
+
+
+def test_an_image_without_labels_has_no_part_in_the_validation_loss(here: Path) -> None:
+    path = write_experiment(here)
+    whole = RunDirectory(run(path, console=quiet())).read_result()
+    with h5py.File(here / "data.h5", "r+") as file:
+        index = [name.decode() for name in file["names"]].index(file["splits/val"][0].decode())
+        labels = file["gt"][:].astype("int8")
+        labels[index] = -1
+        del file["gt"]
+        file["gt"] = labels
+    found = RunDirectory(run(path, console=quiet()))
+    state = checkpoints.load(found.checkpoint("last"))["validations"]["last"]
+    known = [loss for loss in state["losses"].values() if loss == loss]
+    assert len(known) == len(state["losses"]) - 1
+    assert found.read_result()["last"]["loss"] == pytest.approx(sum(known) / len(known))
+    assert not any("validation loss" in note for note in found.read_result()["notes"]) and whole["last"]["loss"] > 0
 
 
 def test_a_validation_loss_that_is_no_number_is_said_and_is_null_in_json(here: Path) -> None:

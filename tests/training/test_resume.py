@@ -457,6 +457,25 @@ def test_a_run_that_stopped_early_can_be_extended(here: Path) -> None:
     assert (found["steps"], found["planned_steps"], found["stopped_early"]) == (12, 24, True)
 
 
+def test_a_shorter_length_extends_nothing(here: Path) -> None:
+    folder = broken(here, 5, text=CONSTANT.replace("epochs = 2", "epochs = 9"))
+    assert refusal(folder, "train.epochs=4") == (
+        "--set: 36 steps are planned; a length of 16 steps does not extend them"
+    )
+
+
+def test_a_best_checkpoint_that_was_saved_last_before_a_kill_is_scored_itself(here: Path) -> None:
+    """Of a later step than the newest one; the repeated steps need not come to weights that are better, as on a GPU."""
+    folder = ran(here, CONSTANT)
+    path, state = folder / "checkpoints/best.pt", checkpoints.load(folder / "checkpoints/last.pt")
+    assert RunDirectory(folder).read_result()["best"]["step"] == 8, "the last one, which is put aside"
+    (folder / "result.json").unlink()
+    checkpoints.save(folder / "checkpoints/last.pt", {**state, "best": {**state["best"], "step": 4, "value": 0.99}})
+    resume(folder, console=quiet())
+    best, last = (RunDirectory(folder).read_result()["val"][which] for which in ("best", "last"))
+    assert RunDirectory(folder).read_result()["best"]["step"] == checkpoints.load(path)["step"] == 8 and best == last
+
+
 def test_a_fitted_learning_rate_is_no_other_in_the_middle(here: Path) -> None:
     assert refusal(ran(here, EXPERIMENT), "train.epochs=4") == (
         "--set: [scheduler] 'one_cycle' was fitted to 8 steps: in a run of 16 steps the learning rate would have been "

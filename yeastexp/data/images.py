@@ -92,7 +92,7 @@ def as_image(place: str | Path, stored: Stored) -> Array:
     image = tiff_file.brightened(place, _without_alpha(place, image) if alpha else image, stored.white)
     tiff_file.refuse_type(place, image.dtype)
     refuse_nan(place, image)
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(image, image.dtype.newbyteorder("="))  # PyTorch knows no other order of bytes
 
 
 def as_labels(place: str | Path, stored: Stored) -> Array:

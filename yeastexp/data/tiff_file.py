@@ -136,8 +136,8 @@ def stored(path: Path, page: Any, values: Array | None = None) -> Stored:
 
 
 def refuse_type(place: str | Path, dtype: Any) -> None:
-    """Raises UserError if values of a type are not read as an image."""
-    if dtype not in TYPES:
+    """Raises UserError if values of a type, in any order of bytes, are not read as an image."""
+    if np.dtype(dtype).newbyteorder("=") not in TYPES:
         raise UserError(f"{place}: holds {dtype} values; save it as integers of 8, 16 or 32 bit or as float32")
 
 

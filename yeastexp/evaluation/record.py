@@ -128,7 +128,10 @@ def sentences(evaluation: Evaluation) -> list[str]:
     """Sentences on the counts of cells, which the tables leave out, and on how they agree image by image."""
     counted = evaluation.agreement
     told_apart = bool(counted) and not evaluation.approximate
-    sentences = [_counts_sentence(name, counts, told_apart=told_apart) for name, counts in evaluation.cells.items()]
+    everywhere = ", those at the border as well" if evaluation.ignore_border_px else ""
+    sentences = [
+        _counts_sentence(name, counts, told_apart=told_apart) + everywhere for name, counts in evaluation.cells.items()
+    ]
     return [*sentences, agreement_sentence(counted, "count" in evaluation.approximate)] if counted else sentences
 
 

@@ -7,6 +7,7 @@ alone: to remove one, take it out of `RULES`.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -338,9 +339,19 @@ def _starter(measured: Measured) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
+def _as_names(names: Sequence[str]) -> list[str]:
+    """Names as an experiment takes them, from those that people gave: without spaces and slashes, each once."""
+    plain: list[str] = []
+    for name in names:
+        written = re.sub(r"[/\\\s\x00-\x1f\x7f-\x9f]+", "_", name.strip()) or "class"
+        alike = sum(re.fullmatch(rf"{re.escape(written)}(_\d+)?", other) is not None for other in plain)
+        plain.append(f"{written}_{alike + 1}" if alike else written)
+    return plain
+
+
 def _class_names(measured: Measured) -> list[str]:
     if len(measured.class_names) == measured.classes:
-        return list(measured.class_names)
+        return _as_names(measured.class_names)
     if measured.classes == 2:
         return ["background", "cell"]
     return ["background", *(f"class_{index}" for index in range(1, measured.classes))]

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -454,7 +455,7 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
             # Groups may be fields as well as stacks; only images with a number of their frame, and names like
             # `GROUP_t…`, are frames of one.
             stack, frame = origin.groups.get(stem), origin.frames.get(stem)
-            if frame is None or not (stack and stem.startswith(f"{stack}_t")):
+            if frame is None or not (stack and re.fullmatch(rf"{re.escape(stack)}_t\d+", stem)):
                 stack, frame = None, 0
             yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image), stack, frame)
 

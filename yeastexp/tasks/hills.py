@@ -17,7 +17,10 @@ Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int32]
 
 PRECISION = 1e-3
-"""The error of a hill's height that is accepted, relative to its top."""
+"""The error of a hill's height that is accepted, relative to its top.
+
+A cell that reaches all four borders and is not the whole image can have ten times as much.
+"""
 
 
 def hills(instances: Array) -> npt.NDArray[np.float32]:

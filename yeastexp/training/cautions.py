@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+import torch
+
 from yeastexp.config import pretrained
 from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import AdditiveLoss
@@ -52,12 +54,17 @@ def of_loss(assembly: Assembly) -> Iterator[str]:
 
 
 def of_losses(validation: Validation) -> Iterator[str]:
-    """Warn if the loss of an image is no number: outputs are, so it is the loss function's doing."""
-    if odd := [name for name, loss in validation.losses.items() if not math.isfinite(loss)]:
+    """Warn if the loss of an image with labels is no number: outputs are, so it is the loss function's doing."""
+    # Without labels an image has no score either.
+    count = len(validation.losses)
+    scored = [of.rows.isfinite().any(dim=1) for of in validation.scores.values()]
+    labelled = torch.stack(scored).any(dim=0).tolist() if scored else [True] * count
+    losses = zip(validation.losses.items(), labelled, strict=True)
+    if odd := [name for (name, loss), known in losses if known and not math.isfinite(loss)]:
         others = f" and of {format_count(len(odd) - 1, 'more image')}" if len(odd) > 1 else ""
         yield (
-            f"the validation loss of '{odd[0]}'{others} is {validation.losses[odd[0]]}, so it has no mean; look for a "
-            "division by 0 in [loss], as of an image without labels or without a class"
+            f"the validation loss of '{odd[0]}'{others} is {validation.losses[odd[0]]}; look for a division by 0 in "
+            "[loss], as of an image without one of the classes"
         )
 
 

@@ -31,7 +31,13 @@ def conclude(run: RunContext) -> None:
     # No best checkpoint exists if the monitored score was never a number; the last weights stand for it then.
     if progress.best.value is None:
         run.save_best()
-    checkpoints.load_weights(assembly.model, checkpoints.load(path)["model"], path)
+    kept = checkpoints.load(path)
+    checkpoints.load_weights(assembly.model, kept["model"], path)
+    if progress.best.value is not None and kept["step"] != progress.best.step:
+        # A run was killed between saving its best weights and the newest ones, and went on to no better ones.
+        best = validate(assembly, assembly.model, "val", run.among)
+        summary = summarise(best.scores, assembly.classes)
+        progress.best.step, progress.best.value = kept["step"], best.value(assembly.experiment.monitor, summary)
     found = {"best": best.scores, "last": last.scores}
     summaries = {name: summarise(scores, assembly.classes) for name, scores in found.items()}
     baselines = {name: completed(summary, summaries["last"]) for name, summary in baselines.items()}

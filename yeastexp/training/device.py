@@ -37,11 +37,14 @@ def configure_torch(loaded: Experiment) -> Experiment:
 def torch_as_it_was() -> Iterator[None]:
     """Restore PyTorch's threads and determinism after the block, for a notebook that goes on after a run."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warns, memory = torch.is_deterministic_algorithms_warn_only_enabled(), torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory  # type: ignore[attr-defined]  # a property of the module
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        memory.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 def compute_device(runtime: Runtime) -> torch.device:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from yeastexp.metrics.pixels import Scores
+from yeastexp.metrics.summary import Summary, monitored
 from yeastexp.training.optimization import AccumulationSchedule
 
 
@@ -32,20 +33,28 @@ class Best:
 
 @dataclass
 class Validation:
-    """A validation on whole images: the scores of each metric, and the loss of each image by name, in their order."""
+    """A validation on whole images: the scores of each metric, and the loss of each image by name, in their order.
+
+    The loss of an image without labelled pixels is NaN.
+    """
 
     scores: dict[str, Scores]
     losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
-        """The mean over images, the same whatever their order."""
-        return math.fsum(self.losses.values()) / len(self.losses)
+        """The mean over images that have one, the same whatever their order; NaN if none has."""
+        known = [loss for loss in self.losses.values() if not math.isnan(loss)]
+        return math.fsum(known) / len(known) if known else math.nan
 
     @property
     def finite_loss(self) -> float | None:
         """The mean loss as JSON can hold it: None if it is NaN or infinite."""
         return self.loss if math.isfinite(self.loss) else None
+
+    def value(self, monitor: str, summary: Summary) -> float:
+        """Return the value that selects the best checkpoint: the loss, or the monitored score of its summary."""
+        return self.loss if monitor == "loss" else monitored(summary, monitor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the validation as plain values and tensors."""

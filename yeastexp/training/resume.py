@@ -205,6 +205,8 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
     steps = before.train.steps or (before.train.epochs or 0) * context.steps_per_epoch
     if context.steps <= step:
         raise UserError(f"--set: {step} steps are done; a length of {context.steps} steps does not extend them")
+    if context.steps < steps:
+        raise UserError(f"--set: {steps} steps are planned; a length of {context.steps} steps does not extend them")
     if remade := state.get("remade"):
         raise UserError(
             f"--set: after step {remade['at']} the learning rate was made to fall until step {remade['end']}, as a "

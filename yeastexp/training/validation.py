@@ -24,7 +24,7 @@ from yeastexp.metrics.pixels import PerImageMetric, Scores
 from yeastexp.metrics.summary import Summary, summarise, tags
 from yeastexp.randomness import generator
 from yeastexp.registry import described
-from yeastexp.sample import Sample
+from yeastexp.sample import IGNORE, Sample
 from yeastexp.system import full_precision
 from yeastexp.system.processes import ALONE, Processes
 from yeastexp.tasks import telling_apart
@@ -122,7 +122,9 @@ def build_validator(
             torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device, named)
         check_outputs(outputs, sample.name, named)
-        losses[sample.name] = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
+        loss = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
+        # A mean over no pixel: losses give 0, which would lower the mean over images.
+        losses[sample.name] = loss if bool((sample.labels != IGNORE).any()) else loss * torch.nan
         prediction = task.decode(outputs)
         if fault := fault_of_prediction(prediction, outputs, task, len(assembly.classes)):
             part = assembly.experiment.task.part

@@ -61,6 +61,20 @@ def test_ome_zarr(tmp_path: Path, version: str) -> None:
     np.testing.assert_array_equal(arrays["instances"], CELLS[2])
 
 
+def test_the_order_of_bytes_is_that_of_the_file(tmp_path: Path) -> None:
+    """Programs in Java write the highest byte first."""
+    ome_zarr(tmp_path / "images" / "a.ome.zarr", MOVIE.astype(">u2"), "tcyx", "0.5", CELLS.astype(">u2"))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["raw"] = MOVIE[:, 0].astype(">f4")
+    pack.pack([tmp_path / "images"], [tmp_path / "images"], tmp_path / "data.h5", kind="instance", part_groups=True)
+    arrays = Reader(tmp_path / "data.h5").read("a_t0002")
+    np.testing.assert_array_equal(arrays["raw"], MOVIE[2], strict=True)
+    np.testing.assert_array_equal(arrays["instances"], CELLS[2])
+    (stored,) = kinds.arrays(tmp_path / "b.h5", Choices())
+    frame = as_recording(stored, Choices(axes="TYX")).read(2)
+    np.testing.assert_array_equal(frame, MOVIE[2, :1].astype(np.float32), strict=True)
+
+
 def test_ome_zarr_in_depth_and_what_is_none(tmp_path: Path) -> None:
     volume = RANDOM.integers(0, 9, (5, 24, 31)).astype(np.uint8)
     ome_zarr(tmp_path / "a.zarr", volume, "zyx", "0.5")

@@ -40,7 +40,9 @@ def arrays(path: Path, name: str, dataset: str | None) -> list[StoredArray]:
             raise UserError(f"'{wanted}' is stored in chunks of more than a gigabyte; store it in chunks of one image")
         refuse_type(f"'{wanted}'", stored.dtype)
         read = partial(_opened, path, wanted)
-        return [StoredArray(path, name, "HDF5", _axes(stored), tuple(stored.shape), np.dtype(stored.dtype), read)]
+        return [
+            StoredArray(path, name, "HDF5", _axes(stored), tuple(stored.shape), stored.dtype.newbyteorder("="), read)
+        ]
 
 
 def _datasets(file: h5py.File) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def arrays(path: Path, name: str, labels: bool) -> list[StoredArray]:
                 "OME-Zarr",
                 letters,
                 tuple(stored.shape),
-                np.dtype(stored.dtype),
+                np.dtype(stored.dtype).newbyteorder("="),
                 partial(_opened, path, place, labels),
                 tuple(channels) if all(channels) else (),
                 sides[1] if equal else None,

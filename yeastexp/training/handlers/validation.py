@@ -7,7 +7,6 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from yeastexp.metrics.summary import monitored
 from yeastexp.sample import Sample
 from yeastexp.training.progress import Progress
 
@@ -54,7 +53,7 @@ class KeepBest:
         state: Any = validator.state
         validation, step = state.validation, self.trainer.state.iteration
         self.progress.last_validation = validation
-        value = validation.loss if self.monitor == "loss" else monitored(state.summary, self.monitor)
+        value = validation.value(self.monitor, state.summary)
         # The progress bar, which is attached after this handler, shows the value.
         state.monitored = value
         if self.progress.best.improves(value, step):
