@@ -586,7 +586,7 @@ PICTURES = {
     "no size of a pixel": Broken(
         pictures,
         f"{PACK} --pixel-um nan",
-        "pixel_um: nan is not the size of a pixel; give a number of micrometres above 0",
+        "--pixel-um: nan is not the size of a pixel; give a number of micrometres above 0",
     ),
     "a name of two lines": Broken(
         named("a\nb", "c"), PACK, "images/a\\nb.png: 'a\\nb' cannot be the name of an image; rename it"

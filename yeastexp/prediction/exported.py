@@ -107,7 +107,7 @@ def onnx_package(name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UserError(f"{purpose}: needs the package {name}; pip install {name}") from None
+        raise UserError(f"{purpose}: needs the package {name}; pip install onnx onnxruntime onnxscript") from None
 
 
 class OnnxNetwork(nn.Module):
