@@ -37,10 +37,20 @@ from yeastexp.training.run_directory import RunDirectory
 HERE = Path(__file__).parent
 DOCUMENT, RUNS = HERE / "starting-point.md", HERE / "starting_point/runs.csv"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
-SCRATCH, PRETRAINED, BEFORE = "scratch", "pretrained", "before"
-"""At random; from the weights with the keys of `from_yeast.toml`; from them with its `FORMER_KEYS`."""
+SCRATCH, PRETRAINED, BEFORE, GENTLER = "scratch", "pretrained", "before", "gentler"
+"""At random; from the weights with the keys of `from_yeast.toml`; from them with others, `KEYS`."""
 SHOWN = "AP50", "AP", "IoU"
-FORMER_KEYS = "optimizer.learning_rate=0.0005", "train.init_share=0"
+KEYS = {
+    BEFORE: ("optimizer.learning_rate=0.0005", "train.init_share=0"),
+    GENTLER: (
+        "augment.0.p=0.1",  # pasted_cells
+        "augment.3.scale=1.2",  # affine
+        "augment.4.p=0.1",  # pasted_structures
+        *(f"augment.{index}.p=0.15" for index in (5, 6, 7)),  # brightness_contrast, gamma, uneven_illumination
+        *(f"augment.{index}.p=0.1" for index in (8, 9)),  # gaussian_blur, gaussian_noise
+    ),
+}
+"""Settings of runs from the weights, by what `runs.csv` calls them."""
 
 Row = Mapping[str, str]
 
@@ -73,25 +83,28 @@ def _mean_and_deviation(scores: Sequence[float]) -> str:
     return f"{scores[0]:.3f}" if scores else ""
 
 
-def shares() -> str:
-    """Markdown: means over the same seeds with the `FORMER_KEYS` of `from_yeast.toml`, and with those of today."""
-    lines = [
-        "| images | steps | frames | AP50 before | now | mean AP before | now | IoU before | now |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+def compared(first: str, second: str, titles: tuple[str, str]) -> str:
+    """Markdown: means of two starts over the seeds that both have."""
+    headings = (f"{score} {titles[0]} | {titles[1]}" for score in ("AP50", "mean AP", "IoU"))
+    lines = [f"| images | steps | frames | seeds | {' | '.join(headings)} |", "| --- |" + " ---: |" * 9]
     scores: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows():
         scores[row["images"], int(row["steps"]), int(row["frames"])][row["start"]].append(row)
     for (images, steps, frames), by_start in sorted(scores.items()):
-        before, now = ({row["seed"]: row for row in by_start[start]} for start in (BEFORE, PRETRAINED))
-        if before and now.keys() >= before.keys():
-            means = (
-                f"{mean(float(by_seed[seed][score]) for seed in before):.3f}"
-                for score in SHOWN
-                for by_seed in (before, now)
-            )
-            lines.append(f"| {images.replace('_', ' ')} | {steps} | {frames} | {' | '.join(means)} |")
+        pair = [{row["seed"]: row for row in by_start[start]} for start in (first, second)]
+        if both := sorted(pair[0].keys() & pair[1].keys()):
+            means = (f"{mean(float(of[seed][score]) for seed in both):.3f}" for score in SHOWN for of in pair)
+            lines.append(f"| {images.replace('_', ' ')} | {steps} | {frames} | {len(both)} | {' | '.join(means)} |")
     return "\n".join(lines) + "\n"
+
+
+def tables() -> dict[str, str]:
+    """The tables of the page by name."""
+    return {
+        **{images: table(images) for images in sets()},
+        "shares": compared(BEFORE, PRETRAINED, ("before", "now")),
+        "gentler": compared(PRETRAINED, GENTLER, ("now", "gentler")),
+    }
 
 
 def draw(folder: Path = HERE / "starting_point") -> None:
@@ -169,7 +182,7 @@ def train(
             continue
         with tempfile.TemporaryDirectory() as folder:
             begun = None if source == SCRATCH else start
-            settings = FORMER_KEYS if source == BEFORE else ()
+            settings = KEYS.get(source, ())
             run = _trained(Path(folder), images, labels, val, frames, steps, seed, begun, settings)
             scores = _scores(_evaluated(run, data) if data else RunDirectory(run).read_result()["val"]["last"])
         with RUNS.open("a", encoding="utf-8", newline="") as file:
@@ -257,7 +270,7 @@ def main() -> None:
 def update() -> None:
     """Write the tables of the page, and its plots."""
     page = DOCUMENT.read_text(encoding="utf-8")
-    for name, text in {**{images: table(images) for images in sets()}, "shares": shares()}.items():
+    for name, text in tables().items():
         before, _, rest = page.partition(f"<!-- {name} -->\n")
         _, _, after = rest.partition(f"<!-- end of {name} -->")
         page = f"{before}<!-- {name} -->\n{text}<!-- end of {name} -->{after}"

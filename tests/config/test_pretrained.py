@@ -166,8 +166,7 @@ def test_the_page_trains_from_two_images(tmp_path: Path, call: Call, monkeypatch
 
 def test_the_page_has_the_scores_of_its_runs() -> None:
     page = starting_point.DOCUMENT.read_text(encoding="utf-8")
-    assert all(starting_point.table(images) in page for images in starting_point.sets())
-    assert starting_point.shares() in page
+    assert all(table in page for table in starting_point.tables().values())
 
 
 def test_a_run_becomes_weights_of_the_package(
