@@ -59,7 +59,7 @@ def reference() -> str:
     for kind, registry in KINDS.items():
         lines += ["", f"## {kind}"]
         if not registry.entries():
-            lines += ["", "None is built in; [here](your-own-part.md) is how to write one."]
+            lines += ["", f"None is built in; [how to write one](your-own-part.md#{kind})."]
         for entry in registry.entries():
             part = described(entry)
             lines += ["", f"### `{part['name']}`", "", part["doc"]]

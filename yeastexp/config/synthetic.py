@@ -13,9 +13,9 @@ from yeastexp.registry import dataset as datasets
 def configured(images: int, size: int, seed: int, settings: Sequence[str], name: str = "synthetic_yeast") -> Drawn:
     """Return the data set `name` with settings such as `crowding=0.4`, which are checked like those of a file."""
     kind = datasets.find(name)
-    options = {"images": images, "size": size, "seed": seed}
+    options: dict[str, object] = {"images": images, "size": size, "seed": seed}
     places: dict[toml_document.Keys, toml_document.Place] = {(key,): toml_document.Place(f"--{key}") for key in options}
-    given = toml_document.Document(toml_document.Place(name), dict[str, object](options), places)
+    given = toml_document.Document(toml_document.Place(name), options, places)
     for setting in settings:
         toml_document.override(given, setting, {})
     typed, problems = kind.schema.check(given.values)

@@ -94,10 +94,10 @@ class LabelReading:
 
     def _renumbered(self, annotation: Annotation, classes: Array | None) -> Array | None:
         """The indices of a file's classes (H, W) as those of `class_names`."""
-        own = annotation.class_names
-        if classes is None or own == self.class_names or not set(own) <= set(self.class_names):
+        names = annotation.class_names
+        if classes is None or names == self.class_names or not set(names) <= set(self.class_names):
             return classes
-        return np.array([self.class_names.index(name) for name in own], classes.dtype)[classes]
+        return np.array([self.class_names.index(name) for name in names], classes.dtype)[classes]
 
     def told(self) -> list[str]:
         """Lines about what was odd about the outlines read so far."""

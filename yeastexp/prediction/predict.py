@@ -426,9 +426,9 @@ def _written(
 
 def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, reading: Reading) -> Iterator[Source]:
     """Yield every image that paths lead to; the faults of stacks and HDF5 files that cannot be read are collected."""
-    found = images.image_files(inputs)
-    hdf5_paths = [path for path in found if _is_hdf5(path)]
-    for path in found:
+    paths = images.image_files(inputs)
+    hdf5_paths = [path for path in paths if _is_hdf5(path)]
+    for path in paths:
         if path in hdf5_paths:
             continue
         if not _is_unicode(str(path)):

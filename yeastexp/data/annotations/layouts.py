@@ -110,10 +110,10 @@ def _tracking_challenge(folder: Path) -> Layout | None:
     }
     pairs: list[Pair] = []
     notes: list[str] = []
-    for sequence, found in sequences.items():
-        if found is None:
+    for sequence, place in sequences.items():
+        if place is None:
             continue
-        truth, mark = found
+        truth, mark = place
         frames = {match[1]: path for path in sorted(sequence.iterdir()) if (match := FRAME.fullmatch(path.name))}
         labels = {
             match[1]: path
@@ -132,7 +132,7 @@ def _tracking_challenge(folder: Path) -> Layout | None:
             notes.append(f"{name}: labels are results of a program, not ground truth")
         if len(labels) < len(frames):
             notes.append(f"{name}: {len(labels):,} of {format_count(len(frames), 'frame')} have labels")
-    notes += [f"{path.name}: left out, for it has no labels" for path, found in sequences.items() if found is None]
+    notes += [f"{path.name}: left out, for it has no labels" for path, place in sequences.items() if place is None]
     return Layout("Cell Tracking Challenge", tuple(pairs), "instance", notes=tuple(notes)) if pairs else None
 
 
