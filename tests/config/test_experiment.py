@@ -313,6 +313,13 @@ RANGES = {
         {"epochs = 2": "epochs = 2\ninit_share = 0.5"},
         "29:1: [train] init_share: has no effect without 'init_from'",
     ),
+    "nothing to augment with": (
+        {
+            '[[augment]]\nname = "reflect"\nx = 0.25\n[[augment]]\nname = "rotate90"\n': "",
+            "epochs = 2": "epochs = 2\naugment_until = 0.5",
+        },
+        "24:1: [train] augment_until: has no effect without [[augment]]",
+    ),
     "nothing but initial weights": (
         {"epochs = 2": "epochs = 2\ninit_share = 1"},
         "29:1: [train] init_share: should be less than 1, got 1",

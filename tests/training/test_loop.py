@@ -27,6 +27,7 @@ from yeastexp.training import checkpoints, loop, run
 from yeastexp.training.build import assemble
 from yeastexp.training.context import RunContext
 from yeastexp.training.device import configure_torch
+from yeastexp.training.progress import Remade
 from yeastexp.training.run_directory import RunDirectory
 
 CPU = torch.device("cpu")
@@ -169,6 +170,35 @@ def test_weights_that_began_at_random_have_no_share(here: Path) -> None:
             end, mean = kept["handlers"]["initial share"]["model"], kept["model"]
             equal = {name for name in mean if torch.equal(mean[name], end[name])}
             assert {name for name in equal if "tracked" not in name} == {"head.weight", "head.bias"}
+
+
+# The end of augmentation
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("share", "remade", "augmented"),
+    [(1.0, None, 8), (0.75, None, 6), (0.3, None, 2), (0.75, Remade(at=2, end=4), 3), (0.75, Remade(at=5, end=6), 5)],
+)
+def test_the_last_steps_have_no_augmentation(
+    here: Path, workers: int, share: float, remade: Remade | None, augmented: int
+) -> None:
+    """Nor those after a change of plan; a run that is resumed makes the same batches."""
+    path = write_experiment(here)
+    loaded = load_experiment(path, [f"train.augment_until={share}", f"runtime.workers={workers}"])
+    context = RunContext(assemble(loaded), RunDirectory(here / "run"), quiet(), 0.0)
+    context.build()
+    plain = assemble(load_experiment(path, ["augment=[]"]))
+    for begin in (0, 4):
+        context.progress.remade = remade if remade and remade.at <= begin else None
+        context.start_at(begin)
+        for step, (patches, targets) in enumerate(context.rest(), start=begin):
+            expected = (context.assembly if step < augmented else plain).sampler.batch(step)
+            assert torch.equal(patches, expected[0]) and torch.equal(targets, expected[1]), (begin, step)
+            if remade and step + 1 == remade.at:
+                context.progress.remade = remade
+        assert step == 7
+    context.tracker.close()
 
 
 # Early stopping

@@ -24,10 +24,11 @@ from yeastexp.training.run_directory import RunDirectory
 
 ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").replace(
     "epochs = 2",
-    'epochs = 3\nema_decay = 0.9\nmax_grad_norm = 0.5\naccumulation_steps = 3\nprecision = "bfloat16"',
+    "epochs = 3\nema_decay = 0.9\naugment_until = 0.42\n"
+    'max_grad_norm = 0.5\naccumulation_steps = 3\nprecision = "bfloat16"',
 )
 ALL_OPTIONS += "[validation]\npatience = 9\n"
-"""Twelve steps, groups of three, then one, in each epoch of four."""
+"""Twelve steps, groups of three, then one, in each epoch of four; five steps with augmentation."""
 
 CONSTANT = EXPERIMENT.replace('[scheduler]\nname = "one_cycle"\n', "").replace('"adamw"', '"sgd"')
 RUN = Path("runs") / "tiny" / "001"
@@ -486,6 +487,13 @@ def test_a_fitted_learning_rate_is_no_other_in_the_middle(here: Path) -> None:
 def test_what_is_done_cannot_be_undone(here: Path) -> None:
     assert refusal(ran(here, CONSTANT), "train.epochs=1") == (
         "--set: 8 steps are done; a length of 4 steps does not extend them"
+    )
+
+
+def test_patches_that_were_not_augmented_are_not_those_of_a_longer_run(here: Path) -> None:
+    assert refusal(ran(here, CONSTANT, ["train.augment_until=0.5"]), "train.epochs=4") == (
+        "--set: steps 5 to 8 had no augmentation, [train] augment_until = 0.5 of 8, and in a run of 16 steps they "
+        "would have had; start a new run"
     )
 
 

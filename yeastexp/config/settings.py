@@ -89,7 +89,15 @@ class Train:
         float,
         Field(ge=0, lt=1, description="share of the initial weights in those that are saved and scored"),
     ] = 0.0
+    augment_until: Annotated[
+        float,
+        Field(gt=0, le=1, description="share of the steps after which [[augment]] is left out until the end"),
+    ] = 1.0
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+    def augmented(self, steps: int) -> int:
+        """Return how many steps of a run of so many have augmentation."""
+        return round(self.augment_until * steps)
 
 
 @dataclass(frozen=True)

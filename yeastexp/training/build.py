@@ -103,6 +103,8 @@ class Assembly:
     criterion: Loss | None
     metrics: dict[str, PerImageMetric]
     sampler: PatchSampler
+    plain: PatchSampler
+    """The sampler of the same patches without augmentation, for the end of the training."""
     images: Images
 
     @property
@@ -206,22 +208,26 @@ def assemble(experiment: Experiment) -> Assembly:
     images = training_images(experiment, task, dataset, transforms, augmentations, device)
     # Patches are planned on the images of the data set alone. The scenes behind them are taken by augmentations, in
     # place of such a patch.
-    sampler = PatchSampler(
-        images.source,
-        plan_patches(experiment.patches, images.source.sizes[: images.count]),
-        experiment.train.batch_size,
-        augmentations,
-        experiment.train.seed,
-        experiment.patches.foreground_fraction,
-        task.planes,
-        images.scenes,
-        len(experiment.task.classes),
+    plan = plan_patches(experiment.patches, images.source.sizes[: images.count])
+    sampler, plain = (
+        PatchSampler(
+            images.source,
+            plan,
+            experiment.train.batch_size,
+            acting,
+            experiment.train.seed,
+            experiment.patches.foreground_fraction,
+            task.planes,
+            images.scenes if acting else {},
+            len(experiment.task.classes),
+        )
+        for acting in (augmentations, ())
     )
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
     model = to_device(build_model(experiment), experiment.runtime, device)
     metrics = with_metrics_of(task, build_metrics(experiment), len(experiment.task.classes), dataset.maps)
-    return Assembly(experiment, device, dataset, transforms, task, model, criterion, metrics, sampler, images)
+    return Assembly(experiment, device, dataset, transforms, task, model, criterion, metrics, sampler, plain, images)
 
 
 @dataclass(frozen=True)

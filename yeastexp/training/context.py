@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from yeastexp.config.experiment import LENGTH
 from yeastexp.contracts import Handler
 from yeastexp.data.folds import Thumbnail
-from yeastexp.data.patches import Batch
+from yeastexp.data.patches import Batch, PatchSampler
 from yeastexp.data.prefetch import Tensors, prefetch_to_device
 from yeastexp.data.shards import Shards, ShardSampler
 from yeastexp.errors import UserError
@@ -153,6 +153,13 @@ class RunContext:
         """The last step of the run by the present plan."""
         return self.progress.remade.end if self.progress.remade else self.steps
 
+    @property
+    def augmented(self) -> int:
+        """The number of steps with augmentation, by the present plan; those after it have none."""
+        train, remade = self.assembly.experiment.train, self.progress.remade
+        planned = train.augmented(self.steps)
+        return min(planned, max(remade.at, train.augmented(remade.end))) if remade else planned
+
     def scheduler_steps(self, step: int) -> int:
         """Return how often to step the learning rate's scheduler after the update at the end of a step."""
         update = self.schedule.updates_until(step)
@@ -219,12 +226,25 @@ class RunContext:
 
     def rest(self) -> Iterator[Batch | Shards]:
         """Yield the remaining batches of the run, or this process's shards of them."""
-        shards = self.assembly.experiment.runtime.shards
-        if shards == 1:
-            yield from self.batches(self.step, self.steps)
+        step = self.step
+        while step < self.steps:
+            augmented = step < self.augmented
+            sampler, last = (self.assembly.sampler, self.augmented) if augmented else (self.assembly.plain, self.steps)
+            with closing(self._made(sampler, step, last)) as made:
+                for batch in made:
+                    yield batch
+                    step += 1
+                    # A change of plan may end it before `last`; batches that workers have made beyond are dropped.
+                    if augmented and step >= self.augmented:
+                        break
+
+    def _made(self, sampler: PatchSampler, first: int, last: int) -> Generator[Batch | Shards]:
+        """Yield the batches of a sampler, or this process's shards of them, on the device."""
+        if (shards := self.assembly.experiment.runtime.shards) == 1:
+            yield from self._on_device(sampler.batches(first, last, *self._by_workers))
         else:
-            sampler = ShardSampler(self.assembly.sampler, shards, self.among)
-            yield from self._on_device(sampler.batches(self.step, self.steps, *self._by_workers))
+            cut = ShardSampler(sampler, shards, self.among)
+            yield from self._on_device(cut.batches(first, last, *self._by_workers))
 
     @property
     def _by_workers(self) -> tuple[int, bool]:

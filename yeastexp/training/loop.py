@@ -91,6 +91,8 @@ def begin(run: RunContext) -> None:
         run.log(f"{updates} on {run.assembly.device}")
         run.say(f"{run.directory}: {updates} on {run.assembly.device}")
         run.log(run.assembly.images.where)
+        if run.augmented < run.steps:
+            run.log(f"augmentation in steps 1 to {run.augmented}")
         run.start_at(0)
         run.save()
 

@@ -226,6 +226,12 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
             f"--set: [scheduler] '{name}' was fitted to {steps} steps: in a run of {context.steps} steps the learning "
             f"rate would have been another from update {update} on; start a new run"
         )
+    if (first := before.train.augmented(steps)) < step:
+        raise UserError(
+            f"--set: steps {first + 1} to {step} had no augmentation, [train] augment_until = "
+            f"{before.train.augment_until:g} of {steps}, and in a run of {context.steps} steps they would have had; "
+            "start a new run"
+        )
     if state["stopped"] == "early":
         # Its patience is at an end, and without a new count so would be the longer run's, at the next validation.
         state["best"] = {**state["best"], "validations_since": 0}
