@@ -132,6 +132,20 @@ class TestTransforms:
         assert after.image.shape == (1, 1, 1) and bool(after.image.isfinite().all())
         assert after.labels.tolist() in ([[1]], [[IGNORE]])
 
+    def test_what_moves_whole_pixels_changes_none(self, name: str) -> None:
+        """That all transforms which do say so: each draw gives the same values elsewhere, in the image and labels."""
+        transform = made("transform", name)
+        if not transform.draws() or transform.has("scenes"):
+            pytest.skip("is the same for every patch, or takes patches from elsewhere")
+        labels = torch.arange(24 * 24).reshape(1, 24, 24)
+        pixels = Pixels.of([labels.float()], [labels])
+        params = [[transform.draw(generator(0, "augment", 0, index))] for index in range(30)]
+        images, placed = pipeline.patches(pixels, np.zeros(30, int), np.zeros((30, 2), int), 24, [transform], params)
+        kept = (placed.flatten(1).sort(1).values == labels.flatten()).all() and torch.equal(
+            images[:, 0], placed.float()
+        )
+        assert bool(kept) == transform.moves_whole_pixels
+
     def test_geometry_keeps_image_and_labels_in_step(self, name: str) -> None:
         """A ramp that equals its labels still does where pixels fall on pixels, else to half a pixel on each axis."""
         transform = made("transform", name)

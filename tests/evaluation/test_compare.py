@@ -189,9 +189,32 @@ def test_other_images_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> No
     with pytest.raises(UserError) as caught:
         compare(runs)
     assert str(caught.value) == (
-        f"{other}: image 'square_8' is not the one of {one} (3 of 7 have other pixels or labels under the same name); "
-        "compare them on one file, with --data"
+        f"{other}: image 'square_8' is not the one of {one} (3 of 7 have other pixels, labels or cells under the same "
+        "name); compare them on one file, with --data"
     )
+
+
+def test_other_cells_of_the_same_pixels_are_refused_where_cells_are_scored(
+    runs: tuple[Path, Path], tmp_path: Path, evaluations: list[Path]
+) -> None:
+    names = [f"square_{index}" for index in range(4 + IMAGES)]
+    for run, halves in zip(runs, (1, 2), strict=True):
+
+        def cells(name: str, halves: int = halves) -> dict[str, np.ndarray]:
+            found = image(int(name.removeprefix("square_")))
+            upper = np.arange(32)[:, None] < np.nonzero(found["gt"])[0].mean()
+            return {**found, "instances": found["gt"] * np.where(upper, halves, 1).astype(np.uint16)}
+
+        path = tmp_path / f"{halves}.h5"
+        hdf5_file.write(path, {"train": names[:4], "val": names[4:]}, cells, provenance={})
+        at_home(run, path)
+        changed(run, 'name = "accuracy"', 'name = "average_precision"')
+    assert len(compare(runs, metric="iou").images) == IMAGES
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            compare(runs, metric="average_precision")
+        assert "(7 of 7 have other pixels, labels or cells under the same name)" in str(caught.value)
+    assert evaluations == list(runs)
 
 
 def test_other_classes_are_refused(runs: tuple[Path, Path]) -> None:
@@ -509,8 +532,8 @@ def test_images_of_the_same_names_have_to_be_the_same(validations: tuple[Path, P
     assert len(compare(validations).images) == 6
     moved_to(read=lambda name: image(int(name[-1]) + (name == "square_3")))
     assert refused(validations) == (
-        f"{other}: image 'square_3' is not the one of {one} (1 of 6 have other pixels or labels under the same name); "
-        "cross-validate both on the same data"
+        f"{other}: image 'square_3' is not the one of {one} (1 of 6 have other pixels, labels or cells under the same "
+        "name); cross-validate both on the same data"
     )
     new.unlink()
     assert refused(validations).startswith(f"{other}: its data differ from the others' or are elsewhere, and cannot")

@@ -25,6 +25,7 @@ def written(folder: Path, **changes: Any) -> Evaluation:
         "summary": found.summary,
         "worst": {},
         "approximate": [],
+        "maps": {},
     }
     plain |= {
         "baselines": {"threshold": found.summary},

@@ -180,15 +180,16 @@ def test_weights_that_began_at_random_have_no_share(here: Path) -> None:
     ("share", "remade", "augmented"),
     [(1.0, None, 8), (0.75, None, 6), (0.3, None, 2), (0.75, Remade(at=2, end=4), 3), (0.75, Remade(at=5, end=6), 5)],
 )
-def test_the_last_steps_have_no_augmentation(
+def test_the_last_steps_have_no_augmentations_but_those_that_move_whole_pixels(
     here: Path, workers: int, share: float, remade: Remade | None, augmented: int
 ) -> None:
     """Nor those after a change of plan; a run that is resumed makes the same batches."""
-    path = write_experiment(here)
+    (here / "plain.toml").write_text(EXPERIMENT)
+    path = write_experiment(here, EXPERIMENT.replace("[[augment]]", '[[augment]]\nname = "affine"\n[[augment]]', 1))
     loaded = load_experiment(path, [f"train.augment_until={share}", f"runtime.workers={workers}"])
     context = RunContext(assemble(loaded), RunDirectory(here / "run"), quiet(), 0.0)
     context.build()
-    plain = assemble(load_experiment(path, ["augment=[]"]))
+    plain = assemble(load_experiment(here / "plain.toml"))
     for begin in (0, 4):
         context.progress.remade = remade if remade and remade.at <= begin else None
         context.start_at(begin)

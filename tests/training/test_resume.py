@@ -28,7 +28,7 @@ ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").repl
     'max_grad_norm = 0.5\naccumulation_steps = 3\nprecision = "bfloat16"',
 )
 ALL_OPTIONS += "[validation]\npatience = 9\n"
-"""Twelve steps, groups of three, then one, in each epoch of four; five steps with augmentation."""
+"""Twelve steps, groups of three, then one, in each epoch of four; five steps with all augmentations."""
 
 CONSTANT = EXPERIMENT.replace('[scheduler]\nname = "one_cycle"\n', "").replace('"adamw"', '"sgd"')
 RUN = Path("runs") / "tiny" / "001"
@@ -492,8 +492,8 @@ def test_what_is_done_cannot_be_undone(here: Path) -> None:
 
 def test_patches_that_were_not_augmented_are_not_those_of_a_longer_run(here: Path) -> None:
     assert refusal(ran(here, CONSTANT, ["train.augment_until=0.5"]), "train.epochs=4") == (
-        "--set: steps 5 to 8 had no augmentation, [train] augment_until = 0.5 of 8, and in a run of 16 steps they "
-        "would have had; start a new run"
+        "--set: steps 5 to 8 had not all augmentations ([train] augment_until = 0.5 of 8), which they would have in a "
+        "run of 16 steps; start a new run"
     )
 
 

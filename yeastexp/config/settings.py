@@ -91,12 +91,16 @@ class Train:
     ] = 0.0
     augment_until: Annotated[
         float,
-        Field(gt=0, le=1, description="share of the steps after which [[augment]] is left out until the end"),
+        Field(
+            gt=0,
+            le=1,
+            description="share of the steps after which [[augment]] is left out, except reflect and rotate90",
+        ),
     ] = 1.0
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 
     def augmented(self, steps: int) -> int:
-        """Return how many steps of a run of so many have augmentation."""
+        """Return how many steps of a run of so many have all augmentations."""
         return round(self.augment_until * steps)
 
 

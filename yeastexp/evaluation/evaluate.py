@@ -87,6 +87,7 @@ def evaluate(
         ignore_border_px=ignore_border,
         approximate=list(approximate_in(experiment)),
         images=measured.images,
+        maps=measured.maps,
         trained_on=trained_on,
         selected_on=selected_on,
         summary=measured.summary,

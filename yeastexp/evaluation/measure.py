@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from yeastexp.config.experiment import Experiment
-from yeastexp.evaluation.source import Images, image_digest
+from yeastexp.evaluation.source import Images, image_digest, map_digests
 from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.counts import InstanceCounts, PixelCounts, PredictedInstanceCounts, RegionCounts
 from yeastexp.metrics.instances import InstanceMetric
@@ -116,6 +116,8 @@ class Measured:
     counts: dict[str, Scores]
     """By `PIXELS`, `REGIONS`, `INSTANCES` and `PREDICTED`, as far as the data and the task have them."""
     metrics: Mapping[str, PerImageMetric]
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By image: the digests of the maps, such as `instances`, that it was scored with."""
 
     @property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -260,6 +262,7 @@ def measure(
     if "instances" in dataset.maps:
         counting[INSTANCES] = InstanceCounts(classes)
     digests: dict[str, str] = {}
+    maps: dict[str, dict[str, str]] = {}
 
     # Of the stored values: a digest tells whether two evaluations saw the same image, whatever each run made of it.
     def samples() -> Iterator[Sample]:
@@ -267,6 +270,7 @@ def measure(
         for name in progress(among.share(images.names)):
             sample = images.stored(name)
             digests[name] = image_digest(sample, dataset.normalization)
+            maps[name] = map_digests(sample, every.values())
             yield images.rescaled(sample)
 
     # The counts that tables need are gathered as if they were metrics: one prediction of each image serves both.
@@ -274,7 +278,7 @@ def measure(
     both = score(predictor.predict, samples(), every, predictor.device)
     both, digests = scores_of_all(both, list(digests), every, among), among.merged(digests)
     scores, counts = ({name: both[name] for name in names} for names in (metrics, counting))
-    return Measured(predictor.classes, digests, scores, counts, metrics)
+    return Measured(predictor.classes, digests, scores, counts, metrics, among.merged(maps))
 
 
 def measure_baselines(

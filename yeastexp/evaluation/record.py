@@ -54,6 +54,8 @@ class Evaluation:
     environment: dict[str, Any]
     ignore_border_px: int | None = None
     """The border option of this evaluation's metrics of cells; None if they had that of the experiment."""
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By image: the digests of its maps, such as `instances`, that metrics asked for."""
     approximate: list[str] = field(default_factory=list)
     """The metrics that score cells which the task only approximates."""
 

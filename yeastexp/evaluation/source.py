@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.normalization import rescaled
 from yeastexp.errors import UserError
+from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.prediction.predictor import Predictor
 from yeastexp.sample import Sample
 from yeastexp.system import files
@@ -127,3 +128,9 @@ def image_digest(sample: Sample, stored: Mapping[str, Any] | None) -> str:
     digest.update(image.contiguous().numpy().tobytes())
     digest.update(sample.labels.to(torch.int16).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def map_digests(sample: Sample, metrics: Iterable[PerImageMetric]) -> dict[str, str]:
+    """The SHA-256 of those of an image's maps, by name, that metrics ask for."""
+    asked = sorted({*sample.maps} & {name for metric in metrics for name in metric.data_maps})
+    return {name: hashlib.sha256(sample.maps[name].contiguous().numpy().tobytes()).hexdigest() for name in asked}

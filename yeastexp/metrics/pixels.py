@@ -85,6 +85,11 @@ class PerImageMetric(Metric):
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
     @property
+    def data_maps(self) -> frozenset[str]:
+        """The maps of the data that `counts` asks for."""
+        return frozenset(name for name in self.maps if not name.startswith("predicted_"))
+
+    @property
     def predicted(self) -> frozenset[str]:
         """The maps of the prediction that `counts` asks for by parameters `predicted_<name>`, such as `instances`."""
         return frozenset(name.removeprefix("predicted_") for name in self.maps if name.startswith("predicted_"))
@@ -100,7 +105,7 @@ class PerImageMetric(Metric):
 
     def has_maps(self, maps: Collection[str]) -> bool:
         """Whether `maps` of the data include all that `counts` asks for, besides those of the prediction."""
-        return {name for name in self.maps if not name.startswith("predicted_")} <= {*maps}
+        return self.data_maps <= {*maps}
 
     def counts(self, prediction: Tensor, labels: Tensor) -> Tensor:
         """The integer counts of one image, an int64 vector; those of several images are added up."""

@@ -104,7 +104,7 @@ class Assembly:
     metrics: dict[str, PerImageMetric]
     sampler: PatchSampler
     plain: PatchSampler
-    """The sampler of the same patches without augmentation, for the end of the training."""
+    """The sampler of the same patches for the end of the training, with those augmentations that move whole pixels."""
     images: Images
 
     @property
@@ -218,10 +218,10 @@ def assemble(experiment: Experiment) -> Assembly:
             experiment.train.seed,
             experiment.patches.foreground_fraction,
             task.planes,
-            images.scenes if acting else {},
+            images.scenes if acting is augmentations else {},
             len(experiment.task.classes),
         )
-        for acting in (augmentations, ())
+        for acting in (augmentations, tuple(each for each in augmentations if each.moves_whole_pixels))
     )
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion

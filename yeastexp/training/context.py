@@ -155,7 +155,7 @@ class RunContext:
 
     @property
     def augmented(self) -> int:
-        """The number of steps with augmentation, by the present plan; those after it have none."""
+        """The number of steps with all augmentations, by the present plan."""
         train, remade = self.assembly.experiment.train, self.progress.remade
         planned = train.augmented(self.steps)
         return min(planned, max(remade.at, train.augmented(remade.end))) if remade else planned

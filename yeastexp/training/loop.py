@@ -92,7 +92,7 @@ def begin(run: RunContext) -> None:
         run.say(f"{run.directory}: {updates} on {run.assembly.device}")
         run.log(run.assembly.images.where)
         if run.augmented < run.steps:
-            run.log(f"augmentation in steps 1 to {run.augmented}")
+            run.log(f"all augmentations in steps 1 to {run.augmented}, then those alone that move whole pixels")
         run.start_at(0)
         run.save()
 

@@ -228,8 +228,8 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
         )
     if (first := before.train.augmented(steps)) < step:
         raise UserError(
-            f"--set: steps {first + 1} to {step} had no augmentation, [train] augment_until = "
-            f"{before.train.augment_until:g} of {steps}, and in a run of {context.steps} steps they would have had; "
+            f"--set: steps {first + 1} to {step} had not all augmentations ([train] augment_until = "
+            f"{before.train.augment_until:g} of {steps}), which they would have in a run of {context.steps} steps; "
             "start a new run"
         )
     if state["stopped"] == "early":

@@ -33,11 +33,12 @@ class BasicTransform2D:
     whole_images: bool = False
     """Whether it is refused under [[augment]], as is every transform that has `fit` or `statistics`."""
 
-    margin_px: int = 0
-    """How far away, at most, the pixels are that `image` depends on: patches are read so much larger, then cut back.
+    moves_whole_pixels: bool = False
+    """Whether it does nothing else: such augmentations go on where others end, `[train] augment_until`."""
 
-    It may be a property of the options. Whole images are not enlarged: there `image` meets the real border.
-    """
+    margin_px: int = 0
+    """How far away, at most, the pixels are that `image` depends on: patches are read so much larger, then cut back. It
+    may be a property of the options. Whole images are not enlarged: there `image` meets the real border."""
 
     def draw(self, generator: np.random.Generator) -> Any:
         """The random variables of one sample, drawn once and handed to all other hooks as `params`."""
@@ -83,8 +84,7 @@ class BasicTransform2D:
         self, images: Tensor, planes: Sequence[Tensor], params: Sequence[Any]
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """`batch`, and `labels` for several label planes (B, L, H, W), at once."""
-        changed = self.batch(images, params)
-        return changed, [
+        return self.batch(images, params), [
             torch.stack([self._relabelled(sample, given) for sample, given in zip(batch, params, strict=True)])
             for batch in planes
         ]

@@ -17,6 +17,8 @@ from yeastexp.registry import transform
 class Reflect(BasicTransform2D):
     """Mirrors along x, along y, along both or not at all, each axis with its own probability."""
 
+    moves_whole_pixels = True
+
     x: Annotated[float, Field(ge=0, le=1)] = 0.5
     y: Annotated[float, Field(ge=0, le=1)] = 0.5
 

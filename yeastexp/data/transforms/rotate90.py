@@ -17,6 +17,8 @@ from yeastexp.registry import transform
 class Rotate90(BasicTransform2D):
     """Turns by a random multiple of 90 degrees counter-clockwise, with probability `p`; all four are equally likely."""
 
+    moves_whole_pixels = True
+
     p: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     def draw(self, generator: np.random.Generator) -> int:

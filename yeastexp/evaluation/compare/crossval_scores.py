@@ -9,8 +9,9 @@ from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare import run_scores
 from yeastexp.evaluation.compare.result import ByClass, Run, RunScores, Spread, and_more
+from yeastexp.evaluation.measure import metric_of
 from yeastexp.evaluation.out_of_fold import OutOfFold
-from yeastexp.evaluation.source import image_digest
+from yeastexp.evaluation.source import image_digest, map_digests
 
 
 def read(runs: Sequence[Run], metric: str) -> list[OutOfFold]:
@@ -66,19 +67,24 @@ def _refuse_different_data(runs: Sequence[Run], scores: Sequence[OutOfFold], met
         # images may have been packed anew.
         if data == first_data:
             continue
-        digests, first = (_digests(each, scores[0].names) for each in (run, runs[0]))
+        digests, first = (_digests(each, scores[0].names, metric) for each in (run, runs[0]))
         if different := [name for name in first if first[name] != digests[name]]:
             raise UserError(
                 f"{run.path}: image '{different[0]}' is not the one of {runs[0].path} ({len(different)} of "
-                f"{len(first)} have other pixels or labels under the same name); cross-validate both on the same data"
+                f"{len(first)} have other pixels, labels or cells under the same name); cross-validate both on the "
+                "same data"
             )
 
 
-def _digests(run: Run, names: Sequence[str]) -> dict[str, str]:
-    """The digests of a run's images by name. Raises UserError if the data cannot be read."""
+def _digests(run: Run, names: Sequence[str], metric: str) -> dict[str, str]:
+    """The digests of a run's images with the maps that the metric asks for, by name. UserError if unreadable."""
     try:
         dataset = run.experiment.dataset.build()
-        return {name: image_digest(dataset.read(name), dataset.normalization) for name in names}
+        samples, scored = (dataset.read(name) for name in names), [metric_of(run.experiment, metric)]
+        return {
+            sample.name: " ".join([image_digest(sample, dataset.normalization), *map_digests(sample, scored).values()])
+            for sample in samples
+        }
     except (UserError, OSError, KeyError) as error:
         raise UserError(
             f"{run.path}: its data differ from the others' or are elsewhere, and cannot be read to tell whether the "

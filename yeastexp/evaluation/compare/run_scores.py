@@ -9,7 +9,7 @@ from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import record
 from yeastexp.evaluation.compare.result import ByClass, Run, RunScores, Selection, and_more
 from yeastexp.evaluation.evaluate import evaluate
-from yeastexp.evaluation.measure import standard_of
+from yeastexp.evaluation.measure import metric_of, standard_of
 from yeastexp.evaluation.record import Evaluation
 from yeastexp.evaluation.source import Split
 from yeastexp.registry import KINDS
@@ -103,7 +103,17 @@ def _evaluated(run: Run, selection: Selection, device: str, progress: ProgressBa
         name: dict(zip(evaluation.images, scores, strict=True))
         for name, scores in evaluation.per_image[selection.metric].items()
     }
-    return RunScores(by_class, folder / record.EVALUATION, evaluation.images, selected=bool(evaluation.selected_on))
+    # Images of equal pixels are others to a metric of cells if their cells are others.
+    maps = _data_maps(run, selection.metric)
+    images = {
+        name: " ".join([digest, *(evaluation.maps[name][each] for each in maps)])
+        for name, digest in evaluation.images.items()
+    }
+    return RunScores(by_class, folder / record.EVALUATION, images, selected=bool(evaluation.selected_on))
+
+
+def _data_maps(run: Run, metric: str) -> list[str]:
+    return sorted(metric_of(run.experiment, metric).data_maps)
 
 
 def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
@@ -118,6 +128,9 @@ def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
             continue
         # One with its own border option may have left out cells that the others count.
         if evaluation.ignore_border_px is not None:
+            continue
+        # One of an earlier version does not say which cells it scored with.
+        if any({*_data_maps(run, selection.metric)} - {*evaluation.maps.get(name, {})} for name in evaluation.images):
             continue
         weights_digest, tolerance = evaluation.checkpoint_digest, evaluation.boundary_tolerance_px
         if (evaluation.checkpoint, weights_digest, evaluation.split, tolerance) == how:
@@ -138,5 +151,5 @@ def refuse_different_images(runs: Sequence[Run], scores: Sequence[RunScores]) ->
         if different := [name for name in first if first[name] != other.images[name]]:
             raise UserError(
                 f"{run.path}: image '{different[0]}' is not the one of {runs[0].path} "
-                f"({len(different)} of {len(first)} have other pixels or labels under the same name); {remedy}"
+                f"({len(different)} of {len(first)} have other pixels, labels or cells under the same name); {remedy}"
             )
