@@ -281,6 +281,17 @@ def test_a_file_of_folds_serves_another_experiment(done: Path, tmp_path: Path, m
     assert (other / "folds.json").read_bytes() == (done / "folds.json").read_bytes()
 
 
+@pytest.mark.parametrize("names", [[*"abc"], ["square_0"]])
+def test_folds_of_other_images_begin_nothing(done: Path, tmp_path: Path, names: list[str]) -> None:
+    folds = tmp_path / "folds.json"
+    Folds(((names[0],), tuple(names[1:]))).write(folds)
+    with pytest.raises(UserError) as caught:
+        crossval(done / "experiment.toml", folds=folds, output=tmp_path / "out", console=quiet())
+    odd = "a" if "a" in names else "square_1"
+    assert str(caught.value) == f"--folds: '{folds}' is of other images: '{odd}' is in one of the two alone"
+    assert not (tmp_path / "out").exists()
+
+
 def test_folds_of_a_file_are_not_split_anew(done: Path) -> None:
     with pytest.raises(UserError, match="is a file of folds; --group-by and --blocks are for a number of folds"):
         crossval(done / "experiment.toml", folds=done / "folds.json", blocks=True, console=quiet())

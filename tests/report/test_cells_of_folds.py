@@ -158,3 +158,17 @@ def test_a_comparison_shows_counts_and_sizes_of_both(folded: Path, tmp_path: Pat
     assert sum(label.startswith("Cells per image: ") for label in labels) == 2
     (sizes,) = (label for label in labels if label.startswith("Sizes of cells"))
     assert sizes.count("found by ") == 2 and "true: median" in sizes
+
+
+def test_scores_that_are_counted_with_other_options_are_not_paired(folded: Path, tmp_path: Path) -> None:
+    """As in `compare`, whatever score the page is by."""
+    run = folded / "seed_0_fold_1"
+    other = Path(shutil.copytree(run, tmp_path / "runs" / "other"))
+    experiment = other / "experiment.toml"
+    before, metric, after = experiment.read_text().partition('name = "average_precision"\n')
+    assert after.startswith("ignore_border = 0")
+    experiment.write_text(before + metric + after.replace("ignore_border = 0", "ignore_border = 20", 1))
+    page = Page(report([run, other], metric="iou", output=tmp_path / "page.html"))
+    assert {row[0] for row in page.table("scores of cells")[1:]} == {"count error, share of true cells", "cells found"}
+    said = "average_precision: not paired, as runs count with other options, or on other data files."
+    assert any(said in text for text in page.texts)

@@ -299,6 +299,18 @@ def test_a_cross_validation_that_was_cut_short_has_a_page(folded: Path, tmp_path
     assert len(page.table("5 runs; means")) == 6 and not page.all("img")
 
 
+def test_runs_that_were_begun_after_the_result_are_not_mixed_into_it(folded: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folded, tmp_path / "001"))
+    further = Path(shutil.copytree(copied / "seed_1_fold_1", copied / "seed_2_fold_1"))
+    (further / "result.json").unlink()
+    shutil.rmtree(further / "predictions")
+    experiment = further / "experiment.toml"
+    experiment.write_text(experiment.read_text().replace("seed = 1", "seed = 2"))
+    before, page = (Page(report([each], output=tmp_path / "page.html")) for each in (folded, copied))
+    assert page.table("pixels by") == before.table("pixels by")
+    assert "Not in this page: seed 2, begun since." in page.text and "with 2 seeds" in page.text
+
+
 @pytest.mark.parametrize("damage", ["no fold", "no mask", "no image"])
 def test_without_predictions_a_cross_validation_has_its_scores(folded: Path, tmp_path: Path, damage: str) -> None:
     copied = Path(shutil.copytree(folded, tmp_path / "001"))

@@ -54,6 +54,10 @@ class Folds:
         rest = sorted(name for names in self.folds for name in names if name not in held_out)
         return {"train": rest, "val": held_out, **({"test": list(test)} if test else {})}
 
+    def unlike(self, names: Iterable[str]) -> str | None:
+        """The first name that is either in no fold or not among `names`, None if they are the same."""
+        return min({*names} ^ {name for fold in self.folds for name in fold}, default=None)
+
     def write(self, path: Path) -> None:
         """Write the file that [validation] folds names."""
         files.write_text(path, json.dumps(asdict(self), indent=1))
@@ -124,9 +128,7 @@ class FoldDataset:
         if fold > len(folds.folds):
             raise UserError(f"[validation] fold: is {fold}, but '{path}' has {len(folds.folds)}")
         names = {name for split, members in dataset.splits.items() if split != "test" for name in members}
-        assigned = {name for fold in folds.folds for name in fold}
-        if names != assigned:
-            odd = min(names ^ assigned)
+        if (odd := folds.unlike(names)) is not None:
             raise UserError(f"[validation] folds: '{path}' is of other images: '{odd}' is in one of the two alone")
         self.dataset = dataset
         self.splits = folds.splits(fold, dataset.splits.get("test", ()))

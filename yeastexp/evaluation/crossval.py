@@ -112,6 +112,8 @@ def crossval(
     names = [name for split, members in dataset.splits.items() if split != "test" for name in members]
     if isinstance(folds, Path):
         chosen = read(folds)
+        if (odd := chosen.unlike(names)) is not None:
+            raise UserError(f"--folds: '{folds}' is of other images: '{odd}' is in one of the two alone")
     else:
         groups = getattr(dataset, "groups", {})
         chosen = split_into_folds(names, folds, group_by, blocks=blocks, groups=groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,14 @@ def _cells(comparison: Comparison, device: str, progress: ProgressBar[str]) -> I
     counts = [cells.stored_counts(each) for each in scores]
     if not all(counts):
         return
-    yield _paired_table(scores, labels)
+    # These are the scores that runs stored. The task may differ: its cells are what is compared.
+    how = {metric: [run.provenance(metric)[:-1] for run in comparison.runs] for metric, _ in CELL_SCORES}
+    alike = {metric for metric, each in how.items() if each.count(each[0]) == len(each)}
+    if alike:
+        yield _paired_table(scores, labels, alike)
+    if others := {*how} - alike:
+        names = " and ".join(sorted(others))
+        yield Paragraph(f"{names}: not paired, as runs count with other options, or on other data files.", warning=True)
     charts = [
         cells.count_chart(f"cell-counts-{index}", of_run, is_approximate, f"Cells per image: {label}")
         for index, (label, of_run, is_approximate) in enumerate(zip(labels, counts, approximate, strict=True))
@@ -155,10 +162,10 @@ CELL_SCORES = {
 """The quantities that the runs are compared by in a table, in words."""
 
 
-def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str]) -> Table:
+def _paired_table(scores: Sequence[ImageScores], labels: Sequence[str], metrics: Collection[str]) -> Table:
     """The table of the mean of each run, and of the differences of the others from the first, paired by image."""
     rows = []
-    for key in (key for key in CELL_SCORES if all(key in each for each in scores)):
+    for key in (key for key in CELL_SCORES if key[0] in metrics and all(key in each for each in scores)):
         images, form = list(scores[0][key]), formatter(*key)
         numbers = [[math.nan if (n := each[key].get(image)) is None else n for image in images] for each in scores]
         for label, of_run in zip(labels, numbers, strict=True):

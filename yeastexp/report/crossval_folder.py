@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,17 @@ class FoldRun:
 
 @dataclass(frozen=True)
 class CrossvalFiles:
-    """The files of a cross-validation: experiment, folds, runs begun so far, and the result if it has finished."""
+    """The files of a cross-validation: experiment, folds, runs, and the result if it has finished.
+
+    `fold_runs` are those of the result, or those begun so far; `later` are runs begun since, with further seeds.
+    """
 
     path: Path
     experiment: Experiment
     folds: folds.Folds
     fold_runs: list[FoldRun]
     result: dict[str, Any] | None
+    later: list[FoldRun] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -78,7 +82,7 @@ class CrossvalFiles:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of the runs begun so far."""
+        """The seeds of the runs."""
         return sorted({fold_run.seed for fold_run in self.fold_runs})
 
     @cached_property
@@ -121,7 +125,9 @@ def read(path: Path) -> CrossvalFiles:
             run = run_files.read(directory)
             fold_runs.append(FoldRun(run.experiment.train.seed, run.experiment.validation.fold or 0, run))
     content = out_of_fold.read_result(path) if (path / out_of_fold.RESULT).is_file() else None
-    return CrossvalFiles(path, loaded, folds.read(path / out_of_fold.FOLDS), fold_runs, content)
+    known = content["seeds"] if content else {fold_run.seed for fold_run in fold_runs}
+    fold_runs, later = ([each for each in fold_runs if (each.seed in known) == wanted] for wanted in (True, False))
+    return CrossvalFiles(path, loaded, folds.read(path / out_of_fold.FOLDS), fold_runs, content, later)
 
 
 def _is_mask(path: Path) -> bool:

@@ -78,10 +78,10 @@ def _data(files: CrossvalFiles, source: Source | str) -> Iterator[Facts]:
 
 
 def _lead(files: CrossvalFiles) -> Iterator[Paragraph]:
-    images, seeds = format_count(sum(map(len, files.folds.folds)), "image"), format_count(len(files.seeds), "seed")
+    images, count = format_count(sum(map(len, files.folds.folds)), "image"), format_count(len(files.seeds), "seed")
     yield Paragraph(
         f"A `{files.experiment.model.name}` model, cross-validated on {images} in {len(files.folds.folds)} folds with "
-        f"{seeds}. Scores are those of out-of-fold predictions: each image is predicted with the last weights of the "
+        f"{count}. Scores are those of out-of-fold predictions: each image is predicted with the last weights of the "
         "run that held it out."
     )
     yield from (Paragraph(damage, warning=True) for damage in files.damage)
@@ -94,6 +94,12 @@ def _lead(files: CrossvalFiles) -> Iterator[Paragraph]:
         )
         return
     yield from (Paragraph(note, warning=True) for note in files.result["notes"])
+    if seeds := sorted({fold_run.seed for fold_run in files.later}):
+        yield Paragraph(
+            f"Not in this page: seed {' and '.join(map(str, seeds))}, begun since. The same `crossval` command with "
+            f"-o {files.path} continues it.",
+            warning=True,
+        )
 
 
 def _headline(files: CrossvalFiles) -> list[Fact]:
