@@ -72,7 +72,14 @@ def test_a_file_of_folds_comes_back(tmp_path: Path) -> None:
     assert folds.read(tmp_path / "folds.json") == assigned
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"folds": 3, "group_by": null, "seed": 0}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"folds": 3, "group_by": null, "seed": 0}'),
+        '{"folds": [["a"], ["b"], []], "group_by": null, "seed": 0}',
+        '{"folds": [["a"], ["b", "a"]], "group_by": null, "seed": 0}',
+    ],
+)
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "folds.json"
     path.write_text(text)

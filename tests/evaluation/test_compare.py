@@ -28,7 +28,7 @@ from yeastexp.evaluation import evaluate, record
 from yeastexp.evaluation.compare import Comparison, compare, findings, run_scores
 from yeastexp.evaluation.crossval import crossval
 from yeastexp.metrics import baselines
-from yeastexp.metrics.intervals import holm, paired
+from yeastexp.metrics.intervals import holm, interval, paired
 from yeastexp.metrics.summary import as_csv
 from yeastexp.system import files
 
@@ -298,6 +298,7 @@ def of(scores: list[list[float]], runs: tuple[Path, Path], **changes: Any) -> Co
     done = compare(runs)
     pairs = [paired(scores[0], other) for other in scores[1:]]
     found = vars(done) | {"scores": scores, "pairs": pairs, "adjusted": holm([pair.p for pair in pairs])}
+    found |= {"means": [interval(each) for each in scores]}
     return Comparison(**(found | {"images": [str(index) for index in range(len(scores[0]))]} | changes))
 
 
@@ -341,6 +342,19 @@ def of(scores: list[list[float]], runs: tuple[Path, Path], **changes: Any) -> Co
 def test_what_the_scores_say(runs: tuple[Path, Path], other: list[float], sentence: str) -> None:
     one = [0.4, 0.5, 0.5, 0.5, 0.6, 0.6, 0.5][: len(other)]
     assert findings(of([one, other], runs))[0] == f"runs/002 against runs/001: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("first", "means"),
+    [
+        ([0.5, math.nan, 0.7, 0.6], "are of 3 and 4 images (runs/001, runs/002)."),
+        ([0.5, math.nan, 0.7, 0.6, 0.5], "are of 4 images each, not all of them the same."),
+    ],
+)
+def test_means_of_other_images_than_the_pairs_are_told(runs: tuple[Path, Path], first: list[float], means: str) -> None:
+    other = [0.4, 0.5, 0.6, 0.5, math.nan][: len(first)]
+    told = findings(of([first, other], runs))[0]
+    assert "on 3 images" in told and told.endswith(f" The means in the table {means}")
 
 
 def test_lower_may_be_better(runs: tuple[Path, Path]) -> None:
@@ -453,7 +467,7 @@ def test_seeds_that_scatter_as_far_as_the_difference_are_told(validations: tuple
     score(validations[0], lambda image, seed: 0.5 + 0.1 * seed)
     score(validations[1], lambda image, seed: 0.52 + 0.1 * seed + 0.001 * image)
     assert findings(compare(validations))[0].endswith(
-        "On these images cv/002 is better, but other seeds alone change the difference by ± 0.1414, so that it may "
+        "On these images cv/002 is better, but other seeds alone change the difference by ± 0.3042, so that it may "
         "vanish with them."
     )
 

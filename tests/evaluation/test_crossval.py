@@ -281,7 +281,7 @@ def test_a_file_of_folds_serves_another_experiment(done: Path, tmp_path: Path, m
     assert (other / "folds.json").read_bytes() == (done / "folds.json").read_bytes()
 
 
-@pytest.mark.parametrize("names", [[*"abc"], ["square_0"]])
+@pytest.mark.parametrize("names", [[*"abc"], ["square_0", "square_2"]])
 def test_folds_of_other_images_begin_nothing(done: Path, tmp_path: Path, names: list[str]) -> None:
     folds = tmp_path / "folds.json"
     Folds(((names[0],), tuple(names[1:]))).write(folds)

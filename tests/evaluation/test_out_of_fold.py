@@ -20,7 +20,7 @@ def write(folder: Path) -> Path:
     folds = {"folds": [["a"], ["b"]], "group_by": None, "seed": 0}
     (folder / "folds.json").write_text(json.dumps(folds))
     (folder / "crossval.json").write_text(json.dumps(RESULT))
-    rows = ["image,seed,metric,class,score", "a,3,iou,cell,0.25", "b,3,iou,cell,", "b,4,iou,cell,0.75"]
+    rows = ["image,seed,metric,class,score", "a,3,iou,cell,0.25", "a,4,iou,cell,", "b,3,iou,cell,", "b,4,iou,cell,0.75"]
     (folder / "per_image.csv").write_text("\n".join(rows))
     return folder
 
@@ -48,6 +48,11 @@ def test_scores_are_read_by_seed_and_image(tmp_path: Path) -> None:
         ("per_image.csv", "image,seed\na,3", "per_image.csv: is damaged (no column 'metric'); the same 'crossval'"),
         ("per_image.csv", f"{HEADER}a,3,iou,cell,much", "per_image.csv: is damaged ('much' is no number)"),
         ("per_image.csv", f"{HEADER}x,3,iou,cell,1", "(image 'x' with seed 3 is not of this cross-validation)"),
+        (
+            "per_image.csv",
+            f"{HEADER}a,3,iou,cell,1\nb,4,iou,cell,",
+            "(lacks 2 rows of 'iou', 'cell'); the same 'crossval'",
+        ),
         ("folds.json", "{}", "no folds as 'crossval' writes them"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from yeastexp.metrics.intervals import agreement, holm, interval, paired, sign_flip_p
+from yeastexp.metrics.intervals import agreement, half_width, holm, interval, paired, sign_flip_p
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 18, 100])
@@ -91,6 +91,16 @@ def test_the_difference_of_pairs_is_that_of_a_paired_t_test() -> None:
     wanted = stats.ttest_rel(other, one).confidence_interval(0.95)
     assert (found.difference.low, found.difference.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert found.difference.mean == pytest.approx(float(np.mean(other - one)), abs=1e-15)
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 3), (3, 8)])
+def test_the_difference_of_two_means_is_welchs(counts: tuple[int, int]) -> None:
+    source = np.random.default_rng(sum(counts))
+    samples = [source.normal(0, spread, count) for spread, count in zip((1, 3), counts, strict=True)]
+    wanted = stats.ttest_ind(*samples, equal_var=False).confidence_interval(0.95)
+    errors = [float(stats.sem(each)) for each in samples]
+    assert half_width(errors, counts) == pytest.approx((wanted.high - wanted.low) / 2)
+    assert half_width([0.0, 0.0], counts) == 0 and math.isnan(half_width(errors, (1, 2)))
 
 
 def test_sign_flips_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -109,7 +110,8 @@ def test_every_trial_is_a_run_and_the_best_is_trained_again(finished: SweepFolde
     assert status == 0 and "optimizer.learning_rate" in out
     status, _, err = call("compare", finished.path, record.trials[0].folder)
     assert status == 2 and f"{finished.path}: is no run, but holds runs; did you mean '" in err
-    assert (finished.path / "trials.csv").read_text().count("\n") == 3
+    rows = [*csv.DictReader((finished.path / "trials.csv").read_text().splitlines())]
+    assert [row["epochs"] for row in rows] == ["2", "2"]
 
 
 def test_the_end_says_what_the_scores_allow_to_say(finished: SweepFolder) -> None:
@@ -126,6 +128,20 @@ def test_the_same_command_again_trains_nothing(finished: SweepFolder, monkeypatc
     monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", None)
     asked = requested(finished.path.parent, repeats=2)
     assert sweep(asked, silent).read() == finished.read()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_folder_that_was_renamed_holds_the_same_sweep(
+    finished: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """Whether the record has the name of its study, or is of a version that did not write it."""
+    moved = SweepFolder(Path(shutil.copytree(finished.path, tmp_path / "renamed")))
+    if not recorded:
+        moved.write(replace(moved.read(), study=""))
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", None)
+    found = sweep(requested(finished.path.parent, repeats=2, output=moved.path), silent).read()
+    assert values(found) == values(finished.read()) and found.study == "sweep"
+    assert [trial.curve for trial in found.trials] == [trial.curve for trial in finished.read().trials]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,6 +111,11 @@ def read(path: Path) -> Folds:
         assigned = tuple(tuple(map(str, fold)) for fold in stored["folds"])
         if len(assigned) < FEWEST:
             raise ValueError(f"{len(assigned)} in it, which leaves no other fold to train on")
+        if empty := [number for number, fold in enumerate(assigned, 1) if not fold]:
+            raise ValueError(f"fold {empty[0]} holds no image")
+        names = [name for fold in assigned for name in fold]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"'{twice[0]}' is in it {names.count(twice[0])} times")
         return Folds(assigned, stored["group_by"], stored["seed"], stored.get("blocks", False))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a number of folds, or a file that 'crossval' wrote") from None

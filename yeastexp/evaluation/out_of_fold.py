@@ -16,6 +16,7 @@ from yeastexp.data import folds
 from yeastexp.data.folds import Folds
 from yeastexp.errors import UserError
 from yeastexp.system import records
+from yeastexp.system.formatting import format_count
 
 FOLDS, RESULT, PER_IMAGE = "folds.json", "crossval.json", "per_image.csv"
 
@@ -82,14 +83,20 @@ def read(folder: Path) -> OutOfFold:
     names, seeds = result["images"], result["seeds"]
     scores: dict[Key, np.ndarray] = {}
     columns = {name: index for index, name in enumerate(names)}
+    counted: dict[Key, set[tuple[str, str]]] = {}
     rows = {str(seed): index for index, seed in enumerate(seeds)}
     for row in records.read_table(path, ("metric", "class", "seed", "image", "score"), remedy):
         if row["seed"] not in rows or row["image"] not in columns:
             fault = f"image '{row['image']}' with seed {row['seed']} is not of this cross-validation"
             raise records.damaged(path, fault, remedy)
+        known = counted.setdefault((row["metric"], row["class"]), set())
+        known.add((row["seed"], row["image"]))
         table = scores.setdefault((row["metric"], row["class"]), np.full((len(seeds), len(names)), np.nan))
         value = records.number(path, row["score"], remedy)
         table[rows[row["seed"]], columns[row["image"]]] = math.nan if value is None else value
+    for (metric, name), known in counted.items():
+        if missing := len(names) * len(seeds) - len(known):
+            raise records.damaged(path, f"lacks {format_count(missing, 'row')} of '{metric}', '{name}'", remedy)
     notes = result["notes"]
     return OutOfFold(folder, folds.read(folder / FOLDS), names, seeds, scores, notes)
 

@@ -158,6 +158,20 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def half_width(errors: Sequence[float], counts: Sequence[int]) -> float:
+    """Half the 95 % interval of a difference of two means, of their standard errors and numbers of values.
+
+    After Welch (Biometrika 1947), with the degrees of freedom of Satterthwaite; NaN if a mean is of fewer than two.
+    """
+    if min(counts) < 2:
+        return math.nan
+    squares = [error**2 for error in errors]
+    if not (total := sum(squares)):
+        return 0.0
+    freedom = total**2 / sum(square**2 / (count - 1) for square, count in zip(squares, counts, strict=True))
+    return float(special.stdtrit(freedom, 0.975) * math.sqrt(total))
+
+
 def _numbers(values: Sequence[float]) -> Values:
     """The values that are not NaN, sorted: rounding must not depend on the order of images."""
     return np.array(sorted(value for value in values if not math.isnan(value)), dtype=np.float64)

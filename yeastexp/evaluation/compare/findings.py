@@ -8,6 +8,7 @@ from dataclasses import astuple
 
 from yeastexp.evaluation import out_of_fold
 from yeastexp.evaluation.compare.result import Comparison
+from yeastexp.metrics.intervals import half_width
 from yeastexp.system.formatting import (
     format_count,
     format_difference,
@@ -68,7 +69,16 @@ def _finding(comparison: Comparison, index: int) -> str:
         several = f" (Holm, {len(comparison.pairs)} pairs)" if len(comparison.pairs) > 1 else ""
         what += f", 95 % interval {format_difference_interval(low, high)}"
         what += f", p = {format_p(comparison.adjusted[index])}{several}"
-    return f"{what}. {_verdict(comparison, index)}"
+    ours, others = comparison.means[0], comparison.means[index + 1]
+    unpaired = "" if ours.images == others.images == count else _on_unpaired(first, ours.images, other, others.images)
+    return f"{what}. {_verdict(comparison, index)}{unpaired}"
+
+
+def _on_unpaired(first: str, ours: int, other: str, others: int) -> str:
+    """A sentence on means of more images than have a score in both."""
+    if ours == others:
+        return f" The means in the table are of {format_count(ours, 'image')} each, not all of them the same."
+    return f" The means in the table are of {ours} and {format_count(others, 'image')} ({first}, {other})."
 
 
 def _verdict(comparison: Comparison, index: int) -> str:
@@ -94,9 +104,9 @@ def _but(comparison: Comparison, index: int) -> str:
     """A caveat if other seeds alone could have given a difference of that size; else empty."""
     if not comparison.out_of_fold:
         return ""
-    # The test treats images as independent, but a seed shifts the scores of all images of a fold together. The
-    # deviations of both means over seeds add as independent ones do; twice that is about a 95 % interval.
-    by_seeds = math.hypot(comparison.spreads[0].of_mean, comparison.spreads[index + 1].of_mean)
-    if abs(comparison.pairs[index].difference.mean) < 2 * by_seeds:
-        return f", but other seeds alone change the difference by ± {2 * by_seeds:.4f}, so that it may vanish with them"
+    # The test treats images as independent, but a seed shifts the scores of all images of a fold together.
+    spreads = comparison.spreads[0], comparison.spreads[index + 1]
+    half = half_width([spread.of_mean for spread in spreads], [len(spread.seeds) for spread in spreads])
+    if abs(comparison.pairs[index].difference.mean) < half:
+        return f", but other seeds alone change the difference by ± {half:.4f}, so that it may vanish with them"
     return ""

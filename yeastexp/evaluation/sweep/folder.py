@@ -75,6 +75,8 @@ class SweepRecord:
     repeats: Repeats | None = None
     importance: dict[str, float] = field(default_factory=dict)
     finished: bool = False
+    study: str = ""
+    """The name of the trials in the storage, which stays if the folder is renamed; earlier records have none."""
 
     def of_state(self, *states: State) -> list[TrialRecord]:
         """The trials in one of the given states."""
@@ -159,6 +161,13 @@ class SweepFolder:
 
 
 def _row(trial: TrialRecord, keys: Sequence[str]) -> dict[str, Value | None]:
-    known = {"trial": trial.number, "state": trial.state, "score": trial.score, "epochs": len(trial.curve)}
+    known = {"trial": trial.number, "state": trial.state, "score": trial.score}
+    epochs = trial.curve[-1][0] if trial.curve else 0
     told = {"seconds": trial.seconds, "attempts": trial.attempts, "host": trial.host, "why": trial.why}
-    return {**known, **{key: trial.values.get(key, "") for key in keys}, **told, "folder": trial.folder}
+    return {
+        **known,
+        "epochs": epochs,
+        **{key: trial.values.get(key, "") for key in keys},
+        **told,
+        "folder": trial.folder,
+    }

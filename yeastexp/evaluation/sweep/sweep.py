@@ -116,7 +116,8 @@ def sweep(request: Request, say: Say) -> SweepFolder:
     _refuse_other(folder, blank)
     folder.path.mkdir(parents=True, exist_ok=True)
     with storage.opened(folder.journal, request.storage) as shared:
-        study = _study(shared, folder.path.name, blank.higher_is_better)
+        blank = replace(blank, study=_study_name(shared, folder, request.storage))
+        study = _study(shared, blank.study, blank.higher_is_better)
         _refuse_other_study(study, folder, blank)
         if not folder.is_sweep:  # before anything else, for others that begin now look for it
             folder.write(blank)
@@ -187,6 +188,15 @@ def _refuse_digests(place: str, begun: Mapping[str, str], now: Mapping[str, str]
     if other := [what for what, digest in now.items() if begun.get(what) != digest]:
         fault = f"is a sweep of another {other[0]}"
         raise UserError(f"{place}: {fault}; bring back what it was begun with, or name another folder with -o")
+
+
+def _study_name(shared: BaseStorage, folder: SweepFolder, storage: str | None) -> str:
+    """The name under which the trials are stored: the folder's when the sweep was begun."""
+    if folder.is_sweep and (begun := folder.read().study):
+        return begun
+    # A journal holds one sweep alone; the study of its repeats is named after that of its trials, so it is longer.
+    names = [] if storage else optuna.get_all_study_names(shared)
+    return min(names, key=len, default=folder.path.name)
 
 
 def _study(shared: BaseStorage, name: str, higher_is_better: bool) -> Study:
