@@ -132,7 +132,8 @@ class Schema:
         if fault["type"] == "extra_forbidden":
             return "unknown key" + did_you_mean(str(fault["loc"][-1]), self.keys)
         if fault["type"] == "missing":
-            return f"missing; add '{fault['loc'][-1]} = …'"
+            key = fault["loc"][-1]
+            return f"missing; add '{key} = …'" if isinstance(key, str) else f"missing; give {key + 1} values"
         wanted = re.sub("^(Input|String|Tuple|Value error,) | after validation, not [0-9]+$", "", fault["msg"])
         if fault["type"] == "string_pattern_mismatch" and (
             meant := self.model.model_fields[fault["loc"][0]].description

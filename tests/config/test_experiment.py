@@ -297,6 +297,10 @@ RANGES = {
         {"epochs = 2": "epochs = 2\naccumulation_steps = 0"},
         "29:1: [train] accumulation_steps: should be greater than or equal to 1, got 0",
     ),
+    "too few values": (
+        {'name = "adamw"': 'name = "adamw"\nbetas = [0.9]'},
+        "22:1: [optimizer] betas.1: missing; give 2 values",
+    ),
     "clipping": (
         {"epochs = 2": "epochs = 2\nmax_grad_norm = 0"},
         "29:1: [train] max_grad_norm: should be greater than 0, got 0",
@@ -847,6 +851,7 @@ def test_a_missing_table_of_a_family_names_the_child(write: Write, tmp_path: Pat
         ("steps=3", "steps: unknown table or key; it belongs to [train] steps"),
         ("trian.epochs=1", f"trian: unknown table or key; did you mean 'train'? (known: {TABLES})"),
         ("train.stepz", "should be key=value, as in train.epochs=2"),
+        ("augment.1=1", "'augment.1' is a table; set a key of it, as in augment.1.name"),
         ("augment.5.x=1", "'augment' has 2 elements, counted from 0"),
         ("metric=[]", None),
     ],
@@ -1018,6 +1023,15 @@ def test_another_task_keeps_the_keys_that_every_task_has(write: Write, name: str
     with pytest.raises(UserError) as caught:
         load_experiment(path, ["task.name=auto", "task.channels=0"], data=False)
     assert len(caught.value.faults) == 2 and "missing" not in str(caught.value)
+
+
+def test_a_task_that_a_parent_means_without_its_name_keeps_its_options(write: Write) -> None:
+    write({'["background", "cell"]': '["background", "cell"]\nviews = 4'}, name="base.toml")
+    path = (write().parent / "child.toml").resolve()
+    path.write_text("extends = 'base.toml'\n[task]\nname = 'semantic'\n")
+    for loaded in (load_experiment(path), load_experiment(path, ["task.name=semantic"])):
+        assert loaded.task.part.options == {"views": 4}
+    assert load_experiment(path, ["task.name=instances"], data=False).task.part.options == {}
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

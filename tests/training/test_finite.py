@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+from pages import Page
 from tiny import EXPERIMENT, quiet, write_experiment
 from torch import nn
 
 from yeastexp.errors import UserError
 from yeastexp.prediction.predictor import load_predictor
+from yeastexp.report import report
 from yeastexp.training import checkpoints, finite, optimization
 from yeastexp.training.finite import NonFiniteLoss, check_gradients, check_weights, masks_of, non_finite
 from yeastexp.training.resume import is_concluded, resume
@@ -195,6 +198,23 @@ def test_a_validation_loss_that_is_no_number_is_said_and_is_null_in_json(here: P
     result = json.loads((folder / "result.json").read_text(), parse_constant=pytest.fail)
     assert result["last"]["loss"] is None and result["best"]["loss"] is None and is_concluded(RunDirectory(folder))
     assert "the validation loss of '" in result["notes"][0] and "more image" in result["notes"][0]
+
+
+def test_without_a_score_the_last_weights_are_called_so(here: Path) -> None:
+    path = write_experiment(here)
+    with h5py.File(here / "data.h5", "r+") as file:
+        held = [name.decode() for name in file["splits/val"]]
+        labels = file["gt"][:].astype("int8")
+        labels[[name.decode() in held for name in file["names"]]] = -1
+        del file["gt"]
+        file["gt"] = labels
+    folder = run(path, console=(console := quiet()))
+    result = RunDirectory(folder).read_result()
+    assert result["best"] == {"step": 8, "value": None, "loss": None}
+    assert result["val"]["selected_on_these_images"] is False
+    title = "2 validation images; last checkpoint (step 8), as no score selects another"
+    assert isinstance(console.file, io.StringIO)
+    assert title in console.file.getvalue() and title in Page(report([folder])).text
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])

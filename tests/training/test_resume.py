@@ -21,6 +21,7 @@ from yeastexp.training.context import RunContext
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 from yeastexp.training.run_directory import RunDirectory
+from yeastexp.training.verify import verify
 
 ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").replace(
     "epochs = 2",
@@ -297,6 +298,20 @@ def test_other_initial_weights_are_refused_only_where_they_are_read_again(here: 
     for path in [second / "result.json", *(second / "checkpoints").glob("[lp]*.pt")]:
         path.unlink()
     assert f"{said}bring back what the run began with" in refusal(second)
+
+
+def test_initial_weights_that_are_gone_are_missed_only_where_they_are_read_again(here: Path) -> None:
+    first = ran(here, EXPERIMENT)
+    broken(here, 6, text=EXPERIMENT, settings=[f"train.init_from={first}", "name=second"])
+    second = here / "runs" / "second" / "001"
+    shutil.rmtree(first)
+    with pytest.warns(UserWarning, match=f"no file '{first}/checkpoints/best.pt'; the run goes on from its own"):
+        assert resume(second, console=quiet())
+    assert verify(second, console=quiet()).last == 8
+    for path in (second / "checkpoints").glob("[lp]*.pt"):
+        path.unlink()
+    (second / "result.json").unlink()
+    assert f"[train] init_from: no run '{first}'" in refusal(second)
 
 
 # An edited experiment

@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints
 from yeastexp import plugins
 from yeastexp.config import pretrained
 from yeastexp.config.settings import SETTINGS, Patches, Runtime, Train, Validation
-from yeastexp.config.toml_document import Keys, Place
+from yeastexp.config.toml_document import UNNAMED, Keys, Place
 from yeastexp.errors import UserError
 from yeastexp.registry import KINDS, Schema
 
@@ -49,7 +49,7 @@ class TaskTable:
 TASK = Schema(TaskTable)
 """The schema of the keys that every task has."""
 
-DEFAULT_TASK = "semantic"
+DEFAULT_TASK = UNNAMED["task",]
 
 
 @dataclass(frozen=True)

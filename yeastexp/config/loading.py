@@ -55,14 +55,16 @@ def load_experiment(
     data: bool = True,
     received: bool = False,
     execute: bool = True,
+    begun: bool = False,
 ) -> Experiment:
     """Read, merge and check an experiment file. Raises UserError with all faults, one line each.
 
-    Without `data` the data set is not checked, since prediction works without it. Plugins that were `received` in a run
+    Without `data` the data set is not checked, since prediction works without it; nor are the initial weights of a run
+    that has `begun`, whose checkpoint has taken their place. Plugins that were `received` in a run
     directory and are not trusted raise UserError; without `execute` they are withheld instead, and the options of parts
     that only they may define stay as written, unchecked.
     """
-    return _Checker(_open(path, settings), path.stem, data, received, execute).experiment()
+    return _Checker(_open(path, settings), path.stem, data, received, execute, begun).experiment()
 
 
 def experiment(
@@ -109,12 +111,21 @@ class _Checker:
     reported: a check whose input is faulty is left out, or returns nothing.
     """
 
-    def __init__(self, tree: Document, stem: str, data: bool, received: bool = False, execute: bool = True) -> None:
+    def __init__(
+        self,
+        tree: Document,
+        stem: str,
+        data: bool,
+        received: bool = False,
+        execute: bool = True,
+        begun: bool = False,
+    ) -> None:
         self.tree = tree
         self.stem = stem
         self.with_data = data
         self.received = received
         self.execute = execute
+        self.begun = begun
         self.withheld: list[str] = []
         """Why plugins are not executed, a line each."""
         self.absent = False
@@ -293,7 +304,8 @@ class _Checker:
             self.fault(keys, f"{label}: no path ({error}), got {json.dumps(str(path))}")
             self.absent = True
             return path
-        if self.with_data and marked and (wrong := _lacking(marked, path)):
+        wanted = self.with_data and not (self.begun and marked and marked.holding)
+        if wanted and marked and (wrong := _lacking(marked, path)):
             if self.tree.place(keys).folder == starters.folder():
                 wrong += f"; name yours in a file that extends this one, or with --set {'.'.join(map(str, keys))}=…"
             self.fault(keys, f"{label}: {wrong}")

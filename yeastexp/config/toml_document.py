@@ -213,6 +213,10 @@ KEPT: Mapping[Keys, Collection[str]] = {("task",): ("channels", "classes")}
 """By table, keys that are not options of the part that it names, and are inherited even if the part changes."""
 
 
+UNNAMED: Mapping[Keys, str] = {("task",): "semantic"}
+"""The part that a table without a name means."""
+
+
 def merge(parent: Document, child: Document, exclusive: Mapping[Keys, Collection[str]]) -> None:
     """Write a child's values over its parent's: tables are merged key by key, all else is replaced."""
     _merge(parent, child, (), child.values, exclusive)
@@ -229,7 +233,7 @@ def _merge(
         keys = (*at, key)
         old = _value(parent, keys)
         # A table that names another part replaces the old one, whose options would be unknown keys of the new part.
-        if isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name"):
+        if isinstance(value, dict) and isinstance(old, dict) and _names_the_same(keys, old, value):
             if keys in child.places:
                 parent.places[keys] = child.places[keys]
             _merge(parent, child, keys, value, exclusive)
@@ -241,6 +245,20 @@ def _merge(
             places = {k: place for k, place in parent.places.items() if k[:-1] == keys and k[-1] in inherited}
             places |= {k: place for k, place in child.places.items() if k[: len(keys)] == keys}
             parent.assign(keys, inherited | value if inherited else value, places)
+
+
+def _element(document: Document, keys: Keys) -> Any:
+    """The value at keys that are known to lead somewhere, with indices of arrays among them."""
+    value: Any = document.values
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def _names_the_same(keys: Keys, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a table is of the same part as the one that it is merged into."""
+    named = old.get("name", UNNAMED.get(keys))
+    return bool(new.get("name", named) == named)
 
 
 def _value(document: Document, keys: Keys) -> Any:
@@ -292,6 +310,9 @@ def override(document: Document, setting: str | Setting, exclusive: Mapping[Keys
         raise UserError(f"{place}: 'extends' belongs in the file; here it would come too late")
     if any(isinstance(key, int) for key in keys):
         around = _check_address(document, keys, place)
+        if isinstance(keys[-1], int) and isinstance(_element(document, keys), dict) and not isinstance(value, dict):
+            dotted = ".".join(map(str, keys))
+            raise UserError(f"{place}: '{dotted}' is a table; set a key of it, as in {dotted}.name")
         if keys[-1] == "name" and around.get("name") != value:
             # As in `merge`, another part starts without the options of the old one.
             keys, value = keys[:-1], {"name": value}

@@ -19,6 +19,7 @@ from yeastexp.report.run_files import RunFiles
 from yeastexp.system.formatting import format_count, format_interval, format_number, format_score
 from yeastexp.system.progress import format_seconds
 from yeastexp.system.progress_bar import ProgressBar
+from yeastexp.training.conclude import chosen
 
 
 def page(path: Path, written: str, device: str = "auto", progress: ProgressBar[str] = iter, say: Say = silent) -> Page:
@@ -149,16 +150,17 @@ def _scores(run: RunFiles) -> Iterator[Block]:
     if not run.summary:
         yield Paragraph("This run has not been validated yet, so there are no scores.")
         return
-    title = f"{format_count(_image_count(run, 'val'), 'validation image')}; best checkpoint (step {run.best_step}), "
+    selected = run.result is None or run.result["val"]["selected_on_these_images"]
+    title = f"{format_count(_image_count(run, 'val'), 'validation image')}; {chosen(run.best_step, selected)}"
     last = run.result["val"]["last"] if run.result else None
-    yield tables.from_rich(
-        final_table(f"{title}selected on these images", run.summary, last, run.baselines, run.approximate)
-    )
+    yield tables.from_rich(final_table(title, run.summary, last, run.baselines, run.approximate))
     if run.result and "test" in run.result:
         title = f"{format_count(_image_count(run, 'test'), 'test image')}, scored once, at the end"
         yield tables.from_rich(final_table(title, run.result["test"], None, {}, run.approximate))
     yield Charts([_baseline_chart(run)])
     yield Paragraph(sections.AGGREGATION_OF_CELLS if "count" in run.summary else sections.AGGREGATION)
+    if not selected:
+        return
     yield Paragraph(
         "The validation images selected the best checkpoint, so its scores on them are slightly optimistically biased; "
         "the column “last” has those of the last weights."

@@ -64,7 +64,7 @@ class Semantic(Task):
         return criterion(outputs, targets[:, 0].long())
 
     def count(self, targets: Tensor, criterion: Loss | None) -> Tensor | None:
-        return super().count(targets[:, 0], criterion)
+        return super().count(targets[:, 0].long(), criterion)
 
     def activate(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(dim=-3)

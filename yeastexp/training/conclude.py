@@ -29,11 +29,11 @@ def conclude(run: RunContext) -> None:
     best = progress.best_validation or last
     path = directory.checkpoint("best")
     # No best checkpoint exists if the monitored score was never a number; the last weights stand for it then.
-    if progress.best.value is None:
+    if not (selected := progress.best.value is not None):
         run.save_best()
     kept = checkpoints.load(path)
     checkpoints.load_weights(assembly.model, kept["model"], path)
-    if progress.best.value is not None and kept["step"] != progress.best.step:
+    if selected and kept["step"] != progress.best.step:
         # A run was killed between saving its best weights and the newest ones, and went on to no better ones.
         best = validate(assembly, assembly.model, "val", run.among)
         summary = summarise(best.scores, assembly.classes)
@@ -49,9 +49,9 @@ def conclude(run: RunContext) -> None:
         "stopped_by_budget": progress.stopped == "by budget",
         "stopped_early": progress.stopped == "early",
         "monitor": assembly.experiment.monitor,
-        "best": {"step": progress.best.step, "value": progress.best.value, "loss": best.finite_loss},
+        "best": {"step": kept["step"], "value": progress.best.value, "loss": best.finite_loss},
         "last": {"step": run.step, "loss": last.finite_loss},
-        "val": {"selected_on_these_images": True, **summaries},
+        "val": {"selected_on_these_images": selected, **summaries},
         "baselines": baselines,
         "approximate": list(assembly.approximate),
         "notes": [
@@ -61,8 +61,7 @@ def conclude(run: RunContext) -> None:
             *run.cautions,
         ],
     }
-    chosen = f"best checkpoint (step {progress.best.step}), selected on these images"
-    title = f"{format_count(len(best.losses), 'validation image')}; {chosen}"
+    title = f"{format_count(len(best.losses), 'validation image')}; {chosen(kept['step'], selected)}"
     tables = [final_table(title, summaries["best"], summaries["last"], baselines, assembly.approximate)]
     if assembly.dataset.splits.get("test"):
         test = validate(assembly, assembly.model, "test", run.among)
@@ -82,6 +81,13 @@ def conclude(run: RunContext) -> None:
     for note in result["notes"]:
         run.log(f"warning: {note}")
         run.console.print(printable(f"warning: {note}"), markup=False, highlight=False, soft_wrap=True)
+
+
+def chosen(step: int, selected: bool) -> str:
+    """The title's words on the checkpoint that stands as the best one; nothing selected it without any score."""
+    if selected:
+        return f"best checkpoint (step {step}), selected on these images"
+    return f"last checkpoint (step {step}), as no score selects another"
 
 
 def _write_pictures(run: RunContext, best: Validation) -> None:

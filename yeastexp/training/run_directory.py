@@ -247,7 +247,8 @@ class RunDirectory:
 
         Raises UserError if its plugins are not trusted; without `execute` they are not loaded at all.
         """
-        return load_experiment(self.experiment, settings, data=data, received=True, execute=execute)
+        begun = self.checkpoint("last").is_file()
+        return load_experiment(self.experiment, settings, data=data, received=True, execute=execute, begun=begun)
 
     def write_experiment(self, experiment: Experiment, *, unless_there: bool = False) -> None:
         """Write the resolved experiment, with which the directory counts as a run that can be resumed."""
