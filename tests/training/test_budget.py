@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 import tomllib
@@ -27,6 +28,7 @@ from yeastexp.training.progress import Best, Progress
 from yeastexp.training.resume import resume
 from yeastexp.training.run import run
 from yeastexp.training.timing import assembled
+from yeastexp.training.verify import verify
 
 RUN = Path("runs/tiny/001")
 
@@ -208,6 +210,10 @@ def test_weights_that_there_was_no_time_to_score_are_kept(
     resume(RUN, console=quiet())
     result = json.loads((RUN / "result.json").read_text())
     assert result["steps"] == steps and not result["stopped_by_budget"]
+    assert not resume(RUN, console=quiet()), "it is concluded"
+    assert verify(RUN, console=quiet()).last == steps
+    rows = [*csv.DictReader((RUN / "metrics.csv").read_text().splitlines())]
+    assert int(rows[-1]["step"]) == steps and int(rows[-1]["epoch"]) == -(-steps // 4) and rows[-1]["val/loss"]
 
 
 def _plan(steps: int) -> Callable[..., Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import kills
@@ -18,6 +20,20 @@ from yeastexp.training.resume import resume
 from yeastexp.training.verify import verify
 
 __all__ = ["here"]
+
+ENDING = """
+from ignite.engine import Events
+from yeastexp import handler
+
+
+@handler("ending")
+class Ending:
+    def __init__(self, context, step: int, event: str = "ITERATION_COMPLETED") -> None:
+        self.step, self.event = step, Events[event]
+
+    def attach(self, trainer, validator) -> None:
+        trainer.add_event_handler(self.event, lambda: trainer.state.iteration == self.step and trainer.terminate())
+"""
 
 PLUGIN = '''
 import torch
@@ -254,3 +270,25 @@ def test_one_that_fails_at_its_end_keeps_no_other_from_its_own(plugin: Path, mon
         ran(plugin, text('"failing"', '"notes"'))
     assert gently == [False]
     assert (plugin / RUN / "notes.txt").read_text().splitlines()[-1] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("step", "event"), [(3, "ITERATION_COMPLETED"), (4, "EPOCH_COMPLETED"), (8, "EPOCH_COMPLETED")]
+)
+def test_a_handler_may_end_the_run(here: Path, step: int, event: str) -> None:
+    """With a last validation and a result, as a run that stopped early."""
+    (here / "ending.py").write_text(ENDING)
+    text = f'{EXPERIMENT}[[handler]]\nname = "ending"\nstep = {step}\nevent = "{event}"\n'
+    folder = ran(here, f'plugins = ["ending.py"]\n{text}[validation]\nevery = 2\n')
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["steps"], result["stopped_early"]) == (step, step < 8)
+    rows = [*csv.DictReader((folder / "metrics.csv").read_text().splitlines())]
+    assert [int(row["step"]) for row in rows] == list(range(4, step + 1, 4) if step % 4 == 0 else [step])
+    assert not resume(folder, console=quiet()) and verify(folder, console=quiet()).last == step
+
+
+def test_a_handler_ends_no_run_within_a_group(here: Path) -> None:
+    (here / "ending.py").write_text(ENDING)
+    text = EXPERIMENT.replace("epochs = 2", "epochs = 2\naccumulation_steps = 2")
+    with pytest.raises(UserError, match="a handler ended the training after step 3, in the middle of a group of 2"):
+        ran(here, f'plugins = ["ending.py"]\n{text}[[handler]]\nname = "ending"\nstep = 3\n')

@@ -18,7 +18,7 @@ from tiny import quiet
 
 from yeastexp.cli import commands
 from yeastexp.errors import UserError
-from yeastexp.training import checkpoints
+from yeastexp.training import build, checkpoints
 from yeastexp.training.resume import resume
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.verify import verify
@@ -66,6 +66,27 @@ def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypat
     early = ran(here, ALL_OPTIONS, still)
     assert json.loads((early / "result.json").read_text())["stopped_early"]
     assert verify(early, console=quiet()).last == 8
+
+
+def test_a_run_that_went_on_with_other_threads_repeats_with_them(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = broken(here, 4, "a wish")
+    resume(run, ["runtime.threads=2"], console=quiet())
+    made: list[int] = []
+    assemble = build.assemble
+    monkeypatch.setattr(build, "assemble", lambda loaded: made.append(loaded.runtime.threads) or assemble(loaded))
+    assert verify(run, console=quiet()).last == 12 and made == [2]
+
+
+def test_two_checkpoints_of_one_step_have_nothing_between_them(here: Path) -> None:
+    run = broken(here, 9)
+    shutil.copyfile(run / "checkpoints/last.pt", run / "checkpoints/previous.pt")
+    with pytest.raises(UserError) as caught:
+        verify(run, console=quiet())
+    assert str(caught.value) == (
+        f"{run}: both of its checkpoints are of step 8; 'python -m yeastexp resume {run}' makes steps to verify"
+    )
+    resume(run, console=quiet())
+    assert verify(run, console=quiet()).last == 12
 
 
 def test_the_first_difference_is_named(here: Path, whole: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from yeastexp.data.folds import Thumbnail
 from yeastexp.data.patches import Batch, PatchSampler
 from yeastexp.data.prefetch import Tensors, prefetch_to_device
 from yeastexp.data.shards import Shards, ShardSampler
-from yeastexp.errors import UserError
+from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.metrics.summary import Summary, summarise
 from yeastexp.system import processes
 from yeastexp.system.interruption import Interruption
@@ -129,6 +129,35 @@ class RunContext:
     def over(self) -> bool:
         """Whether no step is left to do."""
         return self.step >= self.steps or self.progress.stopped is not None
+
+    @property
+    def validated(self) -> bool:
+        """Whether the last epoch is complete and was validated."""
+        rows = self.progress.rows
+        return bool(rows) and rows[-1]["step"] == self.step and "val/loss" in rows[-1]
+
+    def end_epoch(self) -> None:
+        """Do what follows the last epoch, validation and checkpoint included, as far as it was not done."""
+        rows = self.progress.rows
+        if not rows or rows[-1]["step"] != self.step:
+            self.trainer.state.epoch = -(-self.step // self.steps_per_epoch)
+            self.trainer.fire_event(Events.EPOCH_COMPLETED)
+            return
+        if not self.validated:
+            self.validator.run(self.assembly.samples("val", self.among))
+        self.save()
+
+    def end_as_handlers_ask(self) -> None:
+        """End the run, as one that stopped early, where a handler has called `trainer.terminate()`."""
+        if not self.schedule.ends(self.step):
+            raise UserError(
+                f"{self.directory}: a handler ended the training after step {self.step}, in the middle of a group of "
+                f"{self.schedule.size} [train] accumulation_steps; let it do so after one",
+                status=RUN_FAILED,
+            )
+        self.progress.stopped = "early"
+        self.log(f"ended at step {self.step} by a handler")
+        self.end_epoch()
 
     def asked(self, step: int) -> tuple[bool, int | None]:
         """Return whether a step was `late` in any process, and the step to end at `earlier`, if any.

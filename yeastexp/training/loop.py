@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from ignite.engine import Events
+
 from yeastexp.config.experiment import Experiment
 from yeastexp.errors import INTERRUPTED, RUN_FAILED, UserError
 from yeastexp.system import environment, failures, locks, memory
@@ -121,15 +123,11 @@ def _closed_on_failure(tracker: Tracker) -> Iterator[None]:
 
 def train(run: RunContext) -> None:
     """Run the trainer until the run is over or pauses."""
-    # A run that is resumed after its last step has nothing to train, but its budget may have left no time to validate.
-    if run.over:
-        if not run.progress.rows or run.progress.rows[-1]["step"] != run.step:
-            run.validator.run(run.assembly.samples("val", run.among))
+    if run.over and run.validated:
         return
     # Loader workers may be forked. The thread of the event writer must hold no lock, and have no file half written, at
     # that moment: the worker would inherit both.
     run.tracker.flush()
-    run.assembly.model.train()
     batches = run.rest()
     # Handlers are closed in the order in which they were attached, then the batches. The stack calls all of them even
     # if one raises.
@@ -138,7 +136,15 @@ def train(run: RunContext) -> None:
         for handler in reversed(run.handlers.values()):
             if (close := getattr(handler, "close", None)) is not None:
                 ending.callback(close)
+        # A run that is resumed after its last step has nothing to train, but its budget may have left no time to score.
+        if run.over:
+            run.trainer.fire_event(Events.STARTED)
+            run.end_epoch()
+            return
+        run.assembly.model.train()
         run.trainer.run(batches)
+        if not run.over and not run.among.any(run.interruption.wanted) and run.step != run.until:
+            run.end_as_handlers_ask()
 
 
 def carry_out(run: RunContext) -> None:

@@ -95,7 +95,7 @@ def resume(
             continue_from(context, state)
             if longer:
                 context.save()  # from now on the checkpoint is one of the longer run
-        _record(directory, now, context.step)
+        _record(directory, assembly.experiment, now, context.step)
         carry_out(context)
     return True
 
@@ -253,12 +253,13 @@ def _first_other_rate(loaded: Experiment, updates: int, more: int) -> int | None
     return next((index + 1 for index in range(updates) if short[index] != long[index]), None)
 
 
-def _record(run: RunDirectory, now: dict[str, Any], step: int) -> None:
+def _record(run: RunDirectory, loaded: Experiment, now: dict[str, Any], step: int) -> None:
     """Record in `environment.json` and the log that the run was resumed, and how the environment differs."""
     recorded = run.read_environment()
     other = environment.differences(recorded, now)
     other.pop("digests.experiment", None)
-    entry = {"step": step, "started": now["started"], "command": now["command"], "differs": other}
+    runtime = {key: getattr(loaded.runtime, key) for key in ("device", "threads")}
+    entry = {"step": step, "started": now["started"], "command": now["command"], "runtime": runtime, "differs": other}
     recorded.setdefault("resumed", []).append(entry)
     run.write_environment(recorded)
     run.log(f"resumed at step {step}")

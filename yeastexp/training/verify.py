@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 import time
@@ -43,8 +44,11 @@ def verify(run: Path, *, console: Console) -> Verified:
     directory = RunDirectory.existing(run)
     directory.refuse_folder_of_runs()
     before, after = (_checkpoint(directory, which) for which in ("previous", "last"))
-    loaded = directory.load()
+    loaded = directory.load(_settings(directory, before["step"]))
     as_trained(directory, loaded, after)
+    if before["step"] == after["step"] and not directory.is_finished:
+        step, remedy = before["step"], f"'python -m yeastexp resume {directory}' makes steps to verify"
+        raise UserError(f"{directory}: both of its checkpoints are of step {step}; {remedy}")
     assembly = build.assemble(configure_torch(loaded))
     elsewhere = _elsewhere(directory, assembly)
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +59,10 @@ def verify(run: Path, *, console: Console) -> Verified:
         again = RunDirectory(Path(folder))
         context = RunContext(assembly, again, console, time.monotonic(), late, earlier, until=after["step"])
         continue_from(context, before)
-        train(context)
+        if context.over or context.step < after["step"]:
+            train(context)
+        if after["stopped"] == "early" and not context.over:  # by a handler, as late as here, where training pauses
+            context.end_as_handlers_ask()
         context.tracker.close()
         found = checkpoints.plain(context.state_dict())
     wanted = [dict(_compared(state)) for state in (found, after)]
@@ -65,6 +72,13 @@ def verify(run: Path, *, console: Console) -> Verified:
             f"{run}: steps {before['step']} to {after['step']} do not repeat: {difference}{others}", status=RUN_FAILED
         )
     return Verified(before["step"], after["step"], len(wanted[0]), elsewhere)
+
+
+def _settings(run: RunDirectory, step: int) -> list[str]:
+    """Return the settings with which a run went on from a checkpoint, as `resume` may have been given other ones."""
+    resumed = [entry for entry in run.read_environment().get("resumed", []) if entry["step"] <= step]
+    runtime = resumed[-1].get("runtime", {}) if resumed else {}  # earlier versions recorded none
+    return [f"runtime.{key}={json.dumps(value)}" for key, value in runtime.items()]
 
 
 def _checkpoint(run: RunDirectory, which: Literal["previous", "last"]) -> dict[str, Any]:
