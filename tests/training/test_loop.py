@@ -84,11 +84,11 @@ def test_two_batches_of_four_train_as_one_of_eight(here: Path) -> None:
 
 
 def test_the_scheduler_is_told_the_number_of_updates(here: Path) -> None:
-    """Of six steps in epochs of four, three: after steps 3, 4 and 6."""
+    """Of six steps in epochs of four, three: after steps 3, 4 and 6. A row has the rate of its last step."""
     folder = trained(
         here, ["train.steps=6", "train.accumulation_steps=3", "scheduler.name=polynomial", "scheduler.power=1"]
     )
-    assert [float(row["learning_rate"]) for row in rows(folder)] == pytest.approx([0.01 / 3, 0])
+    assert [float(row["learning_rate"]) for row in rows(folder)] == pytest.approx([0.02 / 3, 0.01 / 3])
     assert state(folder)["handlers"]["scheduler"]["last_epoch"] == 3
     assert "6 steps (3 updates) in 2 epochs on " in (folder / "log.txt").read_text()
 

@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import EXPERIMENT, image, quiet, write_experiment
 
+from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file, images
 from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError
@@ -25,7 +26,7 @@ from yeastexp.inspection import check
 from yeastexp.prediction.predict import predict
 from yeastexp.system import cores
 from yeastexp.training import checkpoints, handlers, timing
-from yeastexp.training.build import Assembly
+from yeastexp.training.build import Assembly, learning_rates
 from yeastexp.training.contact_sheet import draw_contact_sheet
 from yeastexp.training.run import run
 
@@ -171,7 +172,8 @@ def test_steps_may_end_within_an_epoch(here: Path) -> None:
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "6")]
     assert rows[-1]["val/iou/cell"]
-    assert float(rows[-1]["learning_rate"]) == 0
+    rates = [groups[0] for groups in learning_rates(load_experiment(folder / "experiment.toml"), 6, 6)]
+    assert [float(row["learning_rate"]) for row in rows] == [rates[3], rates[5]]
 
 
 def test_a_budget_becomes_a_number_of_steps(here: Path) -> None:

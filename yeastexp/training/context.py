@@ -195,12 +195,6 @@ class RunContext:
         before, after = (self.progress.scheduled(self.schedule, number) for number in (update - 1, update))
         return after - before
 
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next update, in the first group of parameters."""
-        rate: float = self.optimizer.param_groups[0]["lr"]
-        return rate
-
     def scored_baselines(self) -> dict[str, Summary]:
         """Return the scores of the baselines, which are fitted at the first call, not before the first step.
 

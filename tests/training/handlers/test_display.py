@@ -62,10 +62,8 @@ def test_readings_and_scores_are_logged_at_their_step(trainer: Engine, validator
     clipping = ClipGradients(nn.Linear(1, 1), 1.0, torch.device("cpu"))
     clipping.norms.append(torch.tensor(3.0))
     tracker, baselines = Told(), {"threshold": {"iou": {}}}
-    context = SimpleNamespace(
-        handlers={"clipping": clipping} if clipped else {}, learning_rate=0.125, scored_baselines=lambda: baselines
-    )
-    LogToTensorBoard(tracker, context).attach(trainer, validator)  # type: ignore[arg-type]
+    context = SimpleNamespace(handlers={"clipping": clipping} if clipped else {}, scored_baselines=lambda: baselines)
+    LogToTensorBoard(tracker, context, lambda: 0.125).attach(trainer, validator)  # type: ignore[arg-type]
     read_every(trainer, 2)
     summary = {"iou": {"cell": {"per_image": 0.5}}}
     state = {"metrics": {"loss": 2.0}, "summary": summary}

@@ -50,7 +50,7 @@ def attach_handlers(context: RunContext) -> None:
         **_of_validation(context),
         **_of_user(context),
         **({"observer": context.observer(context)} if context.observer else {}),
-        "epochs": CollectEpochs(context.progress, losses, lambda: context.learning_rate),
+        "epochs": CollectEpochs(context.progress, losses, lambda: _learning_rate(context)),
         "checkpoints": checkpoints,
         "interruption": pause,
     }
@@ -74,6 +74,15 @@ def _of_updates(context: RunContext) -> dict[str, Handler]:
     return handlers
 
 
+def _learning_rate(context: RunContext) -> float:
+    """Return the learning rate of the step that was done last, in the first group of parameters."""
+    scheduler = context.handlers.get("scheduler")
+    if isinstance(scheduler, StepScheduler) and context.schedule.ends(context.step):
+        return scheduler.used  # the optimizer has that of the next step by now
+    rate: float = context.optimizer.param_groups[0]["lr"]
+    return rate
+
+
 def _of_validation(context: RunContext) -> dict[str, Handler]:
     """Return the handler that validates, last, and those that log, draw, compare and judge each validation."""
     assembly, progress, monitor = context.assembly, context.progress, context.monitor
@@ -85,7 +94,7 @@ def _of_validation(context: RunContext) -> dict[str, Handler]:
         return context.over
 
     handlers: dict[str, Handler] = {
-        "tensorboard": LogToTensorBoard(tracker, context),
+        "tensorboard": LogToTensorBoard(tracker, context, lambda: _learning_rate(context)),
         "pictures": DrawPictures(
             tracker,
             pictured,

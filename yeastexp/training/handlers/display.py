@@ -93,9 +93,10 @@ class LogToTensorBoard:
     Ignite's `TensorboardLogger` takes tensorboardX if it is installed, and cannot purge steps on resume by itself.
     """
 
-    def __init__(self, tracker: Tracker, context: RunContext) -> None:
+    def __init__(self, tracker: Tracker, context: RunContext, learning_rate: Callable[[], float]) -> None:
         self.tracker = tracker
         self.context = context
+        self.learning_rate = learning_rate
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Follow the readings of the loss and the validations."""
@@ -108,7 +109,7 @@ class LogToTensorBoard:
         clipping = self.context.handlers.get("clipping")
         norms = clipping.take_norms() if isinstance(clipping, ClipGradients) else []
         state: Any = trainer.state
-        self.tracker.training(state.iteration, state.train_loss, self.context.learning_rate, norms)
+        self.tracker.training(state.iteration, state.train_loss, self.learning_rate(), norms)
 
     def validation(self, validator: Engine) -> None:
         """Log the loss and the scores of a validation."""

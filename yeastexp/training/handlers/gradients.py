@@ -55,6 +55,13 @@ class StepScheduler:
     ) -> None:
         self.scheduler = scheduler
         self.due = due
+        self.used = self._rate
+        """The learning rate of the last update, in the first group of parameters."""
+
+    @property
+    def _rate(self) -> float:
+        rate: float = self.scheduler.optimizer.param_groups[0]["lr"]
+        return rate
 
     def attach(self, trainer: Engine, validator: Engine) -> None:
         """Step after each update; a step that is skipped after an overflow in float16 is no update."""
@@ -62,6 +69,7 @@ class StepScheduler:
 
     def step(self, trainer: Engine) -> None:
         """Set the learning rate of the next update."""
+        self.used = self._rate
         for _ in range(self.due(trainer.state.iteration)):
             self.scheduler.step()
 
