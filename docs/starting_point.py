@@ -37,12 +37,15 @@ from yeastexp.training.run_directory import RunDirectory
 HERE = Path(__file__).parent
 DOCUMENT, RUNS = HERE / "starting-point.md", HERE / "starting_point/runs.csv"
 COLUMNS = "images", "frames", "steps", "seed", "start", "AP50", "AP", "count_error", "IoU"
-SCRATCH, PRETRAINED, BEFORE, GENTLER = "scratch", "pretrained", "before", "gentler"
+SCRATCH, PRETRAINED, THROUGHOUT = "scratch", "pretrained", "throughout"
+BEFORE, GENTLER = "before", "gentler"
 """At random; from the weights with the keys of `from_yeast.toml`; from them with others, `KEYS`."""
 SHOWN = "AP50", "AP", "IoU"
 KEYS = {
-    BEFORE: ("optimizer.learning_rate=0.0005", "train.init_share=0"),
+    BEFORE: ("train.augment_until=1", "optimizer.learning_rate=0.0005", "train.init_share=0"),
+    THROUGHOUT: ("train.augment_until=1",),
     GENTLER: (
+        "train.augment_until=1",
         "augment.0.p=0.1",  # pasted_cells
         "augment.3.scale=1.2",  # affine
         "augment.4.p=0.1",  # pasted_structures
@@ -102,8 +105,9 @@ def tables() -> dict[str, str]:
     """The tables of the page by name."""
     return {
         **{images: table(images) for images in sets()},
-        "shares": compared(BEFORE, PRETRAINED, ("before", "now")),
-        "gentler": compared(PRETRAINED, GENTLER, ("now", "gentler")),
+        "throughout": compared(THROUGHOUT, PRETRAINED, ("throughout", "until 80 %")),
+        "shares": compared(BEFORE, THROUGHOUT, ("without", "with")),
+        "gentler": compared(THROUGHOUT, GENTLER, ("as they are", "gentler")),
     }
 
 
