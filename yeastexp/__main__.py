@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 STARTED = time.monotonic()  # first of all: a budget counts from here
 
-from yeastexp import cli  # noqa: E402
+try:
+    from yeastexp import cli
+except KeyboardInterrupt:  # which `cli.main` answers later
+    sys.stderr.write("interrupted\n")
+    sys.exit(130)
 
 
 def main() -> None:

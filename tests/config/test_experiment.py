@@ -205,7 +205,15 @@ SPELT = {
         ["29:1: [train] window: is now [patches] size", "30:1: [train] batch: is now [train] batch_size"],
     ),
     "former name of a part's key": ({"width = 2": "patch = 2"}, "17:1: [model] patch: is now space_to_depth"),
-    "wrong table": ({"epochs = 2": 'epochs = 2\ndevice = "cpu"'}, "29:1: [train] device: is now [runtime] device"),
+    "wrong table": ({"epochs = 2": 'epochs = 2\ndevice = "cpu"'}, "29:1: [train] device: belongs to [runtime] device"),
+    "option of a part in another table": (
+        {"epochs = 2": "epochs = 2\nlearning_rate = 0.1"},
+        "29:1: [train] learning_rate: belongs to [optimizer] learning_rate",
+    ),
+    "setting among options of a part": (
+        {"width = 2": "width = 2\nbatch_size = 4"},
+        "18:1: [model] batch_size: belongs to [train] batch_size",
+    ),
     "former name at the top": (
         {"plugins = []": "batch = 3"},
         "1:1: batch: unknown table or key; it belongs to [train] batch_size",

@@ -17,6 +17,7 @@ from torch import nn
 from yeastexp.errors import UserError
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import report
+from yeastexp.sample import Sample
 from yeastexp.training import checkpoints, finite, optimization
 from yeastexp.training.finite import NonFiniteLoss, check_gradients, check_weights, masks_of, non_finite
 from yeastexp.training.resume import is_concluded, resume
@@ -173,6 +174,13 @@ def test_outputs_that_are_no_numbers_are_not_scored(here: Path) -> None:
         run(of_model(here, "blind"), console=quiet())
     last = checkpoints.load(here / "runs/tiny/001/checkpoints/last.pt")
     assert caught.value.status == 1 and last["step"] == 4 and last["model"]["layer.weight"].isfinite().all()
+
+
+def test_an_image_that_is_nan_itself_is_blamed() -> None:
+    sample = Sample(torch.full((1, 2, 2), math.nan), torch.zeros(2, 2).long(), "x")
+    with pytest.raises(NonFiniteLoss, match="image 'x' holds NaN or infinite values; give finite ones"):
+        finite.check_outputs(sample.image, sample, "a.toml:3:1: [model]")
+    finite.check_outputs(torch.zeros(2, 2, 2), sample, "")
 
 
 def test_an_image_without_labels_has_no_part_in_the_validation_loss(here: Path) -> None:

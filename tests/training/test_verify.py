@@ -62,6 +62,12 @@ def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypat
     assert (verify(earlier, console=quiet()).first, verify(earlier, console=quiet()).last) == (4, 8)
     with pytest.raises(UserError, match="after step 4 the learning rate was made to fall until step 8, as a budget"):
         resume(earlier, ["train.epochs=6"], console=quiet())
+    with monkeypatch.context() as patched:
+        patched.setattr("yeastexp.training.run.as_planned", {4: 9}.get)
+        constant = ran(here, ALL_OPTIONS, ["scheduler.name=constant", "train.augment_until=1"])
+    (note, *_) = json.loads((constant / "result.json").read_text())["notes"]
+    assert note.startswith("the budget ended the run after 8 of 12 planned steps; give it more time")
+    assert resume(constant, ["train.epochs=6"], console=quiet()) and verify(constant, console=quiet()).last == 24
     still = ["validation.patience=1", "validation.every=1", "optimizer.learning_rate=1e-12", "model.norm=none"]
     early = ran(here, ALL_OPTIONS, still)
     assert json.loads((early / "result.json").read_text())["stopped_early"]

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from yeastexp import contracts, nets, plugins, tasks
 from yeastexp.config import pretrained, starters, toml_document, trust
 from yeastexp.config.experiment import ARRAYS, DEFAULT_TASK, OPTIONAL, TABLES, TASK, Experiment, Part, Task, each
-from yeastexp.config.renamed import home_of
+from yeastexp.config.renamed import home_of, renamed
 from yeastexp.config.settings import SCHEMAS, SETTINGS, Runtime, Train
 from yeastexp.config.toml_document import Document, Keys, Place, Setting
 from yeastexp.data import datasets, transforms
@@ -214,7 +214,7 @@ class _Checker:
         known = ["name", "extends", "plugins", "task", *SETTINGS, *TABLES, *ARRAYS]
         for key in self.tree.values:
             if key not in known:
-                home = home_of("", key)
+                home = home_of(key)
                 within = f"; it belongs to {home}" if home else did_you_mean(key, known)
                 self.fault((key,), f"{key}: unknown table or key{within}")
 
@@ -275,8 +275,10 @@ class _Checker:
             key = ".".join(map(str, problem.keys))
             known = isinstance(problem.keys[0], str) and problem.keys[0] in schema.keys
             message = problem.message
-            if not known and (home := home_of(owner, key)):
-                message = f"is now {home}"
+            if not known and (now := renamed(owner, key)):
+                message = f"is now {now}"
+            elif not known and (home := home_of(key) or self.home_among_parts(key)):
+                message = f"belongs to {home}"
             elif not known and also:
                 message = "unknown key" + did_you_mean(key, [*also, *schema.keys])
             self.fault((*at, *problem.keys), f"{label} {key}: {message}")
@@ -311,6 +313,15 @@ class _Checker:
             self.fault(keys, f"{label}: {wrong}")
             self.absent = True
         return path
+
+    def home_among_parts(self, key: str) -> str | None:
+        """Return the table of the part, of those that the file names, which has such an option."""
+        for table, kind in TABLES.items():
+            values = self.tree.values.get(table)
+            name = values.get("name") if isinstance(values, dict) else None
+            if name in KINDS[kind] and key in KINDS[kind].find(str(name)).schema.keys:
+                return f"[{table}] {key}"
+        return None
 
     def part(self, table: str) -> Part | None:
         values = self.tree.values.get(table)

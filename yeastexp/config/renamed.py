@@ -25,14 +25,12 @@ RENAMED: Mapping[tuple[str, str], str] = {
 """The present key, by table or name of a part, and former key."""
 
 
-def home_of(table: str, key: str) -> str | None:
-    """Return the table and key that replace an unknown key of `table`, or of the part of that name; None if unknown.
+def renamed(table: str, key: str) -> str | None:
+    """Return what an unknown key of `table`, or of the part of that name, is called now; None if it never was one."""
+    return RENAMED.get((table, key))
 
-    The top of the file is the table ``''``.
-    """
-    if table and (renamed := RENAMED.get((table, key))):
-        return renamed
-    if table and table not in SCHEMAS:
-        return None
+
+def home_of(key: str) -> str | None:
+    """Return the table of settings and key that an unknown key belongs to; None if it is known nowhere."""
     homes = [name for name, schema in SCHEMAS.items() if key in schema.keys]
     return f"[{homes[0]}] {key}" if homes else RENAMED.get(("train", key))

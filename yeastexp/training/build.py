@@ -308,6 +308,11 @@ def learning_rates(experiment: Experiment, planned: int, updates: int) -> list[l
     return rates
 
 
+def is_fitted_to_length(experiment: Experiment) -> bool:
+    """Return whether a longer run would have other learning rates from its beginning, as those of `one_cycle` are."""
+    return learning_rates(experiment, 10, 10) != learning_rates(experiment, 20, 10)
+
+
 def build_trainer(
     assembly: Assembly,
     optimization: OptimizationStep | None = None,

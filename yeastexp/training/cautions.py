@@ -17,7 +17,7 @@ from yeastexp.metrics.summary import Summary
 from yeastexp.system.formatting import format_count, format_score, format_share
 from yeastexp.tasks.instances import Instances
 from yeastexp.tasks.mask_cells import METHOD
-from yeastexp.training.build import Assembly, learning_rates
+from yeastexp.training.build import Assembly, is_fitted_to_length, learning_rates
 from yeastexp.training.initial_weights import INITIAL_WEIGHTS, known_images
 from yeastexp.training.optimization import AccumulationSchedule
 from yeastexp.training.progress import Progress, Validation
@@ -196,7 +196,8 @@ def of_budget(assembly: Assembly, schedule: AccumulationSchedule, progress: Prog
         return
     rates = [groups[0] for groups in learning_rates(assembly.experiment, schedule.updates, schedule.updates)]
     reached = rates[min(progress.scheduled(schedule, schedule.updates_until(step)), len(rates) - 1)]
-    fall = f", having let the learning rate fall faster from step {progress.remade.at} on" if progress.remade else ""
+    remade = progress.remade if is_fitted_to_length(assembly.experiment) else None
+    fall = f", having let the learning rate fall faster from step {remade.at} on" if remade else ""
     if reached > rates[-1]:
         now, end = (format_share(rate / max(rates)) for rate in (reached, rates[-1]))
         fall += f", when the learning rate was at {now} of its highest and had not finished its fall to {end}"

@@ -32,7 +32,7 @@ from yeastexp.training.build import Assembly, Preprocessing, build_trainer, opti
 from yeastexp.training.finite import check_weights, masks_of
 from yeastexp.training.initial_weights import INITIAL_WEIGHTS
 from yeastexp.training.optimization import AccumulationSchedule, OptimizationStep
-from yeastexp.training.progress import Best, Progress
+from yeastexp.training.progress import Best, Progress, augmented_steps
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.tensorboard import Tracker
 from yeastexp.training.timing import trial_of
@@ -185,9 +185,7 @@ class RunContext:
     @property
     def augmented(self) -> int:
         """The number of steps with all augmentations, by the present plan."""
-        train, remade = self.assembly.experiment.train, self.progress.remade
-        planned = train.augmented(self.steps)
-        return min(planned, max(remade.at, train.augmented(remade.end))) if remade else planned
+        return augmented_steps(self.assembly.experiment.train, self.steps, self.progress.remade)
 
     def scheduler_steps(self, step: int) -> int:
         """Return how often to step the learning rate's scheduler after the update at the end of a step."""

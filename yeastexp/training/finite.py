@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from yeastexp.errors import RUN_FAILED, UserError
+from yeastexp.sample import Sample
 
 KEPT = "The last good checkpoint is kept"
 
@@ -66,12 +67,20 @@ def check_weights(weights: Mapping[str, Tensor], step: int, masks: Collection[st
         )
 
 
-def check_outputs(outputs: Tensor, image: str, named: str) -> None:
-    """Raises NonFiniteLoss, which begins with `named`, if outputs on an image are NaN, which no mask would show."""
+def check_outputs(outputs: Tensor, sample: Sample, named: str) -> None:
+    """Raises NonFiniteLoss, which begins with `named`, if outputs on an image are NaN, which no mask would show.
+
+    It blames the image if that holds NaN or infinite values itself.
+    """
     if outputs.isnan().any():
+        if not sample.image.isfinite().all():
+            raise NonFiniteLoss(
+                f"[dataset]: image '{sample.name}' holds NaN or infinite values; give finite ones. {KEPT}",
+                status=RUN_FAILED,
+            )
         raise NonFiniteLoss(
-            f"{named}: gives NaN for the whole image '{image}', though its weights are finite; look for what it does "
-            f"only in evaluation, and for a root, a logarithm or a division at 0. {KEPT}",
+            f"{named}: gives NaN for the whole image '{sample.name}', though its weights are finite; look for what it "
+            f"does only in evaluation, and for a root, a logarithm or a division at 0. {KEPT}",
             status=RUN_FAILED,
         )
 

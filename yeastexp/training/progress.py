@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from yeastexp.config.settings import Train
 from yeastexp.metrics.pixels import Scores
 from yeastexp.metrics.summary import Summary, monitored
 from yeastexp.training.optimization import AccumulationSchedule
@@ -74,6 +75,15 @@ class Remade:
 
     at: int
     end: int
+
+
+def augmented_steps(train: Train, steps: int, remade: Remade | None) -> int:
+    """Return how many of a run's planned `steps` have all augmentations.
+
+    After a change of plan their share is that of the fewer steps, as far as these were not made by then.
+    """
+    planned = train.augmented(steps)
+    return min(planned, max(remade.at, train.augmented(remade.end))) if remade else planned
 
 
 @dataclass

@@ -29,7 +29,7 @@ from yeastexp.training.loop import (
     refuse_differences,
     refuse_shards,
 )
-from yeastexp.training.progress import Validation
+from yeastexp.training.progress import Remade, Validation, augmented_steps
 from yeastexp.training.run_directory import RunDirectory
 from yeastexp.training.validation import initial_validation
 
@@ -207,7 +207,7 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
         raise UserError(f"--set: {step} steps are done; a length of {context.steps} steps does not extend them")
     if context.steps < steps:
         raise UserError(f"--set: {steps} steps are planned; a length of {context.steps} steps does not extend them")
-    if remade := state.get("remade"):
+    if (remade := state.get("remade")) and build.is_fitted_to_length(before):
         raise UserError(
             f"--set: after step {remade['at']} the learning rate was made to fall until step {remade['end']}, as a "
             "budget held no more steps, so a longer run would have had another; start a new run"
@@ -226,7 +226,7 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
             f"--set: [scheduler] '{name}' was fitted to {steps} steps: in a run of {context.steps} steps the learning "
             f"rate would have been another from update {update} on; start a new run"
         )
-    if (first := before.train.augmented(steps)) < step:
+    if (first := augmented_steps(before.train, steps, Remade(**remade) if remade else None)) < step:
         raise UserError(
             f"--set: steps {first + 1} to {step} had not all augmentations ([train] augment_until = "
             f"{before.train.augment_until:g} of {steps}), which they would have in a run of {context.steps} steps; "
@@ -235,7 +235,7 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
     if state["stopped"] == "early":
         # Its patience is at an end, and without a new count so would be the longer run's, at the next validation.
         state["best"] = {**state["best"], "validations_since": 0}
-    state["stopped"] = None
+    state["stopped"] = state["remade"] = None
     run.put_result_aside(steps)
     run.write_experiment(context.assembly.experiment)
     recorded = run.read_environment()

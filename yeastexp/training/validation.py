@@ -121,7 +121,7 @@ def build_validator(
         if assembly.experiment.runtime.shards > 1:
             torch.manual_seed(_seed_of(assembly, sample.name))
         outputs = whole_image_outputs(current["model"], assembly.transforms, task, sample, device, named)
-        check_outputs(outputs, sample.name, named)
+        check_outputs(outputs, sample, named)
         loss = assembly.loss(outputs[None], task.targets(_on(sample, device))[None])
         # A mean over no pixel: losses give 0, which would lower the mean over images.
         losses[sample.name] = loss if bool((sample.labels != IGNORE).any()) else loss * torch.nan

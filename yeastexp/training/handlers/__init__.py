@@ -5,6 +5,7 @@ from __future__ import annotations
 from yeastexp.contracts import Handler
 from yeastexp.errors import UserError
 from yeastexp.metrics.summary import shown
+from yeastexp.training.build import is_fitted_to_length
 from yeastexp.training.contact_sheet import draw_contact_sheet
 from yeastexp.training.context import RunContext
 from yeastexp.training.handlers.average import AverageWeights, KeepInitialShare
@@ -45,7 +46,13 @@ def attach_handlers(context: RunContext) -> None:
         **({"clock": context.budget} if context.budget else {}),
         **_of_updates(context),
         "losses": losses,
-        "budget": StopByBudget(context.asked, context.schedule, context.progress, context.tell),
+        "budget": StopByBudget(
+            context.asked,
+            context.schedule,
+            context.progress,
+            context.tell,
+            fitted=is_fitted_to_length(context.assembly.experiment),
+        ),
         "neighbours": NoticeBusy(context.tell),
         **_of_validation(context),
         **_of_user(context),

@@ -17,8 +17,8 @@ Asked = Callable[[int], tuple[bool, int | None]]
 class StopByBudget:
     """Ends a run in time for its budget, after a complete accumulation group and with a last validation.
 
-    If it can be foreseen that the planned steps do not fit, the plan changes once: the run ends earlier, and the
-    learning rate falls until then.
+    If it can be foreseen that the planned steps do not fit, the plan changes once: the run ends earlier, and a learning
+    rate that is `fitted` to the length falls until then.
 
     Ignite's `TimeLimit` counts from its construction, and ends a run within a group and without a last validation.
     """
@@ -29,7 +29,10 @@ class StopByBudget:
         schedule: AccumulationSchedule,
         progress: Progress,
         say: Callable[[str], None] = lambda line: None,
+        *,
+        fitted: bool = True,
     ) -> None:
+        self.fitted = fitted
         self.asked = asked
         self.schedule = schedule
         self.progress = progress
@@ -55,9 +58,10 @@ class StopByBudget:
         end = next((last for last in range(end, step, -1) if self.schedule.ends(last)), step)
         if end > step:
             self.progress.remade = Remade(step, end)
+            falls = ", and the learning rate falls until then" if self.fitted else ""
             self.say(
                 f"step {step}: the machine is slower than when the run was planned; it ends after {end:,} steps "
-                f"instead of {self.schedule.steps:,}, and the learning rate falls until then"
+                f"instead of {self.schedule.steps:,}{falls}"
             )
 
 
