@@ -73,7 +73,7 @@ def table(images: str) -> str:
         chosen = [row for row in found if (int(row["steps"]), int(row["frames"])) == (steps, frames)]
         cells = [
             _mean_and_deviation([float(row[score]) for row in chosen if row["start"] == start])
-            for score, start in itertools.product(SHOWN, (SCRATCH, PRETRAINED))
+            for score, start in itertools.product(SHOWN, (SCRATCH, THROUGHOUT))
         ]
         lines.append(f"| {steps or 'none'} | {frames or 'none'} | {' | '.join(cells)} |".replace("  ", " "))
     return "\n".join(lines) + "\n"
@@ -105,7 +105,7 @@ def tables() -> dict[str, str]:
     """The tables of the page by name."""
     return {
         **{images: table(images) for images in sets()},
-        "throughout": compared(THROUGHOUT, PRETRAINED, ("throughout", "until 80 %")),
+        "throughout": compared(THROUGHOUT, PRETRAINED, ("throughout", "until 90 %")),
         "shares": compared(BEFORE, THROUGHOUT, ("without", "with")),
         "gentler": compared(THROUGHOUT, GENTLER, ("as they are", "gentler")),
     }
@@ -119,7 +119,7 @@ def draw(folder: Path = HERE / "starting_point") -> None:
         panels: dict[str, list[plots.Series]] = {
             f"{score}, {images.replace('_', ' ')}": [
                 curve
-                for start in (SCRATCH, PRETRAINED)
+                for start in (SCRATCH, THROUGHOUT)
                 for look, value in enumerate(values)
                 if len((curve := _curve(found, score, key, fixed, value, start, look)).x) > 1
             ]
@@ -143,7 +143,7 @@ def _curve(found: Sequence[Row], score: str, key: str, fixed: str, value: int, s
         untrained = row["steps"] == "0"
         if row["start"] == start and (untrained or int(row[fixed]) == value):
             scores[int(row[key])].append(float(row[score]))
-    name = f"{value:,} {fixed}, {'from scratch' if start == SCRATCH else start}"
+    name = f"{value:,} {fixed}, {'from scratch' if start == SCRATCH else 'pretrained'}"
     return plots.Series(name, sorted(scores), [mean(scores[x]) for x in sorted(scores)], look, start == SCRATCH)
 
 

@@ -158,7 +158,7 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         (
             {"pretrained_f1": 0.3},
             "known_cells",
-            {"optimizer.learning_rate": 0.001, "train.init_share": 0.25, "train.augment_until": 0.8},
+            {"optimizer.learning_rate": 0.001, "train.init_share": 0.25, "train.augment_until": 0.9},
         ),
         ({"pretrained_f1": None}, "known_cells", {}),
     ],
