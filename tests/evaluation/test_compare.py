@@ -499,6 +499,17 @@ def test_one_seed_tells_nothing_of_seeds(validations: tuple[Path, Path]) -> None
     ]
 
 
+@pytest.mark.parametrize("own_file", [False, True])
+def test_runs_of_two_folds_held_out_other_images(crossed: Path, tmp_path: Path, own_file: bool) -> None:
+    """Of the file that both were trained on, too: each was trained on what the other held out."""
+    folds = [Path(shutil.copytree(crossed / f"seed_0_fold_{fold}", tmp_path / str(fold))) for fold in (1, 2)]
+    said = refused(folds, data=data_of(folds[0]) if own_file else None)
+    assert said.startswith(f"{folds[1]}: was scored on other images than {folds[0]}: 'square_")
+    assert said.endswith(
+        "; compare runs that held out the same images, or on a file that none was trained on, with --data"
+    )
+
+
 def refused(paths: Sequence[Path], **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         compare(paths, **options)

@@ -237,12 +237,49 @@ def test_data_that_moved_are_known_by_their_digest(finished: Path, tmp_path: Pat
     assert (found.summary, found.baselines, found.selected_on) == (own.summary, own.baselines, own.selected_on)
 
 
-def test_other_folds_than_those_of_the_run_are_named(tmp_path: Path) -> None:
+def of_a_fold(folder: Path) -> Path:
+    """A run of the first of two folds: `square_0` to `square_2` are held out, though others are the file's 'val'."""
     names = [f"square_{index}" for index in range(6)]
-    folds = tmp_path / "folds.json"
-    Folds((tuple(names[:3]), tuple(names[3:]))).write(folds)
-    run_directory = trained(tmp_path, EXPERIMENT + '[validation]\nfolds = "folds.json"\nfold = 1\n')
+    folder.mkdir(parents=True, exist_ok=True)
+    Folds((tuple(names[:3]), tuple(names[3:]))).write(folder / "folds.json")
+    return trained(folder, EXPERIMENT + '[validation]\nfolds = "folds.json"\nfold = 1\n')
+
+
+def test_its_own_file_has_the_fold_of_the_run(tmp_path: Path) -> None:
+    run_directory = of_a_fold(tmp_path)
+    folder, own = evaluate(run_directory)
+    again, found = evaluate(run_directory, data_of(run_directory))
+    assert again == folder and found == own
+    assert (list(own.images), own.trained_on) == (["square_0", "square_1", "square_2"], [])
+    _, whole = evaluate(run_directory, data_of(run_directory), split="all")
+    assert whole.trained_on == ["square_3", "square_4", "square_5"]
+    assert whole.selected_on == ["square_0", "square_1", "square_2"]
+
+
+def test_its_own_file_without_the_fold_of_the_run_is_refused(tmp_path: Path) -> None:
+    """Nothing else tells which of its images the run was trained on."""
+    run_directory = of_a_fold(tmp_path)
+    data, folds = data_of(run_directory), tmp_path / "folds.json"
+    folds.unlink()
+    with pytest.raises(UserError) as caught:
+        evaluate(run_directory, data)
+    assert str(caught.value) == (
+        f"{run_directory}: cannot tell which images of {data} it was trained on (no file '{folds}'); bring back what "
+        "it was trained with"
+    )
+
+
+def test_its_own_file_with_other_splits_is_refused(finished: Path) -> None:
+    data = data_of(finished)
+    changed(finished, f'path = "{data}"', f'path = "{data}"\nval = 3')
+    with pytest.raises(UserError, match=r"it was trained on \(.*names others: dataset\.val was nothing, is 3\); bring"):
+        evaluate(finished, data)
+
+
+def test_other_folds_than_those_of_the_run_are_named(tmp_path: Path) -> None:
+    run_directory, folds = of_a_fold(tmp_path), tmp_path / "folds.json"
     assert evaluate(run_directory)[1].notes == []
+    names = [f"square_{index}" for index in range(6)]
     Folds((tuple(names[1:4]), (names[0], *names[4:]))).write(folds)
     reason = f"'{folds}' has changed and holds other folds now"
     with pytest.raises(UserError) as caught:

@@ -51,7 +51,8 @@ def evaluate(
     predictor = load_predictor(run, checkpoint, device)
     RunDirectory(run).refuse_links()
     experiment = configure_torch(predictor.experiment)
-    source = file_source(run, experiment, data) if data else training_source(run, experiment, predictor.edits)
+    edits = predictor.edits
+    source = file_source(run, experiment, edits, data) if data else training_source(run, experiment, edits)
     split = split or ("val" if source.own else "all")
     images = source.images(split, predictor)
     among, checkpoint_digest = processes.current(), files.digest(RunDirectory(run).checkpoint(checkpoint))
@@ -68,8 +69,8 @@ def evaluate(
         )
     # Even for a foreign file the training data are needed, if they are there: baselines are fitted on them, and they
     # tell whether any of these images was trained on under another name.
-    gone = None if source.own else missing(run, experiment, predictor.edits)
-    training = source if source.own else None if gone else training_source(run, experiment, predictor.edits)
+    gone = None if source.own else missing(run, experiment, edits)
+    training = source if source.own else None if gone else training_source(run, experiment, edits)
     measured = measure(images, metrics, progress)
     trained_on, selected_on = _used_in_training(measured, source, training, predictor, checkpoint)
     evaluation = Evaluation(

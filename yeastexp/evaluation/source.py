@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -93,24 +93,32 @@ def training_source(run: Path, experiment: Experiment, edits: Rows) -> Source:
     return Source(build.build_dataset(experiment), name, path, files.digest(path) if path else None, own=True)
 
 
-def missing(run: Path, experiment: Experiment, edits: Rows) -> str | None:
+def missing(run: Path, experiment: Experiment, edits: Rows, kinds: Collection[str] = ("data", "folds")) -> str | None:
     """Why the data that a run was trained on cannot be had (gone, changed, or edited away); None if they can."""
     if other := {key: values for key, values in edits.items() if key.startswith(("dataset.", "validation.fold"))}:
         return f"{RunDirectory(run).experiment} names others: {phrase(other)}"
-    changed = inputs.changed(RunDirectory(run).read_environment(), inputs.inputs_of(experiment), ["data", "folds"])
+    changed = inputs.changed(RunDirectory(run).read_environment(), inputs.inputs_of(experiment), kinds)
     return changed[0] if changed else None
 
 
-def file_source(run: Path, experiment: Experiment, path: Path) -> Source:
-    """The data set in an HDF5 file, recognised by its digest if the run was trained on it, wherever it lies."""
+def file_source(run: Path, experiment: Experiment, edits: Rows, path: Path) -> Source:
+    """The data set in an HDF5 file, recognised by its digest if the run was trained on it, wherever it lies.
+
+    Raises UserError if it is the run's own, but the splits that it was trained with are gone or changed.
+    """
     dataset = Hdf5(path)
     digest = files.digest(path)
-    # The run's own data are opened with the options of the experiment: they hold the split that it was trained with.
+    # The run's own data are opened with the options and the fold of the experiment, which are the splits that it was
+    # trained with: those of the file may hold out images that it was trained on.
     digests = RunDirectory(run).read_environment()["digests"]["data"]
     for key, value in experiment.dataset.options.items():
         if isinstance(value, Path) and digests.get(value.name) == digest:
+            if reason := missing(run, experiment, edits, ["folds"]):
+                fault = f"cannot tell which images of {path} it was trained on ({reason})"
+                raise UserError(f"{run}: {fault}; bring back what it was trained with")
             moved = replace(experiment.dataset, options={**experiment.dataset.options, key: path})
-            return Source(moved.build(), path.stem, path, digest, own=True)
+            own = build.build_dataset(replace(experiment, dataset=moved))
+            return Source(own, path.stem, path, digest, own=True)
     return Source(dataset, path.stem, path, digest, own=False)
 
 

@@ -52,7 +52,7 @@ def compare(
     tolerance = tolerance_of(runs[0].experiment)
     selection = Selection(metric, checkpoint, data, split or run_scores.default_split(runs, data), tolerance)
     scores = run_scores.scores_of(runs, selection, device, progress)
-    run_scores.refuse_different_images(runs, scores)
+    run_scores.refuse_different_images(runs, scores, data)
     return _comparison(runs, selection, scores, class_name)
 
 

@@ -138,9 +138,12 @@ def _earlier(run: Run, selection: Selection) -> tuple[Path, Evaluation] | None:
     return None
 
 
-def refuse_different_images(runs: Sequence[Run], scores: Sequence[RunScores]) -> None:
+def refuse_different_images(runs: Sequence[Run], scores: Sequence[RunScores], data: Path | None) -> None:
     """Raises UserError naming the first run whose images differ from the first run's, in name or in content."""
     first, remedy = scores[0].images, "compare them on one file, with --data"
+    # On its own file, too, each run is scored on the images that it held out.
+    if data or any(run.experiment.validation.folds for run in runs):
+        remedy = "compare runs that held out the same images, or on a file that none was trained on, with --data"
     for run, other in zip(runs, scores, strict=True):
         for holder, names, others in ((runs[0], first, other.images), (run, other.images, first)):
             if alone := [name for name in names if name not in others]:
