@@ -540,6 +540,11 @@ def test_cross_validations_of_other_folds_or_images_are_refused(validations: tup
     )
 
 
+def as_fractions(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An image whose values are no integers, between 0 and 1."""
+    return {**arrays, "raw": arrays["raw"].astype(np.float32) / 5000}
+
+
 def test_images_of_the_same_names_have_to_be_the_same(validations: tuple[Path, Path], tmp_path: Path) -> None:
     one, other = validations
     names = [f"square_{index}" for index in range(6)]
@@ -547,6 +552,9 @@ def test_images_of_the_same_names_have_to_be_the_same(validations: tuple[Path, P
 
     def moved_to(**given: Any) -> None:
         hdf5_file.write(new, {"train": names[:4], "val": names[4:]}, provenance={}, force=True, **given)
+        record_data()
+
+    def record_data() -> None:
         place = other / "seed_0_fold_1" / "environment.json"
         told = json.loads(place.read_text())
         told["digests"]["data"] = {"data.h5": files.digest(new)}
@@ -560,6 +568,19 @@ def test_images_of_the_same_names_have_to_be_the_same(validations: tuple[Path, P
         f"{other}: image 'square_3' is not the one of {one} (1 of 6 have other pixels, labels or cells under the same "
         "name); cross-validate both on the same data"
     )
+    raw = tmp_path / "raw.h5"
+    splits = {"train": names[:4], "val": names[4:]}
+    hdf5_file.write(raw, splits, lambda name: as_fractions(image(int(name[-1]))), provenance={})
+    changed(one, str(data_of(one)), str(raw))
+    for index, same in ((3, True), (4, False)):
+        moved_to(read=lambda name, index=index: as_fractions(image(index if name == "square_3" else int(name[-1]))))
+        normalize(new, tmp_path / "normalised.h5", force=True)
+        (tmp_path / "normalised.h5").replace(new)
+        record_data()
+        if same:
+            assert len(compare(validations).images) == 6
+        else:
+            assert f"{other}: image 'square_3' is not the one of {one} (1 of 6" in refused(validations)
     new.unlink()
     assert refused(validations).startswith(f"{other}: its data differ from the others' or are elsewhere, and cannot")
 

@@ -229,6 +229,44 @@ def test_so_is_a_recorded_one_for_a_run_on_a_normalised_one(tmp_path: Path) -> N
     assert found.images == own.images and found.confusion == own.confusion
 
 
+def fractions(folder: Path) -> tuple[Path, Path]:
+    """Two files of the same names and labels, with other images of values about 0.2."""
+    paths = folder / "one.h5", folder / "other.h5"
+    for first, path in zip((0, 10), paths, strict=True):
+
+        def read(name: str, first: int = first) -> dict[str, np.ndarray]:
+            raw = image(first + int(name[-1]))["raw"]
+            return {"raw": raw.astype(np.float32) / 5000, "gt": image(int(name[-1]))["gt"]}
+
+        splits = {"train": [f"square_{index}" for index in range(4)], "val": ["square_4", "square_5"]}
+        hdf5_file.write(path, splits, read, provenance={})
+    return paths
+
+
+@pytest.mark.parametrize("trained_on", ["raw", "normalised"])
+def test_normalised_fractions_are_known_again(tmp_path: Path, trained_on: str) -> None:
+    raw, other = fractions(tmp_path)
+    normalised, others = tmp_path / "normalised.h5", tmp_path / "others.h5"
+    normalize(raw, normalised)
+    normalize(other, others)
+    own, copy = (raw, normalised) if trained_on == "raw" else (normalised, raw)
+    run_directory = trained(tmp_path, EXPERIMENT, f"dataset.path='{own.name}'")
+    _, found = evaluate(run_directory, copy)
+    assert found.trained_on == [f"square_{index}" for index in range(4)]
+    assert found.selected_on == ["square_4", "square_5"] and found.notes == []
+    _, found = evaluate(run_directory, other)
+    assert found.trained_on == found.selected_on == found.notes == []
+    _, found = evaluate(run_directory, others)
+    if trained_on == "raw":
+        assert found.trained_on == found.selected_on == found.notes == []
+        return
+    assert found.trained_on is found.selected_on is None
+    assert found.notes == [
+        f"{others}: is normalised otherwise than the training images, and not from integers: no telling whether "
+        "the run was trained on any of these; --data with the file that it was made from tells"
+    ]
+
+
 def test_data_that_moved_are_known_by_their_digest(finished: Path, tmp_path: Path) -> None:
     own = evaluate(finished)[1]
     shutil.copyfile(data_of(finished), tmp_path / "elsewhere.h5")

@@ -230,6 +230,31 @@ def test_a_digest_tells_pixels_and_labels_and_knows_a_normalised_copy() -> None:
         assert image_digest(other, None) != whole
 
 
+def test_a_digest_tells_normalised_fractions() -> None:
+    """Of them the raw values cannot be had back: images from 0 to 1 would all be 0 if they were rounded."""
+    source = np.random.default_rng(0)
+    labels = torch.zeros((8, 8), dtype=torch.int64)
+    one, other = (
+        Sample(torch.from_numpy(source.normal(0.2, 0.02, (1, 8, 8)).astype(np.float32)), labels, name) for name in "ab"
+    )
+    figures = {"mean": 0.2, "std": 0.02}
+    copies = [
+        replace(each, image=((each.image.double() - figures["mean"]) / figures["std"]).float()) for each in (one, other)
+    ]
+    assert image_digest(copies[0], figures) != image_digest(copies[1], figures)
+    assert image_digest(one, None, figures) == image_digest(copies[0], figures)
+    assert image_digest(copies[0], figures, {"mean": 0.1, "std": 0.1}) == image_digest(copies[0], figures)
+    assert image_digest(one, None) != image_digest(other, None)
+
+
+@pytest.mark.parametrize("figures", [{"mean": 65000.1, "std": 0.3}, {"mean": 0.7, "std": 9000.1}])
+def test_a_digest_knows_normalised_integers_far_from_the_mean(figures: dict[str, float]) -> None:
+    image = torch.arange(64, dtype=torch.float32).reshape(1, 8, 8)
+    sample = Sample(image, torch.zeros((8, 8), dtype=torch.int64), "a")
+    copy = replace(sample, image=((image.double() - figures["mean"]) / figures["std"]).float())
+    assert image_digest(copy, figures) == image_digest(sample, None) == image_digest(sample, None, figures)
+
+
 def test_metrics_are_those_of_every_evaluation_and_the_experiments_own() -> None:
     kinds = {"recall": Recall, "dead_cell_false_positives": DeadCellFalsePositives, "iou": IoU}
     parts = [SimpleNamespace(name=name, options={}, build=kind) for name, kind in kinds.items()]

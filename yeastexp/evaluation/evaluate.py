@@ -10,7 +10,16 @@ from yeastexp.errors import UserError
 from yeastexp.evaluation import record
 from yeastexp.evaluation.measure import Measured, approximate_in, measure, measure_baselines, metrics_of, tolerance_of
 from yeastexp.evaluation.record import Evaluation
-from yeastexp.evaluation.source import Source, Split, file_source, image_digest, missing, training_source
+from yeastexp.evaluation.source import (
+    Images,
+    Source,
+    Split,
+    file_source,
+    image_digest,
+    integers_of,
+    missing,
+    training_source,
+)
 from yeastexp.metrics import baselines
 from yeastexp.metrics.baselines import Baseline
 from yeastexp.metrics.instances import InstanceMetric
@@ -72,7 +81,9 @@ def evaluate(
     gone = None if source.own else missing(run, experiment, edits)
     training = source if source.own else None if gone else training_source(run, experiment, edits)
     measured = measure(images, metrics, progress)
-    trained_on, selected_on = _used_in_training(measured, source, training, predictor, checkpoint)
+    unlike = training is not None and _normalized_unlike(images, training)
+    known = None if unlike else training
+    trained_on, selected_on = _used_in_training(measured, images, known, predictor, checkpoint)
     evaluation = Evaluation(
         checkpoint=checkpoint,
         step=predictor.step,
@@ -100,7 +111,7 @@ def evaluate(
         confusion=measured.confusion.tolist(),
         cells=measured.cells,
         per_image=measured.per_image,
-        notes=[*predictor.notes, *_notes(gone, training, source, images.names)],
+        notes=[*predictor.notes, *_notes(gone, training, source, images.names, unlike)],
         environment=_environment(predictor),
     )
     folder = _folder(run, evaluation)
@@ -110,32 +121,43 @@ def evaluate(
 
 
 def _used_in_training(
-    measured: Measured, source: Source, training: Source | None, predictor: Predictor, checkpoint: Which
+    measured: Measured, images: Images, training: Source | None, predictor: Predictor, checkpoint: Which
 ) -> tuple[list[str] | None, list[str] | None]:
     """The images that the weights were fitted to, and those that chose the checkpoint or the end of the training.
 
-    Both are None if the training data are gone.
+    Both are None if the training data are gone, or cannot be recognised.
     """
     if training is None:
         return None, None
     # With early stopping the validation images choose the last step, and so the `last` checkpoint as well.
     chosen = checkpoint == "best" or predictor.experiment.validation.patience is not None
-    return _members(measured, source, training, "train", predictor), (
-        _members(measured, source, training, "val", predictor) if chosen else []
+    return _members(measured, images, training, "train", predictor), (
+        _members(measured, images, training, "val", predictor) if chosen else []
     )
 
 
-def _members(measured: Measured, source: Source, training: Source, split: Split, predictor: Predictor) -> list[str]:
+def _members(measured: Measured, images: Images, training: Source, split: Split, predictor: Predictor) -> list[str]:
     """The names of the measured images that are in a split of the training data.
 
     Images of other files are recognised by their digests, whatever they are called there.
     """
     members: Collection[str] = training.names(split)
-    if source is training:
+    if images.dataset is training.dataset:
         return [name for name in measured.images if name in members]
-    images, stored = training.images(split, predictor), training.dataset.normalization
-    digests = {image_digest(images.stored(name), stored) for name in images.names}
-    return [name for name, digest in measured.images.items() if digest in digests]
+    held, here, there = training.images(split, predictor), images.dataset.normalization, training.dataset.normalization
+    digests = {image_digest(held.stored(name), there, here) for name in held.names}
+    of_images = measured.images
+    if there and not here:
+        of_images = {name: image_digest(images.stored(name), here, there) for name in measured.images}
+    return [name for name, digest in of_images.items() if digest in digests]
+
+
+def _normalized_unlike(images: Images, training: Source) -> bool:
+    """Whether both files are normalised, by different statistics, and raw values that were no integers are lost."""
+    here, there = images.dataset.normalization, training.dataset.normalization
+    if not here or not there or all(here[key] == there[key] for key in ("mean", "std")):
+        return False
+    return any(integers_of(images.stored(name).image, here) is None for name in images.names)
 
 
 def _baselines(training: Source | None, predictor: Predictor) -> dict[str, Baseline]:
@@ -151,19 +173,28 @@ def _pixel_um(source: Source, names: tuple[str, ...]) -> float | None:
     return size
 
 
-def _notes(gone: str | None, training: Source | None, source: Source, names: tuple[str, ...]) -> list[str]:
-    """Caveats for a reader of the scores."""
+def _notes(
+    gone: str | None, training: Source | None, source: Source, names: tuple[str, ...], unlike: bool
+) -> list[str]:
+    """Caveats for a reader of the scores; `unlike` as `_normalized_unlike` tells."""
     if training is None:
         return [
             f"the training images are gone ({gone}): no fitted threshold beside the scores, and no telling whether "
             "the run was trained on any of these"
         ]
+    notes = []
+    if unlike:
+        notes.append(
+            f"{source.place}: is normalised otherwise than the training images, and not from integers: no telling "
+            "whether the run was trained on any of these; --data with the file that it was made from tells"
+        )
     here, there = _pixel_um(source, names), _pixel_um(training, training.names("train"))
     if not here or not there or abs(there / here - 1) <= SAME_PIXEL:
-        return []
+        return notes
     return [
+        *notes,
         f"{source.place}: has pixels of {here:g} µm, the training images of {there:g} µm; objects appear "
-        f"{there / here:.3g} times as large as in training"
+        f"{there / here:.3g} times as large as in training",
     ]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from yeastexp.config.diff import Rows, phrase
 from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
-from yeastexp.data.normalization import rescaled
+from yeastexp.data.normalization import per_channel, rescaled
 from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.prediction.predictor import Predictor
@@ -122,20 +123,36 @@ def file_source(run: Path, experiment: Experiment, edits: Rows, path: Path) -> S
     return Source(dataset, path.stem, path, digest, own=False)
 
 
-def image_digest(sample: Sample, stored: Mapping[str, Any] | None) -> str:
+def image_digest(sample: Sample, stored: Mapping[str, Any] | None, other: Mapping[str, Any] | None = None) -> str:
     """The SHA-256 of an image's raw values and of its labels.
 
     `stored` is the normalisation that the file was packed with, if any. It is undone first, so that raw images of
-    integers and their normalised copies have the same digest.
+    integers and their normalised copies have the same digest. Raw images of other values have that of their copies
+    under the normalisation `other`, if it is given.
     """
     image = sample.image
+    if other and not stored:
+        image, stored = rescaled(image.double(), None, other).float(), other
     if stored:
-        # Rounding removes the error of normalising in float32 and back.
-        image = rescaled(image.double(), stored, None).round().float() + 0.0  # turns -0.0 into 0.0
+        integers = integers_of(image, stored)
+        image = rescaled(image.double(), stored, None).float() if integers is None else integers
     digest = hashlib.sha256(f"{tuple(image.shape)} {tuple(sample.labels.shape)}".encode())
     digest.update(image.contiguous().numpy().tobytes())
     digest.update(sample.labels.to(torch.int16).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def integers_of(image: Tensor, stored: Mapping[str, Any]) -> Tensor | None:
+    """The raw values of a normalised image (C, H, W) if they were integers, else None."""
+    # Normalising in float32 loses the last bits of a value. Integers are had back by rounding, but of fractions nobody
+    # knows which of several raw values it was, nor does any coarser grid help: of so many pixels some always lie
+    # beside one of its edges. So fractions stay as they are, and only normalising the raw image alike tells that it is
+    # the same one. What float32 loses is less than 2**-23 of the value and of its distance from the mean.
+    centred = image.double() * per_channel(stored["std"], image.double())
+    raw = rescaled(image.double(), stored, None)
+    integers = raw.round()
+    near = (raw - integers).abs() <= 2**-21 * (raw.abs() + centred.abs())
+    return integers.float() + 0.0 if bool(near.all()) else None  # + 0.0 turns -0.0 into 0.0
 
 
 def map_digests(sample: Sample, metrics: Iterable[PerImageMetric]) -> dict[str, str]:

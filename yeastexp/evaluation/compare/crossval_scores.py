@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.evaluation import out_of_fold
@@ -67,7 +68,8 @@ def _refuse_different_data(runs: Sequence[Run], scores: Sequence[OutOfFold], met
         # images may have been packed anew.
         if data == first_data:
             continue
-        digests, first = (_digests(each, scores[0].names, metric) for each in (run, runs[0]))
+        pairs = (run, runs[0]), (runs[0], run)
+        digests, first = (_digests(each, scores[0].names, metric, other) for each, other in pairs)
         if different := [name for name in first if first[name] != digests[name]]:
             raise UserError(
                 f"{run.path}: image '{different[0]}' is not the one of {runs[0].path} ({len(different)} of "
@@ -76,15 +78,26 @@ def _refuse_different_data(runs: Sequence[Run], scores: Sequence[OutOfFold], met
             )
 
 
-def _digests(run: Run, names: Sequence[str], metric: str) -> dict[str, str]:
-    """The digests of a run's images with the maps that the metric asks for, by name. UserError if unreadable."""
-    try:
+def _digests(run: Run, names: Sequence[str], metric: str, other: Run) -> dict[str, str]:
+    """The digests of a run's images with the maps that the metric asks for, by name, to compare with another run's."""
+    with _readable(other):
+        normalization = other.experiment.dataset.build().normalization
+    with _readable(run):
         dataset = run.experiment.dataset.build()
         samples, scored = (dataset.read(name) for name in names), [metric_of(run.experiment, metric)]
         return {
-            sample.name: " ".join([image_digest(sample, dataset.normalization), *map_digests(sample, scored).values()])
+            sample.name: " ".join(
+                [image_digest(sample, dataset.normalization, normalization), *map_digests(sample, scored).values()]
+            )
             for sample in samples
         }
+
+
+@contextmanager
+def _readable(run: Run) -> Iterator[None]:
+    """Raises UserError if a run's data cannot be read within the block."""
+    try:
+        yield
     except (UserError, OSError, KeyError) as error:
         raise UserError(
             f"{run.path}: its data differ from the others' or are elsewhere, and cannot be read to tell whether the "
