@@ -32,7 +32,7 @@ from yeastexp.errors import INTERRUPTED, UserError
 from yeastexp.evaluation.sweep import proposals, storage, workers
 from yeastexp.evaluation.sweep import sweep as sweeps
 from yeastexp.evaluation.sweep.findings import findings, spread_of
-from yeastexp.evaluation.sweep.folder import SamplerName, SweepFolder, SweepRecord
+from yeastexp.evaluation.sweep.folder import SamplerName, SweepFolder, SweepRecord, TrialRecord
 from yeastexp.evaluation.sweep.proposals import FollowTrial, is_worse_than_best, proposed, sampler_of, scores_at
 from yeastexp.evaluation.sweep.slots import Slots
 from yeastexp.evaluation.sweep.space import Choice, Range
@@ -130,6 +130,25 @@ def test_the_same_command_again_trains_nothing(finished: SweepFolder, monkeypatc
     assert sweep(asked, silent).read() == finished.read()
 
 
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_fewer_trials_than_there_are_lose_none(
+    finished: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: int
+) -> None:
+    copied = SweepFolder(Path(shutil.copytree(finished.path, tmp_path / "sweep")))
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", None)
+    asked = requested(finished.path.parent, trials=1, repeats=repeats, output=copied.path)
+    found, whole = sweep(asked, silent).read(), finished.read()
+
+    def moved(trials: list[TrialRecord]) -> list[TrialRecord]:
+        places = [trial.folder.replace(str(finished.path), str(copied.path)) for trial in trials]
+        return [replace(trial, folder=place) for trial, place in zip(trials, places, strict=True)]
+
+    assert whole.repeats
+    again = replace(whole.repeats, trials=moved(whole.repeats.trials))
+    assert found == replace(whole, trials=moved(whole.trials), repeats=again)
+    assert len((copied.path / "trials.csv").read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_folder_that_was_renamed_holds_the_same_sweep(
     finished: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
@@ -223,6 +242,8 @@ def test_an_interrupted_trial_is_gone_on_with(finished: SweepFolder, monkeypatch
         sweep(asked, silent)
     assert raised.value.status == INTERRUPTED
     assert [trial.state for trial in SweepFolder(folder / "interrupted").read().trials] == ["complete", "waiting"]
+    fewer = sweep(replace(asked, trials=1), silent).read()
+    assert [trial.state for trial in fewer.trials] == ["complete", "waiting"] and not fewer.finished
     record = sweep(asked, silent).read()
     assert [trial.attempts for trial in record.trials] == [1, 2]
     whole = finished.read()

@@ -30,16 +30,17 @@ class Slots:
         self.storage = study._storage  # the study's own: it caches what it has read of a database
         self.worker = worker
 
-    def current(self, count: int) -> dict[int, FrozenTrial]:
-        """The last attempt at each slot up to `count`, by slot."""
+    def current(self, count: int | None = None) -> dict[int, FrozenTrial]:
+        """The last attempt at each slot, or at each up to `count`, by ascending slot."""
         last: dict[int, FrozenTrial] = {}
         # Trials come by ascending numbers, and only a later attempt replaces an earlier one: of two equal attempts
         # the first stays, for every process alike.
         for trial in self.study.get_trials(deepcopy=False):
             slot, attempt = trial.user_attrs.get(SLOT, 0), trial.user_attrs.get(ATTEMPT, 0)
-            if 0 < slot <= count and (slot not in last or attempt > last[slot].user_attrs[ATTEMPT]):
+            wanted = 0 < slot <= (slot if count is None else count)
+            if wanted and (slot not in last or attempt > last[slot].user_attrs[ATTEMPT]):
                 last[slot] = trial
-        return last
+        return dict(sorted(last.items()))
 
     def have_ended(self, count: int) -> bool:
         """Whether no slot is left to fill."""
@@ -56,7 +57,7 @@ class Slots:
         # process may have done the same, and only what the storage then holds counts.
         while True:
             current = self.current(count)
-            for _, trial in sorted(current.items()):
+            for trial in current.values():
                 if trial.state == TrialState.RUNNING and self._is_lost(trial):
                     self.give_back(trial)
                     break

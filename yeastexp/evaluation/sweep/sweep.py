@@ -312,7 +312,7 @@ class _Part:
         seed = self.blank.train_seed + claimed.user_attrs[SLOT]
         with self._given_back(slots, claimed):
             slots.storage.set_trial_user_attr(claimed._trial_id, "seed", seed)
-            trial = self.slots.current(self.blank.wanted)[best]
+            trial = self.slots.current()[best]
             settings = [*space.settings(values_of(trial.params, self.dimensions)), f"train.seed={seed}"]
             self.say(f"trial {best} again with seed {seed}")
             self._train(slots, claimed, self.folder.repeat(best, seed), f"seed {seed}", settings)
@@ -421,8 +421,9 @@ class _Part:
 
     def record(self) -> SweepRecord:
         """The record of the sweep with all trials that the storage knows, without repeats."""
-        trials = [self._of(number, trial) for number, trial in sorted(self.slots.current(self.blank.wanted).items())]
-        record = replace(self.blank, trials=trials)
+        # This process may have been asked for fewer trials than others, or than the sweep was begun with.
+        trials = [self._of(number, trial) for number, trial in self.slots.current().items()]
+        record = replace(self.blank, trials=trials, wanted=max(self.blank.wanted, len(trials)))
         complete = [trial for trial in record.best_first() if trial.state == "complete"]
         return replace(record, best=complete[0].number if complete else None)
 
@@ -432,8 +433,9 @@ class _Part:
         # most of it.
         record = self.record()
         if self.again is not None and record.best is not None:
-            repeats = [self._again(trial, record.best) for _, trial in sorted(self.again.current(self.repeats).items())]
-            record = replace(record, repeats=Repeats(record.best, self.repeats, repeats))
+            repeats = [self._again(trial, record.best) for trial in self.again.current().values()]
+            record = replace(record, repeats=Repeats(record.best, max(self.repeats, len(repeats)), repeats))
+        finished = finished and not record.of_state("waiting", "running")
         self.folder.write(replace(record, finished=finished, importance=importance(self.study)))
 
     def _of(self, number: int, trial: FrozenTrial) -> TrialRecord:
