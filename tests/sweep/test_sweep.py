@@ -455,11 +455,80 @@ def test_a_journal_that_cannot_be_locked_is_a_line(tmp_path: Path, monkeypatch: 
         sweep(requested(tmp_path), silent)
 
 
-def test_a_damaged_journal_is_a_line(tmp_path: Path) -> None:
-    (tmp_path / "sweep").mkdir()
-    (tmp_path / "sweep" / "journal.log").write_text("no journal\nat all\n")
-    with pytest.raises(UserError, match=r"journal.log: is damaged \(.*\); bring it back from a copy"):
-        sweep(requested(tmp_path), silent)
+def test_a_damaged_journal_is_a_line_whose_remedy_works(
+    finished: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the journal the trials are taken from their folders; only what was seen during training is gone."""
+    copied = SweepFolder(Path(shutil.copytree(finished.path, tmp_path / "sweep")))
+    asked = requested(finished.path.parent, repeats=2, output=copied.path)
+    copied.journal.write_text("no journal\nat all\n")
+    with pytest.raises(
+        UserError, match=r"journal.log: is damaged \(.*\); bring it back from a copy, or remove it: the"
+    ):
+        sweep(asked, silent)
+    copied.journal.unlink()
+    monkeypatch.setattr("yeastexp.evaluation.sweep.sweep.run", None)
+    found, whole = sweep(asked, silent).read(), finished.read()
+    assert values(found) == values(whole) and found.best == whole.best
+    assert [trial.score for trial in found.trials] == [trial.score for trial in whole.trials]
+
+
+def test_a_run_of_other_values_than_proposed_is_not_taken_for_the_trial(finished: SweepFolder, tmp_path: Path) -> None:
+    copied = SweepFolder(Path(shutil.copytree(finished.path, tmp_path / "sweep")))
+    copied.journal.unlink()
+    shutil.rmtree(copied.trial(1))
+    copied.trial(2).rename(copied.trial(1))
+    asked = requested(finished.path.parent, output=copied.path)
+    with pytest.raises(UserError) as caught:
+        sweep(asked, silent)
+    assert str(caught.value) == (
+        f"{copied.path}: {copied.trial(1)} is a run of other values than those of trial 1; remove it; the same command "
+        "goes on with it"
+    )
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_the_cut_last_line_of_a_journal_is_dropped(study: optuna.Study, tmp_path: Path, cut: int) -> None:
+    """As a full disk or the end of the machine leaves one: Optuna never reads it, but would write behind it."""
+    study.set_user_attr("whole", 1)
+    before = (tmp_path / "journal.log").read_bytes()
+    study.set_user_attr("lost", 2)
+    os.truncate(tmp_path / "journal.log", (tmp_path / "journal.log").stat().st_size - cut)
+    with storage.opened(tmp_path / "journal.log", None) as shared:
+        other = optuna.load_study(storage=shared, study_name="study")
+        assert other.user_attrs == {"whole": 1}
+        other.set_user_attr("later", 3)
+    lines = (tmp_path / "journal.log").read_bytes().removeprefix(before).splitlines()
+    assert [json.loads(line)["user_attr"] for line in lines] == [{"later": 3}]
+    with storage.opened(tmp_path / "journal.log", None) as shared:
+        assert optuna.load_study(storage=shared, study_name="study").user_attrs == {"whole": 1, "later": 3}
+
+
+APPENDING = """
+import sys
+from pathlib import Path
+import optuna
+from yeastexp.evaluation.sweep import storage
+journal = Path(sys.argv[1])
+with storage.opened(journal, None) as shared:
+    study = optuna.load_study(storage=shared, study_name="study")
+    for index in range(20):
+        study.set_user_attr(f"{sys.argv[2]} {index}", index)
+        lock = storage._lock_of(journal)
+        lock.acquire()
+        with journal.open("ab") as file:
+            file.write(b'{"op_code":2,"cut":"' + b"x" * 97 * index)
+        lock.release()
+"""
+"""A process that leaves a line behind that it did not write to its end, after each that it did."""
+
+
+def test_no_other_line_is_lost_to_processes_that_drop_cut_ones(study: optuna.Study, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", APPENDING, str(tmp_path / "journal.log")]
+    processes = [forks.Process([*command, name], stderr=subprocess.PIPE) for name in "abc"]
+    assert [(process.communicate()[1], process.returncode) for process in processes] == [(b"", 0)] * 3
+    expected = {f"{name} {index}": index for name in "abc" for index in range(20)}
+    assert study.user_attrs == expected
 
 
 def test_a_folder_of_something_else_is_refused(finished: SweepFolder) -> None:

@@ -86,13 +86,52 @@ def _without_password(url: str) -> str:
 
 
 def _journal(path: Path) -> BaseStorage:
-    lock = _lock_of(path)
+    lock = _Mending(path, _lock_of(path))
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock))
+        return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError, AssertionError) as error:
+        remedy = "the same command takes the trials from their folders"
         raise UserError(
-            f"{path}: is damaged ({in_one_line(error)}); bring it back from a copy, or name another folder with -o"
+            f"{path}: is damaged ({in_one_line(error)}); bring it back from a copy, or remove it: {remedy}"
         ) from error
+
+
+class _Mending:
+    """The lock of a journal, which drops a last line that was not written to its end before anything is appended.
+
+    A full disk or the end of a machine leaves such a line. Optuna never reads one, but would write behind it, and the
+    journal could not be read any more.
+    """
+
+    # Whoever has the lock is the only writer, so that nobody will end the line; and no process has read it, for all
+    # leave out a line without its end. One that reads meanwhile reads no further than the file went when it began.
+    def __init__(self, journal: Path, lock: JournalFileSymlinkLock | JournalFileOpenLock) -> None:
+        self._journal = journal
+        self._lock = lock
+
+    def acquire(self) -> bool:
+        """Wait for the lock, as Optuna's."""
+        acquired = self._lock.acquire()
+        try:
+            _drop_cut_line(self._journal)
+        except BaseException:
+            self._lock.release()
+            raise
+        return acquired
+
+    def release(self) -> None:
+        """Release the lock, as Optuna's."""
+        self._lock.release()
+
+
+def _drop_cut_line(journal: Path) -> None:
+    with journal.open("r+b") as file:
+        if not file.seek(0, os.SEEK_END):
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _lock_of(path: Path) -> JournalFileSymlinkLock | JournalFileOpenLock:

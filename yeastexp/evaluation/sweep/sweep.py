@@ -343,7 +343,8 @@ class _Part:
     ) -> None:
         """Train a run directory to its end, or resume it, and tell the storage the outcome.
 
-        A trial that is `followed` may be pruned. Raises UserError if the training was interrupted.
+        A trial that is `followed` may be pruned. Raises UserError if the training was interrupted, or if the directory
+        holds a run of other values.
         """
         began, followers = time.monotonic(), list[FollowTrial]()
 
@@ -352,6 +353,7 @@ class _Part:
             followers.append(FollowTrial(context, self.study, followed, self.blank.pruner))
             return followers[0]
 
+        self._refuse_other_values(path, settings, name)
         try:
             self._carry_out(path, settings, claimed, observer if followed else None)
             outcome = self._scored(slots, claimed, RunDirectory(path))
@@ -369,6 +371,15 @@ class _Part:
                 self.say(line)
             outcome = TrialState.FAIL, in_one_line(error)
         self._tell(slots, claimed, outcome, name, time.monotonic() - began)
+
+    def _refuse_other_values(self, path: Path, settings: Sequence[str], name: str) -> None:
+        # Where the journal was removed, another order of trials may have had other values proposed.
+        directory = RunDirectory(path)
+        if not directory.is_run:
+            return
+        # Only the keys of `settings` are compared: a run may have settled others, such as its precision.
+        if directory.load(settings, data=False).identity() != directory.load(data=False).identity():
+            raise UserError(f"{path} is a run of other values than those of {name}; remove it")
 
     def _carry_out(self, path: Path, settings: Sequence[str], claimed: FrozenTrial, observer: Observer | None) -> None:
         directory = RunDirectory(path)
