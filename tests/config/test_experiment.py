@@ -328,9 +328,9 @@ RANGES = {
     "nothing to augment with": (
         {
             '[[augment]]\nname = "reflect"\nx = 0.25\n[[augment]]\nname = "rotate90"\n': "",
-            "epochs = 2": "epochs = 2\naugment_until = 0.5",
+            "epochs = 2": "epochs = 2\nplain_steps = 3",
         },
-        "24:1: [train] augment_until: has no effect without [[augment]]",
+        "24:1: [train] plain_steps: has no effect without [[augment]]",
     ),
     "nothing but initial weights": (
         {"epochs = 2": "epochs = 2\ninit_share = 1"},

@@ -88,7 +88,10 @@ def test_cells_of_usual_size_need_few_words(tmp_path: Path, call: Call) -> None:
     file = written(tmp_path, call)
     task = {"channels": 1, "classes": ["background", "cell"]}
     # Discs are what the pretrained weights take for cells.
-    gentle = {"optimizer": {"learning_rate": plan.GENTLE}, "train": {"init_share": plan.SHARE, "augment_until": plan.UNTIL}}
+    gentle = {
+        "optimizer": {"learning_rate": plan.GENTLE},
+        "train": {"init_share": plan.SHARE, "plain_steps": plan.PLAIN},
+    }
     assert file == {"extends": "yeastexp:cells", "dataset": {"path": "data.h5"}, "task": task, **gentle}
     text = (tmp_path / "mine.toml").read_text()
     for told in (
@@ -158,7 +161,7 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         (
             {"pretrained_f1": 0.3},
             "known_cells",
-            {"optimizer.learning_rate": 0.001, "train.init_share": 0.25, "train.augment_until": 0.9},
+            {"optimizer.learning_rate": 0.001, "train.init_share": 0.25, "train.plain_steps": 100},
         ),
         ({"pretrained_f1": None}, "known_cells", {}),
     ],
@@ -209,7 +212,7 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     found = Measured.of(packed(tmp_path, arrays)).pretrained_f1
     assert found is not None and found > 0.6
     keys = written(tmp_path, call)
-    kept = keys["optimizer"]["learning_rate"], keys["train"]["init_share"], keys["train"]["augment_until"]
+    kept = keys["optimizer"]["learning_rate"], keys["train"]["init_share"], keys["train"]["plain_steps"]
     assert kept == gentle_keys("from_yeast") and kept[0] < gentle_keys("cells")[0]
     # Cells that nobody annotated are no mistakes of the weights.
     below = {name: {key: image.copy() for key, image in of.items()} for name, of in arrays.items()}
@@ -234,11 +237,11 @@ def test_the_pretrained_weights_are_tried_on_the_training_images(
     assert Measured.of(packed(tmp_path, arrays, force=True)).pretrained_f1 is None
 
 
-def gentle_keys(name: str) -> tuple[float, float, float]:
+def gentle_keys(name: str) -> tuple[float, float, int]:
     path = starters.find(f"yeastexp:{name}")
     assert path is not None
     starter = load_experiment(path, data=False)
-    return starter.optimizer.options["learning_rate"], starter.train.init_share, starter.train.augment_until
+    return starter.optimizer.options["learning_rate"], starter.train.init_share, starter.train.plain_steps
 
 
 def test_channels_without_information_do_not_decide_the_polarity(tmp_path: Path) -> None:

@@ -177,16 +177,16 @@ def test_weights_that_began_at_random_have_no_share(here: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("share", "remade", "augmented"),
-    [(1.0, None, 8), (0.75, None, 6), (0.3, None, 2), (0.75, Remade(at=2, end=4), 3), (0.75, Remade(at=5, end=6), 5)],
+    ("plain_steps", "remade", "augmented"),
+    [(0, None, 8), (2, None, 6), (6, None, 4), (1, Remade(at=2, end=4), 3), (3, Remade(at=5, end=6), 5)],
 )
 def test_the_last_steps_have_no_augmentations_but_those_that_move_whole_pixels(
-    here: Path, workers: int, share: float, remade: Remade | None, augmented: int
+    here: Path, workers: int, plain_steps: int, remade: Remade | None, augmented: int
 ) -> None:
     """Nor those after a change of plan; a run that is resumed makes the same batches."""
     (here / "plain.toml").write_text(EXPERIMENT)
     path = write_experiment(here, EXPERIMENT.replace("[[augment]]", '[[augment]]\nname = "affine"\n[[augment]]', 1))
-    loaded = load_experiment(path, [f"train.augment_until={share}", f"runtime.workers={workers}"])
+    loaded = load_experiment(path, [f"train.plain_steps={plain_steps}", f"runtime.workers={workers}"])
     context = RunContext(assemble(loaded), RunDirectory(here / "run"), quiet(), 0.0)
     context.build()
     plain = assemble(load_experiment(here / "plain.toml"))

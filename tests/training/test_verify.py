@@ -64,7 +64,7 @@ def test_so_does_one_that_ran_out_of_time_or_stopped_early(here: Path, monkeypat
         resume(earlier, ["train.epochs=6"], console=quiet())
     with monkeypatch.context() as patched:
         patched.setattr("yeastexp.training.run.as_planned", {4: 9}.get)
-        constant = ran(here, ALL_OPTIONS, ["scheduler.name=constant", "train.augment_until=1"])
+        constant = ran(here, ALL_OPTIONS, ["scheduler.name=constant", "train.plain_steps=0"])
     (note, *_) = json.loads((constant / "result.json").read_text())["notes"]
     assert note.startswith("the budget ended the run after 8 of 12 planned steps; give it more time")
     assert resume(constant, ["train.epochs=6"], console=quiet()) and verify(constant, console=quiet()).last == 24

@@ -440,8 +440,8 @@ class _Checker:
         # With 'random', as with weights that do not fit, what extends a file with a share need not take it back.
         if settings["train"].get("init_share") and "init_from" not in self.tree.values["train"]:
             self.fault(("train", "init_share"), "[train] init_share: has no effect without 'init_from'")
-        if settings["train"].get("augment_until", 1) < 1 and "augment" not in self.tree.values:
-            self.fault(("train", "augment_until"), "[train] augment_until: has no effect without [[augment]]")
+        if settings["train"].get("plain_steps") and "augment" not in self.tree.values:
+            self.fault(("train", "plain_steps"), "[train] plain_steps: has no effect without [[augment]]")
         for key, other in (("folds", "fold"), ("fold", "folds")):
             if validation.get(key) and not validation.get(other):
                 self.fault(("validation", key), f"[validation] {key}: has no effect without '{other}'")

@@ -89,19 +89,15 @@ class Train:
         float,
         Field(ge=0, lt=1, description="share of the initial weights in those that are saved and scored"),
     ] = 0.0
-    augment_until: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=1,
-            description="share of the steps after which [[augment]] is left out, except reflect and rotate90",
-        ),
-    ] = 1.0
+    plain_steps: Annotated[
+        int,
+        Field(ge=0, description="last steps, at most half of all, without [[augment]] except reflect and rotate90"),
+    ] = 0
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 
     def augmented(self, steps: int) -> int:
         """Return how many steps of a run of so many have all augmentations."""
-        return round(self.augment_until * steps)
+        return steps - min(self.plain_steps, steps // 2)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ KNOWN = 0.3
 """The F1 score of the pretrained weights from which on training is to change them little. With 0.03 that made scores
 worse, with 0.67 better; nothing between was tried (docs/planning.md)."""
 
-GENTLE, SHARE, UNTIL = 0.001, 0.25, 0.9
-"""The learning rate, the share of initial weights and that of augmented steps of `from_yeast.toml`."""
+GENTLE, SHARE, PLAIN = 0.001, 0.25, 100
+"""The learning rate, the share of initial weights and the steps without augmentation of `from_yeast.toml`."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def known_cells(measured: Measured) -> Iterator[Choice]:
         reason = f"the pretrained weights find these cells (F1 {measured.pretrained_f1:.2f}), and are to change little"
         yield Choice("optimizer.learning_rate", GENTLE, reason)
         yield Choice("train.init_share", SHARE, "of the pretrained weights in those that are saved and scored")
-        yield Choice("train.augment_until", UNTIL, "the last steps are of images as they are predicted")
+        yield Choice("train.plain_steps", PLAIN, "the last steps are of images as they are predicted")
 
 
 SCENES = 0.05

@@ -18,7 +18,7 @@ from yeastexp.drawing.pictures import Limits, Picture
 from yeastexp.metrics.matching import annotated_cells
 from yeastexp.randomness import generator
 from yeastexp.sample import IGNORE, Sample
-from yeastexp.system.formatting import format_count, format_number, format_share
+from yeastexp.system.formatting import format_count, format_number
 from yeastexp.training.build import Assembly
 from yeastexp.training.training_images import checked_labels
 
@@ -329,13 +329,13 @@ def _head(assembly: Assembly) -> Iterator[Picture]:
     """Yield the text above the sheet: what it shows, and what the colours mean."""
     experiment, plan = assembly.experiment, assembly.sampler.plan
     yield _heading(experiment.name)
-    until = experiment.train.augment_until
+    plain = experiment.train.plain_steps
     text = [
         f"{format_count(len(assembly.dataset.splits['train']), 'training image')}; "
         f"patches of {plan.side}×{plan.side} pixels, "
         f"{assembly.sampler.size} a step, {len(plan.images)} an epoch",
         "[[transform]] applies to every image, in this order; [[augment]] to patches in training only"
-        f"{f' ({format_share(until)} of the steps)' if until < 1 else ''}, each shown alone with params that "
+        f"{f', but the last {plain} steps' if plain else ''}, each shown alone with params that "
         "have an effect",
         "statistics of a whole image: mean ± standard deviation, minimum to maximum",
     ]

@@ -80,7 +80,7 @@ class Remade:
 def augmented_steps(train: Train, steps: int, remade: Remade | None) -> int:
     """Return how many of a run's planned `steps` have all augmentations.
 
-    After a change of plan their share is that of the fewer steps, as far as these were not made by then.
+    After a change of plan they are those of a run of fewer steps, as far as these were not made by then.
     """
     planned = train.augmented(steps)
     return min(planned, max(remade.at, train.augmented(remade.end))) if remade else planned

@@ -228,9 +228,8 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
         )
     if (first := augmented_steps(before.train, steps, Remade(**remade) if remade else None)) < step:
         raise UserError(
-            f"--set: steps {first + 1} to {step} had not all augmentations ([train] augment_until = "
-            f"{before.train.augment_until:g} of {steps}), which they would have in a run of {context.steps} steps; "
-            "start a new run"
+            f"--set: steps {first + 1} to {step} had not all augmentations ([train] plain_steps = "
+            f"{before.train.plain_steps}), which they would have in a run of {context.steps} steps; start a new run"
         )
     if state["stopped"] == "early":
         # Its patience is at an end, and without a new count so would be the longer run's, at the next validation.

@@ -34,7 +34,7 @@ class BasicTransform2D:
     """Whether it is refused under [[augment]], as is every transform that has `fit` or `statistics`."""
 
     moves_whole_pixels: bool = False
-    """Whether it does nothing else: such augmentations go on where others end, `[train] augment_until`."""
+    """Whether it does nothing else: such augmentations go on where others end, `[train] plain_steps`."""
 
     margin_px: int = 0
     """How far away, at most, the pixels are that `image` depends on: patches are read so much larger, then cut back. It
