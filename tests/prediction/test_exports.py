@@ -500,6 +500,34 @@ def test_what_is_refused_before_anything_is_predicted(semantic: Path, here: Path
     assert (status, err) == (2, "out: is a file, but results are written into a folder; name one\n")
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "output", "said"),
+    [
+        ("tif", "tif/a.tif", ".", "tif/a.tif: is one of the images; choose another folder for the masks"),
+        ("ctc", "ctc/01_RES/a.tif", ".", "{given}: is one of the images, and ctc/01_RES would change it; {remedy}"),
+        ("zarr", "zarr/a.zarr", ".", "zarr/a.zarr: is one of the images; choose another folder for the masks"),
+        ("roi", "a.zarr", "a.zarr", "{given}: is one of the images, and a.zarr/a.png would change it; {remedy}"),
+    ],
+)
+def test_exports_are_not_written_over_images(
+    semantic: Path, here: Path, kind: str, given: str, output: str, said: str
+) -> None:
+    """Nor over a folder with images, nor into an image that is a folder."""
+    if given.endswith(".zarr"):
+        zarr = pytest.importorskip("zarr")
+        group = zarr.open_group(given, mode="w", zarr_format=2)
+        group.create_array("0", data=tiny.image(0)["raw"])
+        group.attrs["multiscales"] = [{"version": "0.4", "axes": ["y", "x"], "datasets": [{"path": "0"}]}]
+    else:
+        Path(given).parent.mkdir(parents=True)
+        tifffile.imwrite(given, tiny.image(0)["raw"])
+    before = contents(here)
+    said = said.format(given=given, remedy="choose another folder")
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        predict(semantic, [given], Path(output), cells=True, kinds=[kind])
+    assert contents(here) == before
+
+
 @pytest.mark.parametrize("first", [{}, {"cells": True, "kinds": ["coco"]}])
 def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first: dict[str, Any], call: Call) -> None:
     """Those of the same run are replaced, as when it is called with further kinds of files."""

@@ -219,6 +219,7 @@ def predict(
     _refuse_other_images(call, sources)
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
+    _refuse_inputs(sources, [*_planned(call, targets), *exports.targets(wanted, sources, output)])
     with closing(reading), progress(len(sources)) as advance:
         # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
         stopped = not all(_predict(call, *pair, advance) for pair in _own(part, sources, targets))
@@ -527,18 +528,35 @@ def _targets(source: Source, output: Path, options: Options, form: Form | None) 
     )
 
 
+def _planned(call: _Call, targets: Sequence[Targets]) -> list[Path]:
+    """Return the files that a call writes, without exports."""
+    tells_cells = call.options.cells or isinstance(call.predictor.task, TellsInstances)
+    tables = [call.output / TABLE, *([call.output / CELLS] if tells_cells else [])]
+    return [*(path for each in targets for path in each.all), *tables]
+
+
 def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:
-    """Raise UserError if two images would have one output file, or if an output would replace an input."""
+    """Raise UserError if two images would have one output file."""
     by_target: dict[Path, Source] = {}
-    inputs = {os.path.realpath(source.path) for source in sources}  # Path.resolve raises on a link to itself
     for source, its_targets in zip(sources, targets, strict=True):
         for target in its_targets.all:
             if target in by_target:
                 other = by_target[target].name
                 raise UserError(f"{source.name}: its mask would have the name of that of {other}; predict them apart")
-            if os.path.realpath(target) in inputs:
-                raise UserError(f"{target}: is one of the images; choose another folder for the masks")
             by_target[target] = source
+
+
+def _refuse_inputs(sources: Sequence[Source], planned: Sequence[Path]) -> None:
+    """Raise UserError if an output would replace an input, a folder that holds one, or lie within an OME-Zarr input."""
+    inputs = {os.path.realpath(source.path): source.path for source in sources}  # Path.resolve raises on loops
+    holders = {str(folder): path for real, path in inputs.items() for folder in Path(real).parents}
+    for target in planned:
+        real = os.path.realpath(target)
+        if real in inputs:
+            raise UserError(f"{target}: is one of the images; choose another folder for the masks")
+        others = (holders.get(real), *(inputs.get(str(folder)) for folder in Path(real).parents))
+        if other := next((path for path in others if path), None):
+            raise UserError(f"{other}: is one of the images, and {target} would change it; choose another folder")
 
 
 def _identity(call: _Call, source: Source) -> dict[str, Any]:

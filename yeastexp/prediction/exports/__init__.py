@@ -8,14 +8,14 @@ from pathlib import Path
 
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.prediction.exports.coco import Coco
-from yeastexp.prediction.exports.contract import Kind, Labelled
+from yeastexp.prediction.exports.contract import Kind, Labelled, Named
 from yeastexp.prediction.exports.ctc import TrackingChallenge
 from yeastexp.prediction.exports.geojson import GeoJson
 from yeastexp.prediction.exports.imagej_tiff import ImageJTiff
 from yeastexp.prediction.exports.ome_zarr import OmeZarr
 from yeastexp.prediction.exports.roi import Roi
 
-__all__ = ["KINDS", "Kind", "Labelled", "chosen", "told", "write"]
+__all__ = ["KINDS", "Kind", "Labelled", "chosen", "targets", "told", "write"]
 
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Roi(), GeoJson(), Coco(), TrackingChallenge(), ImageJTiff(), OmeZarr())
@@ -30,6 +30,11 @@ def chosen(names: Sequence[str]) -> list[Kind]:
         if (package := KINDS[name].needs) and find_spec(package) is None:
             raise UserError(f"--as {name}: needs another package; pip install {package}")
     return [KINDS[name] for name in dict.fromkeys(names)]
+
+
+def targets(kinds: Sequence[Kind], images: Sequence[Named], output: Path) -> list[Path]:
+    """Return the files and folders that `write` writes of images; raises UserError if two would have one name."""
+    return [path for kind in kinds for path in kind.targets(images, output)]
 
 
 def write(kinds: Sequence[Kind], images: Sequence[Labelled], output: Path) -> list[str]:

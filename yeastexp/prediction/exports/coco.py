@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yeastexp.prediction.exports.contract import Labelled, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, writing
 
 
 class Coco:
@@ -20,6 +20,10 @@ class Coco:
     """
 
     name, title, form, needs = "coco", "COCO JSON", "coco.json", ""
+
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return the file of all images."""
+        return [output / self.form]
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write one file for all images."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,24 @@ from yeastexp.prediction.cell_table import Table
 from yeastexp.system import files
 
 Array = npt.NDArray[Any]
+
+
+class Named(Protocol):
+    """What the files of an image are named by, whether it is predicted or still to be."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stem(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def stack(self) -> str | None: ...
+    @property
+    def frame(self) -> int: ...
+
+
+NamedT = TypeVar("NamedT", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,13 @@ class Kind(Protocol):
     needs: str
     """The package that it needs; empty if none."""
 
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return the files, and the folders that are replaced, that `write` writes of images in an output folder.
+
+        Raises UserError if two of them would have one name.
+        """
+        ...
+
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write images into files, each of which appears only when it is whole.
 
@@ -79,16 +104,16 @@ class Kind(Protocol):
         ...
 
 
-def stacks(images: Sequence[Labelled]) -> Iterator[tuple[str, list[Labelled]]]:
+def stacks(images: Sequence[NamedT]) -> Iterator[tuple[str, list[NamedT]]]:
     """Yield the images of each file, by the stem of its name: the frames of a stack, or a single image.
 
     Raises UserError if two files would have one name.
     """
     # The second part of a key keeps a single image apart from a stack of its name, which the check below refuses.
-    together: dict[tuple[str, bool], list[Labelled]] = {}
+    together: dict[tuple[str, bool], list[NamedT]] = {}
     for image in images:
         together.setdefault((image.stack or image.stem, image.stack is None), []).append(image)
-    first: dict[str, Labelled] = {}
+    first: dict[str, NamedT] = {}
     for (name, _), (image, *_) in together.items():
         if (other := first.setdefault(name, image)) is not image:
             raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 from yeastexp.data import tiff_file
 from yeastexp.data.pieces import Size
 from yeastexp.errors import UserError
-from yeastexp.prediction.exports.contract import Labelled, rows_of, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, NamedT, rows_of, writing
 from yeastexp.system import files
 
 MOST = (1 << 16) - 1
@@ -22,6 +22,10 @@ class TrackingChallenge:
     """Sequences of frames: stacks, or the images of a folder. Names that follow the challenge are kept."""
 
     name, title, form, needs = "ctc", "Cell Tracking Challenge", "ctc/01_RES/maskNNN.tif (no tracks)", ""
+
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return a folder for each sequence."""
+        return [output / self.name / f"{name}_RES" for name in _sequences(images)]
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write a folder for each sequence.
@@ -46,15 +50,15 @@ class TrackingChallenge:
                     )  # fmt: skip
 
 
-def _sequences(images: Sequence[Labelled]) -> dict[str, dict[int, Labelled]]:
+def _sequences(images: Sequence[NamedT]) -> dict[str, dict[int, NamedT]]:
     """Return the images of each sequence by the numbers of the frames, and sequences by their names."""
-    together: dict[tuple[Path, str | None], list[Labelled]] = {}
+    together: dict[tuple[Path, str | None], list[NamedT]] = {}
     for image in images:
         together.setdefault((image.path if image.stack else image.path.parent, image.stack), []).append(image)
     names = [stack or place.name for place, stack in together]
     # Names are kept for all sequences or for none, or else a name given here could be that of another one.
     keep = len(set(names)) == len(names) and all(SEQUENCE.fullmatch(name) for name in names)
-    sequences: dict[str, dict[int, Labelled]] = {}
+    sequences: dict[str, dict[int, NamedT]] = {}
     for count, (name, ((_, stack), members)) in enumerate(zip(names, together.items(), strict=True), 1):
         matches = [FRAME.fullmatch(image.stem) for image in members]
         numbers = [int(match[1]) for match in matches if match]

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from yeastexp.prediction.exports import outlines
-from yeastexp.prediction.exports.contract import Labelled, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, stacks, writing
 
 
 class GeoJson:
     """Detections that are named by the ids of cells; the frame of a stack is that of the plane."""
 
     name, title, form, needs = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson", ""
+
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return a file for each image or stack."""
+        return [output / self.name / f"{stem}.geojson" for stem, _ in stacks(images)]
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write a file for each image or stack."""

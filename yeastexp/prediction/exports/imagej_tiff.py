@@ -10,7 +10,7 @@ import numpy as np
 
 from yeastexp.data import tiff_file
 from yeastexp.errors import UserError
-from yeastexp.prediction.exports.contract import Labelled, rows_of, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, rows_of, stacks, writing
 
 LARGEST = (1 << 32) - (1 << 20)
 """The most bytes of pixels in a TIFF file that ImageJ opens; the rest of its 4 GB is left for tags."""
@@ -20,6 +20,10 @@ class ImageJTiff:
     """Ids in 16 bits or, above 65,535 cells, in float32, because ImageJ has no 32-bit integers."""
 
     name, title, form, needs = "tif", "ImageJ TIFF", "tif/NAME.tif", ""
+
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return a file for each image or stack."""
+        return [output / self.name / f"{stem}.tif" for stem, _ in stacks(images)]
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write a file for each image or stack; missing frames are empty."""

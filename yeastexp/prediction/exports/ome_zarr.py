@@ -11,7 +11,7 @@ import numpy as np
 
 from yeastexp.data.pieces import StoredImage
 from yeastexp.data.recordings.optional import optional
-from yeastexp.prediction.exports.contract import Array, Labelled, stacks, writing
+from yeastexp.prediction.exports.contract import Array, Labelled, Named, stacks, writing
 from yeastexp.system import files
 
 VERSION, FORMAT = "0.4", 2
@@ -23,6 +23,10 @@ class OmeZarr:
     """The image with its frames and channels, and `labels/cells`, both in several resolutions."""
 
     name, title, form, needs = "zarr", "OME-Zarr", "zarr/NAME.zarr", "zarr"
+
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return a folder for each image or stack."""
+        return [output / self.name / f"{stem}.zarr" for stem, _ in stacks(images)]
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write a folder for each image or stack; missing frames are empty."""

@@ -10,7 +10,7 @@ import numpy as np
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from yeastexp.prediction.exports import outlines
-from yeastexp.prediction.exports.contract import Labelled, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, stacks, writing
 
 MOVE, LINE, CLOSE = 0.0, 1.0, 4.0
 """The instructions of a composite region's path."""
@@ -20,6 +20,10 @@ class Roi:
     """Regions named by ids, in stacks with the frame before them; a cell of several rings is a composite region."""
 
     name, title, form, needs = "roi", "ImageJ ROI", "roi/NAME.zip", ""
+
+    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+        """Return a file for each image or stack."""
+        return [output / self.name / f"{stem}.zip" for stem, _ in stacks(images)]
 
     def write(self, images: Sequence[Labelled], output: Path) -> None:
         """Write a zip file for each image or stack."""
