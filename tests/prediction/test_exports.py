@@ -528,6 +528,20 @@ def test_exports_are_not_written_over_images(
     assert contents(here) == before
 
 
+@pytest.mark.parametrize("foreign", [f"{DATA.splits['val'][0]}.png", "cells.csv", "coco.json"])
+def test_files_of_others_are_not_written_over(semantic: Path, here: Path, foreign: str, call: Call) -> None:
+    """Whether it is a mask, a table or an export; afterwards predictions replace each other."""
+    arguments = ("predict", semantic, "in", "-o", "out", "--cells", "--as", "coco")
+    Path("out").mkdir()
+    Path("out", foreign).write_text("made by hand")
+    status, _, err = call(*arguments)
+    said = f"out/{foreign}: exists, and no prediction wrote it; name another folder, or move it\n"
+    assert (status, err, Path("out", foreign).read_text()) == (2, said, "made by hand")
+    assert [path.name for path in Path("out").rglob("*")] == [foreign]
+    Path("out", foreign).unlink()
+    assert [call(*arguments)[0] for _ in range(2)] == [0, 0]
+
+
 @pytest.mark.parametrize("first", [{}, {"cells": True, "kinds": ["coco"]}])
 def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first: dict[str, Any], call: Call) -> None:
     """Those of the same run are replaced, as when it is called with further kinds of files."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import json
 import math
 import os
 import re
@@ -29,6 +28,7 @@ from yeastexp.errors import INPUT_WRONG, RUN_FAILED, UserError
 from yeastexp.prediction import cell_table, exports, growing_tiff, outputs
 from yeastexp.prediction.cell_table import Table
 from yeastexp.prediction.exported import is_exported, load_exported
+from yeastexp.prediction.output_folder import ORIGIN, OutputFolder
 from yeastexp.prediction.outputs import MaskSummary, Options, Targets, Written
 from yeastexp.prediction.parts import Part
 from yeastexp.prediction.predictor import Predictor, load_predictor
@@ -49,9 +49,6 @@ OF_ONE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR)
 
 AS_SAID = Choices()
 """No choices: the axes of stacks are those that their files state."""
-
-ORIGIN = ".predicted.json"
-"""The file in an output folder that says which run and checkpoint its results come from."""
 
 OVERLAYS, PROBABILITIES, IDS = "overlays", "probabilities", "cells"
 
@@ -141,7 +138,7 @@ class _Call:
     """A call of `predict`, and its results so far."""
 
     predictor: Predictor
-    run: Path
+    folder: OutputFolder
     output: Path
     checkpoint: str
     options: Options
@@ -211,18 +208,24 @@ def predict(
         raise UserError(f"{run}: --cells cuts masks of the task 'semantic' into cells, not those of '{task}'; omit it")
     if kinds and not (cells or tells_instances):
         raise UserError(f"{run}: --as {kinds[0]} writes cells, and the run tells none apart; add --cells (approximate)")
-    _refuse_other_run(output, digest)
+    folder = OutputFolder(output, run, digest)
+    folder.refuse_other_run(output / TABLE)
     options = Options(tta, probabilities, overlay, tile, cells and not tells_instances)
-    call = _Call(predictor, run, output, digest, options, part, join)
+    call = _Call(predictor, folder, output, digest, options, part, join)
     reading = Reading()
     sources = list(sources_of(inputs, call.faults, choices, reading))
     _refuse_other_images(call, sources)
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
-    _refuse_inputs(sources, [*_planned(call, targets), *exports.targets(wanted, sources, output)])
-    with closing(reading), progress(len(sources)) as advance:
-        # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
-        stopped = not all(_predict(call, *pair, advance) for pair in _own(part, sources, targets))
+    planned, exported = _planned(call, targets), exports.targets(wanted, sources, output)
+    _refuse_inputs(sources, [*planned, *exported])
+    folder.plan(planned, exported)
+    try:
+        with closing(reading), progress(len(sources)) as advance:
+            # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
+            stopped = not all(_predict(call, *pair, advance) for pair in _own(part, sources, targets))
+    finally:
+        folder.withdraw()
     # Tables and exports need all images: a part has only its own, and joining is repeated once the faults are gone.
     if part or (join and call.faults):
         return _ended(call, stopped)
@@ -242,6 +245,8 @@ def predict(
     written = len(call.faults) == of_images and not stopped
     for its_targets in (each for each in targets if (each.grow or join) and written):
         outputs.remove_records(its_targets)
+    with suppress(OSError):
+        folder.settle()
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
         warnings.warn(f"{len(call.out_of_range) - 1} more images hold such values: {others}", stacklevel=2)
@@ -314,6 +319,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
             raise UserError("is not predicted; run the part that has it")
         elif call.part and targets.grow:
             image = call.predictor.fitting(image)
+            _claim(call)
             outputs.write_part(call.predictor, image, targets, call.options, identity, advance_by, call.part)
             # A part of an image has no summary; the row counts the image, and only `join` writes a table.
             summary, cells = MaskSummary(math.nan, 0, 0.0), None
@@ -324,8 +330,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
                     outputs.write_table(targets.cells, cells)
                 growing_tiff.remember(targets.mask, identity, vars(summary))
         # With the first result: a call that could write none leaves the folder to other runs.
-        if not call.rows:
-            _keep_origin(call)
+        _claim(call, result=True)
         call.rows.append(_row(source.name, image, summary, tells_instances))
         if cells is not None:
             call.cells[source.name] = cells
@@ -355,22 +360,6 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
     )  # fmt: skip
 
 
-def _refuse_other_run(output: Path, checkpoint: str) -> None:
-    """Raise UserError if a folder has results of another checkpoint, or of an unknown one, or is a file."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file, but results are written into a folder; name one")
-    try:
-        stored = json.loads((output / ORIGIN).read_text(encoding="utf-8"))
-        run, same = stored["run"], stored["checkpoint"] == checkpoint
-    except (OSError, ValueError, KeyError, TypeError):
-        if (output / TABLE).exists():
-            fault = f"{output / TABLE}: is of a run that is not known; name another folder, or remove the file"
-            raise UserError(fault) from None
-        return
-    if not same:
-        raise UserError(f"{output}: holds results of another run or checkpoint ({run}); name another folder")
-
-
 def _refuse_other_images(call: _Call, sources: Sequence[Source]) -> None:
     """Raise UserError if a folder has results of images that are not predicted now: its tables would lose them.
 
@@ -391,13 +380,13 @@ def _refuse_other_images(call: _Call, sources: Sequence[Source]) -> None:
         )
 
 
-def _keep_origin(call: _Call) -> None:
-    """Write into the output folder which run its results come from."""
+def _claim(call: _Call, *, result: bool = False) -> None:
+    """Write into the output folder what is written there and, with a `result`, by which run; a fault is collected."""
     try:
-        text = json.dumps({"run": str(call.run), "checkpoint": call.checkpoint})
-        files.write_text(call.output / ORIGIN, text)
+        call.folder.claim(result=result)
     except OSError as error:
-        call.faults += files.unwritten(call.output / ORIGIN, error).faults
+        # Without a result the image's own file meets the same fault, or the next call of this function does.
+        call.faults += files.unwritten(call.output / ORIGIN, error).faults if result else ()
 
 
 def _written(
@@ -413,6 +402,7 @@ def _written(
         if not call.out_of_range:
             warnings.warn(warning, stacklevel=2)
         call.out_of_range.append(image.name)
+    _claim(call)
     write = outputs.write_joined if call.join else outputs.write_outputs
     try:
         return write(predictor, image, targets, call.options, identity, advance)

@@ -1,0 +1,90 @@
+"""The record of an output folder: whose results it has, and which files predictions wrote there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from yeastexp.errors import UserError
+from yeastexp.prediction.output_folder import ORIGIN, OutputFolder
+
+
+def planned(path: Path, *names: str, exported: tuple[str, ...] = (), checkpoint: str = "0") -> OutputFolder:
+    """A folder as a call takes it that writes some files."""
+    folder = OutputFolder(path, Path("runs/001"), checkpoint)
+    folder.refuse_other_run(path / "predictions.csv")
+    folder.plan([path / name for name in names], [path / name for name in exported])
+    return folder
+
+
+def record(path: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((path / ORIGIN).read_text())
+    return found
+
+
+@pytest.mark.parametrize("place", ["a.png", "coco.json", "ctc/01_RES/notes.txt"])
+def test_a_file_that_no_prediction_wrote_is_refused(tmp_path: Path, place: str) -> None:
+    """Until it is moved away; what a prediction has written is replaced."""
+    given = tmp_path / place
+    given.parent.mkdir(parents=True, exist_ok=True)
+    given.write_text("drawn by hand")
+    target = given.parent if "ctc" in place else given
+    said = f"{target}: exists, and no prediction wrote it; name another folder, or move it"
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        planned(tmp_path, "a.png", exported=("coco.json", "ctc/01_RES"))
+    assert given.read_text() == "drawn by hand"
+    given.unlink()
+    planned(tmp_path, "a.png", exported=("coco.json", "ctc/01_RES")).claim(result=True)
+    given.write_text("predicted")
+    planned(tmp_path, "a.png", exported=("coco.json", "ctc/01_RES"))
+
+
+def test_the_first_of_several_files_is_named(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"/b: exists \(as do 1 more\), and no prediction wrote it; name another"):
+        planned(tmp_path, "b", "c", "d")
+
+
+def test_what_a_killed_call_has_written_is_not_refused(tmp_path: Path) -> None:
+    """The record is there before the first file, but the folder is no run's before there is a result."""
+    planned(tmp_path / "out", "a.png", "b.png").claim()
+    (tmp_path / "out/a.png").touch()
+    assert record(tmp_path / "out") == {"files": ["a.png", "b.png"]}
+    planned(tmp_path / "out", "a.png", "b.png", checkpoint="1").claim(result=True)
+    assert record(tmp_path / "out") == {"files": ["a.png", "b.png"], "run": "runs/001", "checkpoint": "1"}
+    with pytest.raises(UserError, match="holds results of another run"):
+        planned(tmp_path / "out", "a.png")
+
+
+def test_a_call_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    folder = planned(tmp_path / "new" / "out", "a.png")
+    folder.claim()
+    folder.withdraw()
+    assert list(tmp_path.iterdir()) == []
+    folder = planned(tmp_path / "out", "masks/a.png")
+    folder.claim()
+    (tmp_path / "out/masks").mkdir()
+    (tmp_path / "out/masks/a.png").touch()
+    folder.withdraw()
+    assert record(tmp_path / "out") == {"files": ["masks/a.png"]}, "what it wrote half is its own"
+
+
+def test_a_file_that_could_not_be_written_is_not_taken_for_written(tmp_path: Path) -> None:
+    folder = planned(tmp_path, "a.png", "b.png")
+    folder.claim(result=True)
+    (tmp_path / "a.png").touch()
+    folder.settle()
+    (tmp_path / "b.png").touch()
+    with pytest.raises(UserError, match=r"/b\.png: exists, and no prediction wrote it"):
+        planned(tmp_path, "a.png", "b.png")
+
+
+def test_a_record_of_an_earlier_version_does_not_say_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / ORIGIN).write_text(json.dumps({"run": "runs/001", "checkpoint": "0"}))
+    (tmp_path / "a.png").touch()
+    planned(tmp_path, "a.png").claim(result=True)
+    assert record(tmp_path)["files"] == ["a.png"]

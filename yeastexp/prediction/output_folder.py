@@ -1,0 +1,101 @@
+"""The record of an output folder: which run its results come from, and which files predictions wrote into it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from yeastexp.errors import UserError
+from yeastexp.system import files
+
+ORIGIN = ".predicted.json"
+"""The file in an output folder that says which run and checkpoint its results come from."""
+
+
+class OutputFolder:
+    """A folder that predictions are written into; its record names their files before the first one is written.
+
+    `checkpoint` is the digest of the weights that predict. A record without a checkpoint is of calls without a result.
+    """
+
+    def __init__(self, path: Path, run: Path, checkpoint: str) -> None:
+        self.path = path
+        self.origin = {"run": str(run), "checkpoint": checkpoint}
+        self.planned: list[str] = []
+        self._claimed = self._has_result = False
+        self._missing = [each for each in (path, *path.parents) if not each.exists()]
+
+    def refuse_other_run(self, table: Path) -> None:
+        """Raise UserError if the folder has results of another checkpoint, or of an unknown one, or is a file."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file, but results are written into a folder; name one")
+        record = self._record()
+        if "run" not in record or "checkpoint" not in record:
+            if table.exists():
+                raise UserError(f"{table}: is of a run that is not known; name another folder, or remove the file")
+        elif record["checkpoint"] != self.origin["checkpoint"]:
+            run = record["run"]
+            raise UserError(f"{self.path}: holds results of another run or checkpoint ({run}); name another folder")
+
+    def plan(self, targets: Sequence[Path], exported: Sequence[Path]) -> None:
+        """Take the files that a call writes, and those or the folders that it exports.
+
+        Raises UserError if one is there that no prediction wrote.
+        """
+        self.planned = [self._name(target) for target in (*targets, *exported)]
+        # Looked for before the record is read: what another part writes meanwhile is in the record by then. Not by
+        # Path, which raises where a name is too long: that is told with the image.
+        there = [target for target in (*targets, *exported) if os.path.isfile(target)]  # noqa: PTH113
+        there += [target for target in exported if target.is_dir() and any(target.iterdir())]
+        record = self._record()
+        # Records of earlier versions do not say what was written.
+        if "run" in record and "files" not in record:
+            return
+        known = set(record.get("files", ()))
+        if foreign := [target for target in there if self._name(target) not in known]:
+            more = f" (as do {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+            raise UserError(f"{foreign[0]}: exists{more}, and no prediction wrote it; name another folder, or move it")
+
+    def claim(self, *, result: bool = False) -> None:
+        """Record what is about to be written, and with the first `result` whose it is; raises OSError."""
+        if self._has_result or (self._claimed and not result):
+            return
+        self._claimed, self._has_result = True, result
+        record = self._record()
+        known = {**record, "files": sorted({*record.get("files", ()), *self.planned})}
+        known |= self.origin if result else {}
+        if known != record:
+            files.write_text(self.path / ORIGIN, json.dumps(known))
+
+    def withdraw(self) -> None:
+        """Remove the record if it is of no result and no file, and the folder if this call made it."""
+        record = self._record()
+        with suppress(OSError):
+            if "checkpoint" not in record and not self._present(record):
+                (self.path / ORIGIN).unlink()
+                for made in self._missing:
+                    made.rmdir()
+
+    def settle(self) -> None:
+        """Forget files that could not be written, whose places may be taken by somebody else's; raises OSError."""
+        record = self._record()
+        if record and (present := self._present(record)) != record.get("files"):
+            files.write_text(self.path / ORIGIN, json.dumps({**record, "files": present}))
+
+    def _present(self, record: Mapping[str, Any]) -> list[str]:
+        return [name for name in record.get("files", ()) if os.path.lexists(self.path / name)]
+
+    def _name(self, target: Path) -> str:
+        return target.relative_to(self.path).as_posix()
+
+    def _record(self) -> dict[str, Any]:
+        """Return the record; empty if it is not there or damaged."""
+        try:
+            record = json.loads((self.path / ORIGIN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) and isinstance(record.get("files", []), list) else {}
