@@ -17,8 +17,9 @@ from yeastexp.data import images, pieces
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.images import write_png
 from yeastexp.data.recordings import recording
+from yeastexp.data.recordings.recording import Choices
 from yeastexp.errors import UserError
-from yeastexp.prediction import outputs, tiling
+from yeastexp.prediction import growing_tiff, outputs, tiling
 from yeastexp.prediction import predictor as predictor_module
 from yeastexp.prediction.growing_tiff import GrowingTiffs
 from yeastexp.prediction.parts import Part
@@ -146,6 +147,53 @@ def test_an_ome_zarr_too_large_for_memory_in_parts(
     stored = zarr.open("out/zarr/large.zarr", mode="r")
     np.testing.assert_array_equal(stored["0"][0], values)
     np.testing.assert_array_equal(stored["labels/cells/0"][:], tifffile.imread("out/large.tif"))
+
+
+def in_depth(seeds: tuple[int, ...]) -> None:
+    """Write a stack of planes in depth."""
+    Path("depth").mkdir()
+    planes = np.stack([DATA.arrays(DATA.splits["train"][seed])["raw"] for seed in seeds])
+    tifffile.imwrite("depth/a.tif", planes, imagej=True, metadata={"axes": "ZYX"})
+
+
+def test_results_of_another_plane_are_not_taken(runs: dict[str, Path], inputs: list[str]) -> None:
+    """Neither by a part nor by the call that joins."""
+    in_depth((0, 1))
+    for plane in "01":
+        predict(runs["cells"], ["depth"], Path("out"), part=Part(1, 1), choices=Choices(z=plane))
+    with pytest.raises(UserError, match=r"^depth/a\.tif: is not predicted; run the part that has it$"):
+        predict(runs["cells"], ["depth"], Path("out"), join=True, choices=Choices(z="0"))
+    predict(runs["cells"], ["depth"], Path("out"), join=True, choices=Choices(z="1"))
+    predict(runs["cells"], ["depth"], Path("fresh"), choices=Choices(z="1"))
+    assert contents("out") == contents("fresh")
+
+
+def test_results_of_a_part_are_not_joined_once_they_are_replaced(runs: dict[str, Path], inputs: list[str]) -> None:
+    """Neither by those of a call without parts nor by those of a part that was killed before its record."""
+    in_depth((0, 1))
+    part, first, second = Part(1, 1), Choices(z="0"), Choices(z="1")
+    predict(runs["cells"], ["depth"], Path("out"), part=part, choices=first)
+    predict(runs["cells"], ["depth"], Path("out"), choices=second)
+    assert not list(Path("out").glob(".*.progress"))
+    predict(runs["cells"], ["depth"], Path("out"), part=part, choices=first)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(growing_tiff, "remember", killed_after(0, None))
+        predict(runs["cells"], ["depth"], Path("out"), part=part, choices=second)
+    with pytest.raises(UserError, match=r"^depth/a\.tif: is not predicted; run the part that has it$"):
+        predict(runs["cells"], ["depth"], Path("out"), join=True, choices=first)
+
+
+def test_chunks_that_were_written_anew_are_predicted_anew(runs: dict[str, Path], inputs: list[str]) -> None:
+    """Writing into a file does not change the time of its folder."""
+    zarr = pytest.importorskip("zarr")
+    first, second = (DATA.arrays(name)["raw"] for name in DATA.splits["train"][:2])
+    group = zarr.open_group("in_zarr/a.zarr", mode="w", zarr_format=2)
+    array = group.create_array("0", data=first, chunks=first.shape)
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": ["y", "x"], "datasets": [{"path": "0"}]}]
+    predict(runs["cells"], ["in_zarr"], Path("out"), part=Part(1, 1))
+    array[:] = second
+    with pytest.raises(UserError, match=r"^in_zarr/a\.zarr: is not predicted; run the part that has it$"):
+        predict(runs["cells"], ["in_zarr"], Path("out"), join=True)
 
 
 def test_what_is_missing_is_said_and_nothing_joined(runs: dict[str, Path], inputs: list[str]) -> None:

@@ -176,6 +176,26 @@ def test_an_error_names_the_file_that_was_to_appear(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
+def test_the_state_of_a_folder_is_that_of_all_files_in_it(tmp_path: Path) -> None:
+    """Also of a file that is written into, which leaves its folder as it is."""
+    chunk = tmp_path / "a.zarr" / "0" / "0.0"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(b"before")
+    (tmp_path / "a.zarr" / "link").symlink_to("gone")
+    for path in (tmp_path / "a.zarr", chunk):
+        first, status = files.state(path), chunk.stat()
+        assert files.state(path) == first
+        os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        later = files.state(path)
+        chunk.write_bytes(b"longer than before")
+        os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        assert len({first, later, files.state(path)}) == 3
+        chunk.write_bytes(b"before")
+    first = files.state(tmp_path / "a.zarr")
+    chunk.rename(chunk.with_name("0.1"))
+    assert files.state(tmp_path / "a.zarr") != first
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -321,6 +321,14 @@ def remove_records(targets: Targets) -> None:
             part.file_of(target).unlink(missing_ok=True)
 
 
+def forget(targets: Targets) -> None:
+    """Remove what a part recorded of an image that it wrote at once, before other contents get its files' names."""
+    # Faults such as a name that is too long are told with the image's own file.
+    with suppress(OSError):
+        growing_tiff.record_of(targets.mask).unlink(missing_ok=True)
+        targets.cells.unlink(missing_ok=True)
+
+
 def write_table(path: Path, table: Table) -> None:
     """Keep the measurements of an image in a file until those of all images are written."""
     with files.appearing(path) as temporary, temporary.open("wb") as file:

@@ -142,6 +142,7 @@ class _Call:
     output: Path
     checkpoint: str
     options: Options
+    choices: Choices
     part: Part | None = None
     join: bool = False
     rows: list[Row | CellsRow] = field(default_factory=list)
@@ -149,6 +150,8 @@ class _Call:
     """The measurements of the instances of each image, by its name."""
     faults: list[str] = field(default_factory=list)
     labelled: list[exports.Labelled] = field(default_factory=list)
+    states: dict[Path, str] = field(default_factory=dict)
+    """The states of the files that images are in, several in one perhaps, by `files.state`."""
     out_of_range: list[str] = field(default_factory=list)
     """The images whose values are unlike those of the training images."""
 
@@ -211,7 +214,7 @@ def predict(
     folder = OutputFolder(output, run, digest)
     folder.refuse_other_run(output / TABLE)
     options = Options(tta, probabilities, overlay, tile, cells and not tells_instances)
-    call = _Call(predictor, folder, output, digest, options, part, join)
+    call = _Call(predictor, folder, output, digest, options, choices, part, join)
     reading = Reading()
     sources = list(sources_of(inputs, call.faults, choices, reading))
     _refuse_other_images(call, sources)
@@ -324,6 +327,8 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
             # A part of an image has no summary; the row counts the image, and only `join` writes a table.
             summary, cells = MaskSummary(math.nan, 0, 0.0), None
         else:
+            if not targets.grow:
+                outputs.forget(targets)
             summary, cells = _written(call, image, targets, identity, advance_by)
             if call.part:
                 if cells is not None:
@@ -552,11 +557,13 @@ def _refuse_inputs(sources: Sequence[Source], planned: Sequence[Path]) -> None:
 def _identity(call: _Call, source: Source) -> dict[str, Any]:
     """Return all that has to be the same for files that a killed call left to be continued."""
     # The device as well: rows of one image from a CPU and a GPU would differ in their last bits.
-    stat = source.path.stat()
+    if source.path not in call.states:
+        call.states[source.path] = files.state(source.path)
     return {
-        "image": [str(source.path.resolve()), source.stem, stat.st_size, stat.st_mtime_ns],
+        "image": [str(source.path.resolve()), source.stem, call.states[source.path]],
         "checkpoint": call.checkpoint,
         "options": asdict(call.options),
+        "choices": asdict(call.choices),
         "device": call.predictor.device.type,
     }
 

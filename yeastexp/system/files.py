@@ -244,6 +244,27 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def state(path: Path) -> str:
+    """Return a text that changes with the size and the time of a file, or with those of any file in a folder."""
+    # The time of a folder does not change when a file in it is written into.
+    if not path.is_dir():
+        return _size_and_time(path)
+    found = hashlib.sha256()
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(folder, name)
+            found.update(b"\0" + os.fsencode(file.relative_to(path)) + b"\0")
+            with suppress(OSError):  # a link to nothing
+                found.update(_size_and_time(file).encode())
+    return found.hexdigest()
+
+
+def _size_and_time(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} bytes at {status.st_mtime_ns}"
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
