@@ -542,6 +542,31 @@ def test_files_of_others_are_not_written_over(semantic: Path, here: Path, foreig
     assert [call(*arguments)[0] for _ in range(2)] == [0, 0]
 
 
+def test_outputs_of_other_images_or_options_do_not_stay_beside_new_ones(semantic: Path, here: Path) -> None:
+    """Their ids would be those of other label images; those of the same ones stay."""
+    predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco"])
+    predict(semantic, ["in"], Path("out"), cells=True, kinds=["roi"], form="tif")
+    before = contents(Path("out"))
+    assert {Path("out/coco.json"), Path(f"out/roi/{DATA.splits['val'][0]}.zip")} < before.keys()
+    first, *_ = DATA.splits["val"]
+    said = rf"^out/cells/{first}\.png: is of an earlier prediction of other images or options"
+    with pytest.raises(UserError, match=said):
+        predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco", "roi"], form="tif", tta=True)
+    write_png(Path(f"in/{first}.png"), tiny.image(0)["raw"])
+    with pytest.raises(UserError, match=said):
+        predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco", "roi"], form="tif")
+    assert contents(Path("out")) == before
+    predict(semantic, ["in"], Path("new"), cells=True, kinds=["coco"])
+    write_png(Path(f"in/{first}.png"), tiny.image(1)["raw"])
+    predict(semantic, ["in"], Path("new"), cells=True, kinds=["coco"])
+    labels = images.read_mask(Path(f"new/cells/{first}.png"))
+    back = annotations.KINDS["coco"].read(
+        Path("new/coco.json"),
+        frames={name: images.read_mask(Path(f"in/{name}.png")).shape for name in DATA.splits["val"]},
+    )
+    np.testing.assert_array_equal(ids(back, first), labels)
+
+
 @pytest.mark.parametrize("first", [{}, {"cells": True, "kinds": ["coco"]}])
 def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first: dict[str, Any], call: Call) -> None:
     """Those of the same run are replaced, as when it is called with further kinds of files."""

@@ -12,11 +12,13 @@ from yeastexp.errors import UserError
 from yeastexp.prediction.output_folder import ORIGIN, OutputFolder
 
 
-def planned(path: Path, *names: str, exported: tuple[str, ...] = (), checkpoint: str = "0") -> OutputFolder:
+def planned(
+    path: Path, *names: str, exported: tuple[str, ...] = (), checkpoint: str = "0", contents: str = "same"
+) -> OutputFolder:
     """A folder as a call takes it that writes some files."""
     folder = OutputFolder(path, Path("runs/001"), checkpoint)
     folder.refuse_other_run(path / "predictions.csv")
-    folder.plan([path / name for name in names], [path / name for name in exported])
+    folder.plan([path / name for name in names], [path / name for name in exported], contents)
     return folder
 
 
@@ -53,9 +55,10 @@ def test_what_a_killed_call_has_written_is_not_refused(tmp_path: Path) -> None:
     """The record is there before the first file, but the folder is no run's before there is a result."""
     planned(tmp_path / "out", "a.png", "b.png").claim()
     (tmp_path / "out/a.png").touch()
-    assert record(tmp_path / "out") == {"files": ["a.png", "b.png"]}
+    assert record(tmp_path / "out") == {"files": ["a.png", "b.png"], "contents": "same"}
     planned(tmp_path / "out", "a.png", "b.png", checkpoint="1").claim(result=True)
-    assert record(tmp_path / "out") == {"files": ["a.png", "b.png"], "run": "runs/001", "checkpoint": "1"}
+    found = record(tmp_path / "out")
+    assert found == {"files": ["a.png", "b.png"], "contents": "same", "run": "runs/001", "checkpoint": "1"}
     with pytest.raises(UserError, match="holds results of another run"):
         planned(tmp_path / "out", "a.png")
 
@@ -70,14 +73,14 @@ def test_a_call_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "out/masks").mkdir()
     (tmp_path / "out/masks/a.png").touch()
     folder.withdraw()
-    assert record(tmp_path / "out") == {"files": ["masks/a.png"]}, "what it wrote half is its own"
+    assert record(tmp_path / "out") == {"files": ["masks/a.png"], "contents": "same"}, "what it wrote half is its own"
 
 
 def test_a_file_that_could_not_be_written_is_not_taken_for_written(tmp_path: Path) -> None:
     folder = planned(tmp_path, "a.png", "b.png")
     folder.claim(result=True)
     (tmp_path / "a.png").touch()
-    folder.settle()
+    folder.settle(complete=False)
     (tmp_path / "b.png").touch()
     with pytest.raises(UserError, match=r"/b\.png: exists, and no prediction wrote it"):
         planned(tmp_path, "a.png", "b.png")
@@ -88,3 +91,38 @@ def test_a_record_of_an_earlier_version_does_not_say_what_was_written(tmp_path: 
     (tmp_path / "a.png").touch()
     planned(tmp_path, "a.png").claim(result=True)
     assert record(tmp_path)["files"] == ["a.png"]
+
+
+def wrote(folder: OutputFolder, *names: str, complete: bool = True) -> None:
+    """What a call does that writes some of its files."""
+    folder.claim(result=True)
+    for name in names:
+        (folder.path / name).touch()
+    folder.settle(complete=complete)
+
+
+def test_a_file_of_other_contents_is_written_anew_or_refused(tmp_path: Path) -> None:
+    """One of the same images and options stays, as its ids are those of the new label images."""
+    wrote(planned(tmp_path, "a.png", exported=("coco.json",)), "a.png", "coco.json")
+    wrote(planned(tmp_path, "a.png", "a.tif"), "a.tif")
+    assert record(tmp_path)["files"] == ["a.png", "a.tif", "coco.json"]
+    said = (
+        f"{tmp_path}/a.tif: is of an earlier prediction of other images or options (and so are 1 more), and its ids "
+        "are not those of this one; add the options that write it, remove it, or name another folder"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        planned(tmp_path, "a.png", contents="other")
+    (tmp_path / "coco.json").unlink()
+    wrote(planned(tmp_path, "a.png", "a.tif", contents="other"))
+    assert record(tmp_path)["files"] == ["a.png", "a.tif"]
+    planned(tmp_path, "a.png", contents="other")
+
+
+def test_older_files_of_a_call_that_was_killed_are_still_older(tmp_path: Path) -> None:
+    """Its own contents are in the record, but it came to write some of its files only."""
+    wrote(planned(tmp_path, "a.png", exported=("coco.json",)), "a.png", "coco.json")
+    planned(tmp_path, "a.png", exported=("coco.json",), contents="other").claim(result=True)
+    with pytest.raises(UserError, match=r"/coco\.json: is of an earlier prediction"):
+        planned(tmp_path, "a.png", contents="other")
+    wrote(planned(tmp_path, "a.png", exported=("coco.json",), contents="other"))
+    planned(tmp_path, "a.png", contents="other")

@@ -20,12 +20,14 @@ class OutputFolder:
     """A folder that predictions are written into; its record names their files before the first one is written.
 
     `checkpoint` is the digest of the weights that predict. A record without a checkpoint is of calls without a result.
+    Files of other `contents`, images or options, are `older` in the record until a call has written all of its own.
     """
 
     def __init__(self, path: Path, run: Path, checkpoint: str) -> None:
         self.path = path
         self.origin = {"run": str(run), "checkpoint": checkpoint}
         self.planned: list[str] = []
+        self.contents = ""
         self._claimed = self._has_result = False
         self._missing = [each for each in (path, *path.parents) if not each.exists()]
 
@@ -41,11 +43,13 @@ class OutputFolder:
             run = record["run"]
             raise UserError(f"{self.path}: holds results of another run or checkpoint ({run}); name another folder")
 
-    def plan(self, targets: Sequence[Path], exported: Sequence[Path]) -> None:
+    def plan(self, targets: Sequence[Path], exported: Sequence[Path], contents: str) -> None:
         """Take the files that a call writes, and those or the folders that it exports.
 
-        Raises UserError if one is there that no prediction wrote.
+        `contents` is the digest of all that labels depend on. Raises UserError if a file is there that no prediction
+        wrote, or one of other contents that this call does not write.
         """
+        self.contents = contents
         self.planned = [self._name(target) for target in (*targets, *exported)]
         # Looked for before the record is read: what another part writes meanwhile is in the record by then. Not by
         # Path, which raises where a name is too long: that is told with the image.
@@ -59,6 +63,12 @@ class OutputFolder:
         if foreign := [target for target in there if self._name(target) not in known]:
             more = f" (as do {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(f"{foreign[0]}: exists{more}, and no prediction wrote it; name another folder, or move it")
+        if left := sorted(self._older(record) - set(self.planned)):
+            more = f" (and so are {len(left) - 1} more)" if len(left) > 1 else ""
+            raise UserError(
+                f"{self.path / left[0]}: is of an earlier prediction of other images or options{more}, and its ids are "
+                "not those of this one; add the options that write it, remove it, or name another folder"
+            )
 
     def claim(self, *, result: bool = False) -> None:
         """Record what is about to be written, and with the first `result` whose it is; raises OSError."""
@@ -66,7 +76,9 @@ class OutputFolder:
             return
         self._claimed, self._has_result = True, result
         record = self._record()
-        known = {**record, "files": sorted({*record.get("files", ()), *self.planned})}
+        known = {**record, "files": sorted({*record.get("files", ()), *self.planned}), "contents": self.contents}
+        if older := self._older(record):
+            known["older"] = sorted(older)
         known |= self.origin if result else {}
         if known != record:
             files.write_text(self.path / ORIGIN, json.dumps(known))
@@ -80,11 +92,20 @@ class OutputFolder:
                 for made in self._missing:
                     made.rmdir()
 
-    def settle(self) -> None:
-        """Forget files that could not be written, whose places may be taken by somebody else's; raises OSError."""
+    def settle(self, *, complete: bool) -> None:
+        """Forget files that are not there, whose names others may take, and which were older; raises OSError."""
         record = self._record()
-        if record and (present := self._present(record)) != record.get("files"):
-            files.write_text(self.path / ORIGIN, json.dumps({**record, "files": present}))
+        settled = {**record, "files": self._present(record)}
+        if complete:
+            settled.pop("older", None)
+        if record and settled != record:
+            files.write_text(self.path / ORIGIN, json.dumps(settled))
+
+    def _older(self, record: Mapping[str, Any]) -> set[str]:
+        """Return the files that are there of other contents."""
+        if record.get("contents", self.contents) != self.contents:
+            return set(self._present(record))
+        return set(record.get("older", ())) & set(self._present(record))
 
     def _present(self, record: Mapping[str, Any]) -> list[str]:
         return [name for name in record.get("files", ()) if os.path.lexists(self.path / name)]

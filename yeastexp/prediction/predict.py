@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
+import json
 import math
 import os
 import re
@@ -222,7 +224,7 @@ def predict(
     _refuse_clashes(sources, targets)
     planned, exported = _planned(call, targets), exports.targets(wanted, sources, output)
     _refuse_inputs(sources, [*planned, *exported])
-    folder.plan(planned, exported)
+    folder.plan(planned, exported, _contents(call, sources))
     try:
         with closing(reading), progress(len(sources)) as advance:
             # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
@@ -249,7 +251,7 @@ def predict(
     for its_targets in (each for each in targets if (each.grow or join) and written):
         outputs.remove_records(its_targets)
     with suppress(OSError):
-        folder.settle()
+        folder.settle(complete=not call.faults)
     if len(call.out_of_range) > 1:
         others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
         warnings.warn(f"{len(call.out_of_range) - 1} more images hold such values: {others}", stacklevel=2)
@@ -566,6 +568,19 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
         "choices": asdict(call.choices),
         "device": call.predictor.device.type,
     }
+
+
+def _contents(call: _Call, sources: Sequence[Source]) -> str:
+    """Return the digest of all that the labels of a call depend on, whichever files they are written into."""
+    # The options that only add files.
+    plain = replace(call, options=replace(call.options, probabilities=False, overlay=False, cells=False))
+    identities: list[dict[str, Any] | str] = []
+    for source in sources:
+        try:
+            identities.append(_identity(plain, source))
+        except OSError:  # it cannot be opened, which is told with the image
+            identities.append(source.name)
+    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
 
 
 # Values unlike those of the training images, and the table
