@@ -117,6 +117,33 @@ def test_frames_of_a_stack(tmp_path: Path, kind: str, reader: str, file: str, ch
         assert (last.position, last.t_position) == ((3, 0) if channels == 1 else (0, 3))
 
 
+@pytest.mark.parametrize(
+    ("axes", "of_image", "wanted"),
+    [
+        ("TZ", {"plane": 1}, (0, 0, 2, 3)),
+        ("TZ", {"plane": None}, (0, 0, 0, 3)),
+        ("ZC", {"plane": 1}, (0, 0, 2, 0)),
+        ("Z", {"plane": 1}, (2, 0, 0, 0)),
+        ("Z", {"plane": None}, (0, 0, 0, 0)),
+        ("T", {}, (3, 0, 0, 0)),
+        ("TC", {}, (0, 0, 0, 3)),
+        ("C", {}, (0, 0, 0, 0)),
+    ],
+)
+def test_positions_on_the_slices_of_imagej(
+    tmp_path: Path, axes: str, of_image: dict[str, Any], wanted: tuple[int, ...]
+) -> None:
+    """A position counts all slices, which is the frame's, or the plane's, number along a single axis alone."""
+    of_stack = {"stack": "a", "frame": 2} if "T" in axes else {}
+    image = labelled(
+        label_image(), planes=4 if "Z" in axes else 1, channels=2 if "C" in axes else 1, **of_stack, **of_image
+    )
+    written([image], "roi", tmp_path)
+    rois = roiread(tmp_path / "roi/a.zip")
+    assert isinstance(rois, list)
+    assert {(roi.position, roi.c_position, roi.z_position, roi.t_position) for roi in rois} == {wanted}
+
+
 def area(ring: Any) -> float:
     x, y = np.asarray(ring, float).T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
@@ -473,6 +500,16 @@ def test_a_stack_of_frames_gives_one_of_labels(semantic: Path, here: Path) -> No
         np.testing.assert_array_equal(images.read_mask(Path(f"out/cells/movie_t{frame:04}.png")), labels)
     table = (here / "out/cells.csv").read_text().splitlines()
     assert "area_um2" in table[0] and table[1].startswith("movie.tif/movie_t0000,")
+
+
+def test_a_plane_in_depth_is_that_of_the_regions(semantic: Path, here: Path) -> None:
+    """The middle of three, in both frames."""
+    values = np.stack([DATA.arrays(name)["raw"] for name in DATA.splits["train"][:2]])
+    tifffile.imwrite("tz.tif", np.stack([values] * 3, axis=1), imagej=True, metadata={"axes": "TZYX"})
+    predict(semantic, ["tz.tif"], Path("out"), cells=True, kinds=["roi"], choices=Choices(z="middle"))
+    rois = roiread("out/roi/tz.zip")
+    assert isinstance(rois, list)
+    assert {(roi.position, roi.z_position, roi.t_position) for roi in rois} == {(0, 2, 1), (0, 2, 2)}
 
 
 def test_pages_of_which_nothing_is_said(semantic: Path, here: Path, call: Call) -> None:

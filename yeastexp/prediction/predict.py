@@ -64,7 +64,8 @@ LEAST_SPAN, LEAST_SPAN_OF_FRACTIONS = 1 / 2, 1 / 16
 class Source:
     """An image to be predicted: its name in messages and tables, the stem of its files' names, and how it is opened.
 
-    A frame of a stack also has the name of the stack and its index there.
+    A frame of a stack also has the name of the stack and its index there, and one of several `planes` in depth the
+    index of the `plane`, or None if it is their maximum.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Source:
     open: Callable[[], StoredImage]
     stack: str | None = None
     frame: int = 0
+    planes: int = 1
+    plane: int | None = 0
 
     @property
     def streams(self) -> bool:
@@ -363,7 +366,7 @@ def _labelled(source: Source, image: StoredImage, targets: Targets, cells: Table
 
     return exports.Labelled(
         source.name, source.stem, source.path, image.shape[0], image.size, image.pixel_um, cells, source.open, labels,
-        source.stack, source.frame, method,
+        source.stack, source.frame, source.planes, source.plane, method,
     )  # fmt: skip
 
 
@@ -468,7 +471,7 @@ def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
             name = f"{path}/{stem}" if several else str(path)
             yield Source(
                 name, stem, path, math.prod(recording.shape), partial(_read, name, recording, frame, reading),
-                recording.array.name if recording.is_stack else None, frame,
+                recording.array.name if recording.is_stack else None, frame, recording.length("Z"), recording.plane,
             )  # fmt: skip
 
 

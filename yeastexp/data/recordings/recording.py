@@ -130,7 +130,7 @@ class Recording:
         """The image (C, H, W) of a frame, or some rows and columns of it, read by an opened array."""
         if not self.axes:
             return select(())
-        parts = {"T": frame, "Z": self._plane, "1": 0, "Y": rows, "X": columns}
+        parts = {"T": frame, "Z": slice(None) if self.plane is None else self.plane, "1": 0, "Y": rows, "X": columns}
         at = tuple(parts.get(axis, WHOLE) for axis in self.axes)
         # An index removes its axis, so the order is that of the axes read by a slice.
         there = [axis for axis, part in zip(self.axes, at, strict=True) if isinstance(part, slice)]
@@ -143,11 +143,12 @@ class Recording:
         return np.ascontiguousarray(values.reshape(self.channels, *values.shape[-2:]))
 
     @property
-    def _plane(self) -> int | slice:
+    def plane(self) -> int | None:
+        """The index of the plane in depth that is read; None if it is the maximum of all."""
         planes = self.length("Z")
         if planes == 1 or self.z is None:
             return 0
-        return slice(None) if self.z == "max" else planes // 2 if self.z == "middle" else int(self.z)
+        return None if self.z == "max" else planes // 2 if self.z == "middle" else int(self.z)
 
     def read(self, frame: int = 0) -> Array:
         """The image (C, H, W) of a frame."""
@@ -166,7 +167,7 @@ class Recording:
         held = [format_count(self.frames, "frame")] if self.is_stack else []
         held += [format_count(self.channels, "channel")] if self.channels > 1 else []
         if (planes := self.length("Z")) > 1:
-            chosen = f"plane {self._plane} of 0 to {planes - 1}" if self.z != "max" else f"maximum of {planes} planes"
+            chosen = f"plane {self.plane} of 0 to {planes - 1}" if self.z != "max" else f"maximum of {planes} planes"
             held.append(chosen)
         return f"{self.array.kind} {self.letters} {self.array.size}" + (f": {', '.join(held)}" if held else "")
 

@@ -42,8 +42,9 @@ NamedT = TypeVar("NamedT", bound=Named)
 class Labelled:
     """An image whose cells were predicted, with their table; `image` opens it and `open` its labels (1, H, W).
 
-    `name` is its name in tables, `stem` that of its files. Frames of a `stack` have its name and their index. `method`
-    says that cells are approximate, if they are.
+    `name` is its name in tables, `stem` that of its files. Frames of a `stack` have its name and their index. Of a file
+    with several `planes` in depth it is the `plane` of an index, or their maximum (None). `method` says that cells are
+    approximate, if they are.
     """
 
     name: str
@@ -57,6 +58,8 @@ class Labelled:
     open: Callable[[], StoredImage]
     stack: str | None = None
     frame: int = 0
+    planes: int = 1
+    plane: int | None = 0
     method: str = ""
 
     @property

@@ -41,7 +41,7 @@ class Roi:
 
 
 def region(rings: Sequence[outlines.Ring], name: str, image: Labelled) -> ImagejRoi:
-    """Return the region with some rings, on the frame of its image if that is in a stack."""
+    """Return the region with some rings, on the frame and the plane in depth of its image if that is in a stack."""
     points = np.array([point for ring in rings for point in ring])
     roi = ImagejRoi.frompoints(points, name=name)
     if len(rings) == 1:
@@ -53,11 +53,14 @@ def region(rings: Sequence[outlines.Ring], name: str, image: Labelled) -> Imagej
             roitype=ROI_TYPE.RECT, left=left, top=top, right=right, bottom=bottom, name=name,
             multi_coordinates=np.array(path, np.float32), shape_roi_size=len(path),
         )  # fmt: skip
-    # A position counts the slices of all channels, so with several channels only the frame's own number is right.
-    if image.stack and image.channels > 1:
-        roi.t_position = image.frame + 1
-    elif image.stack:
-        roi.position = image.frame + 1
+    frame = image.frame + 1 if image.stack else 0
+    plane = image.plane + 1 if image.planes > 1 and image.plane is not None else 0
+    # A position counts the slices along all axes, so with several of them only the numbers along each are right. 0
+    # stands for all slices along an axis.
+    if (image.channels > 1) + (image.planes > 1) + bool(image.stack) > 1:
+        roi.z_position, roi.t_position = plane, frame
+    else:
+        roi.position = frame or plane
     return roi
 
 
