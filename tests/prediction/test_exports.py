@@ -144,6 +144,24 @@ def test_positions_on_the_slices_of_imagej(
     assert {(roi.position, roi.c_position, roi.z_position, roi.t_position) for roi in rois} == {wanted}
 
 
+@pytest.mark.parametrize(
+    ("of_image", "wanted"),
+    [
+        ({}, None),
+        ({"planes": 4, "plane": 2}, (2, 0)),
+        ({"planes": 4, "plane": None}, (0, 0)),
+        ({"planes": 4, "plane": 2, "stack": "a", "frame": 3}, (2, 3)),
+        ({"stack": "a", "frame": 3}, (0, 3)),
+    ],
+)
+def test_planes_of_qupath(tmp_path: Path, of_image: dict[str, Any], wanted: tuple[int, int] | None) -> None:
+    """In depth and in time."""
+    written([labelled(label_image(), **of_image)], "geojson", tmp_path)
+    features = json.loads((tmp_path / "geojson/a.geojson").read_text())["features"]
+    plane = {"c": -1, "z": wanted[0], "t": wanted[1]} if wanted else None
+    assert all(feature["geometry"].get("plane") == plane for feature in features)
+
+
 def area(ring: Any) -> float:
     x, y = np.asarray(ring, float).T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

@@ -14,7 +14,7 @@ from yeastexp.prediction.exports.contract import Labelled, Named, stacks, writin
 
 
 class GeoJson:
-    """Detections that are named by the ids of cells; the frame of a stack is that of the plane."""
+    """Detections that are named by the ids of cells; a plane has the frame of a stack and its plane in depth."""
 
     name, title, form, needs = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson", ""
 
@@ -43,10 +43,12 @@ def _feature(image: Labelled, label: int, parts: list[list[outlines.Ring]], row:
     # derived from the names so that the same cell is given the same one.
     coordinates = [[[*ring, ring[0]] for ring in part] for part in parts]
     whole = len(coordinates) == 1
+    # A maximum of all planes is on none of them, but QuPath wants one.
+    plane = {"c": -1, "z": image.plane or 0, "t": image.frame}
     geometry = {
         "type": "Polygon" if whole else "MultiPolygon",
         "coordinates": coordinates[0] if whole else coordinates,
-        **({"plane": {"c": -1, "z": 0, "t": image.frame}} if image.stack else {}),
+        **({"plane": plane} if image.stack or image.planes > 1 else {}),
     }
     values = {name: float(value) if isinstance(value, float) else int(value) for name, value in row.items()
               if math.isfinite(value)}  # fmt: skip
