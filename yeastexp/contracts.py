@@ -48,8 +48,8 @@ from yeastexp.sample import Sample
 class Dataset(Protocol):
     """Images with their labels. It is pickled into loader workers, so it opens files when it reads, not before.
 
-    Its factory is given nothing but the table. Two attributes are optional: `dtype(name) -> str`, the type in which an
-    image is stored, for `check --data`, and `groups` (name to group), the images that `crossval` must not separate.
+    Optional are `dtype(name) -> str`, the type in which an image is stored, for `check --data`, `groups` (name to
+    group), the images that `crossval` must not separate, and `channel_names`, which `predict` compares with a file's.
     """
 
     @property

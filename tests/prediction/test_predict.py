@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
-from yeastexp.data import images, pieces
+from yeastexp.data import hdf5_file, images, pieces
 from yeastexp.data.pieces import StoredImage
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.drawing import pictures
@@ -472,6 +472,62 @@ def test_the_values_of_the_training_images_are_the_checkpoints_if_it_has_them(fi
 def extremes(indices: range) -> tuple[float, float]:
     stack = np.stack([tiny.image(index)["raw"] for index in indices])
     return float(stack.min()), float(stack.max())
+
+
+@pytest.fixture(scope="module")
+def of_two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images whose file names their channels; the first one has the squares."""
+    folder = tmp_path_factory.mktemp("two")
+    names = [f"square_{index}" for index in range(6)]
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        arrays = tiny.image(names.index(name))
+        return {**arrays, "raw": np.stack([arrays["raw"], raw(32, 32)])}
+
+    splits = {"train": names[:4], "val": names[4:]}
+    origin = hdf5_file.Origin(channel_names=("phase", "GFP"))
+    hdf5_file.write(folder / "data.h5", splits, read, provenance={}, origin=origin)
+    (folder / "tiny.toml").write_text(tiny.changed({"channels = 1": "channels = 2"}, tiny.EXPERIMENT))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        return run(folder / "tiny.toml", console=Console(file=io.StringIO())).resolve()
+
+
+def write_ome(path: Path, names: Sequence[str]) -> None:
+    values = np.stack([tiny.image(0)["raw"], raw(32, 32)])
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, values, ome=True, metadata={"axes": "CYX", "Channel": {"Name": list(names)}})
+
+
+def test_channels_in_another_order_are_refused(of_two_channels: Path, here: Path) -> None:
+    """The other images are predicted."""
+    for name, channels in (("a", ["phase", "gfp"]), ("b", ["GFP", "phase"])):
+        write_ome(here / "ome" / f"{name}.ome.tif", channels)
+    with pytest.raises(UserError) as caught:
+        predict.predict(of_two_channels, ["ome"], here / "out")
+    assert str(caught.value) == (
+        "ome/b.ome.tif: has the channels GFP, phase, but the run was trained on phase, GFP; save them in this order"
+    )
+    assert [row["file"] for row in rows(here / "out")] == ["ome/a.ome.tif"]
+
+
+def test_channels_of_other_names_are_a_warning(of_two_channels: Path, here: Path) -> None:
+    """Also of packed files without groups; none where nothing is named."""
+    for name in "ab":
+        write_ome(here / "ome" / f"{name}.ome.tif", ["BF", "GFP"])
+    shutil.copy(of_two_channels.parents[2] / "data.h5", here / "some.h5")
+    with h5py.File(here / "some.h5", "r+") as file:
+        file["channel_names"][1] = "mCherry"
+    values = np.stack([tiny.image(0)["raw"], raw(32, 32)])
+    tifffile.imwrite(here / "plain.tif", values, imagej=True, metadata={"axes": "CYX"})
+    with pytest.warns(UserWarning) as caught:
+        predict.predict(of_two_channels, ["ome", "some.h5"], here / "out")
+    said = "names its channels BF, GFP, the training images phase, GFP; is their order one?"
+    assert [str(one.message) for one in caught] == [
+        f"ome/a.ome.tif: {said}",
+        f"7 more images name other channels: ome/b.ome.tif, {', '.join(f'some.h5/square_{n}' for n in range(4))}, …",
+    ]
+    predict.predict(of_two_channels, ["plain.tif"], here / "plain")
 
 
 def test_no_values_are_known_where_the_training_images_are_gone(finished: Path, here: Path) -> None:

@@ -140,6 +140,7 @@ class FoldDataset:
         self.splits = folds.splits(fold, dataset.splits.get("test", ()))
         self.maps = dataset.maps
         self.normalization = dataset.normalization
+        self.channel_names: tuple[str, ...] = getattr(dataset, "channel_names", ())
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """(C, H, W) of an image."""

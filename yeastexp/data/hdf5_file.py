@@ -358,7 +358,7 @@ def stored_images(path: Path) -> list[StoredImage]:
 def origin_of(path: Path) -> Origin:
     """Where the images of a file come from; an empty `Origin` if the file does not say so."""
     with opened(path) as file:
-        if not {"groups", "names"} <= set(file):
+        if "names" not in set(file):
             return Origin()
         channels = len(_strings(file, "channel_names")) if "channel_names" in set(file) else 0
         return _origin(file, _strings(file, "names"), channels)

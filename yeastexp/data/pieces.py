@@ -50,7 +50,7 @@ class StoredImage:
     """An image (C, H, W) whose pieces (C, h, w) are given by `read(rows, columns)`, in the type they are stored in.
 
     `normalization` holds the mean and standard deviation that it was normalised with, if it was; `pixel_um` is the
-    side of a pixel in micrometres, if known.
+    side of a pixel in micrometres, and `channel_names` are those of its channels, if known.
     """
 
     name: str
@@ -59,6 +59,7 @@ class StoredImage:
     read: Callable[[slice, slice], Array]
     normalization: dict[str, Any] | None = None
     pixel_um: float | None = None
+    channel_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str, values: Array) -> StoredImage:

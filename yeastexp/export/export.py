@@ -130,6 +130,7 @@ class Exportable:
             multiple=self.multiple,
             smallest=self.smallest,
             stays_behind=tuple(map(_label, behind)),
+            channel_names=predictor.channel_names,
         )
 
 

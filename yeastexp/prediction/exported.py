@@ -79,6 +79,7 @@ class Description:
     stays_behind: tuple[str, ...] = ()
     """The parts that are Python code of the run's plugins, which no file holds: `predict` needs the run for them."""
     proof: tuple[dict[str, Any], ...] = ()
+    channel_names: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """Return the text that files hold."""
@@ -94,6 +95,7 @@ class Description:
         stored["transforms"] = tuple(PlainPart(**each) for each in stored["transforms"])
         stored["margins"] = tuple(map(tuple, stored["margins"]))
         stored |= {name: tuple(stored[name]) for name in ("classes", "outputs", "stays_behind", "proof")}
+        stored["channel_names"] = tuple(stored.get("channel_names", ()))
         described = cls(**stored)
         # Sizes alone are checked by type: a float or a string there would fail much later, as the side of a tile.
         wanted = {field.name for field in fields(cls) if field.type == "int"}
@@ -197,7 +199,7 @@ def _predictor(path: Path, model: Any, described: Description) -> Predictor:
     )  # fmt: skip
     return Predictor(
         experiment, built, described.step, network, tuple(made), described.normalization, torch.device("cpu"), values,
-        tiles=tiles,
+        tiles=tiles, channel_names=described.channel_names,
     )  # fmt: skip
 
 

@@ -157,6 +157,8 @@ class _Call:
     labelled: list[exports.Labelled] = field(default_factory=list)
     states: dict[Path, str] = field(default_factory=dict)
     """The states of the files that images are in, several in one perhaps, by `files.state`."""
+    other_channels: list[str] = field(default_factory=list)
+    """The images whose channels have other names than those of the training images."""
     out_of_range: list[str] = field(default_factory=list)
     """The images whose values are unlike those of the training images."""
 
@@ -255,9 +257,10 @@ def predict(
         outputs.remove_records(its_targets)
     with suppress(OSError):
         folder.settle(complete=not call.faults)
-    if len(call.out_of_range) > 1:
-        others = ", ".join(call.out_of_range[1:6]) + (", …" if len(call.out_of_range) > 6 else "")
-        warnings.warn(f"{len(call.out_of_range) - 1} more images hold such values: {others}", stacklevel=2)
+    for names, what in ((call.out_of_range, "hold such values"), (call.other_channels, "name other channels")):
+        if len(names) > 1:
+            others = ", ".join(names[1:6]) + (", …" if len(names) > 6 else "")
+            warnings.warn(f"{len(names) - 1} more images {what}: {others}", stacklevel=2)
     return _ended(call, stopped)
 
 
@@ -402,7 +405,7 @@ def _claim(call: _Call, *, result: bool = False) -> None:
 def _written(
     call: _Call, image: StoredImage, targets: Targets, identity: dict[str, Any], advance: Callable[[float], None]
 ) -> Written:
-    """Write the outputs of a whole image, and warn once if its values are unlike those of the training images.
+    """Write the outputs of a whole image, and warn once if its values or channels are unlike the training images'.
 
     Raises UserError if the image does not fit the run, or memory does not suffice.
     """
@@ -412,6 +415,10 @@ def _written(
         if not call.out_of_range:
             warnings.warn(warning, stacklevel=2)
         call.out_of_range.append(image.name)
+    if warning := channels_warning(predictor, image):
+        if not call.other_channels:
+            warnings.warn(warning, stacklevel=2)
+        call.other_channels.append(image.name)
     _claim(call)
     write = outputs.write_joined if call.join else outputs.write_outputs
     try:
@@ -458,7 +465,8 @@ def sources_of(inputs: Sequence[str], faults: list[str], choices: Choices, readi
             stack, frame = origin.groups.get(stem), origin.frames.get(stem)
             if frame is None or not (stack and re.fullmatch(rf"{re.escape(stack)}_t\d+", stem)):
                 stack, frame = None, 0
-            yield Source(image.name, stem, path, math.prod(image.shape), partial(replace, image), stack, frame)
+            opened = partial(replace, image, channel_names=origin.channel_names)
+            yield Source(image.name, stem, path, math.prod(image.shape), opened, stack, frame)
 
 
 def _frames(path: Path, choices: Choices, reading: Reading) -> Iterator[Source]:
@@ -482,7 +490,7 @@ def _read(name: str, recording: Recording, frame: int, reading: Reading) -> Stor
         image = StoredImage(name, recording.shape, dtype, partial(reading.read, recording, frame))
     else:
         image = StoredImage.of(name, reading.read(recording, frame))
-    return replace(image, pixel_um=recording.array.pixel_um)
+    return replace(image, pixel_um=recording.array.pixel_um, channel_names=recording.array.channel_names)
 
 
 def _is_unicode(text: str) -> bool:
@@ -508,9 +516,10 @@ def _open(path: Path) -> StoredImage:
         image = tiff_file.stored_image(path)
     else:
         image = StoredImage.of(str(path), images.read_image(path))
-    # The pixels have been read, so damaged metadata cost no more than the size of a pixel.
+    # The pixels have been read, so damaged metadata cost no more than the size of a pixel and names of channels.
     with suppress(UserError):
-        return replace(image, pixel_um=recording_kinds.arrays(path, Choices())[0].pixel_um)
+        array, *_ = recording_kinds.arrays(path, Choices())
+        return replace(image, pixel_um=array.pixel_um, channel_names=array.channel_names)
     return image
 
 
@@ -619,6 +628,18 @@ def range_warning(predictor: Predictor, image: StoredImage) -> str | None:
     return (
         f"{image.name}: holds values from {low:g} to {high:g} ({image.dtype}){place}, the training images from "
         f"{least:g} to {most:g}; {advice}"
+    )
+
+
+def channels_warning(predictor: Predictor, image: StoredImage) -> str | None:
+    """Return a warning if an image's channels have other names than those of the training images, as `pack` does."""
+    given, trained = image.channel_names, predictor.channel_names
+    # Names in another order are refused (`Predictor.fitting`), and three equal channels are one.
+    if len(given) != len(trained) or [*map(str.casefold, given)] == [*map(str.casefold, trained)]:
+        return None
+    return (
+        f"{image.name}: names its channels {', '.join(given)}, the training images {', '.join(trained)}; is their "
+        "order one?"
     )
 
 

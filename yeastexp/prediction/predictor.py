@@ -62,6 +62,8 @@ class Predictor:
     """The keys of the experiment's file that were edited since the checkpoint, none of which changes predictions."""
     tiles: Tiling | None = None
     """How the model is run on large images, if it is not a module whose operators can be traced (an exported one)."""
+    channel_names: tuple[str, ...] = ()
+    """Those of the training images, if their file names them."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -127,13 +129,20 @@ class Predictor:
     def fitting(self, image: StoredImage, grey: str = "save it as a grey image") -> StoredImage:
         """Return an image with as many channels as the run was trained on; of equal channels one is taken.
 
-        Raises UserError if the image has another number of channels; `grey` is the remedy for a run of grey images.
+        Raises UserError if the image has another number of channels, or the same in another order by their names;
+        `grey` is the remedy for a run of grey images.
         """
         channels = self.experiment.task.channels
         image = one_of_equal_channels(image) if channels == 1 else image
         if image.shape[0] != channels:
             remedy = grey if channels == 1 else "give it images with as many"
             raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
+        given, trained = (tuple(map(str.casefold, names)) for names in (image.channel_names, self.channel_names))
+        if given != trained and sorted(given) == sorted(trained):
+            raise UserError(
+                f"{image.name}: has the channels {', '.join(image.channel_names)}, but the run was trained on "
+                f"{', '.join(self.channel_names)}; save them in this order"
+            )
         return image
 
     def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
@@ -195,7 +204,10 @@ def load_predictor(run: Path, checkpoint: Which = "best", device: str = "auto") 
     task = build.build_task(loaded)
     task.load_state_dict(preprocessing.task)
     notes = tuple(_changed(directory, loaded))
-    return Predictor(loaded, task, state["step"], model.eval(), transforms, normalization, place, values, notes, edits)
+    return Predictor(
+        loaded, task, state["step"], model.eval(), transforms, normalization, place, values, notes, edits,
+        channel_names=preprocessing.channel_names,
+    )  # fmt: skip
 
 
 def _changed(run: RunDirectory, loaded: Experiment) -> Iterator[str]:

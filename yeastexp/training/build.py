@@ -236,30 +236,37 @@ class Preprocessing:
 
     `fitted` has the options of each transform that is fitted, and an empty dictionary for each other; `values` is the
     range of the training images, None if they are not cached; `task` is the state that the task fitted.
+    `channel_names` are those that the data set knows.
     """
 
     normalization: Mapping[str, Any] | None
     fitted: Sequence[Mapping[str, Any]]
     values: Values | None
     task: Mapping[str, Any]
+    channel_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, assembly: Assembly) -> Preprocessing:
         """Return the description of an experiment's parts."""
         fitted = [dict(vars(transform)) if transform.has("fit") else {} for transform in assembly.transforms]
-        return cls(assembly.dataset.normalization, fitted, assembly.images.values, assembly.task.state_dict())
+        dataset, task = assembly.dataset, assembly.task.state_dict()
+        named = tuple(getattr(dataset, "channel_names", ()))
+        return cls(dataset.normalization, fitted, assembly.images.values, task, named)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
         """Return the description in a `state_dict`."""
         values = Values(**state["values"]) if state["values"] else None
-        return cls(state["normalization"], state["transforms"], values, state["task"])
+        named = tuple(state.get("channel_names", ()))
+        return cls(state["normalization"], state["transforms"], values, state["task"], named)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the description as plain values."""
         values = {key: value for key, value in vars(self.values).items() if value != ()} if self.values else None
         transforms = list(self.fitted)
-        return {"normalization": self.normalization, "transforms": transforms, "values": values, "task": {**self.task}}
+        named = {"channel_names": list(self.channel_names)} if self.channel_names else {}
+        described = {"normalization": self.normalization, "transforms": transforms, "values": values}
+        return {**described, "task": {**self.task}, **named}
 
     def transforms(self, experiment: Experiment) -> Transforms:
         """Return an experiment's `[[transform]]` list with these options; ValueError or TypeError if they misfit."""

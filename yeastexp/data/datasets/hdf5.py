@@ -33,6 +33,7 @@ class Hdf5:
         self.maps: tuple[str, ...] = contents.maps
         self.normalization = contents.normalization
         self.groups = contents.origin.groups
+        self.channel_names = contents.origin.channel_names
         try:
             refuse_incomplete(self.normalization, self.shape(contents.names[0])[0])
         except UserError as error:
