@@ -270,6 +270,32 @@ def test_results_of_the_tracking_challenge(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "more/ctc/01_RES").iterdir()) == ["mask000.tif", "mask001.tif"]
 
 
+def test_a_frame_that_is_missing_moves_no_others_of_the_tracking_challenge(tmp_path: Path) -> None:
+    """Nor does a sequence of which nothing could be predicted."""
+    asked = [labelled(label_image(seed), f"{folder}{seed}.png", path=Path(folder, f"{seed}.png"))
+             for folder in "ab" for seed in range(3)]  # fmt: skip
+    assert exports.write(exports.chosen(["ctc"]), [asked[4]], tmp_path, asked) == []
+    assert [path.relative_to(tmp_path / "ctc") for path in (tmp_path / "ctc").rglob("*.tif")] == [
+        Path("02_RES/mask001.tif")
+    ]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "ctc/02_RES/mask001.tif"), label_image(1))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["t010", "t012", "other"], "in/other.tif: its name is not that of a frame, such as t012, as others of its "
+         "folder are, by which --as ctc numbers them; rename it, or predict it apart"),
+        (["t012", "t0012"], "in/t0012.tif: is frame 12 of --as ctc, as in/t012.tif is; rename one"),
+    ],
+)  # fmt: skip
+def test_names_of_frames_are_those_of_all_or_of_none(tmp_path: Path, names: list[str], said: str) -> None:
+    """Before anything is predicted."""
+    frames = [labelled(label_image(), f"{name}.tif") for name in names]
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        exports.targets(exports.chosen(["ctc"]), frames, tmp_path)
+
+
 def test_what_the_tracking_challenge_cannot_hold(tmp_path: Path) -> None:
     table = {**labelled(label_image()).table, "label": np.array([65_536])}
     too_many = labelled(label_image(), table=table)
@@ -528,6 +554,20 @@ def test_a_plane_in_depth_is_that_of_the_regions(semantic: Path, here: Path) -> 
     rois = roiread("out/roi/tz.zip")
     assert isinstance(rois, list)
     assert {(roi.position, roi.z_position, roi.t_position) for roi in rois} == {(0, 2, 1), (0, 2, 2)}
+
+
+def test_a_frame_that_cannot_be_read_moves_no_others(semantic: Path, here: Path) -> None:
+    """Whether it is cut short or something else."""
+    Path("seq").mkdir()
+    for index in range(4):
+        tifffile.imwrite(f"seq/f{index}.tif", DATA.arrays(DATA.splits["val"][0])["raw"])
+    whole = Path("seq/f1.tif").read_bytes()
+    Path("seq/f1.tif").write_bytes(whole[: len(whole) // 2])
+    Path("seq/f2.tif").write_bytes(b"no image")
+    with pytest.raises(UserError) as caught:
+        predict(semantic, ["seq"], Path("out"), cells=True, kinds=["ctc"])
+    assert len(caught.value.faults) == 2
+    assert sorted(path.name for path in Path("out/ctc/01_RES").iterdir()) == ["mask000.tif", "mask003.tif"]
 
 
 def test_pages_of_which_nothing_is_said(semantic: Path, here: Path, call: Call) -> None:

@@ -249,7 +249,7 @@ def predict(
         _write_cells(call, output / CELLS)
     # Exports read the images once more, which opens their files again.
     if wanted and call.labelled:
-        call.faults += exports.write(wanted, call.labelled, output)
+        call.faults += exports.write(wanted, call.labelled, output, sources)
         reading.close()
     # Not before the tables are written: a repeated call finds in the records what it need not predict again.
     written = len(call.faults) == of_images and not stopped

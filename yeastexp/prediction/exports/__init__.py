@@ -37,12 +37,17 @@ def targets(kinds: Sequence[Kind], images: Sequence[Named], output: Path) -> lis
     return [path for kind in kinds for path in kind.targets(images, output)]
 
 
-def write(kinds: Sequence[Kind], images: Sequence[Labelled], output: Path) -> list[str]:
-    """Write images in each kind and return all faults; a fault in one kind does not stop the others."""
+def write(
+    kinds: Sequence[Kind], images: Sequence[Labelled], output: Path, asked: Sequence[Named] | None = None
+) -> list[str]:
+    """Write images, by default all that were `asked` for, in each kind and return all faults.
+
+    A fault in one kind does not stop the others.
+    """
     faults: list[str] = []
     for kind in kinds if images else ():
         try:
-            kind.write(images, output)
+            kind.write(images, output, images if asked is None else asked)
         except UserError as error:
             faults += error.faults
     return faults

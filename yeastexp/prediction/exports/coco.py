@@ -25,7 +25,7 @@ class Coco:
         """Return the file of all images."""
         return [output / self.form]
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write one file for all images."""
         # Annotations are appended one by one to the text of the other tables, so that they are never all in memory.
         methods = dict.fromkeys(image.method for image in images if image.method)

@@ -99,9 +99,10 @@ class Kind(Protocol):
         """
         ...
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write images into files, each of which appears only when it is whole.
 
+        All that were `asked` for, those that could not be predicted among them, are for numbers that count images.
         Raises UserError if the format cannot hold the images, or a file cannot be written.
         """
         ...

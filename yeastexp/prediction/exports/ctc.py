@@ -27,7 +27,7 @@ class TrackingChallenge:
         """Return a folder for each sequence."""
         return [output / self.name / f"{name}_RES" for name in _sequences(images)]
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a folder for each sequence.
 
         Ids are those of each frame. Nothing links cells of two frames, so there is no `res_track.txt`.
@@ -38,9 +38,13 @@ class TrackingChallenge:
                     f"{image.name}: has {image.most} cells, more than the {MOST} that --as ctc holds; "
                     "omit it, or cut the image into pieces"
                 )
-        for name, numbered in _sequences(images).items():
+        predicted = {image.name: image for image in images}
+        for name, of_all in _sequences(asked).items():
+            numbered = {number: predicted[each.name] for number, each in of_all.items() if each.name in predicted}
+            if not numbered:
+                continue
             _refuse_sizes(list(numbered.values()))
-            digits = max(3, len(str(max(numbered))))
+            digits = max(3, len(str(max(of_all))))
             # The whole folder is replaced: frames that an earlier call left would be taken for frames of this sequence.
             with writing(output / self.name / f"{name}_RES", files.replacing) as path:
                 for number, image in numbered.items():
@@ -51,7 +55,10 @@ class TrackingChallenge:
 
 
 def _sequences(images: Sequence[NamedT]) -> dict[str, dict[int, NamedT]]:
-    """Return the images of each sequence by the numbers of the frames, and sequences by their names."""
+    """Return the images of each sequence by the numbers of the frames, and sequences by their names.
+
+    Raises UserError if some names of a sequence are frames of the challenge and others are not, or two are one frame.
+    """
     together: dict[tuple[Path, str | None], list[NamedT]] = {}
     for image in images:
         together.setdefault((image.path if image.stack else image.path.parent, image.stack), []).append(image)
@@ -60,14 +67,26 @@ def _sequences(images: Sequence[NamedT]) -> dict[str, dict[int, NamedT]]:
     keep = len(set(names)) == len(names) and all(SEQUENCE.fullmatch(name) for name in names)
     sequences: dict[str, dict[int, NamedT]] = {}
     for count, (name, ((_, stack), members)) in enumerate(zip(names, together.items(), strict=True), 1):
-        matches = [FRAME.fullmatch(image.stem) for image in members]
-        numbers = [int(match[1]) for match in matches if match]
-        if stack:
-            numbers = [image.frame for image in members]
-        elif len(set(numbers)) < len(members):
-            numbers = list(range(len(members)))
+        numbers = [image.frame for image in members] if stack else _numbers(members)
         sequences[name if keep else f"{count:02}"] = dict(zip(numbers, members, strict=True))
     return sequences
+
+
+def _numbers(members: Sequence[Named]) -> list[int]:
+    """Return the number of each image's frame: that in its name, or its index where no name is of the challenge."""
+    by_number: dict[int, Named] = {}
+    others = [image for image in members if not FRAME.fullmatch(image.stem)]
+    if len(others) == len(members):
+        return list(range(len(members)))
+    for image in members:
+        if not (match := FRAME.fullmatch(image.stem)):
+            raise UserError(
+                f"{image.name}: its name is not that of a frame, such as t012, as others of its folder are, by which "
+                "--as ctc numbers them; rename it, or predict it apart"
+            )
+        if (other := by_number.setdefault(int(match[1]), image)) is not image:
+            raise UserError(f"{image.name}: is frame {int(match[1])} of --as ctc, as {other.name} is; rename one")
+    return list(by_number)
 
 
 def _refuse_sizes(members: Sequence[Labelled]) -> None:

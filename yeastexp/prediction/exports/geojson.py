@@ -22,7 +22,7 @@ class GeoJson:
         """Return a file for each image or stack."""
         return [output / self.name / f"{stem}.geojson" for stem, _ in stacks(images)]
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a file for each image or stack."""
         for stem, members in stacks(images):
             with writing(output / self.name / f"{stem}.geojson") as path, path.open("w", encoding="utf-8") as text:

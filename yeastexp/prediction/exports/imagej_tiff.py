@@ -25,7 +25,7 @@ class ImageJTiff:
         """Return a file for each image or stack."""
         return [output / self.name / f"{stem}.tif" for stem, _ in stacks(images)]
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a file for each image or stack; missing frames are empty."""
         for stem, members in stacks(images):
             target = output / self.name / f"{stem}.tif"

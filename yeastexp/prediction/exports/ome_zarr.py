@@ -28,7 +28,7 @@ class OmeZarr:
         """Return a folder for each image or stack."""
         return [output / self.name / f"{stem}.zarr" for stem, _ in stacks(images)]
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a folder for each image or stack; missing frames are empty."""
         for stem, members in stacks(images):
             with writing(output / self.name / f"{stem}.zarr", files.replacing) as path:

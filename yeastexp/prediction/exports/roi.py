@@ -25,7 +25,7 @@ class Roi:
         """Return a file for each image or stack."""
         return [output / self.name / f"{stem}.zip" for stem, _ in stacks(images)]
 
-    def write(self, images: Sequence[Labelled], output: Path) -> None:
+    def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a zip file for each image or stack."""
         for stem, members in stacks(images):
             with (
