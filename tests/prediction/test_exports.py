@@ -251,6 +251,24 @@ def test_run_lengths_go_down_the_columns() -> None:
     assert exports.coco.runs(mask, 1, 1, (5, 4)) == [6, 3, 2, 3, 6]
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "stem", "wanted"),
+    [
+        ("in/a.png", "in/a.png", "a", "a.png"),
+        ("in/a.ome.tif", "in/a.ome.tif", "a", "a.ome.tif"),
+        ("in/a.ome.tif", "in/a.ome.tif", "a.ome", "a.ome.tif"),
+        ("in/a.tif", "in/a.tif/a_t0001", "a_t0001", "a_t0001"),
+        ("in/a.h5", "in/a.h5/a", "a", "a"),
+    ],
+)
+def test_names_of_files_in_coco(tmp_path: Path, path: str, name: str, stem: str, wanted: str) -> None:
+    """That of a file with a single image; several in one have their own."""
+    image = replace(labelled(label_image()), path=Path(path), name=name, stem=stem)
+    written([image], "coco", tmp_path)
+    (entry,) = json.loads((tmp_path / "coco.json").read_text())["images"]
+    assert entry["file_name"] == wanted
+
+
 def test_results_of_the_tracking_challenge(tmp_path: Path) -> None:
     """Numbers of frames as in the names, one sequence a folder; what an earlier call wrote does not stay."""
     frames = {number: label_image(number) for number in (0, 2)}

@@ -46,7 +46,7 @@ class Coco:
 def _image(number: int, image: Labelled) -> dict[str, Any]:
     """Return the entry of an image, named as its file unless that holds several images."""
     height, width = image.size
-    is_file = image.path.stem == image.stem
+    is_file = image.name == str(image.path)
     return {"id": number, "file_name": image.path.name if is_file else image.stem, "width": width, "height": height}
 
 
