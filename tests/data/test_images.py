@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
-from yeastexp.data.images import image_files, read_image, read_mask, write_png
+from yeastexp.data.images import image_files, read_image, read_mask, size_of, write_png
 from yeastexp.errors import UserError
 
 
@@ -376,6 +376,46 @@ def test_image_files_expands_folders_and_globs_in_natural_order(tmp_path):
 def test_a_name_with_brackets_is_a_name_before_it_is_a_glob(tmp_path):
     (tmp_path / "a[1].png").touch()
     assert image_files([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGB", "deep", "JPEG"])
+def test_a_picture_lies_as_its_exif_data_say(tmp_path, mode, tag):
+    """As Pillow turns it, and as TIFF files are: as an image, as a mask, and in its size."""
+    exif = Image.Exif()
+    exif[274] = tag
+    path = tmp_path / "a.png"
+    if mode == "deep":
+        values = ramp((5, 7, 3), np.uint16)
+        content = png(values, 2, 16)
+        end = content.index(b"IDAT") - 4
+        path.write_bytes(content[:end] + chunk(b"eXIf", exif.tobytes()[6:]) + content[end:])
+        stored = values >> 8
+    else:
+        values = ramp((5, 7, 3) if mode == "RGB" else (5, 7), np.uint16 if mode == "I;16" else np.uint8)
+        image = Image.fromarray(values)
+        if mode == "P":
+            image.putpalette(bytes(range(256)) * 3)
+        image.save(path, format="JPEG" if mode == "JPEG" else "PNG", exif=exif)
+        with Image.open(path) as image:
+            stored = np.asarray(image)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    if mode == "deep":
+        np.testing.assert_array_equal(read_image(path) >> 8, np.moveaxis(expected, -1, 0))
+    elif mode == "P":
+        np.testing.assert_array_equal(read_mask(path), expected)
+    else:
+        np.testing.assert_array_equal(read_image(path), np.moveaxis(np.atleast_3d(expected), -1, 0))
+    assert size_of(path) == expected.shape[:2] and (tag == 1 or expected.tolist() != stored.tolist())
+
+
+def test_damaged_exif_data_are_no_orientation(tmp_path):
+    """Viewers display the picture as it is stored."""
+    values = ramp((5, 7), np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png", exif=b"Exif\x00\x00hello")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], values)
+    assert size_of(tmp_path / "a.png") == (5, 7)
 
 
 def test_what_is_there_instead_of_images_is_said(tmp_path):

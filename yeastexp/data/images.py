@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from yeastexp.data import tiff_file
 from yeastexp.data.pieces import decoding, refuse_nan
@@ -50,7 +50,8 @@ PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 def read_image(path: Path) -> Array:
     """The image (C, H, W) in the type it is stored in, one of `TYPES`. Raises UserError if it is none.
 
-    Where a TIFF file says that 0 is white, values are turned round, so that bright pixels are high in all files.
+    It lies as it is displayed, by the orientation that the file says. Where a TIFF file says that 0 is white, values
+    are turned round, so that bright pixels are high in all files.
     """
     return as_image(path, _read(path))
 
@@ -72,7 +73,11 @@ def size_of(path: Path) -> tuple[int, int]:
         warnings.simplefilter("ignore")
         if file.read(8).startswith((PNG, JPEG, BMP)):
             with Image.open(path, formats=["PNG", "JPEG", "BMP"]) as image:
-                return image.height, image.width
+                height, width = image.height, image.width
+                # Of a PNG the orientation may follow the pixels, which are decoded only where it matters.
+                if height != width and _orientation(image) in tiff_file.TRANSPOSED:
+                    height, width = width, height
+                return height, width
     height, width = read_image(path).shape[1:]
     return height, width
 
@@ -262,13 +267,13 @@ def _read_picture(path: Path, lossy: bool) -> Stored:
         _refuse_bomb(path, len(image.getbands()), image.height, image.width)
         if image.mode not in ("1", "L", "P", "RGB"):
             raise UserError(f"{path}: is stored as {image.mode}; save it as grey or RGB")
-        values = _channels_first(np.asarray(image).astype(np.uint8))
+        values = tiff_file.upright(_channels_first(np.asarray(image).astype(np.uint8)), _orientation(image))
         palette = _palette(image) if image.mode == "P" else None
     return Stored(values, palette, alpha=False, white=None, lossy=lossy)
 
 
 def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
-    """Stored values (C, H, W), and the palette (n, 3 or 4) if they are its indices."""
+    """Values (C, H, W) as they are displayed, and the palette (n, 3 or 4) if they are its indices."""
     if len(head) < 29:
         raise UserError(f"{path}: cannot be decoded (the header is cut short); the file is damaged")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
@@ -276,19 +281,32 @@ def _read_png(path: Path, head: bytes) -> tuple[Array, Array | None]:
     with Image.open(path, formats=["PNG"]) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{path}: has {getattr(image, 'n_frames', 1)} pages; save each as a file of its own")
+        palette = None
         if depth == 16 and colour in _DEEP:
-            return _deep_png(path, colour), None
+            return tiff_file.upright(_deep_png(path, colour), _orientation(image)), None
         if image.mode == "P":
-            return np.asarray(image)[None], _palette(image)
-        if "transparency" in image.info and image.mode in ("L", "RGB"):
+            values, palette = np.asarray(image), _palette(image)
+        elif "transparency" in image.info and image.mode in ("L", "RGB"):
             values = np.asarray(image.convert("LA" if image.mode == "L" else "RGBA"))
         else:
             values = np.asarray(image)
+        # Not before the pixels are decoded, which finds out damage, as the orientation may follow them.
+        orientation = _orientation(image)
     if values.dtype.kind not in "bu":  # older versions of pillow give 16 bit grey as int32
         values = values.astype(np.uint16)
-    if depth in (1, 2, 4) and values.dtype == np.uint8:
+    if depth in (1, 2, 4) and values.dtype == np.uint8 and palette is None:
         values = values // (255 // (2**depth - 1))  # pillow stretches these to 0 to 255
-    return _channels_first(values.astype(np.uint8) if values.dtype == bool else values), None
+    values = _channels_first(values.astype(np.uint8) if values.dtype == bool else values)
+    return tiff_file.upright(values, orientation), palette
+
+
+def _orientation(image: Image.Image) -> int:
+    """The Orientation tag in a picture's EXIF data; 1, as stored, if there are none that can be read."""
+    try:
+        tag = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # on damaged data pillow raises all kinds of exceptions, and viewers display the picture
+        return 1
+    return tag if isinstance(tag, int) else 1
 
 
 # Pillow keeps only one byte of each 16 bit colour value: which one, depends on the raw mode that it is told. So each

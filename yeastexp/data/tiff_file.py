@@ -50,6 +50,8 @@ ORIENTATIONS = {
 }
 """By Orientation tag: whether stored rows and columns are transposed, then the directions of rows and columns."""
 
+TRANSPOSED = frozenset(tag for tag, (transposed, *_) in ORIENTATIONS.items() if transposed)
+
 DECODED = 1 << 26
 """Bytes of decoded strips or tiles that are kept, as the next piece often lies in the same ones."""
 
@@ -326,7 +328,13 @@ def _upright(page: Any, values: Array) -> Array:
     """Values (C, H, W) in the orientation of the picture, from decoded ones (planes, 1, rows, columns, samples)."""
     planes, _, height, width, samples = values.shape
     channels = np.moveaxis(values, -1, 1).reshape(planes * samples, height, width)
-    transposed, down, across = _orientation(page)
+    tag = page.tags.get("Orientation")
+    return upright(channels, tag.value if tag else 1)
+
+
+def upright(channels: Array, orientation: int) -> Array:
+    """Stored values (C, H, W) as they are displayed, by an Orientation tag."""
+    transposed, down, across = ORIENTATIONS.get(orientation, ORIENTATIONS[1])
     return np.asarray((channels.swapaxes(1, 2) if transposed else channels)[:, ::down, ::across])
 
 
