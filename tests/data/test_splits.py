@@ -47,7 +47,10 @@ def test_all_images_may_be_to_test(test):
     assert split("ab", None, test) == {"test": ("a", "b")}
 
 
-TOO_FEW = "training and validation need one image each at least (--test '*' packs all for evaluation alone)"
+TOO_FEW = (
+    "training and validation need one image each at least; lower --val or --test, or add images "
+    "(pack --test '*' packs all for evaluation alone)"
+)
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,22 @@ def test_neither_file_is_overwritten_unless_forced(name: str, tmp_path: Path, ca
     assert call(*words, "--force")[0] == 0 and (tmp_path / name).read_bytes() != b"precious"
 
 
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        (["--val", "4"], "of 4 in all 0 train, 4 val; training and validation need one image each at least; lower "
+         "--val or --test, or add images (pack --test '*' packs all for evaluation alone)"),
+        (["--test", "*"], "mine.h5: has no image to train; lower --val or --test, or add images"),
+    ],
+)  # fmt: skip
+def test_a_remedy_for_splits_is_one_of_this_command(option: list[str], fault: str, tmp_path: Path, call: Call) -> None:
+    where = folders(tmp_path, discs(64, 20))
+    words = ["new", *where, "-o", tmp_path / "mine.toml", "--labels", "instance"]
+    status, _, err = call(*words, *option)
+    assert status == 2 and err.endswith(f"{fault}\n") and err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "labels"}
+
+
 @pytest.mark.parametrize("step", ["Measured.of", "check"])
 def test_what_fails_half_way_leaves_what_was_there(
     step: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch

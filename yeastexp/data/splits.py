@@ -53,8 +53,8 @@ def split(
     if not parts["train"] or not parts["val"]:
         sizes = ", ".join(f"{len(parts[part])} {part}" for part in ("train", "val", "test") if part in parts)
         raise UserError(
-            f"of {len(names)} in all {sizes}; training and validation need one image each at least (--test '*' packs "
-            "all for evaluation alone)"
+            f"of {len(names)} in all {sizes}; training and validation need one image each at least; lower --val or "
+            "--test, or add images (pack --test '*' packs all for evaluation alone)"
         )
     return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 

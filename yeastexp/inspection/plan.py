@@ -137,7 +137,7 @@ def new(data: Path, output: Path, *, force: bool = False, progress: ProgressBar[
     if output.exists() and data.exists() and output.samefile(data):
         raise UserError(f"{output}: is the file that is read; name another one to write")
     title = f"Written from {data.name} by 'yeastexp new'. Change what you know better, then 'check' and 'run' it."
-    _write(data, output, title, progress)
+    _write(data, output, title, progress, "pack it with other --val and --test")
 
 
 def new_from_images(
@@ -164,7 +164,7 @@ def new_from_images(
         try:
             packed = pack([images], [labels], staged / data.name, **options, progress=progress)
             title = f"Written by 'yeastexp new', which packed {images} and {labels} ({packed.kind}) into {data.name}."
-            _write(staged / data.name, staged / output.name, title, progress)
+            _write(staged / data.name, staged / output.name, title, progress, "lower --val or --test, or add images")
         except UserError as error:
             faults = (fault.replace(str(staged), str(output.parent)) for fault in error.faults)
             raise UserError(*faults, status=error.status) from None
@@ -173,11 +173,14 @@ def new_from_images(
     return replace(packed, output=data)
 
 
-def _write(data: Path, output: Path, title: str, progress: ProgressBar[str]) -> None:
-    """Measure the data, write the experiment, check it, and write it once more with what was measured as comments."""
+def _write(data: Path, output: Path, title: str, progress: ProgressBar[str], remedy: str) -> None:
+    """Measure the data, write the experiment, check it, and write it once more with what was measured as comments.
+
+    Raises UserError, with the `remedy`, if no image trains or validates.
+    """
     measured = Measured.of(data, progress)
     if missing := [split for split in ("train", "val") if not measured.splits.get(split)]:
-        raise UserError(f"{data}: has no image to {missing[0]}; pack it with other --val and --test")
+        raise UserError(f"{data}: has no image to {'train' if missing[0] == 'train' else 'validate'}; {remedy}")
     where = Path(os.path.relpath(data.resolve(), output.resolve().parent)).as_posix()
     choices = [choice for rule in RULES for choice in rule(measured)]
     with files.appearing(output) as temporary:
