@@ -31,6 +31,7 @@ from yeastexp.config import loading
 from yeastexp.data import images
 from yeastexp.data.normalization import Values
 from yeastexp.data.transforms.percentile import Percentile
+from yeastexp.data.transforms.polarity import Polarity
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.errors import UserError
 from yeastexp.export import bioimage_io, proof
@@ -247,7 +248,7 @@ def test_standard_operations_are_the_transforms(finished: Path) -> None:
             Percentile(per="dataset", at_low=(3.0, 1.0), at_high=(70.0, 9.0)),
         ),
     ):
-        (operation,) = bioimage_io.operations(replace(predictor, transforms=(transform,)))
+        (operation,) = bioimage_io.operations(replace(predictor, transforms=(Polarity(sign=0), transform)))
         params = transform.statistics([image]) if transform.has("statistics") else None
         found = _by_operation(operation, image.double().numpy())
         np.testing.assert_allclose(found, transform.image(image, params).numpy(), rtol=1e-5, atol=1e-5)
@@ -279,6 +280,11 @@ def test_normalisation_in_the_graph_is_that_of_the_transforms() -> None:
         assert layers is not None
         torch.testing.assert_close(layers(image)[0], transform.image(image[0], params), rtol=1e-6, atol=1e-6)
     assert normalization_of([Percentile()], None, 2) is None
+    # A polarity that found no common sign changes nothing; one that did has to compute the sign of each image.
+    for sign in (None, 0, (0, 0)):
+        layers = normalization_of([Polarity(sign=sign), ZScore()], None, 2)
+        assert layers is not None and torch.equal(layers(image), OwnScale(joint=False)(image))
+    assert normalization_of([Polarity(sign=(0, 1)), ZScore()], None, 2) is None
     stored = normalization_of([], {"mean": 100.0, "std": 20.0}, 2)
     assert stored is not None and torch.equal(stored(image), (image - 100) / 20)
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 import yeastexp as yx
 from yeastexp.data.transforms.percentile import Percentile
+from yeastexp.data.transforms.polarity import Polarity
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.export import instanseg
 from yeastexp.export.scripted_watershed import ScriptedWatershed
@@ -150,7 +151,8 @@ def test_what_qupath_cannot_give_is_refused(run: Path, tmp_path: Path, call: Cal
     reason = (
         "^--as instanseg: QuPath scales each image by its own percentiles, so a run has to normalise each by itself;"
     )
-    for transforms in ((), (ZScore("dataset", 1.0, 2.0),), (ZScore(), Percentile())):
+    instanseg.refuse_unlike_qupath(replace(predictor, transforms=(Polarity(sign=0), ZScore())))
+    for transforms in ((), (ZScore("dataset", 1.0, 2.0),), (ZScore(), Percentile()), (Polarity(sign=1), ZScore())):
         with pytest.raises(yx.UserError, match=reason):
             instanseg.refuse_unlike_qupath(replace(predictor, transforms=transforms))
     with pytest.raises(

@@ -34,6 +34,7 @@ from yeastexp.errors import UserError
 from yeastexp.export import proof
 from yeastexp.export.export import TITLES, Exportable, halo_of, meaning, proof_line, proven, reach
 from yeastexp.export.formats import OPSET, Onnx, TorchScript
+from yeastexp.export.network import acting
 from yeastexp.metrics.summary import formatter, shown
 from yeastexp.prediction.exported import Description
 from yeastexp.prediction.predictor import Predictor, load_predictor
@@ -141,7 +142,7 @@ def operations(predictor: Predictor) -> list[Yaml]:
     found: list[Yaml] = []
     if stored := predictor.normalization:
         found.append(_fixed(stored["mean"], stored["std"]))
-    for transform in predictor.transforms:
+    for transform in acting(predictor.transforms):
         axes = ["channel", "y", "x"] if getattr(transform, "joint", False) else ["y", "x"]
         if type(transform) is ZScore and transform.per == "image":
             found.append({"id": "zero_mean_unit_variance", "kwargs": {"axes": axes, "eps": EPSILON}})

@@ -24,6 +24,7 @@ from yeastexp.errors import RUN_FAILED, UserError
 from yeastexp.export.bioimage_io import least_side, mirrored, name_of, npy, sample_to_test, step_of, tested_side, yaml
 from yeastexp.export.export import TITLES, Exportable, halo_of, proof_line, proven
 from yeastexp.export.formats import quiet
+from yeastexp.export.network import acting
 from yeastexp.export.scripted_watershed import LabelledCells, ScriptedWatershed
 from yeastexp.prediction.exported import Description
 from yeastexp.prediction.predictor import Predictor, load_predictor
@@ -110,7 +111,7 @@ def refuse_unlike_qupath(predictor: Predictor) -> None:
     if type(task) is not Instances:
         name = predictor.experiment.task.part.name
         raise UserError(f"{fault}is for runs of the task 'instances', not of '{name}'; see predict --as geojson")
-    transforms = predictor.transforms
+    transforms = acting(predictor.transforms)
     alike = all(type(each) is ZScore and each.per == "image" for each in transforms) and transforms
     if predictor.normalization or not alike:
         fault += "QuPath scales each image by its own percentiles, so a run has to normalise each by itself"

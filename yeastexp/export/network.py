@@ -14,6 +14,7 @@ from yeastexp.contracts import Task
 from yeastexp.data.normalization import PerChannel
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.data.transforms.percentile import Percentile
+from yeastexp.data.transforms.polarity import Polarity
 from yeastexp.data.transforms.zscore import ZScore
 from yeastexp.errors import UserError, in_one_line
 from yeastexp.prediction.tiling import COMMON_MULTIPLE, Tiling
@@ -71,6 +72,11 @@ class OwnScale(nn.Module):
         return (centred / deviation.clamp_min(1e-12)).float()
 
 
+def acting(transforms: Sequence[BasicTransform2D]) -> list[BasicTransform2D]:
+    """The transforms that change images: not `polarity` where the training images agree on no sign."""
+    return [each for each in transforms if not (type(each) is Polarity and each.changes_nothing)]
+
+
 def normalization_of(
     transforms: Sequence[BasicTransform2D], stored: Mapping[str, Any] | None, channels: int
 ) -> nn.Module | None:
@@ -82,7 +88,7 @@ def normalization_of(
     layers: list[nn.Module] = []
     if stored:
         layers.append(FixedScale(tuple_of(stored["mean"]), tuple_of(stored["std"]), channels, torch.float32))
-    for transform in transforms:
+    for transform in acting(transforms):
         if type(transform) is ZScore and transform.per == "image":
             layers.append(OwnScale(transform.joint))
         elif type(transform) is ZScore:

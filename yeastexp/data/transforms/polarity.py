@@ -48,9 +48,14 @@ class Polarity(BasicTransform2D):
         skewness = _means(rescaled(band, means, deviations).pow(3) for band in image)
         return [0 if abs(value) < self.min_skewness else 1 if value > 0 else -1 for value in skewness]
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it leaves all images alone."""
+        return not np.any(self.sign or 0)
+
     def statistics(self, image: Iterable[Tensor]) -> list[float | None] | None:
         """The mean of each channel that is to be mirrored at it; None if none is."""
-        if not np.any(self.sign or 0):
+        if self.changes_nothing:
             return None
         signs = self.signs_of(image)
         opposed = (np.multiply(self.sign or 0, signs) < 0).tolist()
