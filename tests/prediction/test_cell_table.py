@@ -147,6 +147,24 @@ def test_what_scikit_image_does_not_have() -> None:
     assert {"area_um2", "confidence_mean"}.isdisjoint(measure(labels, image))
 
 
+@pytest.mark.parametrize(
+    ("values", "extremes", "total"),
+    [
+        (np.full((2, 2), 2**62, np.int64), 2**62, 2.0**64),
+        (np.full((2, 2), -(2**62), np.int64), -(2**62), -(2.0**64)),
+        (np.full((2, 2), 2**64 - 1, np.uint64), 2.0**64, 2.0**66),
+        (np.full((2, 2), 255, np.uint8), 255, 1020),
+        (np.full((2, 2), -128, np.int8), -128, -512),
+    ],
+)
+def test_values_of_64_bits_do_not_wrap_around(values: Array, extremes: float, total: float) -> None:
+    """What no integer of 64 bits holds is a float."""
+    table = measure(np.ones((2, 2), np.int64), values[None])
+    found = [table[f"intensity_{name}-0"].tolist() for name in ("min", "max", "sum")]
+    assert found == [[extremes], [extremes], [total]]
+    assert table["intensity_sum-0"].dtype == (np.int64 if abs(total) < 2**63 else np.float64)
+
+
 def test_labels_of_any_type_and_size() -> None:
     labels = packed(3)
     table = measure(labels, labels[None])

@@ -278,9 +278,9 @@ class _Cells:
         for channel in range(self.channels):
             total = totals[:, channel]
             values[f"intensity_mean-{channel}"] = total / area
-            values[f"intensity_min-{channel}"] = least[:, 2 + channel].astype(recorded)
-            values[f"intensity_max-{channel}"] = greatest[:, 2 + channel].astype(recorded)
-            values[f"intensity_sum-{channel}"] = total.astype(np.int64) if dtype.kind in "iu" else total
+            values[f"intensity_min-{channel}"] = _as(least[:, 2 + channel], recorded)
+            values[f"intensity_max-{channel}"] = _as(greatest[:, 2 + channel], recorded)
+            values[f"intensity_sum-{channel}"] = _as(total, np.dtype(np.int64)) if dtype.kind in "iu" else total
         if self.confidence:
             values["confidence_mean"] = totals[:, -1] / area
         if pixel_um is not None:
@@ -310,3 +310,13 @@ class _Cells:
             group, row, value = part[:, regions.hull_vertices(*part)]
             areas[first:stop] = regions.convex_areas(stop - first, group - 2 * first, row, value)
         return areas
+
+
+def _as(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return float64 values in a type, or as they are where one is an integer too large for it."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    # In float64 the largest integer of 64 bits is rounded up, to one that is too large.
+    fits = (values >= float(limits.min)) & (values < float(limits.max) + 1)
+    return values.astype(dtype) if fits.all() else values
