@@ -295,7 +295,7 @@ BAD = {
     ),
     "figures that are none": (
         edited(lambda file: file.attrs.modify("normalization", '{"mean": 1, "std": 0}')),
-        "attribute 'normalization' has no 'mean' and 'std'; make the file again",
+        "attribute 'normalization' has the 'std' 0, which should be above 0; make the file again",
     ),
     "figures that are text": (
         edited(lambda file: file.attrs.modify("normalization", '{"mean": "1", "std": "2"}')),

@@ -453,5 +453,7 @@ def test_python_loads_it_like_a_run(finished: Path, model: Path) -> None:
     ours, theirs = (yeastexp.load(path).predict(image) for path in (finished, model))
     assert np.array_equal(ours.labels, theirs.labels) and np.array_equal(ours.instances, theirs.instances)
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
-    with pytest.raises(UserError, match="holds one checkpoint"):
+    with pytest.raises(UserError, match=r"holds one checkpoint; omit checkpoint='last'$"):
         yeastexp.load(model, "last")
+    with pytest.raises(UserError, match="is run on CPUs; omit device='cuda', or predict with the run"):
+        yeastexp.load(model, device="cuda")

@@ -45,6 +45,12 @@ def test_the_command(call: Call, experiment_file: WriteExperiment, tmp_path: Pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_picture_is_named_as_what_it_is(call: Call, experiment_file: WriteExperiment, tmp_path: Path) -> None:
+    status, out, err = call(str(experiment_file()), "-o", "sheet.jpg")
+    assert (status, out, err) == (2, "", "sheet.jpg: the picture is a PNG; name it sheet.png\n")
+    assert not (tmp_path / "sheet.jpg").exists()
+
+
 def test_faults_of_the_file_are_told_as_everywhere(experiment_file: WriteExperiment, tmp_path: Path) -> None:
     path = experiment_file({'name = "reflect"': 'name = "zscore"\nper = "dataset"'})
     with pytest.raises(UserError, match=r"tiny.toml:10:1: \[\[augment\]\] name: 'zscore' is for whole images"):

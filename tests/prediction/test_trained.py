@@ -178,6 +178,10 @@ def test_what_is_no_image_is_a_line(runs: dict[str, Path], image: Any, fault: st
         ({"pixel_um": -1.0}, "pixel_um: should be the side of a pixel in micrometres, got -1.0"),
         ({"pixel_um": "0.1"}, "pixel_um: should be the side of a pixel in micrometres, got '0.1'"),
         ({"normalization": {"mean": 1}}, "normalization has no 'mean' and 'std'; give 'mean' and 'std'"),
+        (
+            {"normalization": {"mean": 1, "std": 0}},
+            "normalization has the 'std' 0, which should be above 0; give 'mean' and 'std'",
+        ),
         ({"normalization": 5}, "normalization: should be a table with 'mean' and 'std', got 5"),
     ],
 )

@@ -56,8 +56,10 @@ def refuse_incomplete(
     ]
     numbers = [number for value in listed for number in value]
     complete = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-    if not complete or len(listed[0]) != len(listed[1]) or not all(std > 0 for std in listed[1]):
+    if not complete or not listed[1] or len(listed[0]) != len(listed[1]):
         raise UserError(f"{place} has no 'mean' and 'std'; {remedy}")
+    if (least := min(listed[1])) <= 0:
+        raise UserError(f"{place} has the 'std' {least:g}, which should be above 0; {remedy}")
     if len(listed[0]) not in (1, channels):
         raise UserError(f"{place} is of {len(listed[0])} channels, but images have {channels}; {remedy}")
 

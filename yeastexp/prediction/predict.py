@@ -281,12 +281,13 @@ def _ended(call: _Call, stopped: bool) -> int:
     return len(call.rows)
 
 
-def refuse_options_of_runs(path: Path, checkpoint: Which, device: str) -> None:
-    """Raise UserError if an exported model is asked for what only a run has."""
+def refuse_options_of_runs(path: Path, checkpoint: Which, device: str, option: str = "--{} {}") -> None:
+    """Raise UserError, with the `option` as it was given, if an exported model is asked for what only a run has."""
     if checkpoint != "best":
-        raise UserError(f"{path}: holds one checkpoint; omit --checkpoint {checkpoint}")
+        raise UserError(f"{path}: holds one checkpoint; omit {option.format('checkpoint', checkpoint)}")
     if device == "cuda":
-        raise UserError(f"{path}: is run on CPUs; omit --device cuda, or predict with the run it was exported from")
+        given = option.format("device", device)
+        raise UserError(f"{path}: is run on CPUs; omit {given}, or predict with the run it was exported from")
 
 
 def outcome(output: Path, count: int) -> str:

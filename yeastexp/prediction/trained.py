@@ -316,7 +316,7 @@ def load(
     with _computing, trust.trusting() if trust_plugins else nullcontext():
         cores.keep_to_allowed()
         if is_exported(path := pretrained.located(Path(run))):
-            refuse_options_of_runs(path, checkpoint, device)
+            refuse_options_of_runs(path, checkpoint, device, "{}={!r}")
             predictor = load_exported(path)
         else:
             predictor = load_predictor(path, checkpoint, device)
