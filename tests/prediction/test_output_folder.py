@@ -76,6 +76,13 @@ def test_a_call_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert record(tmp_path / "out") == {"files": ["masks/a.png"], "contents": "same"}, "what it wrote half is its own"
 
 
+def test_a_part_without_images_does_not_remove_the_record_of_another(tmp_path: Path) -> None:
+    part, empty = (planned(tmp_path, "a.png") for _ in range(2))
+    part.claim()
+    empty.withdraw()
+    assert record(tmp_path) == {"files": ["a.png"], "contents": "same"}
+
+
 def test_a_file_that_could_not_be_written_is_not_taken_for_written(tmp_path: Path) -> None:
     folder = planned(tmp_path, "a.png", "b.png")
     folder.claim(result=True)

@@ -85,7 +85,8 @@ class OutputFolder:
 
     def withdraw(self) -> None:
         """Remove the record if it is of no result and no file, and the folder if this call made it."""
-        record = self._record()
+        # A record that this call did not write is of another part, whose first file is about to appear.
+        record = self._record() if self._claimed else self.origin
         with suppress(OSError):
             if "checkpoint" not in record and not self._present(record):
                 (self.path / ORIGIN).unlink()
