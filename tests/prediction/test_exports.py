@@ -690,7 +690,7 @@ def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first
     before = contents(Path("out"))
     refusals = {
         "out: holds results of another run or checkpoint (runs/other/001); name another folder": record.unlink,
-        "out/predictions.csv: is of a run that is not known; name another folder, or remove the file": None,
+        "out/predictions.csv: is of a run that is not known; name another folder, or remove the results here": None,
     }
     for said, then in refusals.items():
         status, _, err = call("predict", semantic, "in", "-o", "out")

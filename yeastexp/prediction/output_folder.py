@@ -38,7 +38,9 @@ class OutputFolder:
         record = self._record()
         if "run" not in record or "checkpoint" not in record:
             if table.exists():
-                raise UserError(f"{table}: is of a run that is not known; name another folder, or remove the file")
+                raise UserError(
+                    f"{table}: is of a run that is not known; name another folder, or remove the results here"
+                )
         elif record["checkpoint"] != self.origin["checkpoint"]:
             run = record["run"]
             raise UserError(f"{self.path}: holds results of another run or checkpoint ({run}); name another folder")
