@@ -105,7 +105,7 @@ def tables() -> dict[str, str]:
     """The tables of the page by name."""
     return {
         **{images: table(images) for images in sets()},
-        "throughout": compared(THROUGHOUT, PRETRAINED, ("throughout", "100 plain steps")),
+        "throughout": compared(THROUGHOUT, PRETRAINED, ("throughout", "200 plain steps")),
         "shares": compared(BEFORE, THROUGHOUT, ("without", "with")),
         "gentler": compared(THROUGHOUT, GENTLER, ("as they are", "gentler")),
     }

@@ -10,7 +10,9 @@ STARTED = time.monotonic()  # first of all: a budget counts from here
 try:
     from yeastexp import cli
 except KeyboardInterrupt:  # which `cli.main` answers later
-    sys.stderr.write("interrupted\n")
+    from yeastexp.system.terminal import echo
+
+    echo("interrupted", err=True)
     sys.exit(130)
 
 

@@ -161,7 +161,7 @@ TASK = {"task.channels": 1, "task.classes": ["background", "cell"]}
         (
             {"pretrained_f1": 0.3},
             "known_cells",
-            {"optimizer.learning_rate": 0.001, "train.init_share": 0.25, "train.plain_steps": 100},
+            {"optimizer.learning_rate": 0.001, "train.init_share": 0.25, "train.plain_steps": 200},
         ),
         ({"pretrained_f1": None}, "known_cells", {}),
     ],
