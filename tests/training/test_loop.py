@@ -178,7 +178,7 @@ def test_weights_that_began_at_random_have_no_share(here: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("plain_steps", "remade", "augmented"),
-    [(0, None, 8), (2, None, 6), (6, None, 4), (1, Remade(at=2, end=4), 3), (3, Remade(at=5, end=6), 5)],
+    [(0, None, 20), (3, None, 17), (9, None, 16), (2, Remade(at=10, end=15), 13), (9, Remade(at=14, end=15), 14)],
 )
 def test_the_last_steps_have_no_augmentations_but_those_that_move_whole_pixels(
     here: Path, workers: int, plain_steps: int, remade: Remade | None, augmented: int
@@ -186,11 +186,12 @@ def test_the_last_steps_have_no_augmentations_but_those_that_move_whole_pixels(
     """Nor those after a change of plan; a run that is resumed makes the same batches."""
     (here / "plain.toml").write_text(EXPERIMENT)
     path = write_experiment(here, EXPERIMENT.replace("[[augment]]", '[[augment]]\nname = "affine"\n[[augment]]', 1))
-    loaded = load_experiment(path, [f"train.plain_steps={plain_steps}", f"runtime.workers={workers}"])
+    settings = ["train.epochs=5", f"train.plain_steps={plain_steps}", f"runtime.workers={workers}"]
+    loaded = load_experiment(path, settings)
     context = RunContext(assemble(loaded), RunDirectory(here / "run"), quiet(), 0.0)
     context.build()
     plain = assemble(load_experiment(here / "plain.toml"))
-    for begin in (0, 4):
+    for begin in (0, 12):
         context.progress.remade = remade if remade and remade.at <= begin else None
         context.start_at(begin)
         for step, (patches, targets) in enumerate(context.rest(), start=begin):
@@ -198,7 +199,7 @@ def test_the_last_steps_have_no_augmentations_but_those_that_move_whole_pixels(
             assert torch.equal(patches, expected[0]) and torch.equal(targets, expected[1]), (begin, step)
             if remade and step + 1 == remade.at:
                 context.progress.remade = remade
-        assert step == 7
+        assert step == 19
     context.tracker.close()
 
 

@@ -28,7 +28,7 @@ ALL_OPTIONS = EXPERIMENT.replace("levels = 2", "levels = 2\ndropout = 0.2").repl
     'epochs = 3\nema_decay = 0.9\nplain_steps = 7\nmax_grad_norm = 0.5\naccumulation_steps = 3\nprecision = "bfloat16"',
 )
 ALL_OPTIONS += "[validation]\npatience = 9\n"
-"""Twelve steps, groups of three, then one, in each epoch of four; six steps with all augmentations."""
+"""Twelve steps, groups of three, then one, in each epoch of four; ten steps with all augmentations."""
 
 CONSTANT = EXPERIMENT.replace('[scheduler]\nname = "one_cycle"\n', "").replace('"adamw"', '"sgd"')
 RUN = Path("runs") / "tiny" / "001"
@@ -505,9 +505,9 @@ def test_what_is_done_cannot_be_undone(here: Path) -> None:
 
 
 def test_patches_that_were_not_augmented_are_not_those_of_a_longer_run(here: Path) -> None:
-    assert refusal(ran(here, CONSTANT, ["train.plain_steps=3"]), "train.epochs=4") == (
-        "--set: steps 6 to 8 had not all augmentations ([train] plain_steps = 3), which they would have in a run "
-        "of 16 steps; start a new run"
+    assert refusal(ran(here, CONSTANT, ["train.epochs=5", "train.plain_steps=3"]), "train.epochs=6") == (
+        "--set: steps 18 to 20 had not all augmentations ([train] plain_steps = 3), which they would have in a run "
+        "of 24 steps; start a new run"
     )
 
 

@@ -91,13 +91,13 @@ class Train:
     ] = 0.0
     plain_steps: Annotated[
         int,
-        Field(ge=0, description="last steps, at most half of all, without [[augment]] except reflect and rotate90"),
+        Field(ge=0, description="last steps, at most a fifth, without [[augment]] except reflect and rotate90"),
     ] = 0
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 
     def augmented(self, steps: int) -> int:
         """Return how many steps of a run of so many have all augmentations."""
-        return steps - min(self.plain_steps, steps // 2)
+        return steps - min(self.plain_steps, steps // 5)
 
 
 @dataclass(frozen=True)
