@@ -335,7 +335,7 @@ def _head(assembly: Assembly) -> Iterator[Picture]:
         f"patches of {plan.side}×{plan.side} pixels, "
         f"{assembly.sampler.size} a step, {len(plan.images)} an epoch",
         "[[transform]] applies to every image, in this order; [[augment]] to patches in training only"
-        f"{f', but the last {plain} steps' if plain else ''}, each shown alone with params that "
+        f"{f', except in the last {plain} steps' if plain else ''}, each shown alone with params that "
         "have an effect",
         "statistics of a whole image: mean ± standard deviation, minimum to maximum",
     ]
