@@ -118,8 +118,8 @@ def file_source(run: Path, experiment: Experiment, edits: Rows, path: Path) -> S
                 fault = f"cannot tell which images of {path} it was trained on ({reason})"
                 raise UserError(f"{run}: {fault}; bring back what it was trained with")
             moved = replace(experiment.dataset, options={**experiment.dataset.options, key: path})
-            own = build.build_dataset(replace(experiment, dataset=moved))
-            return Source(own, path.stem, path, digest, own=True)
+            split = build.build_dataset(replace(experiment, dataset=moved))
+            return Source(split, path.stem, path, digest, own=True)
     return Source(dataset, path.stem, path, digest, own=False)
 
 

@@ -92,8 +92,8 @@ class OutputFolder:
         with suppress(OSError):
             if "checkpoint" not in record and not self._present(record):
                 (self.path / ORIGIN).unlink()
-                for made in self._missing:
-                    made.rmdir()
+                for folder in self._missing:
+                    folder.rmdir()
 
     def settle(self, *, complete: bool) -> None:
         """Forget files that are not there, whose names others may take, and which were older; raises OSError."""

@@ -249,15 +249,15 @@ def state(path: Path) -> str:
     # The time of a folder does not change when a file in it is written into.
     if not path.is_dir():
         return _size_and_time(path)
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for folder, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
-            found.update(b"\0" + os.fsencode(file.relative_to(path)) + b"\0")
+            sha256.update(b"\0" + os.fsencode(file.relative_to(path)) + b"\0")
             with suppress(OSError):  # a link to nothing
-                found.update(_size_and_time(file).encode())
-    return found.hexdigest()
+                sha256.update(_size_and_time(file).encode())
+    return sha256.hexdigest()
 
 
 def _size_and_time(path: Path) -> str:
