@@ -30,13 +30,14 @@ AUGMENTATIONS = ("affine", "elastic", "pasted_structures", "gaussian_noise")
 EXPERIMENT = tiny.changed(
     {
         'name = "cross_entropy"': 'name = "dice_cross_entropy"\nweights = [1.0, 2.0]',
-        "epochs = 2": "epochs = 1\nmax_grad_norm = 1.0\nema_decay = 0.9",
+        "epochs = 2": "epochs = 1\nmax_grad_norm = 1.0\nema_decay = 0.9\nplain_steps = 1",
+        "batch_size = 4": "batch_size = 3",
         "[model]": "".join(f'[[augment]]\nname = "{name}"\np = 1.0\n' for name in AUGMENTATIONS) + "[model]",
         "threads = 1": 'threads = 1\ndevice = "cuda"',
     },
     tiny.EXPERIMENT,
 )
-"""Four steps, with all that hangs on one."""
+"""Six steps with all that hangs on one, the last without most augmentations."""
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,8 @@ TEXT = (
     'plugins = ["parts.py"]\n'
     + tiny.changed(
         {
-            "epochs = 2": "epochs = 3\naccumulation_steps = 2\nema_decay = 0.9\nmax_grad_norm = 0.5",
+            "epochs = 2": "epochs = 3\naccumulation_steps = 2\nema_decay = 0.9\nmax_grad_norm = 0.5\nplain_steps = 1",
+            'name = "rotate90"': 'name = "rotate90"\n[[augment]]\nname = "gaussian_noise"\np = 1.0',
             "levels = 2": 'levels = 2\ndropout = 0.2\nnorm = "batch"',
             "batch_size = 4": "batch_size = 6",
             "threads = 1": "threads = 1\nshards = 4\ncheckpoint_minutes = 1e-9",
@@ -84,7 +85,10 @@ TEXT = (
     )
     + '[[handler]]\nname = "decay"\n'
 )
-"""Two batches of six patches and one of four an epoch: shards of two and of one, and batches that count together."""
+"""Two batches of six patches and one of four an epoch: shards of two and of one, and batches that count together.
+
+The last step adds no noise.
+"""
 
 
 def prepared(folder: Path, text: str = TEXT) -> Path:
