@@ -204,23 +204,12 @@ def predict(
     cores.keep_to_allowed()
     run = pretrained.located(run)
     wanted = exports.chosen(kinds)
-    if is_exported(run):
-        refuse_options_of_runs(run, checkpoint, device)
-        predictor, weights = load_exported(run), run
-    else:
-        predictor, weights = load_predictor(run, checkpoint, device), RunDirectory(run).checkpoint(checkpoint)
-    for note in predictor.notes:
-        warnings.warn(note, stacklevel=2)
+    predictor, weights = _load(run, checkpoint, device)
+    _refuse_cells_of_others(predictor, run, cells, kinds)
     digest = files.digest(weights)
-    tells_instances = isinstance(predictor.task, TellsInstances)
-    if cells and not isinstance(predictor.task, Semantic | TellsInstances):
-        task = predictor.experiment.task.part.name
-        raise UserError(f"{run}: --cells cuts masks of the task 'semantic' into cells, not those of '{task}'; omit it")
-    if kinds and not (cells or tells_instances):
-        raise UserError(f"{run}: --as {kinds[0]} writes cells, and the run tells none apart; add --cells (approximate)")
     folder = OutputFolder(output, run, digest)
     folder.refuse_other_run(output / TABLE)
-    options = Options(tta, probabilities, overlay, tile, cells and not tells_instances)
+    options = Options(tta, probabilities, overlay, tile, cells and not isinstance(predictor.task, TellsInstances))
     call = _Call(predictor, folder, output, digest, options, choices, part, join)
     reading = Reading()
     sources = list(sources_of(inputs, call.faults, choices, reading))
@@ -240,13 +229,7 @@ def predict(
     if part or (join and call.faults):
         return _ended(call, stopped)
     of_images = len(call.faults)
-    if call.rows:
-        try:
-            _write(output / TABLE, call.rows)
-        except OSError as error:
-            call.faults += files.unwritten(output / TABLE, error).faults
-    if call.cells:
-        _write_cells(call, output / CELLS)
+    _write_tables(call)
     # Exports read the images once more, which opens their files again.
     if wanted and call.labelled:
         call.faults += exports.write(wanted, call.labelled, output, sources)
@@ -257,11 +240,30 @@ def predict(
         outputs.remove_records(its_targets)
     with suppress(OSError):
         folder.settle(complete=not call.faults)
-    for names, what in ((call.out_of_range, "hold such values"), (call.other_channels, "name other channels")):
-        if len(names) > 1:
-            others = ", ".join(names[1:6]) + (", …" if len(names) > 6 else "")
-            warnings.warn(f"{len(names) - 1} more images {what}: {others}", stacklevel=2)
+    _warn_of_others(call)
     return _ended(call, stopped)
+
+
+def _load(run: Path, checkpoint: Which, device: str) -> tuple[Predictor, Path]:
+    """Return the predictor of a run or of an exported model, whose notes become warnings, and its file of weights."""
+    if is_exported(run):
+        refuse_options_of_runs(run, checkpoint, device)
+        predictor, weights = load_exported(run), run
+    else:
+        predictor, weights = load_predictor(run, checkpoint, device), RunDirectory(run).checkpoint(checkpoint)
+    for note in predictor.notes:
+        warnings.warn(note, stacklevel=3)
+    return predictor, weights
+
+
+def _refuse_cells_of_others(predictor: Predictor, run: Path, cells: bool, kinds: Sequence[str]) -> None:
+    """Raise UserError if cells are asked for and the task neither tells them apart nor has masks to cut into some."""
+    task = predictor.task
+    if cells and not isinstance(task, Semantic | TellsInstances):
+        name = predictor.experiment.task.part.name
+        raise UserError(f"{run}: --cells cuts masks of the task 'semantic' into cells, not those of '{name}'; omit it")
+    if kinds and not (cells or isinstance(task, TellsInstances)):
+        raise UserError(f"{run}: --as {kinds[0]} writes cells, and the run tells none apart; add --cells (approximate)")
 
 
 def _own(part: Part | None, sources: Sequence[Source], targets: Sequence[Targets]) -> Iterator[tuple[Source, Targets]]:
@@ -272,6 +274,25 @@ def _own(part: Part | None, sources: Sequence[Source], targets: Sequence[Targets
         if part is None or its_targets.grow or part.has(place):
             yield source, its_targets
         place += not its_targets.grow
+
+
+def _write_tables(call: _Call) -> None:
+    """Write the rows of the images, and of their cells."""
+    if call.rows:
+        try:
+            _write(call.output / TABLE, call.rows)
+        except OSError as error:
+            call.faults += files.unwritten(call.output / TABLE, error).faults
+    if call.cells:
+        _write_cells(call, call.output / CELLS)
+
+
+def _warn_of_others(call: _Call) -> None:
+    """Name the images beyond the first of each kind of warning, which names only that."""
+    for names, what in ((call.out_of_range, "hold such values"), (call.other_channels, "name other channels")):
+        if len(names) > 1:
+            others = ", ".join(names[1:6]) + (", …" if len(names) > 6 else "")
+            warnings.warn(f"{len(names) - 1} more images {what}: {others}", stacklevel=3)
 
 
 def _ended(call: _Call, stopped: bool) -> int:
