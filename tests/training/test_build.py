@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from ignite.engine import Events
-from tiny import quiet
 from torch import nn
 
 from yeastexp.config.loading import load_experiment
@@ -73,7 +73,7 @@ def test_a_trainer_takes_the_steps_of_a_run(
 ) -> None:
     """To the bit, with the experiment's scheduler as a handler."""
     monkeypatch.chdir(tmp_path)
-    folder = run(tmp_path / "tiny.toml", console=quiet())
+    folder = run(tmp_path / "tiny.toml", console=tiny.quiet())
     optimization = build.optimization_of(assembly)
     trainer, validator = build_trainer(assembly, optimization), build_validator(assembly)
     scheduler = assembly.scheduler(optimization.optimizer, 8)
@@ -86,3 +86,33 @@ def test_a_trainer_takes_the_steps_of_a_run(
     metrics = validator.run(assembly.samples("val")).metrics
     (row,) = [row for row in last["rows"] if "val/loss" in row]
     assert {tag: row[f"val/{tag}"] for tag in metrics} == metrics
+
+
+WARM_UP = '''
+from torch.optim.lr_scheduler import LambdaLR
+from yeastexp.nets.schedulers import scheduler
+
+@scheduler("warm")
+def warm(optimizer, steps, warmup_steps: int = 5):
+    """A warm-up of fixed length, which the run has to be longer than, and a fall to 0."""
+    falling = steps - warmup_steps
+    if falling <= 0:
+        raise ValueError("the warm-up is longer than the run")
+    return LambdaLR(optimizer, lambda step: min(step / warmup_steps, (steps - step) / falling))
+'''
+
+
+@pytest.mark.parametrize(
+    ("name", "fitted"),
+    [("constant", False), ("one_cycle", True), ("cosine", True), ("polynomial", True), ("warm", True)],
+)
+def test_a_scheduler_is_asked_only_for_lengths_that_it_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fitted: bool
+) -> None:
+    """Whether it is fitted to the length of a run; one with a warm-up may refuse runs as short as that."""
+    (tmp_path / "warm.py").write_text(WARM_UP)
+    text = tiny.EXPERIMENT.replace('"one_cycle"', f'"{name}"')
+    path = tiny.write_experiment(tmp_path, f'plugins = ["warm.py"]\n{text}')
+    assert build.is_fitted_to_length(load_experiment(path), 8) == fitted
+    monkeypatch.chdir(tmp_path)
+    assert (run(path, console=tiny.quiet()) / "result.json").exists()

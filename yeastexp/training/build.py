@@ -315,9 +315,10 @@ def learning_rates(experiment: Experiment, planned: int, updates: int) -> list[l
     return rates
 
 
-def is_fitted_to_length(experiment: Experiment) -> bool:
-    """Return whether a longer run would have other learning rates from its beginning, as those of `one_cycle` are."""
-    return learning_rates(experiment, 10, 10) != learning_rates(experiment, 20, 10)
+def is_fitted_to_length(experiment: Experiment, updates: int) -> bool:
+    """Return whether a run twice as long would have other learning rates in its first `updates`, as with `one_cycle`."""
+    # The lengths are those of real runs: a user's scheduler need not work for fewer updates than its warm-up has.
+    return learning_rates(experiment, updates, updates) != learning_rates(experiment, 2 * updates, updates)
 
 
 def build_trainer(

@@ -196,8 +196,9 @@ def of_budget(assembly: Assembly, schedule: AccumulationSchedule, progress: Prog
         return
     rates = [groups[0] for groups in learning_rates(assembly.experiment, schedule.updates, schedule.updates)]
     reached = rates[min(progress.scheduled(schedule, schedule.updates_until(step)), len(rates) - 1)]
-    remade = progress.remade if is_fitted_to_length(assembly.experiment) else None
-    fall = f", having let the learning rate fall faster from step {remade.at} on" if remade else ""
+    remade, fall = progress.remade, ""
+    if remade and is_fitted_to_length(assembly.experiment, schedule.updates):
+        fall = f", having let the learning rate fall faster from step {remade.at} on"
     if reached > rates[-1]:
         now, end = (format_share(rate / max(rates)) for rate in (reached, rates[-1]))
         fall += f", when the learning rate was at {now} of its highest and had not finished its fall to {end}"

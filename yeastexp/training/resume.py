@@ -207,7 +207,8 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
         raise UserError(f"--set: {step} steps are done; a length of {context.steps} steps does not extend them")
     if context.steps < steps:
         raise UserError(f"--set: {steps} steps are planned; a length of {context.steps} steps does not extend them")
-    if (remade := state.get("remade")) and build.is_fitted_to_length(before):
+    updates = [build.schedule_of(context.assembly, length).updates for length in (steps, context.steps)]
+    if (remade := state.get("remade")) and build.is_fitted_to_length(before, updates[0]):
         raise UserError(
             f"--set: after step {remade['at']} the learning rate was made to fall until step {remade['end']}, as a "
             "budget held no more steps, so a longer run would have had another; start a new run"
@@ -219,7 +220,6 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
             f"--set: step {step} would lie within a group of [train] accumulation_steps = {context.schedule.size} "
             "steps of the longer run; start a new run"
         )
-    updates = [build.schedule_of(context.assembly, length).updates for length in (steps, context.steps)]
     if (update := _first_other_rate(before, *updates)) is not None:
         name = before.scheduler.name if before.scheduler else ""
         raise UserError(

@@ -51,7 +51,7 @@ def attach_handlers(context: RunContext) -> None:
             context.schedule,
             context.progress,
             context.tell,
-            fitted=is_fitted_to_length(context.assembly.experiment),
+            lambda: is_fitted_to_length(context.assembly.experiment, context.schedule.updates),
         ),
         "neighbours": NoticeBusy(context.tell),
         **_of_validation(context),

@@ -29,8 +29,7 @@ class StopByBudget:
         schedule: AccumulationSchedule,
         progress: Progress,
         say: Callable[[str], None] = lambda line: None,
-        *,
-        fitted: bool = True,
+        fitted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.fitted = fitted
         self.asked = asked
@@ -58,7 +57,7 @@ class StopByBudget:
         end = next((last for last in range(end, step, -1) if self.schedule.ends(last)), step)
         if end > step:
             self.progress.remade = Remade(step, end)
-            falls = ", and the learning rate falls until then" if self.fitted else ""
+            falls = ", and the learning rate falls until then" if self.fitted() else ""
             self.say(
                 f"step {step}: the machine is slower than when the run was planned; it ends after {end:,} steps "
                 f"instead of {self.schedule.steps:,}{falls}"
