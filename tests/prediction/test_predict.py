@@ -31,6 +31,7 @@ from yeastexp.data.pieces import StoredImage
 from yeastexp.data.transforms.base import BasicTransform2D
 from yeastexp.drawing import pictures
 from yeastexp.errors import UserError
+from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.prediction import outputs, predict, tiling
 from yeastexp.prediction import predictor as predictor_module
 from yeastexp.prediction.growing_tiff import GrowingTiffs
@@ -509,6 +510,25 @@ def test_channels_in_another_order_are_refused(of_two_channels: Path, here: Path
         "ome/b.ome.tif: has the channels GFP, phase, but the run was trained on phase, GFP; save them in this order"
     )
     assert [row["file"] for row in rows(here / "out")] == ["ome/a.ome.tif"]
+
+
+def test_so_they_are_in_data_sets(of_two_channels: Path, here: Path) -> None:
+    """Which a run is scored on, or which a run trains on that begins with its weights."""
+    shutil.copy(of_two_channels.parents[2] / "data.h5", here / "data.h5")
+    shutil.copy(of_two_channels.parents[2] / "tiny.toml", here / "tiny.toml")
+    with h5py.File(here / "data.h5", "r+") as file:
+        file["channel_names"][:] = ["GFP", "phase"]
+    with pytest.raises(UserError) as caught:
+        evaluate(of_two_channels, here / "data.h5")
+    assert str(caught.value) == (
+        f"{here}/data.h5: has the channels GFP, phase, but the run was trained on phase, GFP; save them in this order"
+    )
+    with pytest.raises(UserError) as caught:
+        run(here / "tiny.toml", [f"train.init_from='{of_two_channels}'"], console=Console(file=io.StringIO()))
+    assert str(caught.value) == (
+        f"[dataset]: has the channels GFP, phase, but '{of_two_channels}' ([train] init_from) was trained on phase, "
+        "GFP; save them in this order"
+    )
 
 
 def test_channels_of_other_names_are_a_warning(of_two_channels: Path, here: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +91,16 @@ def one_of_equal_channels(image: StoredImage) -> StoredImage:
         if (piece != piece[:1]).any():
             return image
     return replace(image, shape=(1, *image.size), read=lambda rows, columns: image.read(rows, columns)[:1])
+
+
+def refuse_other_order(named: str, given: Sequence[str], trained: Sequence[str], run: str = "the run") -> None:
+    """Raise UserError if the channels of something `named` are those that `run` was trained on, in another order."""
+    one, other = ([*map(str.casefold, names)] for names in (given, trained))
+    if one != other and sorted(one) == sorted(other):
+        raise UserError(
+            f"{named}: has the channels {', '.join(given)}, but {run} was trained on {', '.join(trained)}; save "
+            "them in this order"
+        )
 
 
 def shifted(part: slice, by: int) -> slice:

@@ -15,6 +15,7 @@ from yeastexp.config.diff import Rows, phrase
 from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.hdf5 import Hdf5
 from yeastexp.data.normalization import per_channel, rescaled
+from yeastexp.data.pieces import refuse_other_order
 from yeastexp.errors import UserError
 from yeastexp.metrics.pixels import PerImageMetric
 from yeastexp.prediction.predictor import Predictor
@@ -76,11 +77,12 @@ class Source:
         return names
 
     def images(self, split: Split, predictor: Predictor) -> Images:
-        """The rescaled images of a split. Raises UserError if an image has not as many channels as the run's data."""
+        """The rescaled images of a split. Raises UserError if their channels are not those of the run's data."""
         names, channels = self.names(split), predictor.experiment.task.channels
         for name in names:
             if (has := self.dataset.shape(name)[0]) != channels:
                 raise UserError(f"{self.place}: image '{name}' has {has} channels; the run was trained on {channels}")
+        refuse_other_order(self.place, getattr(self.dataset, "channel_names", ()), predictor.channel_names)
         return Images(self.dataset, self.place, names, predictor)
 
 

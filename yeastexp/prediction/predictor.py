@@ -19,7 +19,7 @@ from yeastexp.config.experiment import Experiment
 from yeastexp.contracts import Prediction, Task
 from yeastexp.data.datasets.drawn import Drawn
 from yeastexp.data.normalization import Values, rescaled
-from yeastexp.data.pieces import Pieces, Size, StoredImage, one_of_equal_channels
+from yeastexp.data.pieces import Pieces, Size, StoredImage, one_of_equal_channels, refuse_other_order
 from yeastexp.data.transforms import pipeline
 from yeastexp.data.views import SYMMETRIES, averaged
 from yeastexp.errors import UserError
@@ -137,12 +137,7 @@ class Predictor:
         if image.shape[0] != channels:
             remedy = grey if channels == 1 else "give it images with as many"
             raise UserError(f"{image.name}: has {image.shape[0]} channels; the run was trained on {channels}; {remedy}")
-        given, trained = (tuple(map(str.casefold, names)) for names in (image.channel_names, self.channel_names))
-        if given != trained and sorted(given) == sorted(trained):
-            raise UserError(
-                f"{image.name}: has the channels {', '.join(image.channel_names)}, but the run was trained on "
-                f"{', '.join(self.channel_names)}; save them in this order"
-            )
+        refuse_other_order(image.name, image.channel_names, self.channel_names)
         return image
 
     def classes_of(self, image: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:

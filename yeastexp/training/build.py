@@ -316,7 +316,7 @@ def learning_rates(experiment: Experiment, planned: int, updates: int) -> list[l
 
 
 def is_fitted_to_length(experiment: Experiment, updates: int) -> bool:
-    """Return whether a run twice as long would have other learning rates in its first `updates`, as with `one_cycle`."""
+    """Return whether a run of twice the `updates` has other learning rates in the first half, as with `one_cycle`."""
     # The lengths are those of real runs: a user's scheduler need not work for fewer updates than its warm-up has.
     return learning_rates(experiment, updates, updates) != learning_rates(experiment, 2 * updates, updates)
 

@@ -12,6 +12,7 @@ from yeastexp.config import pretrained
 from yeastexp.config.experiment import Experiment
 from yeastexp.data.datasets.drawn import Drawn
 from yeastexp.data.folds import Thumbnail, most_similar, thumbnail
+from yeastexp.data.pieces import refuse_other_order
 from yeastexp.errors import UserError
 from yeastexp.system.formatting import format_count, format_share
 from yeastexp.training import build
@@ -37,7 +38,7 @@ class Start:
 
 def initialize(assembly: Assembly) -> Start:
     """Give a model the weights that its experiment names, if any. Raises UserError if those of a run do not fit."""
-    return _initialize(assembly.model, assembly.experiment)
+    return _initialize(assembly.model, assembly.experiment, getattr(assembly.dataset, "channel_names", ()))
 
 
 def refuse_unfitting(experiment: Experiment) -> None:
@@ -45,27 +46,29 @@ def refuse_unfitting(experiment: Experiment) -> None:
     _initialize(build.build_model(experiment), experiment)
 
 
-def _initialize(model: nn.Module, experiment: Experiment) -> Start:
-    run, share = experiment.train.init_from, experiment.train.init_share
-    start = start_from(model, RunDirectory(run).checkpoint("best"), experiment.task.part.name) if run else Start()
+def _initialize(model: nn.Module, experiment: Experiment, channel_names: Sequence[str] = ()) -> Start:
+    run, share, task = experiment.train.init_from, experiment.train.init_share, experiment.task.part.name
+    start = start_from(model, RunDirectory(run).checkpoint("best"), task, channel_names) if run else Start()
     if share and start.fitted:
         line = f"saved and scored: the mean of trained and initial weights, the latter at {format_share(share)}"
         start = replace(start, told=(*start.told, line))
     return start
 
 
-def start_from(model: nn.Module, checkpoint: Path, task: str | None = None) -> Start:
+def start_from(model: nn.Module, checkpoint: Path, task: str | None = None, channel_names: Sequence[str] = ()) -> Start:
     """Copy those tensors of another run's checkpoint that fit into a model.
 
     Names and shapes have to agree. If the run's task was another one than `task`, the last layer is left at random, as
-    its outputs meant something else. Raises UserError if no kernel fits. The package's weights, with which starters
-    begin, are left out instead, and that if less than half of the kernels fit: whoever changed the model meant it.
+    its outputs meant something else. Raises UserError if no kernel fits, or if `channel_names`, those of the images to
+    train on, are the run's in another order. The package's weights, with which starters begin, are left out instead,
+    and that if less than half of the kernels fit: whoever changed the model meant it.
     """
     try:
         run, state, current = checkpoint.parents[1], load(checkpoint), model.state_dict()
     except UserError as error:
         raise UserError(f"[train] init_from: {error}; name another run, or 'random' to begin without") from None
     task_before, run_name = state.get("experiment", {}).get("task", {}).get("name"), pretrained.written(run)
+    refuse_other_order("[dataset]", channel_names, state.get("channel_names", ()), f"'{run_name}' ([train] init_from)")
     last = _last_layer(model) if task and task_before not in (None, task) else set()
     fitting = {
         name: tensor
