@@ -680,6 +680,29 @@ def test_outputs_of_other_images_or_options_do_not_stay_beside_new_ones(semantic
     np.testing.assert_array_equal(ids(back, first), labels)
 
 
+def test_outputs_of_an_image_stay_where_others_are_predicted_with_it(semantic: Path, here: Path) -> None:
+    """Whatever they are; a file of all images is one of other images then."""
+    first, *others = DATA.splits["val"]
+    for name in others:
+        Path(f"in/{name}.png").rename(f"{name}.png")
+    predict(semantic, ["in"], Path("out"), cells=True, overlay=True, kinds=["roi", "geojson", "coco"])
+    for name in others:
+        Path(f"{name}.png").rename(f"in/{name}.png")
+    with pytest.raises(
+        UserError, match=r"^out/coco\.json: is of an earlier prediction of other images or options, and"
+    ):
+        predict(semantic, ["in"], Path("out"), cells=True)
+    predict(semantic, ["in"], Path("out"), cells=True, kinds=["coco"])
+    there = [path.as_posix() for path in Path("out").rglob("*.*") if path.stem == first]
+    assert sorted(there) == [
+        f"out/cells/{first}.png",
+        f"out/geojson/{first}.geojson",
+        f"out/overlays/{first}.png",
+        f"out/roi/{first}.zip",
+        f"out/{first}.png",
+    ]
+
+
 @pytest.mark.parametrize("first", [{}, {"cells": True, "kinds": ["coco"]}])
 def test_results_of_another_run_are_kept_apart(semantic: Path, here: Path, first: dict[str, Any], call: Call) -> None:
     """Those of the same run are replaced, as when it is called with further kinds of files."""

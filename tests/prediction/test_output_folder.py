@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ def planned(
     """A folder as a call takes it that writes some files."""
     folder = OutputFolder(path, Path("runs/001"), checkpoint)
     folder.refuse_other_run(path / "predictions.csv")
-    folder.plan([path / name for name in names], [path / name for name in exported], contents)
+    folder.plan(*({path / name: contents for name in each} for each in (names, exported)), {contents})
     return folder
 
 
-def record(path: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((path / ORIGIN).read_text())
+def record(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / ORIGIN).read_text())
     return found
 
 
@@ -55,10 +56,10 @@ def test_what_a_killed_call_has_written_is_not_refused(tmp_path: Path) -> None:
     """The record is there before the first file, but the folder is no run's before there is a result."""
     planned(tmp_path / "out", "a.png", "b.png").claim()
     (tmp_path / "out/a.png").touch()
-    assert record(tmp_path / "out") == {"files": ["a.png", "b.png"], "contents": "same"}
+    assert record(tmp_path / "out") == {"files": {"a.png": ["same"], "b.png": ["same"]}}
     planned(tmp_path / "out", "a.png", "b.png", checkpoint="1").claim(result=True)
     found = record(tmp_path / "out")
-    assert found == {"files": ["a.png", "b.png"], "contents": "same", "run": "runs/001", "checkpoint": "1"}
+    assert found == {"files": {"a.png": ["same"], "b.png": ["same"]}, "run": "runs/001", "checkpoint": "1"}
     with pytest.raises(UserError, match="holds results of another run"):
         planned(tmp_path / "out", "a.png")
 
@@ -73,14 +74,14 @@ def test_a_call_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "out/masks").mkdir()
     (tmp_path / "out/masks/a.png").touch()
     folder.withdraw()
-    assert record(tmp_path / "out") == {"files": ["masks/a.png"], "contents": "same"}, "what it wrote half is its own"
+    assert record(tmp_path / "out") == {"files": {"masks/a.png": ["same"]}}, "what it wrote half is its own"
 
 
 def test_a_part_without_images_does_not_remove_the_record_of_another(tmp_path: Path) -> None:
     part, empty = (planned(tmp_path, "a.png") for _ in range(2))
     part.claim()
     empty.withdraw()
-    assert record(tmp_path) == {"files": ["a.png"], "contents": "same"}
+    assert record(tmp_path) == {"files": {"a.png": ["same"]}}
 
 
 def test_a_file_that_could_not_be_written_is_not_taken_for_written(tmp_path: Path) -> None:
@@ -93,11 +94,16 @@ def test_a_file_that_could_not_be_written_is_not_taken_for_written(tmp_path: Pat
         planned(tmp_path, "a.png", "b.png")
 
 
-def test_a_record_of_an_earlier_version_does_not_say_what_was_written(tmp_path: Path) -> None:
-    (tmp_path / ORIGIN).write_text(json.dumps({"run": "runs/001", "checkpoint": "0"}))
-    (tmp_path / "a.png").touch()
-    planned(tmp_path, "a.png").claim(result=True)
-    assert record(tmp_path)["files"] == ["a.png"]
+@pytest.mark.parametrize("said", [{}, {"files": ["a.png", "coco.json", "zarr/a.zarr"], "contents": "0"}])
+def test_a_record_of_an_earlier_version_does_not_say_what_files_are_of(tmp_path: Path, said: dict[str, object]) -> None:
+    """Or not even which ones predictions wrote; then all that are there may be replaced by this call and later ones."""
+    (tmp_path / ORIGIN).write_text(json.dumps({"run": "runs/001", "checkpoint": "0", **said}))
+    for name in ("a.png", "coco.json", "zarr/a.zarr/0"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    wrote(planned(tmp_path, "a.png"))
+    assert record(tmp_path)["files"]["a.png"] == ["same"] and record(tmp_path)["files"]["coco.json"] == []
+    planned(tmp_path, "a.png", exported=("coco.json", "zarr/a.zarr"))
 
 
 def wrote(folder: OutputFolder, *names: str, complete: bool = True) -> None:
@@ -112,7 +118,7 @@ def test_a_file_of_other_contents_is_written_anew_or_refused(tmp_path: Path) -> 
     """One of the same images and options stays, as its ids are those of the new label images."""
     wrote(planned(tmp_path, "a.png", exported=("coco.json",)), "a.png", "coco.json")
     wrote(planned(tmp_path, "a.png", "a.tif"), "a.tif")
-    assert record(tmp_path)["files"] == ["a.png", "a.tif", "coco.json"]
+    assert [*record(tmp_path)["files"]] == ["a.png", "a.tif", "coco.json"]
     said = (
         f"{tmp_path}/a.tif: is of an earlier prediction of other images or options (and so are 1 more), and its ids "
         "are not those of this one; add the options that write it, remove it, or name another folder"
@@ -121,7 +127,7 @@ def test_a_file_of_other_contents_is_written_anew_or_refused(tmp_path: Path) -> 
         planned(tmp_path, "a.png", contents="other")
     (tmp_path / "coco.json").unlink()
     wrote(planned(tmp_path, "a.png", "a.tif", contents="other"))
-    assert record(tmp_path)["files"] == ["a.png", "a.tif"]
+    assert record(tmp_path)["files"] == {"a.png": ["other"], "a.tif": ["other"]}
     planned(tmp_path, "a.png", contents="other")
 
 

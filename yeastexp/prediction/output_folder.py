@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ class OutputFolder:
     """A folder that predictions are written into; its record names their files before the first one is written.
 
     `checkpoint` is the digest of the weights that predict. A record without a checkpoint is of calls without a result.
-    Files of other `contents`, images or options, are `older` in the record until a call has written all of its own.
+    Of each file the record has the contents, digests of the images and options that its ids come from: those of the
+    last call that has written all of its files, and those of each call since that was to write this one.
     """
 
     def __init__(self, path: Path, run: Path, checkpoint: str) -> None:
         self.path = path
         self.origin = {"run": str(run), "checkpoint": checkpoint}
-        self.planned: list[str] = []
-        self.contents = ""
+        self.planned: dict[str, str] = {}
         self._claimed = self._has_result = False
         self._missing = [each for each in (path, *path.parents) if not each.exists()]
 
@@ -45,27 +45,23 @@ class OutputFolder:
             run = record["run"]
             raise UserError(f"{self.path}: holds results of another run or checkpoint ({run}); name another folder")
 
-    def plan(self, targets: Sequence[Path], exported: Sequence[Path], contents: str) -> None:
-        """Take the files that a call writes, and those or the folders that it exports.
+    def plan(self, targets: dict[Path, str], exported: dict[Path, str], present: Collection[str]) -> None:
+        """Take the files that a call writes, and those or the folders that it exports, each with its contents.
 
-        `contents` is the digest of all that labels depend on. Raises UserError if a file is there that no prediction
-        wrote, or one of other contents that this call does not write.
+        Raises UserError if a file is there that no prediction wrote, or one that this call does not write and whose
+        contents are not `present` any more.
         """
-        self.contents = contents
-        self.planned = [self._name(target) for target in (*targets, *exported)]
+        self.planned = {self._name(target): contents for target, contents in (targets | exported).items()}
         # Looked for before the record is read: what another part writes meanwhile is in the record by then. Not by
         # Path, which raises where a name is too long: that is told with the image.
         there = [target for target in (*targets, *exported) if os.path.isfile(target)]  # noqa: PTH113
         there += [target for target in exported if target.is_dir() and any(target.iterdir())]
         record = self._record()
-        # Records of earlier versions do not say what was written.
-        if "run" in record and "files" not in record:
-            return
-        known = set(record.get("files", ()))
-        if foreign := [target for target in there if self._name(target) not in known]:
+        if foreign := [target for target in there if self._name(target) not in record["files"]]:
             more = f" (as do {len(foreign) - 1} more)" if len(foreign) > 1 else ""
             raise UserError(f"{foreign[0]}: exists{more}, and no prediction wrote it; name another folder, or move it")
-        if left := sorted(self._older(record) - set(self.planned)):
+        others = [name for name in self._present(record) if name not in self.planned]
+        if left := [name for name in others if not set(record["files"][name]) <= set(present)]:
             more = f" (and so are {len(left) - 1} more)" if len(left) > 1 else ""
             raise UserError(
                 f"{self.path / left[0]}: is of an earlier prediction of other images or options{more}, and its ids are "
@@ -78,12 +74,10 @@ class OutputFolder:
             return
         self._claimed, self._has_result = True, result
         record = self._record()
-        known = {**record, "files": sorted({*record.get("files", ()), *self.planned}), "contents": self.contents}
-        if older := self._older(record):
-            known["older"] = sorted(older)
-        known |= self.origin if result else {}
-        if known != record:
-            files.write_text(self.path / ORIGIN, json.dumps(known))
+        known = dict(record["files"])
+        for name, contents in self.planned.items():
+            known[name] = [*dict.fromkeys([*known.get(name, ()), contents])]
+        self._write({**record, **(self.origin if result else {}), "files": known})
 
     def withdraw(self) -> None:
         """Remove the record if it is of no result and no file, and the folder if this call made it."""
@@ -96,30 +90,42 @@ class OutputFolder:
                     folder.rmdir()
 
     def settle(self, *, complete: bool) -> None:
-        """Forget files that are not there, whose names others may take, and which were older; raises OSError."""
+        """Forget files that are not there, whose names others may take, and what they held before; raises OSError."""
         record = self._record()
-        settled = {**record, "files": self._present(record)}
+        there = {name: record["files"][name] for name in self._present(record)}
         if complete:
-            settled.pop("older", None)
-        if record and settled != record:
-            files.write_text(self.path / ORIGIN, json.dumps(settled))
-
-    def _older(self, record: Mapping[str, Any]) -> set[str]:
-        """Return the files that are there of other contents."""
-        if record.get("contents", self.contents) != self.contents:
-            return set(self._present(record))
-        return set(record.get("older", ())) & set(self._present(record))
+            there |= {name: [contents] for name, contents in self.planned.items() if name in there}
+        if record["files"]:
+            self._write({**record, "files": there})
 
     def _present(self, record: Mapping[str, Any]) -> list[str]:
-        return [name for name in record.get("files", ()) if os.path.lexists(self.path / name)]
+        return [name for name in record["files"] if os.path.lexists(self.path / name)]
 
     def _name(self, target: Path) -> str:
         return target.relative_to(self.path).as_posix()
 
     def _record(self) -> dict[str, Any]:
-        """Return the record; empty if it is not there or damaged."""
+        """Return the record; without files and a run if it is not there or damaged."""
         try:
             record = json.loads((self.path / ORIGIN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) and isinstance(record.get("files", []), list) else {}
+            record = None
+        if not isinstance(record, dict):
+            return {"files": {}}
+        if isinstance(record.get("files"), dict):
+            return record
+        # Records of earlier versions do not say what the files are of, or not even which ones predictions wrote.
+        origin = {key: record[key] for key in self.origin if key in record}
+        written = record.get("files", self._all() if origin else [])
+        return {**origin, "files": {name: [] for name in written}}
+
+    def _all(self) -> Iterator[str]:
+        """Yield all files in the folder, and folders in it."""
+        for place, folders, names in os.walk(self.path):
+            yield from (self._name(Path(place, name)) for name in (*folders, *names) if name != ORIGIN)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        """Replace the record, if it is another; raises OSError."""
+        record = {**record, "files": dict(sorted(record["files"].items()))}
+        if record != self._record() or not (self.path / ORIGIN).exists():
+            files.write_text(self.path / ORIGIN, json.dumps(record))

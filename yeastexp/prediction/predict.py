@@ -216,9 +216,9 @@ def predict(
     _refuse_other_images(call, sources)
     targets = [_targets(source, output, call.options, form) for source in sources]
     _refuse_clashes(sources, targets)
-    planned, exported = _planned(call, targets), exports.targets(wanted, sources, output)
+    planned, exported, present = _planned(call, sources, targets, wanted)
     _refuse_inputs(sources, [*planned, *exported])
-    folder.plan(planned, exported, _contents(call, sources))
+    folder.plan(planned, exported, present)
     try:
         with closing(reading), progress(len(sources)) as advance:
             # `all` stops at the first image with a fault that every further image would meet, such as a full disk.
@@ -559,11 +559,33 @@ def _targets(source: Source, output: Path, options: Options, form: Form | None) 
     )
 
 
-def _planned(call: _Call, targets: Sequence[Targets]) -> list[Path]:
-    """Return the files that a call writes, without exports."""
+def _planned(
+    call: _Call, sources: Sequence[Source], targets: Sequence[Targets], wanted: Sequence[exports.Kind]
+) -> tuple[dict[Path, str], dict[Path, str], set[str]]:
+    """Return the files that a call writes and those that it exports, each with its contents, and all present contents.
+
+    Contents are a digest of all that ids in a file come from: of an image it is the same whichever others are predicted
+    with it. Those that this call could have, whichever files it writes, are present.
+    """
+    each = {source.name: _contents(call, source) for source in sources}
+
+    def of_kinds(kinds: Iterable[exports.Kind]) -> dict[Path, str]:
+        together = exports.targets(kinds, sources, call.output)
+        return {
+            path: _digest([kind, *(each[source.name] for source in members)])
+            for path, (kind, members) in together.items()
+        }
+
+    planned: dict[Path, str] = {}
+    for source, its_targets in zip(sources, targets, strict=True):
+        planned |= dict.fromkeys(its_targets.all, each[source.name])
     tells_cells = call.options.cells or isinstance(call.predictor.task, TellsInstances)
-    tables = [call.output / TABLE, *([call.output / CELLS] if tells_cells else [])]
-    return [*(path for each in targets for path in each.all), *tables]
+    planned |= dict.fromkeys([call.output / TABLE, *([call.output / CELLS] if tells_cells else [])], _digest(each))
+    present = {*planned.values()}
+    for kind in exports.KINDS.values():
+        with suppress(UserError):  # it cannot be written of these images
+            present |= {*of_kinds([kind]).values()}
+    return planned, of_kinds(wanted), present
 
 
 def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:
@@ -604,17 +626,19 @@ def _identity(call: _Call, source: Source) -> dict[str, Any]:
     }
 
 
-def _contents(call: _Call, sources: Sequence[Source]) -> str:
-    """Return the digest of all that the labels of a call depend on, whichever files they are written into."""
+def _contents(call: _Call, source: Source) -> str:
+    """Return the digest of all that an image's labels depend on, whichever files they are written into."""
     # The options that only add files.
     plain = replace(call, options=replace(call.options, probabilities=False, overlay=False, cells=False))
-    identities: list[dict[str, Any] | str] = []
-    for source in sources:
-        try:
-            identities.append(_identity(plain, source))
-        except OSError:  # it cannot be opened, which is told with the image
-            identities.append(source.name)
-    return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
+    try:
+        return _digest(_identity(plain, source))
+    except OSError:  # it cannot be opened, which is told with the image
+        return _digest(source.name)
+
+
+def _digest(described: Any) -> str:
+    """Return enough of a digest to tell contents apart, as records of thousands of files have one of each."""
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 # Values unlike those of the training images, and the table

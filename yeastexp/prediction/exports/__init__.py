@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.prediction.exports.coco import Coco
-from yeastexp.prediction.exports.contract import Kind, Labelled, Named
+from yeastexp.prediction.exports.contract import Kind, Labelled, Named, NamedT
 from yeastexp.prediction.exports.ctc import TrackingChallenge
 from yeastexp.prediction.exports.geojson import GeoJson
 from yeastexp.prediction.exports.imagej_tiff import ImageJTiff
@@ -32,9 +32,12 @@ def chosen(names: Sequence[str]) -> list[Kind]:
     return [KINDS[name] for name in dict.fromkeys(names)]
 
 
-def targets(kinds: Sequence[Kind], images: Sequence[Named], output: Path) -> list[Path]:
-    """Return the files and folders that `write` writes of images; raises UserError if two would have one name."""
-    return [path for kind in kinds for path in kind.targets(images, output)]
+def targets(kinds: Iterable[Kind], images: Sequence[NamedT], output: Path) -> dict[Path, tuple[str, Sequence[NamedT]]]:
+    """Return the files and folders that `write` writes, each with the kind's name and the images that it holds.
+
+    Raises UserError if two would have one name.
+    """
+    return {path: (kind.name, members) for kind in kinds for path, members in kind.targets(images, output).items()}
 
 
 def write(

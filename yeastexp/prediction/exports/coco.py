@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from yeastexp.prediction.exports.contract import Labelled, Named, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, NamedT, writing
 
 
 class Coco:
@@ -21,9 +21,9 @@ class Coco:
 
     name, title, form, needs = "coco", "COCO JSON", "coco.json", ""
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
         """Return the file of all images."""
-        return [output / self.form]
+        return {output / self.form: images}
 
     def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write one file for all images."""

@@ -92,8 +92,8 @@ class Kind(Protocol):
     needs: str
     """The package that it needs; empty if none."""
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
-        """Return the files, and the folders that are replaced, that `write` writes of images in an output folder.
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
+        """Return what `write` writes in an output folder, files or folders that are replaced, and the images of each.
 
         Raises UserError if two of them would have one name.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,10 @@ class TrackingChallenge:
 
     name, title, form, needs = "ctc", "Cell Tracking Challenge", "ctc/01_RES/maskNNN.tif (no tracks)", ""
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
         """Return a folder for each sequence."""
-        return [output / self.name / f"{name}_RES" for name in _sequences(images)]
+        sequences = _sequences(images).items()
+        return {output / self.name / f"{name}_RES": [*frames.values()] for name, frames in sequences}
 
     def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a folder for each sequence.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yeastexp.prediction.exports import outlines
-from yeastexp.prediction.exports.contract import Labelled, Named, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, NamedT, stacks, writing
 
 
 class GeoJson:
@@ -18,9 +18,9 @@ class GeoJson:
 
     name, title, form, needs = "geojson", "QuPath GeoJSON", "geojson/NAME.geojson", ""
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
         """Return a file for each image or stack."""
-        return [output / self.name / f"{stem}.geojson" for stem, _ in stacks(images)]
+        return {output / self.name / f"{stem}.geojson": members for stem, members in stacks(images)}
 
     def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a file for each image or stack."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from yeastexp.data import tiff_file
 from yeastexp.errors import UserError
-from yeastexp.prediction.exports.contract import Labelled, Named, rows_of, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, NamedT, rows_of, stacks, writing
 
 LARGEST = (1 << 32) - (1 << 20)
 """The most bytes of pixels in a TIFF file that ImageJ opens; the rest of its 4 GB is left for tags."""
@@ -21,9 +21,9 @@ class ImageJTiff:
 
     name, title, form, needs = "tif", "ImageJ TIFF", "tif/NAME.tif", ""
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
         """Return a file for each image or stack."""
-        return [output / self.name / f"{stem}.tif" for stem, _ in stacks(images)]
+        return {output / self.name / f"{stem}.tif": members for stem, members in stacks(images)}
 
     def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a file for each image or stack; missing frames are empty."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from yeastexp.data.pieces import StoredImage
 from yeastexp.data.recordings.optional import optional
-from yeastexp.prediction.exports.contract import Array, Labelled, Named, stacks, writing
+from yeastexp.prediction.exports.contract import Array, Labelled, Named, NamedT, stacks, writing
 from yeastexp.system import files
 
 VERSION, FORMAT = "0.4", 2
@@ -24,9 +24,9 @@ class OmeZarr:
 
     name, title, form, needs = "zarr", "OME-Zarr", "zarr/NAME.zarr", "zarr"
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
         """Return a folder for each image or stack."""
-        return [output / self.name / f"{stem}.zarr" for stem, _ in stacks(images)]
+        return {output / self.name / f"{stem}.zarr": members for stem, members in stacks(images)}
 
     def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a folder for each image or stack; missing frames are empty."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from yeastexp.prediction.exports import outlines
-from yeastexp.prediction.exports.contract import Labelled, Named, stacks, writing
+from yeastexp.prediction.exports.contract import Labelled, Named, NamedT, stacks, writing
 
 MOVE, LINE, CLOSE = 0.0, 1.0, 4.0
 """The instructions of a composite region's path."""
@@ -21,9 +21,9 @@ class Roi:
 
     name, title, form, needs = "roi", "ImageJ ROI", "roi/NAME.zip", ""
 
-    def targets(self, images: Sequence[Named], output: Path) -> list[Path]:
+    def targets(self, images: Sequence[NamedT], output: Path) -> Mapping[Path, Sequence[NamedT]]:
         """Return a file for each image or stack."""
-        return [output / self.name / f"{stem}.zip" for stem, _ in stacks(images)]
+        return {output / self.name / f"{stem}.zip": members for stem, members in stacks(images)}
 
     def write(self, images: Sequence[Labelled], output: Path, asked: Sequence[Named]) -> None:
         """Write a zip file for each image or stack."""
