@@ -505,10 +505,21 @@ def test_what_is_done_cannot_be_undone(here: Path) -> None:
 
 
 def test_patches_that_were_not_augmented_are_not_those_of_a_longer_run(here: Path) -> None:
-    assert refusal(ran(here, CONSTANT, ["train.epochs=5", "train.plain_steps=3"]), "train.epochs=6") == (
+    text = CONSTANT.replace("[[augment]]", '[[augment]]\nname = "gamma"\n[[augment]]', 1)
+    assert refusal(ran(here, text, ["train.epochs=5", "train.plain_steps=3"]), "train.epochs=6") == (
         "--set: steps 18 to 20 had not all augmentations ([train] plain_steps = 3), which they would have in a run "
         "of 24 steps; start a new run"
     )
+
+
+def test_a_run_all_of_whose_augmentations_stay_to_the_end_can_be_longer(here: Path) -> None:
+    """As these only reflect and rotate: `plain_steps` leaves nothing out."""
+    settings = ["validation.every=1", "train.plain_steps=3"]
+    longer, shorter = (ran(here, CONSTANT, [*settings, f"train.epochs={count}"]) for count in (6, 5))
+    assert "all augmentations" not in (shorter / "log.txt").read_text()
+    resume(shorter, ["train.epochs=6"], console=quiet())
+    found = [checkpoints.load(folder / "checkpoints" / "last.pt")["model"] for folder in (longer, shorter)]
+    assert checkpoints.first_difference(*found) is None
 
 
 def test_a_group_cannot_be_split(here: Path) -> None:

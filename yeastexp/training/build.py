@@ -104,7 +104,10 @@ class Assembly:
     metrics: dict[str, PerImageMetric]
     sampler: PatchSampler
     plain: PatchSampler
-    """The sampler of the same patches for the end of the training, with those augmentations that move whole pixels."""
+    """The sampler of the same patches for the end of the training, with those augmentations that move whole pixels.
+
+    It is `sampler` itself where nothing is left out.
+    """
     images: Images
 
     @property
@@ -209,8 +212,9 @@ def assemble(experiment: Experiment) -> Assembly:
     # Patches are planned on the images of the data set alone. The scenes behind them are taken by augmentations, in
     # place of such a patch.
     plan = plan_patches(experiment.patches, images.source.sizes[: images.count])
-    sampler, plain = (
-        PatchSampler(
+
+    def sampler_of(acting: Transforms, scenes: Mapping[int, int]) -> PatchSampler:
+        return PatchSampler(
             images.source,
             plan,
             experiment.train.batch_size,
@@ -218,11 +222,14 @@ def assemble(experiment: Experiment) -> Assembly:
             experiment.train.seed,
             experiment.patches.foreground_fraction,
             task.planes,
-            images.scenes if acting is augmentations else {},
+            scenes,
             len(experiment.task.classes),
         )
-        for acting in (augmentations, tuple(each for each in augmentations if each.moves_whole_pixels))
-    )
+
+    sampler = sampler_of(augmentations, images.scenes)
+    kept = tuple(each for each in augmentations if each.moves_whole_pixels)
+    leaves_out = experiment.train.plain_steps and len(kept) < len(augmentations)
+    plain = sampler_of(kept, {}) if leaves_out else sampler
     criterion = experiment.loss.build(len(experiment.task.classes)) if experiment.loss else None
     criterion = criterion.to(device) if isinstance(criterion, nn.Module) else criterion
     model = to_device(build_model(experiment), experiment.runtime, device)

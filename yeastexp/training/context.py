@@ -185,6 +185,8 @@ class RunContext:
     @property
     def augmented(self) -> int:
         """The number of steps with all augmentations, by the present plan."""
+        if self.assembly.plain is self.assembly.sampler:
+            return self.steps
         return augmented_steps(self.assembly.experiment.train, self.steps, self.progress.remade)
 
     def scheduler_steps(self, step: int) -> int:
