@@ -257,6 +257,13 @@ TYPES = {
         {'name = "unet"': "name = 3"},
         f"16:1: [model] name: should be a string, got 3 {known('model')}",
     ),
+    "name that is an array, and an unknown key": (
+        {'name = "unet"': 'name = ["unet"]', "epochs = 2": "epochs = 2\nwidht = 3"},
+        [
+            f"16:1: [model] name: should be a string, got ['unet'] {known('model')}",
+            f"29:1: [train] widht: unknown key {TRAIN_KEYS}",
+        ],
+    ),
     "number for a path": ({'path = "data.h5"': "path = 3"}, "7:1: [dataset] path: should be a valid string, got 3"),
     "array for a table": (
         {'[model]\nname = "unet"\nwidth = 2': '[[model]]\nname = "unet"'},

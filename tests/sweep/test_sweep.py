@@ -487,6 +487,18 @@ def test_a_run_of_other_values_than_proposed_is_not_taken_for_the_trial(finished
     )
 
 
+def test_values_that_runs_settle_themselves_are_those_of_the_trial(tmp_path: Path) -> None:
+    """A precision that is timed stands in the run as the one that was faster."""
+    asked = requested(
+        tmp_path, '"train.precision" = { choices = ["auto"] }\n"model.width" = { choices = [2] }', trials=1
+    )
+    made = sweep(asked, silent)
+    made.journal.unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("yeastexp.evaluation.sweep.sweep.run", None)
+        assert [trial.number for trial in sweep(asked, silent).read().trials] == [1]
+
+
 @pytest.mark.parametrize("cut", [1, 20])
 def test_the_cut_last_line_of_a_journal_is_dropped(study: optuna.Study, tmp_path: Path, cut: int) -> None:
     """As a full disk or the end of the machine leaves one: Optuna never reads it, but would write behind it."""

@@ -15,6 +15,7 @@ from tiny import EXPERIMENT, quiet, write_experiment
 from torch import nn
 
 from yeastexp.errors import UserError
+from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import report
 from yeastexp.sample import Sample
@@ -222,7 +223,9 @@ def test_without_a_score_the_last_weights_are_called_so(here: Path) -> None:
     assert result["val"]["selected_on_these_images"] is False
     title = "2 validation images; last checkpoint (step 8), as no score selects another"
     assert isinstance(console.file, io.StringIO)
-    assert title in console.file.getvalue() and title in Page(report([folder])).text
+    assert title in console.file.getvalue() and title in (page := Page(report([folder])).text)
+    assert "2 validation images without a score that selects a checkpoint" in page and "also selected" not in page
+    assert evaluate(folder)[1].selected_on == []
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])

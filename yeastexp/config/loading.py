@@ -319,7 +319,7 @@ class _Checker:
         for table, kind in TABLES.items():
             values = self.tree.values.get(table)
             name = values.get("name") if isinstance(values, dict) else None
-            if name in KINDS[kind] and key in KINDS[kind].find(str(name)).schema.keys:
+            if isinstance(name, str) and name in KINDS[kind] and key in KINDS[kind].find(name).schema.keys:
                 return f"[{table}] {key}"
         return None
 

@@ -83,7 +83,10 @@ def evaluate(
     measured = measure(images, metrics, progress)
     unlike = training is not None and _normalized_unlike(images, training)
     known = None if unlike else training
-    trained_on, selected_on = _used_in_training(measured, images, known, predictor, checkpoint)
+    # With early stopping the validation images choose the last step, and so the `last` checkpoint as well.
+    chosen = checkpoint == "best" and RunDirectory(run).is_selected
+    chosen = chosen or experiment.validation.patience is not None
+    trained_on, selected_on = _used_in_training(measured, images, known, predictor, chosen)
     evaluation = Evaluation(
         checkpoint=checkpoint,
         step=predictor.step,
@@ -121,16 +124,14 @@ def evaluate(
 
 
 def _used_in_training(
-    measured: Measured, images: Images, training: Source | None, predictor: Predictor, checkpoint: Which
+    measured: Measured, images: Images, training: Source | None, predictor: Predictor, chosen: bool
 ) -> tuple[list[str] | None, list[str] | None]:
-    """The images that the weights were fitted to, and those that chose the checkpoint or the end of the training.
+    """The images that the weights were fitted to, and those that it or the end of the training was `chosen` by, if so.
 
     Both are None if the training data are gone, or cannot be recognised.
     """
     if training is None:
         return None, None
-    # With early stopping the validation images choose the last step, and so the `last` checkpoint as well.
-    chosen = checkpoint == "best" or predictor.experiment.validation.patience is not None
     return _members(measured, images, training, "train", predictor), (
         _members(measured, images, training, "val", predictor) if chosen else []
     )

@@ -74,7 +74,7 @@ def _lead(run: RunFiles, source: Source | str) -> Iterator[Paragraph]:
         )
         yield Paragraph(
             f"A `{run.experiment.model.name}` model, trained{trained_on}. Its scores are on the "
-            f"{format_count(count, 'validation image')} that also selected its best checkpoint."
+            f"{format_count(count, 'validation image')} {_selecting(run)}."
         )
         return
     step = int(run.epochs[-1]["step"] or 0) if run.epochs else 0
@@ -97,13 +97,22 @@ def _data(run: RunFiles, source: Source | str) -> Facts:
     return sections.data_facts(run.experiment, run.environment, source, counts)
 
 
+def _is_selected(run: RunFiles) -> bool:
+    return run.result is None or bool(run.result["val"]["selected_on_these_images"])
+
+
+def _selecting(run: RunFiles) -> str:
+    """Return what the validation images have to do with the best checkpoint."""
+    return "that also selected the checkpoint" if _is_selected(run) else "without a score that selects a checkpoint"
+
+
 def _headline(run: RunFiles) -> list[Fact]:
     """The headline score, and that of the baselines that are not constant."""
     if not run.summary:
         return [Fact("score", "–", "not validated yet")]
     metric, name = run_files.headline_key(run.summary, run.experiment)
     facts = [
-        _score_fact(score_name(metric, name, run.approximate), run.summary[metric][name]),
+        _score_fact(score_name(metric, name, run.approximate), run.summary[metric][name], _selecting(run)),
         *_cells_fact(run.summary.get("count"), "count" in run.approximate),
     ]
     for baseline, summary in run.baselines.items():
@@ -127,8 +136,8 @@ def _cells_fact(counted: Mapping[str, Any] | None, approximate: bool) -> list[Fa
     ]
 
 
-def _score_fact(name: str, row: dict[str, Any]) -> Fact:
-    images = f"mean of {format_count(row['images'], 'validation image')}, which also selected the checkpoint"
+def _score_fact(name: str, row: dict[str, Any], selecting: str) -> Fact:
+    images = f"mean of {format_count(row['images'], 'validation image')} {selecting}"
     note = f"95 % interval {format_interval(row['low'], row['high'])}; {images}"
     return Fact(name, format_score(row["per_image"]), note)
 
@@ -150,8 +159,7 @@ def _scores(run: RunFiles) -> Iterator[Block]:
     if not run.summary:
         yield Paragraph("This run has not been validated yet, so there are no scores.")
         return
-    selected = run.result is None or run.result["val"]["selected_on_these_images"]
-    title = f"{format_count(_image_count(run, 'val'), 'validation image')}; {chosen(run.best_step, selected)}"
+    title = f"{format_count(_image_count(run, 'val'), 'validation image')}; {chosen(run.best_step, _is_selected(run))}"
     last = run.result["val"]["last"] if run.result else None
     yield tables.from_rich(final_table(title, run.summary, last, run.baselines, run.approximate))
     if run.result and "test" in run.result:
@@ -159,7 +167,7 @@ def _scores(run: RunFiles) -> Iterator[Block]:
         yield tables.from_rich(final_table(title, run.result["test"], None, {}, run.approximate))
     yield Charts([_baseline_chart(run)])
     yield Paragraph(sections.AGGREGATION_OF_CELLS if "count" in run.summary else sections.AGGREGATION)
-    if not selected:
+    if not _is_selected(run):
         return
     yield Paragraph(
         "The validation images selected the best checkpoint, so its scores on them are slightly optimistically biased; "

@@ -282,6 +282,14 @@ class RunDirectory:
         return found
 
     @property
+    def is_selected(self) -> bool:
+        """Whether scores selected the best checkpoint. Of a run without a readable result they are taken to have."""
+        try:
+            return bool(self.read_result()["val"]["selected_on_these_images"])
+        except UserError:
+            return True
+
+    @property
     def _written_anew(self) -> str:
         return f"remove it and result.json, and 'resume {self}' writes them anew"
 

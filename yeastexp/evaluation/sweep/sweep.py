@@ -377,8 +377,9 @@ class _Part:
         directory = RunDirectory(path)
         if not directory.is_run:
             return
-        # Only the keys of `settings` are compared: a run may have settled others, such as its precision.
-        if directory.load(settings, data=False).identity() != directory.load(data=False).identity():
+        # Only the keys of `settings` are compared, and of these none that a run settles itself.
+        compared = [each for each in settings if not each.endswith('="auto"') and not each.startswith("train.budget=")]
+        if directory.load(compared, data=False).identity() != directory.load(data=False).identity():
             raise UserError(f"{path} is a run of other values than those of {name}; remove it")
 
     def _carry_out(self, path: Path, settings: Sequence[str], claimed: FrozenTrial, observer: Observer | None) -> None:
