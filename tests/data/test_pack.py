@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -147,16 +148,21 @@ def test_many_ids_and_negative_class_indices(tmp_path):
     tifffile.imwrite(tmp_path / "labels" / "1.tif", np.full(SIZE, -1, np.int32))
     pack.pack(*where, tmp_path / "classes.h5", kind="class")
     assert set(np.unique(Reader(tmp_path / "classes.h5").read("1")["gt"])) == {-1}
-    with pytest.raises(UserError, match=r"^the labels hold -1, 3; instance labels are not negative$"):
+    said = (
+        "the labels hold -1, 3; instance labels are not negative; if -1 marks pixels that are not annotated, add "
+        "--ignore -1; if it is background, save it as 0"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
         pack.pack(*where, tmp_path / "no.h5", kind="instance")
 
 
+@pytest.mark.parametrize("kind", ["instance", "auto"])
 @pytest.mark.parametrize("ignore", [None, -1])
-def test_negative_values_among_ids_are_no_ids(tmp_path: Path, ignore: int | None) -> None:
+def test_negative_values_among_ids_are_no_ids(tmp_path: Path, ignore: int | None, kind: str) -> None:
     """They are unlabelled if --ignore says so, and refused otherwise."""
     labels = np.zeros((48, 48), np.int16)
-    for number, row in enumerate(range(4, 44, 10), 1):
-        labels[row : row + 6, 4:40] = number
+    for number, row in enumerate(range(4, 44, 4), 1):
+        labels[row : row + 3, 4:40] = number
     labels[:3] = -1
     (tmp_path / "labels").mkdir()
     for name in "01":
@@ -165,11 +171,11 @@ def test_negative_values_among_ids_are_no_ids(tmp_path: Path, ignore: int | None
     where = [tmp_path / "images"], [tmp_path / "labels"], tmp_path / "ids.h5"
     if ignore is None:
         with pytest.raises(UserError, match="instance labels are not negative"):
-            pack.pack(*where, kind="instance")
+            pack.pack(*where, kind=kind)
         return
-    pack.pack(*where, kind="instance", ignore=ignore)
+    pack.pack(*where, kind=kind, ignore=ignore)
     kept = Reader(tmp_path / "ids.h5").read("0")
-    assert kept["instances"].max() == 4 and (kept["gt"][:3] == -1).all() and (kept["instances"][:3] == 0).all()
+    assert kept["instances"].max() == 10 and (kept["gt"][:3] == -1).all() and (kept["instances"][:3] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class Survey:
         if kind == "auto" and (self.values <= {0, 1} or self.values <= {0, 255}):
             return "mask"
         if kind == "auto" and self.checks.are_ids(len(self.values)):
-            return "instance"
+            kind = "instance"
         if kind == "auto":
             many = len(values) > 3 and (values[0], values[-1]) == (0, 255)
             smooth = "; masks with smooth edges have to be saved without" if many else ""
@@ -117,7 +117,10 @@ class Survey:
                 f"say what they are: --labels class (class indices) or --labels instance (ids of cells){smooth}"
             )
         if values[0] < (-1 if kind == "class" else 0):
-            raise UserError(f"the labels hold {_few(values)}; {kind} labels are not negative")
+            raise UserError(
+                f"the labels hold {_few(values)}; {kind} labels are not negative{unannotated(values)}; if it is "
+                "background, save it as 0"
+            )
         return kind
 
 
