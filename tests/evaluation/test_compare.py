@@ -26,6 +26,7 @@ from yeastexp.data.pack import normalize
 from yeastexp.errors import UserError
 from yeastexp.evaluation import evaluate, record
 from yeastexp.evaluation.compare import Comparison, compare, findings, run_scores
+from yeastexp.evaluation.compare.tables import title
 from yeastexp.evaluation.crossval import crossval
 from yeastexp.metrics import baselines
 from yeastexp.metrics.intervals import holm, interval, paired
@@ -113,6 +114,8 @@ def test_scores_that_are_not_there_are_made_once(
     assert evaluations == list(runs)
     assert (again.scores, again.pairs) == (done.scores, done.pairs)
     assert done.selected == ("metric" in options)
+    assert done.trained == (4 if "split" in options else 0)
+    assert title(done).endswith(", trained on these images") == ("split" in options)
 
 
 def test_an_evaluation_of_weights_that_changed_is_made_again(runs: tuple[Path, Path], evaluations: list[Path]) -> None:

@@ -87,6 +87,8 @@ def test_parts_in_any_order_are_joined_to_what_one_process_writes(
     assert sum(told) == 3 + count
     assert predict(runs[kind], inputs, Path("out"), join=True, **OPTIONS[kind]) == 4
     assert contents("out") == contents("whole")
+    with pytest.raises(UserError, match="no part of it is there to be joined; run the one that has it, again if all"):
+        predict(runs[kind], inputs, Path("out"), join=True, **OPTIONS[kind])
 
 
 class Killed(BaseException):
@@ -161,7 +163,7 @@ def test_results_of_another_plane_are_not_taken(runs: dict[str, Path], inputs: l
     in_depth((0, 1))
     for plane in "01":
         predict(runs["cells"], ["depth"], Path("out"), part=Part(1, 1), choices=Choices(z=plane))
-    with pytest.raises(UserError, match=r"^depth/a\.tif: is not predicted; run the part that has it$"):
+    with pytest.raises(UserError, match=r"^depth/a\.tif: no part of it is there to be joined; run the one that has it"):
         predict(runs["cells"], ["depth"], Path("out"), join=True, choices=Choices(z="0"))
     predict(runs["cells"], ["depth"], Path("out"), join=True, choices=Choices(z="1"))
     predict(runs["cells"], ["depth"], Path("fresh"), choices=Choices(z="1"))
@@ -179,7 +181,7 @@ def test_results_of_a_part_are_not_joined_once_they_are_replaced(runs: dict[str,
     with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
         patched.setattr(growing_tiff, "remember", killed_after(0, None))
         predict(runs["cells"], ["depth"], Path("out"), part=part, choices=second)
-    with pytest.raises(UserError, match=r"^depth/a\.tif: is not predicted; run the part that has it$"):
+    with pytest.raises(UserError, match=r"^depth/a\.tif: no part of it is there to be joined; run the one that has it"):
         predict(runs["cells"], ["depth"], Path("out"), join=True, choices=first)
 
 
@@ -192,7 +194,9 @@ def test_chunks_that_were_written_anew_are_predicted_anew(runs: dict[str, Path],
     group.attrs["multiscales"] = [{"version": "0.4", "axes": ["y", "x"], "datasets": [{"path": "0"}]}]
     predict(runs["cells"], ["in_zarr"], Path("out"), part=Part(1, 1))
     array[:] = second
-    with pytest.raises(UserError, match=r"^in_zarr/a\.zarr: is not predicted; run the part that has it$"):
+    with pytest.raises(
+        UserError, match=r"^in_zarr/a\.zarr: no part of it is there to be joined; run the one that has it"
+    ):
         predict(runs["cells"], ["in_zarr"], Path("out"), join=True)
 
 
@@ -202,7 +206,8 @@ def test_what_is_missing_is_said_and_nothing_joined(runs: dict[str, Path], input
     with pytest.raises(UserError) as caught:
         predict(runs["cells"], inputs, Path("out"), join=True, **options)
     large, *others = caught.value.faults
-    assert others == [f"in/yeast_00{index}.png: is not predicted; run the part that has it" for index in (1, 2)]
+    said = "no part of it is there to be joined; run the one that has it, again if all were joined"
+    assert others == [f"in/yeast_00{index}.png: {said}" for index in (1, 2)]
     assert large == "in/large.tif: not all of its rows are predicted; run --part 2/3 and --part 3/3"
     assert not Path("out/cells.csv").exists() and not Path("out/predictions.csv").exists()
     with pytest.raises(UserError, match=r"in/large\.tif: there are parts of 2 and 3; take another folder for one of"):

@@ -218,6 +218,7 @@ def test_a_table_of_pandas_where_it_is_installed(
     table = model.predict(image).cells
     assert isinstance(table, CellTable) and len(table) == len(table["area"]) == table["label"].max()
     assert table.columns[:2] == ["label", "centroid-0"] and str(len(table)) in repr(table)
+    assert [*table] == table.columns and "area" in table and "no column" not in table
     monkeypatch.undo()
     # A module and not a file, for one that stays imported would be what other libraries take for pandas.
     stand_in: Any = ModuleType("pandas")

@@ -231,6 +231,8 @@ def test_it_is_evaluated_and_resumed(finished: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     summary = evaluate(finished)
     assert summary is not None
+    with pytest.raises(UserError, match=r"^--boundary-tolerance: 'boundary_f1' is no metric of this evaluation; omit"):
+        evaluate(finished, tolerance_px=5)
     assert not resume(finished, console=quiet())
 
 

@@ -55,8 +55,9 @@ def evaluate(
 
     On the validation images, or on all images of another FILE. per_image.csv has a row per image and class: pixels
     found, missed and false, accuracy, IoU, Dice, boundary F1, and the connected regions in ground truth and prediction
-    (of any size; cells that touch are one). Where the task tells cells apart: average precision, panoptic quality, SEG,
-    and the cells that are true, found, split, merged, missed and false; then --ignore-border makes a folder of its own.
+    (of any size; cells that touch are one). Where the task tells cells apart, instead of the last three: average
+    precision, panoptic quality, SEG, and the cells that are true, found, split, merged, missed and false; then
+    --ignore-border makes a folder of its own.
 
     Example: python -m yeastexp evaluate runs/base/001 --split val
     """

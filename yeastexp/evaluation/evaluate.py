@@ -71,6 +71,8 @@ def evaluate(
     refuse_unequal({**{name: str(of) for name, of in environment.versions().items()}, **of_source}, among)
     tolerance_px = tolerance_of(experiment) if tolerance_px is None else tolerance_px
     metrics = metrics_of(experiment, tolerance_px, source.dataset.maps, ignore_border)
+    if tolerance_px != tolerance_of(experiment) and "boundary_f1" not in metrics:
+        raise UserError("--boundary-tolerance: 'boundary_f1' is no metric of this evaluation; omit it")
     if ignore_border is not None and not any(isinstance(metric, InstanceMetric) for metric in metrics.values()):
         raise UserError(
             "--ignore-border: no metric of this evaluation counts cells, so none can be left out; omit it (cells "

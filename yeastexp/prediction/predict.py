@@ -349,7 +349,7 @@ def _predict(call: _Call, source: Source, targets: Targets, advance: Callable[[f
         if finished:
             summary, cells = MaskSummary(**finished), outputs.read_table(targets.cells) if measured else None
         elif call.join and not targets.grow:
-            raise UserError("is not predicted; run the part that has it")
+            raise UserError("no part of it is there to be joined; run the one that has it, again if all were joined")
         elif call.part and targets.grow:
             image = call.predictor.fitting(image)
             _claim(call)

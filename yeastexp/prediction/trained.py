@@ -9,7 +9,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -57,6 +57,13 @@ class CellTable:
 
     def __getitem__(self, name: str) -> Array:
         return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the columns, as a DataFrame does."""
+        return iter(self.columns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __len__(self) -> int:
         """Return the number of cells."""

@@ -107,6 +107,7 @@ def _comparison(
         means=[interval(of_run, metric.bounds) for of_run in numbers],
         pairs=pairs,
         adjusted=holm([pair.p for pair in pairs]),
+        trained=max(each.trained for each in scores),
     )
 
 

@@ -77,6 +77,8 @@ class RunScores:
     """The images' digests by name; empty strings where all runs are known to have been scored on the same data."""
     selected: bool
     """Whether these images selected the checkpoint."""
+    trained: int = 0
+    """On so many of these images it was trained."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Comparison:
     """The comparison of runs: what differs between them, their scores, and the difference of each from the first.
 
     Lists have the order of `runs`, but `pairs` and `adjusted` lack the first. `scores` have the order of `images`.
-    `spreads` has one for each cross-validation, and `notes` their notes on the data; both are empty for runs.
+    `spreads` has one for each cross-validation, and `notes` their notes on the data; both are empty for runs. `trained`
+    is the number of images that any run was trained on.
     `higher_is_better` is None if that cannot be said, as of a number of cells.
     """
 
@@ -118,6 +121,7 @@ class Comparison:
     means: list[Interval]
     pairs: list[Paired]
     adjusted: list[float]
+    trained: int = 0
     spreads: list[Spread] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -109,7 +109,8 @@ def _evaluated(run: Run, selection: Selection, device: str, progress: ProgressBa
         name: " ".join([digest, *(evaluation.maps[name][each] for each in maps)])
         for name, digest in evaluation.images.items()
     }
-    return RunScores(by_class, folder / record.EVALUATION, images, selected=bool(evaluation.selected_on))
+    trained, selected = len(evaluation.trained_on or ()), bool(evaluation.selected_on)
+    return RunScores(by_class, folder / record.EVALUATION, images, selected, trained)
 
 
 def _data_maps(run: Run, metric: str) -> list[str]:

@@ -88,14 +88,16 @@ def _scores_table(comparison: Comparison) -> Table:
 
 
 def title(comparison: Comparison) -> str:
-    """The title of a comparison: its metric and images, and whether these selected the checkpoint."""
+    """The title of a comparison: its metric and images, and whether runs were trained or selected on these."""
     selection, metric = comparison.selection, _metric(comparison)
-    count = format_count(len(comparison.images), "image")
+    images = format_count(len(comparison.images), "image")
     if comparison.out_of_fold:
-        return f"{metric}: {count}, out-of-fold predictions of the last checkpoints"
+        return f"{metric}: {images}, out-of-fold predictions of the last checkpoints"
     data = f" of {selection.data}" if selection.data else ""
-    chosen = ", selected on these images" if comparison.selected else ""
-    return f"{metric}: {count}{data} ({selection.split}), {selection.checkpoint} checkpoints{chosen}"
+    count = len(comparison.images)
+    chosen = f", trained on {'these images' if comparison.trained == count else f'{comparison.trained} of them'}"
+    chosen = (chosen if comparison.trained else "") + (", selected on these images" if comparison.selected else "")
+    return f"{metric}: {images}{data} ({selection.split}), {selection.checkpoint} checkpoints{chosen}"
 
 
 def _metric(comparison: Comparison) -> str:
@@ -117,6 +119,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "data": str(selection.data) if selection.data else None,
         "boundary_tolerance_px": selection.tolerance_px,
         "selected_on_these_images": comparison.selected,
+        "trained_on_images": comparison.trained,
         "runs": [
             {
                 "path": str(run.path),
