@@ -6,6 +6,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import replace
+from statistics import mean
 
 from ignite.engine import Engine, Events
 
@@ -35,8 +36,11 @@ REMEMBERED = 10
 """The number of last steps whose slowest is taken for the time of the next one."""
 
 FALL = 0.3
-"""The plan may change once, when this share of the training time is left: late, since a slow machine may slow down
+"""The plan may change once, when this share of the time for steps is left: late, since a slow machine may slow down
 again, but early enough for the learning rate to fall over the remaining steps."""
+
+LAST, SLOWING = 3, 1.5
+"""If the last steps take so much longer than the average, the change waits for half of that share at most."""
 
 LATELY = 0.05
 """Share of a budget over whose last steps the time of a step is then averaged."""
@@ -108,7 +112,8 @@ class Budget:
         self.steps.append(step)
         self.step_then = step
         self._after_validation = 1 + assembly.pixels("test") / assembly.pixels("val")
-        self._after_validation += PICTURES / len(assembly.dataset.splits["val"])
+        count = len(assembly.dataset.splits["val"])
+        self._after_validation += min(PICTURES, count) / count
         self._group = train.accumulation_steps
         self._due = assembly.validate_every * assembly.sampler.steps_per_epoch
         before = time.monotonic() - self.began
@@ -183,11 +188,16 @@ class Budget:
         It is the last step whose remaining time, by the average of the latest steps, fits in what is left.
         """
         left = self.ends - time.monotonic() - self._closing
-        if left > FALL * self.training:
-            return None
         each = self.recent / len(self.lately)
         # The last validation may have been before the machine slowed down, so it is scaled as steps have slowed since.
         validation = self.validation * max(1.0, each / self.step_then)
+        # Of a short budget the scores at the end may take a large share: steps end long before the budget does.
+        scoring = self._after_validation * validation
+        share = (left - scoring) / max(self.training - self._closing - scoring, left - scoring, 1e-9)
+        # Just when the machine slows down, an average does not say yet by how much, and the plan changes only once.
+        slowing = mean(list(self.steps)[-LAST:]) > SLOWING * each
+        if share > (FALL / 2 if slowing else FALL):
+            return None
 
         def needed(end: int) -> float:
             validations = (end - 1) // self._due - (step - 1) // self._due + self._after_validation
