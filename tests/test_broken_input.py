@@ -545,7 +545,7 @@ PICTURES = {
     "no mask": Broken(
         instead(lambda path: None, "masks/b.png"),
         PACK,
-        "no label for 'b'; give each image a label file of the same name",
+        "no label for 'b'; give each image a label file of the same name, or add --labelled-only",
     ),
     "a mask of another size": Broken(
         instead(lambda path: save(path, noise((32, 31))), "masks/b.png"),

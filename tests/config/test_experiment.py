@@ -466,7 +466,8 @@ TOGETHER = {
 WITH_PLUGIN = {
     "map that the data lacks": (
         {'name = "iou"': 'name = "dead_cells"'},
-        "26:1: [[metric]] name: 'dead_cells' needs the map 'dead'; the data has no further maps",
+        "26:1: [[metric]] name: 'dead_cells' needs the map 'dead'; the data has no further maps; it can be left "
+        "out: [[metric]] tables of your file replace those that it extends",
     ),
     "ids of cells that the data lacks": (
         {'classes = ["background", "cell"]': 'name = "instances"\nclasses = ["background", "cell"]'},

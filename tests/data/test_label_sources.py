@@ -97,10 +97,17 @@ def test_one_file_for_all_images(tmp_path: Path) -> None:
         pack.pack([where], [tmp_path / "all.json"], tmp_path / "no.h5", kind="cocoa")
 
 
+def test_images_that_are_not_annotated_are_left_out_if_asked(tmp_path: Path) -> None:
+    where = images(tmp_path)
+    coco(tmp_path / "all.json", ("a", "b"), CELLS)
+    done = pack.pack([where], [tmp_path / "all.json"], tmp_path / "data.h5", labelled_only=True)
+    assert sum(done.splits.values()) == 2 and "1 image without labels left out" in done.choices
+
+
 @pytest.mark.parametrize(
     ("names", "cells", "said"),
     [
-        (("a", "b"), CELLS, "all.json: does not annotate 'c'; annotate or remove them"),
+        (("a", "b"), CELLS, "all.json: does not annotate 'c'; annotate or remove them, or add --labelled-only"),
         (("a", "b", "c", "d"), CELLS, "all.json: annotates 'd.tif', which are not among the images; add them"),
     ],
 )

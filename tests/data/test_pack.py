@@ -636,8 +636,23 @@ def test_a_missing_label_in_one_folder_is_named(tmp_path):
         painted(tmp_path / "all" / f"{name}.tif")
     painted(tmp_path / "all" / "a_masks.tif", labels=True)
     painted(tmp_path / "all" / "c_masks.tif", labels=True)
-    with pytest.raises(UserError, match=r"^no label for 'b'; give each image a label"):
-        pack.pack([tmp_path / "all"], [tmp_path / "all"], tmp_path / "data.h5", kind="instance")
+    where = [tmp_path / "all"], [tmp_path / "all"], tmp_path / "data.h5"
+    with pytest.raises(UserError, match=r"^no label for 'b'; give each image a label .* or add --labelled-only$"):
+        pack.pack(*where, kind="instance")
+    done = pack.pack(*where, kind="instance", labelled_only=True)
+    assert Reader(where[2]).contents.splits == {"train": ("a",), "val": ("c",)}
+    assert "1 image without labels left out" in done.choices
+
+
+def test_labels_without_an_image_are_named_whatever_is_left_out(tmp_path: Path) -> None:
+    where = folders(tmp_path, ["a", "b", "c"])
+    (tmp_path / "labels" / "b.png").rename(tmp_path / "labels" / "d.png")
+    with pytest.raises(UserError, match=r"^no image for the label 'd'; remove or add it$"):
+        pack.pack(*where, tmp_path / "data.h5", labelled_only=True)
+    for path in (tmp_path / "labels").iterdir():
+        path.rename(path.with_stem(f"other_{path.stem}"))
+    with pytest.raises(UserError, match=r"^no label for 'a', 'b', 'c'; give each image a label file of the same n"):
+        pack.pack(*where, tmp_path / "data.h5", labelled_only=True)
 
 
 def test_images_of_other_frames_are_no_labels(tmp_path):

@@ -210,6 +210,16 @@ def test_a_directory_keeps_its_folds_and_its_experiment(done: Path, monkeypatch:
         assert str(caught.value) == message
 
 
+def test_one_of_a_version_with_fewer_keys_goes_on(done: Path, tmp_path: Path) -> None:
+    """They have the defaults of this one."""
+    copied = Path(shutil.copytree(done, tmp_path / "copied"))
+    text = (copied / "experiment.toml").read_text()
+    assert text.count("plain_steps = 0\n") == 1
+    (copied / "experiment.toml").write_text(text.replace("plain_steps = 0\n", ""))
+    crossval(done.parents[2] / "tiny.toml", folds=3, repeats=2, output=copied, console=quiet())
+    assert (copied / "crossval.json").read_bytes() == (done / "crossval.json").read_bytes()
+
+
 def test_a_folder_that_lacks_a_file_is_not_begun_over(done: Path, tmp_path: Path) -> None:
     path = done.parents[2] / "tiny.toml"
     for name in ("folds.json", "experiment.toml"):

@@ -18,7 +18,7 @@ from yeastexp.config.loading import load_experiment
 from yeastexp.data import hdf5_file
 from yeastexp.data.datasets.synthetic_yeast import SyntheticYeast
 from yeastexp.data.datasets.yeast_scene import Look, render
-from yeastexp.data.images import write_png
+from yeastexp.data.images import read_mask, write_png
 from yeastexp.errors import UserError
 from yeastexp.inspection import check, plan
 from yeastexp.inspection.measured import Measured
@@ -405,6 +405,28 @@ def test_images_are_packed_first(tmp_path: Path, call: Call) -> None:
     contents = hdf5_file.Reader(tmp_path / "out" / "mine.h5").contents
     assert contents.splits["val"] == ("a1", "a2") and contents.pixel_um == 0.5
     assert sorted(path.name for path in output.parent.iterdir()) == ["mine.h5", "mine.toml"]
+
+
+def test_images_without_labels_are_left_out_if_asked(tmp_path: Path, call: Call) -> None:
+    where = folders(tmp_path, discs(64, 20))
+    (where[1] / "a0.png").unlink()
+    words = ["new", *where, "-o", tmp_path / "mine.toml", "--labels", "instance"]
+    assert "no label for 'a0'; give each image a label file of the same name, or add --labelled" in call(*words)[2]
+    status, out, err = call(*words, "--labelled-only")
+    assert (
+        status == 0 and not err and out.startswith("read     1 image without labels left out\nimages   2 train, 1 val")
+    )
+
+
+def test_labels_without_a_background_are_a_fault_with_what_packing_says_of_them(tmp_path: Path) -> None:
+    where = folders(tmp_path, discs(64, 20))
+    for path in where[1].iterdir():
+        write_png(path, read_mask(path).astype(np.uint8) + 1)
+    with (
+        pytest.warns(UserWarning, match=r"foreground; are masks inverted \(0 is background\)\?$"),
+        pytest.raises(UserError, match=r"single class: .*; check that the labels were read: 0 is the background, and"),
+    ):
+        plan.new_from_images(str(where[0]), str(where[1]), tmp_path / "mine.toml", {"kind": "instance"})
 
 
 @pytest.mark.parametrize("name", ["mine.h5", "mine.toml"])

@@ -487,6 +487,19 @@ def test_a_run_of_other_values_than_proposed_is_not_taken_for_the_trial(finished
     )
 
 
+def test_a_sweep_of_a_version_with_fewer_keys_goes_on(finished: SweepFolder, tmp_path: Path) -> None:
+    """They have the defaults of this one, which its digest does not know."""
+    copied = SweepFolder(Path(shutil.copytree(finished.path, tmp_path / "sweep")))
+    text = copied.directory.experiment.read_text()
+    assert text.count("plain_steps = 0\n") == 1
+    copied.directory.experiment.write_text(text.replace("plain_steps = 0\n", ""))
+    record = copied.read()
+    copied.write(replace(record, digests={**record.digests, "experiment": "of fewer keys"}))
+    copied.journal.unlink()
+    done = sweep(requested(finished.path.parent, repeats=2, output=copied.path), silent).read()
+    assert values(done) == values(finished.read())
+
+
 def test_values_that_runs_settle_themselves_are_those_of_the_trial(tmp_path: Path) -> None:
     """A precision that is timed stands in the run as the one that was faster."""
     asked = requested(

@@ -73,6 +73,7 @@ _PACKING = (
         help="What labels are: mask, class, instance, or a kind of annotations, as labelme or coco.",
     ),
     click.option("--colours", metavar="CLASSES", help="Classes of masks in colours, as cell=#ff0000,dead=#00ff00."),
+    click.option("--labelled-only", is_flag=True, help="Leave out images without labels."),
     click.option("--map", "maps", multiple=True, metavar="MAP=LABELS", help="Further labels, as in dead=dead_cells/."),
     click.option("--ignore", type=int, metavar="VALUE", help="Label of pixels that are not annotated, often 255."),
     click.option(

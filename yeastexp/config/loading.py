@@ -539,6 +539,7 @@ class _Checker:
                 name = wanted.removeprefix("predicted_")
                 if name == wanted and name not in dataset.maps:
                     message = _without_map(name, dataset.maps)
+                    message += "; it can be left out: [[metric]] tables of your file replace those that it extends"
                 elif (
                     name != wanted
                     and learnt is not None

@@ -89,6 +89,7 @@ def pack(
     pixel_um: float | None = None,
     choices: Choices | None = None,
     colours: str | None = None,
+    labelled_only: bool = False,
     maps: Mapping[str, str] | None = None,
     group_by: str | None = None,
     part_groups: bool = False,
@@ -98,19 +99,20 @@ def pack(
 ) -> Packed:
     """Write pairs of images and labels to one file, without rescaling; nothing is written if `dry_run`.
 
-    Pixels with the label `ignore` are unlabelled. `group_by` is FOLDER, for that of each image, or a regular expression
-    that is matched with its name; otherwise the frames of a stack are a group. `maps` gives the paths of further label
-    maps by name, as of dead cells. Raises UserError if an input is wrong; a dry run returns the faults of files.
+    Pixels with the label `ignore` are unlabelled. With `labelled_only` images without labels are left out. `group_by`
+    is FOLDER, for that of each image, or a regular expression that is matched with its name; otherwise the frames of a
+    stack are a group. `maps` gives the paths of further label maps by name, as of dead cells. Raises UserError if an
+    input is wrong; a dry run returns the faults of files.
     """
     # All files are read twice: what labels mean, and the types and shapes that are stored, follow from all of them
     # together, and only one image is in memory at a time. Nothing is written before every file has proved readable.
     if not dry_run:
         refuse_overwriting(output, force)
     annotations = _refuse_odd_options(kind, colours, pixel_um)
-    found = paired(images, labels, choices, annotations, colours)
+    found = paired(images, labels, choices, annotations, colours, labelled_only)
     pairs = found.by_name
     said = _Said.of(found, kind, ignore, colours)
-    further = _further(images, maps or {}, pairs, choices, said.kind)
+    further = _further(images, maps or {}, pairs, choices, said.kind, labelled_only)
     _refuse_to_replace_a_source(output, pairs)
     groups = _groups(pairs, group_by)
     faults: list[str] = []
@@ -360,6 +362,7 @@ def _further(
     pairs: Mapping[str, Pair],
     choices: Choices | None,
     kind: Kind,
+    labelled_only: bool,
 ) -> dict[str, dict[str, Pair]]:
     """The pairs of further label maps. Raises UserError if an image has none."""
     further: dict[str, dict[str, Pair]] = {}
@@ -367,7 +370,8 @@ def _further(
         if key not in MAPS:
             raise UserError(f"--map {key}={place}: there is no further map of this name; take {' or '.join(MAPS)}")
         _refuse_ids_twice(kind, maps)
-        further[key] = paired(images, [place], choices).by_name
+        found = paired(images, [place], choices, labelled_only=labelled_only).by_name
+        further[key] = {name: pair for name, pair in found.items() if name in pairs} if labelled_only else found
         if odd := sorted(pairs.keys() ^ further[key].keys()):
             raise UserError(f"--map {key}={place}: '{odd[0]}' is in one of both labels alone; give each image both")
     return further
@@ -459,8 +463,11 @@ class _Said:
         classes = layout.class_names if layout else _all_of(each.class_names for each in files.values())
         notes = _unlike_names(pairs)
         notes += [f"{path}: {note}" for path, annotation in files.items() for note in annotation.notes]
+        if kind in ("mask", "instance") and len(classes) > 2 and not layout:
+            notes += [f"{' and '.join(classes[1:])} as one class; --labels class keeps them apart"]
         notes += [layout.title, *layout.notes] if layout else []
         notes += [f"{format_count(left, 'image')} without labels kept unlabelled"] if left else []
+        notes += [f"{format_count(found.left_out, 'image')} without labels left out"] if found.left_out else []
         return cls(
             cast(Kind, kind),
             IGNORE if left and ignore is None else ignore,

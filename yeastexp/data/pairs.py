@@ -73,10 +73,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs by the name of the image, in natural order; `doubtful` are files whose two pages were taken as channels."""
+    """Pairs by the name of the image, in natural order; `doubtful` are files whose two pages were taken as channels.
+
+    So many images were `left_out`, which have no labels.
+    """
 
     by_name: dict[str, Pair]
     doubtful: tuple[str, ...] = ()
+    left_out: int = 0
     layout: Layout | None = None
     """How others lay out the folder, if it is laid out so."""
 
@@ -96,16 +100,20 @@ def paired(
     choices: Choices | None = None,
     annotations: str | None = None,
     colours: str | None = None,
+    labelled_only: bool = False,
 ) -> Pairs:
     """Images and labels by name, frame by frame where both are stacks. Raises UserError unless all of them are pairs.
 
-    Names are equal, or those of label files have a suffix more. Files in one folder are told apart by that suffix.
-    Labels are of the kind of `annotations`, if one is named, or painted in `colours`.
+    With `labelled_only` images without labels are left out, but all labels have to have an image. Names are equal, or
+    those of label files have a suffix more. Files in one folder are told apart by that suffix. Labels are of the kind
+    of `annotations`, if one is named, or painted in `colours`.
     """
     choices = choices or Choices()
     folders = {os.path.realpath(path) for path in (*images, *labels)}
     if len(folders) == 1 and annotations is None and (layout := recognised_layout(Path(images[0]))) is not None:
-        return Pairs(_laid_out(layout), layout=layout)
+        pairs = _laid_out(layout)
+        kept = {name: pair for name, pair in pairs.items() if not (labelled_only and isinstance(pair.labels, NoLabels))}
+        return Pairs(kept, left_out=len(pairs) - len(kept), layout=layout)
     pictures = image_files(images)
     pictures, masks = _apart(pictures, files_of_labels(labels, pictures, annotations))
     arrays = _by_name(pictures, lambda path: kinds.arrays(path, choices))
@@ -117,7 +125,7 @@ def paired(
         else (lambda path: [one_image(path, kinds.stem(path), "colours", partial(_painted, parsed(colours)))]),
     )
     if all_of_them := [file for file in label_files.values() if _names_images(file)]:
-        return Pairs(_annotated(arrays, all_of_them, len(label_files), choices))
+        return _annotated(arrays, all_of_them, len(label_files), choices, labelled_only)
     label_of = _renamed(arrays, label_files)
     arrays, doubtful = _two_channels(arrays, label_of, choices)
     entries: dict[str, Entry] = {name: (as_recording(array, choices), None) for name, array in arrays.items()}
@@ -126,22 +134,28 @@ def paired(
         if (frames.keys() - entries.keys()) & (of_frames := _renamed(frames, label_files)).keys():
             entries, label_of = frames, of_frames
     faults = []
-    if lonely := [name for name in entries if name not in label_of]:
-        faults.append(f"no label for {listed(lonely)}; give each image a label file of the same name")
-    if lonely := [name for name in label_of if name not in entries]:
+    unlabelled = [name for name in entries if name not in label_of]
+    lonely = [name for name in label_of if name not in entries]
+    if labelled_only and len(unlabelled) < len(entries):
+        entries = {name: entry for name, entry in entries.items() if name in label_of}
+    elif unlabelled:
+        # Where labels lack images as well, names differ that should not.
+        remedy = ", or add --labelled-only" if len(unlabelled) < len(entries) and not lonely else ""
+        faults.append(f"no label for {listed(unlabelled)}; give each image a label file of the same name{remedy}")
+    if lonely:
         faults.append(
             f"no image for the {'label' if len(lonely) == 1 else 'labels'} {listed(lonely)}; remove or add it"
         )
     if faults:
         raise UserError(*faults)
-    pairs: dict[str, Pair] = {}
+    pairs = {}
     for name, (recording, frame) in entries.items():
         for pair in _frames(recording, frame, label_of[name]):
             if pair.name in pairs:
                 first = pairs[pair.name].image.array.path
                 raise UserError(f"{first} and {pair.image.array.path}: have the same name '{pair.name}'; rename one")
             pairs[pair.name] = pair
-    return Pairs(pairs, tuple(doubtful))
+    return Pairs(pairs, tuple(doubtful), len(unlabelled) if labelled_only else 0)
 
 
 def _laid_out(layout: Layout) -> dict[str, Pair]:
@@ -176,8 +190,12 @@ def _names_images(file: LabelFile) -> TypeGuard[AnnotationFile]:
 
 
 def _annotated(
-    arrays: Mapping[str, StoredArray], files: Sequence[AnnotationFile], count: int, choices: Choices
-) -> dict[str, Pair]:
+    arrays: Mapping[str, StoredArray],
+    files: Sequence[AnnotationFile],
+    count: int,
+    choices: Choices,
+    labelled_only: bool,
+) -> Pairs:
     """Pairs of images with annotation files that name many images each."""
     if len(files) < count:
         raise UserError(f"{files[0].path}: names images, but other labels do not; pack them apart")
@@ -194,9 +212,12 @@ def _annotated(
             if name in pairs:
                 raise UserError(f"{path_of(pairs[name].labels)} and {file.path}: both annotate '{name}'; omit one")
             pairs[name] = Pair(name, *frames[name], Drawn(file, annotation, name), 0)
-    if lonely := [name for name in frames if name not in pairs]:
-        raise UserError(f"{files[0].path}: does not annotate {listed(lonely)}; annotate or remove them")
-    return {name: pairs[name] for name in frames}
+    lonely = [name for name in frames if name not in pairs]
+    if lonely and not (labelled_only and pairs):
+        raise UserError(
+            f"{files[0].path}: does not annotate {listed(lonely)}; annotate or remove them, or add --labelled-only"
+        )
+    return Pairs({name: pairs[name] for name in frames if name in pairs}, left_out=len(lonely))
 
 
 def _refuse_absent(file: AnnotationFile, annotation: Annotation) -> None:

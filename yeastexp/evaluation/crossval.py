@@ -162,7 +162,9 @@ def _begin(folder: Path, loaded: Experiment, chosen: Folds) -> None:
     split, resolved = folder / FOLDS, RunDirectory(folder).experiment
     if split.exists() and read(split) != chosen:
         raise UserError(f"{split}: holds other folds; name another output")
-    if resolved.exists() and resolved.read_text(encoding="utf-8") != loaded.resolved():
+    # An earlier version may have had fewer keys, whose defaults are those of this one: reading the file adds them.
+    same = not resolved.exists() or resolved.read_text(encoding="utf-8") == loaded.resolved()
+    if not same and RunDirectory(folder).load(data=False).resolved() != loaded.resolved():
         raise UserError(f"{resolved}: is of another experiment; name another output")
     # Of the two files the experiment is written last. If it is there, or a run is, a missing file was removed: to write
     # it anew could mix folds of two splits. Otherwise the command was killed in between, and starts once more.

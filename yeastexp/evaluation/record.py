@@ -141,7 +141,7 @@ def _counts_sentence(name: str, counts: dict[str, int], *, told_apart: bool) -> 
     if "true" not in counts:
         return f"{name}: {counts['predicted']} told apart in the prediction, unknown in the ground truth"
     instances = f" ({counts['instances']} instances)" if "instances" in counts else ""
-    kind = "told apart" if told_apart else "connected regions"
+    kind = "told apart" if told_apart else f"connected region{'s' * (counts['true'] != 1)}"
     return f"{name}: {counts['true']} {kind} in the ground truth{instances}, {counts['predicted']} in the prediction"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,11 +162,15 @@ def new_from_images(
     # Both are made in a folder beside the output and then moved, so that a fault on the way leaves nothing behind. The
     # paths in messages are those that the user knows.
     with files.folder(output.parent), files.staging(output.parent, f".{output.name}.") as staged:
+        packed = None
         try:
             packed = pack([images], [labels], staged / data.name, **options, progress=progress)
             title = f"Written by 'yeastexp new', which packed {images} and {labels} ({packed.kind}) into {data.name}."
             _write(staged / data.name, staged / output.name, title, progress, "lower --val or --test, or add images")
         except UserError as error:
+            # What is odd about the labels may be the cause.
+            for warning in packed.warnings if packed else ():
+                warnings.warn(warning, stacklevel=2)
             faults = (fault.replace(str(staged), str(output.parent)) for fault in error.faults)
             raise UserError(*faults, status=error.status) from None
         (staged / data.name).replace(data)

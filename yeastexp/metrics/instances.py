@@ -276,8 +276,8 @@ class PanopticQuality(InstanceMetric):
 class Seg(InstanceMetric):
     """SEG of the Cell Tracking Challenge: mean IoU of true cells with the predicted cell that covers most of each.
 
-    A true cell scores 0 if no predicted cell covers more than half of it; false cells cost nothing (Maška et al. 2014).
-    Cells within `ignore_border` pixels of the border are left out.
+    A true cell scores 0 if no predicted cell covers more than half of it; false cells cost nothing (Maška et al. 2014)
+    unless an image has no others: it scores 0. Cells within `ignore_border` pixels of the border are left out.
     """
 
     def count(self, table: Overlap) -> Sequence[int]:
@@ -290,7 +290,7 @@ class Seg(InstanceMetric):
 
 @metric("count")
 class Count(InstanceMetric):
-    """Counting error |found - true| / true, with the numbers of true and found cells and of cells by kind of error.
+    """Counting error |found - true| / true (or / 1), with the numbers of true and found cells and by kind of error.
 
     A split cell has two or more predicted cells mostly inside it, a merged one covers most of two or more true cells;
     missed and false are the others without a match at an IoU of one half. Pooled, errors of opposite sign do not

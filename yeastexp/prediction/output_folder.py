@@ -41,7 +41,7 @@ class OutputFolder:
                 raise UserError(
                     f"{table}: is of a run that is not known; name another folder, or remove the results here"
                 )
-        elif record["checkpoint"] != self.origin["checkpoint"]:
+        elif record["checkpoint"] != self.origin["checkpoint"] and (self._present(record) or not record["files"]):
             run = record["run"]
             raise UserError(f"{self.path}: holds results of another run or checkpoint ({run}); name another folder")
 

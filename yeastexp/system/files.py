@@ -137,7 +137,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def _named(inner: Path, path: Path) -> Iterator[None]:
-    """Let OSErrors about `inner`, or about no file at all, name `path`, the final place, instead."""
+    """Let OSErrors about `inner`, a hidden file beside `path` or no file name `path`, the final place, instead."""
     try:
         yield
     except OSError as error:
@@ -145,6 +145,8 @@ def _named(inner: Path, path: Path) -> Iterator[None]:
             place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | Path) else inner
             if place.is_relative_to(inner):
                 error.filename = str(path / place.relative_to(inner))
+            elif place.parent == path.parent and place.name.startswith(".") and place.suffix == ".part":
+                error.filename = str(path)
         raise
 
 
@@ -182,7 +184,8 @@ def staging(parent: Path, prefix: str) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
             os.close(left)
     temporary = parent / f"{prefix}{secrets.token_hex(4)}.part"
-    temporary.mkdir()
+    with _named(temporary, parent):
+        temporary.mkdir()
     descriptor = _locked(temporary, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield temporary

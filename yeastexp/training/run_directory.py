@@ -247,7 +247,8 @@ class RunDirectory:
 
         Raises UserError if its plugins are not trusted; without `execute` they are not loaded at all.
         """
-        begun = self.checkpoint("last").is_file()
+        # Not `last.pt` alone, which is not there for the moment in which a process was killed that replaced it.
+        begun = any(self.checkpoints.glob("*.pt"))
         return load_experiment(self.experiment, settings, data=data, received=True, execute=execute, begun=begun)
 
     def write_experiment(self, experiment: Experiment, *, unless_there: bool = False) -> None:

@@ -90,7 +90,7 @@ def _journal(path: Path) -> BaseStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        remedy = "the same command takes the trials from their folders"
+        remedy = "the same command takes the trials from their folders, and trains pruned ones to their end"
         raise UserError(
             f"{path}: is damaged ({in_one_line(error)}); bring it back from a copy, or remove it: {remedy}"
         ) from error

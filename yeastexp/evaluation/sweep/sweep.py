@@ -112,7 +112,7 @@ def sweep(request: Request, say: Say) -> SweepFolder:
     dimensions = space.read(request.space, request.experiment, request.settings)
     _warn_of_initial_weights(loaded, dimensions)
     folder = SweepFolder(request.output or Path("runs") / f"{loaded.name}_sweep")
-    blank = _blank(request, loaded, dimensions)
+    blank = _as_begun(_blank(request, loaded, dimensions), folder, loaded)
     _refuse_other(folder, blank)
     folder.path.mkdir(parents=True, exist_ok=True)
     with storage.opened(folder.journal, request.storage) as shared:
@@ -168,6 +168,18 @@ def _blank(request: Request, loaded: Experiment, dimensions: Sequence[Dimension]
         },
         data=inputs.digests(loaded)["data"],
     )
+
+
+def _as_begun(blank: SweepRecord, folder: SweepFolder, loaded: Experiment) -> SweepRecord:
+    """Return the record with the folder's own digest of the experiment if that is the one that is loaded.
+
+    An earlier version may have had fewer keys, whose defaults are those of this one, so that its digest is another.
+    """
+    if not (folder.is_sweep and folder.directory.is_run):
+        return blank
+    if folder.directory.load(data=False).identity() != loaded.identity():
+        return blank
+    return replace(blank, digests={**blank.digests, "experiment": folder.read().digests["experiment"]})
 
 
 def _digest(value: Any) -> str:

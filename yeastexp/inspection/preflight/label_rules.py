@@ -84,7 +84,7 @@ def missing_classes(images: Labels, classes: Sequence[str]) -> Iterator[Finding]
             "a single class",
             f"all training images have {only} and nothing else" if only else "no training image has a labelled pixel",
             "There is nothing to learn",
-            "check that the masks were read: they should have values 0 and 1, or 0 and 255, and not be all black",
+            "check that the labels were read: 0 is the background, and cells are 1, 255 or the ids above 0",
             names(train),
         )
         return
