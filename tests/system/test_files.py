@@ -176,6 +176,22 @@ def test_an_error_names_the_file_that_was_to_appear(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
+def test_nor_does_it_name_a_hidden_file_where_none_may_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that is read-only, which root may write into all the same."""
+
+    def refused(path: Path, *flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(files.os, "open", refused)
+    with pytest.raises(PermissionError) as caught, files.appearing(tmp_path / "a"):
+        pass
+    assert caught.value.filename == str(tmp_path / "a")
+    monkeypatch.setattr(Path, "mkdir", lambda self, *given, **named: refused(self))
+    with pytest.raises(PermissionError) as caught, files.staging(tmp_path, ".a."):
+        pass
+    assert caught.value.filename == str(tmp_path)
+
+
 def test_the_state_of_a_folder_is_that_of_all_files_in_it(tmp_path: Path) -> None:
     """Also of a file that is written into, which leaves its folder as it is."""
     chunk = tmp_path / "a.zarr" / "0" / "0.0"
