@@ -38,7 +38,8 @@ DOCUMENT, RUNS, PLOT = HERE / "robustness.md", HERE / "robustness" / "runs.csv",
 IN_DISTRIBUTION = "in distribution"
 TAKEN = "1", "4", "8"
 BEFORE, SCRATCH, TODAY = "before", "pasted_cells, batch 8", "pretrained, pasted_cells, batch 8"
-COMPARED = BEFORE, "before, batch 4", "pasted_cells, batch 4", SCRATCH, TODAY
+IDS = f"{TODAY}, ids packed"
+COMPARED = BEFORE, "before, batch 4", "pasted_cells, batch 4", SCRATCH, TODAY, IDS
 STEPS = 1000
 FULL, WITHOUT, TURNS = "1,000 steps", "1,000 steps, without ", "1,000 steps, rotations and reflections alone"
 
