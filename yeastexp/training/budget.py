@@ -6,7 +6,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import replace
-from statistics import mean
+from statistics import fmean
 
 from ignite.engine import Engine, Events
 
@@ -193,10 +193,9 @@ class Budget:
         validation = self.validation * max(1.0, each / self.step_then)
         # Of a short budget the scores at the end may take a large share: steps end long before the budget does.
         scoring = self._after_validation * validation
-        share = (left - scoring) / max(self.training - self._closing - scoring, left - scoring, 1e-9)
+        share = (left - scoring) / max(self.training - self._closing - scoring, 1e-9)
         # Just when the machine slows down, an average does not say yet by how much, and the plan changes only once.
-        slowing = mean(list(self.steps)[-LAST:]) > SLOWING * each
-        if share > (FALL / 2 if slowing else FALL):
+        if share > FALL or (share > FALL / 2 and fmean([*self.steps][-LAST:]) > SLOWING * each):
             return None
 
         def needed(end: int) -> float:
