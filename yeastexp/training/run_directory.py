@@ -248,7 +248,7 @@ class RunDirectory:
         Raises UserError if its plugins are not trusted; without `execute` they are not loaded at all.
         """
         # Not `last.pt` alone, which is not there for the moment in which a process was killed that replaced it.
-        begun = any(self.checkpoints.glob("*.pt"))
+        begun = any((self.checkpoints / f"{name}.pt").is_file() for name in ("last", "next", "previous"))
         return load_experiment(self.experiment, settings, data=data, received=True, execute=execute, begun=begun)
 
     def write_experiment(self, experiment: Experiment, *, unless_there: bool = False) -> None:
