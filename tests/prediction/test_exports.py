@@ -311,7 +311,7 @@ def test_names_of_frames_are_those_of_all_or_of_none(tmp_path: Path, names: list
     """Before anything is predicted."""
     frames = [labelled(label_image(), f"{name}.tif") for name in names]
     with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
-        exports.targets(exports.chosen(["ctc"]), frames, tmp_path)
+        exports.KINDS["ctc"].targets(frames, tmp_path)
 
 
 def test_what_the_tracking_challenge_cannot_hold(tmp_path: Path) -> None:

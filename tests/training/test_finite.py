@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ from tiny import EXPERIMENT, quiet, write_experiment
 from torch import nn
 
 from yeastexp.errors import UserError
+from yeastexp.evaluation.compare import compare
 from yeastexp.evaluation.evaluate import evaluate
 from yeastexp.prediction.predictor import load_predictor
 from yeastexp.report import report
@@ -226,6 +228,8 @@ def test_without_a_score_the_last_weights_are_called_so(here: Path) -> None:
     assert title in console.file.getvalue() and title in (page := Page(report([folder])).text)
     assert "2 validation images without a score that selects a checkpoint" in page and "also selected" not in page
     assert evaluate(folder)[1].selected_on == []
+    shutil.copytree(folder, here / "again")
+    assert not compare([folder, here / "again"]).selected
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])

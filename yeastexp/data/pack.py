@@ -370,8 +370,9 @@ def _further(
         if key not in MAPS:
             raise UserError(f"--map {key}={place}: there is no further map of this name; take {' or '.join(MAPS)}")
         _refuse_ids_twice(kind, maps)
-        found = paired(images, [place], choices, labelled_only=labelled_only).by_name
-        further[key] = {name: pair for name, pair in found.items() if name in pairs} if labelled_only else found
+        labelled = paired(images, [place], choices, labelled_only=labelled_only).by_name
+        # The labels themselves may be those of fewer images.
+        further[key] = {name: pair for name, pair in labelled.items() if name in pairs or not labelled_only}
         if odd := sorted(pairs.keys() ^ further[key].keys()):
             raise UserError(f"--map {key}={place}: '{odd[0]}' is in one of both labels alone; give each image both")
     return further

@@ -75,7 +75,7 @@ class Pair:
 class Pairs:
     """Pairs by the name of the image, in natural order; `doubtful` are files whose two pages were taken as channels.
 
-    So many images were `left_out`, which have no labels.
+    `left_out` is the number of images without labels that were left out.
     """
 
     by_name: dict[str, Pair]

@@ -95,8 +95,8 @@ def one_of_equal_channels(image: StoredImage) -> StoredImage:
 
 def refuse_other_order(named: str, given: Sequence[str], trained: Sequence[str], run: str = "the run") -> None:
     """Raise UserError if the channels of something `named` are those that `run` was trained on, in another order."""
-    one, other = ([*map(str.casefold, names)] for names in (given, trained))
-    if one != other and sorted(one) == sorted(other):
+    order, wanted = ([*map(str.casefold, names)] for names in (given, trained))
+    if order != wanted and sorted(order) == sorted(wanted):
         raise UserError(
             f"{named}: has the channels {', '.join(given)}, but {run} was trained on {', '.join(trained)}; save "
             "them in this order"

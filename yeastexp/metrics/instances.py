@@ -290,7 +290,7 @@ class Seg(InstanceMetric):
 
 @metric("count")
 class Count(InstanceMetric):
-    """Counting error |found - true| / true (or / 1), with the numbers of true and found cells and by kind of error.
+    """Counting error |found - true| / max(true, 1), and the numbers of cells: true, found, and by kind of error.
 
     A split cell has two or more predicted cells mostly inside it, a merged one covers most of two or more true cells;
     missed and false are the others without a match at an IoU of one half. Pooled, errors of opposite sign do not

@@ -567,25 +567,25 @@ def _planned(
     Contents are a digest of all that ids in a file come from: of an image it is the same whichever others are predicted
     with it. Those that this call could have, whichever files it writes, are present.
     """
-    each = {source.name: _contents(call, source) for source in sources}
-
-    def of_kinds(kinds: Iterable[exports.Kind]) -> dict[Path, str]:
-        together = exports.targets(kinds, sources, call.output)
-        return {
-            path: _digest([kind, *(each[source.name] for source in members)])
-            for path, (kind, members) in together.items()
-        }
-
+    contents = {source.name: _contents(call, source) for source in sources}
     planned: dict[Path, str] = {}
     for source, its_targets in zip(sources, targets, strict=True):
-        planned |= dict.fromkeys(its_targets.all, each[source.name])
+        planned |= dict.fromkeys(its_targets.all, contents[source.name])
     tells_cells = call.options.cells or isinstance(call.predictor.task, TellsInstances)
-    planned |= dict.fromkeys([call.output / TABLE, *([call.output / CELLS] if tells_cells else [])], _digest(each))
+    planned |= dict.fromkeys([call.output / TABLE, *([call.output / CELLS] if tells_cells else [])], _digest(contents))
+
+    def exported(kind: exports.Kind) -> dict[Path, str]:
+        # The kind is a part: of a single image a file of all images would else have the contents of that image's.
+        files_of_kind = kind.targets(sources, call.output).items()
+        return {
+            path: _digest([kind.name, *(contents[each.name] for each in members)]) for path, members in files_of_kind
+        }
+
     present = {*planned.values()}
     for kind in exports.KINDS.values():
         with suppress(UserError):  # it cannot be written of these images
-            present |= {*of_kinds([kind]).values()}
-    return planned, of_kinds(wanted), present
+            present |= {*exported(kind).values()}
+    return planned, {path: digest for kind in wanted for path, digest in exported(kind).items()}, present
 
 
 def _refuse_clashes(sources: Sequence[Source], targets: Sequence[Targets]) -> None:

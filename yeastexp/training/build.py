@@ -111,6 +111,11 @@ class Assembly:
     images: Images
 
     @property
+    def ends_plain(self) -> bool:
+        """Whether the last steps leave augmentations out."""
+        return self.plain is not self.sampler
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The class names."""
         return self.experiment.task.classes

@@ -95,11 +95,14 @@ def _write_pictures(run: RunContext, best: Validation) -> None:
     assembly = run.assembly
     ordered = from_worst_to_best(assembly, best)
     assembly.model.eval()
-    chosen = {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]} if ordered else {}
-    for rank, name in chosen.items():
+    ranked = {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]} if ordered else {}
+    # Of one or two images some ranks are of the same one, which is predicted once: budgets count on that.
+    for name in dict.fromkeys(ranked.values()):
         sample = assembly.dataset.read(name)
         outputs = whole_image_outputs(assembly.model, assembly.transforms, assembly.task, sample, assembly.device)
-        run.directory.write_picture(rank, panel(sample, assembly.task.decode(outputs)))
+        picture = panel(sample, assembly.task.decode(outputs))
+        for rank in (rank for rank, of_rank in ranked.items() if of_rank == name):
+            run.directory.write_picture(rank, picture)
 
 
 def from_worst_to_best(assembly: Assembly, validation: Validation) -> list[str]:

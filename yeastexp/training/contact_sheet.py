@@ -329,7 +329,7 @@ def _head(assembly: Assembly) -> Iterator[Picture]:
     """Yield the text above the sheet: what it shows, and what the colours mean."""
     experiment, plan = assembly.experiment, assembly.sampler.plan
     yield _heading(experiment.name)
-    plain = experiment.train.plain_steps if assembly.plain is not assembly.sampler else 0
+    plain = experiment.train.plain_steps if assembly.ends_plain else 0
     text = [
         f"{format_count(len(assembly.dataset.splits['train']), 'training image')}; "
         f"patches of {plan.side}×{plan.side} pixels, "

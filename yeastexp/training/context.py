@@ -185,7 +185,7 @@ class RunContext:
     @property
     def augmented(self) -> int:
         """The number of steps with all augmentations, by the present plan."""
-        if self.assembly.plain is self.assembly.sampler:
+        if not self.assembly.ends_plain:
             return self.steps
         return augmented_steps(self.assembly.experiment.train, self.steps, self.progress.remade)
 

@@ -227,7 +227,7 @@ def _extend(context: RunContext, before: Experiment, state: dict[str, Any]) -> N
             f"rate would have been another from update {update} on; start a new run"
         )
     first = augmented_steps(before.train, steps, Remade(**remade) if remade else None)
-    if first < step and context.assembly.plain is not context.assembly.sampler:
+    if first < step and context.assembly.ends_plain:
         raise UserError(
             f"--set: steps {first + 1} to {step} had not all augmentations ([train] plain_steps = "
             f"{before.train.plain_steps}), which they would have in a run of {context.steps} steps; start a new run"

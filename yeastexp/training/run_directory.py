@@ -25,6 +25,7 @@ from yeastexp.errors import UserError
 from yeastexp.metrics.summary import Score, as_csv, lacking
 from yeastexp.system import failures, files, locks, nearby, records
 from yeastexp.system.terminal import printable
+from yeastexp.training.checkpoints import LAST, NEXT, PREVIOUS
 
 Which = Literal["best", "last"]
 """The checkpoint with the best monitored score, or the newest one."""
@@ -247,8 +248,8 @@ class RunDirectory:
 
         Raises UserError if its plugins are not trusted; without `execute` they are not loaded at all.
         """
-        # Not `last.pt` alone, which is not there for the moment in which a process was killed that replaced it.
-        begun = any((self.checkpoints / f"{name}.pt").is_file() for name in ("last", "next", "previous"))
+        # Not `last.pt` alone: a process that is killed while it replaces that leaves the other two.
+        begun = any((self.checkpoints / name).is_file() for name in (NEXT, LAST, PREVIOUS))
         return load_experiment(self.experiment, settings, data=data, received=True, execute=execute, begun=begun)
 
     def write_experiment(self, experiment: Experiment, *, unless_there: bool = False) -> None:

@@ -80,7 +80,8 @@ def _of_result(run: Run, selection: Selection) -> RunScores | None:
         if metric == selection.metric:
             by_class[name] = by_image
     images = dict.fromkeys(next(iter(by_class.values()), {}), "")
-    return RunScores(by_class, directory.per_image, images, selected=selection.split == "val") if by_class else None
+    selected = selection.split == "val" and directory.is_selected
+    return RunScores(by_class, directory.per_image, images, selected) if by_class else None
 
 
 def _evaluated(run: Run, selection: Selection, device: str, progress: ProgressBar[str]) -> RunScores:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from yeastexp.errors import UserError, did_you_mean
 from yeastexp.prediction.exports.coco import Coco
-from yeastexp.prediction.exports.contract import Kind, Labelled, Named, NamedT
+from yeastexp.prediction.exports.contract import Kind, Labelled, Named
 from yeastexp.prediction.exports.ctc import TrackingChallenge
 from yeastexp.prediction.exports.geojson import GeoJson
 from yeastexp.prediction.exports.imagej_tiff import ImageJTiff
 from yeastexp.prediction.exports.ome_zarr import OmeZarr
 from yeastexp.prediction.exports.roi import Roi
 
-__all__ = ["KINDS", "Kind", "Labelled", "chosen", "targets", "told", "write"]
+__all__ = ["KINDS", "Kind", "Labelled", "chosen", "told", "write"]
 
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Roi(), GeoJson(), Coco(), TrackingChallenge(), ImageJTiff(), OmeZarr())
@@ -30,14 +30,6 @@ def chosen(names: Sequence[str]) -> list[Kind]:
         if (package := KINDS[name].needs) and find_spec(package) is None:
             raise UserError(f"--as {name}: needs another package; pip install {package}")
     return [KINDS[name] for name in dict.fromkeys(names)]
-
-
-def targets(kinds: Iterable[Kind], images: Sequence[NamedT], output: Path) -> dict[Path, tuple[str, Sequence[NamedT]]]:
-    """Return the files and folders that `write` writes, each with the kind's name and the images that it holds.
-
-    Raises UserError if two would have one name.
-    """
-    return {path: (kind.name, members) for kind in kinds for path, members in kind.targets(images, output).items()}
 
 
 def write(
