@@ -64,6 +64,16 @@ def test_what_a_killed_call_has_written_is_not_refused(tmp_path: Path) -> None:
         planned(tmp_path / "out", "a.png")
 
 
+def test_a_folder_whose_results_were_all_removed_is_free_for_another_run(tmp_path: Path) -> None:
+    wrote(planned(tmp_path, "a.png", "b.png"), "a.png", "b.png")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match="holds results of another run"):
+        planned(tmp_path, "a.png", checkpoint="1")
+    (tmp_path / "b.png").unlink()
+    wrote(planned(tmp_path, "a.png", checkpoint="1"), "a.png")
+    assert record(tmp_path) == {"files": {"a.png": ["same"]}, "run": "runs/001", "checkpoint": "1"}
+
+
 def test_a_call_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
     folder = planned(tmp_path / "new" / "out", "a.png")
     folder.claim()
